@@ -1,0 +1,1 @@
+"""overpaint: paint over an existing picture with Stable Diffusion checkpoints."""

@@ -1,0 +1,59 @@
+"""The exception tree. Every message is one sentence that names the field, the value and the remedy.
+
+    OverpaintError
+    |- RequestError            a field of a request cannot be used            (also a ValueError)
+    |  `- SettingError         an option does not exist or has a wrong value  (also a KeyError)
+    |- PictureError            a picture cannot be decoded or is too large
+    |- CheckpointError         a model file cannot be used
+    |- SamplingError           the numbers of a run failed (NaN, schedule)
+    |- SaveError               a result could not be written; what was finished is kept
+    `- Cancelled               the run was stopped on request
+"""
+
+from __future__ import annotations
+
+
+class OverpaintError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class RequestError(OverpaintError, ValueError):
+    """A field of a request holds a value that cannot be used."""
+
+    def __init__(self, name: str, value: object, remedy: str) -> None:
+        super().__init__(f"{name}={_brief(value)}: {remedy}")
+        self.field = name
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class SettingError(RequestError, KeyError):
+    """An option does not exist or holds a value that cannot be used."""
+
+
+class PictureError(OverpaintError, ValueError):
+    """A picture cannot be decoded, or its header promises more than the limits allow."""
+
+
+class CheckpointError(OverpaintError):
+    """A model file cannot be used; nothing of it was loaded."""
+
+
+class SamplingError(OverpaintError, RuntimeError):
+    """The numbers of a run failed."""
+
+
+class SaveError(OverpaintError, OSError):
+    """A result could not be written; no partial file is left and finished pictures are kept."""
+
+
+class Cancelled(OverpaintError):
+    """The run was stopped on request."""
+
+
+def _brief(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,263 @@
+"""What a site may change, and which accidents of the reference are wanted.
+
+`Settings` carries the reference's option names: people know them, saved configurations and `override_settings` use them.
+`Quirks` names each accident of the reference; code asks `if quirks.truncate_pixels`, never `if compat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from overpaint.errors import SettingError
+
+RandomSource = Literal["GPU", "CPU", "NV"]
+Emphasis = Literal["Original", "No norm", "Ignore", "None"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quirks:
+    """One flag per accident of the reference; true = as the reference. The rule ids are those of the specification."""
+
+    # Pixels
+    truncate_pixels: bool = False  # DEC-3: 255*v is cut, not rounded, so every pass darkens
+    resample_latent_mask: bool = False  # LAT-1: bicubic to latent size; sane: a cell that holds a masked pixel changes
+    blank_mask_is_whole_picture: bool = False  # MASK-6, MASK-8: a black mask repaints or re-encodes everything
+    mask_keeps_its_size: bool = False  # MASK-9: a crop box found on a mask of another size is applied as it is
+    floor_odd_sizes: bool = False  # IMG-6: 513 px in, 512 px out
+    drop_source_extras: bool = False  # alpha, EXIF and ICC of the source are lost
+    bare_crop_without_overlay: bool = False  # OUT-2: without overlay the crop is returned, not pasted back
+    bicubic_fill_bands: bool = False  # RESIZE-5: zero-height box resampling and an odd black line
+    # Latents and noise
+    sample_posterior: bool = False  # ENC-2: the encoder's posterior is sampled; sane: its mean
+    encode_each_copy: bool = False  # ENC-5: equal pictures of a batch are encoded, and sampled, one by one
+    reuse_first_fill_noise: bool = False  # LAT-5: every iteration fills with the first iteration's noise
+    slerp_over_rows: bool = False  # NZ-3: norms along the height axis, swapped weights when nearly parallel
+    unseeded_batch_brownian: bool = False  # DRAW-1: no_dpmpp_sde_batch_determinism draws an unseeded tree
+    # Steps and schedules
+    strength_zero_runs_a_step: bool = False  # STEP-4: strength 0 still noises and denoises once
+    skip_last_timestep: bool = False  # STEP-5: timestep samplers start one index too noisy and skip the last call
+    long_ddim_schedule: bool = False  # STEP-4: the DDIM schedule may exceed steps+1 and starts one entry early
+    kl_optimal_keeps_noise: bool = False  # SCH-7: no final zero
+    late_schedule_tables: bool = False  # SIG-11: table options reach k samplers one job late
+    batch_wide_error_norm: bool = False  # UPD-15: pictures of a batch change one another's step sizes
+    timestep_blend_on_input: bool = False  # BLEND-2: the clean source is blended into the noisy input
+    timestep_is_sigma: bool = False  # CFG-5: sigma thresholds are compared with timestep numbers
+    # Prompts
+    late_prompt_switch: bool = False  # SCHED-8: the first entry lasts one call too long
+    stray_bar_is_literal: bool = False  # SCHED-3: a lone "|" switches all editing off
+    malformed_weight_fails: bool = False  # ATT-4: "(a:1.2.3)" ends the job
+    weighted_break_is_text: bool = False  # ATT-7: BREAK inside weighted parentheses is a word
+    shared_emphasis_mean: bool = False  # ENCODE-2: the variants of one prompt share one renormalising factor
+    stranded_embeddings: bool = False  # TOK-4: relocated tokens leave their embedding vectors behind
+    colon_weight_without_and: bool = False  # AND-1: "a:1.5" alone is read as a weight
+    short_prompt_lists: bool = False  # JOB-3: a short list ends the job early, a long one is cut
+    first_prompt_rules_networks: bool = False  # XN-3: one picture's tags act on its whole batch
+    # Requests
+    unknown_names_fall_back: bool = False  # NAME-1: unknown samplers and schedulers become the default
+    options_beat_request: bool = False  # PAR-3: a changed s_* option overrules the request's value
+    early_noise_multiplier: bool = False  # STEP-1: read at construction, so an override has no effect
+    fewer_images_shrink_batch: bool = False  # IMG-3: two pictures in a batch of three make two
+    infotext_of_cached_text: bool = False  # INFO-8: fields of the text encoder vanish on a cache hit
+
+    @classmethod
+    def reference(cls) -> Quirks:
+        """Every accident on: the picture the reference paints."""
+        return cls(**{each.name: True for each in fields(cls)})
+
+    @classmethod
+    def none(cls) -> Quirks:
+        """Every accident off: the sane behaviour."""
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A site's options, by the reference's names. Unset means the reference's default unless a comment says otherwise."""
+
+    quirks: Quirks = field(default_factory=Quirks)
+
+    # Folders: where models and the things hung on them are looked for
+    models_dir: str = ""
+    lora_dir: str = ""
+    embeddings_dir: str = ""
+    vae_dir: str = ""
+    hypernetwork_dir: str = ""
+    esrgan_dir: str = ""
+    controlnet_dir: str = ""
+    styles_file: str = ""
+
+    # Checkpoint and networks
+    sd_model_checkpoint: str | None = None
+    sd_vae: str = "Automatic"
+    sd_vae_overrides_per_model_preferences: bool = True
+    sd_vae_encode_method: Literal["Full", "TAESD"] = "Full"
+    sd_vae_decode_method: Literal["Full", "TAESD"] = "Full"
+    auto_vae_precision: bool = True
+    auto_vae_precision_bfloat16: bool = False
+    CLIP_stop_at_last_layers: int = 1
+    batch_cond_uncond: bool = True
+    tiling: bool = False
+
+    # img2img
+    initial_noise_multiplier: float = 1.0
+    img2img_extra_noise: float = 0.0
+    img2img_fix_steps: bool = False
+    img2img_color_correction: bool = False
+    img2img_background_color: str = "#ffffff"
+    upscaler_for_img2img: str | None = None
+    inpainting_mask_weight: float = 1.0
+    overlay_inpaint: bool = True
+    return_mask: bool = False
+    return_mask_composite: bool = False
+    face_restoration: bool = False
+
+    # Noise
+    randn_source: RandomSource = "GPU"
+    eta_noise_seed_delta: int = 0
+    no_dpmpp_sde_batch_determinism: bool = False
+
+    # Samplers and schedules
+    eta_ddim: float = 0.0
+    eta_ancestral: float = 1.0
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = 0.0
+    s_noise: float = 1.0
+    s_min_uncond: float = 0.0
+    s_min_uncond_all: bool = False
+    skip_early_cond: float = 0.0
+    sigma_min: float = 0.0
+    sigma_max: float = 0.0
+    rho: float = 0.0
+    always_discard_next_to_last_sigma: bool = False
+    use_old_karras_scheduler_sigmas: bool = False
+    enable_quantization: bool = False
+    sd_noise_schedule: Literal["Default", "Zero Terminal SNR"] = "Default"
+    use_downcasted_alpha_bar: bool = False
+    beta_dist_alpha: float = 0.6
+    beta_dist_beta: float = 0.6
+    uni_pc_variant: Literal["bh1", "bh2", "vary_coeff"] = "bh1"
+    uni_pc_skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = "time_uniform"
+    uni_pc_order: int = 3
+    uni_pc_lower_order_final: bool = True
+
+    # Prompts
+    emphasis: Emphasis = "Original"
+    enable_prompt_comments: bool = True
+    comma_padding_backtrack: int = 20
+    pad_cond_uncond: bool = False
+    pad_cond_uncond_v0: bool = False
+    use_old_scheduling: bool = False
+    sdxl_crop_top: int = 0
+    sdxl_crop_left: int = 0
+    sdxl_clip_l_skip: bool = False
+    sdxl_refiner_low_aesthetic_score: float = 2.5
+    sdxl_refiner_high_aesthetic_score: float = 6.0
+    refiner_switch_by_sample_steps: bool = False
+    token_merging_ratio: float = 0.0
+    token_merging_ratio_img2img: float = 0.0
+
+    # Saving
+    outdir_samples: str = ""
+    outdir_img2img_samples: str = "outputs/img2img-images"
+    outdir_grids: str = ""
+    outdir_img2img_grids: str = "outputs/img2img-grids"
+    outdir_init_images: str = "outputs/init-images"
+    samples_save: bool = True
+    samples_format: Literal["png", "jpg", "jpeg", "webp", "avif"] = "png"
+    samples_filename_pattern: str = ""
+    save_images_add_number: bool = True
+    save_images_replace_action: Literal["Replace", "Add number suffix"] = "Replace"
+    save_to_dirs: bool = True
+    grid_save_to_dirs: bool = True
+    directories_filename_pattern: str = "[date]"
+    directories_max_prompt_words: int = 8
+    grid_save: bool = True
+    grid_format: str = "png"
+    grid_extended_filename: bool = False
+    return_grid: bool = True
+    grid_only_if_multiple: bool = True
+    grid_prevent_empty_spots: bool = False
+    grid_background_color: str = "#ffffff"
+    n_rows: int = -1
+    save_mask: bool = False
+    save_mask_composite: bool = False
+    save_images_before_color_correction: bool = False
+    save_images_before_face_restoration: bool = False
+    save_init_img: bool = False
+    save_incomplete_images: bool = False
+    save_txt: bool = False
+    jpeg_quality: int = 80
+    webp_lossless: bool = False
+    export_for_4chan: bool = True
+    img_downscale_threshold: float = 4.0
+    target_side_length: int = 4000
+
+    # Infotext
+    enable_pnginfo: bool = True
+    add_model_name_to_info: bool = True
+    add_model_hash_to_info: bool = True
+    add_vae_name_to_info: bool = True
+    add_vae_hash_to_info: bool = True
+    add_version_to_infotext: bool = True
+    add_user_name_to_info: bool = False
+    infotext_styles: Literal["Ignore", "Apply", "Discard", "Apply if any"] = "Apply if any"
+    infotext_skip_pasting: tuple[str, ...] = ()
+    auto_backcompat: bool = True
+    disable_weights_auto_swap: bool = True
+    textual_inversion_add_hashes_to_infotext: bool = True
+    lora_add_hashes_to_infotext: bool = True
+
+    # Progress
+    live_previews_enable: bool = True
+    show_progress_every_n_steps: int = 10
+    live_preview_fast_interrupt: bool = False
+    img2img_batch_show_results_limit: int = 32
+
+    # Limits (docs/reference/limits.md)
+    max_source_pixels: int = 50_000_000
+    max_pixels_per_pass: int = 4_194_304
+    max_steps: int = 150
+    max_images: int = 16
+    max_prompt_chars: int = 32_000
+
+    @classmethod
+    def reference(cls, **changes: Any) -> Settings:
+        """The settings of the reference's doors: all its accidents on."""
+        return cls(quirks=Quirks.reference(), **changes)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Settings:
+        """A copy with some options replaced, as `override_settings` asks; an unknown name is an error."""
+        unknown = sorted(set(changes) - OPTION_NAMES)
+        if unknown:
+            raise SettingError(unknown[0], changes[unknown[0]], _nearest_option(unknown[0]))
+        return replace(self, **{name: _coerced(name, value) for name, value in changes.items()})
+
+
+OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}
+_DEFAULTS = {each.name: each.default for each in fields(Settings) if each.name != "quirks"}
+
+
+def _nearest_option(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, OPTION_NAMES, n=1)
+    return f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md for the options"
+
+
+def _coerced(name: str, value: Any) -> Any:
+    """JSON clients send 20.0 where an integer is meant; anything else of another kind is an error."""
+    default = _DEFAULTS[name]
+    if isinstance(default, bool) or value is None or default is None:
+        return value
+    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, type(default)):
+        raise SettingError(name, value, f"give a {type(default).__name__}")
+    return value
