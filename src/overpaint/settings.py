@@ -49,6 +49,7 @@ class Quirks:
     stray_bar_is_literal: bool = False  # SCHED-3: a lone "|" switches all editing off
     malformed_weight_fails: bool = False  # ATT-4: "(a:1.2.3)" ends the job
     weighted_break_is_text: bool = False  # ATT-7: BREAK inside weighted parentheses is a word
+    pad_to_longest_text: bool = False  # CFG-8, ENCODE-8: a text is padded to its longest neighbour in the batch
     shared_emphasis_mean: bool = False  # ENCODE-2: the variants of one prompt share one renormalising factor
     stranded_embeddings: bool = False  # TOK-4: relocated tokens leave their embedding vectors behind
     colon_weight_without_and: bool = False  # AND-1: "a:1.5" alone is read as a weight
@@ -177,7 +178,7 @@ class Settings:
     grid_save: bool = True
     grid_format: str = "png"
     grid_extended_filename: bool = False
-    return_grid: bool = True
+    return_grid: bool = False  # the reference's default is true; here images[0] is always the picture unless asked
     grid_only_if_multiple: bool = True
     grid_prevent_empty_spots: bool = False
     grid_background_color: str = "#ffffff"

@@ -1,0 +1,288 @@
+"""Pictures before the encoder: the mask, the crop, and one canvas per source picture.
+
+Two stories share their steps. The reference's (quirks on) reproduces its every accident. The sane one keeps
+every pixel outside the mask, the requested size and the source's extras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from overpaint.errors import RequestError
+from overpaint.pixels.color import ColorTarget, color_target
+from overpaint.pixels.composite import make_overlay
+from overpaint.pixels.fill import fill_masked
+from overpaint.pixels.mask import (
+    Box,
+    blur_mask,
+    crop_region,
+    expand_crop_region,
+    latent_mask,
+    overlay_mask_whole,
+    to_gray_mask,
+)
+from overpaint.pixels.resize import resize_image
+from overpaint.pixels.source import flatten
+from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
+from overpaint.settings import Settings
+
+RESIZE_FILL = 2
+LATENT_FACTOR = 8
+BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of one job: what was asked, what the networks see, and the latent."""
+
+    width: int
+    height: int
+    pass_width: int
+    pass_height: int
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(width, height) of the latent."""
+        return self.pass_width // LATENT_FACTOR, self.pass_height // LATENT_FACTOR
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """Everything a mask decides. `pixel` is at the size of the pass, `overlay` at the size it is pasted at."""
+
+    pixel: Picture
+    overlay: Picture
+    latent: NDArray[np.float32]  # (h/8, w/8), 1 = repaint
+    crop: Box | None  # (x1, y1, x2, y2) in the source
+
+    @property
+    def paste_to(self) -> tuple[int, int, int, int] | None:
+        """(x, y, width, height) of the crop, as the reference publishes it."""
+        if self.crop is None:
+            return None
+        x1, y1, x2, y2 = self.crop
+        return x1, y1, x2 - x1, y2 - y1
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One source picture made ready: what is encoded, and what the result is composited on."""
+
+    source: Picture  # as given
+    base: Picture  # the size of the result, before any change
+    encoded: Picture  # RGB, what the encoder sees
+    overlay: Picture | None  # RGBA, the kept part
+    target: ColorTarget | None
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """The pictures of a job, with what is worth writing down about them."""
+
+    geometry: Geometry
+    canvases: tuple[Canvas, ...]
+    mask: MaskPlan | None
+    blank_mask: bool = False
+    notes: Mapping[str, object] = field(default_factory=dict)  # infotext fields, in order
+    comments: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plan_canvases(request: Img2ImgRequest, settings: Settings, native_size: int) -> Canvases:
+    """Pictures and mask to canvases, in the order of the reference's job (JOB-2.9)."""
+    sources = tuple(flatten(each, settings.img2img_background_color) for each in request.images)
+    notes: dict[str, object] = {}
+    warnings: list[str] = []
+    gray = _gray_mask(request, sources[0], settings, notes, warnings)
+    geometry = _geometry(request, sources[0], gray, settings, native_size)
+    if gray is not None and gray.getbbox() is None and _blank_counts(request, settings):
+        return _without_mask(request, settings, sources, geometry, notes, warnings)
+    mask = _mask_plan(request, settings, gray, geometry) if gray is not None else None
+    if mask is not None and mask.crop is not None:
+        notes["Inpaint area"] = "Only masked"
+        notes["Masked area padding"] = request.padding
+    if mask is not None and request.masked_content is MaskedContent.FILL:
+        notes["Masked content"] = "fill"
+    pairs = zip(request.images, sources, strict=True)
+    canvases = tuple(_canvas(given, flat, mask, geometry, request, settings) for given, flat in pairs)
+    return Canvases(geometry, canvases, mask, notes=notes, warnings=tuple(warnings))
+
+
+def _blank_counts(request: Img2ImgRequest, settings: Settings) -> bool:
+    """The reference notices a blank mask only in "only masked" mode (MASK-6, MASK-8)."""
+    return request.only_masked or not settings.quirks.blank_mask_is_whole_picture
+
+
+def _without_mask(
+    request: Img2ImgRequest,
+    settings: Settings,
+    sources: tuple[Picture, ...],
+    geometry: Geometry,
+    notes: dict[str, object],
+    warnings: list[str],
+) -> Canvases:
+    pairs = zip(request.images, sources, strict=True)
+    canvases = tuple(_canvas(given, flat, None, geometry, request, settings) for given, flat in pairs)
+    if settings.quirks.blank_mask_is_whole_picture:
+        return Canvases(geometry, canvases, None, notes=notes, comments=(BLANK_MASK_COMMENT,))
+    warnings.append("mask: it selects no pixel, so nothing was changed; paint the part to repaint white")
+    return Canvases(geometry, canvases, None, blank_mask=True, notes=notes, warnings=tuple(warnings))
+
+
+def _gray_mask(
+    request: Img2ImgRequest,
+    source: Picture,
+    settings: Settings,
+    notes: dict[str, object],
+    warnings: list[str],
+) -> Picture | None:
+    """The blurred mask (MASK-1 to MASK-4), still at its own size."""
+    if request.mask is None:
+        return None
+    gray = to_gray_mask(request.mask, request.round_mask)
+    if gray.size != source.size and not settings.quirks.mask_keeps_its_size:
+        _check_same_shape(gray, source)
+        warnings.append(f"mask: its size {gray.size} was changed to the picture's {source.size}")
+        gray = gray.resize(source.size, Image.Resampling.BICUBIC)
+    if request.invert_mask:
+        gray = ImageOps.invert(gray)
+        notes["Mask mode"] = "Inpaint not masked"
+    if request.mask_blur_x > 0 or request.mask_blur_y > 0:
+        notes["Mask blur"] = request.mask_blur_x if request.mask_blur_x == request.mask_blur_y else None
+    return blur_mask(gray, request.mask_blur_x, request.mask_blur_y)
+
+
+def _check_same_shape(mask: Picture, source: Picture) -> None:
+    """A mask of another size is fine, one of another shape would cover something else than was meant."""
+    across = mask.width * source.height
+    down = mask.height * source.width
+    if abs(across - down) > 0.02 * max(across, down):
+        remedy = f"give a mask of the picture's shape, {source.width}x{source.height}"
+        raise RequestError("mask", f"{mask.width}x{mask.height}", remedy)
+
+
+def _geometry(
+    request: Img2ImgRequest, source: Picture, gray: Picture | None, settings: Settings, native_size: int
+) -> Geometry:
+    width, height = request.width, request.height
+    if width is None or height is None:
+        width, height = _default_size(request, source, gray, native_size)
+    if settings.quirks.floor_odd_sizes:
+        return Geometry(width, height, width, height)
+    return Geometry(width, height, _round_up(width), _round_up(height))
+
+
+def _default_size(
+    request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int
+) -> tuple[int, int]:
+    """Unset sizes: the source's own; the model's native area in the crop's shape when only the masked part is painted."""
+    wide, high = source.size
+    box = crop_region(gray, request.padding) if gray is not None and request.only_masked else None
+    if box is not None:
+        scale = native_size / ((box[2] - box[0]) * (box[3] - box[1])) ** 0.5
+        wide = max(64, round((box[2] - box[0]) * scale / 64) * 64)
+        high = max(64, round((box[3] - box[1]) * scale / 64) * 64)
+    if request.width is not None:
+        return request.width, max(1, round(request.width * high / wide))
+    if request.height is not None:
+        return max(1, round(request.height * wide / high)), request.height
+    return wide, high
+
+
+def _round_up(value: int) -> int:
+    return -(-value // LATENT_FACTOR) * LATENT_FACTOR
+
+
+def _mask_plan(request: Img2ImgRequest, settings: Settings, gray: Picture, geometry: Geometry) -> MaskPlan:
+    quirks = settings.quirks
+    crop = None
+    if request.only_masked:
+        crop = _crop(request, gray, geometry)
+        overlay = gray
+        pixel = _to_pass(gray.crop(crop), RESIZE_FILL, geometry, settings)
+    else:
+        resized = _resized(gray, request.resize_mode, geometry.width, geometry.height, settings)
+        overlay = overlay_mask_whole(resized)
+        pixel = _padded(resized, geometry)
+    chosen = pixel if request.latent_mask is None else request.latent_mask
+    if request.latent_mask is not None and not quirks.mask_keeps_its_size:
+        fitted = to_gray_mask(request.latent_mask, request.round_mask)
+        chosen = _to_pass(fitted, _mode_number(request.resize_mode), geometry, settings)
+    wide, high = geometry.latent_size
+    latent = latent_mask(chosen, wide, high, request.round_mask, quirks)
+    return MaskPlan(pixel, overlay, latent, crop)
+
+
+def _crop(request: Img2ImgRequest, gray: Picture, geometry: Geometry) -> Box:
+    box = crop_region(gray, request.padding)
+    if box is None:
+        raise RequestError("mask", "a blank picture", "paint the part to repaint white")
+    return expand_crop_region(box, geometry.pass_width, geometry.pass_height, gray.width, gray.height)
+
+
+def _canvas(
+    given: Picture,
+    flat: Picture,
+    mask: MaskPlan | None,
+    geometry: Geometry,
+    request: Img2ImgRequest,
+    settings: Settings,
+) -> Canvas:
+    """IMG-1 for one picture."""
+    picture = flat
+    cropped = mask is not None and mask.crop is not None
+    if not cropped and request.resize_mode is not ResizeMode.LATENT:
+        picture = _resized(picture, request.resize_mode, geometry.width, geometry.height, settings)
+    base = picture
+    overlay = None
+    if mask is not None and settings.quirks.drop_source_extras:
+        overlay = make_overlay(picture, mask.overlay, _mode_number(request.resize_mode), settings.quirks)
+    if mask is not None and mask.crop is not None:
+        picture = _to_pass(picture.crop(mask.crop), RESIZE_FILL, geometry, settings)
+    elif request.resize_mode is not ResizeMode.LATENT:
+        picture = _padded(picture, geometry)
+    elif not settings.quirks.floor_odd_sizes:
+        base = _resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height, settings)
+        picture = _padded(flat, Geometry(flat.width, flat.height, _round_up(flat.width), _round_up(flat.height)))
+    if mask is not None and request.masked_content is not MaskedContent.ORIGINAL:
+        picture = fill_masked(picture, _fill_mask(request, mask, picture, settings))
+    wanted = settings.img2img_color_correction
+    target = color_target(picture) if wanted else None
+    return Canvas(given, base, picture, overlay, target)
+
+
+def _fill_mask(request: Img2ImgRequest, mask: MaskPlan, picture: Picture, settings: Settings) -> Picture:
+    chosen = mask.pixel if request.latent_mask is None else request.latent_mask
+    if chosen.size != picture.size and not settings.quirks.mask_keeps_its_size:
+        chosen = chosen.resize(picture.size, Image.Resampling.BICUBIC)
+    return chosen.convert("L")
+
+
+def _to_pass(picture: Picture, mode: int, geometry: Geometry, settings: Settings) -> Picture:
+    wide, high = geometry.pass_width, geometry.pass_height
+    return resize_image(mode, picture, wide, high, upscaler=settings.upscaler_for_img2img, quirks=settings.quirks)
+
+
+def _resized(picture: Picture, mode: ResizeMode, width: int, height: int, settings: Settings) -> Picture:
+    number = _mode_number(mode)
+    upscaler = settings.upscaler_for_img2img
+    return resize_image(number, picture, width, height, upscaler=upscaler, quirks=settings.quirks)
+
+
+def _mode_number(mode: ResizeMode) -> int:
+    return list(ResizeMode).index(mode)
+
+
+def _padded(picture: Picture, geometry: Geometry) -> Picture:
+    """Extend the right and bottom by their last lines, up to what the networks can take."""
+    right, bottom = geometry.pass_width - geometry.width, geometry.pass_height - geometry.height
+    if (geometry.width, geometry.height) != picture.size or right <= 0 and bottom <= 0:
+        return picture
+    values = np.asarray(picture)
+    edges = ((0, bottom), (0, right), (0, 0))[: values.ndim]
+    return Image.fromarray(np.pad(values, edges, mode="edge"))

@@ -1,0 +1,191 @@
+"""What a job gives back: the pictures, and an exact account of how each was made. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from overpaint.infotext import format_infotext, ordered_fields
+from overpaint.plan import Plan
+from overpaint.request import Picture
+from overpaint.version import __version__
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """How a model is named in infotexts."""
+
+    name: str = ""
+    hash: str = ""
+    vae_name: str | None = None
+    vae_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Processed:
+    """The result of a job. `images[0]` is the picture; with a returned grid it is `images[index_of_first_image]`."""
+
+    plan: Plan
+    model: ModelIdentity
+    images: tuple[Picture, ...]
+    infotexts: tuple[str, ...]
+    index_of_first_image: int = 0
+    extra_generation_params: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    stopped: bool = False  # ended early on request; what was finished is here
+    recipes: tuple[Mapping[str, object], ...] = ()
+    job_timestamp: str = "0"
+
+    @property
+    def comments(self) -> str:
+        return "".join(f"{each}\n" for each in self.plan.comments)
+
+    @property
+    def info(self) -> str:
+        return self.infotexts[0]
+
+    @property
+    def prompt(self) -> str:
+        return self.all_prompts[0]
+
+    @property
+    def negative_prompt(self) -> str:
+        return self.all_negative_prompts[0]
+
+    @property
+    def seed(self) -> int:
+        return self.all_seeds[0]
+
+    @property
+    def subseed(self) -> int:
+        return self.all_subseeds[0]
+
+    @property
+    def all_prompts(self) -> list[str]:
+        return [each.prompt for each in self.plan.images]
+
+    @property
+    def all_negative_prompts(self) -> list[str]:
+        return [each.negative_prompt for each in self.plan.images]
+
+    @property
+    def all_seeds(self) -> list[int]:
+        return [each.seed for each in self.plan.images]
+
+    @property
+    def all_subseeds(self) -> list[int]:
+        return [each.subseed for each in self.plan.images]
+
+    @property
+    def width(self) -> int:
+        return self.plan.geometry.width
+
+    @property
+    def height(self) -> int:
+        return self.plan.geometry.height
+
+    @property
+    def sampler_name(self) -> str:
+        return self.plan.sampler.spec.name
+
+    @property
+    def steps(self) -> int:
+        return self.plan.request.steps
+
+    @property
+    def cfg_scale(self) -> float:
+        return self.plan.request.cfg_scale
+
+    @property
+    def batch_size(self) -> int:
+        return max((len(each) for each in self.plan.batches), default=self.plan.request.batch_size)
+
+    @property
+    def denoising_strength(self) -> float:
+        return self.plan.request.strength
+
+    @property
+    def styles(self) -> list[str]:
+        return list(self.plan.request.styles)
+
+    def js(self) -> str:
+        """The JSON text that REST clients know as `info` (I2I-7)."""
+        request, settings = self.plan.request, self.plan.settings
+        resize_w, resize_h = request.seed_resize or (-1, -1)
+        return json.dumps(
+            {
+                "prompt": self.prompt,
+                "all_prompts": self.all_prompts,
+                "negative_prompt": self.negative_prompt,
+                "all_negative_prompts": self.all_negative_prompts,
+                "seed": self.seed,
+                "all_seeds": self.all_seeds,
+                "subseed": self.subseed,
+                "all_subseeds": self.all_subseeds,
+                "subseed_strength": request.variation_strength,
+                "width": self.width,
+                "height": self.height,
+                "sampler_name": self.sampler_name,
+                "cfg_scale": self.cfg_scale,
+                "steps": self.steps,
+                "batch_size": self.batch_size,
+                "restore_faces": False,
+                "face_restoration_model": None,
+                "sd_model_name": self.model.name,
+                "sd_model_hash": self.model.hash,
+                "sd_vae_name": self.model.vae_name,
+                "sd_vae_hash": self.model.vae_hash,
+                "seed_resize_from_w": resize_w,
+                "seed_resize_from_h": resize_h,
+                "denoising_strength": request.strength,
+                "extra_generation_params": dict(self.extra_generation_params),
+                "index_of_first_image": self.index_of_first_image,
+                "infotexts": list(self.infotexts),
+                "styles": self.styles,
+                "job_timestamp": self.job_timestamp,
+                "clip_skip": settings.CLIP_stop_at_last_layers,
+                "is_using_inpainting_conditioning": self.plan.spec.conditioning == "inpaint",
+                "version": __version__,
+            },
+            default=lambda value: None,
+        )
+
+
+def infotext_of(plan: Plan, model: ModelIdentity, index: int, extras: Mapping[str, object]) -> str:
+    """The "parameters" text of one picture (INFO-1 to INFO-6)."""
+    image = plan.images[index]
+    fields = _fixed_fields(plan, model, index)
+    return format_infotext(image.prompt, image.negative_prompt, ordered_fields(fields, extras))
+
+
+def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, object]:
+    request, settings, sampler, image = plan.request, plan.settings, plan.sampler, plan.images[index]
+    clip_skip = settings.CLIP_stop_at_last_layers
+    ensd = settings.eta_noise_seed_delta
+    resize = request.seed_resize
+    varied = request.variation_strength != 0
+    is_inpaint = plan.spec.conditioning == "inpaint" and not plan.spec.is_sdxl
+    return {
+        "Steps": request.steps,
+        "Sampler": sampler.spec.name,
+        "Schedule type": sampler.scheduler,
+        "CFG scale": request.cfg_scale,
+        "Image CFG scale": sampler.image_cfg_scale,
+        "Seed": image.seed,
+        "Size": f"{plan.geometry.width}x{plan.geometry.height}",
+        "Model hash": model.hash if settings.add_model_hash_to_info and model.hash else None,
+        "Model": model.name if settings.add_model_name_to_info and model.name else None,
+        "VAE hash": model.vae_hash if settings.add_vae_hash_to_info else None,
+        "VAE": model.vae_name if settings.add_vae_name_to_info else None,
+        "Variation seed": image.subseed if varied else None,
+        "Variation seed strength": request.variation_strength if varied else None,
+        "Seed resize from": f"{resize[0]}x{resize[1]}" if resize else None,
+        "Denoising strength": request.strength,
+        "Conditional mask weight": settings.inpainting_mask_weight if is_inpaint else None,
+        "Clip skip": clip_skip if clip_skip > 1 else None,
+        "ENSD": ensd if ensd and sampler.spec.uses_ensd and sampler.eta != 0 else None,
+        "RNG": settings.randn_source if settings.randn_source != "GPU" else None,
+        "Tiling": True if settings.tiling else None,
+        "Version": __version__ if settings.add_version_to_infotext else None,
+    }

@@ -1,0 +1,438 @@
+"""`plan(request, settings, spec) -> Plan`: everything decided before a network is touched. Pure, and without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overpaint.canvas import Canvas, Canvases, Geometry, MaskPlan, plan_canvases
+from overpaint.errors import RequestError
+from overpaint.models.families import SD1_SPEC, ModelSpec
+from overpaint.prompt import strip_comments, take_network_tags, uses_emphasis
+from overpaint.request import Img2ImgRequest
+from overpaint.sampler_table import SamplerSpec, normalise
+from overpaint.schedules import (
+    NoiseTable,
+    ScheduleOptions,
+    img2img_steps,
+    sigmas_for,
+    start_index,
+    timestep_start,
+    timesteps_for,
+)
+from overpaint.seeds import fix_seed, spread_seeds
+from overpaint.settings import Settings
+from overpaint.styles import Style, apply_styles
+
+
+@dataclass(frozen=True)
+class ImagePlan:
+    """One picture of the job: its texts (as the infotext shows them) and its seeds."""
+
+    index: int
+    prompt: str
+    negative_prompt: str
+    seed: int
+    subseed: int
+
+
+@dataclass(frozen=True)
+class SamplerPlan:
+    """Which sampler walks where, with every parameter resolved."""
+
+    spec: SamplerSpec
+    scheduler: str
+    table: NoiseTable
+    schedule: NDArray[np.float32]  # the full schedule: sigmas, or timesteps ascending
+    used: tuple[float, ...]  # the part this job walks: sigmas descending, or timesteps ascending
+    start: float  # sigma, or timestep, the source is noised to
+    steps: int  # of the full schedule
+    t_enc: int
+    cfg_scale: float
+    image_cfg_scale: float | None
+    eta: float
+    s_churn: float
+    s_tmin: float
+    s_tmax: float
+    s_noise: float
+    s_min_uncond: float
+    noise_multiplier: float
+
+    @property
+    def evaluations(self) -> int:
+        """Iterations of the sampler's loop; what progress counts."""
+        return self.t_enc + 1
+
+    @property
+    def step_multiplier(self) -> int:
+        """Second-order samplers count prompt steps twice (TAB-3)."""
+        return 2 if self.spec.second_order else 1
+
+    @property
+    def prompt_steps(self) -> int:
+        """The step number that prompt schedules refer to (SCHED-4): the request's, not the shortened one."""
+        return self.steps_asked * self.step_multiplier
+
+    steps_asked: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job, decided."""
+
+    request: Img2ImgRequest
+    settings: Settings
+    spec: ModelSpec
+    geometry: Geometry
+    canvases: tuple[Canvas, ...]
+    mask: MaskPlan | None
+    images: tuple[ImagePlan, ...]
+    batches: tuple[tuple[ImagePlan, ...], ...]
+    sampler: SamplerPlan
+    notes: Mapping[str, object] = field(default_factory=dict)  # infotext extras known before sampling, in order
+    sampling_notes: Mapping[str, object] = field(default_factory=dict)  # those that come after the text encoder's
+    comments: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unchanged: str | None = None  # why nothing needs to be painted at all
+
+    @property
+    def quirks_on(self) -> bool:
+        """Whether any accident of the reference is asked for."""
+        return self.settings.quirks != type(self.settings.quirks).none()
+
+    def canvas_of(self, position: int) -> Canvas:
+        """The canvas of a position within a batch: one source serves all, several serve in order."""
+        return self.canvases[position % len(self.canvases)]
+
+
+def plan(
+    request: Img2ImgRequest,
+    settings: Settings | None = None,
+    spec: ModelSpec = SD1_SPEC,
+    *,
+    styles: tuple[Style, ...] = (),
+    tables_in_force: Settings | None = None,
+) -> Plan:
+    """Decide everything about a job. `tables_in_force` are the settings of the job before (SIG-11)."""
+    settings = effective_settings(request, settings or Settings())
+    _check_limits(request, settings)
+    prepared = plan_canvases(request, settings, spec.native_size)
+    _check_pass(prepared.geometry, request, settings)
+    sampler, schedule_notes = _plan_sampler(request, settings, spec, tables_in_force or settings)
+    images = _plan_images(request, settings, styles)
+    return Plan(
+        request=request,
+        settings=settings,
+        spec=spec,
+        geometry=prepared.geometry,
+        canvases=prepared.canvases,
+        mask=prepared.mask,
+        images=images,
+        batches=_batches(images, request, settings),
+        sampler=sampler,
+        notes=MappingProxyType(_early_notes(request, settings, prepared, images)),
+        sampling_notes=MappingProxyType(_sampling_notes(request, settings, sampler, schedule_notes)),
+        comments=prepared.comments,
+        warnings=prepared.warnings + _warnings(request, settings, spec, sampler),
+        unchanged=_unchanged(request, settings, prepared),
+    )
+
+
+def effective_settings(request: Img2ImgRequest, settings: Settings) -> Settings:
+    """The site's options with this job's overrides and the request's own values on top."""
+    settings = settings.with_changes(request.overrides)
+    own = {
+        "tiling": request.tiling,
+        "img2img_color_correction": request.color_correction,
+        "CLIP_stop_at_last_layers": request.clip_skip,
+    }
+    return settings.with_changes({name: value for name, value in own.items() if value is not None})
+
+
+def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
+    if request.steps > settings.max_steps:
+        raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
+    images = request.batch_size * request.iterations
+    if images > settings.max_images:
+        remedy = f"ask for at most {settings.max_images} pictures in one job (the option max_images)"
+        raise RequestError("batch_size x iterations", images, remedy)
+    for name in ("prompt", "negative_prompt"):
+        value = getattr(request, name)
+        longest = max((len(each) for each in ((value,) if isinstance(value, str) else value)), default=0)
+        if longest > settings.max_prompt_chars:
+            remedy = f"give at most {settings.max_prompt_chars} characters (the option max_prompt_chars)"
+            raise RequestError(name, f"{longest} characters", remedy)
+
+
+def _check_pass(geometry: Geometry, request: Img2ImgRequest, settings: Settings) -> None:
+    pixels = geometry.pass_width * geometry.pass_height
+    if pixels > settings.max_pixels_per_pass:
+        remedy = "give a smaller width and height, or paint only the masked part with only_masked"
+        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
+    if min(geometry.latent_size) < 1:
+        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")
+
+
+def _plan_images(request: Img2ImgRequest, settings: Settings, styles: tuple[Style, ...]) -> tuple[ImagePlan, ...]:
+    """Prompt lists (JOB-3), styles, comments and seeds (SEED-1 to SEED-4) for every picture of the job."""
+    prompts, negatives = _prompt_lists(request, settings)
+    chosen = [_style(name, styles, settings) for name in request.styles]
+    prompts = [apply_styles(each, [style.prompt for style in chosen]) for each in prompts]
+    negatives = [apply_styles(each, [style.negative_prompt for style in chosen]) for each in negatives]
+    if settings.enable_prompt_comments:
+        prompts = [strip_comments(each) for each in prompts]
+        negatives = [strip_comments(each) for each in negatives]
+    seeds = spread_seeds(fix_seed(request.seed), len(prompts), constant=request.variation_strength != 0)
+    subseeds = spread_seeds(fix_seed(request.variation_seed), len(prompts), constant=False)
+    together = zip(prompts, negatives, seeds, subseeds, strict=False)
+    return tuple(ImagePlan(i, *each) for i, each in enumerate(together))
+
+
+def _prompt_lists(request: Img2ImgRequest, settings: Settings) -> tuple[list[str], list[str]]:
+    wanted = request.batch_size * request.iterations
+    given = [each for each in (request.prompt, request.negative_prompt) if isinstance(each, tuple)]
+    count = len(given[0]) if given else wanted
+    if count != wanted and not settings.quirks.short_prompt_lists:
+        name = "prompt" if isinstance(request.prompt, tuple) else "negative_prompt"
+        raise RequestError(name, f"{count} texts", f"give {wanted}, one for each of batch_size x iterations pictures")
+    both = (request.prompt, request.negative_prompt)
+    prompts, negatives = (list(each) if isinstance(each, tuple) else [each] * count for each in both)
+    return prompts, negatives
+
+
+def _style(name: str, styles: tuple[Style, ...], settings: Settings) -> Style:
+    for each in styles:
+        if each.name == name:
+            return each
+    if settings.quirks.unknown_names_fall_back:
+        return Style(name, "", "")  # STY-2
+    known = ", ".join(each.name for each in styles) or "none; set the option styles_file"
+    raise RequestError("styles", name, f"there is no such style; known: {known}")
+
+
+def _batches(
+    images: tuple[ImagePlan, ...], request: Img2ImgRequest, settings: Settings
+) -> tuple[tuple[ImagePlan, ...], ...]:
+    """Pictures by iteration (JOB-4.3); a batch with fewer sources than places may shrink (IMG-3)."""
+    size = request.batch_size
+    if settings.quirks.fewer_images_shrink_batch and 1 < len(request.images) < size:
+        size = len(request.images)
+    slices = (images[n * size : (n + 1) * size] for n in range(request.iterations))
+    return tuple(each for each in slices if each)
+
+
+def _plan_sampler(
+    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings
+) -> tuple[SamplerPlan, Mapping[str, object]]:
+    sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
+    steps, t_enc = img2img_steps(request.steps, request.strength, settings.img2img_fix_steps)
+    notes: Mapping[str, object] = {}
+    if sampler.family == "timestep":
+        table = _table(settings)
+        schedule, used, start = _timestep_walk(steps, t_enc, request, settings)
+    else:
+        late = settings.quirks.late_schedule_tables and not _same_tables(settings, in_force)
+        table = _table(Settings() if late else settings, lcm=sampler.family == "lcm")
+        schedule, notes = sigmas_for(
+            scheduler, steps, table, _schedule_options(settings, spec), sampler=sampler, quirks=settings.quirks
+        )
+        first = start_index(schedule, steps, t_enc, settings.quirks)
+        used = tuple(float(each) for each in schedule[first:])
+        start = used[0]
+    is_edit = spec.conditioning == "edit"
+    return SamplerPlan(
+        spec=sampler,
+        scheduler=scheduler,
+        table=table,
+        schedule=schedule,
+        used=used,
+        start=start,
+        steps=steps,
+        t_enc=t_enc,
+        cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
+        image_cfg_scale=request.image_cfg_scale if is_edit else None,
+        eta=_eta(request, settings, sampler),
+        noise_multiplier=_noise_multiplier(request, settings),
+        steps_asked=request.steps,
+        **_churn(request, settings),
+    ), notes
+
+
+def _timestep_walk(
+    steps: int, t_enc: int, request: Img2ImgRequest, settings: Settings
+) -> tuple[NDArray[np.float32], tuple[float, ...], float]:
+    extra = 1 if settings.always_discard_next_to_last_sigma else 0
+    timesteps = timesteps_for(steps + extra)
+    start, used = timestep_start(timesteps, t_enc, settings.quirks)
+    return np.asarray(timesteps, dtype=np.float32), tuple(float(each) for each in used), float(start)
+
+
+def _same_tables(a: Settings, b: Settings) -> bool:
+    """Late tables (SIG-11): an option counts once the job before had it too; switching it off counts at once."""
+    names = ("use_downcasted_alpha_bar", "sd_noise_schedule")
+    return all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _table(settings: Settings, lcm: bool = False) -> NoiseTable:
+    table = NoiseTable.default()
+    if settings.sd_noise_schedule == "Zero Terminal SNR":
+        table = NoiseTable.zero_terminal_snr()
+    if settings.use_downcasted_alpha_bar:
+        table = table.downcasted()
+    if settings.enable_quantization:
+        table = replace(table, quantized=True)
+    return table.lcm() if lcm else table
+
+
+def _schedule_options(settings: Settings, spec: ModelSpec) -> ScheduleOptions:
+    return ScheduleOptions(
+        sigma_min=settings.sigma_min,
+        sigma_max=settings.sigma_max,
+        rho=settings.rho,
+        old_karras=settings.use_old_karras_scheduler_sigmas,
+        beta_alpha=settings.beta_dist_alpha,
+        beta_beta=settings.beta_dist_beta,
+        is_sdxl=spec.is_sdxl,
+        discard=settings.always_discard_next_to_last_sigma,
+    )
+
+
+def _eta(request: Img2ImgRequest, settings: Settings, sampler: SamplerSpec) -> float:
+    """PAR-1."""
+    option = settings.eta_ddim if sampler.family == "timestep" else settings.eta_ancestral
+    return option if request.eta is None else float(request.eta)
+
+
+_CHURN = {  # option: (built-in default, infotext key)
+    "s_churn": (0.0, "Sigma churn"),
+    "s_tmin": (0.0, "Sigma tmin"),
+    "s_tmax": (0.0, "Sigma tmax"),
+    "s_noise": (1.0, "Sigma noise"),
+}
+
+
+def _churn(request: Img2ImgRequest, settings: Settings) -> dict[str, float]:
+    """PAR-3: the request's value, unless the reference's accident lets a changed option win."""
+    values: dict[str, float] = {}
+    for name, (default, _) in _CHURN.items():
+        asked, option = getattr(request, name), getattr(settings, name)
+        option_wins = settings.quirks.options_beat_request and option != default
+        values[name] = float(option if asked is None or option_wins else asked)
+    values["s_tmax"] = values["s_tmax"] or math.inf
+    asked = request.s_min_uncond
+    values["s_min_uncond"] = float(settings.s_min_uncond if asked is None else asked)
+    return values
+
+
+def _noise_multiplier(request: Img2ImgRequest, settings: Settings) -> float:
+    """STEP-1: the reference reads the option when the request is made, before any override."""
+    if request.noise_multiplier is not None:
+        return float(request.noise_multiplier)
+    if settings.quirks.early_noise_multiplier and "initial_noise_multiplier" in request.overrides:
+        return 1.0
+    return settings.initial_noise_multiplier
+
+
+def _early_notes(
+    request: Img2ImgRequest, settings: Settings, prepared: Canvases, images: tuple[ImagePlan, ...]
+) -> dict[str, object]:
+    """Infotext extras up to the text encoder's, in the order of INFO-6."""
+    notes: dict[str, object] = {}
+    if request.soft_inpainting is not None and request.mask is not None:
+        notes.update(_soft_notes(request))
+    notes["Denoising strength"] = request.strength
+    notes.update(prepared.notes)
+    if settings.sd_vae_encode_method != "Full":
+        notes["VAE Encoder"] = settings.sd_vae_encode_method
+    content = request.masked_content.value
+    if prepared.mask is not None and content in ("noise", "nothing"):
+        notes["Masked content"] = f"latent {content}"
+    if settings.use_old_scheduling and _editing_differs(request, images):
+        notes["Old prompt editing timelines"] = True
+    return notes
+
+
+def _soft_notes(request: Img2ImgRequest) -> dict[str, object]:
+    """SOFT-1."""
+    assert request.soft_inpainting is not None
+    names = type(request.soft_inpainting).__dataclass_fields__
+    values = {f"Soft inpainting {name.replace('_', ' ')}": getattr(request.soft_inpainting, name) for name in names}
+    return {"Soft inpainting enabled": True, **values}
+
+
+def _editing_differs(request: Img2ImgRequest, images: tuple[ImagePlan, ...]) -> bool:
+    """SCHED-5: written only where the old reading of the numbers changes a text."""
+    from overpaint.prompt import schedule
+
+    texts = {text for each in images for text in (each.prompt, each.negative_prompt)}
+    return any(schedule(text, request.steps) != schedule(text, request.steps, old_timelines=True) for text in texts)
+
+
+def _sampling_notes(
+    request: Img2ImgRequest, settings: Settings, sampler: SamplerPlan, schedule_notes: Mapping[str, object]
+) -> dict[str, object]:
+    """Infotext extras of the sampling itself, in the order of INFO-6."""
+    notes: dict[str, object] = {}
+    if settings.use_downcasted_alpha_bar:
+        notes["Downcast alphas_cumprod"] = True
+    if settings.sd_noise_schedule != "Default":
+        notes["Noise Schedule"] = settings.sd_noise_schedule
+    if sampler.noise_multiplier != 1.0:
+        notes["Noise multiplier"] = sampler.noise_multiplier
+    notes.update(schedule_notes)
+    if settings.img2img_extra_noise > 0:
+        notes["Extra noise"] = settings.img2img_extra_noise
+    is_timestep = sampler.spec.family == "timestep"
+    if sampler.spec.takes_eta and sampler.eta != (0.0 if is_timestep else 1.0):
+        notes["Eta DDIM" if is_timestep else "Eta"] = sampler.eta
+    notes.update(_churn_notes(settings, sampler))
+    if settings.sd_vae_decode_method != "Full":
+        notes["VAE Decoder"] = settings.sd_vae_decode_method
+    return notes
+
+
+def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
+    """PAR-3: the reference writes only what an option set; a sane engine writes whatever differs from the default."""
+    reached = {"all": tuple(_CHURN), "noise": ("s_noise",), "none": ()}[sampler.spec.churn]
+    notes: dict[str, object] = {}
+    for name in reached:
+        default, key = _CHURN[name]
+        value = getattr(settings if settings.quirks.options_beat_request else sampler, name)
+        if value != default and not math.isinf(value):
+            notes[key] = value
+    return notes
+
+
+def _warnings(
+    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan
+) -> tuple[str, ...]:
+    warnings = []
+    tags = any(take_network_tags(text)[1] for text in _texts(request))
+    if tags and not request.use_networks:
+        warnings.append("prompt: its <...> tags were cut out and not applied, as use_networks is off")
+    if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
+        warnings.append("image_cfg_scale: only edit models use it; it was ignored")
+    if settings.emphasis == "None" and any(uses_emphasis(text) for text in _texts(request)):
+        warnings.append("emphasis: it is off, so brackets in the prompt are read as text")
+    if spec.native_size and request.strength == 0 and settings.quirks.strength_zero_runs_a_step:
+        warnings.append("strength: at 0 the reference still runs one step, so the picture changes a little")
+    return tuple(warnings)
+
+
+def _texts(request: Img2ImgRequest) -> tuple[str, ...]:
+    both = (request.prompt, request.negative_prompt)
+    return tuple(text for each in both for text in ((each,) if isinstance(each, str) else each))
+
+
+def _unchanged(request: Img2ImgRequest, settings: Settings, prepared: Canvases) -> str | None:
+    """Why a sane engine returns the source as it is."""
+    if prepared.blank_mask:
+        return "the mask selects no pixel"
+    if request.strength == 0 and not settings.quirks.strength_zero_runs_a_step:
+        return "strength 0 changes nothing"
+    return None

@@ -1,0 +1,318 @@
+"""What was asked: a frozen, validated request that reads from and writes to JSON.
+
+Nothing here knows a model. Values that a site decides (`None` fields) are resolved once, in `plan`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from overpaint.errors import RequestError
+
+Picture = Image.Image
+_E = TypeVar("_E", bound=Enum)
+
+SEED_LIMIT = 2**63
+
+
+class ResizeMode(str, Enum):
+    """How a source of another shape becomes the requested size; the order is the reference's 0 to 3."""
+
+    STRETCH = "stretch"
+    CROP = "crop"
+    FILL = "fill"
+    LATENT = "latent"
+
+
+class MaskedContent(str, Enum):
+    """What the masked part starts from; the order is the reference's 0 to 3."""
+
+    FILL = "fill"
+    ORIGINAL = "original"
+    NOISE = "noise"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftInpainting:
+    """Parameters of soft inpainting: the mask's gray decides how much each place may change."""
+
+    schedule_bias: float = 1
+    preservation_strength: float = 0.5
+    transition_contrast_boost: float = 4
+    mask_influence: float = 0
+    difference_threshold: float = 0.5
+    difference_contrast: float = 2
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _check_number(f"soft_inpainting.{each.name}", getattr(self, each.name), low=0, high=100)
+
+
+def _no_overrides() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Img2ImgRequest:
+    """One job. Run it twice, get the same pictures twice (give a seed: -1 means a new one each time)."""
+
+    images: tuple[Picture, ...]
+    prompt: str | tuple[str, ...] = ""
+    negative_prompt: str | tuple[str, ...] = ""
+    styles: tuple[str, ...] = ()
+
+    strength: float = 0.75
+    width: int | None = None  # None: the source's own size
+    height: int | None = None
+    resize_mode: ResizeMode = ResizeMode.STRETCH
+
+    mask: Picture | None = None  # white, or opaque where it has alpha: repaint
+    latent_mask: Picture | None = None
+    invert_mask: bool = False
+    mask_blur_x: int = 4
+    mask_blur_y: int = 4
+    round_mask: bool = True
+    only_masked: bool = False
+    padding: int = 32
+    masked_content: MaskedContent = MaskedContent.ORIGINAL
+    soft_inpainting: SoftInpainting | None = None
+
+    seed: int | tuple[int, ...] = -1
+    variation_seed: int | tuple[int, ...] = -1
+    variation_strength: float = 0.0
+    seed_resize: tuple[int, int] | None = None  # (width, height) the seed was found at
+    batch_size: int = 1
+    iterations: int = 1
+
+    sampler: str = "DPM++ 2M"
+    scheduler: str = "Automatic"
+    steps: int = 20
+    cfg_scale: float = 7.0
+    image_cfg_scale: float | None = None
+    eta: float | None = None
+    s_churn: float | None = None
+    s_tmin: float | None = None
+    s_tmax: float | None = None
+    s_noise: float | None = None
+    s_min_uncond: float | None = None
+    noise_multiplier: float | None = None
+
+    tiling: bool | None = None
+    color_correction: bool | None = None
+    clip_skip: int | None = None
+    use_networks: bool = True
+    checkpoint: str | None = None  # title, hash or file name; None: the one in force
+    overrides: Mapping[str, Any] = field(default_factory=_no_overrides)  # option name -> value, for this job
+    exact: bool = False  # never share a network call between pictures
+
+    def __post_init__(self) -> None:
+        for name in ("images", "prompt", "negative_prompt", "styles", "seed", "variation_seed", "seed_resize"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "resize_mode", _as_enum("resize_mode", self.resize_mode, ResizeMode))
+        object.__setattr__(self, "masked_content", _as_enum("masked_content", self.masked_content, MaskedContent))
+        object.__setattr__(self, "overrides", MappingProxyType(dict(self.overrides)))
+        _check_pictures(self)
+        _check_texts(self)
+        _check_numbers(self)
+        _check_seeds(self)
+
+    def with_changes(self, **changes: Any) -> Img2ImgRequest:
+        """A copy with some fields replaced, validated again."""
+        unknown = sorted(set(changes) - FIELD_NAMES)
+        if unknown:
+            raise RequestError(unknown[0], changes[unknown[0]], _nearest(unknown[0], FIELD_NAMES))
+        return replace(self, **changes)
+
+    def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
+        """Plain JSON values; pictures become PNG data URLs, or are left out."""
+        result: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in PICTURE_FIELDS:
+                if pictures:
+                    result[each.name] = _picture_json(value)
+                continue
+            result[each.name] = _plain(value)
+        return result
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Img2ImgRequest:
+        """The request that `to_json` wrote; unknown names are errors that name the nearest."""
+        given = dict(values)
+        for name in PICTURE_FIELDS & given.keys():
+            given[name] = _pictures_from_json(name, given[name])
+        if isinstance(given.get("soft_inpainting"), Mapping):
+            given["soft_inpainting"] = _soft_from_json(given["soft_inpainting"])
+        unknown = sorted(set(given) - FIELD_NAMES)
+        if unknown:
+            raise RequestError(unknown[0], given[unknown[0]], _nearest(unknown[0], FIELD_NAMES))
+        if "images" not in given:
+            raise RequestError("images", None, "give at least one source picture")
+        return cls(**given)
+
+
+FIELD_NAMES = frozenset(each.name for each in fields(Img2ImgRequest))
+PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
+
+# name: (least, greatest, integers only, None allowed)
+_NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
+    "strength": (0, 1, False, False),
+    "width": (1, 16_384, True, True),
+    "height": (1, 16_384, True, True),
+    "mask_blur_x": (0, 256, True, False),
+    "mask_blur_y": (0, 256, True, False),
+    "padding": (0, 16_384, True, False),
+    "variation_strength": (0, 1, False, False),
+    "batch_size": (1, 1_000, True, False),
+    "iterations": (1, 100_000, True, False),
+    "steps": (1, 10_000, True, False),
+    "cfg_scale": (-100, 1_000, False, False),
+    "image_cfg_scale": (-100, 1_000, False, True),
+    "eta": (0, 100, False, True),
+    "s_churn": (0, 10_000, False, True),
+    "s_tmin": (0, 1e9, False, True),
+    "s_tmax": (0, math.inf, False, True),
+    "s_noise": (0, 100, False, True),
+    "s_min_uncond": (0, 1e9, False, True),
+    "noise_multiplier": (0, 100, False, True),
+    "clip_skip": (1, 64, True, True),
+}
+
+
+def _check_pictures(request: Img2ImgRequest) -> None:
+    if not isinstance(request.images, tuple) or not request.images:
+        raise RequestError("images", request.images, "give at least one source picture")
+    named = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
+    named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
+    for name, picture in named:
+        if picture is None and not name.startswith("images"):
+            continue
+        if not isinstance(picture, Image.Image):
+            raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
+        if min(picture.size) < 1:
+            raise RequestError(name, picture.size, "give a picture of at least one pixel")
+    if len(request.images) > request.batch_size > 0 and len(request.images) > 1:
+        remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
+        raise RequestError("images", f"{len(request.images)} pictures", remedy)
+
+
+def _check_texts(request: Img2ImgRequest) -> None:
+    for name in ("prompt", "negative_prompt"):
+        value = getattr(request, name)
+        if isinstance(value, tuple) and value and all(isinstance(each, str) for each in value):
+            continue
+        if not isinstance(value, str):
+            raise RequestError(name, value, "give a text, or a non-empty list of texts, one per picture")
+    if not isinstance(request.styles, tuple) or not all(isinstance(each, str) for each in request.styles):
+        raise RequestError("styles", request.styles, "give a list of style names")
+    for name in ("sampler", "scheduler"):
+        if not isinstance(getattr(request, name), str):
+            raise RequestError(name, getattr(request, name), "give a name; `overpaint samplers` lists them")
+    both = (request.prompt, request.negative_prompt)
+    if all(isinstance(each, tuple) for each in both) and len(both[0]) != len(both[1]):
+        raise RequestError("negative_prompt", f"{len(both[1])} texts", f"give {len(both[0])}, one per prompt")
+
+
+def _check_numbers(request: Img2ImgRequest) -> None:
+    for name, (low, high, whole, optional) in _NUMBERS.items():
+        value = getattr(request, name)
+        if value is None and optional:
+            continue
+        _check_number(name, value, low=low, high=high, whole=whole)
+    if request.seed_resize is not None:
+        if not isinstance(request.seed_resize, tuple) or len(request.seed_resize) != 2:
+            raise RequestError("seed_resize", request.seed_resize, "give (width, height)")
+        for value in request.seed_resize:
+            _check_number("seed_resize", value, low=8, high=16_384, whole=True)
+
+
+def _check_number(name: str, value: object, *, low: float, high: float, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise RequestError(name, value, f"give {'a whole number' if whole else 'a number'} from {low:g} to {high:g}")
+    if math.isnan(value) or not low <= value <= high:
+        raise RequestError(name, value, f"give a value from {low:g} to {high:g}")
+
+
+def _check_seeds(request: Img2ImgRequest) -> None:
+    for name in ("seed", "variation_seed"):
+        value = getattr(request, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, bool) or not isinstance(each, int) or not -SEED_LIMIT <= each < SEED_LIMIT:
+                raise RequestError(name, each, "give a whole number below 2^63, or -1 for a new one")
+        if value == ():
+            raise RequestError(name, value, "give at least one seed, or -1 for a new one")
+
+
+def _as_enum(name: str, value: object, kind: type[_E]) -> _E:
+    try:
+        return kind(value)
+    except ValueError:
+        options = ", ".join(str(each.value) for each in kind)
+        raise RequestError(name, value, f"choose one of {options}") from None
+
+
+def _nearest(name: str, known: frozenset[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
+    return f"there is no such field; did you mean {near[0]!r}?" if near else "there is no such field"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, SoftInpainting):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and math.isinf(value):
+        return 0.0  # only s_tmax may be infinite, and 0 means that there too
+    return value
+
+
+def _picture_json(value: Picture | Sequence[Picture] | None) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, Image.Image):
+        data = io.BytesIO()
+        value.save(data, format="PNG", compress_level=1)
+        return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    return [_picture_json(each) for each in value]
+
+
+def _pictures_from_json(name: str, value: Any) -> Any:
+    from overpaint.pixels.source import open_picture
+
+    if value is None or isinstance(value, Image.Image):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_pictures_from_json(f"{name}[{i}]", each) for i, each in enumerate(value))
+    if not isinstance(value, str):
+        raise RequestError(name, value, "give a picture as base64 or as a data URL")
+    encoded = value.split(",", 1)[1] if value.startswith("data:") and "," in value else value
+    try:
+        return open_picture(base64.b64decode(encoded, validate=True))
+    except ValueError as error:
+        raise RequestError(name, value, f"give a picture as base64 or as a data URL ({error})") from None
+
+
+def _soft_from_json(values: Mapping[str, Any]) -> SoftInpainting:
+    known = frozenset(each.name for each in fields(SoftInpainting))
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise RequestError(f"soft_inpainting.{unknown[0]}", values[unknown[0]], _nearest(unknown[0], known))
+    return SoftInpainting(**values)
