@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from overpaint.finish import FinishedPicture
 from overpaint.infotext import format_infotext, ordered_fields
-from overpaint.plan import Plan
+from overpaint.pixels.grid import image_grid
+from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.version import __version__
 
@@ -23,6 +25,15 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class FinishedBatch:
+    """The pictures of one iteration, and what it adds to their infotexts."""
+
+    batch: tuple[ImagePlan, ...]
+    pictures: tuple[FinishedPicture, ...]
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Processed:
     """The result of a job. `images[0]` is the picture; with a returned grid it is `images[index_of_first_image]`."""
 
@@ -34,7 +45,6 @@ class Processed:
     extra_generation_params: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # ended early on request; what was finished is here
-    recipes: tuple[Mapping[str, object], ...] = ()
     job_timestamp: str = "0"
 
     @property
@@ -150,6 +160,56 @@ class Processed:
             },
             default=lambda value: None,
         )
+
+
+def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, stopped: bool = False) -> Processed:
+    """The result of the batches that were finished. Fields add up over iterations (INFO-10)."""
+    images: list[Picture] = []
+    infotexts: list[str] = []
+    extras = dict(plan.notes)
+    for each in done:
+        extras.update(each.notes)
+        for image, finished in zip(each.batch, each.pictures, strict=True):
+            text = infotext_of(plan, model, image.index, extras)
+            picture = finished.image
+            if plan.settings.enable_pnginfo:
+                picture.info["parameters"] = text
+            infotexts.append(text)
+            images.append(picture)
+            wanted = zip(("return_mask", "return_mask_composite"), (finished.mask, finished.mask_composite), strict=True)
+            images += [extra for option, extra in wanted if extra is not None and getattr(plan.settings, option)]
+    if not infotexts and plan.images:
+        infotexts.append(infotext_of(plan, model, 0, extras))  # JOB-6
+    grid = _grid(plan, images)
+    if grid is not None:
+        text = infotext_of(plan, model, 0, extras)
+        grid.info["parameters"] = text
+        images.insert(0, grid)
+        infotexts.insert(0, text)
+    return Processed(
+        plan=plan,
+        model=model,
+        images=tuple(images),
+        infotexts=tuple(infotexts),
+        index_of_first_image=0 if grid is None else 1,
+        extra_generation_params=extras,
+        warnings=plan.warnings,
+        stopped=stopped,
+    )
+
+
+def _grid(plan: Plan, images: Sequence[Picture]) -> Picture | None:
+    """GRID-1: a contact sheet of the pictures, where it is asked for."""
+    settings = plan.settings
+    if not settings.return_grid or not images or (len(images) < 2 and settings.grid_only_if_multiple):
+        return None
+    return image_grid(
+        images,
+        rows=settings.n_rows,
+        batch_size=max(len(each) for each in plan.batches),
+        prevent_empty_spots=settings.grid_prevent_empty_spots,
+        background=settings.grid_background_color,
+    )
 
 
 def infotext_of(plan: Plan, model: ModelIdentity, index: int, extras: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from overpaint.canvas import Canvas, Canvases, Geometry, MaskPlan, plan_canvases
 from overpaint.errors import RequestError
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.prompt import strip_comments, take_network_tags, uses_emphasis
+from overpaint.prompt import schedule, strip_comments, take_network_tags, uses_emphasis
 from overpaint.request import Img2ImgRequest
 from overpaint.sampler_table import SamplerSpec, normalise
 from overpaint.schedules import (
@@ -26,7 +26,7 @@ from overpaint.schedules import (
     timesteps_for,
 )
 from overpaint.seeds import fix_seed, spread_seeds
-from overpaint.settings import Settings
+from overpaint.settings import Quirks, Settings
 from overpaint.styles import Style, apply_styles
 
 
@@ -352,7 +352,7 @@ def _early_notes(
     content = request.masked_content.value
     if prepared.mask is not None and content in ("noise", "nothing"):
         notes["Masked content"] = f"latent {content}"
-    if settings.use_old_scheduling and _editing_differs(request, images):
+    if settings.use_old_scheduling and _editing_differs(request, images, settings.quirks):
         notes["Old prompt editing timelines"] = True
     return notes
 
@@ -365,12 +365,13 @@ def _soft_notes(request: Img2ImgRequest) -> dict[str, object]:
     return {"Soft inpainting enabled": True, **values}
 
 
-def _editing_differs(request: Img2ImgRequest, images: tuple[ImagePlan, ...]) -> bool:
+def _editing_differs(request: Img2ImgRequest, images: tuple[ImagePlan, ...], quirks: Quirks) -> bool:
     """SCHED-5: written only where the old reading of the numbers changes a text."""
-    from overpaint.prompt import schedule
-
     texts = {text for each in images for text in (each.prompt, each.negative_prompt)}
-    return any(schedule(text, request.steps) != schedule(text, request.steps, old_timelines=True) for text in texts)
+    return any(
+        schedule(text, request.steps, quirks=quirks) != schedule(text, request.steps, old_timelines=True, quirks=quirks)
+        for text in texts
+    )
 
 
 def _sampling_notes(
@@ -391,8 +392,6 @@ def _sampling_notes(
     if sampler.spec.takes_eta and sampler.eta != (0.0 if is_timestep else 1.0):
         notes["Eta DDIM" if is_timestep else "Eta"] = sampler.eta
     notes.update(_churn_notes(settings, sampler))
-    if settings.sd_vae_decode_method != "Full":
-        notes["VAE Decoder"] = settings.sd_vae_decode_method
     return notes
 
 

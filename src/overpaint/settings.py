@@ -29,6 +29,7 @@ class Quirks:
     drop_source_extras: bool = False  # alpha, EXIF and ICC of the source are lost
     bare_crop_without_overlay: bool = False  # OUT-2: without overlay the crop is returned, not pasted back
     bicubic_fill_bands: bool = False  # RESIZE-5: zero-height box resampling and an odd black line
+    upscale_to_multiples_of_8: bool = False  # EX-3: a named upscaler rounds its target down to multiples of 8
     # Latents and noise
     sample_posterior: bool = False  # ENC-2: the encoder's posterior is sampled; sane: its mean
     encode_each_copy: bool = False  # ENC-5: equal pictures of a batch are encoded, and sampled, one by one
@@ -61,6 +62,7 @@ class Quirks:
     early_noise_multiplier: bool = False  # STEP-1: read at construction, so an override has no effect
     fewer_images_shrink_batch: bool = False  # IMG-3: two pictures in a batch of three make two
     infotext_of_cached_text: bool = False  # INFO-8: fields of the text encoder vanish on a cache hit
+    unread_beta_schedule: bool = False  # PARSE-9: "Beta schedule alpha" is written, "Beta scheduler alpha" is read
 
     @classmethod
     def reference(cls) -> Quirks:

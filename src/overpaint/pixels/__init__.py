@@ -1,0 +1,1 @@
+"""Everything before the encoder and after the decoder, with Pillow and numpy alone."""

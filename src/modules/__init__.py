@@ -1,0 +1,1 @@
+"""The reference's import names, as aliases."""

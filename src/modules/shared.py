@@ -1,0 +1,34 @@
+"""`import modules.shared as shared`: the one place with process-wide state, because that is its job.
+
+`opts` are the options in force, `state` is where the running job stands, `device` the torch device, and `sd_model`
+the engine of the configured checkpoint (or the default one), loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from overpaint.options import Options, State
+
+opts = Options()
+state = State()
+cmd_opts = SimpleNamespace(
+    ckpt_dir=None, lora_dir=None, embeddings_dir=None, vae_dir=None, hypernetwork_dir=None, esrgan_models_path=None
+)
+
+__all__ = ["cmd_opts", "device", "opts", "sd_model", "state"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "sd_model":
+        from overpaint.engine import Engine
+
+        engine = Engine(opts.sd_model_checkpoint, settings=opts.snapshot())
+        globals()["sd_model"] = engine
+        return engine
+    if name == "device":
+        from overpaint.backends.torch_backend import choose_device
+
+        return choose_device("auto")
+    raise AttributeError(f"module 'modules.shared' has no attribute {name!r}")

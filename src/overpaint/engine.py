@@ -1,0 +1,231 @@
+"""`Engine`: weights on a device, and the numbered story of a job.
+
+    1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
+
+One thread owns an engine. Everyone else puts messages into a `Control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from overpaint.conditioning import Conditioner, TextCache
+from overpaint.drive import Run, tick
+from overpaint.errors import SamplingError
+from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
+from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
+from overpaint.latents import Prepared, batch_latents, decode, prepare
+from overpaint.models.checkpoint import LoadedModel, load_checkpoint
+from overpaint.models.default import default_checkpoint
+from overpaint.models.families import ModelSpec
+from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
+from overpaint.plan import ImagePlan, Plan
+from overpaint.plan import plan as make_plan
+from overpaint.preview import PreviewMap, fit_preview, preview_picture
+from overpaint.request import Img2ImgRequest
+from overpaint.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.settings import Settings
+from overpaint.styles import load_styles
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The latents of one batch, where they came from, and what sampling adds to the infotext."""
+
+    latents: Tensor  # (batch, 4, h/8, w/8)
+    init: Tensor
+    notes: Mapping[str, object]
+
+
+class Engine:
+    """A loaded model. Use it as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        settings: Settings | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        path = Path(checkpoint or self.settings.sd_model_checkpoint or default_checkpoint())
+        self.loaded: LoadedModel = load_checkpoint(
+            path, device=device, dtype=dtype, settings=self.settings, progress=progress
+        )
+        self._text_cache = TextCache()
+        self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
+        self._preview: PreviewMap | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the weights and everything remembered."""
+        self._text_cache.clear()
+        self.loaded.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.loaded.spec
+
+    @property
+    def model(self) -> ModelIdentity:
+        return self.loaded.identity
+
+    # -- the story -----------------------------------------------------------------------------------------------
+
+    def paint(self, request: Img2ImgRequest, settings: Settings | None = None) -> Processed:
+        """Run a request to its end."""
+        *_, last = self.run(request, settings)
+        assert isinstance(last, Finished)  # nobody holds the control that could stop it
+        return last.result
+
+    def run(
+        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+    ) -> Iterator[Event]:
+        """Tell the story as events; the last one is `Finished` or `Cancelled`."""
+        control = control or Control()
+        plan = self.plan(request, settings)
+        yield Started(len(plan.images), _steps(plan), plan.warnings)
+        done: list[FinishedBatch] = []
+        prepared = None if plan.unchanged else self.prepare(plan)
+        for number, batch in enumerate(plan.batches):
+            if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
+                break
+            if prepared is None:
+                done.append(FinishedBatch(batch, tuple(unchanged(plan, i) for i in range(len(batch)))))
+                continue
+            sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
+            if sampled is None:
+                break
+            done.append(self.finish(plan, prepared, batch, sampled))
+        stopped = control.message is not None and len(done) < len(plan.batches)
+        if control.message is Stop.CANCEL and stopped:
+            yield Cancelled(account(plan, self.model, done, stopped=True) if done else None)
+        else:
+            yield Finished(account(plan, self.model, done, stopped=control.message is not None))
+
+    # -- its stages, which the contract's door calls one by one --------------------------------------------------
+
+    def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
+        """1. Decide everything."""
+        settings = settings or self.settings
+        styles = load_styles(settings.styles_file) if settings.styles_file else ()
+        plan = make_plan(request, settings, self.spec, styles=styles, tables_in_force=self._tables_in_force)
+        self._tables_in_force = plan.settings
+        return plan
+
+    @torch.no_grad()
+    def prepare(self, plan: Plan) -> Prepared:
+        """2. Encode the sources."""
+        self.loaded.set_tiling(plan.settings.tiling)
+        return prepare(plan, self.loaded)
+
+    def conditioner(self, plan: Plan) -> Conditioner:
+        """3. Texts."""
+        return Conditioner(self.spec, self.loaded, plan, self._text_cache)
+
+    @torch.no_grad()
+    def tensors(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) -> BatchTensors:
+        """Everything one batch starts from."""
+        self.loaded.set_tiling(plan.settings.tiling)
+        conditioner = self.conditioner(plan)
+        image = prepared.image_conditioning
+        return BatchTensors(
+            init=batch_latents(plan, prepared, batch),
+            nmask=prepared.nmask,
+            image_conditioning=None if image is None else image[: len(batch)],
+            texts=conditioner.images(batch),
+            empty_text=conditioner.empty() if plan.settings.pad_cond_uncond else None,
+        )
+
+    def sample(
+        self,
+        plan: Plan,
+        prepared: Prepared,
+        batch: Sequence[ImagePlan],
+        *,
+        control: Control,
+        number: int = 0,
+    ) -> Generator[Event, None, Sampled | None]:
+        """3 to 5 for a batch of the plan, with its own seeds."""
+        tensors = self.tensors(plan, prepared, batch)
+        streams = Streams(
+            tuple(each.seed for each in batch),
+            tuple(each.subseed for each in batch),
+            plan.request.variation_strength,
+        )
+        sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
+        if sampled is None:
+            return None
+        texts = self.conditioner(plan).notes(batch)
+        return Sampled(sampled.latents, sampled.init, {**texts, **sampled.notes})
+
+    @torch.no_grad()
+    def sample_tensors(
+        self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
+    ) -> Generator[Event, None, Sampled | None]:
+        """4 and 5. Start the samplers and answer their questions; None when cancelled."""
+        runs = start_runs(plan, tensors, streams)
+        while any(not run.finished for run in runs):
+            if control.message is Stop.CANCEL:
+                for run in runs:
+                    run.close()
+                return None
+            if control.message in (Stop.FINISH_EARLY, Stop.SKIP):
+                for run in runs:
+                    run.stop()
+                control.take_skip()
+                break
+            tick(runs, self.loaded.unet, share=not plan.request.exact)
+            yield from self._progress(plan, runs, number)
+        latents = final_latents(plan, tensors, runs)
+        if bool(torch.isnan(latents).any()):
+            remedy = "use dtype='float32', a lower cfg_scale or another sampler"
+            raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
+        notes = {name: value for run in runs for name, value in run.notes.items()}
+        return Sampled(latents, tensors.init, {**plan.sampling_notes, **notes})
+
+    @torch.no_grad()
+    def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
+        """6. Decode each latent alone and composite it over its source."""
+        pictures: list[FinishedPicture] = []
+        for i, pixels in enumerate(decode(plan, self.loaded, sampled.latents)):
+            soft = None
+            if plan.request.soft_inpainting is not None and prepared.nmask is not None:
+                arrays = (sampled.latents[i], sampled.init[i], prepared.nmask)
+                soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
+            pictures.append(finish(plan, i, pixels, soft))
+        notes = dict(sampled.notes)
+        if plan.settings.sd_vae_decode_method != "Full":
+            notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
+        return FinishedBatch(tuple(batch), tuple(pictures), notes)
+
+    def _progress(self, plan: Plan, runs: Sequence[Run], number: int) -> Iterator[Event]:
+        step = min(run.step for run in runs)
+        sigma = next((run.query.sigma for run in runs if run.query is not None), 0.0)
+        done = number * plan.sampler.evaluations + step
+        yield Progress(done, _steps(plan), sigma, number)
+        every = plan.settings.show_progress_every_n_steps
+        if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
+            if self._preview is None:
+                self._preview = fit_preview(self.loaded, self.spec.scale_factor)
+            yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
+
+
+def _steps(plan: Plan) -> int:
+    """Sampler iterations of the whole job; what progress counts to."""
+    return 0 if plan.unchanged else plan.sampler.evaluations * len(plan.batches)

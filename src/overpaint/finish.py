@@ -1,0 +1,137 @@
+"""After the decoder: colour correction, pasting back, compositing over the source. Pure, and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from overpaint.canvas import Canvas, MaskPlan
+from overpaint.pixels.color import correct_color
+from overpaint.pixels.composite import (
+    apply_overlay,
+    assert_untouched,
+    composite_exact,
+    make_overlay,
+    mask_composite,
+    paste_back,
+)
+from overpaint.pixels.resize import resize_image
+from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
+from overpaint.plan import Plan
+from overpaint.request import Picture, SoftInpainting
+
+
+@dataclass(frozen=True)
+class FinishedPicture:
+    """One result, with the extra outputs that options may ask for."""
+
+    image: Picture
+    uncorrected: Picture | None = None
+    mask: Picture | None = None
+    mask_composite: Picture | None = None
+
+
+@dataclass(frozen=True)
+class SoftLatents:
+    """What soft inpainting compares to find how much each place changed; (4, h/8, w/8) each."""
+
+    sampled: NDArray[np.float32]
+    source: NDArray[np.float32]
+    nmask: NDArray[np.float32]
+
+
+def finish(
+    plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLatents | None = None
+) -> FinishedPicture:
+    """OUT-1 for the picture at a position of its batch."""
+    canvas = plan.canvas_of(position)
+    mask = plan.mask
+    if soft is not None and mask is not None and plan.request.soft_inpainting is not None:
+        mask = _adapted(plan, mask, soft, plan.request.soft_inpainting)
+    picture = Image.fromarray(pixels)
+    corrected = picture if canvas.target is None else correct_color(picture, canvas.target)
+    keep_uncorrected = canvas.target is not None and plan.settings.save_images_before_color_correction
+    image, painted = _composited(plan, canvas, mask, corrected, adapted=mask is not plan.mask)
+    return FinishedPicture(
+        image,
+        _composited(plan, canvas, mask, picture, adapted=mask is not plan.mask)[0] if keep_uncorrected else None,
+        *_mask_outputs(plan, mask, painted),
+    )
+
+
+def unchanged(plan: Plan, position: int) -> FinishedPicture:
+    """The result of a job that changes nothing: the source itself, at the size that was asked for."""
+    canvas = plan.canvas_of(position)
+    if plan.request.only_masked or canvas.base.size == canvas.source.size:
+        return FinishedPicture(canvas.source.copy())
+    return FinishedPicture(canvas.base.copy())
+
+
+def _composited(
+    plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
+) -> tuple[Picture, Picture]:
+    """The finished picture, and the painted one before the kept part was laid over it."""
+    quirks = plan.settings.quirks
+    if quirks.drop_source_extras:
+        overlay = canvas.overlay if plan.settings.overlay_inpaint else None
+        if overlay is not None and adapted and mask is not None:
+            overlay = make_overlay(canvas.base, mask.overlay, 0, quirks)
+        paste_to = mask.paste_to if mask is not None else None
+        return apply_overlay(picture, overlay, paste_to, quirks)
+    geometry = plan.geometry
+    if mask is None:
+        picture = picture.crop((0, 0, geometry.width, geometry.height))
+        return composite_exact(canvas.source, canvas.base, picture, None), picture
+    painted = picture.crop((0, 0, geometry.width, geometry.height))
+    if mask.crop is not None:
+        painted = paste_back(canvas.base, picture, mask.crop)
+    alpha = mask.overlay.convert("L")
+    if mask.crop is not None:
+        alpha = _only_inside(alpha, mask.crop)
+    if not plan.settings.overlay_inpaint:
+        alpha = _everything(alpha, mask)
+    result = composite_exact(canvas.source, canvas.base, painted, alpha)
+    assert_untouched(canvas.source if canvas.source.size == result.size else canvas.base, result, alpha)
+    return result, painted
+
+
+def _only_inside(alpha: Picture, crop: tuple[int, int, int, int]) -> Picture:
+    """A blurred mask may reach past a crop that the picture's edge cut short."""
+    inside = Image.new("L", alpha.size, 0)
+    inside.paste(alpha.crop(crop), crop[:2])
+    return inside
+
+
+def _everything(alpha: Picture, mask: MaskPlan) -> Picture:
+    """Without an overlay the whole pass is shown, within its crop."""
+    if mask.crop is None:
+        return Image.new("L", alpha.size, 255)
+    shown = Image.new("L", alpha.size, 0)
+    shown.paste(255, mask.crop)
+    return shown
+
+
+def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpainting) -> MaskPlan:
+    """SOFT-4: the overlay mask found from what actually changed."""
+    geometry = plan.geometry
+    raw = adaptive_mask(soft.sampled, soft.source, soft.nmask[0], parameters)
+    small = Image.fromarray(raw)
+    resized = resize_image(2, small, geometry.pass_width, geometry.pass_height, upscaler=None, quirks=plan.settings.quirks)
+    found = soft_overlay_mask(resized, mask.paste_to, mask.overlay.size, plan.settings.quirks)
+    if not plan.settings.quirks.drop_source_extras:
+        touched = mask.overlay.convert("L").point(lambda value: 255 if value else 0)
+        found = ImageChops.darker(found.crop((0, 0, *mask.overlay.size)), touched)
+    return MaskPlan(mask.pixel, found, mask.latent, mask.crop)
+
+
+def _mask_outputs(plan: Plan, mask: MaskPlan | None, painted: Picture) -> tuple[Picture | None, Picture | None]:
+    """OUT-4: the mask, and the painted part alone on nothing."""
+    settings = plan.settings
+    if mask is None:
+        return None, None
+    shown = mask.overlay.convert("RGB") if settings.return_mask or settings.save_mask else None
+    composite = settings.return_mask_composite or settings.save_mask_composite
+    return shown, mask_composite(painted, mask.overlay) if composite else None

@@ -1,0 +1,361 @@
+"""What a checkpoint is, from its tensor shapes alone: {key: shape} -> ModelSpec. Pure; nothing is read and torch is not needed.
+
+What shapes cannot say comes, in this order, from the file's metadata, from a configuration file beside it, and from the family's
+default; where each fact came from is kept in `ModelSpec.facts`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from overpaint.errors import CheckpointError
+from overpaint.models.families import (
+    FAMILIES,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    AutoencoderSpec,
+    Family,
+    ModelSpec,
+    Prediction,
+    Source,
+    TextRow,
+    TextSpec,
+    UNetSpec,
+    family_of,
+)
+
+Header = Mapping[str, tuple[int, ...]]
+
+_OLD_CLIP = "cond_stage_model.transformer."
+_OLD_CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+_TURBO_MARK = "conditioner.embedders.0.model.ln_final.weight"
+
+# What a file that is no checkpoint probably is: a mark in one of its keys, and what to do with it.
+_STRANGERS = (
+    (re.compile(r"^lora_|\.lora_(up|down|[AB])\."), "it looks like a LoRA: put it into the LoRA folder and name it in the prompt"),
+    (re.compile(r"^(encoder|decoder)\.(conv_in|mid)\."), "it looks like a VAE: choose it as the VAE instead"),
+    (re.compile(r"^(down_blocks|up_blocks|mid_block)\."), "it is in the diffusers layout: convert it to a single-file checkpoint"),
+    (re.compile(r"double_blocks\."), "it looks like a Flux model, which this version does not support"),
+    (re.compile(r"^control_model\.|^zero_convs\."), "it looks like a ControlNet, not a checkpoint"),
+    (re.compile(r"^(string_to_param|emb_params|clip_[lg])$"), "it looks like a textual inversion: put it into the embeddings folder"),
+)
+
+
+def detect(header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None) -> ModelSpec:
+    """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError."""
+    shapes = {new: header[old] for new, old in normalised_keys(header).items()}
+    said = _Said(metadata or {}, _read_sidecar(sidecar or {}))
+    family = family_of(shapes)
+    if not family.supported:
+        raise CheckpointError(f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}")
+    _require(shapes, family)
+    facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
+    prediction = _prediction(shapes, family, said, facts)
+    return ModelSpec(
+        family=family.name,
+        title=family.title,
+        unet=_unet(shapes, family, said, facts),
+        vae=autoencoder_spec(shapes, VAE_PREFIX),
+        texts=_texts(shapes, family, said, facts),
+        prediction=prediction,
+        scale_factor=float(said.fact("scale_factor", family.scale_factor, facts)),
+        conditioning=family.conditioning,
+        native_size=768 if family.name == "sd2" and prediction == "v" else family.native_size,
+        facts=facts,
+    )
+
+
+def normalised_keys(keys: Header) -> dict[str, str]:
+    """Our name of every key -> its name in the file: old text names get their level back (KEYS-1, KEYS-2)."""
+    if keys.get(_TURBO_MARK, ())[:1] == (1024,):
+        old, new = "conditioner.embedders.0.", "cond_stage_model."
+        return {new + key.removeprefix(old) if key.startswith(old) else key: key for key in keys}
+    return {_with_text_level(key): key for key in keys}
+
+
+def supported_titles() -> str:
+    return ", ".join(sorted(each.title for each in FAMILIES if each.supported))
+
+
+def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
+    """The codec's widths; `prefix` is empty for VAE files."""
+    widths = []
+    while (key := f"{prefix}decoder.up.{len(widths)}.block.0.conv1.weight") in shapes:
+        widths.append(shapes[key][0])
+    conv_in = shapes.get(f"{prefix}encoder.conv_in.weight")
+    if not widths or conv_in is None or any(width % conv_in[0] for width in widths):
+        raise CheckpointError(
+            f"vae: {prefix or 'this file '}has no usable encoder and decoder; use a file with keys like decoder.up.0.block.0.conv1.weight"
+        )
+    blocks = _count(shapes, f"{prefix}decoder.up.0.block.") - 1
+    return AutoencoderSpec(
+        channels=conv_in[0],
+        channel_mult=tuple(width // conv_in[0] for width in widths),
+        num_res_blocks=blocks,
+        latent_channels=shapes.get(f"{prefix}decoder.conv_in.weight", (0, 4))[1],
+    )
+
+
+class _Said:
+    """What metadata and sidecar say, by our names; metadata speaks first."""
+
+    def __init__(self, metadata: Mapping[str, str], sidecar: Mapping[str, Any]) -> None:
+        self._sources: tuple[tuple[Source, Mapping[str, Any]], ...] = (
+            ("metadata", _read_metadata(metadata)),
+            ("sidecar", sidecar),
+        )
+
+    def find(self, name: str) -> tuple[Any, Source] | None:
+        return next(((values[name], source) for source, values in self._sources if name in values), None)
+
+    def fact(self, name: str, default: Any, facts: dict[str, Source]) -> Any:
+        value, facts[name] = self.find(name) or (default, "family default")
+        return value
+
+
+def _read_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Keys `overpaint.<fact>` hold JSON; `modelspec.prediction_type` is the common header of model trainers."""
+    said: dict[str, Any] = {}
+    kind = metadata.get("modelspec.prediction_type", "").lower()
+    if kind:
+        said["prediction"] = "v" if kind.startswith("v") else "eps"
+    for name in ("num_heads", "head_dim", "text_heads", "prediction", "scale_factor"):
+        if f"overpaint.{name}" in metadata:
+            said[name] = _checked(name, _from_json(metadata[f"overpaint.{name}"]), "metadata")
+    return said
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_sidecar(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an LDM or sgm configuration: heads, prediction, scale."""
+    params = _at(config, "model", "params")
+    unet = _at(params, "unet_config", "params") or _at(params, "network_config", "params")
+    scaling = str(_at(params, "denoiser_config", "params", "scaling_config").get("target", ""))
+    said: dict[str, Any] = {}
+    for ours, theirs in (("num_heads", "num_heads"), ("head_dim", "num_head_channels")):
+        if isinstance(unet.get(theirs), int) and unet[theirs] > 0:
+            said[ours] = _checked(ours, unet[theirs], "sidecar")
+    if params:
+        is_v = params.get("parameterization") == "v" or scaling.endswith("VScaling")
+        said["prediction"] = "v" if is_v else "eps"
+    if "scale_factor" in params:
+        said["scale_factor"] = _checked("scale_factor", params["scale_factor"], "sidecar")
+    return said
+
+
+def _at(tree: Any, *path: str) -> Mapping[str, Any]:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, Mapping) else {}
+
+
+_VALID = {
+    "num_heads": lambda value: _is_count(value),
+    "head_dim": lambda value: _is_count(value),
+    "text_heads": lambda value: isinstance(value, list) and all(_is_count(each) for each in value),
+    "prediction": lambda value: value in ("eps", "v"),
+    "scale_factor": lambda value: isinstance(value, (int, float)) and 0 < value < 1e6,
+}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    if not _VALID[name](value):
+        raise CheckpointError(f"{name}={value!r} in the model's {source} cannot be used: correct it or take it out")
+    return value
+
+
+def _with_text_level(key: str) -> str:
+    rest = key.removeprefix(_OLD_CLIP)
+    return f"{_OLD_CLIP}text_model.{rest}" if rest != key and rest.startswith(_OLD_CLIP_PARTS) else key
+
+
+def _require(shapes: Header, family: Family) -> None:
+    """The corner stones of every network; without them no shape can be measured."""
+    wanted = [UNET_PREFIX + name for name in ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight")]
+    wanted += [VAE_PREFIX + name for name in ("encoder.conv_in.weight", "decoder.conv_in.weight")]
+    wanted += [row.prefix + _NAMES[row.kind]["tokens"] for row in family.texts]
+    missing = [key for key in wanted if len(shapes.get(key, ())) < 2]
+    if missing:
+        advice = next((text for mark, text in _STRANGERS if any(mark.search(key) for key in shapes)), None)
+        raise CheckpointError(missing_message(missing, nearest_family(shapes), advice))
+
+
+def missing_message(missing: list[str], nearest: str, advice: str | None = None) -> str:
+    """The first missing keys, how many there are, the nearest family, and what to do."""
+    shown = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+    remedy = advice or "use a complete single-file checkpoint"
+    return f"{len(missing)} tensors that a {nearest} checkpoint has are missing ({shown}): {remedy}"
+
+
+def nearest_family(shapes: Header) -> str:
+    """The title of the supported family whose parts the file has most of."""
+
+    def likeness(family: Family) -> int:
+        stones = [mark.holds(shapes) for mark in family.marks]
+        return sum(stones) + sum(any(key.startswith(row.prefix) for key in shapes) for row in family.texts)
+
+    candidates = [each for each in reversed(FAMILIES) if each.supported]
+    return max(candidates, key=likeness).title
+
+
+def _prediction(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> Prediction:
+    if "v_pred" in shapes:  # FAM-3: trainers mark v-prediction SDXL files with an empty tensor of this name
+        facts["prediction"] = "weights"
+        return "v"
+    prediction: Prediction = said.fact("prediction", family.prediction, facts)
+    return prediction
+
+
+def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> UNetSpec:
+    unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
+    levels = list(_levels(unet))
+    blocks = len(levels[0])
+    widths = [unet[f"input_blocks.{level[0]}.0.out_layers.3.weight"][0] for level in levels if level]
+    channels = unet["input_blocks.0.0.weight"][0]
+    if len(widths) != len(levels) or any(len(level) != blocks for level in levels) or any(w % channels for w in widths):
+        raise CheckpointError("the U-Net's levels are of unequal depth or width, which no supported family has: use another file")
+    outputs = range((blocks + 1) * len(levels))
+    heads, head_dim = _unet_heads(family, said, facts)
+    inputs = [_depth(unet, f"input_blocks.{i}.1.") for level in levels for i in level]
+    spec = UNetSpec(
+        in_channels=unet["input_blocks.0.0.weight"][1],
+        out_channels=unet["out.2.weight"][0],
+        model_channels=channels,
+        channel_mult=tuple(width // channels for width in widths),
+        num_res_blocks=blocks,
+        input_depths=tuple(inputs),
+        middle_depth=_depth(unet, "middle_block.1.") if _count(unet, "middle_block.") > 1 else None,
+        output_depths=tuple(_depth(unet, f"output_blocks.{i}.1.") for i in outputs),
+        heads=heads,
+        head_dim=head_dim,
+        context_dim=_context_dim(unet),
+        linear_projections=any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in unet.items()),
+        adm_channels=unet["label_emb.0.0.weight"][1] if "label_emb.0.0.weight" in unet else None,
+    )
+    _check_heads(spec, family)
+    return spec
+
+
+def _levels(unet: Header) -> Iterator[list[int]]:
+    """The numbers of the residual blocks of each level; a downsampling block closes a level."""
+    level: list[int] = []
+    for i in range(1, _count(unet, "input_blocks.")):
+        if f"input_blocks.{i}.0.op.weight" in unet:
+            yield level
+            level = []
+        elif f"input_blocks.{i}.0.out_layers.3.weight" in unet:
+            level.append(i)
+    yield level
+
+
+def _depth(unet: Header, prefix: str) -> int:
+    return _count(unet, f"{prefix}transformer_blocks.")
+
+
+def _count(keys: Iterable[str], prefix: str) -> int:
+    """How many numbered parts follow the prefix: 1 + the largest number, or 0."""
+    numbers = (key[len(prefix) :].split(".", 1)[0] for key in keys if key.startswith(prefix))
+    return 1 + max((int(number) for number in numbers if number.isdecimal() and len(number) < 5), default=-1)
+
+
+def _context_dim(unet: Header) -> int:
+    found = (shape[1] for key, shape in unet.items() if key.endswith("attn2.to_k.weight") and len(shape) == 2)
+    width = next(found, None)
+    if width is None:
+        raise CheckpointError("the U-Net has no attention to text (attn2.to_k), which every supported family has: use another file")
+    return width
+
+
+def _unet_heads(family: Family, said: _Said, facts: dict[str, Source]) -> tuple[int | None, int | None]:
+    """One of (heads per layer, width per head); the first source that says either decides."""
+    found = {name: said.find(name) for name in ("num_heads", "head_dim")}
+    for source in ("metadata", "sidecar"):
+        for name, answer in found.items():
+            if answer is not None and answer[1] == source:
+                facts["heads"] = answer[1]
+                return (answer[0], None) if name == "num_heads" else (None, answer[0])
+    facts["heads"] = "family default"
+    return family.heads, family.head_dim
+
+
+def _check_heads(spec: UNetSpec, family: Family) -> None:
+    for mult, depths in _attending(spec):
+        width = spec.model_channels * mult
+        if depths and (spec.heads_at(width) < 1 or width % spec.heads_at(width) or (spec.head_dim and width % spec.head_dim)):
+            said = f"{spec.heads} heads" if spec.heads else f"heads of {spec.head_dim} channels"
+            raise CheckpointError(
+                f"heads: {said} do not divide a {family.title} layer of {width} channels; "
+                "say num_heads or num_head_channels in a .yaml beside the file"
+            )
+
+
+def _attending(spec: UNetSpec) -> Iterator[tuple[int, int]]:
+    for i, mult in enumerate(spec.channel_mult):
+        yield mult, sum(spec.input_depths[i * spec.num_res_blocks : (i + 1) * spec.num_res_blocks])
+    yield spec.channel_mult[-1], spec.middle_depth or 0
+
+
+_NAMES = {
+    "clip": {
+        "tokens": "embeddings.token_embedding.weight",
+        "positions": "embeddings.position_embedding.weight",
+        "layers": "encoder.layers.",
+        "inner": "encoder.layers.0.mlp.fc1.weight",
+    },
+    "openclip": {
+        "tokens": "token_embedding.weight",
+        "positions": "positional_embedding",
+        "layers": "transformer.resblocks.",
+        "inner": "transformer.resblocks.0.mlp.c_fc.weight",
+    },
+}
+# Files made by converters leave out SD 2's last layer, which is never used: 23 of 24.
+_TRIMMED_SD2 = (1024, 23)
+
+
+def _texts(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> tuple[TextSpec, ...]:
+    heads = said.fact("text_heads", None, facts)
+    if heads is not None and len(heads) != len(family.texts):
+        raise CheckpointError(f"text_heads={heads}: a {family.title} model has {len(family.texts)} text encoders; give one number each")
+    return tuple(_text(shapes, row, family, heads[i] if heads else None) for i, row in enumerate(family.texts))
+
+
+def _text(shapes: Header, row: TextRow, family: Family, heads: int | None) -> TextSpec:
+    names = {part: row.prefix + name for part, name in _NAMES[row.kind].items()}
+    missing = [names[part] for part in ("tokens", "positions", "inner") if len(shapes.get(names[part], ())) != 2]
+    if missing:
+        raise CheckpointError(missing_message(missing, family.title))
+    vocabulary, width = shapes[names["tokens"]]
+    layers = _count(shapes, names["layers"])
+    heads = heads or max(1, width // row.head_dim)
+    if width % heads:
+        raise CheckpointError(f"text_heads={heads}: they do not divide a text encoder {width} wide; give a divisor")
+    trimmed = family.name.startswith("sd2") and (width, layers) == _TRIMMED_SD2
+    return TextSpec(
+        kind=row.kind,
+        prefix=row.prefix,
+        width=width,
+        layers=layers,
+        heads=heads,
+        inner=shapes[names["inner"]][0],
+        vocabulary=vocabulary,
+        positions=shapes[names["positions"]][0],
+        activation=row.activation,
+        layer=-1 if trimmed else row.layer,
+        final_norm=row.final_norm,
+        follows_skip=row.follows_skip,
+        pooled=row.pooled,
+    )

@@ -1,0 +1,237 @@
+"""The denoising U-Net of Stable Diffusion, named as in the checkpoint (ARCH-2 to ARCH-6).
+
+Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022); Podell et al., "SDXL" (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.models.families import UNetSpec
+from overpaint.networks.layers import Conv2d, Linear, SiLU, attend, group_norm, sinusoid
+
+
+class ResBlock(nn.Module):
+    """Two convolutions with the timestep's embedding added between them (ARCH-3)."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(group_norm(inputs, 1e-5), SiLU(), Conv2d(inputs, outputs, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), Linear(embedding, outputs))
+        self.out_layers = nn.Sequential(
+            group_norm(outputs, 1e-5), SiLU(), nn.Identity(), Conv2d(outputs, outputs, 3, padding=1)
+        )
+        self.skip_connection = Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
+        result: Tensor = self.skip_connection(x) + self.out_layers(h)
+        return result
+
+
+class CrossAttention(nn.Module):
+    """Attention of a sequence over a context, or over itself."""
+
+    def __init__(self, width: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(context, width, bias=False)
+        self.to_v = Linear(context, width, bias=False)
+        self.to_out = nn.Sequential(Linear(width, width), nn.Identity())
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = (
+            layer(source).unflatten(-1, (self.heads, -1))
+            for layer, source in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
+        result: Tensor = self.to_out(attend(q, k, v))
+        return result
+
+
+class GEGLU(nn.Module):
+    """value * gelu(gate); the first half of the projection is the value."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = Linear(width, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        result: Tensor = value * F.gelu(gate)
+        return result
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.net(x)
+        return result
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.attn1 = CrossAttention(width, width, heads)
+        self.attn2 = CrossAttention(width, context, heads)
+        self.ff = FeedForward(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
+        x = x + self.attn2(self.norm2(x), context)
+        result: Tensor = x + self.ff(self.norm3(x))
+        return result
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a feature map (ARCH-4)."""
+
+    def __init__(self, width: int, context: int, heads: int, depth: int, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = group_norm(width, 1e-6)
+        self.proj_in = Linear(width, width) if linear else Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList(TransformerBlock(width, context, heads) for _ in range(depth))
+        self.proj_out = Linear(width, width) if linear else Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        h = self.norm(x)
+        h = self.proj_in(_to_tokens(h)) if self.linear else _to_tokens(self.proj_in(h))
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        h = _to_map(self.proj_out(h), height, width) if self.linear else self.proj_out(_to_map(h, height, width))
+        result: Tensor = x + h
+        return result
+
+
+def _to_tokens(x: Tensor) -> Tensor:
+    """(b, c, h, w) -> (b, h*w, c); free of cost for channels-last maps."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _to_map(x: Tensor, height: int, width: int) -> Tensor:
+    return x.transpose(1, 2).unflatten(2, (height, width))
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.op(x)
+        return result
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return result
+
+
+class Stage(nn.Sequential):
+    """Layers in a row, each given what it wants beside the map."""
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, embedding)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, context)
+            else:
+                x = layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    """eps or v of a noisy latent, given the timestep, the text and, for SDXL, the size vector."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        channels, embedding = spec.model_channels, 4 * spec.model_channels
+        self.time_embed = nn.Sequential(Linear(channels, embedding), nn.SiLU(), Linear(embedding, embedding))
+        if spec.adm_channels is not None:
+            vector = nn.Sequential(Linear(spec.adm_channels, embedding), nn.SiLU(), Linear(embedding, embedding))
+            self.label_emb = nn.Sequential(vector)
+        widths = [channels * mult for mult in spec.channel_mult]
+        skips: list[int] = []
+        self.input_blocks = nn.ModuleList(self._going_down(widths, skips))
+        self.middle_block = Stage(*self._middle(widths[-1]))
+        self.output_blocks = nn.ModuleList(self._going_up(widths, skips))
+        self.out = nn.Sequential(
+            group_norm(channels, 1e-5), SiLU(), Conv2d(channels, spec.out_channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+        """x (b, in, h, w), timesteps (b,), context (b, n, context_dim), vector (b, adm) -> (b, out, h, w)"""
+        embedding = self.time_embed(sinusoid(timesteps, self.spec.model_channels).to(x.dtype))
+        if vector is not None:
+            embedding = embedding + self.label_emb(vector)
+        skips: list[Tensor] = []
+        for stage in self.input_blocks:
+            x = stage(x, embedding, context)
+            skips.append(x)
+        x = self.middle_block(x, embedding, context)
+        for stage in self.output_blocks:
+            x = stage(_joined(x, skips.pop()), embedding, context)
+        result: Tensor = self.out(x)
+        return result
+
+    def _going_down(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
+        width, depths = self.spec.model_channels, iter(self.spec.input_depths)
+        yield Stage(Conv2d(self.spec.in_channels, width, 3, padding=1))
+        skips.append(width)
+        for level, level_width in enumerate(widths):
+            for _ in range(self.spec.num_res_blocks):
+                yield Stage(*self._block(width, level_width, next(depths)))
+                width = level_width
+                skips.append(width)
+            if level < len(widths) - 1:
+                yield Stage(Downsample(width))
+                skips.append(width)
+
+    def _middle(self, width: int) -> list[nn.Module]:
+        first = self._block(width, width, self.spec.middle_depth or 0)
+        return first if self.spec.middle_depth is None else [*first, *self._block(width, width, 0)]
+
+    def _going_up(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
+        width, depths = widths[-1], iter(self.spec.output_depths)
+        for level in reversed(range(len(widths))):
+            for i in range(self.spec.num_res_blocks + 1):
+                layers = self._block(width + skips.pop(), widths[level], next(depths))
+                width = widths[level]
+                if level and i == self.spec.num_res_blocks:
+                    layers.append(Upsample(width))
+                yield Stage(*layers)
+
+    def _block(self, inputs: int, outputs: int, depth: int) -> list[nn.Module]:
+        spec = self.spec
+        layers: list[nn.Module] = [ResBlock(inputs, outputs, 4 * spec.model_channels)]
+        if depth:
+            heads = spec.heads_at(outputs)
+            layers.append(SpatialTransformer(outputs, spec.context_dim, heads, depth, spec.linear_projections))
+        return layers
+
+
+def _joined(x: Tensor, skip: Tensor) -> Tensor:
+    """Along channels; a map that odd halvings left larger is brought to the skip's size (ARCH-5)."""
+    if x.shape[-2:] != skip.shape[-2:]:
+        x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+    return torch.cat([x, skip], dim=1)

@@ -1,0 +1,102 @@
+"""The reference's `opts` and `state`: what its users read and set while jobs come and go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from overpaint.events import Control, Stop
+from overpaint.settings import OPTION_NAMES, Settings
+
+
+class Options:
+    """Attribute access to a site's settings, with the reference's behaviour as the default."""
+
+    _settings: Settings
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        object.__setattr__(self, "_settings", settings or Settings.reference())
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OPTION_NAMES or name == "quirks":
+            return getattr(self._settings, name)
+        raise AttributeError(f"opts.{name}: there is no such option")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.set(name, value)
+
+    def set(self, name: str, value: Any) -> None:
+        """Change one option for all jobs that start later."""
+        if name == "quirks":
+            from dataclasses import replace
+
+            changed = replace(self._settings, quirks=value)
+        else:
+            changed = self._settings.with_changes({name: value})
+        object.__setattr__(self, "_settings", changed)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """All options with their values."""
+        return {name: getattr(self._settings, name) for name in sorted(OPTION_NAMES)}
+
+    def snapshot(self) -> Settings:
+        """The frozen settings a job takes with it."""
+        return self._settings
+
+    def replace_all(self, settings: Settings) -> None:
+        object.__setattr__(self, "_settings", settings)
+
+
+class State(Control):
+    """Where the running job stands, and the flags that stop it (INT-1). The engine looks at it between steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.job = ""
+        self.job_no = 0
+        self.job_count = 0
+        self.job_timestamp = "0"
+        self.sampling_step = 0
+        self.sampling_steps = 0
+        self.interrupted = False
+        self.skipped = False
+        self.stopping_generation = False
+        self.current_image: Any = None
+        self.textinfo: str | None = None
+        self.time_start = 0.0
+
+    @property
+    def message(self) -> Stop | None:
+        if self.interrupted:
+            return Stop.FINISH_EARLY
+        if self.skipped:
+            return Stop.SKIP
+        return Stop.AFTER_BATCH if self.stopping_generation else super().message
+
+    def take_skip(self) -> None:
+        self.skipped = False
+
+    def begin(self, job: str = "(unknown)") -> None:
+        """A job starts: every flag is cleared, so an interrupt sent while idle has no effect (CTRL-4)."""
+        self.__init__()  # type: ignore[misc]
+        self.job, self.job_count, self.time_start = job, -1, time.time()
+        self.job_timestamp = time.strftime("%Y%m%d%H%M%S")
+
+    def end(self) -> None:
+        self.job, self.job_count = "", 0
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+    def skip(self) -> None:
+        self.skipped = True
+
+    def stop_generating(self) -> None:
+        self.stopping_generation = True
+
+    def dict(self) -> Mapping[str, Any]:
+        """The state as the REST interface shows it (PROG-3)."""
+        names = ("skipped", "interrupted", "stopping_generation", "job", "job_count", "job_timestamp", "job_no")
+        return {name: getattr(self, name) for name in (*names, "sampling_step", "sampling_steps")}

@@ -1,0 +1,146 @@
+"""The mask, from what a client sends to what the crop, the overlay and the latent space need. White = repaint."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from overpaint.settings import Quirks
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are outside."""
+
+LATENT_CELL = 8
+_BLUR_BLOCK = 128
+
+
+def to_gray_mask(mask: Image.Image, round_: bool) -> Image.Image:
+    """One 8-bit channel. A mask with transparency means its alpha; only then does `round_` act here."""
+    if mask.mode != "RGBA" or mask.getextrema()[-1] == (255, 255):
+        return mask.convert("L")
+    alpha = mask.getchannel("A")
+    return alpha.point([255 * (value > 128) for value in range(256)]) if round_ else alpha
+
+
+def invert(mask: Image.Image) -> Image.Image:
+    """Repaint what was kept and keep what was repainted."""
+    return ImageOps.invert(mask)
+
+
+def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float) -> Image.Image:
+    """Gaussian blur of a gray mask, first along rows, then along columns, rounded to 8 bits after each."""
+    pixels = np.asarray(mask, dtype=np.uint8)
+    if sigma_x > 0:
+        pixels = _blurred_rows(pixels.T, sigma_x).T
+    if sigma_y > 0:
+        pixels = _blurred_rows(pixels, sigma_y)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def crop_region(mask: Image.Image, padding: int) -> Box | None:
+    """The box round everything that is not black, widened by `padding` within the mask; None for a black mask."""
+    box = mask.getbbox()
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    return (
+        max(left - padding, 0),
+        max(top - padding, 0),
+        min(right + padding, mask.width),
+        min(bottom + padding, mask.height),
+    )
+
+
+def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
+    """`box` grown to the shape of `width` x `height` as far as the picture reaches."""
+    left, top, right, bottom = box
+    wanted = width / height
+    if (right - left) / (bottom - top) > wanted:
+        missing = int((right - left) / wanted - (bottom - top))
+        top, bottom = _grown(top, bottom, missing, image_height)
+    else:
+        missing = int((bottom - top) * wanted - (right - left))
+        left, right = _grown(left, right, missing, image_width)
+    return left, top, right, bottom
+
+
+def latent_mask(
+    mask: Image.Image, latent_width: int, latent_height: int, round_: bool, quirks: Quirks
+) -> npt.NDArray[np.float32]:  # (latent_height, latent_width)
+    """The mask in latent space, 1 = repaint. A cell counts as much as the strongest pixel it holds."""
+    if quirks.resample_latent_mask:
+        small = mask.convert("RGB").resize((latent_width, latent_height)).getchannel(0)
+        cells = np.asarray(small, dtype=np.uint8)
+    else:
+        rows = _strongest(np.asarray(mask.convert("L"), dtype=np.uint8), latent_height)
+        cells = _strongest(rows.T, latent_width).T
+    values = cells.astype(np.float32) / 255
+    return np.around(values) if round_ else np.ascontiguousarray(values)
+
+
+def overlay_mask_whole(mask: Image.Image) -> Image.Image:
+    """What covers the picture of a whole-picture job: doubled, so that the repainted side of a soft edge is all new."""
+    return mask.point([min(255, 2 * value) for value in range(256)] * len(mask.getbands()))
+
+
+def _grown(low: int, high: int, missing: int, limit: int) -> tuple[int, int]:
+    low -= missing // 2
+    high += missing - missing // 2
+    if high >= limit:
+        low, high = low - (high - limit), limit
+    if low < 0:
+        low, high = 0, high - low
+    return low, min(high, limit)
+
+
+def _strongest(pixels: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.uint8]:
+    """The maximum of each of `cells` strips of rows; a last strip may be thinner, strips may share a row."""
+    size = len(pixels)
+    step = LATENT_CELL if math.ceil(size / LATENT_CELL) == cells else size / cells
+    strips = (pixels[math.floor(i * step) : math.ceil((i + 1) * step)] for i in range(cells))
+    return np.stack([strip.max(axis=0) for strip in strips])
+
+
+def _gaussian_weights(sigma: float) -> npt.NDArray[np.int64]:
+    """A Gaussian in units of 1/256 whose sum is 256: each rounding error is handed on to the next weight inwards."""
+    radius = int(2.5 * sigma + 0.5)
+    offsets = np.arange(-radius, 1)
+    tail = np.exp(-(offsets**2) / (2 * sigma**2))
+    tail *= 256 / (2 * tail.sum() - tail[-1])
+    weights = np.zeros(2 * radius + 1, dtype=np.int64)
+    error = 0.0
+    for i in range(radius):
+        exact = float(tail[i]) + error
+        weights[i] = weights[-1 - i] = round(exact)
+        error = exact - round(exact)
+    weights[radius] = 256 - weights.sum()
+    return weights
+
+
+def _blurred_rows(pixels: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
+    """Blur along the first axis, mirrored at the border without repeating the edge line.
+
+    Blocks of lines are products with one banded matrix. Every partial sum is an integer below 2**16, so float32 is
+    exact in any order of summation.
+    """
+    weights = _gaussian_weights(sigma)
+    size, radius = len(pixels), len(weights) // 2
+    padded = pixels[_mirrored(np.arange(-radius, size + radius), size)].astype(np.float32)
+    block = min(_BLUR_BLOCK, size)
+    band = np.zeros((block, block + 2 * radius), dtype=np.float32)
+    for line in range(block):
+        band[line, line : line + len(weights)] = weights
+    blurred = np.empty(pixels.shape, dtype=np.uint8)
+    for start in range(0, size, block):
+        lines = min(block, size - start)
+        sums = band[:lines, : lines + 2 * radius] @ padded[start : start + lines + 2 * radius]
+        blurred[start : start + lines] = np.floor(sums / 256 + 0.5)
+    return blurred
+
+
+def _mirrored(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    period = max(2 * (size - 1), 1)
+    return (size - 1) - np.abs((size - 1) - index % period) if size > 1 else np.zeros_like(index)

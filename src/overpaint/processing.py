@@ -1,0 +1,401 @@
+"""The contract's door: `StableDiffusionProcessingImg2Img`, `process_images`, `Processed`.
+
+A facade: `request()` gives the frozen request, and every stage is the engine's. What the contract publishes on `p`
+(`init_latent`, `nmask`, `mask`, ...) is written here and read by nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from overpaint.denoise import ImageCond, ScheduledCond
+from overpaint.engine import Engine, Sampled
+from overpaint.events import Event, Preview, Progress
+from overpaint.latents import Prepared
+from overpaint.noise import BatchNoise
+from overpaint.outcome import FinishedBatch, Processed, account
+from overpaint.plan import ImagePlan, Plan
+from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.sampling import BatchTensors, Streams
+from overpaint.saving import save_grid, save_picture
+from overpaint.seeds import fix_seed
+from overpaint.settings import Settings
+
+__all__ = [
+    "Processed",
+    "StableDiffusionProcessing",
+    "StableDiffusionProcessingImg2Img",
+    "process_images",
+]
+
+Positive = tuple[tuple[tuple[ScheduledCond, float], ...], ...]
+Negative = tuple[ScheduledCond, ...]
+NO_CONDITIONING_CHANNELS = 5  # COND-1: what the reference publishes for models that see no picture
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessing:
+    """The fields common to all jobs, with the reference's defaults (REQ-1)."""
+
+    sd_model: Any = None
+    outpath_samples: str | None = None
+    outpath_grids: str | None = None
+    prompt: Any = ""
+    prompt_for_display: str | None = None
+    negative_prompt: Any = ""
+    styles: list[str] | None = None
+    seed: Any = -1
+    subseed: Any = -1
+    subseed_strength: float = 0
+    seed_resize_from_h: int = -1
+    seed_resize_from_w: int = -1
+    seed_enable_extras: bool = True
+    sampler_name: str | None = None
+    scheduler: str | None = None
+    batch_size: int = 1
+    n_iter: int = 1
+    steps: int = 50
+    cfg_scale: float = 7.0
+    width: int = 512
+    height: int = 512
+    restore_faces: bool | None = None
+    tiling: bool | None = None
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+    extra_generation_params: dict[str, Any] | None = None
+    overlay_images: list[Any] | None = None
+    eta: float | None = None
+    do_not_reload_embeddings: bool = False
+    denoising_strength: float | None = None
+    ddim_discretize: str | None = None
+    s_min_uncond: float | None = None
+    s_churn: float | None = None
+    s_tmax: float | None = None
+    s_tmin: float | None = None
+    s_noise: float | None = None
+    override_settings: dict[str, Any] | None = None
+    override_settings_restore_afterwards: bool = True
+    sampler_index: Any = None
+    refiner_checkpoint: str | None = None
+    refiner_switch_at: float | None = None
+    token_merging_ratio: float = 0
+    token_merging_ratio_hr: float = 0
+    disable_extra_networks: bool = False
+    firstpass_image: Any = None
+    scripts: Any = None
+    script_args: Any = None
+    alwayson_scripts: dict[str, Any] | None = None
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
+    """An img2img job. After `init`, the tensors of the contract lie on it."""
+
+    init_images: list[Any] | None = None
+    resize_mode: int = 0
+    denoising_strength: float = 0.75
+    image_cfg_scale: float | None = None
+    mask: Any = None
+    mask_blur_x: int = 4
+    mask_blur_y: int = 4
+    mask_blur: int | None = None  # a property, below the class: reads None when x and y differ (REQ-3)
+    mask_round: bool = True
+    inpainting_fill: int = 0
+    inpaint_full_res: bool = True
+    inpaint_full_res_padding: int = 0
+    inpainting_mask_invert: int = 0
+    initial_noise_multiplier: float | None = None
+    latent_mask: Image.Image | None = None
+    force_task_id: str | None = None
+
+    image_mask: Any = field(default=None, init=False)
+    init_latent: Tensor | None = field(default=None, init=False)
+    nmask: Tensor | None = field(default=None, init=False)
+    image_conditioning: Tensor | None = field(default=None, init=False)
+    mask_for_overlay: Any = field(default=None, init=False)
+    paste_to: tuple[int, int, int, int] | None = field(default=None, init=False)
+    color_corrections: list[Any] | None = field(default=None, init=False)
+    rng: BatchNoise | None = field(default=None, init=False)
+
+    all_prompts: list[str] = field(default_factory=list, init=False)
+    all_negative_prompts: list[str] = field(default_factory=list, init=False)
+    all_seeds: list[int] = field(default_factory=list, init=False)
+    all_subseeds: list[int] = field(default_factory=list, init=False)
+    prompts: list[str] = field(default_factory=list, init=False)
+    negative_prompts: list[str] = field(default_factory=list, init=False)
+    seeds: list[int] = field(default_factory=list, init=False)
+    subseeds: list[int] = field(default_factory=list, init=False)
+    iteration: int = field(default=0, init=False)
+    _plan: Plan | None = field(default=None, init=False)
+    _prepared: Prepared | None = field(default=None, init=False)
+    _notes: Mapping[str, object] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.image_mask, self.mask = self.mask, None
+        if self.initial_noise_multiplier is None:
+            self.initial_noise_multiplier = _shared().opts.initial_noise_multiplier
+        self.styles = list(self.styles or [])
+        self.override_settings = dict(self.override_settings or {})
+        self.extra_generation_params = dict(self.extra_generation_params or {})
+        if self.sd_model is None:
+            self.sd_model = _shared().sd_model
+
+    # -- what was asked ------------------------------------------------------------------------------------------
+
+    def request(self) -> Img2ImgRequest:
+        """The same job as a frozen request."""
+        extras = self.seed_enable_extras
+        resize = (int(self.seed_resize_from_w or 0), int(self.seed_resize_from_h or 0))
+        return Img2ImgRequest(
+            images=tuple(self.init_images or ()),
+            prompt=_texts(self.prompt),
+            negative_prompt=_texts(self.negative_prompt),
+            styles=tuple(self.styles or ()),
+            strength=self.denoising_strength,
+            width=_whole(self.width),
+            height=_whole(self.height),
+            resize_mode=_chosen("resize_mode", self.resize_mode, ResizeMode),
+            mask=self.image_mask,
+            latent_mask=self.latent_mask,
+            invert_mask=bool(self.inpainting_mask_invert),
+            mask_blur_x=self.mask_blur_x,
+            mask_blur_y=self.mask_blur_y,
+            round_mask=self.mask_round and not self._soft(),
+            only_masked=bool(self.inpaint_full_res),
+            padding=_whole(self.inpaint_full_res_padding) or 0,
+            masked_content=_chosen("inpainting_fill", self.inpainting_fill, MaskedContent),
+            soft_inpainting=self._soft(),
+            seed=_seed(self.seed),
+            variation_seed=_seed(self.subseed) if extras else -1,
+            variation_strength=self.subseed_strength if extras else 0,
+            seed_resize=resize if extras and min(resize) > 0 else None,
+            batch_size=self.batch_size,
+            iterations=self.n_iter,
+            sampler=self.sampler_name or "",
+            scheduler=self.scheduler or "",
+            steps=_whole(self.steps) or 0,
+            cfg_scale=self.cfg_scale,
+            image_cfg_scale=self.image_cfg_scale,
+            eta=self.eta,
+            s_churn=self.s_churn,
+            s_tmin=self.s_tmin,
+            s_tmax=self.s_tmax,
+            s_noise=self.s_noise,
+            s_min_uncond=self.s_min_uncond,
+            noise_multiplier=self.initial_noise_multiplier,
+            tiling=self.tiling,
+            use_networks=not self.disable_extra_networks,
+            overrides=self.override_settings or {},
+        )
+
+    def settings(self) -> Settings:
+        """The options in force; the job's overrides come with the request."""
+        snapshot: Settings = _shared().opts.snapshot()
+        return snapshot
+
+    def _soft(self) -> SoftInpainting | None:
+        given: Mapping[str, Any] = {}
+        for each in (self.alwayson_scripts, self.scripts):
+            if isinstance(each, Mapping):
+                given = {**given, **{str(title).lower(): args for title, args in each.items()}}
+        args = given.get("soft inpainting")
+        args = args.get("args") if isinstance(args, Mapping) else args
+        if not args or not args[0]:
+            return None
+        names = tuple(SoftInpainting.__dataclass_fields__)
+        return SoftInpainting(**dict(zip(names, args[1:], strict=False)))
+
+    # -- the contract's stages -----------------------------------------------------------------------------------
+
+    def init(self, all_prompts: Sequence[str], all_seeds: Sequence[int], all_subseeds: Sequence[int]) -> None:
+        """Prepare: sources encoded, masks made, everything published."""
+        engine = self._engine()
+        if self._plan is None or [each.seed for each in self._plan.images] != list(all_seeds):
+            request = self.request().with_changes(
+                prompt=tuple(all_prompts), seed=tuple(all_seeds), variation_seed=tuple(all_subseeds), styles=()
+            )
+            self._adopt(engine.plan(request, self.settings()))
+        plan = self._plan
+        assert plan is not None
+        self._prepared = prepared = engine.prepare(plan)
+        tensors = engine.tensors(plan, prepared, plan.batches[0])
+        self.init_latent, self.nmask = tensors.init, tensors.nmask
+        self.mask = None if tensors.nmask is None else 1 - tensors.nmask
+        nothing = torch.zeros(len(tensors.init), NO_CONDITIONING_CHANNELS, 1, 1, device=tensors.init.device)
+        self.image_conditioning = nothing if tensors.image_conditioning is None else tensors.image_conditioning
+
+    def sample(
+        self,
+        conditioning: Positive,
+        unconditional_conditioning: Negative,
+        seeds: Sequence[int],
+        subseeds: Sequence[int],
+        subseed_strength: float,
+        prompts: Sequence[str],
+    ) -> Tensor:
+        """Inject the noise and run the loop: the latents of one batch."""
+        engine, plan, prepared = self._engine(), self._plan, self._prepared
+        if plan is None or prepared is None:
+            raise RuntimeError("sample: call init first")
+        batch = plan.batches[self.iteration]
+        image = prepared.image_conditioning
+        made = engine.tensors(plan, prepared, batch)
+        texts = tuple(ImageCond(p, n) for p, n in zip(conditioning, unconditional_conditioning, strict=True))
+        tensors = BatchTensors(
+            made.init, prepared.nmask, None if image is None else image[: len(batch)], texts, made.empty_text
+        )
+        streams = Streams(tuple(seeds), tuple(subseeds), subseed_strength)
+        state = _shared().state
+        sampled = _drain(engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration), state)
+        self._notes = sampled.notes
+        return sampled.latents
+
+    def _engine(self) -> Engine:
+        if not isinstance(self.sd_model, Engine):
+            raise TypeError(f"sd_model={self.sd_model!r}: give an overpaint.Engine, or leave it out for shared.sd_model")
+        return self.sd_model
+
+    def _adopt(self, plan: Plan) -> None:
+        """Publish what the plan decided."""
+        self._plan = plan
+        self.all_prompts = [each.prompt for each in plan.images]
+        self.all_negative_prompts = [each.negative_prompt for each in plan.images]
+        self.all_seeds = [each.seed for each in plan.images]
+        self.all_subseeds = [each.subseed for each in plan.images]
+        self.batch_size = max((len(each) for each in plan.batches), default=self.batch_size)
+        self.extra_generation_params = dict(plan.notes)
+        self.paste_to = plan.mask.paste_to if plan.mask else None
+        self.mask_for_overlay = plan.mask.overlay if plan.mask else None
+        self.overlay_images = None
+        if plan.request.mask is not None:
+            places = range(self.batch_size) if plan.mask else ()
+            self.overlay_images = [plan.canvas_of(i).overlay for i in places]
+        targets = [plan.canvas_of(i).target for i in range(self.batch_size)]
+        self.color_corrections = targets if targets and targets[0] is not None else None
+
+    def _begin_batch(self, number: int, batch: Sequence[ImagePlan]) -> None:
+        self.iteration = number
+        self.prompts = [each.prompt for each in batch]
+        self.negative_prompts = [each.negative_prompt for each in batch]
+        self.seeds = [each.seed for each in batch]
+        self.subseeds = [each.subseed for each in batch]
+
+
+def _mask_blur(self: StableDiffusionProcessingImg2Img) -> int | None:
+    return self.mask_blur_x if self.mask_blur_x == self.mask_blur_y else None
+
+
+def _set_mask_blur(self: StableDiffusionProcessingImg2Img, value: object) -> None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        self.mask_blur_x = self.mask_blur_y = value
+
+
+# Set after @dataclass has read its default: a property in the class body would become the default itself.
+StableDiffusionProcessingImg2Img.mask_blur = property(_mask_blur, _set_mask_blur)  # type: ignore[assignment]
+
+
+def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
+    """Run a job: `init` once, `sample` for every batch, then decode, composite, save and account."""
+    engine, state = p._engine(), _shared().state
+    state.begin("img2img")
+    try:
+        plan = engine.plan(p.request(), p.settings())
+        p._adopt(plan)
+        p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
+        state.job_count, state.sampling_steps = len(plan.batches), plan.sampler.evaluations
+        done: list[FinishedBatch] = []
+        for number, batch in enumerate(plan.batches):
+            state.take_skip()
+            if state.message is not None:
+                break
+            state.job_no = number
+            p._begin_batch(number, batch)
+            done.append(_batch(p, engine, plan, batch))
+        result = account(plan, engine.model, done, stopped=state.message is not None)
+        _save(p, result, done)
+        p.extra_generation_params = dict(result.extra_generation_params)
+        p.color_corrections = None  # JOB-5
+        return result
+    finally:
+        state.end()
+
+
+def _batch(p: StableDiffusionProcessingImg2Img, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) -> FinishedBatch:
+    assert p._prepared is not None
+    conditioner = engine.conditioner(plan)
+    with torch.no_grad():
+        texts = conditioner.images(batch)
+    latents = p.sample(
+        tuple(each.parts for each in texts),
+        tuple(each.negative for each in texts),
+        p.seeds,
+        p.subseeds,
+        plan.request.variation_strength,
+        p.prompts,
+    )
+    init = engine.tensors(plan, p._prepared, batch).init
+    notes = {**conditioner.notes(batch), **p._notes}
+    return engine.finish(plan, p._prepared, batch, Sampled(latents, init, notes))
+
+
+def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: Sequence[FinishedBatch]) -> None:
+    """OUT-5 and GRID-1: what the options ask to be written."""
+    settings, stopped = result.plan.settings, result.stopped
+    if settings.samples_save and not p.do_not_save_samples and (settings.save_incomplete_images or not stopped):
+        for each in done:
+            for image, finished in zip(each.batch, each.pictures, strict=True):
+                save_picture(result, image.index, finished, folder=p.outpath_samples)
+    if settings.grid_save and not p.do_not_save_grid and result.index_of_first_image == 1:
+        save_grid(result, folder=p.outpath_grids)
+
+
+def _drain(events: Any, state: Any) -> Sampled:
+    """Run a sampling generator to its end, showing on `state` where it stands."""
+    while True:
+        try:
+            event: Event = next(events)
+        except StopIteration as end:
+            sampled: Sampled = end.value
+            return sampled
+        if isinstance(event, Progress):
+            state.sampling_step = event.step - event.batch * state.sampling_steps
+        elif isinstance(event, Preview):
+            state.current_image = event.image
+
+
+def _shared() -> Any:
+    from modules import shared
+
+    return shared
+
+
+def _texts(value: Any) -> str | tuple[str, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _seed(value: Any) -> int | tuple[int, ...]:
+    return fix_seed(value) if not isinstance(value, int) else value
+
+
+def _whole(value: Any) -> Any:
+    """Clients send 512.0 for 512."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _chosen(name: str, number: Any, kind: Any) -> Any:
+    """The reference counts these choices from 0."""
+    from overpaint.errors import RequestError
+
+    options = list(kind)
+    if isinstance(number, kind):
+        return number
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(options):
+        names = ", ".join(f"{i} {each.value}" for i, each in enumerate(options))
+        raise RequestError(name, number, f"choose one of {names}")
+    return options[number]

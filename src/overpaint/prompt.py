@@ -1,0 +1,342 @@
+"""The prompt grammar: comments, network tags, AND, step schedules and attention weights.
+
+A prompt is read from the outside in, each layer leaving plain text for the next one:
+
+    strip_comments -> take_network_tags -> split_and -> schedule -> parse_attention -> overpaint.tokens
+
+Prompts come from strangers: every function is linear in the text, none recurses, so nesting may be as deep as it likes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from itertools import compress, groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from overpaint.errors import RequestError
+from overpaint.settings import Quirks
+
+# ---- Comments (CMT) ----
+
+_COMMENT_LINE = re.compile(r"(?:\A|\n)#[^\n]*(?:\n|\Z)")
+_COMMENT_TAIL = re.compile(r"#[^\n]*(?:\n|\Z)")
+
+
+def strip_comments(text: str) -> str:
+    """The text without `# ...`: whole comment lines vanish, a comment at a line's end leaves the line break."""
+    return _COMMENT_TAIL.sub("\n", _COMMENT_LINE.sub("\n", text))
+
+
+# ---- Extra networks (XN) ----
+
+_NETWORK_TAG = re.compile(r"<(\w+):([^>]+)>")
+
+
+class NetworkTag(NamedTuple):
+    """`<name:positional:key=value>`, for example `<lora:fur:0.8:te=0.4>`."""
+
+    name: str
+    args: tuple[str, ...]
+    named: tuple[tuple[str, str], ...]
+
+
+def take_network_tags(text: str) -> tuple[str, tuple[NetworkTag, ...]]:
+    """The text without its network tags, and the tags in their order."""
+    # NOTE: without the cut, every "<a:" of a text that never says ">" would scan to the end.
+    cut = text.rfind(">") + 1
+    tags = tuple(_network_tag(*found) for found in _NETWORK_TAG.findall(text[:cut]))
+    return _NETWORK_TAG.sub("", text[:cut]) + text[cut:], tags
+
+
+def _network_tag(name: str, args: str) -> NetworkTag:
+    items = [item.split("=") for item in args.split(":")]
+    positional = tuple("=".join(item) for item in items if len(item) != 2)
+    return NetworkTag(name, positional, tuple((item[0], item[1]) for item in items if len(item) == 2))
+
+
+# ---- Composition (AND) ----
+
+_AND = re.compile(r"\bAND\b")
+_AND_WEIGHT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+
+
+class SubPrompt(NamedTuple):
+    """One side of an AND and the weight of its guidance."""
+
+    text: str
+    weight: float
+
+
+def split_and(text: str, quirks: Quirks) -> tuple[SubPrompt, ...]:
+    """The parts between the ANDs of a positive prompt; a trailing ": number" is a part's weight."""
+    pieces = _AND.split(text)
+    if len(pieces) == 1 and not quirks.colon_weight_without_and:
+        return (SubPrompt(text.rstrip(), 1.0),)
+    return tuple(map(_sub_prompt, pieces))
+
+
+def _sub_prompt(piece: str) -> SubPrompt:
+    text, colon, number = piece.rpartition(":")
+    if colon and _AND_WEIGHT.fullmatch(number.strip()):
+        return SubPrompt(text.rstrip(), float(number))
+    return SubPrompt(piece.rstrip(), 1.0)
+
+
+# ---- Step schedules (SCHED) ----
+
+_SCHEDULE_TOKEN = re.compile(r"\\.|[^\\()\[\]:|]+|.", re.DOTALL)
+_STRUCTURE = frozenset("()[]:|")
+_SWITCH_NUMBER = re.compile(r"[ \t\f\r\n]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[ \t\f\r\n]*")
+
+
+class ScheduleEntry(NamedTuple):
+    """The text of all steps after the former entry's end, up to and including `end`; steps count from 1."""
+
+    end: int
+    text: str
+
+
+class _Construct(NamedTuple):
+    """A complete `[before:after:number]`, `[after:number]` or `[option|option|...]`, by the positions of its tokens."""
+
+    marks: list[int]  # the opening bracket and the separators: each begins a part
+    close: int
+    switch: str | None  # the number; None for an alternation
+
+
+def schedule(text: str, steps: int, *, old_timelines: bool = False, quirks: Quirks) -> tuple[ScheduleEntry, ...]:
+    """What a text with prompt editing says at each step: `[cat:dog:0.5]`, `[fur:3]`, `[red|blue] cat`."""
+    literal = (ScheduleEntry(steps, text),)
+    if "[" not in text:
+        return literal
+    tokens: list[str] = _SCHEDULE_TOKEN.findall(text)
+    constructs = _constructs(tokens, bars_are_text=not quirks.stray_bar_is_literal)
+    if not constructs or (quirks.stray_bar_is_literal and _is_unparsable(tokens, constructs)):
+        return literal
+    ends, turns = _timeline(constructs, steps, old_timelines)
+    return _entries(sorted(ends), *_visible_texts(tokens, turns, steps))
+
+
+def entry_at(entries: Sequence[ScheduleEntry], call: int, quirks: Quirks) -> int:
+    """The index of the entry in force at a denoiser call, counted from 0 in this sampling."""
+    step = call if quirks.late_prompt_switch else call + 1
+    index = bisect_left(entries, step, key=itemgetter(0))
+    if index < len(entries):
+        return index
+    return 0 if quirks.late_prompt_switch else len(entries) - 1
+
+
+def _constructs(tokens: list[str], *, bars_are_text: bool) -> list[_Construct]:
+    """Every complete construct, nested ones before those around them.
+
+    A bracket whose construct cannot be completed is literal, and so are all brackets around it: a part consists of
+    ordinary text and complete constructs only. Hence one failure empties the stack, and each token is seen once.
+    """
+    found: list[_Construct] = []
+    open_marks: list[list[int]] = []
+    for position, token in enumerate(tokens):
+        if token not in _STRUCTURE:
+            continue
+        if token in "([":
+            open_marks.append([position])
+        elif open_marks and token in ":|":
+            open_marks[-1].append(position)
+        elif open_marks:
+            marks = open_marks.pop()
+            shape = "".join([tokens[mark] for mark in marks]) + token
+            if bars_are_text and token == ")":
+                shape = shape.replace("|", "")
+            if construct := _construct(tokens, marks, position, shape):
+                found.append(construct)
+            elif shape not in ("()", "(:)", "[]"):
+                open_marks.clear()
+    return found
+
+
+def _construct(tokens: list[str], marks: list[int], close: int, shape: str) -> _Construct | None:
+    if shape in ("[:]", "[::]"):
+        number = _SWITCH_NUMBER.fullmatch(tokens[close - 1]) if marks[-1] == close - 2 else None
+        return _Construct(marks, close, number[1]) if number else None
+    is_alternation = len(shape) > 2 and shape[0] == "[" and shape[-1] == "]" and not shape[1:-1].strip("|")
+    return _Construct(marks, close, None) if is_alternation else None
+
+
+def _is_unparsable(tokens: list[str], constructs: list[_Construct]) -> bool:
+    """SCHED-3: a bar outside every alternation, or a backslash with nothing to escape."""
+    bars = sum(len(each.marks) - 1 for each in constructs if each.switch is None)
+    return tokens.count("|") != bars or tokens[-1] == "\\"
+
+
+def _timeline(constructs: list[_Construct], steps: int, old_timelines: bool) -> tuple[set[int], dict[int, int]]:
+    """The ends of all entries, and for each mark the steps at which the part it begins is seen (bit k-1 for step k)."""
+    ends = {steps}
+    turns: dict[int, int] = {}
+    for marks, close, switch in constructs:
+        turns[close] = 0
+        if switch is None:
+            ends.update(range(1, steps + 1))
+            turns.update(zip(marks, _option_masks(len(marks), steps), strict=True))
+            continue
+        last = _last_step_before(switch, steps, old_timelines)
+        if last:
+            ends.add(last)
+        before = (1 << last) - 1
+        after = (1 << steps) - 1 - before
+        turns.update(zip(marks, (before, after, 0)[-len(marks) :], strict=True))
+    return ends, turns
+
+
+def _option_masks(count: int, steps: int) -> list[int]:
+    """The steps of each option of an alternation: every count-th, starting one later for each."""
+    full = (1 << steps) - 1
+    stride = min(count, steps)
+    first = ((1 << stride * -(-steps // stride)) - 1) // ((1 << stride) - 1)
+    return [first << option & full for option in range(stride)] + [0] * (count - stride)
+
+
+def _last_step_before(number: str, steps: int, old_timelines: bool) -> int:
+    """SCHED-4, SCHED-5: the last step that shows the text before the switch; 0 = none does."""
+    value = float(number)
+    is_fraction = value < 1 if old_timelines else "." in number
+    return int(min(max(value * steps if is_fraction else value, 0), steps))
+
+
+def _visible_texts(tokens: list[str], turns: dict[int, int], steps: int) -> tuple[list[str], list[int]]:
+    """The texts outside the marks, in order, each with the steps at which it is seen; never seen ones are left out."""
+    seen = (1 << steps) - 1
+    outer: list[int] = []
+    pieces: list[tuple[int, str]] = []
+    for position, token in enumerate(tokens):
+        turn = turns.get(position)
+        if turn is None:
+            if seen:
+                pieces.append((seen, token))
+        elif token == "[":
+            outer.append(seen)
+            seen &= turn
+        elif token == "]":
+            seen = outer.pop()
+        else:
+            seen = outer[-1] & turn
+    runs = [(mask, "".join([text for _, text in run])) for mask, run in groupby(pieces, itemgetter(0))]
+    return [text for _, text in runs], [mask for mask, _ in runs]
+
+
+def _entries(ends: list[int], texts: list[str], masks: list[int]) -> tuple[ScheduleEntry, ...]:
+    """One entry per end; steps that show the same pieces share one string, which bounds the work for alternations."""
+    kinds = {mask: kind for kind, mask in enumerate(dict.fromkeys(masks))}
+    kind_of_text = [kinds[mask] for mask in masks]
+    said: dict[bytes, str] = {}
+    entries = []
+    for end in ends:
+        shown = bytes([mask >> (end - 1) & 1 for mask in kinds])
+        if shown not in said:
+            said[shown] = "".join(compress(texts, map(shown.__getitem__, kind_of_text)))
+        entries.append(ScheduleEntry(end, said[shown]))
+    return tuple(entries)
+
+
+# ---- Attention (ATT) ----
+
+_ROUND, _SQUARE = 1.1, 1 / 1.1
+# Past this depth float32 weights are infinite or zero anyway; without a bound the products would take quadratic time.
+_DEEPEST = 1000
+
+_ATTENTION = r"\\[()\[\]\\]?|[()\[\]]|:\s*(?P<weight>NUMBER)\s*\)|[^\\()\[\]:]+|:"
+_ATTENTION_TOKEN = re.compile(_ATTENTION.replace("NUMBER", r"[+-]?(?:\d+\.?\d*|\.\d+)"))
+_LOOSE_ATTENTION_TOKEN = re.compile(_ATTENTION.replace("NUMBER", r"[+-]?[.\d]+"))
+_BREAK_WORD = re.compile(r"\bBREAK\b")
+
+
+class Segment(NamedTuple):
+    """A text and its attention weight; the segment `BREAK` ends a chunk of tokens instead."""
+
+    text: str
+    weight: float
+
+
+BREAK = Segment("BREAK", -1.0)
+
+
+class _Emphasis(NamedTuple):
+    start: int
+    end: int
+    factor: float
+
+
+def uses_emphasis(text: str) -> bool:
+    """ENCODE-3: whether a text counts as emphasised when the infotext is written."""
+    return "(" in text or "[" in text
+
+
+def parse_attention(text: str, quirks: Quirks) -> tuple[Segment, ...]:
+    """The weighted pieces of one scheduled text: `(x)` 1.1, `[x]` 1/1.1, `(x:1.3)` 1.3, nested ones multiply."""
+    texts, breaks, emphases = _read_attention(text, quirks)
+    if not texts:
+        return (Segment("", 1.0),)
+    weights = np.ones(len(texts))
+    weights[breaks] = BREAK.weight
+    with np.errstate(all="ignore"):  # absurd weights become infinite, as plain floats do
+        for start, end, factor in emphases:
+            weights[start:end] *= factor
+    if quirks.weighted_break_is_text:
+        return _merged(texts, weights.tolist(), ())
+    weights[breaks] = BREAK.weight
+    return _merged(texts, weights.tolist(), frozenset(breaks))
+
+
+def _read_attention(text: str, quirks: Quirks) -> tuple[list[str], list[int], list[_Emphasis]]:
+    """The pieces, which of them are breaks, and the emphases in the order in which they close."""
+    texts: list[str] = []
+    breaks: list[int] = []
+    emphases: list[_Emphasis] = []
+    round_starts: list[int] = []
+    square_starts: list[int] = []
+    pattern = _LOOSE_ATTENTION_TOKEN if quirks.malformed_weight_fails else _ATTENTION_TOKEN
+    for match in pattern.finditer(text):
+        token, number = match[0], match["weight"]
+        if token[0] == "\\":
+            texts.append(token[1:])
+        elif token in "([":
+            starts = round_starts if token == "(" else square_starts
+            starts.append(len(texts) if len(starts) < _DEEPEST else sys.maxsize)
+        elif token[-1] == ")" and round_starts:
+            factor = _weight(number) if number else _ROUND
+            emphases.append(_Emphasis(round_starts.pop(), len(texts), factor))
+        elif token == "]" and square_starts:
+            emphases.append(_Emphasis(square_starts.pop(), len(texts), _SQUARE))
+        else:
+            _add_text(texts, breaks, token)
+    emphases += [_Emphasis(start, len(texts), _ROUND) for start in round_starts]
+    emphases += [_Emphasis(start, len(texts), _SQUARE) for start in square_starts]
+    return texts, breaks, [each for each in emphases if each.start < each.end]
+
+
+def _weight(number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise RequestError("prompt", f":{number})", "write the weight as one number, for example (cat:1.2)") from None
+
+
+def _add_text(texts: list[str], breaks: list[int], text: str) -> None:
+    pieces = _BREAK_WORD.split(text)
+    for index, piece in enumerate(pieces):
+        if index > 0:
+            breaks.append(len(texts))
+            texts.append(BREAK.text)
+            piece = piece.lstrip()
+        texts.append(piece.rstrip() if index < len(pieces) - 1 else piece)
+
+
+def _merged(texts: list[str], weights: list[float], apart: Collection[int]) -> tuple[Segment, ...]:
+    """Neighbours of equal weight become one segment, except those that must stay apart."""
+    keys = ((weight, index if index in apart else -1) for index, weight in enumerate(weights))
+    runs = groupby(zip(keys, texts, strict=True), itemgetter(0))
+    return tuple(Segment("".join([text for _, text in run]), weight) for (weight, _), run in runs)

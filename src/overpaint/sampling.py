@@ -1,0 +1,150 @@
+"""From a plan and its tensors to started runs: the noise, the start, the sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
+from overpaint.drive import Run
+from overpaint.noise import BatchNoise, BrownianNoise, ImageNoise
+from overpaint.plan import Plan, SamplerPlan
+from overpaint.samplers import Parameters, make
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where the randomness of one batch comes from: one stream a picture."""
+
+    seeds: tuple[int, ...]
+    subseeds: tuple[int, ...]
+    subseed_strength: float
+
+
+@dataclass(frozen=True)
+class BatchTensors:
+    """What one batch starts from."""
+
+    init: Tensor  # (batch, 4, h/8, w/8)
+    nmask: Tensor | None
+    image_conditioning: Tensor | None
+    texts: tuple[ImageCond, ...]
+    empty_text: TextCond | None = None
+
+    def only(self, i: int) -> BatchTensors:
+        """The same for one picture."""
+        image = self.image_conditioning
+        return BatchTensors(
+            self.init[i : i + 1],
+            self.nmask,
+            None if image is None else image[i : i + 1],
+            self.texts[i : i + 1],
+            self.empty_text,
+        )
+
+
+def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams) -> list[Run]:
+    """One run for the batch, or one a picture where pictures must not touch each other."""
+    noises = [_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]
+    brownians = _brownian(plan, streams, tensors.init)
+    own_steps = plan.sampler.spec.adaptive and not plan.settings.quirks.batch_wide_error_norm
+    if not (plan.request.exact or own_steps):
+        return [_start(plan, tensors, noises, brownians)]
+    return [
+        _start(plan, tensors.only(i), noises[i : i + 1], brownians[i : i + 1]) for i in range(len(tensors.texts))
+    ]
+
+
+def final_latents(plan: Plan, tensors: BatchTensors, runs: Sequence[Run]) -> Tensor:
+    """The samples of a batch, with the kept part of the source put back (BLEND-3)."""
+    latents = torch.cat([run.start if run.latent is None else run.latent for run in runs])
+    blend = _blend(plan, tensors)
+    return latents if blend is None else blend.final(latents)
+
+
+def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], brownians: list[BrownianNoise]) -> Run:
+    noise = BatchNoise(noises)
+    x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
+    denoiser = Denoiser(
+        plan=plan.sampler,
+        spec=plan.spec,
+        settings=plan.settings,
+        texts=tensors.texts,
+        blend=_blend(plan, tensors),
+        image_conditioning=tensors.image_conditioning,
+        empty_text=tensors.empty_text,
+    )
+    sampler = make(plan.sampler.spec, x, _parameters(plan), noise.next, _stacked(brownians))
+    return Run(sampler, denoiser, tensors.init)
+
+
+def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:
+    if tensors.nmask is None:
+        return None
+    return MaskBlend(tensors.init, tensors.nmask, plan.request.soft_inpainting)
+
+
+def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
+    """Where img2img starts: the source, noised to the first level of the walk (STEP-4 to STEP-6)."""
+    sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
+    if sampler.spec.family != "timestep":
+        x = init + noise * sampler.start
+        return x + noise * extra if extra > 0 else x
+    a = float(sampler.table.alphas_cumprod[int(sampler.start)])
+    x = math.sqrt(a) * init + math.sqrt(1 - a) * noise
+    return x + noise * (extra * math.sqrt(a)) if extra > 0 else x
+
+
+def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:
+    return ImageNoise(
+        streams.seeds[i],
+        tuple(like.shape[1:]),
+        source=plan.settings.randn_source,
+        subseed=streams.subseeds[i] if i < len(streams.subseeds) else 0,
+        subseed_strength=streams.subseed_strength,
+        seed_resize=plan.request.seed_resize,
+        ensd=plan.settings.eta_noise_seed_delta,
+        device=like.device,
+        quirks=plan.settings.quirks,
+    )
+
+
+def _brownian(plan: Plan, streams: Streams, like: Tensor) -> list[BrownianNoise]:
+    """BRN-1: one tree a picture, over the full schedule."""
+    if plan.sampler.spec.noise != "brownian":
+        return []
+    positive = [float(each) for each in plan.sampler.schedule if each > 0]
+    return [
+        BrownianNoise(
+            seed,
+            min(positive),
+            max(positive),
+            tuple(like.shape[1:]),
+            source=plan.settings.randn_source,
+            device=like.device,
+        )
+        for seed in streams.seeds
+    ]
+
+
+def _parameters(plan: Plan) -> Parameters:
+    sampler: SamplerPlan = plan.sampler
+    settings = plan.settings
+    return Parameters(
+        used=sampler.used,
+        alphas_cumprod=sampler.table.alphas_cumprod,
+        eta=sampler.eta,
+        s_churn=sampler.s_churn,
+        s_tmin=sampler.s_tmin,
+        s_tmax=sampler.s_tmax,
+        s_noise=sampler.s_noise,
+        uni_pc_variant=settings.uni_pc_variant,
+        uni_pc_skip_type=settings.uni_pc_skip_type,
+        uni_pc_order=settings.uni_pc_order,
+        uni_pc_lower_order_final=settings.uni_pc_lower_order_final,
+        quirks=settings.quirks,
+    )
