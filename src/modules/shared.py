@@ -28,7 +28,9 @@ def __getattr__(name: str) -> Any:
         globals()["sd_model"] = engine
         return engine
     if name == "device":
-        from overpaint.backends.torch_backend import choose_device
+        import torch
 
-        return choose_device("auto")
+        from overpaint.models.find import choose_device
+
+        return torch.device(choose_device("auto"))
     raise AttributeError(f"module 'modules.shared' has no attribute {name!r}")

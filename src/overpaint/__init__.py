@@ -1,1 +1,109 @@
-"""overpaint: paint over an existing picture with Stable Diffusion checkpoints."""
+"""overpaint: paint over an existing picture with Stable Diffusion checkpoints.
+
+    import overpaint
+    overpaint.img2img("photo.png", "a watercolour").save("painted.png")
+
+Three circles: `img2img` for one line, `Engine` for a loaded model and its events, `plan` for what a job would do.
+Importing this package loads no torch; the names that need it do so when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overpaint.engine import Engine
+    from overpaint.errors import (
+        CheckpointError,
+        OverpaintError,
+        PictureError,
+        RequestError,
+        SamplingError,
+        SaveError,
+        SettingError,
+    )
+    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
+    from overpaint.outcome import Processed
+    from overpaint.pictures import open_picture
+    from overpaint.plan import Plan, plan
+    from overpaint.quick import img2img
+    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+    from overpaint.settings import Quirks, Settings
+    from overpaint.version import __version__
+
+__all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "Control",
+    "Engine",
+    "Failed",
+    "Finished",
+    "Img2ImgRequest",
+    "MaskedContent",
+    "OverpaintError",
+    "PictureError",
+    "Plan",
+    "Preview",
+    "Processed",
+    "Progress",
+    "Queued",
+    "Quirks",
+    "RequestError",
+    "ResizeMode",
+    "SamplingError",
+    "SaveError",
+    "SettingError",
+    "Settings",
+    "SoftInpainting",
+    "Started",
+    "Stop",
+    "__version__",
+    "img2img",
+    "open_picture",
+    "plan",
+]
+
+_HOMES = {
+    "overpaint.engine": ("Engine",),
+    "overpaint.errors": (
+        "CheckpointError",
+        "OverpaintError",
+        "PictureError",
+        "RequestError",
+        "SamplingError",
+        "SaveError",
+        "SettingError",
+    ),
+    "overpaint.events": (
+        "Cancelled",
+        "Control",
+        "Failed",
+        "Finished",
+        "Preview",
+        "Progress",
+        "Queued",
+        "Started",
+        "Stop",
+    ),
+    "overpaint.outcome": ("Processed",),
+    "overpaint.pictures": ("open_picture",),
+    "overpaint.plan": ("Plan", "plan"),
+    "overpaint.quick": ("img2img",),
+    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "SoftInpainting"),
+    "overpaint.settings": ("Quirks", "Settings"),
+    "overpaint.version": ("__version__",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'overpaint' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -95,7 +95,7 @@ class Canvases:
 
 def plan_canvases(request: Img2ImgRequest, settings: Settings, native_size: int) -> Canvases:
     """Pictures and mask to canvases, in the order of the reference's job (JOB-2.9)."""
-    sources = tuple(flatten(each, settings.img2img_background_color) for each in request.images)
+    sources = tuple(flatten(each, settings.img2img_background_color, settings.quirks) for each in request.images)
     notes: dict[str, object] = {}
     warnings: list[str] = []
     gray = _gray_mask(request, sources[0], settings, notes, warnings)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from overpaint.denoise import ImageCond, ScheduledCond, TextCond
 from overpaint.models.families import ModelSpec, TextSpec
+from overpaint.networks.text import TextEncoding
 from overpaint.plan import ImagePlan, Plan
 from overpaint.prompt import Segment, parse_attention, schedule, split_and, take_network_tags, uses_emphasis
 from overpaint.settings import Settings
@@ -26,7 +27,9 @@ class TextEncoders(Protocol):
 
     device: torch.device
 
-    def encode_text(self, which: int, ids: Tensor, *, layer: int, final_norm: bool) -> tuple[Tensor, Tensor | None]:
+    def text(
+        self, encoder: int, ids: Tensor, *, layer: int | None = None, final_norm: bool | None = None
+    ) -> TextEncoding:
         """Token ids (n, 77) to one layer's vectors (n, 77, width), and the pooled vectors (n, width) if there are any."""
         ...
 
@@ -149,11 +152,9 @@ class Conditioner:
         for i in range(count):
             column = [each[i] for each in chunks]
             ids = [pad_after_end(each.ids) if spec.kind == "openclip" else each.ids for each in column]
-            z, vector = self.encoders.encode_text(
-                which, torch.tensor(ids, device=self.encoders.device), layer=layer, final_norm=norm
-            )
-            parts.append(self._emphasized(z.float(), column))
-            pooled = vector.float() if pooled is None and vector is not None else pooled
+            encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm)
+            parts.append(self._emphasized(encoding.tokens, column))
+            pooled = encoding.pooled if pooled is None else pooled
         return torch.cat(parts, dim=1), pooled
 
     def _chunks(self, text: str, tokenizer: Tokenizer) -> tuple[Chunk, ...]:

@@ -15,6 +15,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.conditioning import Conditioner, TextCache
 from overpaint.drive import Run, tick
 from overpaint.errors import SamplingError
@@ -22,7 +23,7 @@ from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progr
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.latents import Prepared, batch_latents, decode, prepare
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
-from overpaint.models.default import default_checkpoint
+from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.models.families import ModelSpec
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.plan import ImagePlan, Plan
@@ -56,9 +57,14 @@ class Engine:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        path = Path(checkpoint or self.settings.sd_model_checkpoint or default_checkpoint())
+        path = find_checkpoint(checkpoint, self.settings)
         self.loaded: LoadedModel = load_checkpoint(
-            path, device=device, dtype=dtype, settings=self.settings, progress=progress
+            path,
+            device=choose_device(device),
+            dtype=dtype,
+            vae_path=find_vae(path, self.settings).path,
+            folders=model_folders(self.settings),
+            progress=progress,
         )
         self._text_cache = TextCache()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
@@ -75,7 +81,7 @@ class Engine:
     def close(self) -> None:
         """Drop the weights and everything remembered."""
         self._text_cache.clear()
-        self.loaded.close()
+        del self.loaded
 
     @property
     def spec(self) -> ModelSpec:
@@ -83,7 +89,14 @@ class Engine:
 
     @property
     def model(self) -> ModelIdentity:
-        return self.loaded.identity
+        vae = self.loaded.vae
+        vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
+        return ModelIdentity(self.loaded.name, self.loaded.shorthash or "", vae.name if vae else None, vae_hash)
+
+    @property
+    def backend(self) -> TorchBackend:
+        """The networks."""
+        return self.loaded.backend
 
     # -- the story -----------------------------------------------------------------------------------------------
 
@@ -131,17 +144,17 @@ class Engine:
     @torch.no_grad()
     def prepare(self, plan: Plan) -> Prepared:
         """2. Encode the sources."""
-        self.loaded.set_tiling(plan.settings.tiling)
-        return prepare(plan, self.loaded)
+        self.backend.set_tiling(plan.settings.tiling)
+        return prepare(plan, self.backend)
 
     def conditioner(self, plan: Plan) -> Conditioner:
         """3. Texts."""
-        return Conditioner(self.spec, self.loaded, plan, self._text_cache)
+        return Conditioner(self.spec, self.backend, plan, self._text_cache)
 
     @torch.no_grad()
     def tensors(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) -> BatchTensors:
         """Everything one batch starts from."""
-        self.loaded.set_tiling(plan.settings.tiling)
+        self.backend.set_tiling(plan.settings.tiling)
         conditioner = self.conditioner(plan)
         image = prepared.image_conditioning
         return BatchTensors(
@@ -190,7 +203,7 @@ class Engine:
                     run.stop()
                 control.take_skip()
                 break
-            tick(runs, self.loaded.unet, share=not plan.request.exact)
+            tick(runs, self.backend.unet, share=not plan.request.exact)
             yield from self._progress(plan, runs, number)
         latents = final_latents(plan, tensors, runs)
         if bool(torch.isnan(latents).any()):
@@ -203,7 +216,7 @@ class Engine:
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
         """6. Decode each latent alone and composite it over its source."""
         pictures: list[FinishedPicture] = []
-        for i, pixels in enumerate(decode(plan, self.loaded, sampled.latents)):
+        for i, pixels in enumerate(decode(plan, self.backend, sampled.latents)):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], sampled.init[i], prepared.nmask)
@@ -222,7 +235,7 @@ class Engine:
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
             if self._preview is None:
-                self._preview = fit_preview(self.loaded, self.spec.scale_factor)
+                self._preview = fit_preview(self.backend, self.spec.scale_factor)
             yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
 
 

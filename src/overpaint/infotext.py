@@ -194,19 +194,17 @@ def parse_infotext(
     """
     settings = settings or Settings()
     prompt, negative, fields = split_infotext(text)
-    result: dict[str, object] = {"Prompt": prompt, "Negative prompt": negative}
+    result: dict[str, object] = {}
     for key, value in fields.items():
         result.update(_by_dimension(key, value))
-    result.update({"Prompt": prompt, "Negative prompt": negative})
     if extract_styles is not None and settings.infotext_styles != "Ignore":
         prompt, negative, names = extract_styles(prompt, negative, styles)
-        result.update({"Prompt": prompt, "Negative prompt": negative})
         if settings.infotext_styles == "Apply" or (settings.infotext_styles == "Apply if any" and names):
             result["Styles array"] = list(names)
-    result["Prompt"] = _with_networks(str(result["Prompt"]), result, lora_aliases or {})
-    for key, default in _DEFAULTS.items():
-        result.setdefault(key, default)
-    if uses_emphasis(str(result["Prompt"])) or uses_emphasis(negative):
+    prompt = _with_networks(prompt, result, lora_aliases or {})
+    result.update({"Prompt": prompt, "Negative prompt": negative})
+    result = {**_DEFAULTS, **result}
+    if uses_emphasis(prompt) or uses_emphasis(negative):
         result.setdefault("Emphasis", "Original")
     if settings.auto_backcompat:
         result.update(_as_old_versions_did(result))
@@ -273,10 +271,6 @@ def _as_old_versions_did(fields: Mapping[str, object]) -> dict[str, object]:
     return old
 
 
-def _whole(text: str) -> int:
-    return int(text)
-
-
 def _number(text: str) -> float:
     """As it was written: "7" stays an integer, so that it is written as "7" again."""
     try:
@@ -297,24 +291,24 @@ _MASKED_CONTENT = {
 _REQUEST_FIELDS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("prompt", "Prompt", str),
     ("negative_prompt", "Negative prompt", str),
-    ("steps", "Steps", _whole),
+    ("steps", "Steps", int),
     ("sampler", "Sampler", str),
     ("scheduler", "Schedule type", str),
     ("cfg_scale", "CFG scale", _number),
     ("image_cfg_scale", "Image CFG scale", _number),
-    ("seed", "Seed", _whole),
-    ("width", "Size-1", _whole),
-    ("height", "Size-2", _whole),
+    ("seed", "Seed", int),
+    ("width", "Size-1", int),
+    ("height", "Size-2", int),
     ("strength", "Denoising strength", _number),
-    ("variation_seed", "Variation seed", _whole),
+    ("variation_seed", "Variation seed", int),
     ("variation_strength", "Variation seed strength", _number),
-    ("mask_blur_x", "Mask blur", _whole),
-    ("mask_blur_y", "Mask blur", _whole),
+    ("mask_blur_x", "Mask blur", int),
+    ("mask_blur_y", "Mask blur", int),
     ("invert_mask", "Mask mode", lambda text: text == "Inpaint not masked"),
     ("masked_content", "Masked content", lambda text: _MASKED_CONTENT[text]),
     ("only_masked", "Inpaint area", lambda text: text == "Only masked"),
-    ("padding", "Masked area padding", _whole),
-    ("clip_skip", "Clip skip", _whole),
+    ("padding", "Masked area padding", int),
+    ("clip_skip", "Clip skip", int),
 )
 _SOFT_PREFIX = "Soft inpainting "
 _SOFT_FIELDS = {name: _SOFT_PREFIX + name.replace("_", " ") for name in SoftInpainting.__dataclass_fields__}
@@ -326,9 +320,9 @@ def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
     for name, key, cast in _REQUEST_FIELDS:
         if key in parsed and (value := _cast_or_none(cast, parsed[key])) is not None:
             result[name] = value
-    if "Styles array" in parsed:
-        result["styles"] = tuple(str(each) for each in _as_list(parsed["Styles array"]))
-    resize = [_cast_or_none(_whole, parsed.get(f"Seed resize from-{each}")) for each in (1, 2)]
+    if isinstance(styles := parsed.get("Styles array"), list | tuple):
+        result["styles"] = tuple(styles)
+    resize = [_cast_or_none(int, parsed.get(f"Seed resize from-{each}")) for each in (1, 2)]
     if None not in resize:
         result["seed_resize"] = tuple(resize)
     if parsed.get(f"{_SOFT_PREFIX}enabled") == "True":
@@ -342,10 +336,6 @@ def _cast_or_none(cast: Callable[[str], Any], value: object) -> Any:
         return cast(str(value))
     except (ValueError, KeyError):
         return None
-
-
-def _as_list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 # PARSE-9
@@ -393,7 +383,7 @@ _WRITTEN_BETA_KEYS = {"Beta schedule alpha": "beta_dist_alpha", "Beta schedule b
 _OPTION_TYPES = {name: kind for name, kind in get_type_hints(Settings).items() if name in OPTION_NAMES}
 _OPTION_CASTS: dict[object, Callable[[str], Any]] = {
     bool: lambda text: text != "False",
-    int: _whole,
+    int: int,
     float: lambda text: float(_number(text)),
 }
 

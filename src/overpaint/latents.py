@@ -82,9 +82,6 @@ def pixels_of(picture: Picture, device: torch.device) -> Tensor:
 
 
 def _to_bytes(plan: Plan, pixels: Tensor) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    if bool(torch.isnan(pixels[0, 0, 0])):
-        remedy = "use dtype='float32', or a VAE that is made for half precision"
-        raise SamplingError(f"vae: its decoder produced values that are no numbers (NaN); {remedy}")
     values = torch.clamp((pixels.float() + 1) / 2, 0, 1).permute(1, 2, 0).cpu().numpy() * np.float32(255)
     if not plan.settings.quirks.truncate_pixels:
         values = np.rint(values)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from overpaint.finish import FinishedPicture
 from overpaint.infotext import format_infotext, ordered_fields
-from overpaint.pixels.grid import image_grid
+from overpaint.pixels.grid import grid_shape, image_grid
 from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.version import __version__
@@ -203,13 +203,9 @@ def _grid(plan: Plan, images: Sequence[Picture]) -> Picture | None:
     settings = plan.settings
     if not settings.return_grid or not images or (len(images) < 2 and settings.grid_only_if_multiple):
         return None
-    return image_grid(
-        images,
-        rows=settings.n_rows,
-        batch_size=max(len(each) for each in plan.batches),
-        prevent_empty_spots=settings.grid_prevent_empty_spots,
-        background=settings.grid_background_color,
-    )
+    batch_size = max(len(each) for each in plan.batches)
+    rows, _ = grid_shape(len(images), batch_size, settings.n_rows, settings.grid_prevent_empty_spots)
+    return image_grid(images, rows, settings.grid_background_color)
 
 
 def infotext_of(plan: Plan, model: ModelIdentity, index: int, extras: Mapping[str, object]) -> str:

@@ -13,7 +13,8 @@ import re
 import sys
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
-from itertools import compress, groupby
+from functools import lru_cache
+from itertools import compress, groupby, zip_longest
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -62,8 +63,10 @@ def _network_tag(name: str, args: str) -> NetworkTag:
 
 # ---- Composition (AND) ----
 
+# NOTE: "\d+\.?\d*" would match the same numbers, in quadratic time where a long one fails.
+_DECIMAL = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _AND = re.compile(r"\bAND\b")
-_AND_WEIGHT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+_AND_WEIGHT = re.compile(_DECIMAL)
 
 
 class SubPrompt(NamedTuple):
@@ -92,7 +95,7 @@ def _sub_prompt(piece: str) -> SubPrompt:
 
 _SCHEDULE_TOKEN = re.compile(r"\\.|[^\\()\[\]:|]+|.", re.DOTALL)
 _STRUCTURE = frozenset("()[]:|")
-_SWITCH_NUMBER = re.compile(r"[ \t\f\r\n]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[ \t\f\r\n]*")
+_SWITCH_NUMBER = re.compile(rf"[ \t\f\r\n]*({_DECIMAL}(?:[eE][+-]?\d+)?)[ \t\f\r\n]*", re.ASCII)
 
 
 class ScheduleEntry(NamedTuple):
@@ -175,13 +178,13 @@ def _is_unparsable(tokens: list[str], constructs: list[_Construct]) -> bool:
 
 def _timeline(constructs: list[_Construct], steps: int, old_timelines: bool) -> tuple[set[int], dict[int, int]]:
     """The ends of all entries, and for each mark the steps at which the part it begins is seen (bit k-1 for step k)."""
-    ends = {steps}
+    alternates = any(each.switch is None for each in constructs)
+    ends = set(range(1, steps + 1)) if alternates else {steps}
     turns: dict[int, int] = {}
     for marks, close, switch in constructs:
         turns[close] = 0
         if switch is None:
-            ends.update(range(1, steps + 1))
-            turns.update(zip(marks, _option_masks(len(marks), steps), strict=True))
+            turns.update(zip_longest(marks, _option_masks(min(len(marks), steps), steps), fillvalue=0))
             continue
         last = _last_step_before(switch, steps, old_timelines)
         if last:
@@ -192,12 +195,10 @@ def _timeline(constructs: list[_Construct], steps: int, old_timelines: bool) -> 
     return ends, turns
 
 
-def _option_masks(count: int, steps: int) -> list[int]:
+@lru_cache
+def _option_masks(count: int, steps: int) -> tuple[int, ...]:
     """The steps of each option of an alternation: every count-th, starting one later for each."""
-    full = (1 << steps) - 1
-    stride = min(count, steps)
-    first = ((1 << stride * -(-steps // stride)) - 1) // ((1 << stride) - 1)
-    return [first << option & full for option in range(stride)] + [0] * (count - stride)
+    return tuple(sum(1 << step for step in range(option, steps, count)) for option in range(count))
 
 
 def _last_step_before(number: str, steps: int, old_timelines: bool) -> int:
@@ -248,8 +249,8 @@ _ROUND, _SQUARE = 1.1, 1 / 1.1
 # Past this depth float32 weights are infinite or zero anyway; without a bound the products would take quadratic time.
 _DEEPEST = 1000
 
-_ATTENTION = r"\\[()\[\]\\]?|[()\[\]]|:\s*(?P<weight>NUMBER)\s*\)|[^\\()\[\]:]+|:"
-_ATTENTION_TOKEN = re.compile(_ATTENTION.replace("NUMBER", r"[+-]?(?:\d+\.?\d*|\.\d+)"))
+_ATTENTION = r"(\\[()\[\]\\]?|[()\[\]]|:\s*(NUMBER)\s*\)|[^\\()\[\]:]+|:)"
+_ATTENTION_TOKEN = re.compile(_ATTENTION.replace("NUMBER", _DECIMAL))
 _LOOSE_ATTENTION_TOKEN = re.compile(_ATTENTION.replace("NUMBER", r"[+-]?[.\d]+"))
 _BREAK_WORD = re.compile(r"\bBREAK\b")
 
@@ -262,12 +263,7 @@ class Segment(NamedTuple):
 
 
 BREAK = Segment("BREAK", -1.0)
-
-
-class _Emphasis(NamedTuple):
-    start: int
-    end: int
-    factor: float
+_Emphasis = tuple[int, int, float]  # the first piece, the piece behind the last, the factor
 
 
 def uses_emphasis(text: str) -> bool:
@@ -299,8 +295,7 @@ def _read_attention(text: str, quirks: Quirks) -> tuple[list[str], list[int], li
     round_starts: list[int] = []
     square_starts: list[int] = []
     pattern = _LOOSE_ATTENTION_TOKEN if quirks.malformed_weight_fails else _ATTENTION_TOKEN
-    for match in pattern.finditer(text):
-        token, number = match[0], match["weight"]
+    for token, number in pattern.findall(text):
         if token[0] == "\\":
             texts.append(token[1:])
         elif token in "([":
@@ -308,14 +303,14 @@ def _read_attention(text: str, quirks: Quirks) -> tuple[list[str], list[int], li
             starts.append(len(texts) if len(starts) < _DEEPEST else sys.maxsize)
         elif token[-1] == ")" and round_starts:
             factor = _weight(number) if number else _ROUND
-            emphases.append(_Emphasis(round_starts.pop(), len(texts), factor))
+            emphases.append((round_starts.pop(), len(texts), factor))
         elif token == "]" and square_starts:
-            emphases.append(_Emphasis(square_starts.pop(), len(texts), _SQUARE))
+            emphases.append((square_starts.pop(), len(texts), _SQUARE))
         else:
             _add_text(texts, breaks, token)
-    emphases += [_Emphasis(start, len(texts), _ROUND) for start in round_starts]
-    emphases += [_Emphasis(start, len(texts), _SQUARE) for start in square_starts]
-    return texts, breaks, [each for each in emphases if each.start < each.end]
+    emphases += [(start, len(texts), _ROUND) for start in round_starts]
+    emphases += [(start, len(texts), _SQUARE) for start in square_starts]
+    return texts, breaks, [(start, end, factor) for start, end, factor in emphases if start < end]
 
 
 def _weight(number: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.drive import Run
-from overpaint.noise import BatchNoise, BrownianNoise, ImageNoise
+from overpaint.brownian import BrownianNoise, stacked
+from overpaint.noise import BatchNoise, ImageNoise
 from overpaint.plan import Plan, SamplerPlan
-from overpaint.samplers import Parameters, make
+from overpaint.samplers import Parameters, Path, make
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,18 @@ class BatchTensors:
 def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams) -> list[Run]:
     """One run for the batch, or one a picture where pictures must not touch each other."""
     noises = [_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]
-    brownians = _brownian(plan, streams, tensors.init)
+    brownians = _brownians(plan, streams, tensors.init)
     own_steps = plan.sampler.spec.adaptive and not plan.settings.quirks.batch_wide_error_norm
     if not (plan.request.exact or own_steps):
-        return [_start(plan, tensors, noises, brownians)]
+        return [_start(plan, tensors, noises, _path(plan, streams, brownians, tensors.init))]
     return [
-        _start(plan, tensors.only(i), noises[i : i + 1], brownians[i : i + 1]) for i in range(len(tensors.texts))
+        _start(
+            plan,
+            tensors.only(i),
+            noises[i : i + 1],
+            _path(plan, streams, brownians[i : i + 1], tensors.init[i : i + 1]),
+        )
+        for i in range(len(tensors.texts))
     ]
 
 
@@ -66,7 +73,7 @@ def final_latents(plan: Plan, tensors: BatchTensors, runs: Sequence[Run]) -> Ten
     return latents if blend is None else blend.final(latents)
 
 
-def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], brownians: list[BrownianNoise]) -> Run:
+def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Path | None) -> Run:
     noise = BatchNoise(noises)
     x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
     denoiser = Denoiser(
@@ -78,7 +85,7 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], brownian
         image_conditioning=tensors.image_conditioning,
         empty_text=tensors.empty_text,
     )
-    sampler = make(plan.sampler.spec, x, _parameters(plan), noise.next, _stacked(brownians))
+    sampler = make(plan.sampler.spec, x, _parameters(plan), noise.next, path)
     return Run(sampler, denoiser, tensors.init)
 
 
@@ -113,22 +120,35 @@ def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoi
     )
 
 
-def _brownian(plan: Plan, streams: Streams, like: Tensor) -> list[BrownianNoise]:
+def _brownians(plan: Plan, streams: Streams, like: Tensor) -> list[BrownianNoise]:
     """BRN-1: one tree a picture, over the full schedule."""
-    if plan.sampler.spec.noise != "brownian":
+    if plan.sampler.spec.noise != "brownian" or _shares_tree(plan):
         return []
-    positive = [float(each) for each in plan.sampler.schedule if each > 0]
-    return [
-        BrownianNoise(
-            seed,
-            min(positive),
-            max(positive),
-            tuple(like.shape[1:]),
-            source=plan.settings.randn_source,
-            device=like.device,
-        )
-        for seed in streams.seeds
-    ]
+    ends = _ends(plan.sampler.schedule)
+    source, shape = plan.settings.randn_source, tuple(like.shape[1:])
+    return [BrownianNoise(seed, *ends, shape, source=source, device=like.device) for seed in streams.seeds]
+
+
+def _shares_tree(plan: Plan) -> bool:
+    """DRAW-1: an option of the reference draws one tree for the whole batch."""
+    return plan.settings.no_dpmpp_sde_batch_determinism and plan.settings.quirks.unseeded_batch_brownian
+
+
+def _path(plan: Plan, streams: Streams, brownians: Sequence[BrownianNoise], like: Tensor) -> Path | None:
+    if brownians:
+        return stacked(brownians)
+    if plan.sampler.spec.noise != "brownian":
+        return None
+    # The reference asks torch's global stream, which the batch's last seed was just given to (NZ-9).
+    stream = torch.Generator().manual_seed(streams.seeds[-1])
+    entropy = int(torch.randint(0, 2**63 - 1, [], generator=stream))
+    ends, source = _ends(plan.sampler.used), plan.settings.randn_source
+    return BrownianNoise(entropy, *ends, tuple(like.shape), source=source, device=like.device)
+
+
+def _ends(sigmas: Iterable[float]) -> tuple[float, float]:
+    positive = [float(each) for each in sigmas if each > 0]
+    return min(positive), max(positive)
 
 
 def _parameters(plan: Plan) -> Parameters:

@@ -87,11 +87,11 @@ class NoiseTable:
         index = np.clip((np.asarray(t, np.float32) - np.float32(self.first)) / np.float32(self.stride), 0, last)
         low, high = np.floor(index).astype(int), np.ceil(index).astype(int)
         w = (index - np.floor(index)).astype(np.float32)
-        return np.exp((np.float32(1) - w) * self.log_sigmas[low] + w * self.log_sigmas[high])
+        return _exp((np.float32(1) - w) * self.log_sigmas[low] + w * self.log_sigmas[high])
 
     def sigma_to_t(self, sigma: ArrayLike) -> Floats:
         """Timesteps of sigmas (SIG-4): interpolated, or the nearest the table has."""
-        logs = np.log(np.asarray(sigma, np.float32))
+        logs = _log(np.asarray(sigma, np.float32))
         if self.quantized:
             nearest = np.abs(logs[..., None] - self.log_sigmas).argmin(axis=-1)
             return np.asarray(nearest * self.stride + self.first, np.float32)
@@ -104,7 +104,8 @@ class NoiseTable:
 def _sigmas(alphas: NDArray[np.floating]) -> tuple[Floats, Floats]:
     one = alphas.dtype.type(1)
     sigmas = np.sqrt((one - alphas) / alphas)
-    return sigmas.astype(np.float32), np.log(sigmas).astype(np.float32)
+    logs = np.log(sigmas.astype(np.float64)).astype(alphas.dtype)
+    return sigmas.astype(np.float32), logs.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +192,21 @@ def _ends(
 
 
 def _linspace(start: float, stop: float, count: int) -> Floats:
-    """PyTorch's: float32, counted from the nearer end."""
+    """PyTorch's: a float32 step, counted from the nearer end, rounded once after multiply and add."""
     if count < 2:
         return np.full(count, start, np.float32)
     first, last, i = np.float32(start), np.float32(stop), np.arange(count)
-    step = (last - first) / np.float32(count - 1)
-    return np.where(i < count // 2, first + step * i.astype(np.float32), last - step * i[::-1].astype(np.float32))
+    step = float((last - first) / np.float32(count - 1))
+    return np.where(i < count // 2, float(first) + step * i, float(last) - step * i[::-1]).astype(np.float32)
+
+
+def _exp(x: Floats) -> Floats:
+    """Rounded once; numpy's float32 `exp` and `log` differ between machines."""
+    return np.exp(x.astype(np.float64)).astype(np.float32)
+
+
+def _log(x: Floats) -> Floats:
+    return np.log(x.astype(np.float64)).astype(np.float32)
 
 
 def _ending_in_zero(sigmas: Floats) -> Floats:
@@ -217,17 +227,17 @@ def karras(n: int, low: float, high: float, rho: float = 7.0) -> Floats:
     """The `n` sigmas of Karras et al. 2022, equation 5, without the final 0."""
     root_low, root_high = low ** (1 / rho), high ** (1 / rho)
     ramp = _linspace(0, 1, n) * np.float32(root_low - root_high)
-    return (np.float32(root_high) + ramp) ** np.float32(rho)
+    return ((np.float32(root_high) + ramp).astype(np.float64) ** rho).astype(np.float32)
 
 
 def _exponential(n: int, ends: _Ends) -> Floats:
-    return _ending_in_zero(np.exp(_linspace(math.log(ends.high), math.log(ends.low), n)))
+    return _ending_in_zero(_exp(_linspace(math.log(ends.high), math.log(ends.low), n)))
 
 
 def _polyexponential(n: int, ends: _Ends) -> Floats:
-    ramp = _linspace(1, 0, n) ** np.float32(ends.rho)
+    ramp = (_linspace(1, 0, n).astype(np.float64) ** ends.rho).astype(np.float32)
     span = np.float32(math.log(ends.high) - math.log(ends.low))
-    return _ending_in_zero(np.exp(ramp * span + np.float32(math.log(ends.low))))
+    return _ending_in_zero(_exp(ramp * span + np.float32(math.log(ends.low))))
 
 
 def _sgm_uniform(n: int, ends: _Ends) -> Floats:

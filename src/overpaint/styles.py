@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from overpaint.errors import SettingError
 
 _SLOT = "{prompt}"
+_WILDCARDS = frozenset("*?[")
 _DIVIDER_WIDTH = 40
 
 
@@ -23,12 +23,12 @@ class Style(NamedTuple):
 
 
 def load_styles(paths: str | Path | Iterable[str | Path]) -> tuple[Style, ...]:
-    """The styles of all files; a wildcard means every file it matches, each announced by a divider.
+    """The styles of all files; a wildcard in a file's name means every match, each announced by a divider.
 
     A file that does not exist holds no styles: a fresh installation has none.
     """
     each_path = [paths] if isinstance(paths, str | Path) else paths
-    return tuple(style for path in each_path for style in _styles_at(str(path)))
+    return tuple(style for path in each_path for style in _styles_at(Path(path)))
 
 
 def find_styles(names: Iterable[str], styles: Sequence[Style]) -> tuple[Style, ...]:
@@ -80,11 +80,11 @@ def _without_style(text: str, style_text: str) -> str | None:
     return text[len(left) : len(text) - len(right)] if fits else None
 
 
-def _styles_at(path: str) -> list[Style]:
-    if not glob.has_magic(path):
-        return _read_styles(Path(path))
+def _styles_at(path: Path) -> list[Style]:
+    if path.exists() or not _WILDCARDS & set(path.name):
+        return _read_styles(path)
     styles: list[Style] = []
-    for each in sorted(map(Path, glob.glob(path))):
+    for each in sorted(path.parent.glob(path.name)):
         styles += [Style(f" {each.stem.upper()} ".center(_DIVIDER_WIDTH, "-"), None, None), *_read_styles(each)]
     return styles
 

@@ -103,7 +103,7 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that stands for each byte, in the vocabulary's order: printable bytes are themselves and come first."""
+    """The letter that stands for each byte, in the vocabulary's order: printable bytes, as themselves, come first."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = 256 - len(printable)
     return [chr(code) for code in printable] + [chr(256 + index) for index in range(others)]
@@ -201,15 +201,14 @@ class _Filler:
     slots: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     embeddings: list[tuple[int, Embedding]] = field(default_factory=list)
-    last_comma: int | None = None
+    last_comma: float = -math.inf
 
     def put(self, token: int, weight: float, embedding: Embedding | None) -> None:
         size = min(embedding.vectors, CAPACITY) if embedding else 1
         if token == self.tokenizer.comma:
             self.last_comma = len(self.slots)
-        elif len(self.slots) == CAPACITY and self.last_comma is not None:
-            if CAPACITY - self.last_comma <= self.backtrack:
-                self.cut_after(self.last_comma)
+        elif len(self.slots) == CAPACITY and CAPACITY - self.last_comma <= self.backtrack:
+            self.cut_after(self.last_comma)
         if len(self.slots) + size > CAPACITY:
             self.close()
         if embedding:
@@ -230,7 +229,7 @@ class _Filler:
         room = CAPACITY - len(self.slots)
         ids = (self.tokenizer.start, *self.slots, *[self.tokenizer.pad] * room, self.tokenizer.end)
         self.chunks.append(Chunk(ids, (1.0, *self.weights, *[1.0] * room, 1.0), tuple(self.embeddings)))
-        self.slots, self.weights, self.embeddings, self.last_comma = [], [], [], None
+        self.slots, self.weights, self.embeddings, self.last_comma = [], [], [], -math.inf
 
     def finish(self) -> tuple[tuple[Chunk, ...], int]:
         """TOK-5: a chunk counts 75, except the last one where the text, not a BREAK, ended it."""

@@ -1,0 +1,1 @@
+"""Who computes: one narrow class per backend. torch is the one that is always there."""

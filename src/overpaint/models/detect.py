@@ -1,7 +1,7 @@
-"""What a checkpoint is, from its tensor shapes alone: {key: shape} -> ModelSpec. Pure; nothing is read and torch is not needed.
+"""What a checkpoint is, from its tensor shapes alone: {key: shape} -> ModelSpec. Pure, and without torch.
 
-What shapes cannot say comes, in this order, from the file's metadata, from a configuration file beside it, and from the family's
-default; where each fact came from is kept in `ModelSpec.facts`.
+What shapes cannot say comes, in this order, from the file's metadata, from a configuration file beside it, and from
+the family's default; where each fact came from is kept in `ModelSpec.facts`.
 """
 
 from __future__ import annotations
@@ -35,22 +35,35 @@ _TURBO_MARK = "conditioner.embedders.0.model.ln_final.weight"
 
 # What a file that is no checkpoint probably is: a mark in one of its keys, and what to do with it.
 _STRANGERS = (
-    (re.compile(r"^lora_|\.lora_(up|down|[AB])\."), "it looks like a LoRA: put it into the LoRA folder and name it in the prompt"),
+    (
+        re.compile(r"^lora_|\.lora_(up|down|[AB])\."),
+        "it looks like a LoRA: put it into the LoRA folder and name it in the prompt",
+    ),
     (re.compile(r"^(encoder|decoder)\.(conv_in|mid)\."), "it looks like a VAE: choose it as the VAE instead"),
-    (re.compile(r"^(down_blocks|up_blocks|mid_block)\."), "it is in the diffusers layout: convert it to a single-file checkpoint"),
+    (
+        re.compile(r"^(down_blocks|up_blocks|mid_block)\."),
+        "it is in the diffusers layout: convert it to a single-file checkpoint",
+    ),
     (re.compile(r"double_blocks\."), "it looks like a Flux model, which this version does not support"),
     (re.compile(r"^control_model\.|^zero_convs\."), "it looks like a ControlNet, not a checkpoint"),
-    (re.compile(r"^(string_to_param|emb_params|clip_[lg])$"), "it looks like a textual inversion: put it into the embeddings folder"),
+    (
+        re.compile(r"^(string_to_param|emb_params|clip_[lg])$"),
+        "it looks like a textual inversion: put it into the embeddings folder",
+    ),
 )
 
 
-def detect(header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None) -> ModelSpec:
+def detect(
+    header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None
+) -> ModelSpec:
     """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError."""
     shapes = {new: header[old] for new, old in normalised_keys(header).items()}
     said = _Said(metadata or {}, _read_sidecar(sidecar or {}))
     family = family_of(shapes)
     if not family.supported:
-        raise CheckpointError(f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}")
+        raise CheckpointError(
+            f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}"
+        )
     _require(shapes, family)
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
@@ -82,13 +95,14 @@ def supported_titles() -> str:
 
 def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
     """The codec's widths; `prefix` is empty for VAE files."""
-    widths = []
+    widths: list[int] = []
     while (key := f"{prefix}decoder.up.{len(widths)}.block.0.conv1.weight") in shapes:
         widths.append(shapes[key][0])
     conv_in = shapes.get(f"{prefix}encoder.conv_in.weight")
     if not widths or conv_in is None or any(width % conv_in[0] for width in widths):
         raise CheckpointError(
-            f"vae: {prefix or 'this file '}has no usable encoder and decoder; use a file with keys like decoder.up.0.block.0.conv1.weight"
+            f"vae: {prefix or 'this file '}has no usable encoder and decoder; "
+            "use a file with keys like decoder.up.0.block.0.conv1.weight"
         )
     blocks = _count(shapes, f"{prefix}decoder.up.0.block.") - 1
     return AutoencoderSpec(
@@ -226,7 +240,9 @@ def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source])
     widths = [unet[f"input_blocks.{level[0]}.0.out_layers.3.weight"][0] for level in levels if level]
     channels = unet["input_blocks.0.0.weight"][0]
     if len(widths) != len(levels) or any(len(level) != blocks for level in levels) or any(w % channels for w in widths):
-        raise CheckpointError("the U-Net's levels are of unequal depth or width, which no supported family has: use another file")
+        raise CheckpointError(
+            "the U-Net's levels are of unequal depth or width, which no supported family has: use another file"
+        )
     outputs = range((blocks + 1) * len(levels))
     heads, head_dim = _unet_heads(family, said, facts)
     inputs = [_depth(unet, f"input_blocks.{i}.1.") for level in levels for i in level]
@@ -275,7 +291,9 @@ def _context_dim(unet: Header) -> int:
     found = (shape[1] for key, shape in unet.items() if key.endswith("attn2.to_k.weight") and len(shape) == 2)
     width = next(found, None)
     if width is None:
-        raise CheckpointError("the U-Net has no attention to text (attn2.to_k), which every supported family has: use another file")
+        raise CheckpointError(
+            "the U-Net has no attention to text (attn2.to_k), which every supported family has: use another file"
+        )
     return width
 
 
@@ -294,7 +312,9 @@ def _unet_heads(family: Family, said: _Said, facts: dict[str, Source]) -> tuple[
 def _check_heads(spec: UNetSpec, family: Family) -> None:
     for mult, depths in _attending(spec):
         width = spec.model_channels * mult
-        if depths and (spec.heads_at(width) < 1 or width % spec.heads_at(width) or (spec.head_dim and width % spec.head_dim)):
+        if depths and (
+            spec.heads_at(width) < 1 or width % spec.heads_at(width) or (spec.head_dim and width % spec.head_dim)
+        ):
             said = f"{spec.heads} heads" if spec.heads else f"heads of {spec.head_dim} channels"
             raise CheckpointError(
                 f"heads: {said} do not divide a {family.title} layer of {width} channels; "
@@ -329,7 +349,9 @@ _TRIMMED_SD2 = (1024, 23)
 def _texts(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> tuple[TextSpec, ...]:
     heads = said.fact("text_heads", None, facts)
     if heads is not None and len(heads) != len(family.texts):
-        raise CheckpointError(f"text_heads={heads}: a {family.title} model has {len(family.texts)} text encoders; give one number each")
+        raise CheckpointError(
+            f"text_heads={heads}: a {family.title} model has {len(family.texts)} text encoders; give one number each"
+        )
     return tuple(_text(shapes, row, family, heads[i] if heads else None) for i, row in enumerate(family.texts))
 
 

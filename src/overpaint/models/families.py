@@ -1,6 +1,6 @@
 """What a checkpoint can be: the shapes of its networks as frozen values, and the table of model families.
 
-Adding a family is adding a row. Rows are tried from top to bottom; the first whose marks are all in the file wins (FAM).
+Adding a family is adding a row. Rows are tried from top to bottom; the first whose marks all hold wins (FAM).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LATENT_FACTOR = 8
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSpec:
-    """The denoising network. A depth is the number of transformer blocks after one residual block; 0 is no transformer."""
+    """The denoising network. A depth is the number of transformer blocks after a residual block; 0 is none."""
 
     in_channels: int
     out_channels: int = 4

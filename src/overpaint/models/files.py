@@ -1,6 +1,7 @@
 """Model files: what is in them (read first, cheaply and with limits), and their tensors (read when asked for).
 
-The safetensors format is a length, a JSON header and one block of bytes; its header is checked here before anything else is read.
+The safetensors format is a length, a JSON header and one block of bytes; the header is checked before anything else is
+read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -62,8 +63,8 @@ class Weights:
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
-    metadata: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    _read: Callable[[list[str]], Iterator[Tensor]] = field(default=lambda keys: iter(()), repr=False)
+    metadata: Mapping[str, str]
+    _read: Callable[[list[str]], Iterator[Tensor]] = field(repr=False)
 
     def read(self, keys: Iterable[str], progress: Progress | None = None) -> Iterator[tuple[str, Tensor]]:
         """The named tensors one after another, each in memory of its own; progress hears (done, of)."""
@@ -162,10 +163,10 @@ def _place(path: Path, name: str, entry: Any) -> _Place:
         raise _broken(path, f"tensor {name[:80]!r} has the unknown type {fields.get('dtype')!r}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise _broken(path, f"tensor {name[:80]!r} has an impossible shape or place")
-    return _Place(dtype, tuple(shape), *offsets)
+    return _Place(dtype, tuple(shape), offsets[0], offsets[1])
 
 
-def _whole_numbers(values: Any) -> bool:
+def _whole_numbers(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(each) is int and 0 <= each < 2**62 for each in values)
 
 

@@ -1,22 +1,20 @@
 """Read torch's pickled files without executing anything.
 
-A pickle is a program: it may name any function and call it. Here no name is ever looked up. The few that torch's own files need are
-answered from a table of inert stand-ins, and every other name becomes an object that accepts whatever is done to it and does
-nothing. Tensors are described by the pickle and then read by us, with their bounds checked.
+A pickle is a program: it may name any function and call it. Here no name is ever looked up. The few that torch's own
+files need are answered from a table of inert stand-ins, and every other name becomes an object that accepts whatever is
+done to it and does nothing. Tensors are described by the pickle and then read by us, with their bounds checked.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import pickletools
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +22,8 @@ from torch import Tensor
 from overpaint.errors import CheckpointError
 
 _MAX_PICKLE_BYTES = 100 * 2**20
+_MAX_MEMO = 2**22
+_MAX_DEPTH = 32
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MEMO_OPCODES = frozenset({"PUT", "LONG_BINPUT"})
 
@@ -41,23 +41,31 @@ _STORAGES = {
 }
 
 
-@dataclass(frozen=True)
-class StorageRef:
+# NOTE: named tuples, not dataclasses: a pickle can give any object a new state, but a tuple has none.
+class StorageRef(NamedTuple):
     """A block of numbers in the file."""
 
     key: str
     dtype: torch.dtype
-    count: int
+    size: int
 
 
-@dataclass(frozen=True)
-class TensorRef:
+class TensorRef(NamedTuple):
     """A view of a storage, as the pickle describes it."""
 
     storage: StorageRef
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+class _Table(dict[Any, Any]):
+    """Plays an OrderedDict, without attributes that a file could set."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 class Inert:
@@ -108,7 +116,7 @@ def _rebuild_tensor(storage: object, offset: object, shape: object, stride: obje
     if offset < 0 or len(sizes) != len(steps):
         raise pickle.UnpicklingError("a tensor with an impossible shape")
     last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
-    if 0 not in sizes and last >= storage.count:
+    if 0 not in sizes and last >= storage.size:
         raise pickle.UnpicklingError("a tensor that is larger than its storage")
     return TensorRef(storage, offset, sizes, steps)
 
@@ -120,7 +128,7 @@ def _integers(values: object) -> tuple[int, ...]:
 
 
 _ACTORS: dict[tuple[str, str], Callable[..., object]] = {
-    ("collections", "OrderedDict"): lambda *args: OrderedDict(),
+    ("collections", "OrderedDict"): lambda *args: _Table(),
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
@@ -132,6 +140,9 @@ _ACTORS: dict[tuple[str, str], Callable[..., object]] = {
 class _InertUnpickler(pickle.Unpickler):
     """An unpickler that never imports: names come from a table or become inert."""
 
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="latin1")
+
     def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
@@ -141,10 +152,17 @@ class _InertUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> StorageRef:
         kind, dtype, key, _, count = pid[:5] if isinstance(pid, tuple) and len(pid) >= 5 else (None,) * 5
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or type(count) is not int or not isinstance(key, str):
+        if (
+            kind != "storage"
+            or not isinstance(dtype, torch.dtype)
+            or type(count) is not int
+            or not isinstance(key, str)
+        ):
             raise pickle.UnpicklingError("an unknown kind of storage")
         if len(pid) > 5 and pid[5] is not None:
-            raise pickle.UnpicklingError("a storage that is a view of another, as only very old versions of torch wrote")
+            raise pickle.UnpicklingError(
+                "a storage that is a view of another, as only very old versions of torch wrote"
+            )
         return StorageRef(key, dtype, count)
 
 
@@ -162,23 +180,30 @@ class PickledFile:
             for each in tensors:
                 yield self._read_one(file, each)
 
-    def _read_one(self, file: IO[bytes], ref: TensorRef) -> Tensor:
+    def _read_one(self, file: io.BufferedReader, ref: TensorRef) -> Tensor:
         storage = ref.storage
         start, size = self.places.get(storage.key, (0, -1))
-        if size != storage.count * storage.dtype.itemsize:
-            raise CheckpointError(f"{self.path.name}: a block of numbers is missing or cut off; download the file again")
+        if size != storage.size * storage.dtype.itemsize:
+            raise CheckpointError(
+                f"{self.path.name}: a block of numbers is missing or cut off; download the file again"
+            )
         if 0 in ref.shape:
             return torch.empty(ref.shape, dtype=storage.dtype)
-        first, last = ref.offset, ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
-        flat = read_values(file, start + first * storage.dtype.itemsize, last - first + 1, storage.dtype, self.path.name)
+        first, last = (
+            ref.offset,
+            ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True)),
+        )
+        flat = read_values(
+            file, start + first * storage.dtype.itemsize, last - first + 1, storage.dtype, self.path.name
+        )
         return flat.as_strided(ref.shape, ref.stride).contiguous()
 
 
-def read_values(file: IO[bytes], start: int, count: int, dtype: torch.dtype, name: str) -> Tensor:
+def read_values(file: io.BufferedReader, start: int, count: int, dtype: torch.dtype, name: str) -> Tensor:
     """Numbers of a file in fresh memory: aligned, and never mapped (mapped tensors are unaligned and change bits)."""
     values = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
     file.seek(start)
-    if file.readinto(memoryview(values.numpy())) != len(values):  # type: ignore[attr-defined]
+    if file.readinto(memoryview(values.numpy())) != len(values):
         raise CheckpointError(f"{name}: the file ends too early; download it again")
     return values.view(dtype)
 
@@ -192,27 +217,36 @@ def open_pickle(path: Path) -> PickledFile:
     except CheckpointError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{path.name}: the file cannot be read ({error.strerror}); check the path and its rights") from error
+        raise CheckpointError(
+            f"{path.name}: the file cannot be read ({error.strerror}); check the path and its rights"
+        ) from error
     except Exception as error:  # what a broken or hostile pickle raises is as varied as pickles are
-        raise CheckpointError(f"{path.name}: this is no file of tensors that torch wrote ({error}); use a .safetensors file") from error
+        raise CheckpointError(
+            f"{path.name}: this is no file of tensors that torch wrote ({error}); use a .safetensors file"
+        ) from error
 
 
 def load_pickle(path: Path) -> Any:
-    """The whole tree of a small file, with its tensors read: dicts, lists and tuples are kept, strange objects are `Inert`."""
+    """The tree of a small file with its tensors read; dicts, lists and tuples are kept, other objects are `Inert`."""
     opened = open_pickle(path)
     return _with_tensors(opened.tree, opened)
 
 
-def _with_tensors(tree: Any, opened: PickledFile, depth: int = 0) -> Any:
-    if depth > 32:
+def _with_tensors(tree: Any, opened: PickledFile, depth: int = 0, done: dict[int, Any] | None = None) -> Any:
+    done = {} if done is None else done
+    if id(tree) in done:
+        return done[id(tree)]
+    if depth > _MAX_DEPTH:
         raise CheckpointError(f"{opened.path.name}: its contents are nested too deeply; use a .safetensors file")
+    result = tree
     if isinstance(tree, TensorRef):
-        return next(opened.read([tree]))
-    if isinstance(tree, dict):
-        return {key: _with_tensors(value, opened, depth + 1) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_with_tensors(value, opened, depth + 1) for value in tree)
-    return tree
+        result = next(opened.read([tree]))
+    elif isinstance(tree, dict):
+        result = {key: _with_tensors(value, opened, depth + 1, done) for key, value in tree.items()}
+    elif type(tree) in (list, tuple):
+        result = type(tree)(_with_tensors(value, opened, depth + 1, done) for value in tree)
+    done[id(tree)] = result
+    return result
 
 
 def _unpickle(file: IO[bytes]) -> Any:
@@ -220,7 +254,7 @@ def _unpickle(file: IO[bytes]) -> Any:
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):
         # NOTE: the memo grows to the largest number named, so a short file could ask for all memory
-        if opcode.name in _MEMO_OPCODES and isinstance(argument, int) and argument > _MAX_PICKLE_BYTES // 16:
+        if opcode.name in _MEMO_OPCODES and isinstance(argument, int) and argument > _MAX_MEMO:
             raise pickle.UnpicklingError("a memo of impossible size")
     end = file.tell()
     file.seek(start)
@@ -268,7 +302,7 @@ def _open_legacy(path: Path) -> PickledFile:
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise pickle.UnpicklingError("it was written on a big-endian machine")
         tree, keys = _unpickle(file), _unpickle(file)
-        sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors_of(tree)}
+        sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors_of(tree, set())}
         places = {}
         for key in keys:
             count = int.from_bytes(file.read(8), "little")
@@ -279,13 +313,12 @@ def _open_legacy(path: Path) -> PickledFile:
     return PickledFile(path, tree, places)
 
 
-def _tensors_of(tree: Any, depth: int = 0) -> Iterator[TensorRef]:
+def _tensors_of(tree: Any, seen: set[int], depth: int = 0) -> Iterator[TensorRef]:
+    if id(tree) in seen or depth > _MAX_DEPTH:
+        return
+    seen.add(id(tree))
     if isinstance(tree, TensorRef):
         yield tree
-    elif depth < 32 and isinstance(tree, (dict, list, tuple)):
+    elif isinstance(tree, (dict, list, tuple)):
         for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from _tensors_of(value, depth + 1)
-
-
-def element_count(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
+            yield from _tensors_of(value, seen, depth + 1)

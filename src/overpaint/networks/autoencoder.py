@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import AutoencoderSpec
-from overpaint.networks.layers import Conv2d, SiLU, attend, group_norm
+from overpaint.networks.layers import Conv2d, SiLU, attend, group_norm, to_map, to_tokens
 
 _EPS = 1e-6
 
@@ -47,8 +47,8 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         h = self.norm(x)
-        q, k, v = (conv(h).flatten(2).transpose(1, 2)[:, :, None] for conv in (self.q, self.k, self.v))
-        h = attend(q, k, v).transpose(1, 2).unflatten(2, (height, width))
+        q, k, v = (to_tokens(conv(h))[:, :, None] for conv in (self.q, self.k, self.v))
+        h = to_map(attend(q, k, v), height, width)
         result: Tensor = x + self.proj_out(h)
         return result
 

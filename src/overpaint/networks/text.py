@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import Activation, TextSpec
-from overpaint.networks.layers import Linear, attend
+from overpaint.networks.layers import Linear, attend, in_heads
 
 _ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
 
@@ -56,7 +56,7 @@ class _SplitAttention(nn.Module):
         self.out_proj = Linear(spec.width, spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (in_heads(layer(x), self.heads) for layer in (self.q_proj, self.k_proj, self.v_proj))
         result: Tensor = self.out_proj(attend(q, k, v, causal=True))
         return result
 
@@ -70,8 +70,8 @@ class _FusedAttention(nn.Module):
         self.out_proj = Linear(spec.width, spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        result: Tensor = self.out_proj(attend(q, k, v, causal=True))
+        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        result: Tensor = self.out_proj(attend(*(in_heads(each, self.heads) for each in (q, k, v)), causal=True))
         return result
 
 
@@ -166,7 +166,10 @@ class ClipText(nn.Module):
     ) -> TextEncoding:
         """Token ids (b, 77) to the vectors of one layer; the family's layer and norm where none is given (ENCODE-4)."""
         embeddings = self.embeddings
-        x = _overridden(embeddings.token_embedding(ids), overrides) + embeddings.position_embedding.weight[: ids.shape[1]]
+        x = (
+            _overridden(embeddings.token_embedding(ids), overrides)
+            + embeddings.position_embedding.weight[: ids.shape[1]]
+        )
         layer, final_norm = _layer_and_norm(self.spec, layer, final_norm)
         x = _run(x, list(self.encoder.layers)[: _depth(self.spec, layer)])
         return TextEncoding(self.final_layer_norm(x) if final_norm else x)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import UNetSpec
-from overpaint.networks.layers import Conv2d, Linear, SiLU, attend, group_norm, sinusoid
+from overpaint.networks.layers import Conv2d, Linear, SiLU, attend, group_norm, in_heads, sinusoid, to_map, to_tokens
 
 
 class ResBlock(nn.Module):
@@ -46,7 +46,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = (
-            layer(source).unflatten(-1, (self.heads, -1))
+            in_heads(layer(source), self.heads)
             for layer, source in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
         )
         result: Tensor = self.to_out(attend(q, k, v))
@@ -108,21 +108,12 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         h = self.norm(x)
-        h = self.proj_in(_to_tokens(h)) if self.linear else _to_tokens(self.proj_in(h))
+        h = self.proj_in(to_tokens(h)) if self.linear else to_tokens(self.proj_in(h))
         for block in self.transformer_blocks:
             h = block(h, context)
-        h = _to_map(self.proj_out(h), height, width) if self.linear else self.proj_out(_to_map(h, height, width))
+        h = to_map(self.proj_out(h), height, width) if self.linear else self.proj_out(to_map(h, height, width))
         result: Tensor = x + h
         return result
-
-
-def _to_tokens(x: Tensor) -> Tensor:
-    """(b, c, h, w) -> (b, h*w, c); free of cost for channels-last maps."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def _to_map(x: Tensor, height: int, width: int) -> Tensor:
-    return x.transpose(1, 2).unflatten(2, (height, width))
 
 
 class Downsample(nn.Module):
@@ -145,7 +136,7 @@ class Upsample(nn.Module):
         return result
 
 
-class Stage(nn.Sequential):
+class Stage(nn.ModuleList):
     """Layers in a row, each given what it wants beside the map."""
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
@@ -173,11 +164,9 @@ class UNet(nn.Module):
         widths = [channels * mult for mult in spec.channel_mult]
         skips: list[int] = []
         self.input_blocks = nn.ModuleList(self._going_down(widths, skips))
-        self.middle_block = Stage(*self._middle(widths[-1]))
+        self.middle_block = Stage(self._middle(widths[-1]))
         self.output_blocks = nn.ModuleList(self._going_up(widths, skips))
-        self.out = nn.Sequential(
-            group_norm(channels, 1e-5), SiLU(), Conv2d(channels, spec.out_channels, 3, padding=1)
-        )
+        self.out = nn.Sequential(group_norm(channels, 1e-5), SiLU(), Conv2d(channels, spec.out_channels, 3, padding=1))
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
         """x (b, in, h, w), timesteps (b,), context (b, n, context_dim), vector (b, adm) -> (b, out, h, w)"""
@@ -196,15 +185,15 @@ class UNet(nn.Module):
 
     def _going_down(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
         width, depths = self.spec.model_channels, iter(self.spec.input_depths)
-        yield Stage(Conv2d(self.spec.in_channels, width, 3, padding=1))
+        yield Stage([Conv2d(self.spec.in_channels, width, 3, padding=1)])
         skips.append(width)
         for level, level_width in enumerate(widths):
             for _ in range(self.spec.num_res_blocks):
-                yield Stage(*self._block(width, level_width, next(depths)))
+                yield Stage(self._block(width, level_width, next(depths)))
                 width = level_width
                 skips.append(width)
             if level < len(widths) - 1:
-                yield Stage(Downsample(width))
+                yield Stage([Downsample(width)])
                 skips.append(width)
 
     def _middle(self, width: int) -> list[nn.Module]:
@@ -219,7 +208,7 @@ class UNet(nn.Module):
                 width = widths[level]
                 if level and i == self.spec.num_res_blocks:
                     layers.append(Upsample(width))
-                yield Stage(*layers)
+                yield Stage(layers)
 
     def _block(self, inputs: int, outputs: int, depth: int) -> list[nn.Module]:
         spec = self.spec

@@ -24,7 +24,6 @@ _XYZ_TO_RGB = np.array(
     [[3.240479, -1.537150, -0.498535], [-0.969256, 1.875991, 0.041556], [0.055648, -0.204043, 1.057311]]
 )
 _D65 = np.array([0.950456, 1.0, 1.088754])
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 _MATRIX_BITS = 12
 _LINEAR_STEPS = 8  # steps of a linear value per 8-bit level, on the way to LAB
@@ -63,13 +62,18 @@ def match_histograms(pixels: Bytes, target: Bytes) -> Bytes:
 def with_luminosity(colors: Bytes, light: Bytes) -> Bytes:
     """The colours of one picture with the luminosity of another (blend mode "luminosity" of W3C Compositing, 10)."""
     shifted = colors / 255.0
-    shifted += ((light / 255.0) @ _LUMA - shifted @ _LUMA)[..., None]
-    luma = (shifted @ _LUMA)[..., None]
+    shifted += _luma(light / 255.0) - _luma(shifted)
+    luma = _luma(shifted)
     low, high = shifted.min(axis=-1, keepdims=True), shifted.max(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):  # flat pixels divide by zero in the branch not taken
         shifted = np.where(low < 0, luma + (shifted - luma) * luma / (luma - low), shifted)
         shifted = np.where(high > 1, luma + (shifted - luma) * (1 - luma) / (high - luma), shifted)
     return (np.clip(shifted, 0, 1) * 255).astype(np.uint8)
+
+
+def _luma(pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # NOTE: a matrix product sums in another order, and the last bit decides where results are cut to bytes.
+    return 0.299 * pixels[..., :1] + 0.587 * pixels[..., 1:2] + 0.114 * pixels[..., 2:]
 
 
 def rgb_to_lab(pixels: Bytes) -> Bytes:  # (..., 3)

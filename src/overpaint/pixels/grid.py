@@ -11,7 +11,7 @@ from overpaint.errors import RequestError
 
 
 def grid_shape(count: int, batch_size: int, n_rows: int = -1, prevent_empty_spots: bool = False) -> tuple[int, int]:
-    """(rows, columns) for `count` pictures; `n_rows` 0: as many rows as a batch has items, below 0: as square as can be."""
+    """(rows, columns) for `count` pictures; `n_rows` 0: as many rows as a batch has items, below 0: nearly square."""
     if count < 1:
         raise RequestError("images", count, "a grid needs at least one picture")
     if n_rows > 0:

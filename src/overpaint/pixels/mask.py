@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from overpaint.pixels.resize import resample
 from overpaint.settings import Quirks
 
 Box = tuple[int, int, int, int]
@@ -72,8 +73,8 @@ def latent_mask(
 ) -> npt.NDArray[np.float32]:  # (latent_height, latent_width)
     """The mask in latent space, 1 = repaint. A cell counts as much as the strongest pixel it holds."""
     if quirks.resample_latent_mask:
-        small = mask.convert("RGB").resize((latent_width, latent_height)).getchannel(0)
-        cells = np.asarray(small, dtype=np.uint8)
+        small = resample(mask.convert("RGB"), latent_width, latent_height, Image.Resampling.BICUBIC)
+        cells = np.asarray(small.getchannel(0), dtype=np.uint8)
     else:
         rows = _strongest(np.asarray(mask.convert("L"), dtype=np.uint8), latent_height)
         cells = _strongest(rows.T, latent_width).T

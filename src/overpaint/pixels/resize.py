@@ -61,9 +61,19 @@ def upscaled(image: Image.Image, scale: float, enlarge: Upscaler, quirks: Quirks
     return _lanczos(image, width, height)
 
 
+def resample(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
+    """Pillow's resize with its two passes always in one order: along the rows, then along the columns.
+
+    NOTE: newer Pillows begin with the cheaper pass, which moves colours by several levels against older ones.
+    """
+    premultiplied = {"LA": "La", "RGBA": "RGBa"}.get(image.mode, image.mode)
+    across = image.convert(premultiplied).resize((width, image.height), filter_)
+    return across.resize((width, height), filter_).convert(image.mode)
+
+
 def _resampling(filter_: Image.Resampling) -> Upscaler:
     def enlarge(image: Image.Image, scale: float) -> Image.Image:
-        return image.resize((int(image.width * scale), int(image.height * scale)), filter_)
+        return resample(image, int(image.width * scale), int(image.height * scale), filter_)
 
     return enlarge
 
@@ -79,7 +89,7 @@ UPSCALERS: Mapping[str, Upscaler | None] = MappingProxyType(
 
 
 def _lanczos(image: Image.Image, width: int, height: int) -> Image.Image:
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+    return image if image.size == (width, height) else resample(image, width, height, Image.Resampling.LANCZOS)
 
 
 def _scaled(image: Image.Image, width: int, height: int, enlarge: Upscaler | None, quirks: Quirks) -> Image.Image:

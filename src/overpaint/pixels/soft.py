@@ -23,7 +23,7 @@ def adaptive_mask(
     nmask: Floats,  # (h, w), 1 = repaint
     parameters: SoftInpainting,
 ) -> npt.NDArray[np.uint8]:  # (h, w), 255 = new
-    """How much of the new picture each latent cell shows: more where it differs, and more where the mask asks for it."""
+    """How much of the new picture each latent cell shows: more where it differs, more where the mask asks for it."""
     asked = np.clip(nmask, 0, 1).astype(np.float64) ** (parameters.preservation_strength / 2)
     kept = 1 - asked
     kept = 0.5 * (1 - parameters.mask_influence) + kept * parameters.mask_influence

@@ -1,0 +1,159 @@
+"""The networks on a torch device. Float32 goes in and comes out; the compute dtype exists only inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from overpaint.errors import RequestError, SamplingError
+from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.layers import can_pack, set_packed, set_tiling
+from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride
+from overpaint.networks.unet import UNet
+
+_Network = TypeVar("_Network", bound=nn.Module)
+VaeFallback = Literal["float32", "bfloat16"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOGVAR_RANGE = (-30.0, 20.0)
+
+
+@dataclass(frozen=True)
+class Dtypes:
+    """What each network computes in."""
+
+    unet: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
+
+
+def resolve_dtypes(device: str | torch.device, name: str = "auto") -> Dtypes:
+    """The dtypes for a device. "auto": half precision on GPUs, bfloat16 on CPUs that have it, else float32."""
+    kind = torch.device(device).type
+    if name == "auto":
+        chosen = (torch.bfloat16 if _has_native_bfloat16() else torch.float32) if kind == "cpu" else torch.float16
+    elif name in _DTYPES:
+        chosen = _DTYPES[name]
+    else:
+        raise RequestError("dtype", name, f"use auto, {', '.join(_DTYPES)}")
+    if kind == "cpu" and chosen is torch.float16:
+        raise RequestError("dtype", name, "CPUs compute float16 a hundred times slower; use auto, float32 or bfloat16")
+    # The text encoder is a thousandth of the work, and its rounding would reach every step.
+    return Dtypes(chosen, chosen, torch.float32 if kind == "cpu" else chosen)
+
+
+def _has_native_bfloat16() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The modules themselves, for those who change weights: LoRA, training, tests."""
+
+    unet: UNet
+    autoencoder: AutoencoderKL
+    texts: tuple[ClipText | OpenClipText, ...]
+
+
+class TorchBackend:
+    """Three networks on one device, behind calls that know nothing of requests.
+
+    One thread owns it. `set_tiling` and `replace_autoencoder` are for that thread, between calls.
+    """
+
+    def __init__(
+        self,
+        unet: UNet,
+        autoencoder: AutoencoderKL,
+        texts: Sequence[ClipText | OpenClipText],
+        *,
+        device: str | torch.device,
+        dtypes: Dtypes,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtypes = dtypes
+        self.networks = Networks(_settled(unet), _settled(autoencoder), tuple(_settled(each) for each in texts))
+
+    @torch.no_grad()
+    def unet(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+        """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
+        dtype = self.dtypes.unet
+        x, context = self._ready(x, dtype), self._ready(context, dtype)
+        vector = self._ready(vector, dtype) if vector is not None else None
+        eps: Tensor = self.networks.unet(x, timesteps.to(self.device), context, vector)
+        return _plain(eps)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
+        mean, logvar = self.networks.autoencoder.encode(self._ready(pixels, self.dtypes.vae))
+        return _plain(mean), _plain(logvar).clamp(*_LOGVAR_RANGE)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, fallback: VaeFallback | None = "float32") -> Tensor:
+        """Unscaled latents (b, 4, h, w) to pixels, float32; a VAE that overflows goes on in the fallback (DEC-2)."""
+        pixels = self._decode_once(z)
+        if fallback is not None and _DTYPES[fallback] is not self.dtypes.vae and bool(pixels.isnan().any()):
+            self._move_autoencoder(_DTYPES[fallback])
+            pixels = self._decode_once(z)
+        if bool(pixels.isnan().any()):
+            remedy = "use dtype='float32', or a VAE that is made for half precision"
+            raise SamplingError(
+                f"vae: its decoder produced values that are no numbers (NaN) in {self.dtypes.vae}; {remedy}"
+            )
+        return pixels
+
+    @torch.no_grad()
+    def text(
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
+    ) -> TextEncoding:
+        """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
+        network = self.networks.texts[encoder]
+        encoding = network.encode(ids.to(self.device), layer=layer, final_norm=final_norm, overrides=overrides)
+        pooled = encoding.pooled.float() if encoding.pooled is not None else None
+        return TextEncoding(encoding.tokens.float(), pooled)
+
+    def set_tiling(self, on: bool) -> None:
+        """Pictures whose edges meet (ARCH-9)."""
+        set_tiling(self.networks.unet, on)
+        set_tiling(self.networks.autoencoder, on)
+
+    def replace_autoencoder(self, autoencoder: AutoencoderKL) -> None:
+        self.networks = replace(self.networks, autoencoder=_settled(autoencoder))
+
+    def _decode_once(self, z: Tensor) -> Tensor:
+        return _plain(self.networks.autoencoder.decode(self._ready(z, self.dtypes.vae)))
+
+    def _move_autoencoder(self, dtype: torch.dtype) -> None:
+        set_packed(self.networks.autoencoder, False)
+        self.dtypes = replace(self.dtypes, vae=dtype)
+        self.replace_autoencoder(self.networks.autoencoder.to(dtype))
+
+    def _ready(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        x = x.to(self.device, dtype)
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def _settled(network: _Network) -> _Network:
+    """Ready for inference: in the layout its device multiplies fastest."""
+    network.eval().requires_grad_(False)
+    if can_pack() and next(network.parameters()).device.type == "cpu":
+        set_packed(network, True)
+    else:
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.float().contiguous()

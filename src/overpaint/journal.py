@@ -1,0 +1,145 @@
+"""The journal of a batch: what was finished, so that a batch that was killed goes on where it stood.
+
+Before its files are written a row's names and hashes are promised here, afterwards it is marked done; each line is on
+disk before the next thing happens. So whatever moment a process dies at, the journal and the folder together say for
+each row whether its pictures are whole. The lock dies with the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from overpaint.errors import RequestError, SaveError
+
+JOURNAL_NAME = "overpaint-batch.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the journal knows of a row: the files it promised, by name with their SHA-256, and whether all were written."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    done: bool = False
+
+
+class Journal:
+    """An append-only file in the output folder. Use it as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / JOURNAL_NAME
+        self._entries: dict[str, Entry] = {}
+        self._seeds: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Journal:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise SaveError(f"{self._folder}: the batch cannot write there ({error.strerror})") from error
+        _lock(self._file, self._folder)
+        self._read(self._file)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def entry(self, key: str) -> Entry | None:
+        """What is known of a row."""
+        return self._entries.get(key)
+
+    def seed_of(self, batch: str, fresh: int) -> int:
+        """The seed that a batch without one was given when it first ran (BATCH-1)."""
+        if batch not in self._seeds:
+            self._append({"batch": batch, "seed": fresh})
+        return self._seeds[batch]
+
+    def owner(self, name: str) -> str | None:
+        """The row that promised the file of this name."""
+        return self._owners.get(name)
+
+    def promise(self, key: str, files: Mapping[str, str], **notes: Any) -> None:
+        """Say what is about to be written."""
+        self._append({"row": key, "files": dict(files), **notes})
+
+    def done(self, key: str) -> None:
+        """Say that all that was promised is written."""
+        self._append({"row": key, "done": True})
+
+    def whole(self, key: str) -> bool:
+        """Whether a row needs no more work: marked done and not deleted since, or written just before the end came."""
+        entry = self.entry(key)
+        if entry is None or not entry.files:
+            return False
+        if entry.done:
+            return all((self._folder / name).is_file() for name in entry.files)
+        return all(self.wrote(name) for name in entry.files)
+
+    def wrote(self, name: str) -> bool:
+        """Whether the file of this name is, byte for byte, the one that was promised."""
+        path, owner = self._folder / name, self.owner(name)
+        promised = self._entries[owner].files[name] if owner is not None else None
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == promised
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise SaveError(f"{self._path}: the journal cannot be written ({error.strerror})") from error
+        self._take(line)
+
+    def _read(self, file: BinaryIO) -> None:
+        file.seek(0)
+        data = file.read()
+        for line in data.split(b"\n"):
+            try:
+                self._take(json.loads(line))
+            except ValueError:  # the last line of a process that was killed
+                continue
+        if data and not data.endswith(b"\n"):
+            file.write(b"\n")
+
+    def _take(self, line: Any) -> None:
+        if not isinstance(line, Mapping):
+            return
+        key, files = line.get("row"), line.get("files")
+        if isinstance(line.get("batch"), str) and isinstance(line.get("seed"), int):
+            self._seeds[line["batch"]] = line["seed"]
+        elif isinstance(key, str) and isinstance(files, Mapping):
+            self._entries[key] = Entry(dict(files))
+            self._owners.update(dict.fromkeys(files, key))
+        elif isinstance(key, str) and line.get("done") is True and key in self._entries:
+            self._entries[key] = Entry(self._entries[key].files, done=True)
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        remedy = "another batch is writing there; wait for it or give another folder"
+        raise RequestError("OUT", str(folder), remedy) from None

@@ -1,0 +1,80 @@
+"""Which file and which device a job means: names, folders and defaults resolved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+
+from overpaint.errors import CheckpointError, RequestError
+from overpaint.models.hashes import find_exact, list_checkpoints
+from overpaint.models.vaes import VaeChoice, choose_vae, list_vaes
+from overpaint.settings import Settings
+
+DEFAULT_NAME = "overpaint-sketch.safetensors"
+
+
+def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
+    """A path, a name known in the model folder, the configured one, or the default that is made on the spot."""
+    wanted = checkpoint or settings.sd_model_checkpoint
+    if wanted is None:
+        return default_checkpoint()
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    known = list_checkpoints(model_folders(settings))
+    found = find_exact(known, str(wanted))
+    if found is not None:
+        return found.path
+    where = settings.models_dir or "no models_dir is set"
+    names = ", ".join(each.name for each in known[:8]) or "none"
+    raise CheckpointError(f"checkpoint={str(wanted)!r}: there is no such file or name; known in {where}: {names}")
+
+
+def model_folders(settings: Settings) -> tuple[Path, ...]:
+    return (Path(settings.models_dir),) if settings.models_dir else ()
+
+
+def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
+    """VAE-2 with this site's folders; a setting may also name a file."""
+    if settings.sd_vae not in ("", "None") and Path(settings.sd_vae).is_file():
+        return VaeChoice(Path(settings.sd_vae))
+    candidates = list_vaes(
+        model_folders=model_folders(settings),
+        vae_folders=(Path(settings.vae_dir),) if settings.vae_dir else (),
+    )
+    choice = choose_vae(
+        checkpoint,
+        candidates,
+        setting=settings.sd_vae,
+        setting_first=settings.sd_vae_overrides_per_model_preferences,
+    )
+    if choice.message and not settings.quirks.unknown_names_fall_back:
+        names = ", ".join(candidates) or "none; set the option vae_dir"
+        raise CheckpointError(f"sd_vae={settings.sd_vae!r}: there is no such VAE; known: {names}")
+    return choice
+
+
+def default_checkpoint() -> Path:
+    """The small checkpoint that the package makes by itself, kept in the user's cache folder."""
+    path = platformdirs.user_cache_path("overpaint") / DEFAULT_NAME
+    if not path.is_file():
+        from overpaint.models.tiny import make_tiny_checkpoint
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_tiny_checkpoint(path)
+    return path
+
+
+def choose_device(name: str) -> str:
+    """ "auto" is the accelerator torch sees, else the CPU."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError:
+        raise RequestError("device", name, "use auto, cpu, cuda, cuda:1 or mps") from None

@@ -1,0 +1,129 @@
+"""The six ways a picture comes in from the reference's img2img page, as one typed function (UI-1 to UI-5, BATCH)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from overpaint.errors import RequestError
+from overpaint.pictures import open_picture
+from overpaint.pixels.mask import to_gray_mask
+from overpaint.pixels.sketch import inpaint_sketch_source, mask_from_sketch
+from overpaint.request import Img2ImgRequest, Picture
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+
+
+class Mode(Enum):
+    """The page's tabs; the values are the reference's numbers."""
+
+    IMG2IMG = 0
+    SKETCH = 1
+    INPAINT = 2
+    INPAINT_SKETCH = 3
+    INPAINT_UPLOAD = 4
+    BATCH = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the page hands over: which of these are read depends on the mode."""
+
+    mode: Mode
+    image: Picture | None = None
+    sketch: Picture | None = None  # the picture with strokes on it
+    mask: Picture | None = None  # drawn, or uploaded
+    mask_alpha: float = 0  # 0..100, how much of the strokes shows through
+    folder: Path | None = None
+    masks: Path | None = None  # a folder, or one file for all
+    scale_by: float | None = None  # instead of a width and height
+
+
+def requests_for(entry: Entry, **fields: Any) -> Iterator[tuple[str, Img2ImgRequest]]:
+    """Name and request of every picture that comes in this way; `fields` are those of `Img2ImgRequest`."""
+    if entry.mode is Mode.BATCH:
+        yield from _folder(entry, fields)
+        return
+    image, mask = _WAYS[entry.mode](entry, fields)
+    yield entry.mode.name.lower(), _request(image, mask, entry, fields)
+
+
+def _plain(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    return _needed("image", entry.image), None
+
+
+def _sketch(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    return _needed("sketch", entry.sketch), None
+
+
+def _inpaint(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    """UI-1: a drawn mask is binary."""
+    return _needed("image", entry.image), to_gray_mask(_needed("mask", entry.mask), True)
+
+
+def _inpaint_sketch(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    """UI-2: what was drawn is the mask, and its blurred strokes are painted in."""
+    image, sketch = _needed("image", entry.image), _needed("sketch", entry.sketch)
+    mask = mask_from_sketch(image, sketch, entry.mask_alpha)
+    return inpaint_sketch_source(image, sketch, mask, fields.get("mask_blur_x", 4)), mask
+
+
+def _upload(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    return _needed("image", entry.image), _needed("mask", entry.mask)
+
+
+_WAYS = {
+    Mode.IMG2IMG: _plain,
+    Mode.SKETCH: _sketch,
+    Mode.INPAINT: _inpaint,
+    Mode.INPAINT_SKETCH: _inpaint_sketch,
+    Mode.INPAINT_UPLOAD: _upload,
+}
+
+
+def _needed(name: str, picture: Picture | None) -> Picture:
+    if picture is None:
+        raise RequestError(name, None, "this mode needs it; give a picture")
+    return picture
+
+
+def _request(image: Picture, mask: Picture | None, entry: Entry, fields: dict[str, Any]) -> Img2ImgRequest:
+    if entry.scale_by is not None:
+        size = {"width": int(image.width * entry.scale_by), "height": int(image.height * entry.scale_by)}  # UI-3
+        fields = {**fields, **size}
+    return Img2ImgRequest(images=(image,), mask=mask, **fields)
+
+
+def _folder(entry: Entry, fields: dict[str, Any]) -> Iterator[tuple[str, Img2ImgRequest]]:
+    if entry.folder is None or not entry.folder.is_dir():
+        raise RequestError("folder", entry.folder, "give a folder of pictures")
+    for path in pictures_below(entry.folder):
+        mask = mask_for(path, entry.masks)
+        if entry.masks is not None and mask is None:
+            continue  # BATCH-2
+        try:
+            image = open_picture(path)
+        except ValueError:
+            continue  # BATCH-1: unreadable pictures are skipped
+        yield path.stem, _request(image, None if mask is None else open_picture(mask), entry, fields)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Every picture of a folder and those below it, in natural order (BATCH-1)."""
+    from overpaint.models.hashes import natural_key
+
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    return sorted(found, key=lambda path: natural_key(str(path.relative_to(folder))))
+
+
+def mask_for(picture: Path, masks: Path | None) -> Path | None:
+    """BATCH-2: one mask serves all; of several, the one with the picture's stem."""
+    if masks is None or masks.is_file():
+        return masks
+    files = [path for path in sorted(masks.iterdir()) if path.is_file()]
+    if len(files) == 1:
+        return files[0]
+    return next((path for path in files if path.stem == picture.stem), None)
