@@ -32,8 +32,8 @@ class _Node:
 class BrownianNoise:
     """Normalised increments of a Brownian motion W over sigmas, drawn as a dyadic tree (BRN-4).
 
-    The value at the middle of an interval, given its ends, is drawn with a seed of its own, so each increment depends on
-    the seed and its ends alone. The tree is that of torchsde's `BrownianTree` (Li et al. 2020, arXiv:2001.01328).
+    The value at the middle of an interval, given its ends, is drawn with a seed of its own, so an increment depends on
+    the seed and its own ends alone. The tree is that of torchsde's `BrownianTree` (Li et al. 2020, arXiv:2001.01328).
     """
 
     def __init__(

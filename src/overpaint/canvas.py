@@ -27,7 +27,7 @@ from overpaint.pixels.mask import (
     to_gray_mask,
 )
 from overpaint.pixels.resize import resize_image
-from overpaint.pixels.source import flatten
+from overpaint.pictures import flatten
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
 from overpaint.settings import Settings
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ JOURNAL_NAME = "overpaint-batch.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """What the journal knows of a row: the files it promised, by name with their SHA-256, and whether all were written."""
+    """What is known of a row: the files it promised, by name with their SHA-256, and whether all were written."""
 
     files: Mapping[str, str] = field(default_factory=dict)
     done: bool = False
@@ -108,10 +109,8 @@ class Journal:
         file.seek(0)
         data = file.read()
         for line in data.split(b"\n"):
-            try:
+            with suppress(ValueError):  # the last line of a process that was killed
                 self._take(json.loads(line))
-            except ValueError:  # the last line of a process that was killed
-                continue
         if data and not data.endswith(b"\n"):
             file.write(b"\n")
 

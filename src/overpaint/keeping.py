@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from overpaint.errors import RequestError
 from overpaint.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.outcome import Processed
-from overpaint.pixels.source import source_extras
+from overpaint.pictures import source_extras
 from overpaint.recipe import FileRecord, recipe_of
 from overpaint.request import Picture
 
@@ -55,23 +55,24 @@ def finished_pictures(processed: Processed) -> Iterator[Painted]:
 def files_of(
     painted: Painted, processed: Processed, name: str, records: Mapping[str, FileRecord]
 ) -> list[tuple[str, bytes]]:
-    """The files to write for a picture of this name, in their order: the picture last, so that it never lacks a part."""
+    """The files to write for a picture of this name; the picture last, so that it never lacks a part."""
     settings = processed.plan.settings
     path = PurePosixPath(name)
     sources = processed.plan.request.images
     extras = source_extras(sources[painted.index % processed.batch_size % len(sources)])
-    recipe = recipe_of(processed, painted.index, **records).to_json()
+    wanted = settings.enable_pnginfo
+    recipe = recipe_of(processed, painted.index, **records).to_json() if wanted else None
     data = encode_picture(
         painted.image,
         path.suffix,
-        infotext=painted.infotext if settings.enable_pnginfo else None,
+        infotext=painted.infotext if wanted else None,
         exif=extras.exif,
         icc=extras.icc,
         recipe=recipe,
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless,
     )
-    if path.suffix.lower() == ".png":
+    if recipe is None or path.suffix.lower() == ".png":
         return [(name, data)]
     beside = path.with_name(recipe_path(Path(path.name)).name)
     return [(str(beside), recipe_text(recipe).encode()), (name, data)]

@@ -86,15 +86,16 @@ def encode_picture(
     `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only.
     """
     kind = KINDS[format_for(image, extension, infotext)]
-    picture = _storable(image, kind)
+    picture = storable(image, kind)
     icc_profile = icc if icc and icc[16:20] == _PROFILE_SPACES[picture.mode] else None
     options: dict[str, Any] = {"icc_profile": icc_profile}
     if kind == "PNG":
-        options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe), "exif": _exif(None, exif)}
+        options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe), "exif": _exif(None, exif, None)}
     elif kind == "GIF":
         options = {"comment": (infotext or "").encode("utf-8", "replace")}
     else:
-        options |= {"quality": min(max(int(quality), 1), 100), "exif": _exif(infotext, exif)}
+        limit = _JPEG_EXIF_LIMIT if kind == "JPEG" else None
+        options |= {"quality": min(max(int(quality), 1), 100), "exif": _exif(infotext, exif, limit)}
     if kind == "WEBP":
         options["lossless"] = lossless
     data = io.BytesIO()
@@ -102,10 +103,12 @@ def encode_picture(
     return data.getvalue()
 
 
-def _storable(image: Image.Image, kind: str) -> Image.Image:
+def storable(image: Image.Image, kind: str) -> Image.Image:
     """STORE-3: a copy in a mode the format knows, without the notes Pillow would write on its own account."""
     modes = _MODES[kind]
     if image.mode not in modes or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
         if image.mode.startswith("I"):
             image = image.point(lambda level: level * _SIXTEEN_TO_EIGHT).convert("L")
         has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
@@ -141,14 +144,14 @@ def _user_comment(infotext: str) -> bytes:
     return b"UNICODE\0" + _whole_characters(infotext).encode("utf-16-be")
 
 
-def _exif(infotext: str | None, carried: bytes | None) -> bytes | None:
-    """The source's EXIF without what is no longer true, with the infotext as its comment."""
+def _exif(infotext: str | None, carried: bytes | None, limit: int | None) -> bytes | None:
+    """The source's EXIF without what is no longer true, with the infotext as its comment; without room, only that."""
     for source in (carried, None):
         exif = _carried_exif(source)
         if infotext is not None:
             exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _user_comment(infotext)
         data = exif.tobytes()
-        if len(data) <= _JPEG_EXIF_LIMIT:
+        if limit is None or len(data) <= limit:
             break
     return data if infotext is not None or len(exif) > 0 else None
 

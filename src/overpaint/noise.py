@@ -1,4 +1,4 @@
-"""The noise of a picture: one random stream each, so that it depends on the picture's own seed and on nothing else (NZ)."""
+"""The noise of a picture: one random stream each, so that it depends on its own seed and on nothing else (NZ)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class ImageNoise:
     """The stream of one picture: `first()` is the initial noise, `next()` every later draw of a sampler.
 
     `shape` is the latent's, (channels, height, width). A variation mixes in the noise of `subseed`; `seed_resize`, the
-    (width, height) in pixels at which a seed was found, keeps that seed's composition at another size. `ensd` is added to
-    the seed for the later draws.
+    (width, height) in pixels at which a seed was found, keeps that seed's composition at another size. `ensd` is added
+    to the seed for the later draws.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BatchNoise:
 def slerp(strength: float, a: Tensor, b: Tensor, *, over_rows: bool = False) -> Tensor:
     """From `a` to `b` along the arc between them, so that the mixture keeps the norm of noise (Shoemake 1985).
 
-    The reference (`over_rows`, NZ-3) takes the angle along the height axis, and swaps the weights of nearly parallel noises.
+    The reference (`over_rows`, NZ-3) takes the angle along the height axis and swaps the weights of parallel noises.
     """
     dims = [1] if over_rows else list(range(a.ndim))
     norms = torch.linalg.vector_norm(a, dim=dims, keepdim=True) * torch.linalg.vector_norm(b, dim=dims, keepdim=True)

@@ -180,7 +180,7 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, 
             images += [extra for option, extra in wanted if extra is not None and getattr(plan.settings, option)]
     if not infotexts and plan.images:
         infotexts.append(infotext_of(plan, model, 0, extras))  # JOB-6
-    grid = _grid(plan, images)
+    grid = contact_sheet(plan, images) if plan.settings.return_grid else None
     if grid is not None:
         text = infotext_of(plan, model, 0, extras)
         grid.info["parameters"] = text
@@ -198,10 +198,10 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, 
     )
 
 
-def _grid(plan: Plan, images: Sequence[Picture]) -> Picture | None:
-    """GRID-1: a contact sheet of the pictures, where it is asked for."""
+def contact_sheet(plan: Plan, images: Sequence[Picture]) -> Picture | None:
+    """GRID-1, GRID-2: all pictures of a job on one sheet; none where there is only one."""
     settings = plan.settings
-    if not settings.return_grid or not images or (len(images) < 2 and settings.grid_only_if_multiple):
+    if not images or (len(images) < 2 and settings.grid_only_if_multiple):
         return None
     batch_size = max(len(each) for each in plan.batches)
     rows, _ = grid_shape(len(images), batch_size, settings.n_rows, settings.grid_prevent_empty_spots)

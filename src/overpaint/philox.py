@@ -77,7 +77,8 @@ def philox_normal(seed: int, offset: int, count: int) -> NDArray[np.float32]:
     a, b = _philox(seed, offset, count)
     u = a.astype(np.float64) * _UNIT + _UNIT / 2
     v = b.astype(np.float64) * _TURN + _TURN / 2
-    return (np.sqrt(-2 * np.log(u)) * np.sin(v)).astype(np.float32)
+    normals: NDArray[np.float32] = (np.sqrt(-2 * np.log(u)) * np.sin(v)).astype(np.float32)
+    return normals
 
 
 def _philox(seed: int, offset: int, count: int) -> tuple[Words, Words]:

@@ -20,10 +20,10 @@ from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
+from overpaint.output import save_result
 from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampling import BatchTensors, Streams
-from overpaint.saving import save_grid, save_picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 
@@ -318,7 +318,14 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
             p._begin_batch(number, batch)
             done.append(_batch(p, engine, plan, batch))
         result = account(plan, engine.model, done, stopped=state.message is not None)
-        _save(p, result, done)
+        save_result(
+            result,
+            done,
+            samples=not p.do_not_save_samples,
+            grid=not p.do_not_save_grid,
+            samples_folder=p.outpath_samples,
+            grids_folder=p.outpath_grids,
+        )
         p.extra_generation_params = dict(result.extra_generation_params)
         p.color_corrections = None  # JOB-5
         return result
@@ -342,17 +349,6 @@ def _batch(p: StableDiffusionProcessingImg2Img, engine: Engine, plan: Plan, batc
     init = engine.tensors(plan, p._prepared, batch).init
     notes = {**conditioner.notes(batch), **p._notes}
     return engine.finish(plan, p._prepared, batch, Sampled(latents, init, notes))
-
-
-def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: Sequence[FinishedBatch]) -> None:
-    """OUT-5 and GRID-1: what the options ask to be written."""
-    settings, stopped = result.plan.settings, result.stopped
-    if settings.samples_save and not p.do_not_save_samples and (settings.save_incomplete_images or not stopped):
-        for each in done:
-            for image, finished in zip(each.batch, each.pictures, strict=True):
-                save_picture(result, image.index, finished, folder=p.outpath_samples)
-    if settings.grid_save and not p.do_not_save_grid and result.index_of_first_image == 1:
-        save_grid(result, folder=p.outpath_grids)
 
 
 def _drain(events: Any, state: Any) -> Sampled:

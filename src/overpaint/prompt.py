@@ -142,16 +142,20 @@ def _constructs(tokens: list[str], *, bars_are_text: bool) -> list[_Construct]:
     ordinary text and complete constructs only. Hence one failure empties the stack, and each token is seen once.
     """
     found: list[_Construct] = []
-    open_marks: list[list[int]] = []
+    open_marks: list[int] = []  # of every open bracket, one after another
+    starts: list[int] = []  # where in `open_marks` each bracket's own begin
     for position, token in enumerate(tokens):
         if token not in _STRUCTURE:
             continue
         if token in "([":
-            open_marks.append([position])
-        elif open_marks and token in ":|":
-            open_marks[-1].append(position)
-        elif open_marks:
-            marks = open_marks.pop()
+            starts.append(len(open_marks))
+            open_marks.append(position)
+        elif starts and token in ":|":
+            open_marks.append(position)
+        elif starts:
+            start = starts.pop()
+            marks = open_marks[start:]
+            del open_marks[start:]
             shape = "".join([tokens[mark] for mark in marks]) + token
             if bars_are_text and token == ")":
                 shape = shape.replace("|", "")
@@ -159,6 +163,7 @@ def _constructs(tokens: list[str], *, bars_are_text: bool) -> list[_Construct]:
                 found.append(construct)
             elif shape not in ("()", "(:)", "[]"):
                 open_marks.clear()
+                starts.clear()
     return found
 
 

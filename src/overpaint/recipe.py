@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.pixels.mask import to_gray_mask
-from overpaint.pixels.source import open_picture
+from overpaint.pictures import open_picture
 from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from overpaint.version import __version__
@@ -113,14 +115,16 @@ class Recipe:
     def settings_on(self, site: Settings) -> Settings:
         """The site's settings, with what this picture was painted with on top."""
         reset = {name: getattr(_DEFAULT_SETTINGS, name) for name in PAINTING_OPTIONS}
-        quirks = Quirks(**{name: True for name in self.quirks})
+        quirks = Quirks(**dict.fromkeys(self.quirks, True))
         return Settings(**{**_values(site), **reset, "quirks": quirks}).with_changes(self.settings)
 
-    def request_for(self, source: Picture, masks: Mapping[str, Picture | None]) -> Img2ImgRequest:
-        """The request, with its pictures found again."""
+    def request_for(
+        self, source: Picture, masks: Mapping[str, Picture | None], changes: Mapping[str, Any] | None = None
+    ) -> Img2ImgRequest:
+        """The request, with its pictures found again and some fields otherwise."""
         given = dict(self.request)
         given["overrides"] = _painting(_mapping("recipe.request.overrides", given.get("overrides") or {}))
-        return Img2ImgRequest.from_json({**given, **masks, "images": [source]})
+        return Img2ImgRequest.from_json({**given, **masks, **(changes or {}), "images": [source]})
 
 
 _DEFAULT_SETTINGS = Settings()
@@ -148,18 +152,32 @@ def recipe_of(
         "noise_multiplier": plan.sampler.noise_multiplier,
         "overrides": {},
     }
-    request = {name: value for name, value in plan.request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
+    request = {
+        name: value for name, value in plan.request.to_json(pictures=False).items() if name not in PICTURE_FIELDS
+    }
     model = processed.model
     return Recipe(
         request={**request, **own},
         source=source,
         mask=_kept_mask(plan.request.mask, plan.request.round_mask, mask),
         latent_mask=_kept_mask(plan.request.latent_mask, plan.request.round_mask, latent_mask),
-        settings=_changed_options(plan.settings),
-        quirks=tuple(sorted(name for name in _QUIRK_NAMES if getattr(plan.settings.quirks, name))),
+        settings=changed_options(plan.settings),
+        quirks=quirks_on(plan.settings),
         model=ModelRecord(name=model.name, hash=model.hash, vae_name=model.vae_name, vae_hash=model.vae_hash),
         versions=versions(),
     )
+
+
+def changed_options(settings: Settings) -> dict[str, Any]:
+    """The options that change a picture and are not at their defaults."""
+    names = sorted(PAINTING_OPTIONS)
+    pairs = ((name, getattr(settings, name)) for name in names)
+    return {name: value for name, value in pairs if value != getattr(_DEFAULT_SETTINGS, name)}
+
+
+def quirks_on(settings: Settings) -> tuple[str, ...]:
+    """The accidents of the reference that are asked for."""
+    return tuple(sorted(name for name in _QUIRK_NAMES if getattr(settings.quirks, name)))
 
 
 def find_file(record: FileRecord, what: str, near: Sequence[Path]) -> Path:
@@ -202,10 +220,8 @@ def versions() -> dict[str, str]:
     """What can change a picture's last bits, by name; asked of the installation, so that nothing heavy is imported."""
     found = {"overpaint": __version__, "python": platform.python_version()}
     for name in ("torch", "numpy", "pillow"):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -220,8 +236,6 @@ def _candidates(record: FileRecord, near: Sequence[Path]) -> Iterator[Path]:
 
 def _seen_from(path: Path, folder: Path | None) -> str:
     """A relative path keeps pictures and sources movable together, and a user's home folder out of shared pictures."""
-    import os
-
     if folder is None:
         return path.name
     try:
@@ -238,12 +252,6 @@ def _kept_mask(mask: Picture | None, round_mask: bool, record: FileRecord | None
     if data.tell() > LARGEST_EMBEDDED_MASK and record is not None:
         return record
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def _changed_options(settings: Settings) -> dict[str, Any]:
-    names = sorted(PAINTING_OPTIONS)
-    pairs = ((name, getattr(settings, name)) for name in names)
-    return {name: value for name, value in pairs if value != getattr(_DEFAULT_SETTINGS, name)}
 
 
 def _values(settings: Settings) -> dict[str, Any]:

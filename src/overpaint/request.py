@@ -295,7 +295,7 @@ def _picture_json(value: Picture | Sequence[Picture] | None) -> Any:
 
 
 def _pictures_from_json(name: str, value: Any) -> Any:
-    from overpaint.pixels.source import open_picture
+    from overpaint.pictures import open_picture
 
     if value is None or isinstance(value, Image.Image):
         return value

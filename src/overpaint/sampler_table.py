@@ -1,4 +1,4 @@
-"""Which samplers and schedules there are, and what their names may look like. The code of a sampler is in `samplers`."""
+"""Which samplers and schedules there are, and what their names may look like. Their code is in `samplers`."""
 
 from __future__ import annotations
 
@@ -174,7 +174,9 @@ def _read(sampler: str, scheduler: str) -> tuple[SamplerSpec, SchedulerSpec]:
         if head in _SAMPLER_BY_NAME and suffix in _SCHEDULER_BY_NAME:
             named = _SCHEDULER_BY_NAME[suffix]
             if asked not in (AUTOMATIC, named):
-                raise RequestError("scheduler", scheduler, f"the sampler's name, {sampler!r}, already names another one")
+                raise RequestError(
+                    "scheduler", scheduler, f"the sampler's name, {sampler!r}, already names another one"
+                )
             return _SAMPLER_BY_NAME[head], named
     return _unknown("sampler", sampler, [each.name for each in SAMPLERS])
 

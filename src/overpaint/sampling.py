@@ -13,8 +13,8 @@ from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.drive import Run
 from overpaint.brownian import BrownianNoise, stacked
 from overpaint.noise import BatchNoise, ImageNoise
-from overpaint.plan import Plan, SamplerPlan
-from overpaint.samplers import Parameters, Path, make
+from overpaint.plan import Plan
+from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,28 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Pa
         image_conditioning=tensors.image_conditioning,
         empty_text=tensors.empty_text,
     )
-    sampler = make(plan.sampler.spec, x, _parameters(plan), noise.next, path)
-    return Run(sampler, denoiser, tensors.init)
+    return Run(_sampler(plan, x, noise, path), denoiser, tensors.init)
+
+
+def _sampler(plan: Plan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sampler:
+    sampler, settings = plan.sampler, plan.settings
+    return make(
+        sampler.spec,
+        x,
+        sampler.used,
+        noise=noise.next,
+        path=path,
+        eta=sampler.eta,
+        churn=Churn(sampler.s_churn, sampler.s_tmin, sampler.s_tmax, sampler.s_noise),
+        alphas_cumprod=sampler.table.alphas_cumprod,
+        unipc_options=UniPCOptions(
+            settings.uni_pc_variant,
+            settings.uni_pc_skip_type,
+            settings.uni_pc_order,
+            settings.uni_pc_lower_order_final,
+        ),
+        quirks=settings.quirks,
+    )
 
 
 def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:
@@ -149,22 +169,3 @@ def _path(plan: Plan, streams: Streams, brownians: Sequence[BrownianNoise], like
 def _ends(sigmas: Iterable[float]) -> tuple[float, float]:
     positive = [float(each) for each in sigmas if each > 0]
     return min(positive), max(positive)
-
-
-def _parameters(plan: Plan) -> Parameters:
-    sampler: SamplerPlan = plan.sampler
-    settings = plan.settings
-    return Parameters(
-        used=sampler.used,
-        alphas_cumprod=sampler.table.alphas_cumprod,
-        eta=sampler.eta,
-        s_churn=sampler.s_churn,
-        s_tmin=sampler.s_tmin,
-        s_tmax=sampler.s_tmax,
-        s_noise=sampler.s_noise,
-        uni_pc_variant=settings.uni_pc_variant,
-        uni_pc_skip_type=settings.uni_pc_skip_type,
-        uni_pc_order=settings.uni_pc_order,
-        uni_pc_lower_order_final=settings.uni_pc_lower_order_final,
-        quirks=settings.quirks,
-    )

@@ -1,8 +1,8 @@
 """Noise levels of a model, sequences of them (schedules), and where img2img starts in one.
 
-A sigma is the noise's standard deviation with the picture unscaled (Karras et al. 2022, arXiv:2206.00364); a timestep is an
-index into the model's training schedule. Arithmetic is float32 in the order of operations that PyTorch would use: a
-Karras schedule raises its rounding errors to the 7th power.
+A sigma is the noise's standard deviation beside the unscaled picture (Karras et al. 2022, arXiv:2206.00364); a timestep
+is an index into the model's training schedule. Arithmetic is float32, in the order of operations that PyTorch would use:
+a Karras schedule raises its rounding errors to the 7th power.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +57,7 @@ class NoiseTable:
         return cls.from_alphas(alphas)
 
     @classmethod
-    def from_alphas(cls, alphas: NDArray[np.floating]) -> NoiseTable:
+    def from_alphas(cls, alphas: NDArray[Any]) -> NoiseTable:
         """The table of the given cumulative alphas, computed in their own precision."""
         sigmas, logs = _sigmas(alphas)
         return cls(alphas.astype(np.float32), sigmas, logs, half=alphas.dtype == np.float16)
@@ -101,7 +102,7 @@ class NoiseTable:
         return np.asarray((np.float32(1) - w) * low.astype(np.float32) + w * (low + 1).astype(np.float32), np.float32)
 
 
-def _sigmas(alphas: NDArray[np.floating]) -> tuple[Floats, Floats]:
+def _sigmas(alphas: NDArray[Any]) -> tuple[Floats, Floats]:
     one = alphas.dtype.type(1)
     sigmas = np.sqrt((one - alphas) / alphas)
     logs = np.log(sigmas.astype(np.float64)).astype(alphas.dtype)
@@ -252,7 +253,7 @@ def _normal(n: int, ends: _Ends) -> Floats:
 
 def _kl_optimal(n: int, ends: _Ends) -> Floats:
     """Sabour et al. 2024 (arXiv:2404.14507), equation 10: levels that halve the divergence step by step."""
-    # NOTE: near a right angle the tangent multiplies an error of the angle by 200, so each of them is rounded once only.
+    # NOTE: near a right angle the tangent multiplies an error of the angle by 200, so each is rounded only once.
     low, high = (np.float32(math.atan(np.float32(each))) for each in (ends.low, ends.high))
     count = n if ends.quirks.kl_optimal_keeps_noise else n - 1
     w = np.arange(count + 1, dtype=np.float32) / np.float32(max(count, 1))

@@ -9,7 +9,7 @@ LARGEST_RANDOM_SEED = 4294967293
 
 
 def fix_seed(value: int | str | Sequence[int] | None, rng: random.Random | None = None) -> int | tuple[int, ...]:
-    """A seed to keep: -1, nothing or unreadable text means a new random one; a list is used as it is (SEED-1, SEED-2)."""
+    """A seed to keep: -1, nothing or unreadable text means a new one; a list is used as it is (SEED-1, SEED-2)."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(value)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.errors import SettingError
 
@@ -39,6 +39,7 @@ class Quirks:
     # Steps and schedules
     strength_zero_runs_a_step: bool = False  # STEP-4: strength 0 still noises and denoises once
     skip_last_timestep: bool = False  # STEP-5: timestep samplers start one index too noisy and skip the last call
+    short_runs_fail: bool = False  # STEP-4, TUP-5: DPM fast, DPM adaptive and UniPC refuse runs below their order
     long_ddim_schedule: bool = False  # STEP-4: the DDIM schedule may exceed steps+1 and starts one entry early
     kl_optimal_keeps_noise: bool = False  # SCH-7: no final zero
     late_schedule_tables: bool = False  # SIG-11: table options reach k samplers one job late
@@ -250,9 +251,20 @@ def _nearest_option(name: str) -> str:
     return f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md for the options"
 
 
+def _choices() -> dict[str, tuple[Any, ...]]:
+    """The options that are one of a few words."""
+    hints = get_type_hints(Settings)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+_CHOICES = _choices()
+
+
 def _coerced(name: str, value: Any) -> Any:
     """JSON clients send 20.0 where an integer is meant; anything else of another kind is an error."""
     default = _DEFAULTS[name]
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise SettingError(name, value, f"choose one of {', '.join(map(str, _CHOICES[name]))}")
     if isinstance(default, bool) or value is None or default is None:
         return value
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():

@@ -201,13 +201,14 @@ class _Filler:
     slots: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     embeddings: list[tuple[int, Embedding]] = field(default_factory=list)
-    last_comma: float = -math.inf
+    last_comma: int | None = None
 
     def put(self, token: int, weight: float, embedding: Embedding | None) -> None:
         size = min(embedding.vectors, CAPACITY) if embedding else 1
+        is_full = len(self.slots) == CAPACITY
         if token == self.tokenizer.comma:
             self.last_comma = len(self.slots)
-        elif len(self.slots) == CAPACITY and CAPACITY - self.last_comma <= self.backtrack:
+        elif is_full and self.last_comma is not None and CAPACITY - self.last_comma <= self.backtrack:
             self.cut_after(self.last_comma)
         if len(self.slots) + size > CAPACITY:
             self.close()
@@ -229,7 +230,7 @@ class _Filler:
         room = CAPACITY - len(self.slots)
         ids = (self.tokenizer.start, *self.slots, *[self.tokenizer.pad] * room, self.tokenizer.end)
         self.chunks.append(Chunk(ids, (1.0, *self.weights, *[1.0] * room, 1.0), tuple(self.embeddings)))
-        self.slots, self.weights, self.embeddings, self.last_comma = [], [], [], -math.inf
+        self.slots, self.weights, self.embeddings, self.last_comma = [], [], [], None
 
     def finish(self) -> tuple[tuple[Chunk, ...], int]:
         """TOK-5: a chunk counts 75, except the last one where the text, not a BREAK, ended it."""

@@ -138,7 +138,9 @@ def test_the_scanner_finds_what_the_pattern_finds_in_any_text(line: str) -> None
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.sampled_from(["Note", "VAE", "Model-2/b"]), st.text(st.characters(codec="utf-8")), min_size=1))
+@given(
+    st.dictionaries(st.sampled_from(["Note", "VAE", "Model-2/b"]), st.text(st.characters(codec="utf-8")), min_size=1)
+)
 def test_quoted_values_survive(values: dict[str, str]) -> None:  # INFO-3, PARSE-4
     safe = {key: value for key, value in values.items() if quote(value) != value}
     text = format_infotext("cat", "", {**safe, "Steps": 1, "Seed": 2, "Sampler": "Euler"})

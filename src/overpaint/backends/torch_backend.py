@@ -151,7 +151,7 @@ def _settled(network: _Network) -> _Network:
     if can_pack() and next(network.parameters()).device.type == "cpu":
         set_packed(network, True)
     else:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,9 @@ def load_checkpoint(
     if vae is not None:
         spec = replace(spec, vae=vae.spec)
     dtypes = resolve_dtypes(device, dtype)
-    unet = blank(lambda: UNet(spec.unet), device, dtypes.unet)
-    codec = blank(lambda: AutoencoderKL(spec.vae), device, dtypes.vae)
-    texts = [blank(lambda text=text: text_network(text), device, dtypes.text) for text in spec.texts]
+    unet = blank(partial(UNet, spec.unet), device, dtypes.unet)
+    codec = blank(partial(AutoencoderKL, spec.vae), device, dtypes.vae)
+    texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
     sources = [_source(UNET_PREFIX, unet, weights, keys), _vae_source(codec, weights, keys, vae)]
     sources += [_source(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
     _check(sources, spec)
@@ -119,7 +120,7 @@ def load_vae_into(model: LoadedModel, vae_path: Path | None, *, hash_cache: Path
     spec = _named_in_errors(model.file.path, own)
     vae = open_vae(vae_path, spec.vae.latent_channels) if vae_path is not None else None
     shape = vae.spec if vae is not None else spec.vae
-    codec = blank(lambda: AutoencoderKL(shape), str(model.backend.device), model.backend.dtypes.vae)
+    codec = blank(partial(AutoencoderKL, shape), str(model.backend.device), model.backend.dtypes.vae)
     source = _vae_source(codec, own, normalised_keys(own.shapes), vae)
     _check([source], spec)
     _fill([source], None)

@@ -203,7 +203,7 @@ def read_values(file: io.BufferedReader, start: int, count: int, dtype: torch.dt
     """Numbers of a file in fresh memory: aligned, and never mapped (mapped tensors are unaligned and change bits)."""
     values = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
     file.seek(start)
-    if file.readinto(memoryview(values.numpy())) != len(values):
+    if file.readinto(values.numpy().data) != len(values):
         raise CheckpointError(f"{name}: the file ends too early; download it again")
     return values.view(dtype)
 

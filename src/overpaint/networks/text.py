@@ -71,7 +71,8 @@ class _FusedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        result: Tensor = self.out_proj(attend(*(in_heads(each, self.heads) for each in (q, k, v)), causal=True))
+        q, k, v = (in_heads(each, self.heads) for each in (q, k, v))
+        result: Tensor = self.out_proj(attend(q, k, v, causal=True))
         return result
 
 

@@ -56,7 +56,7 @@ def dpm_adaptive(
 ) -> Sampler:
     """DPM-Solver-23: a second- and a third-order step from the same calls; their distance steers the step (UPD-15).
 
-    NOTE: one norm is taken over all of `x`, so pictures of a batch change one another's steps. Give each its own sampler.
+    NOTE: one norm is taken over all of `x`: pictures of a batch change one another's steps. Give each its own sampler.
     """
     t, end = _span(sigmas, eta)
     exponent = 1 / (1.5 if eta else 3)

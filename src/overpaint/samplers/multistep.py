@@ -27,7 +27,7 @@ def lms(x: Tensor, sigmas: Sequence[float], *, order: int = 4) -> Sampler:
 
 
 def lms_coefficient(nodes: Sequence[float], j: int, start: float, end: float) -> float:
-    """The integral from `start` to `end` of the Lagrange polynomial that is 1 at node `j` and 0 at the others (UPD-7)."""
+    """The integral from `start` to `end` of the polynomial that is 1 at node `j` and 0 at the others (UPD-7)."""
     middle, half = (start + end) / 2, (end - start) / 2
     others = [node for k, node in enumerate(nodes) if k != j]
     points = (middle - half * _GAUSS, middle + half * _GAUSS)
@@ -101,7 +101,9 @@ def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], *, path: Path, eta: float =
     return x
 
 
-def _third_order_terms(denoised: Tensor, past: Sequence[tuple[Tensor, float]], h: float, h_eta: float) -> Tensor | float:
+def _third_order_terms(
+    denoised: Tensor, past: Sequence[tuple[Tensor, float]], h: float, h_eta: float
+) -> Tensor | float:
     """What finite differences of the last predictions add to a step (UPD-12)."""
     if not past:
         return 0.0

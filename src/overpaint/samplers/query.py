@@ -14,8 +14,8 @@ from torch import Tensor
 class Query:
     """What a sampler wants to know: the prediction for state `x` at noise level `sigma`.
 
-    Samplers over sigmas are sent the denoised picture. Samplers over timesteps put the timestep into `sigma` and are sent
-    the guided noise; with `parts` they are sent (2, batch, ...): the guided noise and the unconditional one.
+    Samplers over sigmas are sent the denoised picture. Samplers over timesteps put the timestep into `sigma` and are
+    sent the guided noise; with `parts` they are sent (2, batch, ...): the guided noise and the unconditional one.
     """
 
     x: Tensor
@@ -29,12 +29,15 @@ Path: TypeAlias = Callable[[float, float], Tensor]
 
 
 class Churn(NamedTuple):
-    """Noise added back before a step (Karras et al. 2022, algorithm 2), the paper's S_churn, S_tmin, S_tmax, S_noise."""
+    """Noise added back before a step: S_churn, S_tmin, S_tmax and S_noise of Karras et al. 2022, algorithm 2."""
 
     amount: float = 0.0
     t_min: float = 0.0
     t_max: float = math.inf
     noise: float = 1.0
+
+
+NO_CHURN = Churn()
 
 
 def to_d(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ def to_d(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
 
 
 def ancestral_split(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
-    """(down, up): step deterministically to `down`, then add noise of standard deviation `up`, and be at `sigma_next`."""
+    """(down, up): step deterministically to `down`, then add `up` of noise, and be at `sigma_next`."""
     if eta == 0 or sigma_next == 0:
         return sigma_next, 0.0
     up = min(sigma_next, eta * math.sqrt(max(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2, 0.0)))

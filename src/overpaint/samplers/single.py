@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from overpaint.samplers.query import Churn, Draw, Path, Query, Sampler, ancestral_split, to_d
+from overpaint.samplers.query import NO_CHURN, Churn, Draw, Path, Query, Sampler, ancestral_split, to_d
 from overpaint.schedules import karras
 
 
 def _churned(x: Tensor, sigma: float, steps: int, noise: Draw, churn: Churn) -> tuple[Tensor, float]:
-    """Karras et al. 2022, algorithm 2, lines 4-6. NOTE: the draw is taken even if unused, or later draws would shift."""
+    """Karras et al. 2022, algorithm 2, lines 4-6. NOTE: an unused draw is taken too, or later ones would shift."""
     gamma = min(churn.amount / steps, math.sqrt(2) - 1) if churn.t_min <= sigma <= churn.t_max else 0.0
     drawn = noise()
     if gamma == 0:
@@ -27,7 +27,7 @@ def _churned(x: Tensor, sigma: float, steps: int, noise: Draw, churn: Churn) -> 
     return x + drawn * (churn.noise * math.sqrt(raised**2 - sigma**2)), raised
 
 
-def euler(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = Churn()) -> Sampler:
+def euler(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = NO_CHURN) -> Sampler:
     """Euler's method (Karras et al. 2022, algorithm 2 without the correction)."""
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma_hat = _churned(x, sigma, len(sigmas) - 1, noise, churn)
@@ -36,7 +36,7 @@ def euler(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = Chu
     return x
 
 
-def heun(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = Churn()) -> Sampler:
+def heun(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = NO_CHURN) -> Sampler:
     """Heun's method (Karras et al. 2022, algorithm 2)."""
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma_hat = _churned(x, sigma, len(sigmas) - 1, noise, churn)
@@ -54,7 +54,7 @@ def _heun_step(x: Tensor, sigma: float, sigma_next: float) -> Sampler:
     return x + (d + to_d(x_2, sigma_next, denoised_2)) / 2 * dt
 
 
-def dpm2(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = Churn()) -> Sampler:
+def dpm2(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = NO_CHURN) -> Sampler:
     """The midpoint method, the midpoint taken in log sigma (DPM-Solver-2, Lu et al. 2022, arXiv:2206.00927)."""
     for sigma, sigma_next in pairwise(sigmas):
         x, sigma_hat = _churned(x, sigma, len(sigmas) - 1, noise, churn)
@@ -150,6 +150,13 @@ def lcm(x: Tensor, sigmas: Sequence[float], *, noise: Draw) -> Sampler:
         x = yield Query(x, sigma)
         if sigma_next > 0:
             x = x + noise() * sigma_next
+    return x
+
+
+def denoise(x: Tensor, sigmas: Sequence[float]) -> Sampler:
+    """Take each prediction as it is: what is left of any sampler when there is no room for a step."""
+    for sigma, _ in pairwise(sigmas):
+        x = yield Query(x, sigma)
     return x
 
 

@@ -1,4 +1,4 @@
-"""Samplers over the model's own timesteps. They are sent the guided noise prediction eps, and x is scaled to unit variance."""
+"""Samplers over the model's own timesteps: x has unit variance, and they are sent the guided noise prediction eps."""
 
 from __future__ import annotations
 

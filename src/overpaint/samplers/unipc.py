@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al. 2023, arXiv:2302.04867): a predictor and a corrector of any order that share their network calls."""
+"""UniPC (Zhao et al. 2023, arXiv:2302.04867): a predictor and a corrector of any order, one network call a step."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class UniPCOptions:
     skip_type: Literal["time_uniform", "time_quadratic", "logSNR"] = "time_uniform"
     order: int = 3
     lower_order_final: bool = True
+
+
+DEFAULT_OPTIONS = UniPCOptions()
 
 
 class VPTimes:
@@ -78,7 +81,7 @@ def unipc(
     timesteps: Sequence[int],
     alphas_cumprod: NDArray[np.float32],
     *,
-    options: UniPCOptions = UniPCOptions(),
+    options: UniPCOptions = DEFAULT_OPTIONS,
     t_start: float | None = None,
     lower_order_when_short: bool = True,
 ) -> Sampler:
@@ -97,7 +100,7 @@ def unipc(
     known = [_Known(levels[0], (yield from _predicted(x, levels[0])))]
     for i, level in enumerate(levels[1:], start=1):
         step_order = min(order, i, steps + 1 - i) if options.lower_order_final else min(order, i)
-        step = _Step(x, known[-step_order:][::-1], level, options.variant)
+        step = _step(x, known[-step_order:][::-1], level, options.variant)
         x = step.predict()
         if i < steps:
             x_0 = yield from _predicted(x, level)
@@ -121,30 +124,79 @@ def _predicted(x: Tensor, level: _Level) -> Sampler:
     return (x - eps * level.sigma) / level.alpha
 
 
+@dataclass(frozen=True, eq=False)
 class _Step:
-    """One step from the newest of `known` (first in the list) to `target`; its order is the number of `known`."""
+    """One step towards `target`; its order is the number of nodes."""
 
-    def __init__(self, x: Tensor, known: Sequence[_Known], target: _Level, variant: str) -> None:
-        here = known[0]
-        h = target.half_log_snr - here.level.half_log_snr
-        ratios = [(each.level.half_log_snr - here.level.half_log_snr) / h for each in known[1:]]
-        self._newest = here.x_0
-        self._slopes = [(each.x_0 - here.x_0) / r for each, r in zip(known[1:], ratios, strict=True)]
-        self._target, self._h = target, -h
-        self._nodes = np.array([*ratios, 1.0])
-        self._vary = variant == "vary_coeff"
-        self._b = math.expm1(-h) if variant == "bh2" else -h
-        drift = x * (target.sigma / here.level.sigma)
-        self._base = drift - here.x_0 * (target.alpha * math.expm1(-h))
+    newest: Tensor  # the denoised picture predicted where the step starts
+    slopes: list[Tensor]  # divided differences towards the older ones
+    nodes: Doubles  # where the older ones lie, in steps, and 1: the target
+    base: Tensor  # the first-order step
+    alpha: float
+    h: float  # in lambda, negative as in the paper's H
+    variant: str
 
     def predict(self) -> Tensor:
         """The state at the target, from what is known before it."""
-        return self._moved(self._slopes, self._vary_weights if self._vary else self._weights)
+        return self._moved(self.slopes)
 
     def correct(self, x_0: Tensor) -> Tensor:
-        """The same, knowing the prediction at the target too."""
-        slopes = [*self._slopes, x_0 - self._newest]
-        return self._moved(slopes, self._vary_weights if self._vary else self._weights)
+        """The same, with the prediction at the target too."""
+        return self._moved([*self.slopes, x_0 - self.newest])
 
-    def _moved(self, slopes: Sequence[Tensor], weights: Callable[[int], Sequence[float]]) -> Tensor:
-        return self._base - sum(slope * (self._target.alpha * w) for slope, w in zip(slopes, weights(len(slopes)), strict=True))
+    def _moved(self, slopes: list[Tensor]) -> Tensor:
+        weigh = _varying_weights if self.variant == "vary_coeff" else _bh_weights
+        x = self.base
+        for slope, weight in zip(slopes, weigh(self.nodes, len(slopes), self.h, self.variant), strict=True):
+            x = x - slope * (self.alpha * weight)
+        return x
+
+
+def _step(x: Tensor, known: Sequence[_Known], target: _Level, variant: str) -> _Step:
+    """A step from the first of `known`, the newest, using all of them."""
+    here = known[0]
+    h = target.half_log_snr - here.level.half_log_snr
+    ratios = [(each.level.half_log_snr - here.level.half_log_snr) / h for each in known[1:]]
+    return _Step(
+        newest=here.x_0,
+        slopes=[(each.x_0 - here.x_0) / r for each, r in zip(known[1:], ratios, strict=True)],
+        nodes=np.array([*ratios, 1.0]),
+        base=x * (target.sigma / here.level.sigma) - here.x_0 * (target.alpha * math.expm1(-h)),
+        alpha=target.alpha,
+        h=-h,
+        variant=variant,
+    )
+
+
+def _bh_weights(nodes: Doubles, count: int, h: float, variant: str) -> Doubles:
+    """Weights of `count` slopes; the paper's B(h), h or exp(h) - 1, matters to a single slope only."""
+    scale = math.expm1(h) if variant == "bh2" else h
+    if count < 2:
+        return np.full(count, 0.5 * scale)
+    powers = np.vander(nodes[:count], increasing=True).T
+    phis = _phis(h, count)
+    right = [phi * math.factorial(i) for i, phi in enumerate(phis, start=1)]
+    return np.asarray(np.linalg.solve(powers, right), np.float64)
+
+
+def _varying_weights(nodes: Doubles, count: int, h: float, variant: str) -> Doubles:
+    """Weights that vary with the nodes (UniPC_v)."""
+    order = len(nodes)
+    scaled = np.vander(nodes[:count], increasing=True) / [math.factorial(k + 1) for k in range(count)]
+    phis = np.array(_phis(h, order))
+    if count < order:
+        return phis[:count] @ np.linalg.inv(scaled) if count else np.zeros(0)
+    inverse = np.linalg.inv(scaled)
+    weights: Doubles = phis[: order - 1] @ inverse[: order - 1]
+    # NOTE: as in the authors' code, the newest slope takes its weight from the last row but one.
+    weights[-1] = phis[order - 1] * inverse[max(order - 2, 0), -1]
+    return weights
+
+
+def _phis(h: float, count: int) -> list[float]:
+    """phi_{k+1}(h) h for k = 1 ... count: phi_1 h = exp(h) - 1, then phi_{k+1} h = phi_k - 1/k!."""
+    value, found = math.expm1(h), []
+    for k in range(1, count + 1):
+        value = value / h - 1 / math.factorial(k)
+        found.append(value)
+    return found

@@ -51,7 +51,7 @@ def open_picture(
         raise PictureError(f"the picture cannot be decoded ({error}): save it again as PNG or JPEG") from error
     mode = picture.mode
     picture = _with_byte_alpha(_upright(_as_8_bits(picture)))
-    picture.info[_SOURCE_MODE] = mode
+    picture.info.setdefault(_SOURCE_MODE, mode)  # a picture may pass here twice
     return picture
 
 

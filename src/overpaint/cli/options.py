@@ -1,0 +1,245 @@
+"""The options that paint, plan, again and batch share, as one table: a new request field is one line here.
+
+NOTE: nothing heavy may be imported at the top of this package's modules; `overpaint --help` has to be instant.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from overpaint.errors import RequestError, SettingError
+
+if TYPE_CHECKING:
+    from overpaint.settings import Settings
+
+
+@dataclass(frozen=True)
+class PaintOption:
+    """One option: its flag, its kind, and the request's fields it fills (none: it belongs to the job)."""
+
+    flag: str
+    kind: Any
+    help: str
+    fields: tuple[str, ...] = ()
+    read: Callable[[str, Any], tuple[Any, ...]] | None = None  # (flag, value) -> one value per field
+
+    @property
+    def name(self) -> str:
+        """The parameter's name."""
+        return self.flag.split("/")[0].removeprefix("--").replace("-", "_")
+
+    @property
+    def main_flag(self) -> str:
+        """The flag that switches it on."""
+        return self.flag.split("/")[0]
+
+    def values(self, value: Any) -> dict[str, Any]:
+        """The request's fields that a given value fills."""
+        values = self.read(self.main_flag, value) if self.read else (value,) * len(self.fields)
+        return dict(zip(self.fields, values, strict=True))
+
+
+def read_size(flag: str, text: str) -> tuple[int, int]:
+    """640x480."""
+    wide, cross, high = text.lower().partition("x")
+    if not (cross and wide.strip().isdecimal() and high.strip().isdecimal()):
+        raise RequestError(flag, text, "give width x height, like 640x480")
+    return int(wide), int(high)
+
+
+def _pair(flag: str, text: str) -> tuple[tuple[int, int]]:
+    return (read_size(flag, text),)
+
+
+def _soft(flag: str, wanted: bool) -> tuple[dict[str, Any] | None]:
+    return ({} if wanted else None,)
+
+
+_ON_OFF = bool | None
+_MANY = list[str] | None
+_TEXT = str | None
+_WHOLE = int | None
+_NUMBER = float | None
+
+PROMPT_OPTION = PaintOption("--prompt", _TEXT, "What the picture should show.", ("prompt",))
+REQUEST_OPTIONS = (
+    PaintOption("--negative", _TEXT, "What the picture should not show.", ("negative_prompt",)),
+    PaintOption("--style", _MANY, "A style of the styles file, by name; may be repeated.", ("styles",)),
+    PaintOption("--strength", _NUMBER, "How much to change, 0 to 1 (default 0.75).", ("strength",)),
+    PaintOption(
+        "--size", _TEXT, "WIDTHxHEIGHT of the result (default: the picture's).", ("width", "height"), read_size
+    ),
+    PaintOption("--resize", _TEXT, "A source of another shape: stretch, crop, fill or latent.", ("resize_mode",)),
+    PaintOption("--invert-mask/--no-invert-mask", _ON_OFF, "Repaint what the mask leaves black.", ("invert_mask",)),
+    PaintOption(
+        "--mask-blur", _WHOLE, "Softness of the mask's edge in pixels (default 4).", ("mask_blur_x", "mask_blur_y")
+    ),
+    PaintOption("--round-mask/--no-round-mask", _ON_OFF, "Read the mask's gray as black or white.", ("round_mask",)),
+    PaintOption("--only-masked/--whole", _ON_OFF, "Paint the mask's surroundings at full size.", ("only_masked",)),
+    PaintOption("--padding", _WHOLE, "Pixels round the mask that --only-masked sees (default 32).", ("padding",)),
+    PaintOption(
+        "--fill", _TEXT, "What masked parts start from: original, fill, noise or nothing.", ("masked_content",)
+    ),
+    PaintOption("--soft/--no-soft", _ON_OFF, "Soft inpainting: gray changes a little.", ("soft_inpainting",), _soft),
+    PaintOption("--seed", _WHOLE, "The number the noise comes from (default: a new one).", ("seed",)),
+    PaintOption("--variation-seed", _WHOLE, "A second seed to mix in.", ("variation_seed",)),
+    PaintOption("--variation-strength", _NUMBER, "How much of it, 0 to 1.", ("variation_strength",)),
+    PaintOption("--seed-resize", _TEXT, "WIDTHxHEIGHT the seed was found at.", ("seed_resize",), _pair),
+    PaintOption("--count", _WHOLE, "How many pictures, one after another.", ("iterations",)),
+    PaintOption("--batch-size", _WHOLE, "How many at once (faster, needs more memory).", ("batch_size",)),
+    PaintOption("--sampler", _TEXT, "See `overpaint samplers` (default DPM++ 2M).", ("sampler",)),
+    PaintOption("--scheduler", _TEXT, "See `overpaint samplers` (default Automatic).", ("scheduler",)),
+    PaintOption("--steps", _WHOLE, "Sampling steps at full strength (default 20).", ("steps",)),
+    PaintOption("--cfg", _NUMBER, "How closely to follow the prompt (default 7).", ("cfg_scale",)),
+    PaintOption("--image-cfg", _NUMBER, "How closely an edit model follows the picture.", ("image_cfg_scale",)),
+    PaintOption("--eta", _NUMBER, "Noise that ancestral samplers and DDIM add.", ("eta",)),
+    PaintOption("--s-churn", _NUMBER, "Noise that Euler, Heun and DPM2 add.", ("s_churn",)),
+    PaintOption("--s-tmin", _NUMBER, "The smallest sigma it is added at.", ("s_tmin",)),
+    PaintOption("--s-tmax", _NUMBER, "The largest sigma it is added at.", ("s_tmax",)),
+    PaintOption("--s-noise", _NUMBER, "A factor on added noise.", ("s_noise",)),
+    PaintOption(
+        "--s-min-uncond", _NUMBER, "Skip the negative prompt in late steps below this sigma.", ("s_min_uncond",)
+    ),
+    PaintOption("--noise-multiplier", _NUMBER, "A factor on the initial noise.", ("noise_multiplier",)),
+    PaintOption("--clip-skip", _WHOLE, "Text layers to leave out, counted from 1.", ("clip_skip",)),
+    PaintOption(
+        "--color-correction/--no-color-correction", _ON_OFF, "Keep the source's colours.", ("color_correction",)
+    ),
+    PaintOption("--tiling/--no-tiling", _ON_OFF, "Make a picture that repeats without seams.", ("tiling",)),
+    PaintOption("--networks/--no-networks", _ON_OFF, "Apply the prompt's <lora:...> tags.", ("use_networks",)),
+    PaintOption("--exact/--no-exact", _ON_OFF, "Same bytes whatever else is painted with it.", ("exact",)),
+)
+JOB_OPTIONS = (
+    PaintOption("--model", _TEXT, "Checkpoint file, or its name in models_dir (default: a small one)."),
+    PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
+    PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
+    PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
+    PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
+    PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
+)
+_OF_FIELD = {name: each.main_flag for each in REQUEST_OPTIONS for name in each.fields}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was said on the command line; what was not said is not here."""
+
+    given: Mapping[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """The request's fields."""
+        named = {each.name: each for each in (PROMPT_OPTION, *REQUEST_OPTIONS)}
+        result: dict[str, Any] = {}
+        for name, value in self.given.items():
+            if name in named:
+                result.update(named[name].values(value))
+        return result
+
+    def settings(self, base: Settings | None = None) -> Settings:
+        """The site's settings for this job."""
+        from dataclasses import replace
+
+        from overpaint.settings import Quirks, Settings
+
+        # Nobody looks at previews here, and only the pictures themselves are kept.
+        quiet = {"live_previews_enable": False, "return_grid": False}
+        settings = (base or Settings()).with_changes(quiet)
+        if "reference" in self.given:
+            settings = replace(settings, quirks=Quirks.reference() if self.given["reference"] else Quirks.none())
+        options = dict(read_option(each) for each in self.given.get("set", ()))
+        if "vae" in self.given:
+            options["sd_vae"] = self.text("vae")
+        return settings.with_changes(options)
+
+    def text(self, name: str, default: str = "") -> str:
+        """A job's option by name."""
+        return str(self.given.get(name, default))
+
+
+def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command these options; it receives what was given as `asked`."""
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        own = inspect.signature(function, eval_str=True).parameters
+        extra = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[each.kind, typer.Option(each.flag, help=each.help, show_default=False)],
+            )
+            for each in options
+        ]
+
+        def command(**values: Any) -> int:
+            taken = {each.name: values.pop(each.name) for each in options}
+            given = {name: value for name, value in taken.items() if value is not None and value != []}
+            return function(**values, asked=Asked(given))
+
+        kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values() if each.name != "asked"]
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature([*kept, *extra])  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in (*kept, *extra)}
+        return command
+
+    return decorate
+
+
+def read_option(text: str) -> tuple[str, Any]:
+    """OPTION=VALUE, the value read as what the option holds."""
+    from overpaint.settings import OPTION_NAMES, Settings
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RequestError("--set", text, "give OPTION=VALUE, like randn_source=CPU")
+    if name not in OPTION_NAMES:
+        Settings().with_changes({name: value})  # the error names the nearest
+    return name, _as_kind(name, value, option_kinds()[name])
+
+
+def option_kinds() -> dict[str, Any]:
+    """The type of every option."""
+    from typing import get_type_hints
+
+    from overpaint.settings import Settings
+
+    return get_type_hints(Settings)
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The words an option may hold; empty if any."""
+    from typing import Literal, get_args, get_origin
+
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _as_kind(name: str, text: str, kind: Any) -> Any:
+    choices = choices_of(kind)
+    if choices and text not in choices:
+        raise SettingError(name, text, f"choose one of {', '.join(choices)}")
+    if kind is bool:
+        if text.lower() not in _SWITCH:
+            raise SettingError(name, text, "say true or false")
+        return _SWITCH[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise SettingError(name, text, f"give a {'whole ' if kind is int else ''}number") from None
+    if kind == tuple[str, ...]:
+        return tuple(each.strip() for each in text.split(",") if each.strip())
+    return text
+
+
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def as_flags(error: RequestError) -> str:
+    """A request's complaint in the words of the command line."""
+    flag = _OF_FIELD.get(error.field)
+    return str(error) if flag is None else f"{flag} {str(error).removeprefix(error.field).lstrip('=')}"

@@ -1,0 +1,83 @@
+"""From what was asked to a running engine, and from Ctrl-C to a message in its box."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from overpaint.cli.options import Asked
+from overpaint.cli.output import Meter, note
+from overpaint.errors import Cancelled as StoppedOnRequest
+from overpaint.events import Cancelled, Control, Event, Finished, Progress, Stop
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from overpaint.outcome import ModelIdentity, Processed
+    from overpaint.request import Img2ImgRequest
+    from overpaint.settings import Settings
+
+
+class Painter(Protocol):
+    """The part of `Engine` that the command uses."""
+
+    @property
+    def model(self) -> ModelIdentity: ...
+
+    def run(
+        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+    ) -> Iterator[Event]: ...
+
+
+def open_engine(
+    asked: Asked, settings: Settings, progress: Callable[[int, int], None]
+) -> AbstractContextManager[Painter]:
+    """The engine that was asked for. Tests put a painter without weights here."""
+    from overpaint.engine import Engine
+
+    device, dtype = asked.text("device", "auto"), asked.text("dtype", "auto")
+    return Engine(asked.text("model") or None, device, dtype, settings, progress=progress)
+
+
+@contextmanager
+def stoppable() -> Iterator[Control]:
+    """The first Ctrl-C (or SIGTERM) asks the job to stop, the second ends the process."""
+    control = Control()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if control.message is not None:
+            raise KeyboardInterrupt
+        control.ask(Stop.CANCEL)
+        note("stopping after this step; what is finished is kept")
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield control
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def loading(meter: Meter, control: Control) -> Callable[[int, int], None]:
+    """Progress of reading a model; a stop is heard here too."""
+
+    def told(done: int, total: int) -> None:
+        if control.message is not None:
+            raise StoppedOnRequest("stopped while the model was loading")
+        meter.update("loading", done, total)
+
+    return told
+
+
+def run_job(
+    painter: Painter, request: Img2ImgRequest, settings: Settings, meter: Meter, control: Control
+) -> Processed | None:
+    """Run to the end, or to the stop; then what was finished before, if anything."""
+    for event in painter.run(request, settings, control):
+        if isinstance(event, Progress):
+            meter.update("painting", event.step, event.steps)
+        elif isinstance(event, Finished | Cancelled):
+            return event.result
+    return None

@@ -1,0 +1,93 @@
+"""What a job of the reference's door writes to disk: pictures, their by-products, the contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from overpaint.finish import FinishedPicture
+from overpaint.naming import NameFacts
+from overpaint.outcome import FinishedBatch, Processed, contact_sheet
+from overpaint.request import Picture
+from overpaint.saving import SavedPicture, save_picture
+
+
+def save_result(
+    result: Processed,
+    done: Sequence[FinishedBatch],
+    *,
+    samples: bool = True,
+    grid: bool = True,
+    samples_folder: str | None = None,
+    grids_folder: str | None = None,
+) -> tuple[SavedPicture, ...]:
+    """OUT-5 and GRID-1. Folders default to the options' own."""
+    settings = result.plan.settings
+    saved: list[SavedPicture] = []
+    if samples and settings.samples_save and (settings.save_incomplete_images or not result.stopped):
+        root = Path(samples_folder or settings.outdir_samples or settings.outdir_img2img_samples)
+        for each in done:
+            saved += _save_batch(result, each, root)
+    if grid and settings.grid_save:
+        root = Path(grids_folder or settings.outdir_grids or settings.outdir_img2img_grids)
+        saved += _save_grid(result, root)
+    return tuple(saved)
+
+
+def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[SavedPicture]:
+    settings = result.plan.settings
+    for image, finished in zip(done.batch, done.pictures, strict=True):
+        facts = name_facts(result, image.index)
+        text = str(finished.image.info.get("parameters", "")) or None
+        for picture, suffix in _outputs(finished, result):
+            yield save_picture(picture, text, root, facts, settings, suffix=suffix)
+
+
+def _outputs(finished: FinishedPicture, result: Processed) -> Iterator[tuple[Picture, str]]:
+    settings = result.plan.settings
+    if finished.uncorrected is not None and settings.save_images_before_color_correction:
+        yield finished.uncorrected, "-before-color-correction"
+    yield finished.image, ""
+    if finished.mask is not None and settings.save_mask:
+        yield finished.mask, "-mask"
+    if finished.mask_composite is not None and settings.save_mask_composite:
+        yield finished.mask_composite, "-mask-composite"
+
+
+def _save_grid(result: Processed, root: Path) -> Iterator[SavedPicture]:
+    first = result.index_of_first_image
+    pictures = result.images[first:]
+    sheet = result.images[0] if first else contact_sheet(result.plan, pictures)
+    if sheet is not None:
+        facts = name_facts(result, 0)
+        yield save_picture(sheet, result.infotexts[0], root, facts, result.plan.settings, basename="grid", is_grid=True)
+
+
+def name_facts(result: Processed, index: int) -> NameFacts:
+    """What file name patterns may say about one picture."""
+    plan, request = result.plan, result.plan.request
+    image = plan.images[index]
+    size = max(len(each) for each in plan.batches)
+    return NameFacts(
+        seed=image.seed,
+        all_seeds=tuple(each.seed for each in plan.images),
+        steps=request.steps,
+        cfg_scale=request.cfg_scale,
+        width=plan.geometry.width,
+        height=plan.geometry.height,
+        styles=request.styles,
+        sampler=plan.sampler.spec.name,
+        scheduler=plan.sampler.scheduler,
+        model_name=result.model.name,
+        model_hash=result.model.hash,
+        vae_name=result.model.vae_name or "",
+        prompt=image.prompt,
+        negative_prompt=image.negative_prompt,
+        strength=request.strength,
+        clip_skip=plan.settings.CLIP_stop_at_last_layers,
+        batch_index=index % size,
+        batch_size=size,
+        iteration=index // size,
+        iterations=request.iterations,
+        job_timestamp=result.job_timestamp,
+    )

@@ -1,0 +1,122 @@
+"""Requests: validated on construction, frozen, JSON both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from overpaint.errors import RequestError
+from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+
+
+def picture(width: int = 16, height: int = 8, mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, (width, height), 128)
+
+
+def request(**fields: Any) -> Img2ImgRequest:
+    return Img2ImgRequest(**{"images": (picture(),), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"images": ()}, "images"),
+        ({"images": ("photo.png",)}, "images[0]"),
+        ({"images": None}, "images"),
+        ({"images": (picture(), picture())}, "images"),  # IMG-4: more sources than the batch
+        ({"mask": "mask.png"}, "mask"),
+        ({"strength": -0.1}, "strength"),
+        ({"strength": 1.01}, "strength"),
+        ({"strength": math.nan}, "strength"),
+        ({"strength": True}, "strength"),
+        ({"strength": "0.5"}, "strength"),
+        ({"width": 0}, "width"),
+        ({"height": -8}, "height"),
+        ({"width": 64.5}, "width"),
+        ({"steps": 0}, "steps"),
+        ({"cfg_scale": math.inf}, "cfg_scale"),
+        ({"cfg_scale": math.nan}, "cfg_scale"),
+        ({"mask_blur_x": -1}, "mask_blur_x"),
+        ({"padding": -1}, "padding"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"iterations": 0}, "iterations"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": ()}, "seed"),
+        ({"prompt": None}, "prompt"),  # REQ-7
+        ({"prompt": ()}, "prompt"),  # REQ-7
+        ({"prompt": ("a", "b"), "negative_prompt": ("c",)}, "negative_prompt"),  # JOB-3
+        ({"resize_mode": "squash"}, "resize_mode"),
+        ({"masked_content": 9}, "masked_content"),
+        ({"seed_resize": (512,)}, "seed_resize"),
+        ({"eta": -1}, "eta"),
+    ],
+)
+def test_bad_values_name_field_value_and_remedy(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        request(**fields)
+    assert caught.value.field == name
+    assert caught.value.remedy
+    assert str(caught.value).startswith(f"{name}=")
+    assert len(str(caught.value)) < 300
+
+
+def test_a_request_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request().steps = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        request(overrides={"eta_ddim": 1.0}).overrides["eta_ddim"] = 0.0  # type: ignore[index]
+
+
+def test_lists_and_numbers_of_the_reference_are_understood() -> None:
+    made = request(prompt=["a", "b"], resize_mode="crop", masked_content="noise", seed=[1, 2])
+    assert made.prompt == ("a", "b")
+    assert made.resize_mode is ResizeMode.CROP
+    assert made.masked_content is MaskedContent.NOISE
+    assert made.seed == (1, 2)
+
+
+def test_json_both_ways() -> None:
+    made = request(
+        prompt=("a", "b"),
+        batch_size=2,
+        mask=picture(mode="L"),
+        soft_inpainting=SoftInpainting(mask_influence=0.25),
+        seed_resize=(64, 32),
+        overrides={"randn_source": "NV"},
+        resize_mode=ResizeMode.LATENT,
+    )
+    text = json.dumps(made.to_json(), allow_nan=False)
+    back = Img2ImgRequest.from_json(json.loads(text))
+    for each in dataclasses.fields(made):
+        if each.name not in ("images", "mask"):
+            assert getattr(back, each.name) == getattr(made, each.name), each.name
+    assert np.array_equal(np.asarray(back.images[0]), np.asarray(made.images[0]))
+    assert back.mask is not None
+    assert made.mask is not None
+    assert np.array_equal(np.asarray(back.mask), np.asarray(made.mask))
+
+
+def test_json_names_the_nearest_field() -> None:
+    with pytest.raises(RequestError, match="did you mean 'strength'"):
+        Img2ImgRequest.from_json({"images": [picture()], "strenght": 0.5})
+    with pytest.raises(RequestError, match="source picture"):
+        Img2ImgRequest.from_json({"prompt": "a"})
+    with pytest.raises(RequestError, match="base64"):
+        Img2ImgRequest.from_json({"images": ["not base64!"]})
+    with pytest.raises(RequestError, match="base64"):
+        Img2ImgRequest.from_json({"images": ["aGVsbG8="]})  # valid base64, no picture
+
+
+def test_changes_are_validated_again() -> None:
+    assert request().with_changes(steps=3).steps == 3
+    with pytest.raises(RequestError, match="steps"):
+        request().with_changes(steps=-3)
+    with pytest.raises(RequestError, match="no such field"):
+        request().with_changes(stepz=-3)
