@@ -2,8 +2,8 @@
 
     python benchmarks/network.py [--dtype float32|bfloat16] [--threads 2] [--repeats 5] [--size 64]
 
-The two take turns, so that whatever else the machine does hits both; the medians and their ratio are what counts. CPU seconds
-measure work and suffer less from neighbours than seconds on the clock. Needs diffusers.
+The two take turns, so that whatever else the machine does hits both; the medians and their ratio are what counts.
+CPU seconds measure work and suffer less from neighbours than seconds on the clock. Needs diffusers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -121,7 +121,7 @@ def _row_events(
     painter: Callable[[], Painter],
     control: Control,
     seen: Counter[str],
-) -> Iterator[BatchEvent]:
+) -> Generator[BatchEvent, None, None]:
     """One row, from its key to its files; only what concerns all rows leaves it as an exception."""
     try:
         key = _key(row, fields, batch, seen)
@@ -153,7 +153,7 @@ def _settle(key: str, journal: Journal) -> tuple[str, ...]:
     assert entry is not None
     if not entry.done:
         journal.done(key)
-    return tuple(entry.files)
+    return _pictures_among(entry.files)
 
 
 def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
@@ -213,10 +213,15 @@ def _write(row: Row, key: str, processed: Processed, batch: Batch, journal: Jour
     for painted in finished_pictures(processed):
         name = _free_name(_wished_name(row, painted, processed, batch), key, journal, batch, files)
         files.update(files_of(painted, processed, name, records))
-    journal.promise(key, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, row_name=row.name)
+    promised = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    journal.promise(key, row.name, promised, part=processed.stopped)
     for name, data in files.items():
         save_first_free([batch.out / name], data, replace=(batch.out / name).exists())
-    return tuple(name for name in files if PurePosixPath(name).suffix != ".json")
+    return _pictures_among(files)
+
+
+def _pictures_among(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if PurePosixPath(name).suffix != ".json")
 
 
 def _wished_name(row: Row, painted: Painted, processed: Processed, batch: Batch) -> str:

@@ -32,8 +32,11 @@ def _log_beta(a: float, b: float) -> float:
 
 def _quantile(probability: float, a: float, b: float) -> float:
     """Newton's method in log x, kept inside a shrinking bracket: the density may be infinite at 0."""
-    low, high = 0.0, 1.0
-    x = min(0.5, math.exp((math.log(probability * a) + _log_beta(a, b)) / a))
+    probability = max(probability, 1e-290)  # keeps the slope above zero
+    leading = math.exp((math.log(probability * a) + _log_beta(a, b)) / a)
+    if leading < 1e-18:
+        return leading
+    low, high, x = 0.0, 1.0, min(0.5, leading)
     for _ in range(100):
         error = beta_cdf(x, a, b) - probability
         low, high = (x, high) if error < 0 else (low, x)

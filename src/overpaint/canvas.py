@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from overpaint.errors import RequestError
 from overpaint.pixels.color import ColorTarget, color_target
@@ -154,7 +154,8 @@ def _gray_mask(
         notes["Mask mode"] = "Inpaint not masked"
     if request.mask_blur_x > 0 or request.mask_blur_y > 0:
         notes["Mask blur"] = request.mask_blur_x if request.mask_blur_x == request.mask_blur_y else None
-    return blur_mask(gray, request.mask_blur_x, request.mask_blur_y)
+    blurred = blur_mask(gray, request.mask_blur_x, request.mask_blur_y)
+    return blurred if settings.quirks.blur_erodes_mask else ImageChops.lighter(blurred, gray)
 
 
 def _check_same_shape(mask: Picture, source: Picture) -> None:
@@ -241,7 +242,13 @@ def _canvas(
     base = picture
     overlay = None
     if mask is not None and settings.quirks.drop_source_extras:
-        overlay = make_overlay(picture, mask.overlay, _mode_number(request.resize_mode), settings.quirks)
+        overlay = make_overlay(
+            picture,
+            mask.overlay,
+            _mode_number(request.resize_mode),
+            settings.quirks,
+            upscaler=settings.upscaler_for_img2img,
+        )
     if mask is not None and mask.crop is not None:
         picture = _to_pass(picture.crop(mask.crop), RESIZE_FILL, geometry, settings)
     elif request.resize_mode is not ResizeMode.LATENT:

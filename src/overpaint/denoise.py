@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -200,7 +201,8 @@ class Denoiser:
         return self.plan.table
 
     def _alpha(self, timestep: float) -> float:
-        return float(self._table.alphas_cumprod[int(timestep)])
+        """At the whole timestep below; 93.99999999999997 is 94 in the precision that networks are told it in."""
+        return float(self._table.alphas_cumprod[int(np.float32(timestep))])
 
     def _timestep(self, sigma: float) -> float:
         return sigma if self.plan.spec.family == "timestep" else float(self._table.sigma_to_t(sigma))

@@ -74,20 +74,20 @@ def _composited(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
 ) -> tuple[Picture, Picture]:
     """The finished picture, and the painted one before the kept part was laid over it."""
-    quirks = plan.settings.quirks
+    quirks, upscaler = plan.settings.quirks, plan.settings.upscaler_for_img2img
     if quirks.drop_source_extras:
         overlay = canvas.overlay if plan.settings.overlay_inpaint else None
         if overlay is not None and adapted and mask is not None:
             overlay = make_overlay(canvas.base, mask.overlay, 0, quirks)
         paste_to = mask.paste_to if mask is not None else None
-        return apply_overlay(picture, overlay, paste_to, quirks)
+        return apply_overlay(picture, overlay, paste_to, quirks, upscaler=upscaler)
     geometry = plan.geometry
     if mask is None:
         picture = picture.crop((0, 0, geometry.width, geometry.height))
         return composite_exact(canvas.source, canvas.base, picture, None), picture
     painted = picture.crop((0, 0, geometry.width, geometry.height))
     if mask.crop is not None:
-        painted = paste_back(canvas.base, picture, mask.crop)
+        painted = paste_back(canvas.base, picture, mask.crop, upscaler=upscaler)
     alpha = mask.overlay.convert("L")
     if mask.crop is not None:
         alpha = _only_inside(alpha, mask.crop)

@@ -29,6 +29,7 @@ class Entry:
 
     files: Mapping[str, str] = field(default_factory=dict)
     done: bool = False
+    part: bool = False  # the row was stopped: these are not all its pictures
 
 
 class Journal:
@@ -72,9 +73,9 @@ class Journal:
         """The row that promised the file of this name."""
         return self._owners.get(name)
 
-    def promise(self, key: str, files: Mapping[str, str], **notes: Any) -> None:
-        """Say what is about to be written."""
-        self._append({"row": key, "files": dict(files), **notes})
+    def promise(self, key: str, name: str, files: Mapping[str, str], *, part: bool = False) -> None:
+        """Say what is about to be written; `name` is for people who read the journal."""
+        self._append({"row": key, "name": name, "files": dict(files), "part": part})
 
     def done(self, key: str) -> None:
         """Say that all that was promised is written."""
@@ -83,7 +84,7 @@ class Journal:
     def whole(self, key: str) -> bool:
         """Whether a row needs no more work: marked done and not deleted since, or written just before the end came."""
         entry = self.entry(key)
-        if entry is None or not entry.files:
+        if entry is None or entry.part or not entry.files:
             return False
         if entry.done:
             return all((self._folder / name).is_file() for name in entry.files)
@@ -92,7 +93,7 @@ class Journal:
     def wrote(self, name: str) -> bool:
         """Whether the file of this name is, byte for byte, the one that was promised."""
         path, owner = self._folder / name, self.owner(name)
-        promised = self._entries[owner].files[name] if owner is not None else None
+        promised = self._entries[owner].files.get(name) if owner is not None else None
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == promised
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -121,7 +122,7 @@ class Journal:
         if isinstance(line.get("batch"), str) and isinstance(line.get("seed"), int):
             self._seeds[line["batch"]] = line["seed"]
         elif isinstance(key, str) and isinstance(files, Mapping):
-            self._entries[key] = Entry(dict(files))
+            self._entries[key] = Entry(dict(files), part=line.get("part") is True)
             self._owners.update(dict.fromkeys(files, key))
         elif isinstance(key, str) and line.get("done") is True and key in self._entries:
             self._entries[key] = Entry(self._entries[key].files, done=True)

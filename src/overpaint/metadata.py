@@ -51,8 +51,8 @@ _IGNORED_ITEMS = frozenset(
     | {"icc_profile", "chromaticity", "photoshop", INFOTEXT_ITEM, RECIPE_ITEM}
 )  # STORE-5, and every name that begins with jfif
 _UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(OSError, ValueError, SyntaxError, EOFError, OverflowError, RuntimeError, MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Warning),  # a warning, where the program makes errors of them
 )
 
 
@@ -240,10 +240,14 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 
 
 def _items_of(image: Image.Image, source: Source, wanted: str) -> dict[Any, Any]:
-    """What the file says of itself. A PNG may say it behind its pixels, so these are read if need be."""
+    """What the file says of itself. A PNG may say it behind its pixels; damaged pixels do not take the rest along."""
     is_unread_png = image.format == "PNG" and not isinstance(source, Image.Image)
-    if is_unread_png and wanted not in image.info and image.width * image.height <= _LOAD_LIMIT:
-        image.load()
+    if is_unread_png and image.width * image.height <= _LOAD_LIMIT:
+        try:
+            image.load()
+        except _UNREADABLE:
+            if wanted not in image.info:
+                raise
     return dict(image.info)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import PictureError, RequestError
-from overpaint.pixels.mask import to_gray_mask
 from overpaint.pictures import open_picture
+from overpaint.pixels.mask import to_gray_mask
 from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from overpaint.version import __version__
@@ -146,7 +146,7 @@ def recipe_of(
         "negative_prompt": image.negative_prompt,
         "styles": [],
         "seed": image.seed,
-        "variation_seed": image.subseed,
+        "variation_seed": image.subseed if plan.request.variation_strength else -1,  # unused ones are random
         "batch_size": 1,
         "iterations": 1,
         "noise_multiplier": plan.sampler.noise_multiplier,

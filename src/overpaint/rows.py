@@ -117,12 +117,12 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
             raise RequestError(name, value, "give a path")
     if texts["picture"] is None:
         raise RequestError("picture", None, "give the path of the source picture")
-    name = PurePosixPath(Path(texts["picture"]).as_posix())
+    picture = PurePosixPath(Path(texts["picture"]).as_posix())
     files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None}
-    if "mask" not in files and (mask := masks.mask_for(PurePosixPath(name.name))) is not None:
+    if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
         files["mask"] = mask
-    output = _output_name(texts["output"]) if texts["output"] is not None else _inside(name)
-    return Row(number=number, name=f"line {number}: {name}", output=output, files=files, fields=given)
+    output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
+    return Row(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _output_name(text: str) -> PurePosixPath:
     return path.with_suffix("") if path.suffix.lower() in PICTURE_SUFFIXES else path
 
 
-def _inside(name: PurePosixPath) -> PurePosixPath:
+def _inside(picture: PurePosixPath) -> PurePosixPath:
     """The picture's own place, unless it lies elsewhere than below the manifest."""
-    elsewhere = name.is_absolute() or ".." in name.parts
-    return PurePosixPath(name.stem) if elsewhere else name.with_suffix("")
+    elsewhere = picture.is_absolute() or ".." in picture.parts
+    return PurePosixPath(picture.stem) if elsewhere else picture.with_suffix("")

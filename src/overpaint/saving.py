@@ -79,7 +79,10 @@ def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False
 @contextmanager
 def _temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
     """The data on disk under a name of no meaning, in the folder where it is wanted; gone afterwards."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:

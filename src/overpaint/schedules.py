@@ -1,8 +1,8 @@
 """Noise levels of a model, sequences of them (schedules), and where img2img starts in one.
 
 A sigma is the noise's standard deviation beside the unscaled picture (Karras et al. 2022, arXiv:2206.00364); a timestep
-is an index into the model's training schedule. Arithmetic is float32, in the order of operations that PyTorch would use:
-a Karras schedule raises its rounding errors to the 7th power.
+is an index into the model's training schedule. Arithmetic is float32 in PyTorch's order of operations: the 7th power of
+a Karras schedule multiplies every rounding by seven.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overpaint.beta import beta_quantile
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SettingError
 from overpaint.sampler_table import SCHEDULERS, SamplerSpec, SchedulerSpec
 from overpaint.settings import Quirks
 
@@ -291,8 +291,11 @@ def _ddim(n: int, ends: _Ends) -> Floats:
 
 def _beta(n: int, ends: _Ends) -> Floats:
     """Quantiles of a beta distribution (Lee et al. 2024, arXiv:2407.12173)."""
-    y = 1 - np.linspace(0, 1, n)
-    x = np.array([beta_quantile(each, ends.options.beta_alpha, ends.options.beta_beta) for each in y])
+    a, b = ends.options.beta_alpha, ends.options.beta_beta
+    if min(a, b) <= 0:
+        name, value = ("beta_dist_alpha", a) if a <= 0 else ("beta_dist_beta", b)
+        raise SettingError(name, value, "give a number above 0")
+    x = np.array([beta_quantile(float(y), a, b) for y in 1 - np.linspace(0, 1, n)])
     return _ending_in_zero((ends.low + x * (ends.high - ends.low)).astype(np.float32))
 
 

@@ -23,6 +23,7 @@ class Quirks:
     # Pixels
     truncate_pixels: bool = False  # DEC-3: 255*v is cut, not rounded, so every pass darkens
     resample_latent_mask: bool = False  # LAT-1: bicubic to latent size; sane: a cell that holds a masked pixel changes
+    blur_erodes_mask: bool = False  # MASK-3: blur thins the mask itself; sane: what is white stays white
     blank_mask_is_whole_picture: bool = False  # MASK-6, MASK-8: a black mask repaints or re-encodes everything
     mask_keeps_its_size: bool = False  # MASK-9: a crop box found on a mask of another size is applied as it is
     floor_odd_sizes: bool = False  # IMG-6: 513 px in, 512 px out
@@ -40,6 +41,7 @@ class Quirks:
     strength_zero_runs_a_step: bool = False  # STEP-4: strength 0 still noises and denoises once
     skip_last_timestep: bool = False  # STEP-5: timestep samplers start one index too noisy and skip the last call
     short_runs_fail: bool = False  # STEP-4, TUP-5: DPM fast, DPM adaptive and UniPC refuse runs below their order
+    unipc_stray_weight: bool = False  # TUP-5: vary_coeff's corrector drops part of its last weight
     long_ddim_schedule: bool = False  # STEP-4: the DDIM schedule may exceed steps+1 and starts one entry early
     kl_optimal_keeps_noise: bool = False  # SCH-7: no final zero
     late_schedule_tables: bool = False  # SIG-11: table options reach k samplers one job late

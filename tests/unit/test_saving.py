@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from overpaint import saving
 from overpaint.errors import SaveError
 from overpaint.metadata import read_infotext, read_recipe
 from overpaint.naming import NameFacts
@@ -26,6 +25,12 @@ INFOTEXT = "a 猫\nSteps: 8, Sampler: Euler, Seed: 5"
 FACTS = NameFacts(seed=5, prompt="a cat")
 FLAT = Settings(save_to_dirs=False, samples_filename_pattern="[seed]")
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +77,7 @@ def failing(code: int) -> object:
 def test_a_failing_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, remedy: str
 ) -> None:
-    monkeypatch.setattr(saving.os, call, failing(code))
+    monkeypatch.setattr(os, call, failing(code))
     path = tmp_path / "a.png"
     with pytest.raises(SaveError, match=rf"a\.png: 4 bytes were not saved \(.*\): .*{remedy}"):
         save_bytes(path, b"data", replace=call == "replace")
@@ -88,7 +93,7 @@ def test_a_disk_that_fills_up_half_way(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return written(handle, data[:2])
 
-    monkeypatch.setattr(saving.os, "write", short_write)
+    monkeypatch.setattr(os, "write", short_write)
     with pytest.raises(SaveError, match="free space"):
         save_bytes(tmp_path / "a.png", b"0123456789")
     assert names(tmp_path) == []
@@ -96,7 +101,7 @@ def test_a_disk_that_fills_up_half_way(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = os.write
-    monkeypatch.setattr(saving.os, "write", lambda handle, data: written(handle, data[:3]))
+    monkeypatch.setattr(os, "write", lambda handle, data: written(handle, data[:3]))
     assert save_bytes(tmp_path / "a", b"0123456789").read_bytes() == b"0123456789"
 
 
@@ -104,7 +109,7 @@ def test_interrupted_saves_leave_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     def interrupt(handle: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving.os, "fsync", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save_bytes(tmp_path / "a.png", b"data")
     assert names(tmp_path) == []
@@ -112,10 +117,10 @@ def test_interrupted_saves_leave_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
 def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(saving.os, "link", failing(code))
+    monkeypatch.setattr(os, "link", failing(code))
     assert [save_bytes(tmp_path / "a.png", data).name for data in (b"1", b"2")] == ["a.png", "a-1.png"]
     assert (tmp_path / "a.png").read_bytes() == b"1"
-    monkeypatch.setattr(saving.os, "replace", failing(errno.ENOSPC))
+    monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
     with pytest.raises(SaveError):
         save_bytes(tmp_path / "a.png", b"3")
     assert names(tmp_path) == ["a-1.png", "a.png"]
@@ -180,7 +185,7 @@ def test_a_picture_is_saved_under_its_pattern(tmp_path: Path) -> None:  # NAMEPA
     assert saved.path == tmp_path / "5" / "00000-5.png"
     assert read_infotext(saved.path) == (INFOTEXT, {"Title": "x"})
     assert read_recipe(saved.path) == recipe
-    assert np.array_equal(np.asarray(Image.open(saved.path)), np.asarray(PICTURE))
+    assert np.array_equal(np.asarray(opened(saved.path)), np.asarray(PICTURE))
     assert (saved.text_path, saved.copy_path, saved.recipe_path) == (None, None, None)
     assert save_picture(PICTURE, INFOTEXT, tmp_path, FACTS, chosen, suffix="-mask").path.name == "00001-5-mask.png"
     grid = save_picture(PICTURE, INFOTEXT, tmp_path, FACTS, chosen, basename="grid", is_grid=True)
@@ -239,7 +244,7 @@ def test_small_copies(tmp_path: Path, settings: Settings, size: tuple[int, int] 
         assert saved.copy_path is None
         return
     assert saved.copy_path == saved.path.with_suffix(".jpg")
-    copy = Image.open(saved.copy_path)
+    copy = opened(saved.copy_path)
     assert (copy.format, copy.size) == ("JPEG", size)
     assert read_infotext(saved.copy_path)[0] == INFOTEXT
 
@@ -247,7 +252,7 @@ def test_small_copies(tmp_path: Path, settings: Settings, size: tuple[int, int] 
 def test_a_copy_never_replaces_its_picture(tmp_path: Path) -> None:  # STORE-7
     chosen = Settings(samples_format="jpg", target_side_length=30, save_images_add_number=False)
     saved = save_picture(PICTURE, INFOTEXT, tmp_path, FACTS, chosen)
-    assert Image.open(saved.path).size == (60, 40)
+    assert opened(saved.path).size == (60, 40)
     assert saved.copy_path is not None
     assert saved.copy_path.name == "5-1.jpg"
 
@@ -256,7 +261,7 @@ def test_formats_too_small_for_the_picture_fall_back(tmp_path: Path) -> None:  #
     wide = Image.new("L", (17_000, 1))
     saved = save_picture(wide, INFOTEXT, tmp_path, FACTS, Settings(samples_format="webp", export_for_4chan=False))
     assert saved.path.suffix == ".png"
-    assert Image.open(saved.path).format == "PNG"
+    assert opened(saved.path).format == "PNG"
 
 
 def test_names_by_content(tmp_path: Path) -> None:  # NAMEPAT-3

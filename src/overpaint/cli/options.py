@@ -122,7 +122,9 @@ JOB_OPTIONS = (
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
 )
-_OF_FIELD = {name: each.main_flag for each in REQUEST_OPTIONS for name in each.fields}
+_OF_FIELD = {"picture": "--picture", "mask": "--mask"} | {
+    name: each.main_flag for each in REQUEST_OPTIONS for name in each.fields
+}
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Meter:
                 progress.remove_task(self._tasks.pop(what))
             return
         if what not in self._tasks:
-            self._tasks[what] = progress.add_task(what, total=total)
+            self._tasks[what] = progress.add_task(what, total=total, completed=done)
         progress.update(self._tasks[what], completed=done, total=total)
 
     def _start(self) -> Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from overpaint.errors import PictureError, RequestError
 if TYPE_CHECKING:
     from overpaint.keeping import Origins, Painted
     from overpaint.outcome import ModelIdentity, Processed
+    from overpaint.recipe import Recipe
     from overpaint.request import Img2ImgRequest, Picture
     from overpaint.settings import Settings
 
@@ -46,15 +47,14 @@ class Target:
     """Where the pictures go."""
 
     path: Path
-    overwrite: bool
-    is_default: bool  # then a taken name gets a number, while a name that was given is refused
+    overwrite: bool  # otherwise a taken name gets a number
 
 
 @takes(*REQUEST_OPTIONS, *JOB_OPTIONS)
 def paint(
     *,
-    picture: Annotated[Path, typer.Argument(help="The picture to paint over.", show_default=False)],
-    prompt: Annotated[str, typer.Argument(help="What it should show.", show_default=False)] = "",
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to paint over.", show_default=False)],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.", show_default=False)] = "",
     mask: Mask = None,
     output: Out = None,
     overwrite: Overwrite = False,
@@ -96,13 +96,13 @@ def choose_target(output: Path | None, default: str, overwrite: bool) -> Target:
     from overpaint.keeping import check_format
 
     if output is None or output.is_dir():
-        return Target((output or Path()) / default, overwrite, is_default=True)
+        return Target((output or Path()) / default, overwrite)
     check_format(output.name, "--output")
     if not output.parent.is_dir():
         raise RequestError("--output", str(output), "its folder does not exist; make it first")
     if output.exists() and not overwrite:
         raise RequestError("--output", str(output), "it exists; give --overwrite or another name")
-    return Target(output, overwrite, is_default=False)
+    return Target(output, overwrite)
 
 
 def job_of(picture: Path, prompt: str, mask: Path | None, asked: Asked) -> Job:
@@ -120,7 +120,7 @@ def job_of(picture: Path, prompt: str, mask: Path | None, asked: Asked) -> Job:
 
 def opened(path: Path, settings: Settings) -> Picture:
     """A picture file, decoded; complaints name the file."""
-    from overpaint.pixels.source import open_picture
+    from overpaint.pictures import open_picture
 
     try:
         return open_picture(path, max_pixels=settings.max_source_pixels)
@@ -142,7 +142,7 @@ def repeated_job(painted: Path, picture: Path | None, mask: Path | None, asked: 
     return _from_infotext(text, picture, mask, asked)
 
 
-def _from_recipe(recipe: Any, painted: Path, picture: Path | None, mask: Path | None, asked: Asked) -> Job:
+def _from_recipe(recipe: Recipe, painted: Path, picture: Path | None, mask: Path | None, asked: Asked) -> Job:
     from overpaint.keeping import Origins
     from overpaint.recipe import find_file, open_kept
     from overpaint.settings import Settings
@@ -172,7 +172,9 @@ def _from_infotext(text: str, picture: Path | None, mask: Path | None, asked: As
     from overpaint.settings import Quirks, Settings
 
     if picture is None:
-        raise RequestError("--picture", None, "the picture has an infotext but no recipe; give the source it was made of")
+        raise RequestError(
+            "--picture", None, "the picture has an infotext but no recipe; give the source it was made of"
+        )
     parsed = parse_infotext(text)
     if mask is None and ("Mask blur" in parsed or parsed.get("Inpaint area") == "Only masked"):
         raise RequestError("--mask", None, "the infotext speaks of a mask but does not hold it; give it")
@@ -261,6 +263,3 @@ def _account(path: Path, painted: Painted) -> dict[str, Any]:
 
 def _asked_for(request: Img2ImgRequest) -> int:
     return request.batch_size * request.iterations
-
-
-Command = Callable[..., int]

@@ -1,10 +1,10 @@
-"""A small checkpoint in the genuine layout of SD 1, made by arithmetic: for tests, demonstrations and a first run offline.
+"""A small checkpoint in the genuine layout of SD 1, made by arithmetic: for tests and a first run offline.
 
-It has learnt nothing, but it is not noise either. Its codec averages blocks of 8x8 pixels and paints them back, so pictures
-stay recognisable. Its U-Net takes the fine-grained part of a latent, which at every noise level is mostly noise, for the noise.
+It has learnt nothing, but it is not noise either. Its codec averages blocks of 8x8 pixels and paints them back, so that
+pictures stay recognisable. Its U-Net takes the fine grain of a latent, at most noise levels its noisier part, for noise.
 
-Both carry values through layers of random weights by the same trick: a value and its negative travel side by side, all random
-branches write elsewhere, and silu(v) - silu(-v) = v undoes the last activation exactly.
+Both carry values through layers of random weights by the same trick: a value and its negative travel side by side, all
+random branches write elsewhere, and silu(v) - silu(-v) = v undoes the last activation exactly.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ _BRANCH_GAIN = 0.3
 _TEXTURE = 0.02  # how much of the U-Net's random features, and so of the prompt, shows
 _GRAIN = 0.002  # the same for the codec's
 _ANCHOR = 30.0  # a constant much larger than any pixel: it keeps a group's norm from depending on the picture
-_LATENT_GAIN = 11.0  # makes scaled latents of ordinary pictures about as wide as the noise
 _LATENTS = 4
+# The codec carries red, green, blue and their mean. The latents are lightness, two colour differences, and lightness
+# again, each stretched to about the width of the noise: independent noise on red, green and blue would paint rainbows.
+_LIGHT, _COLOUR = 11.0, 33.0
+_TO_LATENTS = ((0, 0, 0, _LIGHT), (_COLOUR, 0, 0, -_COLOUR), (0, 0, _COLOUR, -_COLOUR), (0, 0, 0, _LIGHT))
 
 
 def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
@@ -153,8 +156,9 @@ def _smooth() -> NDArray[Any]:
 def _unet(rng: np.random.Generator) -> Parameters:
     """eps = the latent minus its blurred copy, each channel brought to unit size by the last norm, plus some texture.
 
-    At the input, channel i is the latent and i+4 its negative. Down the levels, channel i is averaged; on the way up, smoothed;
-    the last residual block subtracts it from the latent that the outermost skip connection brings.
+    At the input, channel i is the latent and i+4 its negative. Down the levels, channel i is averaged; on the way up,
+    smoothed; the last residual block subtracts it from the latent that the outermost skip connection brings. Lightness
+    skips the deepest level, so that it is blurred less than colour.
     """
     p = _random(_shapes(UNet, _UNET), rng)
     plus, minus = list(range(_LATENTS)), list(range(_LATENTS, 2 * _LATENTS))
@@ -163,15 +167,17 @@ def _unet(rng: np.random.Generator) -> Parameters:
     _carry(p, "input_blocks.0.0", minus, plus, _centre(3, -1))
     for block in (2, 4):
         _carry(p, f"input_blocks.{block}.0.op", plus, plus, _mean(1))
+    width = _UNET.model_channels
     for block in range(5):
         _carry(p, f"output_blocks.{block}.0.skip_connection", plus, plus, _centre(1))
+    _carry(p, "output_blocks.3.0.skip_connection", [0, 3], [width, width + 3], _centre(1))
     for block in (1, 3):
         _carry(p, f"output_blocks.{block}.2.conv", plus, plus, _smooth())
-    last, latent = "output_blocks.5.0.skip_connection", [_UNET.model_channels + i for i in plus]
+    last, latent = "output_blocks.5.0.skip_connection", [width + i for i in plus]
     for rows, sign in ((plus, 1.0), (minus, -1.0)):
         _carry(p, last, rows, latent, _centre(1, sign))
         p[f"{last}.weight"][rows, plus] = -sign
-    p["out.2.weight"] *= _TEXTURE * (9 * _UNET.model_channels) ** 0.5
+    p["out.2.weight"] *= _TEXTURE * (9 * width) ** 0.5
     p["out.2.weight"][:, plus + minus] = 0
     p["out.2.weight"][plus, plus] = _centre(3)
     p["out.2.weight"][plus, minus] = _centre(3, -1)
@@ -179,10 +185,10 @@ def _unet(rng: np.random.Generator) -> Parameters:
 
 
 def _autoencoder(rng: np.random.Generator) -> Parameters:
-    """Latent = mean red, green, blue and lightness of 8x8 pixels; pixel = its block's latent.
+    """A latent is the mean colour of 8x8 pixels, and a pixel has its latent's colour.
 
-    A norm over groups of three channels forgets a lone value's size. In a group of (v, -v, K) with a large K the mean is K/3
-    and the deviation K*sqrt(2)/3 whatever v is, so that the norm can be undone by its own weight and bias.
+    A norm over groups of three channels forgets a lone value's size. In a group of (v, -v, K) with a large K the mean
+    is K/3 and the deviation K*sqrt(2)/3 whatever v is, so that the norm can be undone by its own weight and bias.
     """
     p = _random(_shapes(AutoencoderKL, _VAE), rng)
     groups = range(_LATENTS)
@@ -207,8 +213,16 @@ def _autoencoder(rng: np.random.Generator) -> Parameters:
             p["encoder.conv_out.weight"][g, rows[g], 1, 1] = sign
             if g < 3:
                 p["decoder.conv_out.weight"][g, rows[g], 1, 1] = sign
-    for name, gain in (("quant_conv", _LATENT_GAIN), ("post_quant_conv", 1 / _LATENT_GAIN)):
-        p[f"{name}.weight"][:] = 0
-        p[f"{name}.weight"][list(groups), list(groups)] = gain
+    p["quant_conv.weight"][:] = 0
+    p["quant_conv.weight"][:_LATENTS, :_LATENTS, 0, 0] = _TO_LATENTS
+    p["post_quant_conv.weight"][:, :, 0, 0] = _from_latents()
     p["quant_conv.bias"][_LATENTS:] = -20.0  # a posterior without noise
     return p
+
+
+def _from_latents() -> NDArray[Any]:
+    """Red, green, blue and lightness from the latents; the two lightnesses are averaged, green is what is missing."""
+    light = np.array([0.5 / _LIGHT, 0, 0, 0.5 / _LIGHT], dtype=np.float32)
+    red = light + np.array([0, 1 / _COLOUR, 0, 0], dtype=np.float32)
+    blue = light + np.array([0, 0, 1 / _COLOUR, 0], dtype=np.float32)
+    return np.stack([red, 3 * light - red - blue, blue, light])

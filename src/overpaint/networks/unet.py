@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import UNetSpec
-from overpaint.networks.layers import Conv2d, Linear, SiLU, attend, group_norm, in_heads, sinusoid, to_map, to_tokens
+from overpaint.networks.layers import (
+    Conv2d,
+    GatedLinear,
+    Linear,
+    SiLU,
+    attend,
+    group_norm,
+    in_heads,
+    sinusoid,
+    to_map,
+    to_tokens,
+)
 
 
 class ResBlock(nn.Module):
@@ -54,15 +65,14 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """value * gelu(gate); the first half of the projection is the value."""
+    """A gated projection (Shazeer, "GLU Variants Improve Transformer", 2020)."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = Linear(width, 2 * inner)
+        self.proj = GatedLinear(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        result: Tensor = value * F.gelu(gate)
+        result: Tensor = self.proj(x)
         return result
 
 

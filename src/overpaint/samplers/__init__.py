@@ -105,8 +105,14 @@ def _over_timesteps(
     quirks: Quirks,
 ) -> Sampler:
     if spec.name == "UniPC":
-        may_lower = not quirks.short_runs_fail
-        return unipc(x, timesteps, alphas_cumprod, options=unipc_options, lower_order_when_short=may_lower)
+        return unipc(
+            x,
+            timesteps,
+            alphas_cumprod,
+            options=unipc_options,
+            lower_order_when_short=not quirks.short_runs_fail,
+            stray_weight=quirks.unipc_stray_weight,
+        )
     steps = visits(timesteps, alphas_cumprod, skip_last=quirks.skip_last_timestep)
     if spec.noise == "none":
         return _BY_NAME[spec.name](x, steps)

@@ -84,10 +84,12 @@ def unipc(
     options: UniPCOptions = DEFAULT_OPTIONS,
     t_start: float | None = None,
     lower_order_when_short: bool = True,
+    stray_weight: bool = False,
 ) -> Sampler:
     """UniPC with as many calls as there are `timesteps`; of these only the number and the last one count.
 
-    Timesteps in between are fractional. The reference fails where the order exceeds the number of steps.
+    Timesteps in between are fractional. The reference fails where the order exceeds the number of steps, and in its
+    variant `vary_coeff` a stray weight makes it a first-order method.
     """
     steps, order = len(timesteps), options.order
     if steps < order and not lower_order_when_short:
@@ -99,8 +101,9 @@ def unipc(
     levels = [times.level(t) for t in time_grid(times, t_start or timesteps[-1] / 1000 + _T_END, steps, options)]
     known = [_Known(levels[0], (yield from _predicted(x, levels[0])))]
     for i, level in enumerate(levels[1:], start=1):
-        step_order = min(order, i, steps + 1 - i) if options.lower_order_final else min(order, i)
-        step = _step(x, known[-step_order:][::-1], level, options.variant)
+        remaining = steps + 1 - i if options.lower_order_final else order
+        step_order = i if i < order else min(order, remaining)
+        step = _step(x, known[-step_order:][::-1], level, options.variant, stray_weight)
         x = step.predict()
         if i < steps:
             x_0 = yield from _predicted(x, level)
@@ -135,6 +138,7 @@ class _Step:
     alpha: float
     h: float  # in lambda, negative as in the paper's H
     variant: str
+    stray_weight: bool
 
     def predict(self) -> Tensor:
         """The state at the target, from what is known before it."""
@@ -145,14 +149,14 @@ class _Step:
         return self._moved([*self.slopes, x_0 - self.newest])
 
     def _moved(self, slopes: list[Tensor]) -> Tensor:
-        weigh = _varying_weights if self.variant == "vary_coeff" else _bh_weights
         x = self.base
-        for slope, weight in zip(slopes, weigh(self.nodes, len(slopes), self.h, self.variant), strict=True):
+        weights = _weights(self.nodes, len(slopes), self.h, self.variant, self.stray_weight)
+        for slope, weight in zip(slopes, weights, strict=True):
             x = x - slope * (self.alpha * weight)
         return x
 
 
-def _step(x: Tensor, known: Sequence[_Known], target: _Level, variant: str) -> _Step:
+def _step(x: Tensor, known: Sequence[_Known], target: _Level, variant: str, stray_weight: bool) -> _Step:
     """A step from the first of `known`, the newest, using all of them."""
     here = known[0]
     h = target.half_log_snr - here.level.half_log_snr
@@ -165,31 +169,26 @@ def _step(x: Tensor, known: Sequence[_Known], target: _Level, variant: str) -> _
         alpha=target.alpha,
         h=-h,
         variant=variant,
+        stray_weight=stray_weight,
     )
 
 
-def _bh_weights(nodes: Doubles, count: int, h: float, variant: str) -> Doubles:
-    """Weights of `count` slopes; the paper's B(h), h or exp(h) - 1, matters to a single slope only."""
-    scale = math.expm1(h) if variant == "bh2" else h
-    if count < 2:
-        return np.full(count, 0.5 * scale)
-    powers = np.vander(nodes[:count], increasing=True).T
-    phis = _phis(h, count)
-    right = [phi * math.factorial(i) for i, phi in enumerate(phis, start=1)]
-    return np.asarray(np.linalg.solve(powers, right), np.float64)
+def _weights(nodes: Doubles, count: int, h: float, variant: str, stray_weight: bool) -> Doubles:
+    """Weights of `count` slopes: those that make polynomials exact, whatever B(h).
 
-
-def _varying_weights(nodes: Doubles, count: int, h: float, variant: str) -> Doubles:
-    """Weights that vary with the nodes (UniPC_v)."""
-    order = len(nodes)
-    scaled = np.vander(nodes[:count], increasing=True) / [math.factorial(k + 1) for k in range(count)]
-    phis = np.array(_phis(h, order))
-    if count < order:
-        return phis[:count] @ np.linalg.inv(scaled) if count else np.zeros(0)
-    inverse = np.linalg.inv(scaled)
-    weights: Doubles = phis[: order - 1] @ inverse[: order - 1]
-    # NOTE: as in the authors' code, the newest slope takes its weight from the last row but one.
-    weights[-1] = phis[order - 1] * inverse[max(order - 2, 0), -1]
+    A single slope gets half of B(h), which is h or exp(h) - 1, unless the variant says otherwise.
+    """
+    if variant != "vary_coeff" and count < 2:
+        return np.full(count, 0.5 * (math.expm1(h) if variant == "bh2" else h))
+    factorials = np.array([math.factorial(k + 1) for k in range(count)])
+    powers = np.vander(nodes[:count], increasing=True)
+    phis = np.array(_phis(h, count))
+    weights: Doubles = np.linalg.solve(powers.T, phis * factorials)
+    if variant == "vary_coeff" and stray_weight and count == len(nodes):
+        # NOTE: the authors' code leaves its loop over rows one early and takes one entry for the newest slope's sum.
+        rows = np.linalg.inv(powers / factorials)
+        weights = phis[:-1] @ rows[:-1]
+        weights[-1] = phis[-1] * rows[max(count - 2, 0), -1]
     return weights
 
 

@@ -1,0 +1,112 @@
+"""The command `overpaint`: parse, build a request, hand over.
+
+Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, 4 a result could
+not be saved, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from overpaint.cli.batch_command import batch
+from overpaint.cli.info import info
+from overpaint.cli.lists import models, samplers, settings
+from overpaint.cli.options import as_flags
+from overpaint.cli.output import note, say, say_json
+from overpaint.cli.paint import STOPPED, again, paint
+from overpaint.cli.plan_command import plan
+from overpaint.errors import Cancelled, CheckpointError, OverpaintError, PictureError, RequestError, SaveError
+
+EPILOG = (
+    "Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, "
+    "4 a result could not be saved, 130 stopped by Ctrl-C (what was finished is kept)."
+)
+COMMANDS = (paint, plan, again, batch, info, samplers, models, settings)
+
+_FAILED, _USAGE = 1, 2
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
+    (RequestError, _USAGE),
+    (PictureError, 3),
+    (CheckpointError, 3),
+    (SaveError, 4),
+    (Cancelled, STOPPED),
+    (KeyboardInterrupt, STOPPED),
+    (typer.Abort, STOPPED),
+)
+
+app = typer.Typer(
+    name="overpaint",
+    help="Paint over pictures with Stable Diffusion checkpoints.",
+    epilog=EPILOG,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for _command in COMMANDS:
+    app.command(epilog=EPILOG)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def overview(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Paint over pictures with Stable Diffusion checkpoints: same checkpoint, seed and options, same picture."""
+    if version:
+        from overpaint.version import __version__
+
+        say(f"overpaint {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the return value is the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = app(given, standalone_mode=False, prog_name="overpaint")
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("OVERPAINT_DEBUG") == "1":
+            raise
+        return _fail(error, "--json" in given)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(error: BaseException, as_json: bool) -> int:
+    """One line on stderr; for machines the same as an object on stdout."""
+    message, code = _message(error), _exit_code(error)
+    note(message)
+    if as_json:
+        field = error.field if isinstance(error, RequestError) else None
+        say_json({"error": {"message": message, "code": code, "field": field}})
+    return code
+
+
+def _exit_code(error: BaseException) -> int:
+    if _is_usage_error(error):
+        return _USAGE
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _FAILED)
+
+
+def _is_usage_error(error: BaseException) -> bool:
+    # NOTE: typer carries click's classes with it or imports them, depending on its version; both have this method.
+    return hasattr(error, "format_message")
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "stopped"
+    if isinstance(error, RequestError):
+        return as_flags(error)
+    formatted: Any = getattr(error, "format_message", None)
+    if formatted is not None:
+        return f"{formatted()} `overpaint --help` lists commands and options."
+    text = " ".join(str(error).split())
+    return text if isinstance(error, OverpaintError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,174 @@
+"""`overpaint info FILE`: what a checkpoint is, or how a picture was painted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from overpaint.cli.output import note, say, say_json, table
+from overpaint.cli.paint import AsJson
+from overpaint.errors import CheckpointError, PictureError
+
+if TYPE_CHECKING:
+    from overpaint.models.families import ModelSpec
+
+UNUSABLE = 3
+MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth"})
+_NETWORKS = {"model.diffusion_model.": "U-Net", "first_stage_model.": "VAE", "cond_stage_model.": "text encoder"}
+_NETWORKS |= {"conditioner.": "text encoders"}
+
+Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
+
+
+def info(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint or a painted picture.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> int:
+    """Say what a checkpoint is and how each fact was known, or how a picture was painted."""
+    if not file.is_file():
+        raise PictureError(f"{file}: there is no such file")
+    is_model = file.suffix.lower() in MODEL_SUFFIXES
+    account = model_account(file) if is_model else picture_account(file)
+    if as_json:
+        say_json(account)
+    elif is_model:
+        _say_model(account)
+    else:
+        _say_picture(account)
+    return UNUSABLE if account.get("problems") else 0
+
+
+def spec_of(path: Path) -> ModelSpec:
+    """What a model file is, from its header and the configuration beside it."""
+    from overpaint.models.detect import detect
+
+    shapes, metadata = read_header(path)
+    try:
+        return detect(shapes, metadata, _sidecar(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path.name}: {error}") from error
+
+
+def read_header(path: Path) -> Header:
+    """Shapes and metadata. A safetensors file is asked by its own library: that needs no torch."""
+    if path.suffix.lower() != ".safetensors":
+        from overpaint.models.files import read_checkpoint
+
+        weights = read_checkpoint(path)
+        return weights.shapes, weights.metadata
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return shapes, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
+
+
+def _sidecar(path: Path) -> Mapping[str, Any] | None:
+    import yaml
+
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        return None
+    try:
+        found = yaml.safe_load(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{beside.name} cannot be read ({error}); correct it or take it away") from error
+    return found if isinstance(found, Mapping) else None
+
+
+def model_account(path: Path) -> dict[str, Any]:
+    """A model file in plain values; what keeps it from being used is listed as its problems."""
+    from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
+
+    account: dict[str, Any] = {"kind": "model", "path": str(path), "bytes": path.stat().st_size, "problems": []}
+    try:
+        shapes, _ = read_header(path)
+        account["parameters"] = _sizes(shapes)
+        account |= _spec_account(spec_of(path))
+    except CheckpointError as error:
+        account["problems"].append(str(error))
+        return account
+    named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()))
+    return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256}
+
+
+def _spec_account(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "family": spec.title,
+        "prediction": spec.prediction,
+        "conditioning": spec.conditioning,
+        "native_size": spec.native_size,
+        "scale_factor": spec.scale_factor,
+        "input_channels": spec.unet.in_channels,
+        "known_from": dict(spec.facts),
+    }
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Parameters by network."""
+    sizes: dict[str, int] = {}
+    for key, shape in shapes.items():
+        name = next((name for prefix, name in _NETWORKS.items() if key.startswith(prefix)), "other")
+        sizes[name] = sizes.get(name, 0) + math.prod(shape)
+    return sizes
+
+
+def picture_account(path: Path) -> dict[str, Any]:
+    """A picture in plain values: its infotext, taken apart, and its recipe."""
+    from overpaint.infotext import split_infotext
+    from overpaint.metadata import read_infotext, read_recipe
+
+    text, items = read_infotext(path)
+    recipe = read_recipe(path)
+    parts = split_infotext(text) if text else None
+    return {
+        "kind": "picture",
+        "path": str(path),
+        "infotext": text,
+        "prompt": parts.prompt if parts else None,
+        "negative_prompt": parts.negative_prompt if parts else None,
+        "parameters": dict(parts.fields) if parts else {},
+        "items": {name: value for name, value in items.items() if isinstance(value, str | int | float)},
+        "recipe": recipe,
+    }
+
+
+def _say_model(account: Mapping[str, Any]) -> None:
+    known = account.get("known_from", {})
+    rows: list[tuple[object, ...]] = [("file", account["path"], "")]
+    names = ("title", "family", "conditioning", "prediction", "scale_factor", "native_size", "input_channels", "sha256")
+    for name in names:
+        if name in account:
+            origin = f"({known[name]})" if name in known else ""
+            rows.append((name.replace("_", " "), account[name], origin))
+    rows += [(name, f"{count / 1e6:.1f} M parameters", "") for name, count in account.get("parameters", {}).items()]
+    say(table(rows))
+    for each in account["problems"]:
+        note(each)
+
+
+def _say_picture(account: Mapping[str, Any]) -> None:
+    if account["infotext"] is None and account["recipe"] is None:
+        say("no infotext and no recipe in it")
+        return
+    if account["infotext"]:
+        say(account["infotext"])
+    recipe = account["recipe"] or {}
+    for name in ("source", "model", "quirks", "settings", "versions"):
+        if recipe.get(name):
+            say(f"{name}: {_one_line(recipe[name])}")
+
+
+def _one_line(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {each}" for name, each in value.items() if each is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

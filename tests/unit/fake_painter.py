@@ -1,0 +1,64 @@
+"""A painter without weights: the events and results of an engine, flat colours for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from PIL import Image
+
+from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
+from overpaint.finish import FinishedPicture
+from overpaint.models.families import SD1_SPEC
+from overpaint.outcome import FinishedBatch, ModelIdentity, account
+from overpaint.plan import plan
+from overpaint.request import Img2ImgRequest
+from overpaint.settings import Settings
+
+STEPS = 3
+
+
+class FakePainter:
+    """Counts its jobs in `requests`; `on_step` hears of every step and may raise."""
+
+    def __init__(self, on_step: Callable[[int], None] | None = None) -> None:
+        self.requests: list[Img2ImgRequest] = []
+        self.settings: list[Settings | None] = []
+        self.model = ModelIdentity("fake", "0123456789")
+        self._on_step = on_step or (lambda step: None)
+        self._steps = 0
+
+    def __enter__(self) -> FakePainter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def run(
+        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+    ) -> Iterator[Event]:
+        self.requests.append(request)
+        self.settings.append(settings)
+        decided = plan(request, settings, SD1_SPEC)
+        total = STEPS * len(decided.batches)
+        yield Started(len(decided.images), total, decided.warnings)
+        done: list[FinishedBatch] = []
+        for batch in decided.batches:
+            for _ in range(STEPS):
+                if control is not None and control.message is Stop.CANCEL:
+                    yield Cancelled(account(decided, self.model, done, stopped=True) if done else None)
+                    return
+                self._steps += 1
+                self._on_step(self._steps)
+                yield Progress(self._steps, total, 1.0)
+            size = (decided.geometry.width, decided.geometry.height)
+            pictures = [Image.new("RGB", size, (each.seed % 256, each.seed // 256 % 256, 9)) for each in batch]
+            done.append(FinishedBatch(batch, tuple(map(FinishedPicture, pictures))))
+        yield Finished(account(decided, self.model, done))
+
+
+def drawing(size: tuple[int, int] = (32, 24), color: tuple[int, int, int] = (200, 120, 40)) -> Image.Image:
+    """A small source."""
+    return Image.new("RGB", size, color)
