@@ -17,7 +17,7 @@ cmd_opts = SimpleNamespace(
     ckpt_dir=None, lora_dir=None, embeddings_dir=None, vae_dir=None, hypernetwork_dir=None, esrgan_models_path=None
 )
 
-__all__ = ["cmd_opts", "device", "opts", "sd_model", "state"]
+__all__ = ["cmd_opts", "opts", "state"]  # `device` and `sd_model` are made on demand, below
 
 
 def __getattr__(name: str) -> Any:

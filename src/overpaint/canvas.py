@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
 from overpaint.errors import RequestError
+from overpaint.pictures import flatten
 from overpaint.pixels.color import ColorTarget, color_target
 from overpaint.pixels.composite import make_overlay
 from overpaint.pixels.fill import fill_masked
@@ -27,7 +28,6 @@ from overpaint.pixels.mask import (
     to_gray_mask,
 )
 from overpaint.pixels.resize import resize_image
-from overpaint.pictures import flatten
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
 from overpaint.settings import Settings
 
@@ -178,10 +178,8 @@ def _geometry(
     return Geometry(width, height, _round_up(width), _round_up(height))
 
 
-def _default_size(
-    request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int
-) -> tuple[int, int]:
-    """Unset sizes: the source's own; the model's native area in the crop's shape when only the masked part is painted."""
+def _default_size(request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
+    """Unset sizes: the source's own, or the model's native area in the crop's shape if only that is painted."""
     wide, high = source.size
     box = crop_region(gray, request.padding) if gray is not None and request.only_masked else None
     if box is not None:
@@ -288,7 +286,7 @@ def _mode_number(mode: ResizeMode) -> int:
 def _padded(picture: Picture, geometry: Geometry) -> Picture:
     """Extend the right and bottom by their last lines, up to what the networks can take."""
     right, bottom = geometry.pass_width - geometry.width, geometry.pass_height - geometry.height
-    if (geometry.width, geometry.height) != picture.size or right <= 0 and bottom <= 0:
+    if (geometry.width, geometry.height) != picture.size or (right <= 0 and bottom <= 0):
         return picture
     values = np.asarray(picture)
     edges = ((0, bottom), (0, right), (0, 0))[: values.ndim]

@@ -20,6 +20,17 @@ from overpaint.settings import Settings
 from overpaint.tokens import Chunk, Tokenizer, chunk, clip_tokenizer, open_clip_tokenizer, pad_after_end
 
 SINUSOID_WIDTH = 256
+_OPTIONS_THAT_COUNT = (
+    "emphasis",
+    "comma_padding_backtrack",
+    "CLIP_stop_at_last_layers",
+    "sdxl_crop_top",
+    "sdxl_crop_left",
+    "sdxl_clip_l_skip",
+    "sdxl_refiner_low_aesthetic_score",
+    "sdxl_refiner_high_aesthetic_score",
+    "quirks",
+)
 
 
 class TextEncoders(Protocol):
@@ -30,7 +41,7 @@ class TextEncoders(Protocol):
     def text(
         self, encoder: int, ids: Tensor, *, layer: int | None = None, final_norm: bool | None = None
     ) -> TextEncoding:
-        """Token ids (n, 77) to one layer's vectors (n, 77, width), and the pooled vectors (n, width) if there are any."""
+        """Token ids (n, 77) to one layer's vectors (n, 77, width), and pooled ones (n, width) if there are any."""
         ...
 
 
@@ -103,9 +114,7 @@ class Conditioner:
         """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
         settings = self.settings
         size = (self.plan.geometry.width, self.plan.geometry.height) if self.spec.is_sdxl else ()
-        options = (settings.emphasis, settings.comma_padding_backtrack, settings.CLIP_stop_at_last_layers, settings.quirks)
-        crop = (settings.sdxl_crop_top, settings.sdxl_crop_left, settings.sdxl_clip_l_skip, settings.tiling)
-        key = (texts, negative, size, options, crop)
+        key = (texts, negative, size, *(getattr(settings, name) for name in _OPTIONS_THAT_COUNT))
         found = self.cache.get(key)
         if found is None:
             found = self._encode(texts, negative)

@@ -82,7 +82,8 @@ def soft_blend(a: Tensor, b: Tensor, nmask: Tensor, sigma: float, soft: SoftInpa
     norms = (torch.linalg.vector_norm(each, dim=-3, keepdim=True).to(torch.float64) for each in (a, b, mixed))
     of_a, of_b, of_mixed = norms
     desired = (of_a**detail * (1 - t0) + of_b**detail * t0) ** (1 / detail)
-    return mixed * (desired / (of_mixed + 1e-5)).to(mixed.dtype)
+    result: Tensor = mixed * (desired / (of_mixed + 1e-5)).to(mixed.dtype)
+    return result
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Denoiser:
         scale = self.plan.image_cfg_scale
         three_way = self.spec.conditioning == "edit" and scale is not None and scale != 1.0
         if three_way and any(len(each.parts) > 1 for each in self.texts):
-            raise SamplingError("prompt: an edit model with image_cfg_scale cannot combine texts with AND; use one text")
+            remedy = "use one text, or image_cfg_scale 1"
+            raise SamplingError(f"prompt: an edit model with image_cfg_scale cannot combine texts with AND; {remedy}")
         object.__setattr__(self, "_three_way", three_way)
 
     # -- the question --------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progr
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.latents import Prepared, batch_latents, decode, prepare
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
-from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.models.families import ModelSpec
+from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.plan import ImagePlan, Plan
 from overpaint.plan import plan as make_plan

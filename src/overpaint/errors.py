@@ -1,13 +1,12 @@
 """The exception tree. Every message is one sentence that names the field, the value and the remedy.
 
-    OverpaintError
-    |- RequestError            a field of a request cannot be used            (also a ValueError)
-    |  `- SettingError         an option does not exist or has a wrong value  (also a KeyError)
-    |- PictureError            a picture cannot be decoded or is too large
-    |- CheckpointError         a model file cannot be used
-    |- SamplingError           the numbers of a run failed (NaN, schedule)
-    |- SaveError               a result could not be written; what was finished is kept
-    `- Cancelled               the run was stopped on request
+OverpaintError
+|- RequestError            a field of a request cannot be used            (also a ValueError)
+|  `- SettingError         an option does not exist or has a wrong value  (also a KeyError)
+|- PictureError            a picture cannot be decoded or is too large
+|- CheckpointError         a model file cannot be used
+|- SamplingError           the numbers of a run failed (NaN, schedule)
+`- SaveError               a result could not be written; what was finished is kept
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class SaveError(OverpaintError, OSError):
     """A result could not be written; no partial file is left and finished pictures are kept."""
 
 
-class Cancelled(OverpaintError):
+class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an error)
     """The run was stopped on request."""
 
 

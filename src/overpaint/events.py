@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
@@ -53,7 +53,7 @@ class Cancelled:
     result: Processed | None  # the pictures that were finished before
 
 
-Event = Union[Queued, Started, Progress, Preview, Finished, Failed, Cancelled]
+Event: TypeAlias = Queued | Started | Progress | Preview | Finished | Failed | Cancelled
 
 
 class Stop(Enum):

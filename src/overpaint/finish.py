@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from overpaint.canvas import Canvas, MaskPlan
+from overpaint.canvas import RESIZE_FILL, Canvas, MaskPlan
 from overpaint.pixels.color import correct_color
 from overpaint.pixels.composite import (
     apply_overlay,
@@ -43,9 +43,7 @@ class SoftLatents:
     nmask: NDArray[np.float32]
 
 
-def finish(
-    plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLatents | None = None
-) -> FinishedPicture:
+def finish(plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLatents | None = None) -> FinishedPicture:
     """OUT-1 for the picture at a position of its batch."""
     canvas = plan.canvas_of(position)
     mask = plan.mask
@@ -119,9 +117,10 @@ def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpa
     geometry = plan.geometry
     raw = adaptive_mask(soft.sampled, soft.source, soft.nmask[0], parameters)
     small = Image.fromarray(raw)
-    resized = resize_image(2, small, geometry.pass_width, geometry.pass_height, upscaler=None, quirks=plan.settings.quirks)
-    found = soft_overlay_mask(resized, mask.paste_to, mask.overlay.size, plan.settings.quirks)
-    if not plan.settings.quirks.drop_source_extras:
+    quirks = plan.settings.quirks
+    resized = resize_image(RESIZE_FILL, small, geometry.pass_width, geometry.pass_height, quirks=quirks)
+    found = soft_overlay_mask(resized, mask.paste_to, mask.overlay.size, quirks)
+    if not quirks.drop_source_extras:
         touched = mask.overlay.convert("L").point(lambda value: 255 if value else 0)
         found = ImageChops.darker(found.crop((0, 0, *mask.overlay.size)), touched)
     return MaskPlan(mask.pixel, found, mask.latent, mask.crop)

@@ -64,7 +64,7 @@ def batch_latents(plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) ->
     if content is MaskedContent.NOTHING:
         return latents
     chosen = plan.batches[0][: len(batch)] if plan.settings.quirks.reuse_first_fill_noise else batch
-    shape = tuple(latents.shape[1:])
+    shape = (latents.shape[1], latents.shape[2], latents.shape[3])
     source = plan.settings.randn_source
     noise = [ImageNoise(each.seed, shape, source=source, device=latents.device).first() for each in chosen]
     return latents + torch.stack(noise) * prepared.nmask

@@ -176,8 +176,10 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, 
                 picture.info["parameters"] = text
             infotexts.append(text)
             images.append(picture)
-            wanted = zip(("return_mask", "return_mask_composite"), (finished.mask, finished.mask_composite), strict=True)
-            images += [extra for option, extra in wanted if extra is not None and getattr(plan.settings, option)]
+            if finished.mask is not None and plan.settings.return_mask:
+                images.append(finished.mask)
+            if finished.mask_composite is not None and plan.settings.return_mask_composite:
+                images.append(finished.mask_composite)
     if not infotexts and plan.images:
         infotexts.append(infotext_of(plan, model, 0, extras))  # JOB-6
     grid = contact_sheet(plan, images) if plan.settings.return_grid else None

@@ -407,9 +407,7 @@ def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
     return notes
 
 
-def _warnings(
-    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan
-) -> tuple[str, ...]:
+def _warnings(request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan) -> tuple[str, ...]:
     warnings = []
     tags = any(take_network_tags(text)[1] for text in _texts(request))
     if tags and not request.use_networks:

@@ -258,7 +258,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
 
     def _engine(self) -> Engine:
         if not isinstance(self.sd_model, Engine):
-            raise TypeError(f"sd_model={self.sd_model!r}: give an overpaint.Engine, or leave it out for shared.sd_model")
+            remedy = "give an overpaint.Engine, or leave it out for shared.sd_model"
+            raise TypeError(f"sd_model={self.sd_model!r}: {remedy}")
         return self.sd_model
 
     def _adopt(self, plan: Plan) -> None:
@@ -333,7 +334,9 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
         state.end()
 
 
-def _batch(p: StableDiffusionProcessingImg2Img, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) -> FinishedBatch:
+def _batch(
+    p: StableDiffusionProcessingImg2Img, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]
+) -> FinishedBatch:
     assert p._prepared is not None
     conditioner = engine.conditioner(plan)
     with torch.no_grad():

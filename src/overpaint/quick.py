@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from overpaint.engine import Engine
 
 
-
 def img2img(
     image: Picture | bytes | str | os.PathLike[str],
     prompt: str = "",

@@ -231,10 +231,24 @@ def _check_numbers(request: Img2ImgRequest) -> None:
         if value is None and optional:
             continue
         _check_number(name, value, low=low, high=high, whole=whole)
+    resize: tuple[int, ...] | None = request.seed_resize
+    if resize is not None and len(resize) != 2:
+        raise RequestError("seed_resize", resize, "give (width, height)")
+    for side in resize or ():
+        _check_number("seed_resize", side, low=8, high=16_384, whole=True)
+
+
+def _check_numbers(request: Img2ImgRequest) -> None:
+    for name, (low, high, whole, optional) in _NUMBERS.items():
+        value = getattr(request, name)
+        if value is None and optional:
+            continue
+        _check_number(name, value, low=low, high=high, whole=whole)
     if request.seed_resize is not None:
-        if not isinstance(request.seed_resize, tuple) or len(request.seed_resize) != 2:
+        sizes: tuple[int, ...] = tuple(request.seed_resize)
+        if len(sizes) != 2:
             raise RequestError("seed_resize", request.seed_resize, "give (width, height)")
-        for value in request.seed_resize:
+        for value in sizes:
             _check_number("seed_resize", value, low=8, high=16_384, whole=True)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from overpaint.brownian import BrownianNoise, stacked
 from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.drive import Run
-from overpaint.brownian import BrownianNoise, stacked
 from overpaint.noise import BatchNoise, ImageNoise
 from overpaint.plan import Plan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
@@ -129,7 +129,7 @@ def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
 def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:
     return ImageNoise(
         streams.seeds[i],
-        tuple(like.shape[1:]),
+        (like.shape[1], like.shape[2], like.shape[3]),
         source=plan.settings.randn_source,
         subseed=streams.subseeds[i] if i < len(streams.subseeds) else 0,
         subseed_strength=streams.subseed_strength,

@@ -1,6 +1,6 @@
 """What a site may change, and which accidents of the reference are wanted.
 
-`Settings` carries the reference's option names: people know them, saved configurations and `override_settings` use them.
+`Settings` carries the reference's option names: people know them, and saved configurations use them.
 `Quirks` names each accident of the reference; code asks `if quirks.truncate_pixels`, never `if compat`.
 """
 
@@ -80,7 +80,7 @@ class Quirks:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A site's options, by the reference's names. Unset means the reference's default unless a comment says otherwise."""
+    """A site's options, by the reference's names and with its defaults, unless a comment says otherwise."""
 
     quirks: Quirks = field(default_factory=Quirks)
 

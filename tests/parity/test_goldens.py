@@ -26,8 +26,6 @@ CASES: list[dict[str, Any]] = (
 )
 # The reference with itself differs by 0.06 in latents here: terminal SNR of zero amplifies rounding (parity README).
 UNSTABLE = ("sched_ztsnr_second_run", "sd21v_ztsnr_second_run")
-# Drawn from torch's unseeded global stream by the reference; our stream is seeded, so only the noise-free part compares.
-UNSEEDED = ("sde_no_batch_determinism",)
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +70,11 @@ def reference_options() -> None:
     shared.opts.replace_all(type(shared.opts)().snapshot())
 
 
-@pytest.mark.parametrize("case", [each for each in CASES if not each.get("expect_error")], ids=lambda case: case["name"])
+PICTURES = [case for case in CASES if not case.get("expect_error")]
+ERRORS = [case for case in CASES if case.get("expect_error")]
+
+
+@pytest.mark.parametrize("case", PICTURES, ids=lambda case: case["name"])
 def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], parity: Path) -> None:
     golden = parity / "goldens" / case["name"]
     engine = engines(case["checkpoint"])
@@ -91,8 +93,6 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
     if "nmask" in data:
         assert p.nmask is not None
         np.testing.assert_allclose(p.nmask.cpu().numpy(), data["nmask"].reshape(p.nmask.shape), atol=1e-6)
-    if case["name"] in UNSEEDED:
-        return
     unstable = case["name"] in UNSTABLE
     for n, latents in enumerate(p.latents):
         tolerance = 0.2 if unstable else LATENT_TOLERANCE
@@ -103,7 +103,7 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
         assert difference.max() <= (32 if unstable else PIXEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("case", [each for each in CASES if each.get("expect_error")], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", ERRORS, ids=lambda case: case["name"])
 def test_recorded_errors(case: dict[str, Any], engines: Callable[[str], Engine], parity: Path) -> None:
     """Where the reference crashes, there is one clear sentence."""
     with pytest.raises(OverpaintError) as caught:

@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from fake_painter import FakePainter
-
 import overpaint.batch
 import overpaint.saving
 from overpaint.cli import main, session
 from overpaint.journal import Journal
+from tests.unit.fake_painter import FakePainter
 
 
 def die() -> None:

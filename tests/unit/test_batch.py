@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_painter import FakePainter, drawing
 
 from overpaint.batch import (
     Batch,
@@ -27,9 +27,11 @@ from overpaint.journal import JOURNAL_NAME, Journal
 from overpaint.metadata import read_infotext, read_recipe
 from overpaint.request import Picture
 from overpaint.rows import Row, Unreadable, read_rows
+from overpaint.saving import save_first_free
 from overpaint.settings import Settings
+from tests.unit.fake_painter import FakePainter, drawing
 
-KILLED = Path(__file__).with_name("killed_batch.py")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -206,17 +208,14 @@ class TestResults:
     def test_a_full_disk_ends_the_batch_and_keeps_what_is_there(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        import overpaint.batch
-
         fill(tmp_path / "in", "a.png", "b.png")
-        save = overpaint.batch.save_first_free
 
         def full(paths: list[Path], data: bytes, **options: Any) -> Path:
             if paths[0].name == "b.png":
                 raise SaveError("b.png: the disk is full")
-            return save(paths, data, **options)
+            return save_first_free(paths, data, **options)
 
-        monkeypatch.setattr(overpaint.batch, "save_first_free", full)
+        monkeypatch.setattr("overpaint.batch.save_first_free", full)
         batch = Batch(out=tmp_path / "out", fields={"seed": 1})
         with pytest.raises(SaveError):
             paint_all(tmp_path / "in", batch)
@@ -269,9 +268,13 @@ class TestGoingOn:
         drawing(color=(1, 2, 3)).save(tmp_path / "in/a.png")
         assert kinds(paint_all(tmp_path / "in", batch)) == ["RowPainted", "RowSkipped"]
         assert sorted(contents(batch.out)) == ["a-1.png", "a.png", "b.png"]
-        for other in ({"model": "x"}, {"settings": Settings.reference()}, {"fields": {"seed": 4}}):
-            again = Batch(**{"out": batch.out, "fields": {"seed": 3}, **other})
-            assert kinds(paint_all(tmp_path / "in", again)) == ["RowPainted"] * 2
+        others = (
+            replace(batch, model="x"),
+            replace(batch, settings=Settings.reference()),
+            replace(batch, fields={"seed": 4}),
+        )
+        for other in others:
+            assert kinds(paint_all(tmp_path / "in", other)) == ["RowPainted"] * 2
 
     def test_no_painter_is_made_when_all_is_done(self, tmp_path: Path) -> None:
         fill(tmp_path / "in", "a.png")
@@ -304,18 +307,9 @@ class TestGoingOn:
         fill(tmp_path / "in", "a.png", "b.png", "c.png")
         paint_all(tmp_path / "in", Batch(out=tmp_path / "whole", fields={"seed": 3}, settings=_quiet()))
         out = tmp_path / "out"
-        command = [
-            sys.executable,
-            str(KILLED),
-            point,
-            str(count),
-            "batch",
-            str(tmp_path / "in"),
-            str(out),
-            "--seed",
-            "3",
-        ]
-        assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+        line = ["batch", str(tmp_path / "in"), str(out), "--seed", "3"]
+        command = [sys.executable, "-m", "tests.unit.killed_batch", point, str(count), *line]
+        assert subprocess.run(command, check=False, capture_output=True, cwd=ROOT).returncode == -9
         painter = FakePainter()
         batch = Batch(out=out, fields={"seed": 3}, settings=_quiet())
         events = paint_all(tmp_path / "in", batch, painter)

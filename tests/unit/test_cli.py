@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_painter import FakePainter, drawing
 from PIL import Image
 
 from overpaint.cli import COMMANDS, main, session
@@ -22,6 +21,7 @@ from overpaint.errors import CheckpointError, RequestError, SaveError
 from overpaint.metadata import encode_picture, read_infotext, read_recipe
 from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
+from tests.unit.fake_painter import FakePainter, drawing
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 Capture = pytest.CaptureFixture[str]

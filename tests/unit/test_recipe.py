@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_painter import FakePainter, drawing
 from PIL import Image
 
 from overpaint.errors import PictureError, RequestError
@@ -25,6 +24,7 @@ from overpaint.recipe import (
 )
 from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, ResizeMode, SoftInpainting
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
+from tests.unit.fake_painter import FakePainter, drawing
 
 
 def painted(settings: Settings | None = None, **fields: Any) -> Processed:

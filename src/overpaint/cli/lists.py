@@ -45,10 +45,10 @@ Folder = Annotated[
 
 def models(folder: Folder = Path(), as_json: AsJson = False) -> int:
     """List the checkpoints below a folder: title, family and, where it is known already, hash."""
-    from overpaint.models.hashes import list_checkpoints, user_hash_cache
-
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
+    from overpaint.models.hashes import list_checkpoints, user_hash_cache
+
     known = known_hashes(user_hash_cache())
     found = [_model(each.path, each.name, known) for each in list_checkpoints([folder])]
     if as_json:

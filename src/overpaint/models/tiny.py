@@ -1,7 +1,7 @@
 """A small checkpoint in the genuine layout of SD 1, made by arithmetic: for tests and a first run offline.
 
 It has learnt nothing, but it is not noise either. Its codec averages blocks of 8x8 pixels and paints them back, so that
-pictures stay recognisable. Its U-Net takes the fine grain of a latent, at most noise levels its noisier part, for noise.
+pictures stay recognisable. Its U-Net takes the fine grain of a latent, at most levels the noisier part, for noise.
 
 Both carry values through layers of random weights by the same trick: a value and its negative travel side by side, all
 random branches write elsewhere, and silu(v) - silu(-v) = v undoes the last activation exactly.
@@ -65,7 +65,9 @@ _BRANCH_ENDS = (
     "to_out.0.weight",
 )
 _BRANCH_GAIN = 0.3
-_TEXTURE = 0.02  # how much of the U-Net's random features, and so of the prompt, shows
+# Attention to the text is sharp and loud, so that another prompt paints another texture.
+_LOUD = {"attn2.to_q.weight": 3.0, "attn2.to_k.weight": 3.0, "attn2.to_v.weight": 3.0, "attn2.to_out.0.weight": 3.0}
+_TEXTURE = 0.05  # how much of the U-Net's random features, and so of the prompt, shows
 _GRAIN = 0.002  # the same for the codec's
 _ANCHOR = 30.0  # a constant much larger than any pixel: it keeps a group's norm from depending on the picture
 _LATENTS = 4
@@ -115,6 +117,7 @@ def _random(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> Par
             continue
         fan_in = 1 if "embedding" in name else int(np.prod(shape[1:]))
         gain = _BRANCH_GAIN if name.endswith(_BRANCH_ENDS) else 1.0
+        gain *= next((loud for ending, loud in _LOUD.items() if name.endswith(ending)), 1.0)
         parameters[name] = rng.standard_normal(shape, dtype=np.float32) * np.float32(gain / fan_in**0.5)
     return parameters
 
