@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from overpaint.philox import draw
 from overpaint.settings import RandomSource
-from overpaint.streams import draw
 
 _DIGITS = 6  # ends of intervals are rounded to 1e-6
 _POOL_SIZE = 24

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from overpaint.philox import draw, stream
 from overpaint.settings import Quirks, RandomSource
-from overpaint.streams import draw, stream
 
 
 class ImageNoise:

@@ -123,9 +123,9 @@ class Img2ImgRequest:
         object.__setattr__(self, "resize_mode", _as_enum("resize_mode", self.resize_mode, ResizeMode))
         object.__setattr__(self, "masked_content", _as_enum("masked_content", self.masked_content, MaskedContent))
         object.__setattr__(self, "overrides", MappingProxyType(dict(self.overrides)))
+        _check_numbers(self)
         _check_pictures(self)
         _check_texts(self)
-        _check_numbers(self)
         _check_seeds(self)
 
     def with_changes(self, **changes: Any) -> Img2ImgRequest:
@@ -194,7 +194,7 @@ _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
 def _check_pictures(request: Img2ImgRequest) -> None:
     if not isinstance(request.images, tuple) or not request.images:
         raise RequestError("images", request.images, "give at least one source picture")
-    named = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
+    named: list[tuple[str, Any]] = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
     for name, picture in named:
         if picture is None and not name.startswith("images"):
@@ -203,7 +203,7 @@ def _check_pictures(request: Img2ImgRequest) -> None:
             raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
         if min(picture.size) < 1:
             raise RequestError(name, picture.size, "give a picture of at least one pixel")
-    if len(request.images) > request.batch_size > 0 and len(request.images) > 1:
+    if len(request.images) > request.batch_size:
         remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
         raise RequestError("images", f"{len(request.images)} pictures", remedy)
 
@@ -236,20 +236,6 @@ def _check_numbers(request: Img2ImgRequest) -> None:
         raise RequestError("seed_resize", resize, "give (width, height)")
     for side in resize or ():
         _check_number("seed_resize", side, low=8, high=16_384, whole=True)
-
-
-def _check_numbers(request: Img2ImgRequest) -> None:
-    for name, (low, high, whole, optional) in _NUMBERS.items():
-        value = getattr(request, name)
-        if value is None and optional:
-            continue
-        _check_number(name, value, low=low, high=high, whole=whole)
-    if request.seed_resize is not None:
-        sizes: tuple[int, ...] = tuple(request.seed_resize)
-        if len(sizes) != 2:
-            raise RequestError("seed_resize", request.seed_resize, "give (width, height)")
-        for value in sizes:
-            _check_number("seed_resize", value, low=8, high=16_384, whole=True)
 
 
 def _check_number(name: str, value: object, *, low: float, high: float, whole: bool = False) -> None:

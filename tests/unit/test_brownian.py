@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from overpaint.brownian import BrownianNoise, stacked
+from overpaint.philox import stream
 from overpaint.settings import RandomSource
-from overpaint.streams import stream
 
 SMALL = (4, 8, 8)
 SHAPE = (4, 16, 24)

@@ -1,4 +1,4 @@
-"""SRC, PHX: streams of normal numbers."""
+"""SRC, PHX: streams of normal numbers, PyTorch's and Philox."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from overpaint.errors import RequestError
+from overpaint.philox import philox_normal, stream
 from overpaint.settings import RandomSource
-from overpaint.streams import philox_normal, stream
 
 SOURCES: list[RandomSource] = ["CPU", "NV"]
 

@@ -1,0 +1,174 @@
+"""What the project says of itself is true: pages follow from the code, code blocks and commands run, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+import overpaint
+from overpaint import cli, errors
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+MOST_PICTURE_BYTES = 100_000
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The arguments of every `overpaint` command that a page shows."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words and words[0].removeprefix(".venv/bin/") == "overpaint":
+                    yield words[1:]
+
+
+WITH_PYTHON = [each for each in PAGES if blocks(each, "python")]
+WITH_COMMANDS = [each for each in PAGES if any(commands(each))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small checkpoint is made here, not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples' pictures, as commands and code blocks expect it."""
+    shutil.copytree(ROOT / "examples" / "pictures", tmp_path / "examples" / "pictures")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_reference_pages_follow_from_the_code() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"run docs/generate.py\n{result.stdout}{result.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
+def test_python_blocks_run(page: Path, checkout: Path) -> None:
+    for block in blocks(page, "python"):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=named)
+def test_commands_are_understood(page: Path) -> None:
+    group: Any = typer.main.get_command(cli.app)
+    for arguments in commands(page):
+        if arguments and not arguments[0].startswith("-"):
+            command = group.commands[arguments[0]]
+            if not {"-h", "--help"} & set(arguments):
+                command.make_context(arguments[0], arguments[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=named)
+def test_commands_on_the_examples_run(page: Path, checkout: Path) -> None:
+    """In their order; those that name files the reader has are left out."""
+    for arguments in commands(page):
+        if len(arguments) > 1 and Path(arguments[1]).exists() and "--model" not in arguments:
+            assert cli.main(arguments) == 0, arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+def test_examples_run(example: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(example)]
+    where = [str(tmp_path / "pictures")] if example.name == "make_pictures.py" else []
+    result = subprocess.run(command + where, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout or list(tmp_path.glob("*.png"))
+
+
+def test_example_pictures_are_those_their_script_draws(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, str(ROOT / "examples/make_pictures.py"), str(tmp_path)], check=True, capture_output=True
+    )
+    kept = sorted((ROOT / "examples" / "pictures").iterdir())
+    assert [each.name for each in kept] == sorted(each.name for each in tmp_path.iterdir())
+    for each in kept:
+        assert np.array_equal(np.asarray(Image.open(each)), np.asarray(Image.open(tmp_path / each.name))), each.name
+    assert sum(each.stat().st_size for each in kept) < MOST_PICTURE_BYTES
+
+
+def heading_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in heading_anchors(linked), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.name == "index.md" or page.relative_to(ROOT / "docs").as_posix() in index
+
+
+def test_every_public_name_is_documented() -> None:
+    text = "\n".join(each.read_text(encoding="utf-8") for each in PAGES)
+    text += "\n".join(each.read_text(encoding="utf-8") for each in EXAMPLES)
+    missing = [name for name in overpaint.__all__ if not name.startswith("__") and not re.search(rf"\b{name}\b", text)]
+    assert not missing
+
+
+EXPECTED_CODES: list[tuple[errors.OverpaintError, int]] = [
+    (errors.RequestError("strength", 2, "x"), 2),
+    (errors.SettingError("x", 2, "x"), 2),
+    (errors.PictureError("x"), 3),
+    (errors.CheckpointError("x"), 3),
+    (errors.SaveError("x"), 4),
+    (errors.SamplingError("x"), 1),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), EXPECTED_CODES, ids=lambda each: type(each).__name__)
+def test_exit_codes_are_the_documented_ones(error: errors.OverpaintError, code: int) -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{type(error).__name__}`.*\| (\d+) \|$", page, re.MULTILINE)
+    assert row is not None
+    assert int(row[1]) == code == cli._exit_code(error)
+
+
+def test_continuous_integration_runs_the_readmes_test_command() -> None:
+    (command,) = [each for each in blocks(ROOT / "README.md", "sh") if "pytest" in each]
+    script = ROOT / ".ci" / "run"
+    for part in command.strip().split(" && "):
+        assert part.strip() in script.read_text(encoding="utf-8")
+    assert os.access(script, os.X_OK)
