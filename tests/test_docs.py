@@ -1,4 +1,4 @@
-"""What the project says of itself is true: pages follow from the code, code blocks and commands run, links lead somewhere."""
+"""What the project says of itself is true: pages follow from the code, code and commands run, links lead somewhere."""
 
 from __future__ import annotations
 

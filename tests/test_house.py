@@ -194,6 +194,8 @@ def test_public_names_are_sorted_and_there() -> None:
     assert list(overpaint.__all__) == sorted(overpaint.__all__)
     for name in overpaint.__all__:
         assert getattr(overpaint, name) is not None
+        # Importing a module of this name would put it in the place of what is meant.
+        assert f"overpaint.{name}" not in NAMES
     with pytest.raises(AttributeError, match="no attribute 'img2txt'"):
         overpaint.img2txt  # noqa: B018
 
@@ -231,21 +233,8 @@ def test_torch_has_an_upper_bound() -> None:
     assert any(each.operator == "<" for each in torch.specifier)
 
 
-MUTATORS = [
-    "append",
-    "add",
-    "update",
-    "extend",
-    "insert",
-    "remove",
-    "discard",
-    "pop",
-    "popitem",
-    "clear",
-    "setdefault",
-    "sort",
-    "reverse",
-]
+MUTATORS = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse"}  # of lists,
+MUTATORS |= {"update", "setdefault", "popitem", "add", "discard"}  # dicts and sets
 CONTAINERS = ["list", "dict", "set", "defaultdict", "Counter", "deque", "OrderedDict", "bytearray"]
 
 

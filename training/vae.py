@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,9 +38,9 @@ class Data:
     batch: int = 8
 
 
-def to_tensor(pixels: list[np.ndarray] | np.ndarray, hardware: Hardware) -> Tensor:  # type: ignore[type-arg]
+def to_tensor(pixels: Sequence[NDArray[np.uint8]], hardware: Hardware) -> Tensor:
     """(b, h, w, 3) bytes -> (b, 3, h, w) in -1..1"""
-    tensor = torch.from_numpy(np.stack(list(pixels))).to(hardware.device, non_blocking=True)
+    tensor = torch.from_numpy(np.stack(pixels)).to(hardware.device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
@@ -50,7 +52,7 @@ def autoencoder(folder: Folder, data: Data, hardware: Hardware) -> Trainee:
         scenes = Shelf(folder.pictures(data.size, SCENES), 1)
         pictures = to_tensor([scenes[i] for i in range(_START_PICTURES)], Hardware.cpu())
         start_autoencoder(network, pictures, SEED)
-    trainee = Trainee(network.to(hardware.device, memory_format=torch.channels_last), COURSE)
+    trainee = Trainee(hardware.placed(network), COURSE)
     if path.exists():
         trainee.load(path)
     return trainee

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.conditioning import Conditioner, TextCache
+from overpaint.denoise import ImageCond
 from overpaint.drive import Run, tick
 from overpaint.errors import SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
@@ -37,10 +38,9 @@ from overpaint.styles import load_styles
 
 @dataclass(frozen=True)
 class Sampled:
-    """The latents of one batch, where they came from, and what sampling adds to the infotext."""
+    """The latents of one batch, and what sampling adds to the infotext."""
 
     latents: Tensor  # (batch, 4, h/8, w/8)
-    init: Tensor
     notes: Mapping[str, object]
 
 
@@ -144,25 +144,29 @@ class Engine:
     @torch.no_grad()
     def prepare(self, plan: Plan) -> Prepared:
         """2. Encode the sources."""
-        self.backend.set_tiling(plan.settings.tiling)
-        return prepare(plan, self.backend)
+        return prepare(plan, self._networks(plan))
 
     def conditioner(self, plan: Plan) -> Conditioner:
         """3. Texts."""
         return Conditioner(self.spec, self.backend, plan, self._text_cache)
 
     @torch.no_grad()
-    def tensors(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) -> BatchTensors:
+    def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
+        """What each picture of a batch is guided by."""
+        return self.conditioner(plan).images(batch)
+
+    @torch.no_grad()
+    def tensors(
+        self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], texts: tuple[ImageCond, ...]
+    ) -> BatchTensors:
         """Everything one batch starts from."""
-        self.backend.set_tiling(plan.settings.tiling)
-        conditioner = self.conditioner(plan)
         image = prepared.image_conditioning
         return BatchTensors(
             init=batch_latents(plan, prepared, batch),
             nmask=prepared.nmask,
             image_conditioning=None if image is None else image[: len(batch)],
-            texts=conditioner.images(batch),
-            empty_text=conditioner.empty() if plan.settings.pad_cond_uncond else None,
+            texts=texts,
+            empty_text=self.conditioner(plan).empty() if plan.settings.pad_cond_uncond else None,
         )
 
     def sample(
@@ -175,7 +179,7 @@ class Engine:
         number: int = 0,
     ) -> Generator[Event, None, Sampled | None]:
         """3 to 5 for a batch of the plan, with its own seeds."""
-        tensors = self.tensors(plan, prepared, batch)
+        tensors = self.tensors(plan, prepared, batch, self.texts(plan, batch))
         streams = Streams(
             tuple(each.seed for each in batch),
             tuple(each.subseed for each in batch),
@@ -184,8 +188,7 @@ class Engine:
         sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
         if sampled is None:
             return None
-        texts = self.conditioner(plan).notes(batch)
-        return Sampled(sampled.latents, sampled.init, {**texts, **sampled.notes})
+        return Sampled(sampled.latents, {**self.conditioner(plan).notes(batch), **sampled.notes})
 
     @torch.no_grad()
     def sample_tensors(
@@ -203,29 +206,35 @@ class Engine:
                     run.stop()
                 control.take_skip()
                 break
-            tick(runs, self.backend.unet, share=not plan.request.exact)
+            tick(runs, self._networks(plan).unet, share=not plan.request.exact)
             yield from self._progress(plan, runs, number)
         latents = final_latents(plan, tensors, runs)
         if bool(torch.isnan(latents).any()):
             remedy = "use dtype='float32', a lower cfg_scale or another sampler"
             raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
         notes = {name: value for run in runs for name, value in run.notes.items()}
-        return Sampled(latents, tensors.init, {**plan.sampling_notes, **notes})
+        return Sampled(latents, {**plan.sampling_notes, **notes})
 
     @torch.no_grad()
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
         """6. Decode each latent alone and composite it over its source."""
         pictures: list[FinishedPicture] = []
-        for i, pixels in enumerate(decode(plan, self.backend, sampled.latents)):
+        init = batch_latents(plan, prepared, batch)
+        for i, pixels in enumerate(decode(plan, self._networks(plan), sampled.latents)):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
-                arrays = (sampled.latents[i], sampled.init[i], prepared.nmask)
+                arrays = (sampled.latents[i], init[i], prepared.nmask)
                 soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
             pictures.append(finish(plan, i, pixels, soft))
         notes = dict(sampled.notes)
         if plan.settings.sd_vae_decode_method != "Full":
             notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
         return FinishedBatch(tuple(batch), tuple(pictures), notes)
+
+    def _networks(self, plan: Plan) -> TorchBackend:
+        """The networks as this job wants them; jobs of one engine may take turns between ticks."""
+        self.backend.set_tiling(plan.settings.tiling)
+        return self.backend
 
     def _progress(self, plan: Plan, runs: Sequence[Run], number: int) -> Iterator[Event]:
         step = min(run.step for run in runs)

@@ -10,20 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from overpaint.denoise import ImageCond, ScheduledCond
 from overpaint.engine import Engine, Sampled
 from overpaint.events import Event, Preview, Progress
-from overpaint.latents import Prepared
+from overpaint.latents import Prepared, batch_latents
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
 from overpaint.output import save_result
 from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
-from overpaint.sampling import BatchTensors, Streams
+from overpaint.sampling import Streams
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 
@@ -224,11 +223,11 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         plan = self._plan
         assert plan is not None
         self._prepared = prepared = engine.prepare(plan)
-        tensors = engine.tensors(plan, prepared, plan.batches[0])
-        self.init_latent, self.nmask = tensors.init, tensors.nmask
-        self.mask = None if tensors.nmask is None else 1 - tensors.nmask
-        nothing = torch.zeros(len(tensors.init), NO_CONDITIONING_CHANNELS, 1, 1, device=tensors.init.device)
-        self.image_conditioning = nothing if tensors.image_conditioning is None else tensors.image_conditioning
+        self.init_latent, self.nmask = batch_latents(plan, prepared, plan.batches[0]), prepared.nmask
+        self.mask = None if self.nmask is None else 1 - self.nmask
+        image = prepared.image_conditioning
+        shape = (len(self.init_latent), NO_CONDITIONING_CHANNELS, 1, 1)
+        self.image_conditioning = self.init_latent.new_zeros(shape) if image is None else image
 
     def sample(
         self,
@@ -243,13 +242,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         engine, plan, prepared = self._engine(), self._plan, self._prepared
         if plan is None or prepared is None:
             raise RuntimeError("sample: call init first")
-        batch = plan.batches[self.iteration]
-        image = prepared.image_conditioning
-        made = engine.tensors(plan, prepared, batch)
-        texts = tuple(ImageCond(p, n) for p, n in zip(conditioning, unconditional_conditioning, strict=True))
-        tensors = BatchTensors(
-            made.init, prepared.nmask, None if image is None else image[: len(batch)], texts, made.empty_text
-        )
+        texts = tuple(ImageCond(*each) for each in zip(conditioning, unconditional_conditioning, strict=True))
+        tensors = engine.tensors(plan, prepared, plan.batches[self.iteration], texts)
         streams = Streams(tuple(seeds), tuple(subseeds), subseed_strength)
         state = _shared().state
         sampled = _drain(engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration), state)
@@ -338,9 +332,7 @@ def _batch(
     p: StableDiffusionProcessingImg2Img, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]
 ) -> FinishedBatch:
     assert p._prepared is not None
-    conditioner = engine.conditioner(plan)
-    with torch.no_grad():
-        texts = conditioner.images(batch)
+    texts = engine.texts(plan, batch)
     latents = p.sample(
         tuple(each.parts for each in texts),
         tuple(each.negative for each in texts),
@@ -349,9 +341,8 @@ def _batch(
         plan.request.variation_strength,
         p.prompts,
     )
-    init = engine.tensors(plan, p._prepared, batch).init
-    notes = {**conditioner.notes(batch), **p._notes}
-    return engine.finish(plan, p._prepared, batch, Sampled(latents, init, notes))
+    notes = {**engine.conditioner(plan).notes(batch), **p._notes}
+    return engine.finish(plan, p._prepared, batch, Sampled(latents, notes))
 
 
 def _drain(events: Any, state: Any) -> Sampled:

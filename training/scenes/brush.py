@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Map: TypeAlias = NDArray[np.float32]  # (h, w), or (h, w, 3) for colours, in 0..1
+Map: TypeAlias = NDArray[np.floating[Any]]  # (h, w), or (h, w, 3) for colours, in 0..1
 Rng: TypeAlias = np.random.Generator
 _T = TypeVar("_T")
 

@@ -43,9 +43,7 @@ class Sheet:
         box = small.getchannel("A").point(lambda alpha: 255 * (alpha > 16)).getbbox()
         return small.crop(box)
 
-    def _fill(
-        self, mask: Image.Image, outline: Sequence[Point], top: Sequence[float], bottom: Sequence[float]
-    ) -> None:
+    def _fill(self, mask: Image.Image, outline: Sequence[Point], top: Sequence[float], bottom: Sequence[float]) -> None:
         first, last = (chosen(y for _, y in outline) for chosen in (min, max))
         share = np.clip((np.arange(mask.height) - first) / max(1.0, last - first), 0, 1)[:, None, None]
         rows = np.asarray(top) + (np.asarray(bottom) - np.asarray(top)) * share
@@ -75,7 +73,18 @@ def sports_car(paint: Map) -> Image.Image:
     body = np.asarray(paint) * 255
     light, dark = body + (255 - body) * 0.4, body * 0.55
     sheet = Sheet()
-    hull = [(4, 156), (8, 136), (34, 128), (66, 120), (96, 100), (140, 96), (172, 104), (204, 122), (240, 134), (253, 154)]
+    hull = [
+        (4, 156),
+        (8, 136),
+        (34, 128),
+        (66, 120),
+        (96, 100),
+        (140, 96),
+        (172, 104),
+        (204, 122),
+        (240, 134),
+        (253, 154),
+    ]
     sheet.shape([*hull, (250, 172), (200, 176), (60, 176), (10, 172)], light, dark)
     for window in (
         [(78, 122), (102, 105), (134, 102), (136, 123)],
@@ -102,7 +111,9 @@ def standing_fox(paint: Map) -> Image.Image:
     for x, tone in ((104, shade), (176, shade), (84, fur), (194, fur)):
         sheet.sharp([(x - 9, 170), (x + 9, 170), (x + 8, 246), (x - 8, 246)], tone)
         sheet.sharp([(x - 9, 224), (x + 9, 224), (x + 9, 246), (x - 9, 246)], paw)
-    sheet.shape([(66, 168), (84, 138), (130, 132), (182, 132), (210, 152), (206, 190), (150, 196), (88, 196)], fur, shade)
+    sheet.shape(
+        [(66, 168), (84, 138), (130, 132), (182, 132), (210, 152), (206, 190), (150, 196), (88, 196)], fur, shade
+    )
     sheet.shape([(172, 140), (208, 144), (206, 178), (188, 192), (174, 172)], _CREAM)
     _head(sheet, fur)
     return sheet.finished()

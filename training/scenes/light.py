@@ -72,11 +72,15 @@ def paint_sky(canvas: Canvas, rng: Rng, time: str, horizon: float) -> None:
     if chance(rng, 0.6):
         _paint_clouds(canvas, rng, light, horizon)
     if time == "sunset":
-        _paint_disc(canvas, rng, horizon * rng.uniform(0.72, 0.98), 0.075, colour(1, 0.92, 0.58), colour(0.35, 0.2, 0.02))
+        _paint_disc(
+            canvas, rng, horizon * rng.uniform(0.72, 0.98), 0.075, colour(1, 0.92, 0.58), colour(0.35, 0.2, 0.02)
+        )
     elif time == "day" and chance(rng, 0.35):
         _paint_disc(canvas, rng, horizon * rng.uniform(0.15, 0.5), 0.055, colour(1, 0.97, 0.72), colour(0.3, 0.25, 0.1))
     elif time == "night" and chance(rng, 0.7):
-        _paint_disc(canvas, rng, horizon * rng.uniform(0.2, 0.55), 0.065, colour(0.95, 0.94, 0.84), colour(0.1, 0.11, 0.15))
+        _paint_disc(
+            canvas, rng, horizon * rng.uniform(0.2, 0.55), 0.065, colour(0.95, 0.94, 0.84), colour(0.1, 0.11, 0.15)
+        )
 
 
 def _paint_disc(canvas: Canvas, rng: Rng, y: float, radius: float, face: Map, halo: Map) -> None:

@@ -145,7 +145,9 @@ def _city(canvas: Canvas, rng: Rng, time: str, snowy: bool) -> Floor:
     paint_towers(canvas, rng, time, street)
     paint_ground(canvas, rng, street, SNOW if snowy else colour(0.36, 0.37, 0.40), ambient, 0.08)
     if not snowy:
-        dash = canvas.inside(np.float32(0.009) - np.abs(canvas.y - np.float32(street + 0.12))) * (np.sin(canvas.x * 30) > 0)
+        dash = canvas.inside(np.float32(0.009) - np.abs(canvas.y - np.float32(street + 0.12))) * (
+            np.sin(canvas.x * 30) > 0
+        )
         canvas.cover(dash, colour(0.95, 0.9, 0.7) * ambient)
     return Floor(min(0.95, street + 0.17))
 
