@@ -36,12 +36,14 @@ def named(page: Path) -> str:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The arguments of every `overpaint` command that a page shows."""
-    for block in blocks(page, "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in line.split("&&"):
-                words = shlex.split(part, comments=True)
-                if words and words[0].removeprefix(".venv/bin/") == "overpaint":
-                    yield words[1:]
+    shown = blocks(page, "sh")
+    if page.name != "cli.md":  # which shows what commands look like, not commands
+        shown += re.findall(r"^    (overpaint .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    for line in "\n".join(shown).replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words and words[0].removeprefix(".venv/bin/") == "overpaint":
+                yield words[1:]
 
 
 WITH_PYTHON = [each for each in PAGES if blocks(each, "python")]

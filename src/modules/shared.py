@@ -14,7 +14,13 @@ from overpaint.options import Options, State
 opts = Options()
 state = State()
 cmd_opts = SimpleNamespace(
-    ckpt_dir=None, lora_dir=None, embeddings_dir=None, vae_dir=None, hypernetwork_dir=None, esrgan_models_path=None
+    models_dir=None,
+    lora_dir=None,
+    embeddings_dir=None,
+    vae_dir=None,
+    hypernetwork_dir=None,
+    esrgan_dir=None,
+    controlnet_dir=None,
 )
 
 __all__ = ["cmd_opts", "opts", "state"]  # `device` and `sd_model` are made on demand, below

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
-from overpaint.errors import OverpaintError, RequestError, SaveError
+from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
 from overpaint.journal import Journal
 from overpaint.keeping import FORMATS, Origins, Painted, files_of, finished_pictures, name_for, numbered
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
 from overpaint.recipe import changed_options, file_sha256, quirks_on
-from overpaint.request import Img2ImgRequest
+from overpaint.request import Img2ImgRequest, Picture
 from overpaint.rows import Row, Unreadable
 from overpaint.saving import save_first_free
 from overpaint.seeds import fix_seed
@@ -105,7 +105,7 @@ def run_batch(
                 yield BatchStopped()
                 return
             if isinstance(row, Unreadable):
-                yield RowFailed(row, RequestError("row", row.name, row.problem))
+                yield RowFailed(row, OverpaintError(row.problem))
                 continue
             with closing(_row_events(row, fields, batch, journal, painter, control, seen)) as events:
                 yield from events
@@ -130,6 +130,8 @@ def _row_events(
             return
         yield RowStarted(row)
         request = _request(row, fields, batch.settings)
+    except SaveError:
+        raise
     except (OverpaintError, OSError) as error:
         yield RowFailed(row, error)
         return
@@ -187,9 +189,16 @@ def _digest(value: object) -> str:
 
 
 def _request(row: Row, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
-    pictures = {name: open_picture(path, max_pixels=settings.max_source_pixels) for name, path in row.files.items()}
+    pictures = {name: _opened(name, path, settings) for name, path in row.files.items()}
     source = pictures.pop("picture")
     return Img2ImgRequest.from_json({**fields, **row.fields, **pictures, "images": [source]})
+
+
+def _opened(name: str, path: Path, settings: Settings) -> Picture:
+    try:
+        return open_picture(path, max_pixels=settings.max_source_pixels)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error
 
 
 def _kept(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:

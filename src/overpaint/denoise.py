@@ -17,9 +17,9 @@ from torch import Tensor
 
 from overpaint.errors import SamplingError
 from overpaint.models.families import ModelSpec
-from overpaint.plan import SamplerPlan
 from overpaint.prompt import ScheduleEntry, entry_at
 from overpaint.request import SoftInpainting
+from overpaint.sampler_plan import SamplerPlan
 from overpaint.samplers import Query
 from overpaint.schedules import NoiseTable
 from overpaint.settings import Quirks, Settings

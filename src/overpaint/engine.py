@@ -19,11 +19,11 @@ from overpaint.backends.torch_backend import TorchBackend
 from overpaint.conditioning import Conditioner, TextCache
 from overpaint.denoise import ImageCond
 from overpaint.drive import Run, tick
-from overpaint.errors import SamplingError
+from overpaint.errors import CheckpointError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.latents import Prepared, batch_latents, decode, prepare
-from overpaint.models.checkpoint import LoadedModel, load_checkpoint
+from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
@@ -47,6 +47,9 @@ class Sampled:
 class Engine:
     """A loaded model. Use it as a context manager, or call `close`."""
 
+    loaded: LoadedModel
+    _vae_path: Path | None
+
     def __init__(
         self,
         checkpoint: str | Path | None = None,
@@ -57,18 +60,11 @@ class Engine:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        path = find_checkpoint(checkpoint, self.settings)
-        self.loaded: LoadedModel = load_checkpoint(
-            path,
-            device=choose_device(device),
-            dtype=dtype,
-            vae_path=find_vae(path, self.settings).path,
-            folders=model_folders(self.settings),
-            progress=progress,
-        )
+        self._device, self._dtype = choose_device(device), dtype
         self._text_cache = TextCache()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
         self._preview: PreviewMap | None = None
+        self._load(find_checkpoint(checkpoint, self.settings), self.settings, progress)
 
     def __enter__(self) -> Engine:
         return self
@@ -136,6 +132,7 @@ class Engine:
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
         """1. Decide everything."""
         settings = settings or self.settings
+        self._use(request, settings.with_changes(request.overrides))
         styles = load_styles(settings.styles_file) if settings.styles_file else ()
         plan = make_plan(request, settings, self.spec, styles=styles, tables_in_force=self._tables_in_force)
         self._tables_in_force = plan.settings
@@ -226,10 +223,32 @@ class Engine:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
                 soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
             pictures.append(finish(plan, i, pixels, soft))
-        notes = dict(sampled.notes)
-        if plan.settings.sd_vae_decode_method != "Full":
-            notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
-        return FinishedBatch(tuple(batch), tuple(pictures), notes)
+        return FinishedBatch(tuple(batch), tuple(pictures), sampled.notes)
+
+    def _use(self, request: Img2ImgRequest, settings: Settings) -> None:
+        """Have the checkpoint and the VAE that a job names in place; what it does not name stays."""
+        wanted = request.checkpoint or request.overrides.get("sd_model_checkpoint")
+        if wanted is not None and str(wanted) not in self.loaded.file.aliases():
+            path = _find_wanted(wanted, settings)
+            if path is not None and path != self.loaded.file.path:
+                self._load(path, settings)
+        vae = find_vae(self.loaded.file.path, settings)
+        if vae.path != self._vae_path:
+            self.loaded, self._vae_path = load_vae_into(self.loaded, vae.path), vae.path
+
+    def _load(self, path: Path, settings: Settings, progress: Callable[[int, int], None] | None = None) -> None:
+        vae = find_vae(path, settings).path
+        self.loaded = load_checkpoint(
+            path,
+            device=self._device,
+            dtype=self._dtype,
+            vae_path=vae,
+            folders=model_folders(settings),
+            progress=progress,
+        )
+        self._vae_path = vae
+        self._text_cache.clear()
+        self._preview = None
 
     def _networks(self, plan: Plan) -> TorchBackend:
         """The networks as this job wants them; jobs of one engine may take turns between ticks."""
@@ -246,6 +265,16 @@ class Engine:
             if self._preview is None:
                 self._preview = fit_preview(self.backend, self.spec.scale_factor)
             yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
+
+
+def _find_wanted(name: str, settings: Settings) -> Path | None:
+    """The checkpoint a job names; the reference drops a name it does not know (JOB-1)."""
+    try:
+        return find_checkpoint(name, settings)
+    except CheckpointError:
+        if settings.quirks.unknown_names_fall_back:
+            return None
+        raise
 
 
 def _steps(plan: Plan) -> int:

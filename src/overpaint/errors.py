@@ -46,7 +46,9 @@ class SamplingError(OverpaintError, RuntimeError):
 
 
 class SaveError(OverpaintError, OSError):
-    """A result could not be written; no partial file is left and finished pictures are kept."""
+    """A result could not be written; no partial file is left, and what was painted is in `result`."""
+
+    result: object | None = None
 
 
 class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an error)

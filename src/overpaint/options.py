@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from overpaint.events import Control, Stop
@@ -26,20 +27,18 @@ class Options:
     def __setattr__(self, name: str, value: Any) -> None:
         self.set(name, value)
 
-    def set(self, name: str, value: Any) -> None:
-        """Change one option for all jobs that start later."""
+    def set(self, name: str, value: Any, *_: object, **__: object) -> None:
+        """Change one option for all jobs that start later. Further arguments of the reference are accepted."""
         if name == "quirks":
-            from dataclasses import replace
-
             changed = replace(self._settings, quirks=value)
         else:
             changed = self._settings.with_changes({name: value})
         object.__setattr__(self, "_settings", changed)
 
     @property
-    def data(self) -> dict[str, Any]:
-        """All options with their values."""
-        return {name: getattr(self._settings, name) for name in sorted(OPTION_NAMES)}
+    def data(self) -> MutableMapping[str, Any]:
+        """All options with their values; what is set here is set."""
+        return _OptionData(self)
 
     def snapshot(self) -> Settings:
         """The frozen settings a job takes with it."""
@@ -47,6 +46,30 @@ class Options:
 
     def replace_all(self, settings: Settings) -> None:
         object.__setattr__(self, "_settings", settings)
+
+
+class _OptionData(MutableMapping[str, Any]):
+    """The options as the dictionary that the reference keeps them in."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in OPTION_NAMES:
+            raise KeyError(name)
+        return getattr(self._options, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._options.set(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        self._options.set(name, getattr(Settings(), name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(OPTION_NAMES))
+
+    def __len__(self) -> int:
+        return len(OPTION_NAMES)
 
 
 class State(Control):

@@ -156,7 +156,7 @@ class Processed:
                 "job_timestamp": self.job_timestamp,
                 "clip_skip": settings.CLIP_stop_at_last_layers,
                 "is_using_inpainting_conditioning": self.plan.spec.conditioning == "inpaint",
-                "version": __version__,
+                "version": f"overpaint-{__version__}",
             },
             default=lambda value: None,
         )
@@ -245,5 +245,5 @@ def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, obj
         "ENSD": ensd if ensd and sampler.spec.uses_ensd and sampler.eta != 0 else None,
         "RNG": settings.randn_source if settings.randn_source != "GPU" else None,
         "Tiling": True if settings.tiling else None,
-        "Version": __version__ if settings.add_version_to_infotext else None,
+        "Version": f"overpaint-{__version__}" if settings.add_version_to_infotext else None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from overpaint.finish import FinishedPicture
@@ -12,26 +12,24 @@ from overpaint.request import Picture
 from overpaint.saving import SavedPicture, save_picture
 
 
-def save_result(
-    result: Processed,
-    done: Sequence[FinishedBatch],
-    *,
-    samples: bool = True,
-    grid: bool = True,
-    samples_folder: str | None = None,
-    grids_folder: str | None = None,
-) -> tuple[SavedPicture, ...]:
-    """OUT-5 and GRID-1. Folders default to the options' own."""
+def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
+    """OUT-5: the pictures of one iteration, into the options' folder unless another is given."""
     settings = result.plan.settings
-    saved: list[SavedPicture] = []
-    if samples and settings.samples_save and (settings.save_incomplete_images or not result.stopped):
-        root = Path(samples_folder or settings.outdir_samples or settings.outdir_img2img_samples)
-        for each in done:
-            saved += _save_batch(result, each, root)
-    if grid and settings.grid_save:
-        root = Path(grids_folder or settings.outdir_grids or settings.outdir_img2img_grids)
-        saved += _save_grid(result, root)
-    return tuple(saved)
+    if not settings.samples_save or (result.stopped and not settings.save_incomplete_images):
+        return ()
+    root = Path(folder or settings.outdir_samples or settings.outdir_img2img_samples)
+    return tuple(_save_batch(result, done, root))
+
+
+def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | None:
+    """GRID-1: the contact sheet of a job that made several pictures."""
+    settings, first = result.plan.settings, result.index_of_first_image
+    sheet = result.images[0] if first else contact_sheet(result.plan, result.images)
+    if sheet is None or not settings.grid_save:
+        return None
+    root = Path(folder or settings.outdir_grids or settings.outdir_img2img_grids)
+    facts = name_facts(result, 0)
+    return save_picture(sheet, result.infotexts[0], root, facts, settings, basename="grid", is_grid=True)
 
 
 def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[SavedPicture]:
@@ -52,15 +50,6 @@ def _outputs(finished: FinishedPicture, result: Processed) -> Iterator[tuple[Pic
         yield finished.mask, "-mask"
     if finished.mask_composite is not None and settings.save_mask_composite:
         yield finished.mask_composite, "-mask-composite"
-
-
-def _save_grid(result: Processed, root: Path) -> Iterator[SavedPicture]:
-    first = result.index_of_first_image
-    pictures = result.images[first:]
-    sheet = result.images[0] if first else contact_sheet(result.plan, pictures)
-    if sheet is not None:
-        facts = name_facts(result, 0)
-        yield save_picture(sheet, result.infotexts[0], root, facts, result.plan.settings, basename="grid", is_grid=True)
 
 
 def name_facts(result: Processed, index: int) -> NameFacts:

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from overpaint.canvas import Canvas, Canvases, Geometry, MaskPlan, plan_canvases
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.prompt import schedule, strip_comments, take_network_tags, uses_emphasis
 from overpaint.request import Img2ImgRequest
-from overpaint.sampler_table import SamplerSpec, normalise
-from overpaint.schedules import (
-    NoiseTable,
-    ScheduleOptions,
-    img2img_steps,
-    sigmas_for,
-    start_index,
-    timestep_start,
-    timesteps_for,
-)
+from overpaint.sampler_plan import CHURN, SamplerPlan, plan_sampler
 from overpaint.seeds import fix_seed, spread_seeds
 from overpaint.settings import Quirks, Settings
 from overpaint.styles import Style, apply_styles
@@ -39,46 +27,6 @@ class ImagePlan:
     negative_prompt: str
     seed: int
     subseed: int
-
-
-@dataclass(frozen=True)
-class SamplerPlan:
-    """Which sampler walks where, with every parameter resolved."""
-
-    spec: SamplerSpec
-    scheduler: str
-    table: NoiseTable
-    schedule: NDArray[np.float32]  # the full schedule: sigmas, or timesteps ascending
-    used: tuple[float, ...]  # the part this job walks: sigmas descending, or timesteps ascending
-    start: float  # sigma, or timestep, the source is noised to
-    steps: int  # of the full schedule
-    t_enc: int
-    cfg_scale: float
-    image_cfg_scale: float | None
-    eta: float
-    s_churn: float
-    s_tmin: float
-    s_tmax: float
-    s_noise: float
-    s_min_uncond: float
-    noise_multiplier: float
-
-    @property
-    def evaluations(self) -> int:
-        """Iterations of the sampler's loop; what progress counts."""
-        return self.t_enc + 1
-
-    @property
-    def step_multiplier(self) -> int:
-        """Second-order samplers count prompt steps twice (TAB-3)."""
-        return 2 if self.spec.second_order else 1
-
-    @property
-    def prompt_steps(self) -> int:
-        """The step number that prompt schedules refer to (SCHED-4): the request's, not the shortened one."""
-        return self.steps_asked * self.step_multiplier
-
-    steps_asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,11 +48,6 @@ class Plan:
     warnings: tuple[str, ...] = ()
     unchanged: str | None = None  # why nothing needs to be painted at all
 
-    @property
-    def quirks_on(self) -> bool:
-        """Whether any accident of the reference is asked for."""
-        return self.settings.quirks != type(self.settings.quirks).none()
-
     def canvas_of(self, position: int) -> Canvas:
         """The canvas of a position within a batch: one source serves all, several serve in order."""
         return self.canvases[position % len(self.canvases)]
@@ -120,10 +63,11 @@ def plan(
 ) -> Plan:
     """Decide everything about a job. `tables_in_force` are the settings of the job before (SIG-11)."""
     settings = effective_settings(request, settings or Settings())
+    _check_offered(settings)
     _check_limits(request, settings)
     prepared = plan_canvases(request, settings, spec.native_size)
     _check_pass(prepared.geometry, request, settings)
-    sampler, schedule_notes = _plan_sampler(request, settings, spec, tables_in_force or settings)
+    sampler, schedule_notes = plan_sampler(request, settings, spec, tables_in_force or settings)
     images = _plan_images(request, settings, styles)
     return Plan(
         request=request,
@@ -137,7 +81,7 @@ def plan(
         sampler=sampler,
         notes=MappingProxyType(_early_notes(request, settings, prepared, images)),
         sampling_notes=MappingProxyType(_sampling_notes(request, settings, sampler, schedule_notes)),
-        comments=prepared.comments,
+        comments=prepared.comments + _network_comments(request, settings),
         warnings=prepared.warnings + _warnings(request, settings, spec, sampler),
         unchanged=_unchanged(request, settings, prepared),
     )
@@ -152,6 +96,25 @@ def effective_settings(request: Img2ImgRequest, settings: Settings) -> Settings:
         "CLIP_stop_at_last_layers": request.clip_skip,
     }
     return settings.with_changes({name: value for name, value in own.items() if value is not None})
+
+
+_ONLY_OFFERED: Mapping[str, object] = MappingProxyType(
+    {
+        "sd_vae_encode_method": "Full",
+        "sd_vae_decode_method": "Full",
+        "token_merging_ratio": 0.0,
+        "token_merging_ratio_img2img": 0.0,
+        "face_restoration": False,
+    }
+)
+
+
+def _check_offered(settings: Settings) -> None:
+    """Options of the reference that would change the picture and are not offered are refused, not ignored."""
+    for name, offered in _ONLY_OFFERED.items():
+        value = getattr(settings, name)
+        if value != offered:
+            raise SettingError(name, value, f"this version offers only {offered!r}")
 
 
 def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
@@ -226,118 +189,6 @@ def _batches(
     return tuple(each for each in slices if each)
 
 
-def _plan_sampler(
-    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings
-) -> tuple[SamplerPlan, Mapping[str, object]]:
-    sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
-    steps, t_enc = img2img_steps(request.steps, request.strength, settings.img2img_fix_steps)
-    notes: Mapping[str, object] = {}
-    if sampler.family == "timestep":
-        table = _table(settings)
-        schedule, used, start = _timestep_walk(steps, t_enc, request, settings)
-    else:
-        late = settings.quirks.late_schedule_tables and not _same_tables(settings, in_force)
-        table = _table(Settings() if late else settings, lcm=sampler.family == "lcm")
-        schedule, notes = sigmas_for(
-            scheduler, steps, table, _schedule_options(settings, spec), sampler=sampler, quirks=settings.quirks
-        )
-        first = start_index(schedule, steps, t_enc, settings.quirks)
-        used = tuple(float(each) for each in schedule[first:])
-        start = used[0]
-    is_edit = spec.conditioning == "edit"
-    return SamplerPlan(
-        spec=sampler,
-        scheduler=scheduler,
-        table=table,
-        schedule=schedule,
-        used=used,
-        start=start,
-        steps=steps,
-        t_enc=t_enc,
-        cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
-        image_cfg_scale=request.image_cfg_scale if is_edit else None,
-        eta=_eta(request, settings, sampler),
-        noise_multiplier=_noise_multiplier(request, settings),
-        steps_asked=request.steps,
-        **_churn(request, settings),
-    ), notes
-
-
-def _timestep_walk(
-    steps: int, t_enc: int, request: Img2ImgRequest, settings: Settings
-) -> tuple[NDArray[np.float32], tuple[float, ...], float]:
-    extra = 1 if settings.always_discard_next_to_last_sigma else 0
-    timesteps = timesteps_for(steps + extra)
-    start, used = timestep_start(timesteps, t_enc, settings.quirks)
-    return np.asarray(timesteps, dtype=np.float32), tuple(float(each) for each in used), float(start)
-
-
-def _same_tables(a: Settings, b: Settings) -> bool:
-    """Late tables (SIG-11): an option counts once the job before had it too; switching it off counts at once."""
-    names = ("use_downcasted_alpha_bar", "sd_noise_schedule")
-    return all(getattr(a, name) == getattr(b, name) for name in names)
-
-
-def _table(settings: Settings, lcm: bool = False) -> NoiseTable:
-    table = NoiseTable.default()
-    if settings.sd_noise_schedule == "Zero Terminal SNR":
-        table = NoiseTable.zero_terminal_snr()
-    if settings.use_downcasted_alpha_bar:
-        table = table.downcasted()
-    if settings.enable_quantization:
-        table = replace(table, quantized=True)
-    return table.lcm() if lcm else table
-
-
-def _schedule_options(settings: Settings, spec: ModelSpec) -> ScheduleOptions:
-    return ScheduleOptions(
-        sigma_min=settings.sigma_min,
-        sigma_max=settings.sigma_max,
-        rho=settings.rho,
-        old_karras=settings.use_old_karras_scheduler_sigmas,
-        beta_alpha=settings.beta_dist_alpha,
-        beta_beta=settings.beta_dist_beta,
-        is_sdxl=spec.is_sdxl,
-        discard=settings.always_discard_next_to_last_sigma,
-    )
-
-
-def _eta(request: Img2ImgRequest, settings: Settings, sampler: SamplerSpec) -> float:
-    """PAR-1."""
-    option = settings.eta_ddim if sampler.family == "timestep" else settings.eta_ancestral
-    return option if request.eta is None else float(request.eta)
-
-
-_CHURN = {  # option: (built-in default, infotext key)
-    "s_churn": (0.0, "Sigma churn"),
-    "s_tmin": (0.0, "Sigma tmin"),
-    "s_tmax": (0.0, "Sigma tmax"),
-    "s_noise": (1.0, "Sigma noise"),
-}
-
-
-def _churn(request: Img2ImgRequest, settings: Settings) -> dict[str, float]:
-    """PAR-3: the request's value, unless the reference's accident lets a changed option win."""
-    values: dict[str, float] = {}
-    for name, (default, _) in _CHURN.items():
-        asked, option = getattr(request, name), getattr(settings, name)
-        option_wins = settings.quirks.options_beat_request and option != default
-        values[name] = float(option if asked is None or option_wins else asked)
-    values["s_tmax"] = values["s_tmax"] or math.inf
-    asked = request.s_min_uncond
-    values["s_min_uncond"] = float(settings.s_min_uncond if asked is None else asked)
-    return values
-
-
-def _noise_multiplier(request: Img2ImgRequest, settings: Settings) -> float:
-    """STEP-1: the reference reads the option when the request is made, before any override."""
-    if request.noise_multiplier is not None:
-        return float(request.noise_multiplier)
-    if settings.quirks.early_noise_multiplier and "initial_noise_multiplier" in request.overrides:
-        return 1.0
-    return settings.initial_noise_multiplier
-
-
 def _early_notes(
     request: Img2ImgRequest, settings: Settings, prepared: Canvases, images: tuple[ImagePlan, ...]
 ) -> dict[str, object]:
@@ -347,8 +198,6 @@ def _early_notes(
         notes.update(_soft_notes(request))
     notes["Denoising strength"] = request.strength
     notes.update(prepared.notes)
-    if settings.sd_vae_encode_method != "Full":
-        notes["VAE Encoder"] = settings.sd_vae_encode_method
     content = request.masked_content.value
     if prepared.mask is not None and content in ("noise", "nothing"):
         notes["Masked content"] = f"latent {content}"
@@ -397,10 +246,10 @@ def _sampling_notes(
 
 def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
     """PAR-3: the reference writes only what an option set; a sane engine writes whatever differs from the default."""
-    reached = {"all": tuple(_CHURN), "noise": ("s_noise",), "none": ()}[sampler.spec.churn]
+    reached = {"all": tuple(CHURN), "noise": ("s_noise",), "none": ()}[sampler.spec.churn]
     notes: dict[str, object] = {}
     for name in reached:
-        default, key = _CHURN[name]
+        default, key = CHURN[name]
         value = getattr(settings if settings.quirks.options_beat_request else sampler, name)
         if value != default and not math.isinf(value):
             notes[key] = value
@@ -409,9 +258,6 @@ def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
 
 def _warnings(request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan) -> tuple[str, ...]:
     warnings = []
-    tags = any(take_network_tags(text)[1] for text in _texts(request))
-    if tags and not request.use_networks:
-        warnings.append("prompt: its <...> tags were cut out and not applied, as use_networks is off")
     if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
     if settings.emphasis == "None" and any(uses_emphasis(text) for text in _texts(request)):
@@ -419,6 +265,18 @@ def _warnings(request: Img2ImgRequest, settings: Settings, spec: ModelSpec, samp
     if spec.native_size and request.strength == 0 and settings.quirks.strength_zero_runs_a_step:
         warnings.append("strength: at 0 the reference still runs one step, so the picture changes a little")
     return tuple(warnings)
+
+
+def _network_comments(request: Img2ImgRequest, settings: Settings) -> tuple[str, ...]:
+    """XN-7: the reference goes on without a network it does not find, and says so in a comment."""
+    prompts = (request.prompt,) if isinstance(request.prompt, str) else request.prompt
+    tags = [tag for text in prompts for tag in take_network_tags(text)[1] if tag.name in ("lora", "lyco", "hypernet")]
+    if not tags or not request.use_networks:
+        return ()
+    names = ", ".join(dict.fromkeys(tag.args[0] for tag in tags if tag.args))
+    if not settings.quirks.unknown_names_fall_back:
+        raise RequestError("prompt", names, "there is no such network; take its <...> tag out of the prompt")
+    return (f"Lora not found: {names}",)
 
 
 def _texts(request: Img2ImgRequest) -> tuple[str, ...]:

@@ -15,16 +15,17 @@ from torch import Tensor
 
 from overpaint.denoise import ImageCond, ScheduledCond
 from overpaint.engine import Engine, Sampled
+from overpaint.errors import RequestError, SaveError
 from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared, batch_latents
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
-from overpaint.output import save_result
+from overpaint.output import save_batch, save_grid
 from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampling import Streams
 from overpaint.seeds import fix_seed
-from overpaint.settings import Settings
+from overpaint.settings import OPTION_NAMES, Settings
 
 __all__ = [
     "Processed",
@@ -149,6 +150,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
 
     def request(self) -> Img2ImgRequest:
         """The same job as a frozen request."""
+        _refuse_unoffered(self)
         extras = self.seed_enable_extras
         resize = (int(self.seed_resize_from_w or 0), int(self.seed_resize_from_h or 0))
         return Img2ImgRequest(
@@ -195,7 +197,9 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
 
     def settings(self) -> Settings:
         """The options in force; the job's overrides come with the request."""
-        snapshot: Settings = _shared().opts.snapshot()
+        shared = _shared()
+        folders = {name: value for name, value in vars(shared.cmd_opts).items() if value and name in OPTION_NAMES}
+        snapshot: Settings = shared.opts.snapshot().with_changes(folders)
         return snapshot
 
     def _soft(self) -> SoftInpainting | None:
@@ -249,6 +253,10 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         sampled = _drain(engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration), state)
         self._notes = sampled.notes
         return sampled.latents
+
+    def close(self) -> None:
+        """Let go of the tensors; `contextlib.closing` asks for it."""
+        self._prepared = self.init_latent = self.nmask = self.mask = self.image_conditioning = None
 
     def _engine(self) -> Engine:
         if not isinstance(self.sd_model, Engine):
@@ -312,15 +320,9 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
             state.job_no = number
             p._begin_batch(number, batch)
             done.append(_batch(p, engine, plan, batch))
+            _save(p, account(plan, engine.model, done, stopped=state.message is not None), done[-1])
         result = account(plan, engine.model, done, stopped=state.message is not None)
-        save_result(
-            result,
-            done,
-            samples=not p.do_not_save_samples,
-            grid=not p.do_not_save_grid,
-            samples_folder=p.outpath_samples,
-            grids_folder=p.outpath_grids,
-        )
+        _save(p, result)
         p.extra_generation_params = dict(result.extra_generation_params)
         p.color_corrections = None  # JOB-5
         return result
@@ -345,6 +347,18 @@ def _batch(
     return engine.finish(plan, p._prepared, batch, Sampled(latents, notes))
 
 
+def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: FinishedBatch | None = None) -> None:
+    """Write a batch as soon as it is finished, and in the end the contact sheet; an error carries what was painted."""
+    try:
+        if done is not None and not p.do_not_save_samples:
+            save_batch(result, done, p.outpath_samples)
+        if done is None and not p.do_not_save_grid:
+            save_grid(result, p.outpath_grids)
+    except SaveError as error:
+        error.result = result
+        raise
+
+
 def _drain(events: Any, state: Any) -> Sampled:
     """Run a sampling generator to its end, showing on `state` where it stands."""
     while True:
@@ -357,6 +371,14 @@ def _drain(events: Any, state: Any) -> Sampled:
             state.sampling_step = event.step - event.batch * state.sampling_steps
         elif isinstance(event, Preview):
             state.current_image = event.image
+
+
+def _refuse_unoffered(p: StableDiffusionProcessing) -> None:
+    """Fields of the reference that would change the picture and are not offered are refused, not ignored."""
+    for name in ("restore_faces", "refiner_checkpoint", "token_merging_ratio"):
+        value = getattr(p, name)
+        if value:
+            raise RequestError(name, value, "this version does not offer it; leave it out")
 
 
 def _shared() -> Any:
@@ -380,8 +402,6 @@ def _whole(value: Any) -> Any:
 
 def _chosen(name: str, number: Any, kind: Any) -> Any:
     """The reference counts these choices from 0."""
-    from overpaint.errors import RequestError
-
     options = list(kind)
     if isinstance(number, kind):
         return number

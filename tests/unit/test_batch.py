@@ -337,3 +337,12 @@ def test_pictures_of_a_batch_are_pictures(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="choose one of png"):
         Batch(out=tmp_path, format="bmp")
+
+
+def test_the_rows_of_the_guide_are_rows(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/guides/batch.md").read_text(encoding="utf-8")
+    lines = [line for line in guide.splitlines() if line.startswith('    {"picture"')]
+    fill(tmp_path, "a.jpg", "b.jpg", "b-mask.png")
+    source = manifest(tmp_path / "rows.jsonl", *lines)
+    assert kinds(paint_all(source, Batch(out=tmp_path / "out"))) == ["RowPainted"] * 3
+    assert sorted(contents(tmp_path / "out")) == ["a.png", "b.png", "doors/blue.png"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from overpaint.cli import COMMANDS, main, session
 from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, read_option
-from overpaint.cli.output import Meter
+from overpaint.cli.output import Meter, say
 from overpaint.cli.reference import reference_page
 from overpaint.errors import CheckpointError, RequestError, SaveError
 from overpaint.metadata import encode_picture, read_infotext, read_recipe
@@ -460,7 +460,7 @@ class TestStart:
     def test_help_is_instant(self) -> None:
         code = (
             "import sys; from overpaint.cli import main; main(['--help']); main(['paint', '--help']);"
-            "print([name for name in ('torch', 'numpy', 'PIL', 'rich', 'yaml') if name in sys.modules])"
+            "print([name for name in ('torch', 'numpy', 'PIL', 'yaml') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         assert done.stdout.endswith("[]\n") and "Exit codes: 0 done" in done.stdout
@@ -494,6 +494,16 @@ class TestMeter:
             meter.update("painting", 1, 4)
             meter.update("painting", 4, 4)
         assert "painting" in screen.getvalue() and "1/4" in screen.getvalue()
+
+    def test_results_stay_in_their_pipe(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pipe = StringIO()
+        monkeypatch.setattr("sys.stderr", Terminal())
+        monkeypatch.setattr("sys.stdout", pipe)
+        monkeypatch.setattr("overpaint.cli.output.QUIET_SECONDS", 0.0)
+        with Meter() as meter:
+            meter.update("painting", 1, 4)
+            say("a.png")
+        assert pipe.getvalue() == "a.png\n"
 
     @pytest.mark.parametrize("quiet", [True, False])
     def test_nothing_in_the_first_second_or_in_a_pipe(self, monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:

@@ -111,7 +111,7 @@ REQUEST_OPTIONS = (
         "--color-correction/--no-color-correction", _ON_OFF, "Keep the source's colours.", ("color_correction",)
     ),
     PaintOption("--tiling/--no-tiling", _ON_OFF, "Make a picture that repeats without seams.", ("tiling",)),
-    PaintOption("--networks/--no-networks", _ON_OFF, "Apply the prompt's <lora:...> tags.", ("use_networks",)),
+    PaintOption("--networks/--no-networks", _ON_OFF, "Apply the prompt's `<lora:...>` tags.", ("use_networks",)),
     PaintOption("--exact/--no-exact", _ON_OFF, "Same bytes whatever else is painted with it.", ("exact",)),
 )
 JOB_OPTIONS = (

@@ -83,6 +83,9 @@ class Meter:
 
         text = TextColumn("{task.description}", markup=False)
         columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        # NOTE: by default rich sends stdout where the bar is; results that go to a file or a pipe must stay there.
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        )
         self._progress.start()
         return self._progress

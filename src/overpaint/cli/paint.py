@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STOPPED = 130
 
 Mask = Annotated[Path | None, typer.Option("--mask", help="White, or opaque where it has alpha: repaint.")]
-Out = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder (default: PICTURE-painted.png here).")]
+Out = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder (default: a new name here).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]

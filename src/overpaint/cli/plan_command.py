@@ -13,7 +13,8 @@ from overpaint.cli.paint import AsJson, Mask, Quiet, job_of
 
 if TYPE_CHECKING:
     from overpaint.models.families import ModelSpec
-    from overpaint.plan import Plan, SamplerPlan
+    from overpaint.plan import Plan
+    from overpaint.sampler_plan import SamplerPlan
 
 
 @takes(*REQUEST_OPTIONS, *JOB_OPTIONS)

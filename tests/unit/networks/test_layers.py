@@ -1,0 +1,155 @@
+"""Layers: packing changes the layout and not the numbers, circular padding, blocked attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.networks.layers import (
+    Conv2d,
+    GatedLinear,
+    GroupNorm,
+    Linear,
+    Packable,
+    attend,
+    blank,
+    can_pack,
+    set_packed,
+    set_tiling,
+    sinusoid,
+)
+
+needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch has no packed oneDNN kernels")
+
+
+def filled(layer: Packable, dtype: torch.dtype = torch.float32) -> Packable:
+    torch.manual_seed(0)
+    for parameter in layer.parameters():
+        parameter.data = torch.randn(parameter.shape, dtype=dtype) / parameter[0].numel() ** 0.5
+    return layer
+
+
+LAYERS: dict[str, tuple[Callable[[], Packable], tuple[int, ...]]] = {
+    "linear": (partial(Linear, 48, 80), (2, 7, 48)),
+    "linear without bias": (partial(Linear, 48, 80, bias=False), (2, 7, 48)),
+    "gated": (partial(GatedLinear, 48, 80), (2, 7, 48)),
+    "3x3": (partial(Conv2d, 32, 64, 3, padding=1), (2, 32, 9, 8)),
+    "stride 2": (partial(Conv2d, 32, 64, 3, stride=2, padding=1), (1, 32, 9, 8)),
+    "1x1": (partial(Conv2d, 32, 64, 1), (2, 32, 9, 8)),
+}
+
+
+@needs_packing
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layer_equals_plain_layer(name: str, dtype: torch.dtype) -> None:
+    build, shape = LAYERS[name]
+    layer = filled(build(), dtype)
+    x = torch.randn(shape, dtype=dtype)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    weight = layer.weight.detach().clone()
+    with torch.no_grad():
+        plain = layer(x)
+        layer.pack()
+        packed = layer(x)
+    assert layer.packed and layer.weight.numel() == 0  # the weight is held once
+    torch.testing.assert_close(packed, plain, atol=1e-5 if dtype is torch.float32 else 0.05, rtol=1e-2)
+    assert torch.equal(layer.dense_weight(), weight)
+    layer.unpack()
+    assert torch.equal(layer.weight, weight)
+
+
+@needs_packing
+def test_weight_can_be_replaced_while_packed() -> None:
+    layer = filled(Linear(8, 4))
+    layer.pack()
+    new = torch.arange(32.0).reshape(4, 8)
+    layer.set_weight(new)
+    assert torch.equal(layer.dense_weight(), new)
+    x = torch.randn(3, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), F.linear(x, new, layer.bias))
+
+
+def test_gated_linear_is_value_times_gelu_of_gate() -> None:  # ARCH-4
+    layer = filled(GatedLinear(8, 6))
+    x = torch.randn(5, 8)
+    value, gate = F.linear(x, layer.weight, layer.bias).split(6, dim=-1)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), value * F.gelu(gate))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tiling_sees_the_picture_as_a_torus(packed: bool) -> None:  # ARCH-9
+    if packed and not can_pack():
+        pytest.skip("this torch has no packed oneDNN kernels")
+    network = nn.Sequential(filled(Conv2d(3, 4, 3, padding=1)))
+    set_packed(network, packed)
+    x = torch.randn(1, 3, 6, 5).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        flat = network(x)
+        set_tiling(network, True)
+        rolled = network(x.roll((2, 3), dims=(2, 3)))
+        round_trip = rolled.roll((-2, -3), dims=(2, 3))
+        torch.testing.assert_close(network(x), round_trip, atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(round_trip, flat)
+        set_tiling(network, False)
+        assert torch.equal(network(x), flat)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize(("queries", "keys", "width"), [(300, 300, 40), (513, 256, 64), (16, 77, 40), (64, 64, 4)])
+def test_attention_equals_its_formula(queries: int, keys: int, width: int) -> None:  # ARCH-4, ARCH-11
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, n, 3, width) for n in (queries, keys, keys))
+    with torch.no_grad():
+        torch.testing.assert_close(attend(q, k, v), plain_attention(q, k, v), atol=2e-6, rtol=1e-4)
+
+
+def test_attention_of_one_row_does_not_depend_on_the_others() -> None:
+    q, k, v = (torch.randn(3, 256, 2, 32) for _ in range(3))
+    with torch.no_grad():
+        assert torch.equal(attend(q, k, v)[1:2], attend(q[1:2], k[1:2], v[1:2]))
+
+
+def test_causal_attention_does_not_look_ahead() -> None:  # ENCODE-10
+    q, k, v = (torch.randn(1, 9, 2, 8) for _ in range(3))
+    changed = v.clone()
+    changed[:, -1] += 1
+    before, after = attend(q, k, v, causal=True), attend(q, k, changed, causal=True)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.equal(before[:, -1], after[:, -1])
+
+
+def test_group_norm_keeps_its_digits_on_flat_pictures() -> None:
+    torch.manual_seed(0)
+    norm = GroupNorm(32, 64, eps=1e-6)
+    x = 100 + 0.01 * torch.randn(1, 64, 16, 16)
+    exact = F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double(), 1e-6).float()
+    with torch.no_grad():
+        got = norm(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, exact, atol=2e-3, rtol=1e-3)
+
+
+def test_sinusoid_is_cosines_then_sines_and_takes_fractions() -> None:  # ARCH-2
+    got = sinusoid(torch.tensor([0.0, 1.5]), 8)
+    assert torch.equal(got[0], torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0]))
+    angles = 1.5 * 10000.0 ** -(torch.arange(4) / 4)
+    torch.testing.assert_close(got[1], torch.cat([angles.cos(), angles.sin()]))
+
+
+def test_blank_network_has_memory_and_the_wanted_dtype() -> None:
+    layer = blank(partial(Linear, 4, 4), "cpu", torch.bfloat16)
+    assert layer.weight.device.type == "cpu"
+    assert layer.weight.dtype is torch.bfloat16

@@ -1,0 +1,147 @@
+"""The U-Net: names of the checkpoint, numbers of diffusers, sizes of the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from overpaint.models.families import SD1_SPEC, UNetSpec
+from overpaint.networks.layers import blank, set_packed
+from overpaint.networks.unet import UNet
+
+SD1 = UNetSpec(
+    in_channels=4,
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=2,
+    input_depths=(1, 1, 1, 1),
+    middle_depth=1,
+    output_depths=(1,) * 6,
+    heads=8,
+    context_dim=24,
+    linear_projections=False,
+)
+SDXL = UNetSpec(
+    in_channels=4,
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=2,
+    input_depths=(0, 0, 2, 2),
+    middle_depth=2,
+    output_depths=(2, 2, 2, 0, 0, 0),
+    head_dim=16,
+    context_dim=24,
+    linear_projections=True,
+    adm_channels=40,
+)
+
+
+def network(spec: UNetSpec) -> UNet:
+    torch.manual_seed(0)
+    unet = blank(partial(UNet, spec), "cpu", torch.float32)
+    for parameter in unet.parameters():
+        parameter.data.normal_(0, parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.5)
+    return unet.requires_grad_(False)
+
+
+def inputs(spec: UNetSpec, height: int = 8, width: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    torch.manual_seed(1)
+    vector = torch.randn(2, spec.adm_channels) if spec.adm_channels else None
+    x = torch.randn(2, spec.in_channels, height, width)
+    return x, torch.tensor([3.0, 801.25]), torch.randn(2, 7, spec.context_dim), vector
+
+
+def test_names_of_the_original_layout() -> None:  # ARCH-6
+    with torch.device("meta"):
+        shapes = {name: tuple(each.shape) for name, each in UNet(SD1_SPEC.unet).named_parameters()}
+    assert len(shapes) == 686
+    assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 859_520_964
+    for name, shape in {
+        "input_blocks.0.0.weight": (320, 4, 3, 3),
+        "input_blocks.3.0.op.weight": (320, 320, 3, 3),
+        "input_blocks.4.0.skip_connection.weight": (640, 320, 1, 1),
+        "input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight": (1280, 768),
+        "middle_block.1.transformer_blocks.0.ff.net.0.proj.weight": (10240, 1280),
+        "output_blocks.2.1.conv.weight": (1280, 1280, 3, 3),
+        "output_blocks.5.2.conv.weight": (1280, 1280, 3, 3),
+        "output_blocks.11.1.proj_out.weight": (320, 320, 1, 1),
+        "out.2.weight": (4, 320, 3, 3),
+        "time_embed.2.weight": (1280, 1280),
+    }.items():
+        assert shapes[name] == shape
+
+
+def test_ssd_1b_leaves_out_the_second_half_of_the_middle() -> None:  # FAM-4
+    with torch.device("meta"):
+        names = dict(UNet(replace(SDXL, middle_depth=None)).named_parameters())
+    assert any(name.startswith("middle_block.0.") for name in names)
+    assert not any(name.startswith("middle_block.1.") for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [SD1, SDXL], ids=["sd1", "sdxl"])
+def test_same_numbers_as_diffusers(spec: UNetSpec) -> None:  # ARCH-2 to ARCH-5
+    pytest.importorskip("diffusers")
+    from diffusers import UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    unet = network(spec)
+    deep = bool(spec.adm_channels)
+    config: dict[str, Any] = {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("DownBlock2D" if deep else "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D" if deep else "CrossAttnUpBlock2D"),
+        "cross_attention_dim": spec.context_dim,
+        "attention_head_dim": (2, 4) if deep else 8,
+        "use_linear_projection": spec.linear_projections,
+        "transformer_layers_per_block": (1, 2) if deep else 1,
+    }
+    if deep:
+        config |= {
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": spec.adm_channels,
+        }
+    theirs: Any = UNet2DConditionModel(**config)  # type: ignore[no-untyped-call]
+    named = {f"model.diffusion_model.{name}": value.clone() for name, value in unet.state_dict().items()}
+    converted = convert_ldm_unet_checkpoint(named, {**theirs.config})  # type: ignore[no-untyped-call]
+    if deep:
+        for name in ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias"):
+            layer = {"linear_1": 0, "linear_2": 2}[name.split(".")[0]]
+            ours = f"model.diffusion_model.label_emb.0.{layer}.{name.split('.')[1]}"
+            converted[f"class_embedding.{name}"] = unet.state_dict()[ours.removeprefix("model.diffusion_model.")]
+    theirs.load_state_dict(converted)
+    x, t, context, vector = inputs(spec)
+    with torch.no_grad():
+        wanted = theirs(x, t, context, class_labels=vector).sample
+        for packed in (False, True):
+            set_packed(unet, packed)
+            got = unet(x.contiguous(memory_format=torch.channels_last), t, context, vector)
+            torch.testing.assert_close(got.contiguous(), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 9), (8, 11)])
+def test_sizes_that_do_not_halve_evenly(height: int, width: int) -> None:  # ARCH-5
+    x, t, context, _ = inputs(SD1, height, width)
+    with torch.no_grad():
+        assert network(SD1)(x, t, context).shape == (2, 4, height, width)
+
+
+def test_rows_do_not_see_each_other() -> None:
+    unet = network(SD1)
+    x, t, context, _ = inputs(SD1)
+    with torch.no_grad():
+        both = unet(x, t, context)
+        alone = unet(x[1:], t[1:], context[1:])
+    torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_inpainting_takes_nine_channels() -> None:
+    spec = replace(SD1, in_channels=9)
+    x, t, context, _ = inputs(spec)
+    with torch.no_grad():
+        assert network(spec)(x, t, context).shape == (2, 4, 8, 8)
