@@ -20,7 +20,7 @@ from training.store import CONFETTI, SCENES, Folder, Shelf, render_shards
 from training.trainee import Budget, Course, Losses, Trainee, step_generator, step_rng, train
 
 SEED = 11
-COURSE = Course(rate=2e-4, warm_up=60, decay=1e-4, averaging=0.998)
+COURSE = Course(rate=8e-5, warm_up=60, decay=1e-4, averaging=0.998)
 _CONFETTI_SHARE = 0.12
 _KL = 1e-5
 _EDGES = 0.35

@@ -44,15 +44,24 @@ def open_picture(
 ) -> Image.Image:
     """A picture, decoded, upright and with 8 bits per channel. Its header is judged before its pixels are decoded."""
     picture = source if isinstance(source, Image.Image) else _header(source)
-    _check_size(picture, max_pixels)
     try:
-        picture.load()
-    except Exception as error:  # decoders raise whatever a broken file makes them
-        raise PictureError(f"the picture cannot be decoded ({error}): save it again as PNG or JPEG") from error
+        _check_size(picture, max_pixels)
+        _decode(picture)
+    except PictureError:
+        if picture is not source:
+            picture.close()
+        raise
     mode = picture.mode
     picture = _with_byte_alpha(_upright(_as_8_bits(picture)))
     picture.info.setdefault(_SOURCE_MODE, mode)  # a picture may pass here twice
     return picture
+
+
+def _decode(picture: Image.Image) -> None:
+    try:
+        picture.load()
+    except Exception as error:  # decoders raise whatever a broken file makes them
+        raise PictureError(f"the picture cannot be decoded ({error}): save it again as PNG or JPEG") from error
 
 
 def flatten(image: Image.Image, background: str, quirks: Quirks | None = None) -> Image.Image:

@@ -80,11 +80,16 @@ def open_clip_tokenizer() -> Tokenizer:
     return _ClipTokenizer(_clean_for_open_clip, *_byte_pair_encoder())
 
 
-def _byte_pair_encoder() -> tuple[pre_tokenizers.PreTokenizer, tokenizers.Tokenizer]:
-    merges = _merges()
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Every entry of CLIP's vocabulary with its id: letters, letters that end a word, merges, control words."""
     letters = _byte_letters()
     entries = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), *_CONTROL]
-    vocabulary = {entry: token for token, entry in enumerate(entries)}
+    return {entry: token for token, entry in enumerate(entries)}
+
+
+def _byte_pair_encoder() -> tuple[pre_tokenizers.PreTokenizer, tokenizers.Tokenizer]:
+    merges = clip_merges()
+    vocabulary = clip_vocabulary(merges)
     words = pre_tokenizers.Split(tokenizers.Regex(_WORD), "removed", invert=True)
     bpe = tokenizers.Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>")
@@ -95,7 +100,7 @@ def _byte_pair_encoder() -> tuple[pre_tokenizers.PreTokenizer, tokenizers.Tokeni
     return words, bpe
 
 
-def _merges() -> list[tuple[str, str]]:
+def clip_merges() -> list[tuple[str, str]]:
     """OpenAI CLIP's merges, in their order; see CLIP-LICENSE beside the file."""
     packed = files("overpaint").joinpath("models", "data", "clip_merges.txt.gz").read_bytes()
     pairs = (line.split(" ") for line in gzip.decompress(packed).decode("utf-8").splitlines())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from training.scenes.brush import Rng, chance, pick
 from training.scenes.labels import PLAIN, Item, Labels
-from training.scenes.objects import THINGS
+from training.scenes.objects import COLOURS, THINGS
+from training.scenes.places import BACKDROPS
 
 # place: where something is; what the place itself is called
 _PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -67,6 +68,15 @@ _STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _COLOURLESS = ("pencil sketch", "black and white")
 _PRAISE = ("highly detailed", "high quality", "best quality", "masterpiece", "4k", "beautiful", "detailed")
 _BLAME = ("blurry", "low quality", "out of focus")
+
+
+def phrases() -> tuple[str, ...]:
+    """Everything a caption is put together from."""
+    tables = (_PLACES, _TIMES, _WEATHERS, _STYLES)
+    found = [phrase for table in tables for pair in table.values() for phrases in pair for phrase in phrases]
+    found += [word for thing in THINGS.values() for word in thing.words]
+    found += [*tables[0], *COLOURS, *BACKDROPS, *_PRAISE, *_BLAME, "a background", "an", "and", ","]
+    return tuple(dict.fromkeys(found))
 
 
 def caption(labels: Labels, rng: Rng) -> str:

@@ -95,22 +95,26 @@ def supported_titles() -> str:
 
 def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
     """The codec's widths; `prefix` is empty for VAE files."""
-    widths: list[int] = []
-    while (key := f"{prefix}decoder.up.{len(widths)}.block.0.conv1.weight") in shapes:
-        widths.append(shapes[key][0])
-    conv_in = shapes.get(f"{prefix}encoder.conv_in.weight")
-    if not widths or conv_in is None or any(width % conv_in[0] for width in widths):
-        raise CheckpointError(
-            f"vae: {prefix or 'this file '}has no usable encoder and decoder; "
-            "use a file with keys like decoder.up.0.block.0.conv1.weight"
-        )
-    blocks = _count(shapes, f"{prefix}decoder.up.0.block.") - 1
+    conv_in, latent_in = (_kernel(shapes, f"{prefix}{side}.conv_in.weight") for side in ("encoder", "decoder"))
+    levels = range(_count(shapes, f"{prefix}decoder.up."))
+    widths = [_kernel(shapes, f"{prefix}decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
+    channels = conv_in[0]
+    if not widths or any(width == 0 or width % channels for width in widths) or not latent_in[1]:
+        raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
     return AutoencoderSpec(
-        channels=conv_in[0],
-        channel_mult=tuple(width // conv_in[0] for width in widths),
-        num_res_blocks=blocks,
-        latent_channels=shapes.get(f"{prefix}decoder.conv_in.weight", (0, 4))[1],
+        channels=channels,
+        channel_mult=tuple(width // channels for width in widths),
+        num_res_blocks=_count(shapes, f"{prefix}decoder.up.0.block.") - 1,
+        latent_channels=latent_in[1],
     )
+
+
+def _kernel(shapes: Header, key: str) -> tuple[int, ...]:
+    """The shape of a convolution's weight."""
+    shape = shapes.get(key, ())
+    if len(shape) != 4 or 0 in shape:
+        raise CheckpointError(f"tensor {key} is missing or no convolution; use a complete file")
+    return shape
 
 
 class _Said:
@@ -237,8 +241,8 @@ def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source])
     unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     levels = list(_levels(unet))
     blocks = len(levels[0])
-    widths = [unet[f"input_blocks.{level[0]}.0.out_layers.3.weight"][0] for level in levels if level]
-    channels = unet["input_blocks.0.0.weight"][0]
+    widths = [_kernel(unet, f"input_blocks.{level[0]}.0.out_layers.3.weight")[0] for level in levels if level]
+    channels, in_channels = _kernel(unet, "input_blocks.0.0.weight")[:2]
     if len(widths) != len(levels) or any(len(level) != blocks for level in levels) or any(w % channels for w in widths):
         raise CheckpointError(
             "the U-Net's levels are of unequal depth or width, which no supported family has: use another file"
@@ -247,8 +251,8 @@ def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source])
     heads, head_dim = _unet_heads(family, said, facts)
     inputs = [_depth(unet, f"input_blocks.{i}.1.") for level in levels for i in level]
     spec = UNetSpec(
-        in_channels=unet["input_blocks.0.0.weight"][1],
-        out_channels=unet["out.2.weight"][0],
+        in_channels=in_channels,
+        out_channels=_kernel(unet, "out.2.weight")[0],
         model_channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         num_res_blocks=blocks,
@@ -259,7 +263,7 @@ def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source])
         head_dim=head_dim,
         context_dim=_context_dim(unet),
         linear_projections=any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in unet.items()),
-        adm_channels=unet["label_emb.0.0.weight"][1] if "label_emb.0.0.weight" in unet else None,
+        adm_channels=unet["label_emb.0.0.weight"][-1] if unet.get("label_emb.0.0.weight") else None,
     )
     _check_heads(spec, family)
     return spec

@@ -191,5 +191,7 @@ def _open_pickled(path: Path) -> Weights:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path.name}: it holds no table of tensors; use a checkpoint file")
     tensors = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, TensorRef)}
+    if not tensors:
+        raise CheckpointError(f"{path.name}: it holds no tensors by name; use a checkpoint file")
     shapes = {key: value.shape for key, value in tensors.items()}
     return Weights(path, shapes, _EMPTY, lambda keys: opened.read([tensors[key] for key in keys]))

@@ -1,0 +1,50 @@
+"""Captions as token ids. Only the words that captions can hold are trained; every other token shares one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overpaint.tokens import CAPACITY, clip_tokenizer
+from training.scenes.captions import phrases
+
+UNKNOWN = 0  # the row of all tokens that no caption holds
+POSITIONS = CAPACITY + 2
+_OTHERS = ("a an and on of in the with at by , . background no not very old new big small two one",)
+
+
+@cache
+def trained_tokens() -> tuple[int, ...]:
+    """The ids that can occur, in order; the row of the i-th is i + 1."""
+    tokenizer = clip_tokenizer()
+    found = {token for text in (*phrases(), *_OTHERS) for token in tokenizer.encode(text)}
+    return tuple(sorted(found | {tokenizer.start, tokenizer.end}))
+
+
+def vocabulary() -> int:
+    return 1 + len(trained_tokens())
+
+
+@cache
+def _rows() -> dict[int, int]:
+    return {token: row for row, token in enumerate(trained_tokens(), 1)}
+
+
+def start_and_end() -> tuple[int, int]:
+    """The rows of the two tokens that frame every text."""
+    tokenizer = clip_tokenizer()
+    return _rows()[tokenizer.start], _rows()[tokenizer.end]
+
+
+def encode(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Rows of the trained table, framed and padded as SD 1 does it: (n, 77)"""
+    tokenizer, known = clip_tokenizer(), _rows()
+    lines: list[Sequence[int]] = []
+    for text in texts:
+        ids = tokenizer.encode(text)[:CAPACITY]
+        padded = [tokenizer.start, *ids, *[tokenizer.end] * (POSITIONS - 1 - len(ids))]
+        lines.append([known.get(token, UNKNOWN) for token in padded])
+    return np.asarray(lines, dtype=np.int64).reshape(-1, POSITIONS)
