@@ -77,9 +77,9 @@ def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) ->
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     config: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-    network: Any = UNet2DConditionModel(**config)  # type: ignore[no-untyped-call]
+    network: Any = UNet2DConditionModel(**config)
     prefixed = {f"model.diffusion_model.{name}": value for name, value in weights.items()}
-    network.load_state_dict(convert_ldm_unet_checkpoint(prefixed, {**network.config}))  # type: ignore[no-untyped-call]
+    network.load_state_dict(convert_ldm_unet_checkpoint(prefixed, {**network.config}))
     network = network.to(dtype).eval()
     x, t, context = inputs(size)
 

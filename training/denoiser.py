@@ -24,7 +24,7 @@ from training.trainee import Budget, Course, Losses, Trainee, step_generator, st
 from training.words import UNKNOWN, encode, start_and_end, trained_tokens, vocabulary
 
 SEED = 23
-COURSE = Course(rate=6e-4, warm_up=150, decay=0.02, averaging=0.9985)
+COURSE = Course(rate=5e-4, warm_up=150, decay=0.02, averaging=0.9985)
 LEVELS = 1000
 _EMPTY_SHARE = 0.1  # captions left empty, for guidance: Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022)
 _UNKNOWN_SHARE = 0.02  # tokens made unknown, so that words never seen do no harm

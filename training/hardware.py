@@ -43,8 +43,13 @@ class Hardware:
         """bfloat16 products. On CPUs attention is plain products too: the fused kernel's way back is several times
         slower for heads this narrow."""
         backends = [SDPBackend.MATH] if self.device.type == "cpu" else list(_ALL)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), sdpa_kernel(backends):
-            yield
+        before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half), sdpa_kernel(backends):
+                yield
+        finally:
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 _ALL = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)

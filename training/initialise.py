@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.networks.autoencoder import AttnBlock, AutoencoderKL, Downsample, ResnetBlock, Upsample
+from overpaint.networks.autoencoder import AttnBlock, AutoencoderKL, Decoder, Downsample, Encoder, ResnetBlock, Upsample
 from overpaint.networks.layers import Packable
 from overpaint.networks.text import ClipText, Embedding
-from overpaint.networks.unet import ResBlock, SpatialTransformer, UNet
+from overpaint.networks.unet import ResBlock, SpatialTransformer, Stage, UNet
 
 _GROUPS = 32
 _ANCHOR = 1.5  # about the size of what is carried, so that a group's norm changes little with the picture
@@ -51,13 +51,15 @@ def start_unet(unet: UNet, seed: int) -> None:
     width, latents = unet.spec.model_channels, unet.spec.out_channels
     lanes = torch.arange(width)
     latent, sign = lanes % latents, 1 - 2 * (lanes // latents % 2).float()
-    first, last = unet.input_blocks[0][0], unet.output_blocks[-1][0].skip_connection
+    entrance, exit_block = unet.input_blocks[0], unet.output_blocks[-1]
+    assert isinstance(entrance, Stage) and isinstance(exit_block, Stage)
+    first, last = _packable(entrance[0]), _packable(exit_block[0].skip_connection)
     _silence(first, 0.3)
     first.weight[lanes, latent, 1, 1] += sign
     last.weight.mul_(0.3)
     last.weight[lanes, last.weight.shape[1] - width + lanes, 0, 0] = 1
     _silence(unet.out[2], 0)
-    unet.out[2].weight[latent, lanes, 1, 1] = sign * 2 * latents / width
+    _packable(unet.out[2]).weight[latent, lanes, 1, 1] = sign * 2 * latents / width
 
 
 @torch.no_grad()
@@ -86,6 +88,7 @@ def start_autoencoder(network: AutoencoderKL, pictures: Tensor, seed: int) -> No
     features = _features(network.encoder, pictures)
     spread = network.encoder.conv_out
     _silence(spread, 0.1)
+    assert spread.bias is not None
     spread.bias[latents.shape[1] :] = -5.0  # a posterior far narrower than the latents
     _fit(spread, features, latents)
     mean, _ = network.encode(pictures)
@@ -93,10 +96,15 @@ def start_autoencoder(network: AutoencoderKL, pictures: Tensor, seed: int) -> No
 
 
 def _silence(layer: nn.Module, gain: float) -> None:
+    packable = _packable(layer)
+    packable.weight.mul_(gain)
+    if packable.bias is not None:
+        packable.bias.zero_()
+
+
+def _packable(layer: nn.Module | Tensor) -> Packable:
     assert isinstance(layer, Packable)
-    layer.weight.mul_(gain)
-    if layer.bias is not None:
-        layer.bias.zero_()
+    return layer
 
 
 def _pass_through(step: Downsample | Upsample) -> None:
@@ -110,18 +118,20 @@ def _pass_through(step: Downsample | Upsample) -> None:
 
 
 def _carry_colours(entrance: nn.Module) -> None:
-    assert isinstance(entrance, Packable) and entrance.bias is not None
-    per_group = len(entrance.weight) // _GROUPS
+    layer = _packable(entrance)
+    assert layer.bias is not None
+    weight, bias = layer.weight, layer.bias
+    per_group = len(weight) // _GROUPS
     if per_group < 3:
-        raise ValueError(f"channels={len(entrance.weight)}: the codec needs 3 to a group; use {3 * _GROUPS} or more")
+        raise ValueError(f"channels={len(weight)}: the codec needs 3 to a group; use {3 * _GROUPS} or more")
     groups = torch.arange(_GROUPS)
-    carriers, source = groups * per_group, groups % entrance.weight.shape[1]
-    sign = 1 - 2 * (groups // entrance.weight.shape[1] % 2).float()
+    carriers, source = groups * per_group, groups % weight.shape[1]
+    sign = 1 - 2 * (groups // weight.shape[1] % 2).float()
     _silence(entrance, 0.5)
     for lane, anchor in ((0, 0.0), (per_group - 2, _ANCHOR), (per_group - 1, -_ANCHOR)):
-        entrance.weight[carriers + lane] *= 0.2
-        entrance.bias[carriers + lane] = anchor
-    entrance.weight[carriers, source, 1, 1] += sign
+        weight[carriers + lane] *= 0.2
+        bias[carriers + lane] = anchor
+    weight[carriers, source, 1, 1] += sign
 
 
 def _block_means(pictures: Tensor) -> Tensor:
@@ -133,7 +143,7 @@ def _block_means(pictures: Tensor) -> Tensor:
     return (found - found.mean((0, 2, 3), keepdim=True)) / found.std((0, 2, 3), keepdim=True)
 
 
-def _features(half: nn.Module, x: Tensor) -> Tensor:
+def _features(half: Encoder | Decoder, x: Tensor) -> Tensor:
     """What the last convolution of an encoder or decoder sees."""
     kept: list[Tensor] = []
     hook = half.conv_out.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))

@@ -1,4 +1,4 @@
-"""What lies in the state folder: shards of pictures with their labels, and files that are replaced whole or not at all."""
+"""What lies in the state folder: shards of pictures with labels, and files that are replaced whole or not at all."""
 
 from __future__ import annotations
 

@@ -105,8 +105,9 @@ class Trainee:
         self.settle_from, self.settle_steps = self.step, steps
 
     def wake(self) -> None:
-        """Learn at the full rate again after an earlier run had settled."""
-        self.settle_from, self.settle_steps = None, 0
+        """Learn at the full rate again if an earlier run has settled."""
+        if self.settle_from is not None and self.step >= self.settle_from + self.settle_steps:
+            self.settle_from, self.settle_steps = None, 0
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -129,8 +130,9 @@ class Budget:
 
 
 def train(trainee: Trainee, path: Path, budget: Budget, loss_of: Callable[[int], tuple[Tensor, Losses]]) -> None:
-    """Run `loss_of(step)` and learn from it until the time, the steps or a signal ends it; saved on the way and last."""
+    """Learn from `loss_of(step)` until the time, the steps or a signal ends it; saved on the way and last."""
     stopped: list[int] = []
+    trainee.wake()
     earlier = {number: signal.signal(number, lambda n, _: stopped.append(n)) for number in _STOPS}
     start = saved = time.monotonic()
     first, seen = trainee.step, list[Losses]()

@@ -25,6 +25,7 @@ _CONFETTI_SHARE = 0.12
 _KL = 1e-5
 _EDGES = 0.35
 _START_PICTURES = 12
+_LATENT_ERROR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,7 @@ def train_vae(folder: Folder, data: Data, budget: Budget, hardware: Hardware, wo
     render_shards(folder, data.size, CONFETTI, data.confetti_shards, workers)
     render_shards(folder, data.size, SCENES, data.shards, workers)
     trainee = autoencoder(folder, data, hardware)
-    shelves = (
-        Shelf(folder.pictures(data.size, SCENES), data.shards),
-        Shelf(folder.pictures(data.size, CONFETTI), data.confetti_shards),
-    )
+    shelves = _shelves(folder, data)
     network = trainee.network
     assert isinstance(network, AutoencoderKL)
 
@@ -75,6 +73,49 @@ def train_vae(folder: Folder, data: Data, budget: Budget, hardware: Hardware, wo
 
     train(trainee, folder.trainee("vae"), budget, loss_of)
     return trainee
+
+
+def decoder(folder: Folder, start: AutoencoderKL, hardware: Hardware) -> Trainee:
+    """The decoder alone, so that latents already made stay what they are."""
+    for module in (start.encoder, start.quant_conv):
+        module.requires_grad_(False)
+    trainee = Trainee(hardware.placed(start), COURSE)
+    if folder.trainee("decoder").exists():
+        trainee.load(folder.trainee("decoder"))
+    return trainee
+
+
+def train_decoder(folder: Folder, start: AutoencoderKL, data: Data, budget: Budget, hardware: Hardware) -> Trainee:
+    """Better pictures from latents that are a little wrong, as a denoiser's are."""
+    trainee = decoder(folder, start.train(), hardware)
+    shelves = _shelves(folder, data)
+
+    def loss_of(step: int) -> tuple[Tensor, Losses]:
+        pictures = crops(shelves, data, step, hardware)
+        generator = step_generator(SEED + 1, step, hardware.device)
+        with hardware.fast():
+            with torch.no_grad():
+                mean = start.encode(pictures)[0].float()
+            amount = torch.rand((len(mean), 1, 1, 1), generator=generator, device=mean.device) * _LATENT_ERROR
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+            rebuilt = start.decode(mean + noise * amount * mean.std(dim=(0, 2, 3), keepdim=True)).float()
+        error = picture_error(rebuilt, pictures)
+        return error, {"error": float(error.detach()), "psnr": psnr(rebuilt.detach(), pictures)}
+
+    train(trainee, folder.trainee("decoder"), budget, loss_of)
+    return trainee
+
+
+def psnr(found: Tensor, wanted: Tensor) -> float:
+    """In decibels, of pictures in -1..1."""
+    return 10 * math.log10(4 / float(F.mse_loss(found, wanted)))
+
+
+def _shelves(folder: Folder, data: Data) -> tuple[Shelf, Shelf]:
+    return (
+        Shelf(folder.pictures(data.size, SCENES), data.shards),
+        Shelf(folder.pictures(data.size, CONFETTI), data.confetti_shards),
+    )
 
 
 def crops(shelves: tuple[Shelf, Shelf], data: Data, step: int, hardware: Hardware) -> Tensor:
@@ -102,8 +143,11 @@ def codec_loss(
     divergence = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
     error = picture_error(rebuilt, pictures)
     loss = error + _KL * divergence
-    squared = float(F.mse_loss(rebuilt.detach(), pictures))
-    figures = {"error": float(error.detach()), "psnr": 10 * math.log10(4 / squared), "kl": float(divergence.detach())}
+    figures = {
+        "error": float(error.detach()),
+        "psnr": psnr(rebuilt.detach(), pictures),
+        "kl": float(divergence.detach()),
+    }
     return loss, figures
 
 

@@ -15,12 +15,7 @@ opts = Options()
 state = State()
 cmd_opts = SimpleNamespace(
     models_dir=None,
-    lora_dir=None,
-    embeddings_dir=None,
     vae_dir=None,
-    hypernetwork_dir=None,
-    esrgan_dir=None,
-    controlnet_dir=None,
 )
 
 __all__ = ["cmd_opts", "opts", "state"]  # `device` and `sd_model` are made on demand, below

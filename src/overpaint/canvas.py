@@ -100,6 +100,7 @@ def plan_canvases(request: Img2ImgRequest, settings: Settings, native_size: int)
     warnings: list[str] = []
     gray = _gray_mask(request, sources[0], settings, notes, warnings)
     geometry = _geometry(request, sources[0], gray, settings, native_size)
+    _check_pass(geometry, settings)
     if gray is not None and gray.getbbox() is None and _blank_counts(request, settings):
         return _without_mask(request, settings, sources, geometry, notes, warnings)
     mask = _mask_plan(request, settings, gray, geometry) if gray is not None else None
@@ -178,6 +179,15 @@ def _geometry(
     return Geometry(width, height, _round_up(width), _round_up(height))
 
 
+def _check_pass(geometry: Geometry, settings: Settings) -> None:
+    pixels = geometry.pass_width * geometry.pass_height
+    if pixels > settings.max_pixels_per_pass:
+        remedy = "give a smaller width and height, or paint only the masked part with only_masked"
+        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
+    if min(geometry.latent_size) < 1:
+        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")
+
+
 def _default_size(request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
     """Unset sizes: the source's own, or the model's native area in the crop's shape if only that is painted."""
     wide, high = source.size
@@ -205,7 +215,10 @@ def _mask_plan(request: Img2ImgRequest, settings: Settings, gray: Picture, geome
         overlay = gray
         pixel = _to_pass(gray.crop(crop), RESIZE_FILL, geometry, settings)
     else:
-        resized = _resized(gray, request.resize_mode, geometry.width, geometry.height, settings)
+        mode = request.resize_mode
+        if mode is ResizeMode.LATENT and not quirks.latent_resize_fills_mask:
+            mode = ResizeMode.STRETCH
+        resized = _resized(gray, mode, geometry.width, geometry.height, settings)
         overlay = overlay_mask_whole(resized)
         pixel = _padded(resized, geometry)
     chosen = pixel if request.latent_mask is None else request.latent_mask
@@ -237,7 +250,7 @@ def _canvas(
     cropped = mask is not None and mask.crop is not None
     if not cropped and request.resize_mode is not ResizeMode.LATENT:
         picture = _resized(picture, request.resize_mode, geometry.width, geometry.height, settings)
-    base = picture
+    base = _with_alpha(picture, given, request, settings)
     overlay = None
     if mask is not None and settings.quirks.drop_source_extras:
         overlay = make_overlay(
@@ -252,7 +265,8 @@ def _canvas(
     elif request.resize_mode is not ResizeMode.LATENT:
         picture = _padded(picture, geometry)
     elif not settings.quirks.floor_odd_sizes:
-        base = _resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height, settings)
+        stretched = _resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height, settings)
+        base = _with_alpha(stretched, given, request, settings)
         picture = _padded(flat, Geometry(flat.width, flat.height, _round_up(flat.width), _round_up(flat.height)))
     if mask is not None and request.masked_content is not MaskedContent.ORIGINAL:
         picture = fill_masked(picture, _fill_mask(request, mask, picture, settings))
@@ -261,9 +275,23 @@ def _canvas(
     return Canvas(given, base, picture, overlay, target)
 
 
+def _with_alpha(picture: Picture, given: Picture, request: Img2ImgRequest, settings: Settings) -> Picture:
+    """The resized source with its transparency, resized alike; at its own size the source itself is the ground."""
+    if settings.quirks.drop_source_extras or picture.size == given.size or not given.has_transparency_data:
+        return picture
+    mode = ResizeMode.STRETCH if request.resize_mode is ResizeMode.LATENT else request.resize_mode
+    alpha = given.convert("RGBA").getchannel("A")
+    picture = picture.copy()
+    picture.putalpha(_resized(alpha, mode, *picture.size, settings).convert("L"))
+    return picture
+
+
 def _fill_mask(request: Img2ImgRequest, mask: MaskPlan, picture: Picture, settings: Settings) -> Picture:
     chosen = mask.pixel if request.latent_mask is None else request.latent_mask
-    if chosen.size != picture.size and not settings.quirks.mask_keeps_its_size:
+    if chosen.size != picture.size and settings.quirks.mask_keeps_its_size:
+        remedy = f"to fill masked content it must be {picture.width}x{picture.height}, the size of the pass"
+        raise RequestError("latent_mask", f"{chosen.width}x{chosen.height}", remedy)
+    if chosen.size != picture.size:
         chosen = chosen.resize(picture.size, Image.Resampling.BICUBIC)
     return chosen.convert("L")
 

@@ -31,6 +31,7 @@ class Run:
     estimate: Estimate | None = None
     latent: Tensor | None = None
     notes: dict[str, object] = field(default_factory=dict)
+    step: int = 0  # of the schedule, read from the sigma and not from the calls; samplers that go back do not lower it
 
     def __post_init__(self) -> None:
         self._advance(None)
@@ -39,9 +40,8 @@ class Run:
     def finished(self) -> bool:
         return self.query is None
 
-    @property
-    def step(self) -> int:
-        """How many steps of the schedule lie behind, read from the sigma and not from the calls (anchors: guard 3)."""
+    def _reached(self) -> int:
+        """How many steps of the schedule lie behind the current question."""
         used = self.denoiser.plan.used
         if self.query is None:
             return self.denoiser.plan.evaluations
@@ -66,9 +66,9 @@ class Run:
 
     def stop(self) -> Tensor:
         """End early with what there is: the last conditional prediction (INT-2)."""
-        self.sampler.close()
-        self.query = None
-        self.latent = self.preview()
+        self.close()
+        if self.latent is None:
+            self.latent = self.preview()
         return self.latent
 
     def close(self) -> None:
@@ -82,14 +82,18 @@ class Run:
         except StopIteration as end:
             self.query = None
             self.latent = end.value
+        self.step = max(self.step, self._reached())
 
 
-def tick(runs: Sequence[Run], network: Network, *, share: bool = True) -> None:
-    """Answer the current question of every run. With `share`, rows of equal shape go in one call."""
+def tick(runs: Sequence[Run], network: Network, *, share: bool = True, batched: bool = True) -> None:
+    """Answer the current question of every run.
+
+    With `share`, runs share calls; `batched` puts rows of equal shape into one call, otherwise each row has its own.
+    """
     asked = [(run, run.denoiser.rows(run.query, run.calls)) for run in runs if run.query is not None]
     batches = [asked] if share else [[each] for each in asked]
     for batch in batches:
-        outputs = _call(network, [row for _, rows in batch for row in rows])
+        outputs = _call(network, [row for _, rows in batch for row in rows], batched)
         position = 0
         for run, rows in batch:
             assert run.query is not None
@@ -105,11 +109,11 @@ def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Itera
         yield
 
 
-def _call(network: Network, rows: Sequence[Row]) -> list[Tensor]:
+def _call(network: Network, rows: Sequence[Row], batched: bool) -> list[Tensor]:
     """One network call for each shape among the rows; outputs in the rows' order."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
+    groups: dict[tuple[torch.Size, torch.Size, int], list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault((row.x.shape, row.cond.context.shape), []).append(i)
+        groups.setdefault((row.x.shape, row.cond.context.shape, 0 if batched else i), []).append(i)
     outputs: dict[int, Tensor] = {}
     for members in groups.values():
         chosen = [rows[i] for i in members]

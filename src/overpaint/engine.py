@@ -203,7 +203,8 @@ class Engine:
                     run.stop()
                 control.take_skip()
                 break
-            tick(runs, self._networks(plan).unet, share=not plan.request.exact)
+            batched = plan.settings.batch_cond_uncond
+            tick(runs, self._networks(plan).unet, share=not plan.request.exact, batched=batched)
             yield from self._progress(plan, runs, number)
         latents = final_latents(plan, tensors, runs)
         if bool(torch.isnan(latents).any()):

@@ -63,37 +63,57 @@ def finish(plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLaten
 def unchanged(plan: Plan, position: int) -> FinishedPicture:
     """The result of a job that changes nothing: the source itself, at the size that was asked for."""
     canvas = plan.canvas_of(position)
-    if plan.request.only_masked or canvas.base.size == canvas.source.size:
-        return FinishedPicture(canvas.source.copy())
-    return FinishedPicture(canvas.base.copy())
+    cropped = plan.request.only_masked and plan.request.mask is not None
+    kept = canvas.source if cropped or canvas.base.size == canvas.source.size else canvas.base
+    return FinishedPicture(kept.copy())
 
 
 def _composited(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
 ) -> tuple[Picture, Picture]:
     """The finished picture, and the painted one before the kept part was laid over it."""
+    cropped = mask is not None and mask.crop is not None
+    if not cropped and not plan.settings.quirks.floor_odd_sizes:
+        picture = picture.crop((0, 0, plan.geometry.width, plan.geometry.height))
+    if plan.settings.quirks.drop_source_extras:
+        return _under_overlay(plan, canvas, mask, picture, adapted=adapted)
+    return _over_source(plan, canvas, mask, picture)
+
+
+def _under_overlay(
+    plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
+) -> tuple[Picture, Picture]:
+    """The reference's way (OUT-2): a premultiplied overlay of the kept part covers the picture."""
     quirks, upscaler = plan.settings.quirks, plan.settings.upscaler_for_img2img
-    if quirks.drop_source_extras:
-        overlay = canvas.overlay if plan.settings.overlay_inpaint else None
-        if overlay is not None and adapted and mask is not None:
-            overlay = make_overlay(canvas.base, mask.overlay, 0, quirks)
-        paste_to = mask.paste_to if mask is not None else None
-        return apply_overlay(picture, overlay, paste_to, quirks, upscaler=upscaler)
-    geometry = plan.geometry
+    shows_overlay = plan.settings.overlay_inpaint
+    if mask is not None and mask.crop is not None and not shows_overlay and not quirks.bare_crop_without_overlay:
+        pasted = paste_back(canvas.base, picture, mask.crop, upscaler=upscaler)
+        return pasted, pasted
+    overlay = canvas.overlay if shows_overlay else None
+    if overlay is not None and adapted and mask is not None:
+        overlay = make_overlay(canvas.base, mask.overlay, 0, quirks)
+    return apply_overlay(picture, overlay, mask.paste_to if mask is not None else None, quirks, upscaler=upscaler)
+
+
+def _over_source(plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture) -> tuple[Picture, Picture]:
+    """The sane way: only what the mask touches is blended into the source, and that is checked."""
     if mask is None:
-        picture = picture.crop((0, 0, geometry.width, geometry.height))
-        return composite_exact(canvas.source, canvas.base, picture, None), picture
-    painted = picture.crop((0, 0, geometry.width, geometry.height))
-    if mask.crop is not None:
-        painted = paste_back(canvas.base, picture, mask.crop, upscaler=upscaler)
-    alpha = mask.overlay.convert("L")
-    if mask.crop is not None:
-        alpha = _only_inside(alpha, mask.crop)
+        return composite_exact(canvas.source, _cut(canvas.base, picture.size), picture, None), picture
+    if mask.crop is None:
+        painted, base, alpha = picture, _cut(canvas.base, picture.size), _cut(mask.overlay.convert("L"), picture.size)
+    else:
+        painted = paste_back(canvas.base, picture, mask.crop, upscaler=plan.settings.upscaler_for_img2img)
+        base, alpha = canvas.base, _only_inside(mask.overlay.convert("L"), mask.crop)
     if not plan.settings.overlay_inpaint:
         alpha = _everything(alpha, mask)
-    result = composite_exact(canvas.source, canvas.base, painted, alpha)
-    assert_untouched(canvas.source if canvas.source.size == result.size else canvas.base, result, alpha)
+    result = composite_exact(canvas.source, base, painted, alpha)
+    assert_untouched(canvas.source if canvas.source.size == result.size else base, result, alpha)
     return result, painted
+
+
+def _cut(picture: Picture, size: tuple[int, int]) -> Picture:
+    """IMG-6: with floored sizes the picture is a few pixels smaller than its ground."""
+    return picture if picture.size == size else picture.crop((0, 0, *size))
 
 
 def _only_inside(alpha: Picture, crop: tuple[int, int, int, int]) -> Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from overpaint.request import MaskedContent, Picture, ResizeMode
 
 LATENT_CHANNELS = 4
 
+VaeFallback = Literal["float32", "bfloat16"]
+
 
 class Codec(Protocol):
     """The autoencoder, as much of it as is needed here."""
@@ -26,7 +28,7 @@ class Codec(Protocol):
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def decode(self, latent: Tensor) -> Tensor: ...
+    def decode(self, z: Tensor, fallback: VaeFallback | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ def batch_latents(plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) ->
 
 def decode(plan: Plan, codec: Codec, latents: Tensor) -> list[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]]:
     """Latents to 8-bit pictures, each decoded alone (DEC-1 to DEC-3)."""
-    return [_to_bytes(plan, codec.decode(each[None] / plan.spec.scale_factor)[0]) for each in latents]
+    settings = plan.settings
+    fallback: VaeFallback | None = "float32" if settings.auto_vae_precision else None
+    fallback = "bfloat16" if settings.auto_vae_precision_bfloat16 else fallback  # DEC-2
+    scale = plan.spec.scale_factor
+    return [_to_bytes(plan, codec.decode(each[None] / scale, fallback)[0]) for each in latents]
 
 
 def pixels_of(picture: Picture, device: torch.device) -> Tensor:

@@ -8,20 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from overpaint.events import Control, Stop
-from overpaint.settings import OPTION_NAMES, Settings
+from overpaint.settings import OPTION_NAMES, Settings, inert_options
 
 
 class Options:
     """Attribute access to a site's settings, with the reference's behaviour as the default."""
 
     _settings: Settings
+    _inert: dict[str, Any]  # options of the reference that change nothing here, kept for those who read them back
 
     def __init__(self, settings: Settings | None = None) -> None:
         object.__setattr__(self, "_settings", settings or Settings.reference())
+        object.__setattr__(self, "_inert", {})
 
     def __getattr__(self, name: str) -> Any:
         if name in OPTION_NAMES or name == "quirks":
             return getattr(self._settings, name)
+        if name in inert_options():
+            return self._inert.get(name)
         raise AttributeError(f"opts.{name}: there is no such option")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -29,6 +33,9 @@ class Options:
 
     def set(self, name: str, value: Any, *_: object, **__: object) -> None:
         """Change one option for all jobs that start later. Further arguments of the reference are accepted."""
+        if name in inert_options():
+            self._inert[name] = value
+            return
         if name == "quirks":
             changed = replace(self._settings, quirks=value)
         else:

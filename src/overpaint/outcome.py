@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -217,6 +218,11 @@ def infotext_of(plan: Plan, model: ModelIdentity, index: int, extras: Mapping[st
     return format_infotext(image.prompt, image.negative_prompt, ordered_fields(fields, extras))
 
 
+def init_image_hash(picture: Picture) -> str:
+    """IMG-1: the MD5 of a source's pixels names the copy that is kept of it."""
+    return hashlib.md5(picture.tobytes(), usedforsecurity=False).hexdigest()
+
+
 def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, object]:
     request, settings, sampler, image = plan.request, plan.settings, plan.sampler, plan.images[index]
     clip_skip = settings.CLIP_stop_at_last_layers
@@ -243,6 +249,7 @@ def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, obj
         "Conditional mask weight": settings.inpainting_mask_weight if is_inpaint else None,
         "Clip skip": clip_skip if clip_skip > 1 else None,
         "ENSD": ensd if ensd and sampler.spec.uses_ensd and sampler.eta != 0 else None,
+        "Init image hash": init_image_hash(request.images[-1]) if settings.save_init_img else None,
         "RNG": settings.randn_source if settings.randn_source != "GPU" else None,
         "Tiling": True if settings.tiling else None,
         "Version": f"overpaint-{__version__}" if settings.add_version_to_infotext else None,

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from overpaint.finish import FinishedPicture
+from overpaint.metadata import encode_picture
 from overpaint.naming import NameFacts
-from overpaint.outcome import FinishedBatch, Processed, contact_sheet
+from overpaint.outcome import FinishedBatch, Processed, contact_sheet, init_image_hash
 from overpaint.request import Picture
-from overpaint.saving import SavedPicture, save_picture
+from overpaint.saving import SavedPicture, save_bytes, save_picture
 
 
 def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
@@ -30,6 +31,15 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
     root = Path(folder or settings.outdir_grids or settings.outdir_img2img_grids)
     facts = name_facts(result, 0)
     return save_picture(sheet, result.infotexts[0], root, facts, settings, basename="grid", is_grid=True)
+
+
+def save_sources(result: Processed) -> None:
+    """IMG-1: a copy of every source, named by its hash; one that is there already stays."""
+    settings = result.plan.settings
+    for picture in result.plan.request.images if settings.save_init_img else ():
+        path = Path(settings.outdir_init_images) / f"{init_image_hash(picture)}.png"
+        if not path.exists():
+            save_bytes(path, encode_picture(picture, "png"))
 
 
 def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[SavedPicture]:

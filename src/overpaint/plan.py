@@ -14,7 +14,7 @@ from overpaint.prompt import schedule, strip_comments, take_network_tags, uses_e
 from overpaint.request import Img2ImgRequest
 from overpaint.sampler_plan import CHURN, SamplerPlan, plan_sampler
 from overpaint.seeds import fix_seed, spread_seeds
-from overpaint.settings import Quirks, Settings
+from overpaint.settings import Quirks, Settings, inert_options
 from overpaint.styles import Style, apply_styles
 
 
@@ -66,7 +66,6 @@ def plan(
     _check_offered(settings)
     _check_limits(request, settings)
     prepared = plan_canvases(request, settings, spec.native_size)
-    _check_pass(prepared.geometry, request, settings)
     sampler, schedule_notes = plan_sampler(request, settings, spec, tables_in_force or settings)
     images = _plan_images(request, settings, styles)
     return Plan(
@@ -89,7 +88,7 @@ def plan(
 
 def effective_settings(request: Img2ImgRequest, settings: Settings) -> Settings:
     """The site's options with this job's overrides and the request's own values on top."""
-    settings = settings.with_changes(request.overrides)
+    settings = settings.with_changes({k: v for k, v in request.overrides.items() if k not in inert_options()})
     own = {
         "tiling": request.tiling,
         "img2img_color_correction": request.color_correction,
@@ -132,15 +131,6 @@ def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
             raise RequestError(name, f"{longest} characters", remedy)
 
 
-def _check_pass(geometry: Geometry, request: Img2ImgRequest, settings: Settings) -> None:
-    pixels = geometry.pass_width * geometry.pass_height
-    if pixels > settings.max_pixels_per_pass:
-        remedy = "give a smaller width and height, or paint only the masked part with only_masked"
-        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
-    if min(geometry.latent_size) < 1:
-        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")
-
-
 def _plan_images(request: Img2ImgRequest, settings: Settings, styles: tuple[Style, ...]) -> tuple[ImagePlan, ...]:
     """Prompt lists (JOB-3), styles, comments and seeds (SEED-1 to SEED-4) for every picture of the job."""
     prompts, negatives = _prompt_lists(request, settings)
@@ -150,10 +140,17 @@ def _plan_images(request: Img2ImgRequest, settings: Settings, styles: tuple[Styl
     if settings.enable_prompt_comments:
         prompts = [strip_comments(each) for each in prompts]
         negatives = [strip_comments(each) for each in negatives]
-    seeds = spread_seeds(fix_seed(request.seed), len(prompts), constant=request.variation_strength != 0)
-    subseeds = spread_seeds(fix_seed(request.variation_seed), len(prompts), constant=False)
-    together = zip(prompts, negatives, seeds, subseeds, strict=False)
+    seeds = _seeds("seed", request.seed, len(prompts), constant=request.variation_strength != 0)
+    subseeds = _seeds("variation_seed", request.variation_seed, len(prompts))
+    together = zip(prompts, negatives, seeds, subseeds, strict=True)
     return tuple(ImagePlan(i, *each) for i, each in enumerate(together))
+
+
+def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: bool = False) -> tuple[int, ...]:
+    seeds = spread_seeds(fix_seed(given), count, constant=constant)
+    if len(seeds) < count:
+        raise RequestError(name, given, f"give {count} seeds, one a picture, or a single one to count from")
+    return seeds[:count]
 
 
 def _prompt_lists(request: Img2ImgRequest, settings: Settings) -> tuple[list[str], list[str]]:
@@ -257,7 +254,7 @@ def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
 
 
 def _warnings(request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan) -> tuple[str, ...]:
-    warnings = []
+    warnings = [f"{name}: this option changes no picture here" for name in request.overrides if name in inert_options()]
     if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
     if settings.emphasis == "None" and any(uses_emphasis(text) for text in _texts(request)):

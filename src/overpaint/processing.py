@@ -20,7 +20,7 @@ from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared, batch_latents
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
-from overpaint.output import save_batch, save_grid
+from overpaint.output import save_batch, save_grid, save_sources
 from overpaint.plan import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampling import Streams
@@ -352,6 +352,8 @@ def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: Finished
     try:
         if done is not None and not p.do_not_save_samples:
             save_batch(result, done, p.outpath_samples)
+        if done is None:
+            save_sources(result)
         if done is None and not p.do_not_save_grid:
             save_grid(result, p.outpath_grids)
     except SaveError as error:

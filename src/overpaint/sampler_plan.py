@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from overpaint.errors import RequestError
 from overpaint.models.families import ModelSpec
 from overpaint.request import Img2ImgRequest
 from overpaint.sampler_table import SamplerSpec, normalise
@@ -22,6 +23,8 @@ from overpaint.schedules import (
     timesteps_for,
 )
 from overpaint.settings import Settings
+
+LONGEST_SCHEDULE = 10_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def plan_sampler(
     request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings
 ) -> tuple[SamplerPlan, Mapping[str, object]]:
     sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
-    steps, t_enc = img2img_steps(request.steps, request.strength, settings.img2img_fix_steps)
+    steps, t_enc = _steps(request, settings)
     notes: Mapping[str, object] = {}
     if sampler.family == "timestep":
         table = _table(settings)
@@ -98,6 +101,15 @@ def plan_sampler(
         noise_multiplier=_noise_multiplier(request, settings),
         **_churn(request, settings),
     ), notes
+
+
+def _steps(request: Img2ImgRequest, settings: Settings) -> tuple[int, int]:
+    """STEP-3; with fixed steps a small strength asks for a long schedule, and strength 0 for none at all (STEP-10)."""
+    steps, t_enc = img2img_steps(request.steps, request.strength, settings.img2img_fix_steps and request.strength > 0)
+    if steps > LONGEST_SCHEDULE:
+        remedy = f"with img2img_fix_steps, steps / strength may be {LONGEST_SCHEDULE} at most; raise it"
+        raise RequestError("strength", request.strength, remedy)
+    return steps, t_enc
 
 
 def _timestep_walk(

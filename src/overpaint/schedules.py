@@ -104,7 +104,8 @@ class NoiseTable:
 
 def _sigmas(alphas: NDArray[Any]) -> tuple[Floats, Floats]:
     one = alphas.dtype.type(1)
-    sigmas = np.sqrt((one - alphas) / alphas)
+    with np.errstate(over="ignore"):  # half precision ends at 65504
+        sigmas = np.minimum(np.sqrt((one - alphas) / alphas), np.finfo(alphas.dtype).max)
     logs = np.log(sigmas.astype(np.float64)).astype(alphas.dtype)
     return sigmas.astype(np.float32), logs.astype(np.float32)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.errors import SettingError
@@ -25,6 +27,7 @@ class Quirks:
     resample_latent_mask: bool = False  # LAT-1: bicubic to latent size; sane: a cell that holds a masked pixel changes
     blur_erodes_mask: bool = False  # MASK-3: blur thins the mask itself; sane: what is white stays white
     blank_mask_is_whole_picture: bool = False  # MASK-6, MASK-8: a black mask repaints or re-encodes everything
+    latent_resize_fills_mask: bool = False  # RESIZE-6: "latent" stretches the picture but pads its mask
     mask_keeps_its_size: bool = False  # MASK-9: a crop box found on a mask of another size is applied as it is
     floor_odd_sizes: bool = False  # IMG-6: 513 px in, 512 px out
     drop_source_extras: bool = False  # alpha, EXIF and ICC of the source are lost
@@ -58,13 +61,11 @@ class Quirks:
     stranded_embeddings: bool = False  # TOK-4: relocated tokens leave their embedding vectors behind
     colon_weight_without_and: bool = False  # AND-1: "a:1.5" alone is read as a weight
     short_prompt_lists: bool = False  # JOB-3: a short list ends the job early, a long one is cut
-    first_prompt_rules_networks: bool = False  # XN-3: one picture's tags act on its whole batch
     # Requests
     unknown_names_fall_back: bool = False  # NAME-1: unknown samplers and schedulers become the default
     options_beat_request: bool = False  # PAR-3: a changed s_* option overrules the request's value
     early_noise_multiplier: bool = False  # STEP-1: read at construction, so an override has no effect
     fewer_images_shrink_batch: bool = False  # IMG-3: two pictures in a batch of three make two
-    infotext_of_cached_text: bool = False  # INFO-8: fields of the text encoder vanish on a cache hit
     unread_beta_schedule: bool = False  # PARSE-9: "Beta schedule alpha" is written, "Beta scheduler alpha" is read
 
     @classmethod
@@ -86,12 +87,7 @@ class Settings:
 
     # Folders: where models and the things hung on them are looked for
     models_dir: str = ""
-    lora_dir: str = ""
-    embeddings_dir: str = ""
     vae_dir: str = ""
-    hypernetwork_dir: str = ""
-    esrgan_dir: str = ""
-    controlnet_dir: str = ""
     styles_file: str = ""
 
     # Checkpoint and networks
@@ -191,7 +187,6 @@ class Settings:
     save_mask: bool = False
     save_mask_composite: bool = False
     save_images_before_color_correction: bool = False
-    save_images_before_face_restoration: bool = False
     save_init_img: bool = False
     save_incomplete_images: bool = False
     save_txt: bool = False
@@ -208,19 +203,14 @@ class Settings:
     add_vae_name_to_info: bool = True
     add_vae_hash_to_info: bool = True
     add_version_to_infotext: bool = True
-    add_user_name_to_info: bool = False
     infotext_styles: Literal["Ignore", "Apply", "Discard", "Apply if any"] = "Apply if any"
     infotext_skip_pasting: tuple[str, ...] = ()
     auto_backcompat: bool = True
     disable_weights_auto_swap: bool = True
-    textual_inversion_add_hashes_to_infotext: bool = True
-    lora_add_hashes_to_infotext: bool = True
 
     # Progress
     live_previews_enable: bool = True
     show_progress_every_n_steps: int = 10
-    live_preview_fast_interrupt: bool = False
-    img2img_batch_show_results_limit: int = 32
 
     # Limits (docs/reference/limits.md)
     max_source_pixels: int = 50_000_000
@@ -240,6 +230,12 @@ class Settings:
         if unknown:
             raise SettingError(unknown[0], changes[unknown[0]], _nearest_option(unknown[0]))
         return replace(self, **{name: _coerced(name, value) for name, value in changes.items()})
+
+
+@cache
+def inert_options() -> frozenset[str]:
+    """Options of the reference that change no picture here: of its page, its server, its training."""
+    return frozenset(files("overpaint").joinpath("inert_options.txt").read_text("utf-8").split())
 
 
 OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}

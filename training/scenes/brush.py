@@ -37,8 +37,8 @@ class Canvas:
         self.image += strength[..., None] * light
 
     def inside(self, distance: Map, soft: float = 1.2) -> Map:
-        """1 where the signed distance (in sides) is positive, with an edge `soft` pixels of a 128-pixel picture wide."""
-        return np.clip(distance * 128 / soft + 0.5, 0, 1)
+        """1 where the signed distance (in sides) is positive, with an edge `soft` wide (in 128ths)."""
+        return np.asarray(np.clip(distance * 128 / soft + 0.5, 0, 1))
 
     def below(self, line: Map | float, soft: float = 1.2) -> Map:
         """Everything under a horizon."""
@@ -80,19 +80,20 @@ def jitter(rng: Rng, spread: float) -> Map:
 
 
 def noise(rng: Rng, size: int, reach: float = 0.5, stretch: float = 1.0) -> Map:
-    """Smooth noise in 0..1 (size, size): `reach` is the share of a tile that is seen, `stretch` > 1 flattens its blobs."""
+    """Smooth noise in 0..1 (size, size): `reach` is the share of a tile seen, `stretch` > 1 flattens its blobs."""
     tile = _tile(int(rng.integers(_TILES)))
     width = max(8, round(_TILE * reach))
     height = max(8, min(_TILE, round(width * stretch)))
     top, left = (int(each) for each in rng.integers(0, _TILE, 2))
     rows, columns = (top + np.arange(height)) % _TILE, (left + np.arange(width)) % _TILE
     seen = tile[np.ix_(rows, columns)]
-    return np.asarray(Image.fromarray(seen).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
+    enlarged = np.asarray(Image.fromarray(seen).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(np.clip(enlarged, 0, 1))
 
 
 def skyline(rng: Rng, size: int, reach: float = 0.5) -> Map:
     """One line of smooth noise (size,), for ridges and shores."""
-    return noise(rng, size, reach)[size // 2]
+    return np.asarray(noise(rng, size, reach)[size // 2])
 
 
 @cache
@@ -108,7 +109,8 @@ def _tile(index: int) -> Map:
 
 
 def to_bytes(image: Map) -> NDArray[np.uint8]:
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    values: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return values
 
 
 def to_pillow(image: Map) -> Image.Image:

@@ -89,6 +89,25 @@ def caption(labels: Labels, rng: Rng) -> str:
     return f"{text}, {pick(rng, _PRAISE)}" if chance(rng, 0.08) else text
 
 
+def statement(labels: Labels) -> str:
+    """Everything there is to say, in the plainest words: what evaluation asks for."""
+    style, _ = _STYLES[labels.style]
+    things = " and ".join(
+        with_article(f"{item.paint or ''} {THINGS[item.name].words[0]}".strip()) for item in labels.items
+    )
+    if labels.place == PLAIN:
+        where = bare = with_article(f"{labels.backdrop} background")
+        where = f"on {where}"
+    else:
+        where, bare = (phrases[0] for phrases in _PLACES[labels.place])
+    parts = [style[0], f"{things} {where}" if things else bare]
+    if labels.outdoors:
+        parts.append(next(phrase for phrase in reversed(_TIMES[labels.time][0]) if phrase))
+    if labels.weather:
+        parts.append(_WEATHERS[labels.weather][0][0])
+    return " ".join(parts)
+
+
 def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from training.scenes.brush import Map
 
-Point = tuple[float, float]
+Point: TypeAlias = tuple[float, float]
+Paint: TypeAlias = Sequence[float] | Map
 _SIDE = 256
 _OVERSAMPLING = 3
 _DARK = (26, 26, 30)
@@ -23,18 +25,18 @@ class Sheet:
         side = _SIDE * _OVERSAMPLING
         self.picture = Image.new("RGBA", (side, side))
 
-    def shape(self, points: Sequence[Point], top: Sequence[float], bottom: Sequence[float] | None = None) -> None:
+    def shape(self, points: Sequence[Point], top: Paint, bottom: Paint | None = None) -> None:
         """A closed smooth curve through the points, filled from one colour above to another below."""
         outline = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in _smooth(points)]
         mask = Image.new("L", self.picture.size)
         ImageDraw.Draw(mask).polygon(outline, fill=255)
         self._fill(mask, outline, top, top if bottom is None else bottom)
 
-    def sharp(self, points: Sequence[Point], paint: Sequence[float]) -> None:
+    def sharp(self, points: Sequence[Point], paint: Paint) -> None:
         outline = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in points]
         ImageDraw.Draw(self.picture).polygon(outline, fill=_rgb(paint))
 
-    def disc(self, centre: Point, radius: float, paint: Sequence[float]) -> None:
+    def disc(self, centre: Point, radius: float, paint: Paint) -> None:
         x, y, r = (value * _OVERSAMPLING for value in (*centre, radius))
         ImageDraw.Draw(self.picture).ellipse((x - r, y - r, x + r, y + r), fill=_rgb(paint))
 
@@ -43,7 +45,7 @@ class Sheet:
         box = small.getchannel("A").point(lambda alpha: 255 * (alpha > 16)).getbbox()
         return small.crop(box)
 
-    def _fill(self, mask: Image.Image, outline: Sequence[Point], top: Sequence[float], bottom: Sequence[float]) -> None:
+    def _fill(self, mask: Image.Image, outline: Sequence[Point], top: Paint, bottom: Paint) -> None:
         first, last = (chosen(y for _, y in outline) for chosen in (min, max))
         share = np.clip((np.arange(mask.height) - first) / max(1.0, last - first), 0, 1)[:, None, None]
         rows = np.asarray(top) + (np.asarray(bottom) - np.asarray(top)) * share
@@ -51,7 +53,7 @@ class Sheet:
         self.picture.paste(Image.fromarray(paint), mask=mask)
 
 
-def _rgb(paint: Sequence[float]) -> tuple[int, int, int]:
+def _rgb(paint: Paint) -> tuple[int, int, int]:
     red, green, blue = (int(value) for value in paint)
     return red, green, blue
 

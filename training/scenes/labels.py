@@ -25,6 +25,8 @@ _PLACES: dict[str, float] = {
     "space": 0.7,
     PLAIN: 3.2,
 }
+PLACES_AND_PLAIN = tuple(_PLACES)
+WEATHERS_AND_SNOW = ("snow", "snowfall", "rain", "fog")
 _STYLES: dict[str, float] = {
     "photo": 5.5,
     "watercolor": 1.5,

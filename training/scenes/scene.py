@@ -78,7 +78,7 @@ def _foot(item: Item, labels: Labels, floor: Floor, height: float, rng: Rng) -> 
     home = THINGS[item.name].home
     if labels.place == PLAIN:
         return 0.5 + height / 2 + rng.uniform(-0.03, 0.06), home != "air"
-    if home == "air" or floor.ground is None and floor.water is None:
+    if home == "air" or (floor.ground is None and floor.water is None):
         return max(height + 0.03, rng.uniform(0.44, 0.62) + height * 0.25), False
     if home == "water" and floor.water is not None:
         return floor.water + height * 0.25 + rng.uniform(0, 0.08), False

@@ -187,7 +187,8 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype is torch.float32 and x.device.type == "cpu" and not x.is_contiguous():
             x = x - self._group_means(x)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        # NOTE: F.group_norm refuses maps of one pixel with one channel a group, which small networks do have
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def _group_means(self, x: Tensor) -> Tensor:
         """The mean of each group, repeated for its channels: (b, c, 1, 1); a product with ones is the fastest sum."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from overpaint.errors import CheckpointError
 from overpaint.models.files import read_all, read_checkpoint, write_safetensors
@@ -27,7 +28,10 @@ def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[st
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    values = {"b": np.arange(6, dtype=np.float16).reshape(2, 3), "a": np.array(3, dtype=np.int64)}
+    values: dict[str, NDArray[Any]] = {
+        "b": np.arange(6, dtype=np.float16).reshape(2, 3),
+        "a": np.array(3, dtype=np.int64),
+    }
     path = tmp_path / "x.safetensors"
     write_safetensors(path, values, {"z": "1", "a": "{}"})
     weights = read_checkpoint(path)

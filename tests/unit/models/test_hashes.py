@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ def written(path: Path, data: bytes = b"x") -> Path:
 def test_names(tmp_path: Path) -> None:  # FILE-2, FILE-3, FILE-5
     path = written(tmp_path / "anime" / "model v1.5.safetensors")
     file = checkpoint_file(path, [tmp_path], "0123456789abcdef" * 4)
-    assert file.name == os.path.join("anime", "model v1.5.safetensors")
+    assert file.name == str(Path("anime") / "model v1.5.safetensors")
     assert file.name_for_extra == "model v1.5"
     assert file.model_name == "anime_model v1.5"
     assert file.shorthash == "0123456789"
@@ -68,7 +67,7 @@ def test_list_in_natural_order_without_vaes(tmp_path: Path) -> None:  # FILE-1
         written(tmp_path / name)
     single = written(tmp_path.with_name(tmp_path.name + "_other") / "z.ckpt")
     names = [each.name for each in list_checkpoints([tmp_path], single)]
-    assert names == ["z.ckpt", "M1.safetensors", "m2.ckpt", "m10.ckpt", os.path.join("d", "a.ckpt")]
+    assert names == ["z.ckpt", "M1.safetensors", "m2.ckpt", "m10.ckpt", str(Path("d") / "a.ckpt")]
 
 
 def test_finding(tmp_path: Path) -> None:  # FILE-7, FILE-8

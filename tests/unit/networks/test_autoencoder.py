@@ -48,7 +48,7 @@ def test_same_numbers_as_diffusers() -> None:  # ARCH-7
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     codec = network()
-    theirs: Any = Theirs(  # type: ignore[no-untyped-call]
+    theirs: Any = Theirs(
         block_out_channels=(32, 64),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -56,7 +56,7 @@ def test_same_numbers_as_diffusers() -> None:  # ARCH-7
         layers_per_block=1,
     )
     named = {f"first_stage_model.{name}": value.clone() for name, value in codec.state_dict().items()}
-    theirs.load_state_dict(convert_ldm_vae_checkpoint(named, {**theirs.config}))  # type: ignore[no-untyped-call]
+    theirs.load_state_dict(convert_ldm_vae_checkpoint(named, {**theirs.config}))
     pixels, z = torch.rand(2, 3, 40, 36) * 2 - 1, torch.randn(2, 4, 20, 18)
     with torch.no_grad():
         posterior = theirs.encode(pixels).latent_dist

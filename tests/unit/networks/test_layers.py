@@ -80,7 +80,7 @@ def test_weight_can_be_replaced_while_packed() -> None:
 def test_gated_linear_is_value_times_gelu_of_gate() -> None:  # ARCH-4
     layer = filled(GatedLinear(8, 6))
     x = torch.randn(5, 8)
-    value, gate = F.linear(x, layer.weight, layer.bias).split(6, dim=-1)
+    value, gate = F.linear(x, layer.weight, layer.bias).chunk(2, dim=-1)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), value * F.gelu(gate))
 
@@ -106,7 +106,8 @@ def test_tiling_sees_the_picture_as_a_torus(packed: bool) -> None:  # ARCH-9
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (each.transpose(1, 2) for each in (q, k, v))
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    result: Tensor = (weights @ v).transpose(1, 2).flatten(2)
+    return result
 
 
 @pytest.mark.parametrize(("queries", "keys", "width"), [(300, 300, 40), (513, 256, 64), (16, 77, 40), (64, 64, 4)])

@@ -106,9 +106,9 @@ def test_same_numbers_as_diffusers(spec: UNetSpec) -> None:  # ARCH-2 to ARCH-5
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": spec.adm_channels,
         }
-    theirs: Any = UNet2DConditionModel(**config)  # type: ignore[no-untyped-call]
+    theirs: Any = UNet2DConditionModel(**config)
     named = {f"model.diffusion_model.{name}": value.clone() for name, value in unet.state_dict().items()}
-    converted = convert_ldm_unet_checkpoint(named, {**theirs.config})  # type: ignore[no-untyped-call]
+    converted = convert_ldm_unet_checkpoint(named, {**theirs.config})
     if deep:
         for name in ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias"):
             layer = {"linear_1": 0, "linear_2": 2}[name.split(".")[0]]
