@@ -104,7 +104,7 @@ def _train(judge: Judge, folder: Folder, size: int, shards: int, hardware: Hardw
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % 100 == 99:
-            print(f"judge step {step + 1}  loss {float(loss):.3f}", flush=True)
+            print(f"judge step {step + 1}  loss {float(loss.detach()):.3f}", flush=True)
 
 
 def _roughened(pictures: Tensor, rng: np.random.Generator) -> Tensor:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
     from overpaint.outcome import Processed
     from overpaint.pictures import open_picture
-    from overpaint.plan import Plan, plan
+    from overpaint.planning import Plan, plan
     from overpaint.quick import img2img
     from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
     from overpaint.settings import Quirks, Settings
@@ -88,7 +88,7 @@ _HOMES = {
     ),
     "overpaint.outcome": ("Processed",),
     "overpaint.pictures": ("open_picture",),
-    "overpaint.plan": ("Plan", "plan"),
+    "overpaint.planning": ("Plan", "plan"),
     "overpaint.quick": ("img2img",),
     "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "SoftInpainting"),
     "overpaint.settings": ("Quirks", "Settings"),

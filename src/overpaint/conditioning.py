@@ -14,7 +14,7 @@ from torch import Tensor
 from overpaint.denoise import ImageCond, ScheduledCond, TextCond
 from overpaint.models.families import ModelSpec, TextSpec
 from overpaint.networks.text import TextEncoding
-from overpaint.plan import ImagePlan, Plan
+from overpaint.planning import ImagePlan, Plan
 from overpaint.prompt import Segment, parse_attention, schedule, split_and, take_network_tags, uses_emphasis
 from overpaint.settings import Settings
 from overpaint.tokens import Chunk, Tokenizer, chunk, clip_tokenizer, open_clip_tokenizer, pad_after_end

@@ -27,8 +27,8 @@ from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_i
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.plan import ImagePlan, Plan
-from overpaint.plan import plan as make_plan
+from overpaint.planning import ImagePlan, Plan
+from overpaint.planning import plan as make_plan
 from overpaint.preview import PreviewMap, fit_preview, preview_picture
 from overpaint.request import Img2ImgRequest
 from overpaint.sampling import BatchTensors, Streams, final_latents, start_runs

@@ -20,7 +20,7 @@ from overpaint.pixels.composite import (
 )
 from overpaint.pixels.resize import resize_image
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
-from overpaint.plan import Plan
+from overpaint.planning import Plan
 from overpaint.request import Picture, SoftInpainting
 
 

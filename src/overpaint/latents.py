@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from overpaint.errors import SamplingError
 from overpaint.noise import ImageNoise
-from overpaint.plan import ImagePlan, Plan
+from overpaint.planning import ImagePlan, Plan
 from overpaint.request import MaskedContent, Picture, ResizeMode
 
 LATENT_CHANNELS = 4

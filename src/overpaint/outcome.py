@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from overpaint.finish import FinishedPicture
 from overpaint.infotext import format_infotext, ordered_fields
 from overpaint.pixels.grid import grid_shape, image_grid
-from overpaint.plan import ImagePlan, Plan
+from overpaint.planning import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.version import __version__
 

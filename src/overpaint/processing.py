@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from overpaint.contract import StableDiffusionProcessing
 from overpaint.denoise import ImageCond, ScheduledCond
 from overpaint.engine import Engine, Sampled
 from overpaint.errors import RequestError, SaveError
@@ -21,7 +22,7 @@ from overpaint.latents import Prepared, batch_latents
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
 from overpaint.output import save_batch, save_grid, save_sources
-from overpaint.plan import ImagePlan, Plan
+from overpaint.planning import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampling import Streams
 from overpaint.seeds import fix_seed
@@ -37,60 +38,6 @@ __all__ = [
 Positive = tuple[tuple[tuple[ScheduledCond, float], ...], ...]
 Negative = tuple[ScheduledCond, ...]
 NO_CONDITIONING_CHANNELS = 5  # COND-1: what the reference publishes for models that see no picture
-
-
-@dataclass(repr=False)
-class StableDiffusionProcessing:
-    """The fields common to all jobs, with the reference's defaults (REQ-1)."""
-
-    sd_model: Any = None
-    outpath_samples: str | None = None
-    outpath_grids: str | None = None
-    prompt: Any = ""
-    prompt_for_display: str | None = None
-    negative_prompt: Any = ""
-    styles: list[str] | None = None
-    seed: Any = -1
-    subseed: Any = -1
-    subseed_strength: float = 0
-    seed_resize_from_h: int = -1
-    seed_resize_from_w: int = -1
-    seed_enable_extras: bool = True
-    sampler_name: str | None = None
-    scheduler: str | None = None
-    batch_size: int = 1
-    n_iter: int = 1
-    steps: int = 50
-    cfg_scale: float = 7.0
-    width: int = 512
-    height: int = 512
-    restore_faces: bool | None = None
-    tiling: bool | None = None
-    do_not_save_samples: bool = False
-    do_not_save_grid: bool = False
-    extra_generation_params: dict[str, Any] | None = None
-    overlay_images: list[Any] | None = None
-    eta: float | None = None
-    do_not_reload_embeddings: bool = False
-    denoising_strength: float | None = None
-    ddim_discretize: str | None = None
-    s_min_uncond: float | None = None
-    s_churn: float | None = None
-    s_tmax: float | None = None
-    s_tmin: float | None = None
-    s_noise: float | None = None
-    override_settings: dict[str, Any] | None = None
-    override_settings_restore_afterwards: bool = True
-    sampler_index: Any = None
-    refiner_checkpoint: str | None = None
-    refiner_switch_at: float | None = None
-    token_merging_ratio: float = 0
-    token_merging_ratio_hr: float = 0
-    disable_extra_networks: bool = False
-    firstpass_image: Any = None
-    scripts: Any = None
-    script_args: Any = None
-    alwayson_scripts: dict[str, Any] | None = None
 
 
 @dataclass(repr=False)

@@ -13,7 +13,7 @@ from overpaint.brownian import BrownianNoise, stacked
 from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.drive import Run
 from overpaint.noise import BatchNoise, ImageNoise
-from overpaint.plan import Plan
+from overpaint.planning import Plan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
 
 

@@ -16,13 +16,12 @@ from overpaint.infotext import (
     _pairs,
     fields_of_image,
     format_infotext,
-    option_overrides,
     ordered_fields,
     parse_infotext,
     quote,
-    request_fields,
     split_infotext,
 )
+from overpaint.pasting import option_overrides, request_fields
 from overpaint.request import MaskedContent, SoftInpainting
 from overpaint.settings import Quirks, Settings
 from overpaint.styles import Style, extract_styles

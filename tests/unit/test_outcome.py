@@ -12,7 +12,7 @@ from overpaint.finish import FinishedPicture
 from overpaint.infotext import split_infotext
 from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, contact_sheet
-from overpaint.plan import Plan, plan
+from overpaint.planning import Plan, plan
 from overpaint.request import MaskedContent, SoftInpainting
 from overpaint.settings import Settings
 from overpaint.version import __version__

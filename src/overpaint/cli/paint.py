@@ -166,8 +166,9 @@ def _from_infotext(text: str, picture: Path | None, mask: Path | None, asked: As
     """An infotext tells neither source nor mask, and of the reference's pictures expects the reference's ways."""
     from dataclasses import replace
 
-    from overpaint.infotext import option_overrides, parse_infotext, request_fields
+    from overpaint.infotext import parse_infotext
     from overpaint.keeping import Origins
+    from overpaint.pasting import option_overrides, request_fields
     from overpaint.request import Img2ImgRequest
     from overpaint.settings import Quirks, Settings
 

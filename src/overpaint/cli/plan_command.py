@@ -13,7 +13,7 @@ from overpaint.cli.paint import AsJson, Mask, Quiet, job_of
 
 if TYPE_CHECKING:
     from overpaint.models.families import ModelSpec
-    from overpaint.plan import Plan
+    from overpaint.planning import Plan
     from overpaint.sampler_plan import SamplerPlan
 
 
@@ -28,7 +28,7 @@ def plan(
     asked: Asked,
 ) -> int:
     """Show what `paint` would do with the same options: crop, sizes, steps, seeds and warnings. Loads no model."""
-    from overpaint.plan import plan as make_plan
+    from overpaint.planning import plan as make_plan
     from overpaint.styles import load_styles
 
     job = job_of(picture, prompt, mask, asked)

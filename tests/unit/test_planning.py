@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overpaint.errors import OverpaintError, RequestError, SettingError
-from overpaint.plan import plan
+from overpaint.planning import plan
 from overpaint.request import MaskedContent, SoftInpainting
 from overpaint.settings import Settings
 from overpaint.styles import Style

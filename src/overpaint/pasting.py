@@ -1,0 +1,148 @@
+"""From a parsed "parameters" text to what it asks for: request fields, and options that differ (PARSE-9, PARSE-10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from overpaint.request import MaskedContent, SoftInpainting
+from overpaint.settings import OPTION_NAMES, Settings
+
+
+def _number(text: str) -> float:
+    """As it was written: "7" stays an integer, so that it is written as "7" again."""
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_MASKED_CONTENT = {
+    "fill": MaskedContent.FILL,
+    "original": MaskedContent.ORIGINAL,
+    "latent noise": MaskedContent.NOISE,
+    "latent nothing": MaskedContent.NOTHING,
+}
+_REQUEST_FIELDS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("prompt", "Prompt", str),
+    ("negative_prompt", "Negative prompt", str),
+    ("steps", "Steps", int),
+    ("sampler", "Sampler", str),
+    ("scheduler", "Schedule type", str),
+    ("cfg_scale", "CFG scale", _number),
+    ("image_cfg_scale", "Image CFG scale", _number),
+    ("seed", "Seed", int),
+    ("width", "Size-1", int),
+    ("height", "Size-2", int),
+    ("strength", "Denoising strength", _number),
+    ("variation_seed", "Variation seed", int),
+    ("variation_strength", "Variation seed strength", _number),
+    ("mask_blur_x", "Mask blur", int),
+    ("mask_blur_y", "Mask blur", int),
+    ("invert_mask", "Mask mode", lambda text: text == "Inpaint not masked"),
+    ("masked_content", "Masked content", lambda text: _MASKED_CONTENT[text]),
+    ("only_masked", "Inpaint area", lambda text: text == "Only masked"),
+    ("padding", "Masked area padding", int),
+    ("clip_skip", "Clip skip", int),
+)
+_SOFT_PREFIX = "Soft inpainting "
+_SOFT_FIELDS = {name: _SOFT_PREFIX + name.replace("_", " ") for name in SoftInpainting.__dataclass_fields__}
+
+
+def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
+    """PARSE-10: the request's fields that a parsed text speaks of; a value that is not of its kind is left out."""
+    result = {}
+    for name, key, cast in _REQUEST_FIELDS:
+        if key in parsed and (value := _cast_or_none(cast, parsed[key])) is not None:
+            result[name] = value
+    if isinstance(styles := parsed.get("Styles array"), list | tuple):
+        result["styles"] = tuple(styles)
+    resize = [_cast_or_none(int, parsed.get(f"Seed resize from-{each}")) for each in (1, 2)]
+    if None not in resize:
+        result["seed_resize"] = tuple(resize)
+    if parsed.get(f"{_SOFT_PREFIX}enabled") == "True":
+        values = {name: _cast_or_none(_number, parsed.get(key)) for name, key in _SOFT_FIELDS.items()}
+        result["soft_inpainting"] = SoftInpainting(**{k: v for k, v in values.items() if v is not None})
+    return result
+
+
+def _cast_or_none(cast: Callable[[str], Any], value: object) -> Any:
+    try:
+        return cast(str(value))
+    except (ValueError, KeyError):
+        return None
+
+
+# PARSE-9
+OPTION_KEYS = {
+    "Model hash": "sd_model_checkpoint",
+    "Emphasis": "emphasis",
+    "Clip skip": "CLIP_stop_at_last_layers",
+    "RNG": "randn_source",
+    "Tiling": "tiling",
+    "VAE": "sd_vae",
+    "VAE Encoder": "sd_vae_encode_method",
+    "VAE Decoder": "sd_vae_decode_method",
+    "Conditional mask weight": "inpainting_mask_weight",
+    "Noise multiplier": "initial_noise_multiplier",
+    "Extra noise": "img2img_extra_noise",
+    "NGMS": "s_min_uncond",
+    "NGMS all steps": "s_min_uncond_all",
+    "Token merging ratio": "token_merging_ratio",
+    "Pad conds": "pad_cond_uncond",
+    "Pad conds v0": "pad_cond_uncond_v0",
+    "Old prompt editing timelines": "use_old_scheduling",
+    "Downcast alphas_cumprod": "use_downcasted_alpha_bar",
+    "Refiner switch by sampling steps": "refiner_switch_by_sample_steps",
+    "Eta DDIM": "eta_ddim",
+    "Eta": "eta_ancestral",
+    "Sigma churn": "s_churn",
+    "Sigma tmin": "s_tmin",
+    "Sigma tmax": "s_tmax",
+    "Sigma noise": "s_noise",
+    "Schedule min sigma": "sigma_min",
+    "Schedule max sigma": "sigma_max",
+    "Schedule rho": "rho",
+    "ENSD": "eta_noise_seed_delta",
+    "Discard penultimate sigma": "always_discard_next_to_last_sigma",
+    "UniPC variant": "uni_pc_variant",
+    "UniPC skip type": "uni_pc_skip_type",
+    "UniPC order": "uni_pc_order",
+    "UniPC lower order final": "uni_pc_lower_order_final",
+    "Noise Schedule": "sd_noise_schedule",
+    "Skip Early CFG": "skip_early_cond",
+    "Beta scheduler alpha": "beta_dist_alpha",
+    "Beta scheduler beta": "beta_dist_beta",
+}
+_WRITTEN_BETA_KEYS = {"Beta schedule alpha": "beta_dist_alpha", "Beta schedule beta": "beta_dist_beta"}
+_OPTION_TYPES = {name: kind for name, kind in get_type_hints(Settings).items() if name in OPTION_NAMES}
+_OPTION_CASTS: dict[object, Callable[[str], Any]] = {
+    bool: lambda text: text != "False",
+    int: int,
+    float: lambda text: float(_number(text)),
+}
+
+
+def option_overrides(parsed: Mapping[str, object], settings: Settings | None = None) -> dict[str, Any]:
+    """PARSE-9: the options that a parsed text asks to be otherwise than they are; impossible values are left out."""
+    settings = settings or Settings()
+    keys = OPTION_KEYS if settings.quirks.unread_beta_schedule else OPTION_KEYS | _WRITTEN_BETA_KEYS
+    result: dict[str, Any] = {}
+    for key, option in keys.items():
+        if key not in parsed or (option == "sd_model_checkpoint" and settings.disable_weights_auto_swap):
+            continue
+        value = _cast_or_none(_option_cast(option), parsed[key])
+        if value is not None and value != getattr(settings, option):
+            result[option] = value
+    return result
+
+
+def _option_cast(option: str) -> Callable[[str], Any]:
+    kind = _OPTION_TYPES[option]
+    if get_origin(kind) is Literal:
+        return {str(each): each for each in get_args(kind)}.__getitem__
+    return _OPTION_CASTS.get(kind, str)
