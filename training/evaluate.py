@@ -64,6 +64,16 @@ def codec_figures(bench: Bench, count: int) -> Figures:
     return {"codec, dB": figures}
 
 
+def caption_figures(bench: Bench, count: int) -> Figures:
+    """The error of the first guess from pure noise: what the right caption is worth."""
+    pictures = [bench.picture(40_000 + number) for number in range(count)]
+    pixels = np.stack([picture.pixels for picture in pictures])
+    right = [statement(picture.labels) for picture in pictures]
+    texts = {"right caption": right, "no caption": [""] * count, "wrong caption": [*right[1:], right[0]]}
+    errors = {name: float(bench.sampler.first_guesses(pixels, prompts, 1).mean()) for name, prompts in texts.items()}
+    return {"error of the first guess": errors}
+
+
 def adherence_figures(bench: Bench, count: int, manner: Manner) -> Figures:
     """The share of facets judged right: in true pictures, from nothing, and over pictures of something else."""
     wanted = [draw_labels(np.random.default_rng((HELD_OUT, 1, number))) for number in range(count)]
@@ -179,10 +189,11 @@ def evaluate(folder: Folder, checkpoint: Path, size: int, shards: int, count: in
     bench = Bench(Sampler(checkpoint, str(hardware.device)), judge, EmojiArt(folder.emoji), size, hardware)
     manner = Manner()
     figures = codec_figures(bench, max(8, count // 2))
+    figures |= caption_figures(bench, max(8, count // 2))
     figures |= adherence_figures(bench, count, manner)
     figures |= faithfulness_figures(bench, max(4, count // 8), manner)
     figures |= inpainting_figures(bench, max(4, count // 2), manner)
-    write_sheets(bench.sampler, bench.art, checkpoint.parent, size, manner)
+    write_sheets(bench.sampler, checkpoint, bench.art, checkpoint.parent, replace(manner, size=size))
     return figures
 
 

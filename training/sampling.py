@@ -83,6 +83,19 @@ class Sampler:
             x = x0 * math.sqrt(share) + eps * math.sqrt(1 - share)
         return self.decode(x)
 
+    @torch.inference_mode()
+    def first_guesses(self, pictures: Pixels, prompts: Sequence[str], seed: int) -> Tensor:
+        """The mean squared error of each picture's latents as guessed from pure noise and its prompt."""
+        known = self.encode(pictures)
+        noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(seed)).to(known.device)
+        level = float(_FIRST_LEVEL)
+        timesteps = torch.full((len(known),), level, device=known.device)
+        noisy = self._noised(known, noise, level)
+        eps = self._backend.unet(noisy, timesteps, self.read(prompts))
+        share = self._share(level)
+        guess = (noisy - eps * math.sqrt(1 - share)) / math.sqrt(share)
+        return (guess - known).pow(2).mean(dim=(1, 2, 3))
+
     def _share(self, level: float) -> float:
         return self._shares[round(level)]
 

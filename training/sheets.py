@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.sampling import Manner, Sampler, latent_masks
+from overpaint.engine import Engine
+from overpaint.request import Img2ImgRequest
+from training.sampling import Manner, Sampler
 from training.scenes.art import Art
 from training.scenes.labels import Item, Labels
 from training.scenes.scene import render
@@ -77,37 +77,50 @@ _HOLE = (0.1875, 0.375, 0.8125, 0.875)
 Cell: TypeAlias = tuple[NDArray[np.uint8], str]
 
 
-def write_sheets(sampler: Sampler, art: Art, folder: Path, size: int, manner: Manner) -> None:
-    manner = replace(manner, size=size)
+def write_sheets(sampler: Sampler, checkpoint: Path, art: Art, folder: Path, manner: Manner) -> None:
+    """From nothing with the plain sampler; over pictures with the project's own engine, as users do."""
     painted = sampler.paint(_PROMPTS, manner)
     cells = list(zip(painted, _PROMPTS, strict=True))
     contact_sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(folder / "sheet-txt2img.png")
-    contact_sheet(_img2img(sampler, art, size, manner)).save(folder / "sheet-img2img.png")
-    contact_sheet(_inpainting(sampler, art, size, manner)).save(folder / "sheet-inpaint.png")
+    with Engine(checkpoint) as engine:
+        contact_sheet(_img2img(sampler, engine, art, manner)).save(folder / "sheet-img2img.png")
+        contact_sheet(_inpainting(engine, art, manner)).save(folder / "sheet-inpaint.png")
 
 
-def _img2img(sampler: Sampler, art: Art, size: int, manner: Manner) -> list[list[Cell]]:
+def _img2img(sampler: Sampler, engine: Engine, art: Art, manner: Manner) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for number, (labels, prompt) in enumerate(_CHANGES):
-        source = render((HELD_OUT, 50_000 + number), size, art, labels).pixels[None]
-        row: list[Cell] = [(source[0], "source"), (sampler.decode(sampler.encode(source))[0], "through the codec")]
+        source = render((HELD_OUT, 50_000 + number), manner.size, art, labels).pixels
+        codec = sampler.decode(sampler.encode(source[None]))[0]
+        row: list[Cell] = [(source, "source"), (codec, "through the codec")]
         for strength in _STRENGTHS:
-            painted = sampler.paint([prompt], replace(manner, strength=strength, steps=30), source)
-            row.append((painted[0], f"{strength}: {prompt}"))
+            request = Img2ImgRequest(
+                images=(Image.fromarray(source),), prompt=prompt, strength=strength, cfg_scale=manner.guidance, seed=1
+            )
+            row.append((_pixels(engine.paint(request).images[0]), f"{strength}: {prompt}"))
         rows.append(row)
     return rows
 
 
-def _inpainting(sampler: Sampler, art: Art, size: int, manner: Manner) -> list[list[Cell]]:
+def _inpainting(engine: Engine, art: Art, manner: Manner) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
+    hole = Image.new("L", (manner.size, manner.size))
+    ImageDraw.Draw(hole).rectangle(tuple(side * manner.size for side in _HOLE), fill=255)
     for number, (labels, prompts) in enumerate(_FILLINGS):
-        source = render((HELD_OUT, 60_000 + number), size, art, labels).pixels
-        masks = latent_masks([_HOLE] * len(prompts), size)
-        painted = sampler.paint(prompts, manner, np.stack([source] * len(prompts)), masks)
-        hole = torch.nn.functional.interpolate(masks[:1], size=(size, size))[0, 0].numpy()[..., None]
-        shown = (source * (1 - 0.6 * hole) + 140 * hole).astype(np.uint8)
-        rows.append([(source, "source"), (shown, "mask"), *zip(painted, prompts, strict=True)])
+        source = Image.fromarray(render((HELD_OUT, 60_000 + number), manner.size, art, labels).pixels)
+        shown = Image.composite(Image.new("RGB", source.size, "gray"), source, hole.point(lambda value: value * 0.6))
+        row: list[Cell] = [(_pixels(source), "source"), (_pixels(shown), "mask")]
+        for prompt in prompts:
+            request = Img2ImgRequest(
+                images=(source,), mask=hole, prompt=prompt, strength=1.0, cfg_scale=manner.guidance, seed=2
+            )
+            row.append((_pixels(engine.paint(request).images[0]), prompt))
+        rows.append(row)
     return rows
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(picture.convert("RGB"))
 
 
 def contact_sheet(rows: Sequence[Sequence[Cell]]) -> Image.Image:

@@ -325,7 +325,7 @@ def test_a_subclass_may_sample_its_own_way(engine: Engine) -> None:
 
     result = process_images(Gray(**_fields(engine)))
     values = np.asarray(result.images[0]).astype(int)
-    assert values.std() < 3
+    assert values.std() < 8
     assert abs(values.mean() - np.asarray(process_images(job(engine)).images[0]).mean()) > 0
 
 

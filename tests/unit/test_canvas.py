@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as runs
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -274,6 +275,7 @@ def test_every_source_has_a_canvas() -> None:  # IMG-2
     assert [made.canvas_of(i).source for i in range(3)] == list(pictures)
 
 
+@runs(deadline=None)
 @given(
     width=st.integers(9, 60),
     height=st.integers(9, 60),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as runs
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -176,6 +177,7 @@ def test_an_unchanged_picture_of_another_size_keeps_its_transparency() -> None:
 # -- any job -----------------------------------------------------------------------------------------------------------
 
 
+@runs(deadline=None)
 @given(
     size=st.tuples(st.integers(9, 48), st.integers(9, 48)),
     out=st.none() | st.tuples(st.integers(9, 48), st.integers(9, 48)),
