@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from overpaint.cli.options import REQUEST_OPTIONS
+from overpaint.planning import _ONLY_OFFERED
 from overpaint.request import _NUMBERS, Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Quirks, Settings
@@ -87,15 +88,21 @@ def settings_page() -> str:
             parts.setdefault(line.section.split(" (")[0].split(":")[0], []).append(row)
     head = ("option", "holds", "default", "meaning")
     tables = "\n".join(f"## {name}\n\n{table(head, rows)}" for name, rows in parts.items())
-    return SETTINGS_TEXT.format(tables=tables, unread=unread(meaning))
+    return SETTINGS_TEXT.format(tables=tables, refused=refused(), unread=unread(set(meaning) - set(_ONLY_OFFERED)))
 
 
 def unread(names: Iterable[str]) -> str:
     """Those of the names that no code looks at."""
     paths = (path for path in SOURCE.rglob("*.py") if path.name != "settings.py")
     everything = "\n".join(path.read_text(encoding="utf-8") for path in paths)
-    silent = [name for name in names if not re.search(rf"\.{name}\b", everything)]
-    return textwrap.fill(", ".join(map(code, silent)) or "none", 120)
+    silent = sorted(name for name in names if not re.search(rf"\.{name}\b", everything))
+    text = "Accepted and kept, but no part of this version acts on them: " + ", ".join(map(code, silent))
+    return f"\n## Not read yet\n\n{textwrap.fill(text, 120)}.\n" if silent else ""
+
+
+def refused() -> str:
+    """What this version does not offer."""
+    return table(("option", "must be"), [(code(name), code(str(value))) for name, value in _ONLY_OFFERED.items()])
 
 
 def choices(kind: str) -> str:
@@ -117,12 +124,14 @@ beat options. An unknown option is an error that names the nearest.
 `Settings(quirks=...)` holds the accidents of the reference: [quirks.md](quirks.md).
 
 {tables}
-## Not read yet
+## Not offered yet
 
-These are accepted and kept, so that configurations that hold them load, but no part of this version acts on them:
+Other values would change the picture, so they are refused:
 
-{unread}
-"""
+{refused}
+The reference's other options, of its page, its server and its training, change no picture: `shared.opts` and
+`override_settings` take them and give them back.
+{unread}"""
 
 
 def quirks_page() -> str:
@@ -149,13 +158,7 @@ the plain opposite. Why they exist, and which door uses which: [concepts/quirks.
 
 The rule is the number of the behaviour in the specification that this project was built from; tests cite the same.
 
-{tables}
-## Not read yet
-
-No part of this version acts on these:
-
-{unread}
-"""
+{tables}{unread}"""
 
 
 def request_page() -> str:

@@ -74,7 +74,7 @@ def denoiser(folder: Folder, hardware: Hardware, course: Course = COURSE) -> Tra
     """As it was left, or at its start."""
     network = Denoiser()
     start_unet(network.unet, SEED)
-    start_text(network.text, SEED + 1)
+    start_text(network.text, (UNKNOWN, *start_and_end()), SEED + 1)
     trainee = Trainee(hardware.placed(network), course)
     path = folder.trainee("unet")
     if path.exists():

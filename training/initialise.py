@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,9 @@ _GROUPS = 32
 _ANCHOR = 1.5  # about the size of what is carried, so that a group's norm changes little with the picture
 _BRANCH = 0.15
 _RIDGE = 1e-3
+_WORD = 0.05  # the spread `fill` gives to rows of words; here they start with 1
+_PLACE = 1e-3
+_LOOK_BACK = 3.0
 
 
 @torch.no_grad()
@@ -28,11 +33,33 @@ def fill(network: nn.Module, seed: int) -> None:
                 if values is not None:
                     values.uniform_(-bound, bound, generator=generator)
         elif isinstance(module, Embedding):
-            module.weight.normal_(0, 0.05, generator=generator)
+            module.weight.normal_(0, _WORD, generator=generator)
 
 
-def start_text(text: ClipText, seed: int) -> None:
+@torch.no_grad()
+def start_text(text: ClipText, framing: Sequence[int], seed: int) -> None:
+    """Every position of the padding starts as the sum of the words before it.
+
+    A U-Net attends to all 77 positions evenly at first, and some 70 of them are padding: were they all alike, the words would
+    be drowned and the caption learnt late. So the rows of the framing tokens are empty, the first layer looks back evenly and
+    copies what it sees, all other branches are silent, and the last norm makes the faint sum as large as a word.
+    """
     fill(text, seed)
+    table = text.embeddings.token_embedding.weight
+    table.mul_(1 / _WORD)
+    table[list(framing)] = 0
+    text.embeddings.position_embedding.weight.mul_(_PLACE / _WORD)
+    for i, layer in enumerate(text.encoder.layers):
+        attention, mlp = layer.self_attn, layer.mlp
+        assert isinstance(attention, nn.Module) and isinstance(mlp, nn.Module)
+        for name, gain in (("q_proj", 0.3), ("k_proj", 0.3), ("v_proj", 1.0), ("out_proj", 0.1)):
+            _silence(getattr(attention, name), gain)
+        _silence(mlp.fc1, 1.0)
+        _silence(mlp.fc2, 0.1)
+        if i == 0:
+            for name, gain in (("v_proj", 1.0), ("out_proj", _LOOK_BACK)):
+                projection = _packable(getattr(attention, name))
+                projection.weight.copy_(torch.eye(len(projection.weight)) * gain)
 
 
 @torch.no_grad()

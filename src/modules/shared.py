@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from overpaint.options import Options, State
+from overpaint.options import ConfiguredEngine, Options, State
 
 opts = Options()
 state = State()
@@ -18,16 +18,14 @@ cmd_opts = SimpleNamespace(
     vae_dir=None,
 )
 
+_engines = ConfiguredEngine()
+
 __all__ = ["cmd_opts", "opts", "state"]  # `device` and `sd_model` are made on demand, below
 
 
 def __getattr__(name: str) -> Any:
     if name == "sd_model":
-        from overpaint.engine import Engine
-
-        engine = Engine(opts.sd_model_checkpoint, settings=opts.snapshot())
-        globals()["sd_model"] = engine
-        return engine
+        return _engines.current(opts.snapshot())
     if name == "device":
         import torch
 

@@ -28,7 +28,7 @@ class Run:
     start: Tensor  # returned as it is when stopped before the first call (INT-2)
     calls: int = 0
     query: Query | None = None
-    estimate: Estimate | None = None
+    estimate: Estimate | None = None  # of the last call, as clean pictures
     latent: Tensor | None = None
     notes: dict[str, object] = field(default_factory=dict)
     step: int = 0  # of the schedule, read from the sigma and not from the calls; samplers that go back do not lower it
@@ -52,15 +52,15 @@ class Run:
 
     def preview(self) -> Tensor:
         """The picture as the last call saw it."""
-        return self.start if self.estimate is None else self.estimate.conditional
+        return self.start if self.estimate is None else self.estimate.guided
 
     def answer(self, estimate: Estimate) -> None:
         """Send the network's word to the sampler, and take its next question."""
         assert self.query is not None
         self.notes.update({k: v for k, v in self.denoiser.notes(self.query, self.calls).items() if k not in self.notes})
-        clean = self.denoiser.clean(self.query, estimate.conditional)
         reply = torch.stack([estimate.guided, estimate.uncond]) if self.query.parts else estimate.guided
-        self.estimate = Estimate(estimate.guided, estimate.uncond, clean)
+        sides = (estimate.guided, estimate.uncond, estimate.conditional)
+        self.estimate = Estimate(*(self.denoiser.clean(self.query, each) for each in sides))
         self.calls += 1
         self._advance(reply)
 
@@ -68,7 +68,7 @@ class Run:
         """End early with what there is: the last conditional prediction (INT-2)."""
         self.close()
         if self.latent is None:
-            self.latent = self.preview()
+            self.latent = self.start if self.estimate is None else self.estimate.conditional
         return self.latent
 
     def close(self) -> None:

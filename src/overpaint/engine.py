@@ -19,15 +19,15 @@ from overpaint.backends.torch_backend import TorchBackend
 from overpaint.conditioning import Conditioner, TextCache
 from overpaint.denoise import ImageCond
 from overpaint.drive import Run, tick
-from overpaint.errors import CheckpointError, SamplingError
+from overpaint.errors import CheckpointError, OverpaintError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.latents import Prepared, batch_latents, decode, prepare
-from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into
+from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into, recognise
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.planning import ImagePlan, Plan
+from overpaint.planning import ImagePlan, Plan, effective_settings
 from overpaint.planning import plan as make_plan
 from overpaint.preview import PreviewMap, fit_preview, preview_picture
 from overpaint.request import Img2ImgRequest
@@ -41,14 +41,12 @@ class Sampled:
     """The latents of one batch, and what sampling adds to the infotext."""
 
     latents: Tensor  # (batch, 4, h/8, w/8)
+    complete: bool
     notes: Mapping[str, object]
 
 
 class Engine:
     """A loaded model. Use it as a context manager, or call `close`."""
-
-    loaded: LoadedModel
-    _vae_path: Path | None
 
     def __init__(
         self,
@@ -64,7 +62,10 @@ class Engine:
         self._text_cache = TextCache()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
         self._preview: PreviewMap | None = None
-        self._load(find_checkpoint(checkpoint, self.settings), self.settings, progress)
+        self._own = find_checkpoint(checkpoint, self.settings)
+        self._loaded: LoadedModel | None = None
+        self._vae_path: Path | None = None
+        self._load(self._own, self.settings, progress)
 
     def __enter__(self) -> Engine:
         return self
@@ -77,7 +78,14 @@ class Engine:
     def close(self) -> None:
         """Drop the weights and everything remembered."""
         self._text_cache.clear()
-        del self.loaded
+        self._loaded = self._preview = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in place."""
+        if self._loaded is None:
+            raise OverpaintError("this engine is closed; make a new one")
+        return self._loaded
 
     @property
     def spec(self) -> ModelSpec:
@@ -110,37 +118,45 @@ class Engine:
         plan = self.plan(request, settings)
         yield Started(len(plan.images), _steps(plan), plan.warnings)
         done: list[FinishedBatch] = []
+        try:
+            yield from self._batches(plan, control, done)
+        except OverpaintError as error:
+            error.result = account(plan, self.model, done) if done else None
+            raise
+        if control.message is Stop.CANCEL and len(done) < len(plan.batches):
+            yield Cancelled(account(plan, self.model, done) if done else None)
+        else:
+            yield Finished(account(plan, self.model, done))
+
+    def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
+        """Batch after batch into `done`, until all are made or somebody stops it."""
         prepared = None if plan.unchanged else self.prepare(plan)
         for number, batch in enumerate(plan.batches):
             if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
-                break
+                return
             if prepared is None:
                 done.append(FinishedBatch(batch, tuple(unchanged(plan, i) for i in range(len(batch)))))
                 continue
             sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
             if sampled is None:
-                break
+                return
             done.append(self.finish(plan, prepared, batch, sampled))
-        stopped = control.message is not None and len(done) < len(plan.batches)
-        if control.message is Stop.CANCEL and stopped:
-            yield Cancelled(account(plan, self.model, done, stopped=True) if done else None)
-        else:
-            yield Finished(account(plan, self.model, done, stopped=control.message is not None))
 
     # -- its stages, which the contract's door calls one by one --------------------------------------------------
 
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
-        """1. Decide everything."""
+        """1. Decide everything. Nothing is loaded and nothing changes."""
         settings = settings or self.settings
-        self._use(request, settings.with_changes(request.overrides))
         styles = load_styles(settings.styles_file) if settings.styles_file else ()
-        plan = make_plan(request, settings, self.spec, styles=styles, tables_in_force=self._tables_in_force)
-        self._tables_in_force = plan.settings
-        return plan
+        wanted = self._wanted(request, effective_settings(request, settings))
+        spec = self.spec if wanted == self.loaded.file.path else recognise(wanted)
+        return make_plan(request, settings, spec, styles=styles, tables_in_force=self._tables_in_force)
 
     @torch.no_grad()
     def prepare(self, plan: Plan) -> Prepared:
-        """2. Encode the sources."""
+        """2. Have the job's model in place, and encode the sources."""
+        self._use(plan)
+        self._tables_in_force = plan.settings
         return prepare(plan, self._networks(plan))
 
     def conditioner(self, plan: Plan) -> Conditioner:
@@ -185,7 +201,8 @@ class Engine:
         sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
         if sampled is None:
             return None
-        return Sampled(sampled.latents, {**self.conditioner(plan).notes(batch), **sampled.notes})
+        notes = {**self.conditioner(plan).notes(batch), **sampled.notes}
+        return Sampled(sampled.latents, sampled.complete, notes)
 
     @torch.no_grad()
     def sample_tensors(
@@ -193,6 +210,7 @@ class Engine:
     ) -> Generator[Event, None, Sampled | None]:
         """4 and 5. Start the samplers and answer their questions; None when cancelled."""
         runs = start_runs(plan, tensors, streams)
+        complete = True
         while any(not run.finished for run in runs):
             if control.message is Stop.CANCEL:
                 for run in runs:
@@ -202,6 +220,7 @@ class Engine:
                 for run in runs:
                     run.stop()
                 control.take_skip()
+                complete = False
                 break
             batched = plan.settings.batch_cond_uncond
             tick(runs, self._networks(plan).unet, share=not plan.request.exact, batched=batched)
@@ -211,7 +230,7 @@ class Engine:
             remedy = "use dtype='float32', a lower cfg_scale or another sampler"
             raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
         notes = {name: value for run in runs for name, value in run.notes.items()}
-        return Sampled(latents, {**plan.sampling_notes, **notes})
+        return Sampled(latents, complete, {**plan.sampling_notes, **notes})
 
     @torch.no_grad()
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
@@ -224,22 +243,34 @@ class Engine:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
                 soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
             pictures.append(finish(plan, i, pixels, soft))
-        return FinishedBatch(tuple(batch), tuple(pictures), sampled.notes)
+        return FinishedBatch(tuple(batch), tuple(pictures), sampled.notes, sampled.complete)
 
-    def _use(self, request: Img2ImgRequest, settings: Settings) -> None:
-        """Have the checkpoint and the VAE that a job names in place; what it does not name stays."""
-        wanted = request.checkpoint or request.overrides.get("sd_model_checkpoint")
-        if wanted is not None and str(wanted) not in self.loaded.file.aliases():
-            path = _find_wanted(wanted, settings)
-            if path is not None and path != self.loaded.file.path:
-                self._load(path, settings)
-        vae = find_vae(self.loaded.file.path, settings)
+    def _wanted(self, request: Img2ImgRequest, settings: Settings) -> Path:
+        """The checkpoint a job names, else this engine's own. The reference drops a name it does not know (JOB-1)."""
+        name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
+        if name is None:
+            return self._own
+        if str(name) in self.loaded.file.aliases():
+            return self.loaded.file.path
+        try:
+            return find_checkpoint(name, settings)
+        except CheckpointError:
+            if settings.quirks.unknown_names_fall_back:
+                return self._own
+            raise
+
+    def _use(self, plan: Plan) -> None:
+        """Have the checkpoint and the VAE of a job in place."""
+        path = self._wanted(plan.request, plan.settings)
+        if path != self.loaded.file.path:
+            self._load(path, plan.settings)
+        vae = find_vae(path, plan.settings)
         if vae.path != self._vae_path:
-            self.loaded, self._vae_path = load_vae_into(self.loaded, vae.path), vae.path
+            self._loaded, self._vae_path = load_vae_into(self.loaded, vae.path), vae.path
 
     def _load(self, path: Path, settings: Settings, progress: Callable[[int, int], None] | None = None) -> None:
         vae = find_vae(path, settings).path
-        self.loaded = load_checkpoint(
+        self._loaded = load_checkpoint(
             path,
             device=self._device,
             dtype=self._dtype,
@@ -266,16 +297,6 @@ class Engine:
             if self._preview is None:
                 self._preview = fit_preview(self.backend, self.spec.scale_factor)
             yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
-
-
-def _find_wanted(name: str, settings: Settings) -> Path | None:
-    """The checkpoint a job names; the reference drops a name it does not know (JOB-1)."""
-    try:
-        return find_checkpoint(name, settings)
-    except CheckpointError:
-        if settings.quirks.unknown_names_fall_back:
-            return None
-        raise
 
 
 def _steps(plan: Plan) -> int:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 
 class OverpaintError(Exception):
-    """Anything this package raises on purpose."""
+    """Anything this package raises on purpose. `result` holds the pictures a job finished before it failed, if any."""
+
+    result: object | None = None
 
 
 class RequestError(OverpaintError, ValueError):
@@ -47,8 +49,6 @@ class SamplingError(OverpaintError, RuntimeError):
 
 class SaveError(OverpaintError, OSError):
     """A result could not be written; no partial file is left, and what was painted is in `result`."""
-
-    result: object | None = None
 
 
 class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an error)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from overpaint.canvas import RESIZE_FILL, Canvas, MaskPlan
+from overpaint.pictures import source_extras
 from overpaint.pixels.color import correct_color
 from overpaint.pixels.composite import (
     apply_overlay,
@@ -54,7 +55,7 @@ def finish(plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLaten
     keep_uncorrected = canvas.target is not None and plan.settings.save_images_before_color_correction
     image, painted = _composited(plan, canvas, mask, corrected, adapted=mask is not plan.mask)
     return FinishedPicture(
-        image,
+        image if plan.settings.quirks.drop_source_extras else _carrying(canvas.source, image),
         _composited(plan, canvas, mask, picture, adapted=mask is not plan.mask)[0] if keep_uncorrected else None,
         *_mask_outputs(plan, mask, painted),
     )
@@ -65,7 +66,15 @@ def unchanged(plan: Plan, position: int) -> FinishedPicture:
     canvas = plan.canvas_of(position)
     cropped = plan.request.only_masked and plan.request.mask is not None
     kept = canvas.source if cropped or canvas.base.size == canvas.source.size else canvas.base
-    return FinishedPicture(kept.copy())
+    return FinishedPicture(_carrying(canvas.source, kept.copy()))
+
+
+def _carrying(source: Picture, image: Picture) -> Picture:
+    """The result with the source's EXIF and colour profile, which say how to show its pixels."""
+    extras = source_extras(source)
+    found = {"icc_profile": extras.icc, "exif": extras.exif}
+    image.info.update({name: value for name, value in found.items() if value is not None})
+    return image
 
 
 def _composited(

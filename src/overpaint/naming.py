@@ -233,7 +233,7 @@ def next_number(folder: Path, basename: str = "") -> int:
     prefix = f"{basename}-" if basename else ""
     try:
         names = [each.name for each in folder.iterdir() if each.name.startswith(prefix)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # saving says so
         return 0
     leading = (re.split(r"[-.]", name[len(prefix) :], maxsplit=1)[0] for name in names)
     return 1 + max((int(each) for each in leading if _is_number(each)), default=-1)

@@ -27,11 +27,12 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class FinishedBatch:
-    """The pictures of one iteration, and what it adds to their infotexts."""
+    """The pictures of one iteration, and what it adds to their infotexts; one that was cut short is not complete."""
 
     batch: tuple[ImagePlan, ...]
     pictures: tuple[FinishedPicture, ...]
     notes: Mapping[str, object] = field(default_factory=dict)
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Processed:
         )
 
 
-def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, stopped: bool = False) -> Processed:
+def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], timestamp: str = "0") -> Processed:
     """The result of the batches that were finished. Fields add up over iterations (INFO-10)."""
     images: list[Picture] = []
     infotexts: list[str] = []
@@ -197,7 +198,8 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], *, 
         index_of_first_image=0 if grid is None else 1,
         extra_generation_params=extras,
         warnings=plan.warnings,
-        stopped=stopped,
+        stopped=len(done) < len(plan.batches) or not all(each.complete for each in done),
+        job_timestamp=timestamp,
     )
 
 

@@ -16,7 +16,7 @@ from overpaint.saving import SavedPicture, save_bytes, save_picture
 def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
     """OUT-5: the pictures of one iteration, into the options' folder unless another is given."""
     settings = result.plan.settings
-    if not settings.samples_save or (result.stopped and not settings.save_incomplete_images):
+    if not settings.samples_save or not (done.complete or settings.save_incomplete_images):
         return ()
     root = Path(folder or settings.outdir_samples or settings.outdir_img2img_samples)
     return tuple(_save_batch(result, done, root))

@@ -47,14 +47,12 @@ def open_picture(
     try:
         _check_size(picture, max_pixels)
         _decode(picture)
-    except PictureError:
+        opened = _with_byte_alpha(_upright(_as_8_bits(picture)))
+        opened.info.setdefault(_SOURCE_MODE, picture.mode)  # a picture may pass here twice
+        return opened
+    finally:
         if picture is not source:
-            picture.close()
-        raise
-    mode = picture.mode
-    picture = _with_byte_alpha(_upright(_as_8_bits(picture)))
-    picture.info.setdefault(_SOURCE_MODE, mode)  # a picture may pass here twice
-    return picture
+            picture.close()  # formats that may hold several frames keep their file open
 
 
 def _decode(picture: Image.Image) -> None:

@@ -119,6 +119,12 @@ def _check_offered(settings: Settings) -> None:
 def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
     if request.steps > settings.max_steps:
         raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
+    pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
+    pictures += [("mask", each) for each in (request.mask,) if each is not None]
+    for name, picture in pictures:
+        if picture.width * picture.height > settings.max_source_pixels:
+            remedy = f"give one of at most {settings.max_source_pixels} pixels (the option max_source_pixels)"
+            raise RequestError(name, f"{picture.width}x{picture.height}", remedy)
     images = request.batch_size * request.iterations
     if images > settings.max_images:
         remedy = f"ask for at most {settings.max_images} pictures in one job (the option max_images)"

@@ -7,7 +7,7 @@ A facade: `request()` gives the frozen request, and every stage is the engine's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -16,14 +16,15 @@ from torch import Tensor
 from overpaint.contract import StableDiffusionProcessing
 from overpaint.denoise import ImageCond, ScheduledCond
 from overpaint.engine import Engine, Sampled
-from overpaint.errors import RequestError, SaveError
+from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
 from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared, batch_latents
 from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
 from overpaint.output import save_batch, save_grid, save_sources
+from overpaint.pixels.composite import make_overlay
 from overpaint.planning import ImagePlan, Plan
-from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode, SoftInpainting
 from overpaint.sampling import Streams
 from overpaint.seeds import fix_seed
 from overpaint.settings import OPTION_NAMES, Settings
@@ -81,7 +82,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     iteration: int = field(default=0, init=False)
     _plan: Plan | None = field(default=None, init=False)
     _prepared: Prepared | None = field(default=None, init=False)
-    _notes: Mapping[str, object] = field(default_factory=dict, init=False)
+    _sampled: Sampled | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.image_mask, self.mask = self.mask, None
@@ -166,7 +167,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     def init(self, all_prompts: Sequence[str], all_seeds: Sequence[int], all_subseeds: Sequence[int]) -> None:
         """Prepare: sources encoded, masks made, everything published."""
         engine = self._engine()
-        if self._plan is None or [each.seed for each in self._plan.images] != list(all_seeds):
+        if self._prepared is not None or self._plan is None:  # called by hand, perhaps after a change
             request = self.request().with_changes(
                 prompt=tuple(all_prompts), seed=tuple(all_seeds), variation_seed=tuple(all_subseeds), styles=()
             )
@@ -197,8 +198,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         tensors = engine.tensors(plan, prepared, plan.batches[self.iteration], texts)
         streams = Streams(tuple(seeds), tuple(subseeds), subseed_strength)
         state = _shared().state
-        sampled = _drain(engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration), state)
-        self._notes = sampled.notes
+        story = engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration)
+        self._sampled = sampled = _drain(story, state)
         return sampled.latents
 
     def close(self) -> None:
@@ -212,8 +213,9 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         return self.sd_model
 
     def _adopt(self, plan: Plan) -> None:
-        """Publish what the plan decided."""
-        self._plan = plan
+        """Publish what the plan decided; infotext fields of the caller's own come first."""
+        plan = replace(plan, notes={**(self.extra_generation_params or {}), **plan.notes})
+        self._plan, self._prepared = plan, None
         self.all_prompts = [each.prompt for each in plan.images]
         self.all_negative_prompts = [each.negative_prompt for each in plan.images]
         self.all_seeds = [each.seed for each in plan.images]
@@ -225,7 +227,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.overlay_images = None
         if plan.request.mask is not None:
             places = range(self.batch_size) if plan.mask else ()
-            self.overlay_images = [plan.canvas_of(i).overlay for i in places]
+            self.overlay_images = [_overlay_of(plan, i) for i in places]
         targets = [plan.canvas_of(i).target for i in range(self.batch_size)]
         self.color_corrections = targets if targets and targets[0] is not None else None
 
@@ -255,8 +257,9 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
     engine, state = p._engine(), _shared().state
     state.begin("img2img")
     try:
-        plan = engine.plan(p.request(), p.settings())
-        p._adopt(plan)
+        p._adopt(engine.plan(p.request(), p.settings()))
+        plan = p._plan
+        assert plan is not None
         p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
         state.job_count, state.sampling_steps = len(plan.batches), plan.sampler.evaluations
         done: list[FinishedBatch] = []
@@ -266,9 +269,15 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
                 break
             state.job_no = number
             p._begin_batch(number, batch)
-            done.append(_batch(p, engine, plan, batch))
-            _save(p, account(plan, engine.model, done, stopped=state.message is not None), done[-1])
-        result = account(plan, engine.model, done, stopped=state.message is not None)
+            try:
+                done.append(_batch(p, engine, plan, batch))
+            except Cancelled:
+                break
+            except OverpaintError as error:
+                error.result = account(plan, engine.model, done, state.job_timestamp) if done else None
+                raise
+            _save(p, account(plan, engine.model, done, state.job_timestamp), done[-1])
+        result = account(plan, engine.model, done, state.job_timestamp)
         _save(p, result)
         p.extra_generation_params = dict(result.extra_generation_params)
         p.color_corrections = None  # JOB-5
@@ -290,8 +299,9 @@ def _batch(
         plan.request.variation_strength,
         p.prompts,
     )
-    notes = {**engine.conditioner(plan).notes(batch), **p._notes}
-    return engine.finish(plan, p._prepared, batch, Sampled(latents, notes))
+    made = p._sampled or Sampled(latents, True, plan.sampling_notes)  # a subclass may sample in its own way
+    notes = {**engine.conditioner(plan).notes(batch), **made.notes}
+    return engine.finish(plan, p._prepared, batch, Sampled(latents, made.complete, notes))
 
 
 def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: FinishedBatch | None = None) -> None:
@@ -308,13 +318,22 @@ def _save(p: StableDiffusionProcessingImg2Img, result: Processed, done: Finished
         raise
 
 
+def _overlay_of(plan: Plan, position: int) -> Picture:
+    """The kept part as the contract publishes it; the sane compositor itself needs none."""
+    canvas = plan.canvas_of(position)
+    assert plan.mask is not None
+    return canvas.overlay or make_overlay(canvas.base.convert("RGB"), plan.mask.overlay, 0, plan.settings.quirks)
+
+
 def _drain(events: Any, state: Any) -> Sampled:
     """Run a sampling generator to its end, showing on `state` where it stands."""
     while True:
         try:
             event: Event = next(events)
         except StopIteration as end:
-            sampled: Sampled = end.value
+            sampled: Sampled | None = end.value
+            if sampled is None:
+                raise Cancelled("the job was cancelled") from None
             return sampled
         if isinstance(event, Progress):
             state.sampling_step = event.step - event.batch * state.sampling_steps

@@ -203,9 +203,18 @@ def _check_pictures(request: Img2ImgRequest) -> None:
             raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
         if min(picture.size) < 1:
             raise RequestError(name, picture.size, "give a picture of at least one pixel")
+        _check_decodes(name, picture)
     if len(request.images) > request.batch_size:
         remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
         raise RequestError("images", f"{len(request.images)} pictures", remedy)
+
+
+def _check_decodes(name: str, picture: Picture) -> None:
+    """Pillow decodes late; a file cut short should not end a job half-way."""
+    try:
+        picture.load()
+    except Exception as error:  # decoders raise whatever a broken file makes them
+        raise RequestError(name, picture, f"it cannot be decoded ({error}); save it again as PNG or JPEG") from error
 
 
 def _check_texts(request: Img2ImgRequest) -> None:

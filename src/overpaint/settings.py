@@ -157,7 +157,6 @@ class Settings:
     sdxl_clip_l_skip: bool = False
     sdxl_refiner_low_aesthetic_score: float = 2.5
     sdxl_refiner_high_aesthetic_score: float = 6.0
-    refiner_switch_by_sample_steps: bool = False
     token_merging_ratio: float = 0.0
     token_merging_ratio_img2img: float = 0.0
 

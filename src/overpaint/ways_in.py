@@ -8,12 +8,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from overpaint.errors import RequestError
+from overpaint.errors import PictureError, RequestError
 from overpaint.pictures import open_picture
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.sketch import inpaint_sketch_source, mask_from_sketch
 from overpaint.request import Img2ImgRequest, Picture
+from overpaint.seeds import fix_seed
 
+LARGEST_SCALE = 64
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
@@ -92,6 +94,8 @@ def _needed(name: str, picture: Picture | None) -> Picture:
 
 def _request(image: Picture, mask: Picture | None, entry: Entry, fields: dict[str, Any]) -> Img2ImgRequest:
     if entry.scale_by is not None:
+        if not 0 < entry.scale_by <= LARGEST_SCALE:
+            raise RequestError("scale_by", entry.scale_by, f"give a factor above 0, at most {LARGEST_SCALE}")
         size = {"width": int(image.width * entry.scale_by), "height": int(image.height * entry.scale_by)}  # UI-3
         fields = {**fields, **size}
     return Img2ImgRequest(images=(image,), mask=mask, **fields)
@@ -100,15 +104,19 @@ def _request(image: Picture, mask: Picture | None, entry: Entry, fields: dict[st
 def _folder(entry: Entry, fields: dict[str, Any]) -> Iterator[tuple[str, Img2ImgRequest]]:
     if entry.folder is None or not entry.folder.is_dir():
         raise RequestError("folder", entry.folder, "give a folder of pictures")
+    if entry.masks is not None and not entry.masks.exists():
+        raise RequestError("masks", entry.masks, "give a folder of masks, or one mask")
+    fields = {**fields, "seed": fix_seed(fields.get("seed", -1))}  # BATCH-1
     for path in pictures_below(entry.folder):
         mask = mask_for(path, entry.masks)
         if entry.masks is not None and mask is None:
             continue  # BATCH-2
         try:
             image = open_picture(path)
-        except ValueError:
+            opened = None if mask is None else open_picture(mask)
+        except PictureError:
             continue  # BATCH-1: unreadable pictures are skipped
-        yield path.stem, _request(image, None if mask is None else open_picture(mask), entry, fields)
+        yield path.stem, _request(image, opened, entry, fields)
 
 
 def pictures_below(folder: Path) -> list[Path]:

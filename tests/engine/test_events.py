@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from overpaint.drive import Run, tick
 from overpaint.engine import Engine
 from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
 from overpaint.latents import decode
 from overpaint.outcome import Processed
+from overpaint.sampling import final_latents
 from overpaint.settings import Settings
-from tests.engine.conftest import asked, box, painted, pixels
+from tests.engine.conftest import asked, box, painted, pixels, scene
 
 EVERY_STEP = Settings(show_progress_every_n_steps=1)
 
@@ -53,7 +55,14 @@ def at_step(step: int) -> Callable[[Event], bool]:
         {"sampler": "Heun", "steps": 5},
         {"sampler": "DPM++ 2S a", "steps": 8, "strength": 1},
         {"sampler": "Restart", "steps": 20, "strength": 1},
-        {"sampler": "DPM adaptive", "batch_size": 2, "steps": 5},
+        {
+            "sampler": "DPM adaptive",
+            "batch_size": 2,
+            "images": (scene(16, 16),),
+            "steps": 8,
+            "strength": 0.3,
+            "eta": 0.0,
+        },
         {"sampler": "DPM fast", "steps": 7, "strength": 1},
         {"sampler": "DDIM", "steps": 6},
         {"sampler": "UniPC", "steps": 6},
@@ -159,29 +168,24 @@ def test_cancel_from_another_thread(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
-def test_finish_early_shows_the_last_conditional_prediction(engine: Engine, sampler: str) -> None:  # INT-2
+def test_finish_early_shows_the_last_conditional_prediction(  # INT-2
+    engine: Engine, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fields: dict[str, Any] = {"sampler": sampler, "steps": 10, "mask": None}
     _, last, _ = stopped(engine, Stop.FINISH_EARLY, at_step(3), **fields)
     result = result_of(last)
     assert result.stopped
-    runs = []
+    runs: list[Run] = []
     control = Control()
 
-    def keep(plan: Any, tensors: Any, started: Any) -> Any:
+    def keep(plan: Any, tensors: Any, started: list[Run]) -> Any:
         runs.extend(started)
-        return kept(plan, tensors, started)
+        return final_latents(plan, tensors, started)
 
-    import overpaint.engine as module
-
-    kept = module.final_latents
-    patch = pytest.MonkeyPatch()
-    patch.setattr(module, "final_latents", keep)
-    try:
-        for event in engine.run(asked(**fields), None, control):
-            if at_step(3)(event):
-                control.ask(Stop.FINISH_EARLY)
-    finally:
-        patch.undo()
+    monkeypatch.setattr("overpaint.engine.final_latents", keep)
+    for event in engine.run(asked(**fields), None, control):
+        if at_step(3)(event):
+            control.ask(Stop.FINISH_EARLY)
     (run,) = runs
     assert run.estimate is not None
     (shown,) = decode(result.plan, engine.backend, run.estimate.conditional)
@@ -240,34 +244,29 @@ def test_a_message_after_the_last_tick_changes_nothing(engine: Engine) -> None:
     assert not last.result.stopped
 
 
-def test_stopping_a_batch_of_own_steps_keeps_the_picture_that_was_done(engine: Engine) -> None:  # UPD-15
+def test_stopping_a_batch_of_own_steps_keeps_the_picture_that_was_done(  # UPD-15
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DPM adaptive runs each picture by itself; one may be done while the other is not."""
     fields: dict[str, Any] = {
         "sampler": "DPM adaptive",
+        "images": (scene(16, 16),),
         "prompt": ("a cat", "(a:3) (much:0.1) (stranger:4) [text] " * 3),
-        "cfg_scale": 30,
-        "steps": 10,
+        "steps": 8,
+        "strength": 0.2,
         "batch_size": 2,
         "eta": 0.0,
     }
     control = Control()
     whole = engine.paint(asked(**fields))
-    import overpaint.engine as module
 
-    kept, seen = module.tick, list[Any]()
-
-    def tick(runs: Any, network: Any, *, share: bool) -> None:
-        kept(runs, network, share=share)
-        seen[:] = runs
+    def watching(runs: list[Run], *args: Any, **options: Any) -> None:
+        tick(runs, *args, **options)
         if sum(run.finished for run in runs) == 1:
             control.ask(Stop.FINISH_EARLY)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(module, "tick", tick)
-    try:
-        *_, last = engine.run(asked(**fields), None, control)
-    finally:
-        patch.undo()
+    monkeypatch.setattr("overpaint.engine.tick", watching)
+    *_, last = engine.run(asked(**fields), None, control)
     if control.message is None:
         pytest.skip("both pictures took the same number of steps")
     same = [pixels(a) == pixels(b) for a, b in zip(result_of(last).images, whole.images, strict=True)]

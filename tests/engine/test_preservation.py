@@ -128,16 +128,16 @@ def test_the_profile_survives_painting(engine: Engine, masked: bool) -> None:
 
 @pytest.mark.parametrize("only", [False, True])
 def test_fifty_passes_drift_nowhere(engine: Engine, only: bool) -> None:
-    source = scene(40, 33, "RGBA")
-    mask = box(40, 33, (9, 7, 22, 20))
-    size = {"width": 24, "height": 24} if only else {}
+    source = scene(36, 30, "RGBA")
+    mask = box(36, 30, (12, 12, 20, 18))
+    size = {"width": 16, "height": 16} if only else {}
     current = source
     for seed in range(50):
         current = engine.paint(
             asked(images=(current,), mask=mask, only_masked=only, padding=3, steps=2, seed=seed, **size)
         ).images[0]
     # The blur's rim belongs to what is repainted; 10 pixels is where a blur of 4 ends.
-    rim = np.asarray(box(40, 33, (9 - 10, 7 - 10, 22 + 10, 20 + 10))) > 0
+    rim = np.asarray(box(36, 30, (12 - 10, 12 - 10, 20 + 10, 18 + 10))) > 0
     assert np.array_equal(rgba(current)[~rim], rgba(source)[~rim])
     assert np.array_equal(rgba(current)[..., 3], rgba(source)[..., 3])
     inside = np.asarray(mask) > 0
@@ -145,7 +145,7 @@ def test_fifty_passes_drift_nowhere(engine: Engine, only: bool) -> None:
 
 
 def test_fifty_hard_passes(engine: Engine) -> None:
-    source, mask = scene(33, 40), box(33, 40, (8, 8, 17, 25))
+    source, mask = scene(17, 20), box(17, 20, (4, 4, 9, 13))
     current = source
     for seed in range(50):
         request = asked(images=(current,), mask=mask, mask_blur_x=0, mask_blur_y=0, steps=2, seed=seed)

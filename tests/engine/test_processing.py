@@ -372,7 +372,11 @@ def saved(folder: Path) -> list[str]:
 
 def test_pictures_are_saved(engine: Engine, tmp_path: Path) -> None:  # OUT-5, NAMEPAT-2
     options = {"save_to_dirs": False, "grid_save_to_dirs": False, "save_mask": True}
-    fields = {"outpath_samples": str(tmp_path / "s"), "outpath_grids": str(tmp_path / "g"), "override_settings": options}
+    fields = {
+        "outpath_samples": str(tmp_path / "s"),
+        "outpath_grids": str(tmp_path / "g"),
+        "override_settings": options,
+    }
     result = process_images(
         job(engine, batch_size=2, mask=box(), do_not_save_samples=False, do_not_save_grid=False, **fields)
     )

@@ -29,7 +29,7 @@ from training.scenes.scene import render
 from training.store import SHARD, Shelf, save_array
 from training.trainee import Course, Trainee, step_generator
 from training.vae import codec_loss, psnr, to_tensor
-from training.words import UNKNOWN, encode, trained_tokens, vocabulary
+from training.words import UNKNOWN, encode, start_and_end, trained_tokens, vocabulary
 
 CPU = Hardware.cpu()
 SCALE = Scale((0.5, -1.0, 0.25, 2.0), (1.5, 0.8, 2.0, 0.6))
@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "mini.safetensors"
     denoiser, codec = Denoiser(), AutoencoderKL(specs.VAE)
     start_unet(denoiser.unet, 1)
-    start_text(denoiser.text, 2)
+    start_text(denoiser.text, (UNKNOWN, *start_and_end()), 2)
     fill(codec, 3)
     notes = {"tokens": list(trained_tokens()), "scale": asdict(SCALE)}
     named = {name: values.detach() for name, values in denoiser.named_parameters()}
@@ -67,11 +67,23 @@ def test_every_caption_is_made_of_trained_words() -> None:
 def test_the_denoiser_starts_with_the_right_answer_for_pure_noise() -> None:
     denoiser = Denoiser()
     start_unet(denoiser.unet, 1)
-    start_text(denoiser.text, 2)
+    start_text(denoiser.text, (UNKNOWN, *start_and_end()), 2)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         eps = denoiser(x, torch.tensor([999, 500]), torch.from_numpy(encode(["a fox", ""])))
     assert float((eps - x).abs().mean()) < 0.15
+
+
+def test_the_padding_starts_as_the_sum_of_the_words() -> None:
+    text = Denoiser().text
+    start_text(text, (UNKNOWN, *start_and_end()), 2)
+    with torch.no_grad():
+        red, blue, again = text.encode(
+            torch.from_numpy(encode(["a red car on a road", "a blue fox", "on a red road a car"]))
+        ).tokens[:, -1]
+    assert float(torch.cosine_similarity(red, again, dim=0)) > 0.9
+    assert abs(float(torch.cosine_similarity(red, blue, dim=0))) < 0.7
+    assert float(red.std()) > 0.8
 
 
 def test_the_codec_starts_with_pictures() -> None:

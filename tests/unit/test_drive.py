@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ def scheduled(value: float, tokens: int = 77) -> ScheduledCond:
 
 
 def started(
-    sampler: str = "Euler", steps: int = 4, value: float = 0.3, tokens: int = 77, batch: int = 1, **fields: float
+    sampler: str = "Euler", steps: int = 4, value: float = 0.3, tokens: int = 77, batch: int = 1, **fields: Any
 ) -> Run:
     decided = planned(sampler=sampler, steps=steps, strength=1, **fields).sampler
     init = torch.full((batch, *SHAPE), value)
@@ -93,9 +95,7 @@ def test_stopping_gives_the_last_conditional_prediction(sampler: str) -> None:  
     assert run.query is not None
     query = run.query
     rows = run.denoiser.rows(query, run.calls)
-    eps = network(
-        torch.stack([rows[0].x]), torch.tensor([rows[0].timestep]), torch.stack([rows[0].cond.context]), None
-    )
+    eps = network(torch.stack([rows[0].x]), torch.tensor([rows[0].timestep]), torch.stack([rows[0].cond.context]), None)
     tick([run], network)
     expected = run.denoiser.clean(query, eps if sampler != "Euler" else query.x - query.sigma * eps)
     assert torch.allclose(run.stop(), expected, atol=1e-5)
@@ -127,8 +127,8 @@ def test_closing_runs_the_samplers_own_clean_up() -> None:
 
 def test_a_sampler_with_nothing_to_ask_is_finished_at_once() -> None:
     def sampler() -> Sampler:
+        yield from ()
         return torch.ones(1, *SHAPE)
-        yield Query(torch.zeros(1, *SHAPE), 1.0)
 
     template = started()
     run = Run(sampler(), template.denoiser, template.start)
@@ -141,9 +141,7 @@ def test_a_sampler_with_nothing_to_ask_is_finished_at_once() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_steps_count_up_to_the_end(sampler: str, steps: int) -> None:  # STEP-8
     run = started(sampler, steps)
-    seen = [run.step]
-    for _ in drive([run], ToyNetwork()):
-        seen.append(run.step)
+    seen = [run.step, *(run.step for _ in drive([run], ToyNetwork()))]
     assert seen == sorted(seen)
     assert seen[0] == 0
     assert seen[-1] == run.denoiser.plan.evaluations

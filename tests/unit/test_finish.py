@@ -19,7 +19,7 @@ from overpaint.settings import Settings
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, flat_pixels, noisy_picture, planned, with_quirk
 
 COLOR = (10, 200, 30)
-NO_BLUR = {"mask_blur_x": 0, "mask_blur_y": 0}
+NO_BLUR: dict[str, Any] = {"mask_blur_x": 0, "mask_blur_y": 0}
 
 
 def painted(decided: Plan) -> NDArray[np.uint8]:
@@ -141,8 +141,8 @@ def test_soft_inpainting_keeps_what_the_mask_never_touched() -> None:  # SOFT-4
     rng = np.random.default_rng(1)
     nmask = np.zeros((4, 8, 8), np.float32)
     nmask[:, :, :4] = 1
-    latents = [rng.standard_normal((4, 8, 8)).astype(np.float32) * 3 for _ in range(2)]
-    values = np.asarray(finish(decided, 0, flat_pixels(decided), SoftLatents(*latents, nmask)).image)
+    sampled, encoded = (rng.standard_normal((4, 8, 8)).astype(np.float32) * 3 for _ in range(2))
+    values = np.asarray(finish(decided, 0, flat_pixels(decided), SoftLatents(sampled, encoded, nmask)).image)
     assert np.array_equal(values[:, 32:], np.asarray(source)[:, 32:])
     assert (values[:, :32] != np.asarray(source)[:, :32]).any()
 
@@ -228,7 +228,7 @@ def test_black_stays(
             assert np.array_equal(black, (np.asarray(mask) == 0) != invert)
 
 
-@pytest.mark.parametrize("name", [each for each in SANE.quirks.__dataclass_fields__])
+@pytest.mark.parametrize("name", list(SANE.quirks.__dataclass_fields__))
 @pytest.mark.parametrize("fields", [{}, {"only_masked": True, "width": 24, "height": 40}, {"width": 30, "height": 42}])
 def test_every_accident_can_be_had_alone(name: str, fields: dict[str, Any]) -> None:
     decided = planned(with_quirk(name), mask=box_mask(32, 32, (8, 8, 20, 20)), **fields)

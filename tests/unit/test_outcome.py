@@ -157,7 +157,7 @@ def test_ensd(sampler: str, eta: float | None, written: bool) -> None:  # INFO-5
 
 def test_fields_can_be_switched_off() -> None:  # INFO-5
     names = ("add_model_name_to_info", "add_model_hash_to_info", "add_vae_name_to_info", "add_vae_hash_to_info")
-    options = Settings(add_version_to_infotext=False, **dict.fromkeys(names, False))
+    options = Settings(add_version_to_infotext=False).with_changes(dict.fromkeys(names, False))
     model = ModelIdentity("m", "h", "v", "vh")
     assert not {"Model", "Model hash", "VAE", "VAE hash", "Version"} & parameters(planned(options), model).keys()
     assert {"Model", "Model hash", "VAE", "VAE hash", "Version"} <= parameters(planned(), model).keys()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as runs
 from hypothesis import strategies as st
 
 from overpaint.errors import OverpaintError, RequestError, SettingError
@@ -153,7 +154,7 @@ def test_prompt_lists(settings: Settings) -> None:  # JOB-3
 def test_a_short_prompt_list_ends_the_reference_early() -> None:  # JOB-3
     decided = planned(REFERENCE, prompt=("a", "b", "c"), batch_size=2, iterations=3)
     assert [len(batch) for batch in decided.batches] == [2, 1]
-    with pytest.raises(RequestError, match="prompt=.*give 6"):
+    with pytest.raises(RequestError, match=r"prompt=.*give 6"):
         planned(SANE, prompt=("a", "b", "c"), batch_size=2, iterations=3)
 
 
@@ -430,6 +431,7 @@ def test_every_accident_can_be_had_alone(name: str) -> None:
         assert decided.batches
 
 
+@runs(deadline=None)
 @given(
     steps=st.integers(1, 150),
     strength=st.floats(0, 1),

@@ -36,7 +36,7 @@ def asked(**fields: Any) -> Img2ImgRequest:
     return Img2ImgRequest(**given)
 
 
-def planned(settings: Settings = SANE, **fields: Any) -> Plan:
+def planned(settings: Settings = SANE, /, **fields: Any) -> Plan:
     return plan(asked(**fields), settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -19,7 +20,7 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
     wanted = checkpoint or settings.sd_model_checkpoint
     if wanted is None:
         return default_checkpoint()
-    path = Path(wanted)
+    path = Path(os.path.abspath(wanted))  # noqa: PTH100 (links are followed as named)
     if path.is_file():
         return path
     known = list_checkpoints(model_folders(settings))

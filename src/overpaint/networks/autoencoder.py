@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import AutoencoderSpec
-from overpaint.networks.layers import Conv2d, SiLU, attend, group_norm, to_map, to_tokens
+from overpaint.networks.attention import attend
+from overpaint.networks.layers import Conv2d, SiLU, group_norm, to_map, to_tokens
 
 _EPS = 1e-6
 

@@ -18,9 +18,6 @@ from torch.nn import functional as F
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _SAME: tuple[str, list[float], str] = ("none", [], "")  # no operation fused after the kernel
-_BLOCK_OF_QUERIES = 256  # a block of scores stays in the second-level cache
-_BLOCKED_KEYS = 256  # below this many keys torch's own kernel is faster
-_BLOCKED_WIDTH = 32
 
 
 @cache
@@ -31,12 +28,12 @@ def can_pack() -> bool:
     weight = torch.eye(8)
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return torch.equal(_linear(weight, packed, None), weight) and torch.equal(packed.to_dense(), weight)
+        return torch.equal(onednn_linear(weight, packed, None), weight) and torch.equal(packed.to_dense(), weight)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_SAME)
     return result
 
@@ -91,7 +88,7 @@ class Linear(Packable):
         super().__init__((outputs, inputs), bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.packed[0], self.bias) if self.packed else F.linear(x, self.weight, self.bias)
+        return onednn_linear(x, self.packed[0], self.bias) if self.packed else F.linear(x, self.weight, self.bias)
 
     def _reorder(self, weight: Tensor) -> tuple[Tensor, ...]:
         return (torch.ops.mkldnn._reorder_linear_weight(weight),)
@@ -134,7 +131,7 @@ class Conv2d(Packable):
         if not self.packed:
             return F.conv2d(x, self.weight, self.bias, self.stride, padding)
         if self.pointwise:
-            return _linear(x.permute(0, 2, 3, 1), self.packed[0], self.bias).permute(0, 3, 1, 2)
+            return onednn_linear(x.permute(0, 2, 3, 1), self.packed[0], self.bias).permute(0, 3, 1, 2)
         both, strides = (padding, padding), (self.stride, self.stride)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.packed[0], self.bias, both, strides, (1, 1), 1, *_SAME
@@ -226,36 +223,3 @@ def sinusoid(values: Tensor, dim: int) -> Tensor:
     ladder = torch.arange(half, dtype=torch.float32, device=values.device)
     angles = values.float()[:, None] * torch.exp(-math.log(10000) * ladder / half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v with q (b, n, heads, d) and k, v (b, m, heads, d), as (b, n, heads * d)."""
-    if _suits_blocks(q, k) and not causal:
-        return _attend_in_blocks(q, k, v).flatten(2)
-    q, k, v = (each.transpose(1, 2) for each in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
-
-
-def _suits_blocks(q: Tensor, k: Tensor) -> bool:
-    small = k.shape[1] < _BLOCKED_KEYS or q.shape[-1] < _BLOCKED_WIDTH
-    known = q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
-    return known and not small and not torch.is_grad_enabled() and can_pack()
-
-
-def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention through oneDNN's matrix products, a block of queries at a time.
-
-    On CPUs torch's fused kernel multiplies through BLAS, far below what oneDNN reaches: this is 1.5 times faster in
-    float32 and 2.3 times in bfloat16. The whole table of scores never exists.
-    """
-    batch, queries, heads, width = q.shape
-    out = q.new_empty(batch, queries, heads, v.shape[-1])
-    q = q * width**-0.5
-    for row in range(batch):
-        for head in range(heads):
-            keys, values = k[row, :, head].contiguous(), v[row, :, head].t().contiguous()
-            for start in range(0, queries, _BLOCK_OF_QUERIES):
-                block = slice(start, start + _BLOCK_OF_QUERIES)
-                scores = _linear(q[row, block, head].contiguous(), keys, None)
-                out[row, block, head] = _linear(scores.softmax(-1), values, None)
-    return out

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import Activation, TextSpec
-from overpaint.networks.layers import Linear, attend, in_heads
+from overpaint.networks.attention import attend
+from overpaint.networks.layers import Linear, in_heads
 
 _ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.models.families import UNetSpec
+from overpaint.networks.attention import attend
 from overpaint.networks.layers import (
     Conv2d,
     GatedLinear,
     Linear,
     SiLU,
-    attend,
     group_norm,
     in_heads,
     sinusoid,

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from overpaint.networks.layers import (
@@ -16,7 +16,6 @@ from overpaint.networks.layers import (
     GroupNorm,
     Linear,
     Packable,
-    attend,
     blank,
     can_pack,
     set_packed,
@@ -101,36 +100,6 @@ def test_tiling_sees_the_picture_as_a_torus(packed: bool) -> None:  # ARCH-9
         assert not torch.allclose(round_trip, flat)
         set_tiling(network, False)
         assert torch.equal(network(x), flat)
-
-
-def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (each.transpose(1, 2) for each in (q, k, v))
-    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-    result: Tensor = (weights @ v).transpose(1, 2).flatten(2)
-    return result
-
-
-@pytest.mark.parametrize(("queries", "keys", "width"), [(300, 300, 40), (513, 256, 64), (16, 77, 40), (64, 64, 4)])
-def test_attention_equals_its_formula(queries: int, keys: int, width: int) -> None:  # ARCH-4, ARCH-11
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(2, n, 3, width) for n in (queries, keys, keys))
-    with torch.no_grad():
-        torch.testing.assert_close(attend(q, k, v), plain_attention(q, k, v), atol=2e-6, rtol=1e-4)
-
-
-def test_attention_of_one_row_does_not_depend_on_the_others() -> None:
-    q, k, v = (torch.randn(3, 256, 2, 32) for _ in range(3))
-    with torch.no_grad():
-        assert torch.equal(attend(q, k, v)[1:2], attend(q[1:2], k[1:2], v[1:2]))
-
-
-def test_causal_attention_does_not_look_ahead() -> None:  # ENCODE-10
-    q, k, v = (torch.randn(1, 9, 2, 8) for _ in range(3))
-    changed = v.clone()
-    changed[:, -1] += 1
-    before, after = attend(q, k, v, causal=True), attend(q, k, changed, causal=True)
-    assert torch.equal(before[:, :-1], after[:, :-1])
-    assert not torch.equal(before[:, -1], after[:, -1])
 
 
 def test_group_norm_keeps_its_digits_on_flat_pictures() -> None:
