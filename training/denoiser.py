@@ -21,7 +21,7 @@ from training.initialise import start_text, start_unet
 from training.latents import Scale, encode_shards, measure
 from training.store import SCENES, Folder, Shelf, read_records, render_shards
 from training.trainee import Budget, Course, Losses, Trainee, step_generator, step_rng, train
-from training.words import UNKNOWN, encode, start_and_end, trained_tokens, vocabulary
+from training.words import UNKNOWN, encode, quiet_rows, start_and_end, trained_tokens, vocabulary
 
 SEED = 23
 COURSE = Course(rate=5e-4, warm_up=150, decay=0.02, averaging=0.9985)
@@ -74,7 +74,7 @@ def denoiser(folder: Folder, hardware: Hardware, course: Course = COURSE) -> Tra
     """As it was left, or at its start."""
     network = Denoiser()
     start_unet(network.unet, SEED)
-    start_text(network.text, (UNKNOWN, *start_and_end()), SEED + 1)
+    start_text(network.text, quiet_rows(), SEED + 1)
     trainee = Trainee(hardware.placed(network), course)
     path = folder.trainee("unet")
     if path.exists():

@@ -37,28 +37,28 @@ def fill(network: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def start_text(text: ClipText, framing: Sequence[int], seed: int) -> None:
+def start_text(text: ClipText, quiet: Sequence[int], seed: int) -> None:
     """Every position of the padding starts as the sum of the words before it.
 
-    A U-Net attends to all 77 positions evenly at first, and some 70 of them are padding: were they all alike, the words would
-    be drowned and the caption learnt late. So the rows of the framing tokens are empty, the first layer looks back evenly and
-    copies what it sees, all other branches are silent, and the last norm makes the faint sum as large as a word.
+    A U-Net attends to all 77 positions evenly at first, and some 70 of them are padding: were they all alike, the words
+    would be drowned and the caption learnt late. So the rows of tokens that say little are empty (`quiet`), the first
+    layer looks back evenly and copies what it sees, all other branches are nearly silent, and the last norm makes the
+    faint sum as large as a word.
     """
     fill(text, seed)
     table = text.embeddings.token_embedding.weight
     table.mul_(1 / _WORD)
-    table[list(framing)] = 0
+    table[list(quiet)] = 0
     text.embeddings.position_embedding.weight.mul_(_PLACE / _WORD)
     for i, layer in enumerate(text.encoder.layers):
-        attention, mlp = layer.self_attn, layer.mlp
-        assert isinstance(attention, nn.Module) and isinstance(mlp, nn.Module)
+        attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
         for name, gain in (("q_proj", 0.3), ("k_proj", 0.3), ("v_proj", 1.0), ("out_proj", 0.1)):
-            _silence(getattr(attention, name), gain)
-        _silence(mlp.fc1, 1.0)
-        _silence(mlp.fc2, 0.1)
+            _silence(attention.get_submodule(name), gain)
+        _silence(mlp.get_submodule("fc1"), 1.0)
+        _silence(mlp.get_submodule("fc2"), 0.1)
         if i == 0:
             for name, gain in (("v_proj", 1.0), ("out_proj", _LOOK_BACK)):
-                projection = _packable(getattr(attention, name))
+                projection = _packable(attention.get_submodule(name))
                 projection.weight.copy_(torch.eye(len(projection.weight)) * gain)
 
 

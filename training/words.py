@@ -13,7 +13,11 @@ from training.scenes.captions import phrases
 
 UNKNOWN = 0  # the row of all tokens that no caption holds
 POSITIONS = CAPACITY + 2
-_OTHERS = ("a an and on of in the with at by , . background no not very old new big small two one",)
+_LITTLE = "a an and on of in the with at by ,"
+_OTHERS = (
+    _LITTLE,
+    ". background no not very old new big small two one",
+)
 
 
 @cache
@@ -31,6 +35,12 @@ def vocabulary() -> int:
 @cache
 def _rows() -> dict[int, int]:
     return {token: row for row, token in enumerate(trained_tokens(), 1)}
+
+
+def quiet_rows() -> tuple[int, ...]:
+    """The rows of tokens that say little: those that frame every text, the unknown one, and small words."""
+    small = (token for word in _LITTLE.split() for token in clip_tokenizer().encode(word))
+    return (UNKNOWN, *start_and_end(), *(_rows()[token] for token in small))
 
 
 def start_and_end() -> tuple[int, int]:

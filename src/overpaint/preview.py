@@ -34,9 +34,11 @@ def fit_preview(codec: Codec, scale_factor: float) -> PreviewMap:
     per_block = BLOCK // LATENT_FACTOR
     middle = (mean[0].float().cpu() * scale_factor)[:, per_block // 2 :: per_block, per_block // 2 :: per_block]
     latents = middle.reshape(middle.shape[0], -1).T  # (36, 4)
-    with_bias = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
-    solution = torch.linalg.lstsq(with_bias, torch.from_numpy(colors.reshape(-1, 3))).solution
-    return PreviewMap(solution[:-1], solution[-1])
+    wanted = torch.from_numpy(colors.reshape(-1, 3))
+    center, gray = latents.mean(0), wanted.mean(0)
+    # Centred, a channel that no colour moves gets the weight 0 instead of a share of the bias.
+    matrix = torch.linalg.lstsq(latents - center, wanted - gray).solution
+    return PreviewMap(matrix, gray - center @ matrix)
 
 
 def preview_picture(fitted: PreviewMap, latent: Tensor) -> Picture:

@@ -29,7 +29,7 @@ from training.scenes.scene import render
 from training.store import SHARD, Shelf, save_array
 from training.trainee import Course, Trainee, step_generator
 from training.vae import codec_loss, psnr, to_tensor
-from training.words import UNKNOWN, encode, start_and_end, trained_tokens, vocabulary
+from training.words import UNKNOWN, encode, quiet_rows, trained_tokens, vocabulary
 
 CPU = Hardware.cpu()
 SCALE = Scale((0.5, -1.0, 0.25, 2.0), (1.5, 0.8, 2.0, 0.6))
@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "mini.safetensors"
     denoiser, codec = Denoiser(), AutoencoderKL(specs.VAE)
     start_unet(denoiser.unet, 1)
-    start_text(denoiser.text, (UNKNOWN, *start_and_end()), 2)
+    start_text(denoiser.text, quiet_rows(), 2)
     fill(codec, 3)
     notes = {"tokens": list(trained_tokens()), "scale": asdict(SCALE)}
     named = {name: values.detach() for name, values in denoiser.named_parameters()}
@@ -67,7 +67,7 @@ def test_every_caption_is_made_of_trained_words() -> None:
 def test_the_denoiser_starts_with_the_right_answer_for_pure_noise() -> None:
     denoiser = Denoiser()
     start_unet(denoiser.unet, 1)
-    start_text(denoiser.text, (UNKNOWN, *start_and_end()), 2)
+    start_text(denoiser.text, quiet_rows(), 2)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         eps = denoiser(x, torch.tensor([999, 500]), torch.from_numpy(encode(["a fox", ""])))
@@ -76,7 +76,7 @@ def test_the_denoiser_starts_with_the_right_answer_for_pure_noise() -> None:
 
 def test_the_padding_starts_as_the_sum_of_the_words() -> None:
     text = Denoiser().text
-    start_text(text, (UNKNOWN, *start_and_end()), 2)
+    start_text(text, quiet_rows(), 2)
     with torch.no_grad():
         red, blue, again = text.encode(
             torch.from_numpy(encode(["a red car on a road", "a blue fox", "on a red road a car"]))

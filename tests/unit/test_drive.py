@@ -160,7 +160,7 @@ def test_preview_follows_the_calls() -> None:
     assert run.preview() is run.start
     tick([run], ToyNetwork())
     assert isinstance(run.estimate, Estimate)
-    assert torch.equal(run.preview(), run.estimate.conditional)
+    assert torch.equal(run.preview(), run.estimate.guided)
 
 
 def test_notes_of_calls_are_kept_once() -> None:  # CFG-5

@@ -76,11 +76,11 @@ def test_replace_all() -> None:
 )
 def test_flags_are_messages(method: str, message: Stop) -> None:  # INT-1
     state = State()
-    assert state.message is None
+    seen = [state.message]
     getattr(state, method)()
-    assert state.message is message
+    seen.append(state.message)
     state.begin("img2img")  # INT-4
-    assert state.message is None
+    assert [*seen, state.message] == [None, message, None]
     assert (state.job, state.job_count) == ("img2img", -1)
     assert len(state.job_timestamp) == 14
 

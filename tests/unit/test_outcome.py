@@ -183,7 +183,7 @@ def test_notes_add_up_over_iterations() -> None:  # INFO-10
 
 
 def test_nothing_painted_still_has_an_infotext() -> None:  # JOB-6
-    result = account(planned(), MODEL, [], stopped=True)
+    result = account(planned(), MODEL, [])
     assert result.images == ()
     assert len(result.infotexts) == 1
     assert result.stopped

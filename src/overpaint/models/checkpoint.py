@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +22,14 @@ from overpaint.models.files import Progress, Weights, read_checkpoint
 from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
 from overpaint.models.vaes import VaeFile, open_vae
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.layers import blank
+from overpaint.networks.layers import Packable, blank
 from overpaint.networks.text import text_network
 from overpaint.networks.unet import UNet
 
 _MAX_SIDECAR_BYTES = 2**20
 _PROBE_THRESHOLD = -1.0
+_PLACERS = 2  # threads that convert and pack
+_READ_AHEAD = 6  # tensors in memory that wait for them
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,14 @@ def load_checkpoint(
     sources = [_source(UNET_PREFIX, unet, weights, keys), _vae_source(codec, weights, keys, vae)]
     sources += [_source(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
     _check(sources, spec)
-    _fill(sources, progress)
+    cache = hash_cache or user_hash_cache()
+    with ThreadPoolExecutor(1) as hasher:  # reading the file once more, beside the loading
+        digest = hasher.submit(sha256_of, path, cache) if hashing else None
+        _fill(sources, progress)
+        file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
     backend = TorchBackend(unet, codec, texts, device=device, dtypes=dtypes)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
         spec = _probed(spec, backend)
-    cache = hash_cache or user_hash_cache()
-    file = checkpoint_file(path, folders, sha256_of(path, cache) if hashing else None)
     loaded_vae = (
         LoadedVae(vae.weights.path.name, sha256_of(vae.weights.path, cache) if hashing else None) if vae else None
     )
@@ -192,18 +198,35 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-@torch.no_grad()
 def _fill(sources: list[_Source], progress: Progress | None) -> None:
+    """Read tensor after tensor while others are converted and packed: most time goes into touching new memory."""
     total = sum(len(list(source.network.parameters())) for source in sources)
+    waiting: deque[Future[None]] = deque()
     done = 0
-    for source in sources:
-        parameters: dict[str, Tensor] = dict(source.network.named_parameters())
-        wanted = {source.keys[name]: parameter for name, parameter in parameters.items()}
-        for key, tensor in source.weights.read(wanted):
-            wanted[key].copy_(tensor.view(wanted[key].shape))
-            done += 1
-            if progress is not None:
-                progress(done, total)
+    with ThreadPoolExecutor(_PLACERS) as pool:
+        for source in sources:
+            names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
+            for key, tensor in source.weights.read(names):
+                waiting.append(pool.submit(_place, source.network, names[key], tensor))
+                if len(waiting) > _READ_AHEAD:
+                    waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        for each in waiting:
+            each.result()
+
+
+@torch.no_grad()
+def _place(network: nn.Module, name: str, tensor: Tensor) -> None:
+    """One tensor into its layer."""
+    path, _, parameter = name.rpartition(".")
+    layer = network.get_submodule(path)
+    if isinstance(layer, Packable) and parameter == "weight":
+        layer.fill(tensor)
+    else:
+        target: Tensor = getattr(layer, parameter)
+        target.copy_(tensor.view(target.shape))
 
 
 def _ignored(weights: Weights, sources: list[_Source]) -> tuple[str, ...]:

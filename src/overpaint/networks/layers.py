@@ -51,12 +51,24 @@ class Packable(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.empty(shape[0])) if bias else None)
         self.packed: tuple[Tensor, ...] = ()
 
+    def fill(self, weight: Tensor) -> None:
+        """Give a blank layer its weight, packed at once where that helps: the ordinary layout then never exists."""
+        if self._suits() and can_pack():
+            self._keep_packed(weight.to(self.weight.dtype).reshape(self.shape))
+        else:
+            self.weight.copy_(weight.view(self.shape))
+
     def pack(self) -> None:
         """Move the weight into packed form; the parameter is left empty so that it is not held twice."""
-        suits = self.weight.device.type == "cpu" and self.weight.dtype in (torch.float32, torch.bfloat16)
-        if suits and not self.packed:
-            self.packed = self._reorder(self.weight.detach())
-            self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+        if self._suits() and not self.packed:
+            self._keep_packed(self.weight.detach())
+
+    def _suits(self) -> bool:
+        return self.weight.device.type == "cpu" and self.weight.dtype in (torch.float32, torch.bfloat16)
+
+    def _keep_packed(self, weight: Tensor) -> None:
+        self.packed = self._reorder(weight)
+        self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
 
     def unpack(self) -> None:
         if self.packed:
