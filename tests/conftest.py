@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Pictures here are small: on a busy machine a second thread waits more than it works. Read when torch is first imported.
+# Pictures here are small, and on a busy machine a second thread only waits. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"

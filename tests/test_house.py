@@ -37,7 +37,6 @@ NEEDS_TORCH = {
     "models.checkpoint",
     "models.files",
     "models.find",
-    "models.hashes",
     "models.tiny",
     "models.unpickle",
     "models.vaes",

@@ -35,7 +35,7 @@ FACETS: dict[str, tuple[str, ...]] = {
 NOT_ASKED = -1
 _SIDE = 64
 _SEED = 31
-_STEPS = 900
+_STEPS = 1500
 _BATCH = 64
 _RATE = 2e-3
 
@@ -53,7 +53,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(128 * 4, len(values)) for name, values in FACETS.items()})
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(F.interpolate(pictures, size=(_SIDE, _SIDE), mode="area"))
+        features = self.trunk(_small(pictures))
         return {name: head(features) for name, head in self.heads.items()}
 
 
@@ -90,7 +90,7 @@ def _train(judge: Judge, folder: Folder, size: int, shards: int, hardware: Hardw
     for step in range(_STEPS):
         rng = step_rng(_SEED, step)
         chosen = rng.integers(0, pictures.count, _BATCH)
-        batch = _roughened(to_tensor([pictures[int(i)] for i in chosen], hardware), rng)
+        batch = _roughened(_small(to_tensor([pictures[int(i)] for i in chosen], hardware)), rng)
         loss = sum(
             (
                 F.cross_entropy(found, targets[facet][chosen], ignore_index=NOT_ASKED)
@@ -107,12 +107,16 @@ def _train(judge: Judge, folder: Folder, size: int, shards: int, hardware: Hardw
             print(f"judge step {step + 1}  loss {float(loss.detach()):.3f}", flush=True)
 
 
+def _small(pictures: Tensor) -> Tensor:
+    return F.interpolate(pictures, size=(_SIDE, _SIDE), mode="area")
+
+
 def _roughened(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     """Mirrored, blurred to a coarser grid, a little noisy: as a weak model paints."""
     if rng.random() < 0.5:
         pictures = pictures.flip(-1)
     side = pictures.shape[-1]
-    coarse = int(side / rng.choice([1, 2, 3, 5]))
+    coarse = int(side / rng.choice([1, 1.5, 2, 3]))
     pictures = F.interpolate(F.interpolate(pictures, size=(coarse, coarse), mode="area"), size=(side, side))
     noise = torch.from_numpy(rng.standard_normal((len(pictures), 3, 16, 16), dtype=np.float32)).to(pictures.device)
     return pictures + 0.08 * rng.random() * F.interpolate(noise, size=(side, side), mode="bilinear")

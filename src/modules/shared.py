@@ -9,7 +9,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from overpaint.options import ConfiguredEngine, Options, State
+from overpaint.configured import ConfiguredEngine
+from overpaint.options import Options, State
 
 opts = Options()
 state = State()

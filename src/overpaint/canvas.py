@@ -31,7 +31,7 @@ from overpaint.pixels.resize import resize_image
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
 from overpaint.settings import Settings
 
-RESIZE_FILL = 2
+STRETCH, RESIZE_FILL = 0, 2
 LATENT_FACTOR = 8
 BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
 
@@ -53,9 +53,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """Everything a mask decides. `pixel` is at the size of the pass, `overlay` at the size it is pasted at."""
+    """Everything a mask decides. `pixel` and `change` are at the size of the pass, `overlay` at that of the result."""
 
     pixel: Picture
+    change: Picture  # what latents and filling follow: the latent mask, if there is one
     overlay: Picture
     latent: NDArray[np.float32]  # (h/8, w/8), 1 = repaint
     crop: Box | None  # (x1, y1, x2, y2) in the source
@@ -221,13 +222,19 @@ def _mask_plan(request: Img2ImgRequest, settings: Settings, gray: Picture, geome
         resized = _resized(gray, mode, geometry.width, geometry.height, settings)
         overlay = overlay_mask_whole(resized)
         pixel = _padded(resized, geometry)
-    chosen = pixel if request.latent_mask is None else request.latent_mask
-    if request.latent_mask is not None and not quirks.mask_keeps_its_size:
-        fitted = to_gray_mask(request.latent_mask, request.round_mask)
-        chosen = _to_pass(fitted, _mode_number(request.resize_mode), geometry, settings)
+    change = pixel if request.latent_mask is None else _change_mask(request.latent_mask, gray, crop, geometry, settings)
     wide, high = geometry.latent_size
-    latent = latent_mask(chosen, wide, high, request.round_mask, quirks)
-    return MaskPlan(pixel, overlay, latent, crop)
+    return MaskPlan(pixel, change, overlay, latent_mask(change, wide, high, request.round_mask, quirks), crop)
+
+
+def _change_mask(given: Picture, gray: Picture, crop: Box | None, geometry: Geometry, settings: Settings) -> Picture:
+    """MASK-10: the reference takes a latent mask as it is; otherwise it takes the way of the mask."""
+    if settings.quirks.mask_keeps_its_size:
+        return given
+    fitted = to_gray_mask(given, False)
+    if crop is not None:
+        return _to_pass(fitted.resize(gray.size, Image.Resampling.BICUBIC).crop(crop), RESIZE_FILL, geometry, settings)
+    return _to_pass(fitted, STRETCH, geometry, settings)
 
 
 def _crop(request: Img2ImgRequest, gray: Picture, geometry: Geometry) -> Box:
@@ -269,7 +276,7 @@ def _canvas(
         base = _with_alpha(stretched, given, request, settings)
         picture = _padded(flat, Geometry(flat.width, flat.height, _round_up(flat.width), _round_up(flat.height)))
     if mask is not None and request.masked_content is not MaskedContent.ORIGINAL:
-        picture = fill_masked(picture, _fill_mask(request, mask, picture, settings))
+        picture = fill_masked(picture, _fill_mask(mask, picture, settings))
     wanted = settings.img2img_color_correction
     target = color_target(picture) if wanted else None
     return Canvas(given, base, picture, overlay, target)
@@ -286,8 +293,8 @@ def _with_alpha(picture: Picture, given: Picture, request: Img2ImgRequest, setti
     return picture
 
 
-def _fill_mask(request: Img2ImgRequest, mask: MaskPlan, picture: Picture, settings: Settings) -> Picture:
-    chosen = mask.pixel if request.latent_mask is None else request.latent_mask
+def _fill_mask(mask: MaskPlan, picture: Picture, settings: Settings) -> Picture:
+    chosen = mask.change
     if chosen.size != picture.size and settings.quirks.mask_keeps_its_size:
         remedy = f"to fill masked content it must be {picture.width}x{picture.height}, the size of the pass"
         raise RequestError("latent_mask", f"{chosen.width}x{chosen.height}", remedy)

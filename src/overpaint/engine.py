@@ -62,6 +62,7 @@ class Engine:
         self._text_cache = TextCache()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
         self._preview: PreviewMap | None = None
+        self._running = 0  # stories begun and not ended; they may take turns, with one checkpoint
         self._own = find_checkpoint(checkpoint, self.settings)
         self._loaded: LoadedModel | None = None
         self._vae_path: Path | None = None
@@ -118,11 +119,15 @@ class Engine:
         plan = self.plan(request, settings)
         yield Started(len(plan.images), _steps(plan), plan.warnings)
         done: list[FinishedBatch] = []
+        self._running += 1
         try:
             yield from self._batches(plan, control, done)
-        except OverpaintError as error:
-            error.result = account(plan, self.model, done) if done else None
-            raise
+        except (OverpaintError, RuntimeError, MemoryError) as error:
+            told = explained(error)
+            told.result = account(plan, self.model, done) if done else None
+            raise told from error.__cause__ if told is error else error
+        finally:
+            self._running -= 1
         if control.message is Stop.CANCEL and len(done) < len(plan.batches):
             yield Cancelled(account(plan, self.model, done) if done else None)
         else:
@@ -132,6 +137,7 @@ class Engine:
         """Batch after batch into `done`, until all are made or somebody stops it."""
         prepared = None if plan.unchanged else self.prepare(plan)
         for number, batch in enumerate(plan.batches):
+            control.take_skip()  # one that came between two batches was meant for neither (INT-3)
             if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
                 return
             if prepared is None:
@@ -262,10 +268,14 @@ class Engine:
     def _use(self, plan: Plan) -> None:
         """Have the checkpoint and the VAE of a job in place."""
         path = self._wanted(plan.request, plan.settings)
+        vae = find_vae(path, plan.settings)
+        changes = path != self.loaded.file.path or vae.path != self._vae_path
+        if changes and self._running > 1:
+            remedy = "finish it first, or give this one an engine of its own"
+            raise OverpaintError(f"checkpoint={path.name!r}: another job runs on {self.loaded.name!r}; {remedy}")
         if path != self.loaded.file.path:
             self._load(path, plan.settings)
-        vae = find_vae(path, plan.settings)
-        if vae.path != self._vae_path:
+        elif vae.path != self._vae_path:
             self._loaded, self._vae_path = load_vae_into(self.loaded, vae.path), vae.path
 
     def _load(self, path: Path, settings: Settings, progress: Callable[[int, int], None] | None = None) -> None:
@@ -297,6 +307,15 @@ class Engine:
             if self._preview is None:
                 self._preview = fit_preview(self.backend, self.spec.scale_factor)
             yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
+
+
+def explained(error: Exception) -> OverpaintError:
+    """A failure of torch as one of ours, if it is about memory; anything else is not for us to explain."""
+    if isinstance(error, OverpaintError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return SamplingError(f"memory: there is not enough of it ({error}); ask for a smaller size or batch")
+    raise error
 
 
 def _steps(plan: Plan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,7 @@ def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpa
     if not quirks.drop_source_extras:
         touched = mask.overlay.convert("L").point(lambda value: 255 if value else 0)
         found = ImageChops.darker(found.crop((0, 0, *mask.overlay.size)), touched)
-    return MaskPlan(mask.pixel, found, mask.latent, mask.crop)
+    return replace(mask, overlay=found)
 
 
 def _mask_outputs(plan: Plan, mask: MaskPlan | None, painted: Picture) -> tuple[Picture | None, Picture | None]:

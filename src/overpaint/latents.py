@@ -140,7 +140,9 @@ def _inpaint_conditioning(plan: Plan, codec: Codec, batch: int, generator: torch
         mask = torch.from_numpy(gray)[None, None].to(codec.device)
         mask = torch.round(mask) if rounds else mask
     if mask.shape[2:] != sources.shape[2:]:
-        _refuse_sizes(plan, sources, mask)
+        if plan.settings.quirks.latent_resize_fills_mask:
+            _refuse_sizes(plan, sources, mask)
+        mask = F.interpolate(mask, size=sources.shape[2:], mode="nearest")
     hidden = torch.lerp(sources, sources * (1 - mask), plan.settings.inpainting_mask_weight)
     encoded = [codec.encode(each[None]) for each in hidden]
     places = [encoded[i % len(encoded)] for i in range(batch)]

@@ -130,19 +130,3 @@ class State(Control):
         """The state as the REST interface shows it (PROG-3)."""
         names = ("skipped", "interrupted", "stopping_generation", "job", "job_count", "job_timestamp", "job_no")
         return {name: getattr(self, name) for name in (*names, "sampling_step", "sampling_steps")}
-
-
-class ConfiguredEngine:
-    """The engine of the configured checkpoint, loaded when it is first asked for and again when the option changes."""
-
-    def __init__(self) -> None:
-        self._checkpoint: str | None = None
-        self._engine: Any = None
-
-    def current(self, settings: Settings) -> Any:
-        from overpaint.engine import Engine
-
-        if self._engine is None or settings.sd_model_checkpoint != self._checkpoint:
-            self._engine = Engine(settings=settings)
-            self._checkpoint = settings.sd_model_checkpoint
-        return self._engine

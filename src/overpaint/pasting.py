@@ -97,7 +97,6 @@ OPTION_KEYS = {
     "Pad conds v0": "pad_cond_uncond_v0",
     "Old prompt editing timelines": "use_old_scheduling",
     "Downcast alphas_cumprod": "use_downcasted_alpha_bar",
-    "Refiner switch by sampling steps": "refiner_switch_by_sample_steps",
     "Eta DDIM": "eta_ddim",
     "Eta": "eta_ancestral",
     "Sigma churn": "s_churn",

@@ -15,17 +15,16 @@ from torch import Tensor
 
 from overpaint.contract import StableDiffusionProcessing
 from overpaint.denoise import ImageCond, ScheduledCond
-from overpaint.engine import Engine, Sampled
+from overpaint.engine import Engine, Sampled, explained
 from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
 from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared, batch_latents
-from overpaint.noise import BatchNoise
 from overpaint.outcome import FinishedBatch, Processed, account
 from overpaint.output import save_batch, save_grid, save_sources
 from overpaint.pixels.composite import make_overlay
 from overpaint.planning import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode, SoftInpainting
-from overpaint.sampling import Streams
+from overpaint.sampling import BatchTensors, Streams
 from overpaint.seeds import fix_seed
 from overpaint.settings import OPTION_NAMES, Settings
 
@@ -68,8 +67,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     image_conditioning: Tensor | None = field(default=None, init=False)
     mask_for_overlay: Any = field(default=None, init=False)
     paste_to: tuple[int, int, int, int] | None = field(default=None, init=False)
-    color_corrections: list[Any] | None = field(default=None, init=False)
-    rng: BatchNoise | None = field(default=None, init=False)
+    color_corrections: list[Any] | None = field(default=None, init=False)  # may be preset: the colours to come out with
 
     all_prompts: list[str] = field(default_factory=list, init=False)
     all_negative_prompts: list[str] = field(default_factory=list, init=False)
@@ -83,6 +81,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     _plan: Plan | None = field(default=None, init=False)
     _prepared: Prepared | None = field(default=None, init=False)
     _sampled: Sampled | None = field(default=None, init=False)
+    _published: tuple[Tensor | None, ...] = field(default=(None, None, None), init=False)
 
     def __post_init__(self) -> None:
         self.image_mask, self.mask = self.mask, None
@@ -180,6 +179,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         image = prepared.image_conditioning
         shape = (len(self.init_latent), NO_CONDITIONING_CHANNELS, 1, 1)
         self.image_conditioning = self.init_latent.new_zeros(shape) if image is None else image
+        self._published = (self.init_latent, self.nmask, self.image_conditioning)
 
     def sample(
         self,
@@ -195,12 +195,23 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         if plan is None or prepared is None:
             raise RuntimeError("sample: call init first")
         texts = tuple(ImageCond(*each) for each in zip(conditioning, unconditional_conditioning, strict=True))
-        tensors = engine.tensors(plan, prepared, plan.batches[self.iteration], texts)
+        tensors = self._changed(engine.tensors(plan, prepared, plan.batches[self.iteration], texts))
         streams = Streams(tuple(seeds), tuple(subseeds), subseed_strength)
         state = _shared().state
         story = engine.sample_tensors(plan, tensors, streams, control=state, number=self.iteration)
         self._sampled = sampled = _drain(story, state)
         return sampled.latents
+
+    def _changed(self, tensors: BatchTensors) -> BatchTensors:
+        """What a subclass or script has put in the place of the published tensors counts."""
+        init, nmask, image = self._published
+        if self.init_latent is not None and self.init_latent is not init:
+            tensors = replace(tensors, init=self.init_latent)
+        if self.nmask is not nmask:
+            tensors = replace(tensors, nmask=self.nmask)
+        if self.image_conditioning is not image:
+            tensors = replace(tensors, image_conditioning=self.image_conditioning)
+        return tensors
 
     def close(self) -> None:
         """Let go of the tensors; `contextlib.closing` asks for it."""
@@ -215,6 +226,10 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     def _adopt(self, plan: Plan) -> None:
         """Publish what the plan decided; infotext fields of the caller's own come first."""
         plan = replace(plan, notes={**(self.extra_generation_params or {}), **plan.notes})
+        if self.color_corrections:
+            preset = self.color_corrections
+            pairs = enumerate(plan.canvases)
+            plan = replace(plan, canvases=tuple(replace(each, target=preset[i % len(preset)]) for i, each in pairs))
         self._plan, self._prepared = plan, None
         self.all_prompts = [each.prompt for each in plan.images]
         self.all_negative_prompts = [each.negative_prompt for each in plan.images]
@@ -273,9 +288,10 @@ def process_images(p: StableDiffusionProcessingImg2Img) -> Processed:
                 done.append(_batch(p, engine, plan, batch))
             except Cancelled:
                 break
-            except OverpaintError as error:
-                error.result = account(plan, engine.model, done, state.job_timestamp) if done else None
-                raise
+            except (OverpaintError, RuntimeError, MemoryError) as error:
+                told = explained(error)
+                told.result = account(plan, engine.model, done, state.job_timestamp) if done else None
+                raise told from error.__cause__ if told is error else error
             _save(p, account(plan, engine.model, done, state.job_timestamp), done[-1])
         result = account(plan, engine.model, done, state.job_timestamp)
         _save(p, result)

@@ -48,7 +48,7 @@ class FakePainter:
         for batch in decided.batches:
             for _ in range(STEPS):
                 if control is not None and control.message is Stop.CANCEL:
-                    yield Cancelled(account(decided, self.model, done, stopped=True) if done else None)
+                    yield Cancelled(account(decided, self.model, done) if done else None)
                     return
                 self._steps += 1
                 self._on_step(self._steps)

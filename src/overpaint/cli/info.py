@@ -47,10 +47,11 @@ def info(
 def spec_of(path: Path) -> ModelSpec:
     """What a model file is, from its header and the configuration beside it."""
     from overpaint.models.detect import detect
+    from overpaint.models.header import read_sidecar
 
     shapes, metadata = read_header(path)
     try:
-        return detect(shapes, metadata, _sidecar(path))
+        return detect(shapes, metadata, read_sidecar(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
@@ -70,19 +71,6 @@ def read_header(path: Path) -> Header:
             return shapes, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
-
-
-def _sidecar(path: Path) -> Mapping[str, Any] | None:
-    import yaml
-
-    beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return None
-    try:
-        found = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{beside.name} cannot be read ({error}); correct it or take it away") from error
-    return found if isinstance(found, Mapping) else None
 
 
 def model_account(path: Path) -> dict[str, Any]:

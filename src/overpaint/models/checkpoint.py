@@ -8,10 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from overpaint.backends.torch_backend import TorchBackend, resolve_dtypes
@@ -20,13 +18,13 @@ from overpaint.models.detect import detect, missing_message, normalised_keys
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, ModelSpec
 from overpaint.models.files import Progress, Weights, read_checkpoint
 from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
+from overpaint.models.header import read_sidecar
 from overpaint.models.vaes import VaeFile, open_vae
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import Packable, blank
 from overpaint.networks.text import text_network
 from overpaint.networks.unet import UNet
 
-_MAX_SIDECAR_BYTES = 2**20
 _PROBE_THRESHOLD = -1.0
 _PLACERS = 2  # threads that convert and pack
 _READ_AHEAD = 6  # tensors in memory that wait for them
@@ -141,20 +139,6 @@ def _named_in_errors(path: Path, weights: Weights) -> ModelSpec:
         return detect(weights.shapes, weights.metadata, read_sidecar(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
-
-
-def read_sidecar(path: Path) -> Mapping[str, Any] | None:
-    """The configuration beside a checkpoint, if there is one: the same name, ending in .yaml."""
-    beside = path.with_suffix(".yaml")
-    if not beside.is_file():
-        return None
-    try:
-        if beside.stat().st_size > _MAX_SIDECAR_BYTES:
-            raise ValueError("larger than 1 MiB")
-        config = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{beside.name} cannot be read ({error}); correct it or take it away") from error
-    return config if isinstance(config, Mapping) else None
 
 
 def _source(prefix: str, network: nn.Module, weights: Weights, keys: Mapping[str, str]) -> _Source:

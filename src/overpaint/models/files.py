@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
+from overpaint.models.header import broken, safetensors_header
 from overpaint.models.unpickle import TensorRef, open_pickle, read_values
 
 Progress = Callable[[int, int], None]
 
-_MAX_HEADER_BYTES = 100 * 2**20
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -109,40 +109,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata:
             file.write(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
-def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header and the place where the tensors' bytes start."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-            raise _broken(path, "its header is cut off or longer than 100 MiB")
-        text = file.read(length)
-    try:
-        header = json.loads(text, object_pairs_hook=_without_doubles)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is not valid ({error})") from error
-    if not isinstance(header, dict):
-        raise _broken(path, "its header is not a table")
-    return header, 8 + length
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
-def _broken(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path.name}: {what}; download the file again")
-
-
 def _open_safetensors(path: Path) -> Weights:
     header, start = safetensors_header(path)
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _broken(path, "its metadata is not a table of texts")
+        raise broken(path, "its metadata is not a table of texts")
     places = {name: _place(path, name, entry) for name, entry in header.items()}
     _check_layout(path, places, path.stat().st_size - start)
 
@@ -160,9 +131,9 @@ def _place(path: Path, name: str, entry: Any) -> _Place:
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = _DTYPES.get(str(fields.get("dtype"))), fields.get("shape"), fields.get("data_offsets")
     if dtype is None:
-        raise _broken(path, f"tensor {name[:80]!r} has the unknown type {fields.get('dtype')!r}")
+        raise broken(path, f"tensor {name[:80]!r} has the unknown type {fields.get('dtype')!r}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
-        raise _broken(path, f"tensor {name[:80]!r} has an impossible shape or place")
+        raise broken(path, f"tensor {name[:80]!r} has an impossible shape or place")
     return _Place(dtype, tuple(shape), offsets[0], offsets[1])
 
 
@@ -175,11 +146,11 @@ def _check_layout(path: Path, places: Mapping[str, _Place], size: int) -> None:
     end_before = 0
     for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].end)):
         if place.end > size:
-            raise _broken(path, f"tensor {name[:80]!r} lies behind the end of the file")
+            raise broken(path, f"tensor {name[:80]!r} lies behind the end of the file")
         if place.end - place.start != math.prod(place.shape) * place.dtype.itemsize:
-            raise _broken(path, f"tensor {name[:80]!r} is not as large as its shape says")
+            raise broken(path, f"tensor {name[:80]!r} is not as large as its shape says")
         if place.start < end_before:
-            raise _broken(path, f"tensor {name[:80]!r} lies on top of another")
+            raise broken(path, f"tensor {name[:80]!r} lies on top of another")
         end_before = place.end
 
 

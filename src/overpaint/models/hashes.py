@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from overpaint.models.files import safetensors_header
+from overpaint.models.header import safetensors_header
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
 _VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
