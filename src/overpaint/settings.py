@@ -214,8 +214,8 @@ class Settings:
     # Limits (docs/reference/limits.md)
     max_source_pixels: int = 50_000_000
     max_pixels_per_pass: int = 4_194_304
-    max_steps: int = 150
-    max_images: int = 16
+    max_steps: int = 1000
+    max_images: int = 1000
     max_prompt_chars: int = 32_000
 
     @classmethod

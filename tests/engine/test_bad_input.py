@@ -84,7 +84,7 @@ def test_numbers(engine: Engine, native: str, contract: str, value: Any) -> None
     assert shared.state.job == ""
 
 
-@pytest.mark.parametrize("steps", [151, 10_000])
+@pytest.mark.parametrize("steps", [1001, 10_000])
 def test_steps_beyond_the_limit(engine: Engine, steps: int) -> None:
     assert "max_steps" in message_of(lambda: engine.paint(asked(steps=steps)))
     assert "max_steps" in message_of(lambda: process_images(job(engine, steps=steps)))
@@ -109,7 +109,7 @@ def test_steps_beyond_the_limit(engine: Engine, steps: int) -> None:
         ({"override_settings": {"samples_formats": "png"}}, ("samples_formats", "samples_format")),
         ({"override_settings": {"randn_source": "TPU"}}, ("randn_source", "GPU, CPU, NV")),
         ({"width": 4000, "height": 4000}, ("4000x4000",)),
-        ({"batch_size": 17}, ("17", "max_images")),
+        ({"n_iter": 1001}, ("1001", "max_images")),
         ({"width": 4, "height": 4}, ("4x4", "8x8")),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",

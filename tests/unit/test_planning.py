@@ -373,8 +373,8 @@ def test_strength_zero_of_the_reference_runs() -> None:  # STEP-4
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"steps": 151}, ("steps=151", "max_steps")),
-        ({"batch_size": 5, "iterations": 4}, ("20", "max_images")),
+        ({"steps": 1001}, ("steps=1001", "max_steps")),
+        ({"batch_size": 50, "iterations": 40}, ("2000", "max_images")),
         ({"prompt": "x" * 32_001}, ("prompt", "32001", "max_prompt_chars")),
         ({"negative_prompt": ("x" * 32_001,)}, ("negative_prompt", "max_prompt_chars")),
         ({"width": 4096, "height": 4096}, ("4096x4096",)),
