@@ -346,7 +346,7 @@ def test_models_that_are_none(checkpoint: Path, tmp_path: Path, spoil: Callable[
 
 def test_errors_are_of_the_kinds_that_callers_know(engine: Engine) -> None:
     with pytest.raises(ValueError):
-        engine.paint(asked(steps=1_000))
+        engine.paint(asked(steps=1_001))
     with pytest.raises(KeyError):
         engine.paint(asked(overrides={"nothing": 1}))
     assert issubclass(SaveError, OSError)

@@ -213,7 +213,7 @@ class TestErrors:
             ("paint cat.png --strength 2", 2, "--strength 2.0: give a value from 0 to 1"),
             ("paint cat.png --strength nan", 2, "--strength nan: give a value"),
             ("paint cat.png --steps 0", 2, "--steps 0: give a value from 1"),
-            ("paint cat.png --steps 1000", 2, "--steps 1000: give at most 150"),
+            ("paint cat.png --steps 1001", 2, "--steps 1001: give at most 1000"),
             ("paint cat.png --steps many", 2, "--steps"),
             ("paint cat.png --sampler eulr", 2, "did you mean 'Euler'?"),
             ("paint cat.png --fill sky", 2, "--fill 'sky': choose one of fill, original"),
