@@ -32,7 +32,7 @@ from training.sheets import write_sheets
 from training.store import HELD_OUT, Folder
 
 Figures = dict[str, dict[str, float]]
-_STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+_STRENGTHS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _BATCH = 25
 _RING = 4  # pixels on the kept side of a mask in which a seam would show
 
@@ -95,7 +95,7 @@ def faithfulness_figures(bench: Bench, count: int, manner: Manner) -> Figures:
     prompts = [statement(picture.labels) for picture in pictures]
     likeness: dict[str, float] = {}
     edges: dict[str, float] = {}
-    for strength in (0.3, *_STRENGTHS):
+    for strength in _STRENGTHS:
         painted = _painted(bench, prompts, replace(manner, strength=strength), sources)
         pairs = [(_lightness(found), _lightness(source)) for found, source in zip(painted, sources, strict=True)]
         likeness[str(strength)] = float(np.mean([_alike(*pair) for pair in pairs]))
