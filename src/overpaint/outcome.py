@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overpaint.finish import FinishedPicture
-from overpaint.infotext import format_infotext, ordered_fields
+from overpaint.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.pixels.grid import grid_shape, image_grid
 from overpaint.planning import ImagePlan, Plan
 from overpaint.request import Picture
@@ -217,7 +217,8 @@ def infotext_of(plan: Plan, model: ModelIdentity, index: int, extras: Mapping[st
     """The "parameters" text of one picture (INFO-1 to INFO-6)."""
     image = plan.images[index]
     fields = _fixed_fields(plan, model, index)
-    return format_infotext(image.prompt, image.negative_prompt, ordered_fields(fields, extras))
+    own = fields_of_image(extras, index)
+    return format_infotext(image.prompt, image.negative_prompt, ordered_fields(fields, own))
 
 
 def init_image_hash(picture: Picture) -> str:

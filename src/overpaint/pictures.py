@@ -33,11 +33,6 @@ class SourceExtras:
     icc: bytes | None
     mode: str
 
-    @property
-    def bit_depth(self) -> int:
-        """Bits per channel of the file."""
-        return {"1": 1}.get(self.mode, 16 if self.mode in _MODES_OF_16_BITS else 8)
-
 
 def open_picture(
     source: bytes | str | os.PathLike[str] | Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS

@@ -15,7 +15,7 @@ from overpaint.request import Img2ImgRequest
 from overpaint.sampler_plan import CHURN, SamplerPlan, plan_sampler
 from overpaint.seeds import fix_seed, spread_seeds
 from overpaint.settings import Quirks, Settings, inert_options
-from overpaint.styles import Style, apply_styles
+from overpaint.styles import Style, apply_styles, find_styles
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
 def _plan_images(request: Img2ImgRequest, settings: Settings, styles: tuple[Style, ...]) -> tuple[ImagePlan, ...]:
     """Prompt lists (JOB-3), styles, comments and seeds (SEED-1 to SEED-4) for every picture of the job."""
     prompts, negatives = _prompt_lists(request, settings)
-    chosen = [_style(name, styles, settings) for name in request.styles]
+    chosen = _chosen_styles(request, styles, settings)
     prompts = [apply_styles(each, [style.prompt for style in chosen]) for each in prompts]
     negatives = [apply_styles(each, [style.negative_prompt for style in chosen]) for each in negatives]
     if settings.enable_prompt_comments:
@@ -171,14 +171,13 @@ def _prompt_lists(request: Img2ImgRequest, settings: Settings) -> tuple[list[str
     return prompts, negatives
 
 
-def _style(name: str, styles: tuple[Style, ...], settings: Settings) -> Style:
-    for each in styles:
-        if each.name == name:
-            return each
-    if settings.quirks.unknown_names_fall_back:
-        return Style(name, "", "")  # STY-2
-    known = ", ".join(each.name for each in styles) or "none; set the option styles_file"
-    raise RequestError("styles", name, f"there is no such style; known: {known}")
+def _chosen_styles(request: Img2ImgRequest, styles: tuple[Style, ...], settings: Settings) -> tuple[Style, ...]:
+    """STY-2: the reference takes an unknown name for an empty style."""
+    unknown = [name for name in request.styles if name not in {each.name for each in styles}]
+    if unknown and not settings.quirks.unknown_names_fall_back:
+        known = ", ".join(each.name for each in styles) or "none; set the option styles_file"
+        raise RequestError("styles", unknown[0], f"there is no such style; known: {known}")
+    return find_styles(request.styles, styles)
 
 
 def _batches(

@@ -361,6 +361,15 @@ def test_processed(engine: Engine) -> None:
     assert result.seed == 1
 
 
+def test_own_infotext_fields_may_differ_from_picture_to_picture(engine: Engine) -> None:  # INFO-4
+    own = {"Each": ["a", "b"], "Asked": lambda index: f"number {index}"}
+    result = process_images(job(engine, batch_size=2, extra_generation_params=own))
+    assert ["Each: a, Asked: number 0" in result.infotexts[0], "Each: b, Asked: number 1" in result.infotexts[1]] == [
+        True,
+        True,
+    ]
+
+
 def test_the_timestamp_of_the_job(engine: Engine) -> None:  # NAMEPAT-3
     assert len(process_images(job(engine, steps=1)).job_timestamp) == 14
 

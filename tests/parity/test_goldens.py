@@ -24,8 +24,8 @@ PIXEL_TOLERANCE = 2
 CASES: list[dict[str, Any]] = (
     json.loads((PARITY / "cases.json").read_text()) if (PARITY / "cases.json").exists() else []
 )
-# The reference with itself differs by 0.06 in latents here: terminal SNR of zero amplifies rounding (parity README).
-UNSTABLE = ("sched_ztsnr_second_run", "sd21v_ztsnr_second_run")
+# The reference with itself differs by 0.06 in latents here: it starts at sigma 4519, which amplifies rounding.
+UNSTABLE = {"sched_ztsnr_second_run": 0.1}
 
 pytestmark = pytest.mark.slow
 
@@ -93,14 +93,13 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
     if "nmask" in data:
         assert p.nmask is not None
         np.testing.assert_allclose(p.nmask.cpu().numpy(), data["nmask"].reshape(p.nmask.shape), atol=1e-6)
-    unstable = case["name"] in UNSTABLE
+    tolerance = UNSTABLE.get(case["name"], LATENT_TOLERANCE)
     for n, latents in enumerate(p.latents):
-        tolerance = 0.2 if unstable else LATENT_TOLERANCE
         np.testing.assert_allclose(latents, data[f"final_latent_{n}"], atol=tolerance)
     for i, image in enumerate(result.images):
         expected = np.asarray(Image.open(golden / f"image{i}.png"), dtype=np.int16)
         difference = np.abs(np.asarray(image, dtype=np.int16) - expected)
-        assert difference.max() <= (32 if unstable else PIXEL_TOLERANCE)
+        assert difference.max() <= PIXEL_TOLERANCE
 
 
 @pytest.mark.parametrize("case", ERRORS, ids=lambda case: case["name"])

@@ -122,7 +122,7 @@ def test_16_bit_gray_is_scaled() -> None:
     opened = open_picture(encoded(Image.fromarray(values)))
     assert opened.mode == "L"
     assert np.asarray(opened).tolist() == [[0, 0, 1, 1, 128, 255]]
-    assert source_extras(opened).bit_depth == 16
+    assert source_extras(opened).mode == "I;16"
 
 
 def test_extras_are_kept_for_the_result() -> None:
@@ -136,7 +136,7 @@ def test_extras_are_kept_for_the_result() -> None:
     assert extras.icc == profile
     assert extras.exif is not None
     assert b"somebody" in extras.exif
-    assert (extras.mode, extras.bit_depth) == ("RGBA", 8)
+    assert extras.mode == "RGBA"
 
 
 def test_plain_pictures_have_no_extras() -> None:
