@@ -24,6 +24,9 @@ PIXEL_TOLERANCE = 2
 CASES: list[dict[str, Any]] = (
     json.loads((PARITY / "cases.json").read_text()) if (PARITY / "cases.json").exists() else []
 )
+if not CASES:
+    pytest.skip("the reference's recordings (../shared/parity) are not here", allow_module_level=True)
+
 # The reference with itself differs by 0.06 in latents here: it starts at sigma 4519, which amplifies rounding.
 UNSTABLE = {"sched_ztsnr_second_run": 0.1}
 
