@@ -27,7 +27,7 @@ from overpaint.pixels.mask import (
     overlay_mask_whole,
     to_gray_mask,
 )
-from overpaint.pixels.resize import resize_image
+from overpaint.pixels.resize import Upscaler, resize_image
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
 from overpaint.settings import Settings
 
@@ -94,70 +94,91 @@ class Canvases:
     warnings: tuple[str, ...] = ()
 
 
-def plan_canvases(request: Img2ImgRequest, settings: Settings, native_size: int) -> Canvases:
+@dataclass(frozen=True)
+class Job:
+    """What every step below looks at."""
+
+    request: Img2ImgRequest
+    settings: Settings
+    upscaler: Upscaler | None = None
+
+    def resized(self, picture: Picture, mode: ResizeMode, width: int, height: int) -> Picture:
+        number, quirks = _mode_number(mode), self.settings.quirks
+        return resize_image(number, picture, width, height, upscaler=self.upscaler, quirks=quirks)
+
+    def to_pass(self, picture: Picture, mode: int, geometry: Geometry) -> Picture:
+        wide, high = geometry.pass_width, geometry.pass_height
+        return resize_image(mode, picture, wide, high, upscaler=self.upscaler, quirks=self.settings.quirks)
+
+
+def plan_empty(job: Job, native_size: int) -> Canvases:
+    """A job without a source: only its size is to be decided."""
+    width, height = job.request.width or native_size, job.request.height or native_size
+    return Canvases(geometry_of(width, height, job.settings), (), None)
+
+
+def plan_canvases(job: Job, native_size: int) -> Canvases:
     """Pictures and mask to canvases, in the order of the reference's job (JOB-2.9)."""
+    request, settings = job.request, job.settings
     sources = tuple(flatten(each, settings.img2img_background_color, settings.quirks) for each in request.images)
     notes: dict[str, object] = {}
     warnings: list[str] = []
-    gray = _gray_mask(request, sources[0], settings, notes, warnings)
-    geometry = _geometry(request, sources[0], gray, settings, native_size)
-    _check_pass(geometry, settings)
-    if gray is not None and gray.getbbox() is None and _blank_counts(request, settings):
-        return _without_mask(request, settings, sources, geometry, notes, warnings)
-    mask = _mask_plan(request, settings, gray, geometry) if gray is not None else None
+    gray = _gray_mask(job, sources[0], notes, warnings)
+    geometry = _geometry(job, sources[0], gray, native_size)
+    if gray is not None and gray.getbbox() is None and _blank_counts(job):
+        return _without_mask(job, sources, geometry, notes, warnings)
+    mask = _mask_plan(job, gray, geometry) if gray is not None else None
     if mask is not None and mask.crop is not None:
         notes["Inpaint area"] = "Only masked"
         notes["Masked area padding"] = request.padding
     if mask is not None and request.masked_content is MaskedContent.FILL:
         notes["Masked content"] = "fill"
     pairs = zip(request.images, sources, strict=True)
-    canvases = tuple(_canvas(given, flat, mask, geometry, request, settings) for given, flat in pairs)
+    canvases = tuple(_canvas(given, flat, mask, geometry, job) for given, flat in pairs)
     return Canvases(geometry, canvases, mask, notes=notes, warnings=tuple(warnings))
 
 
-def _blank_counts(request: Img2ImgRequest, settings: Settings) -> bool:
+def _blank_counts(job: Job) -> bool:
     """The reference notices a blank mask only in "only masked" mode (MASK-6, MASK-8)."""
-    return request.only_masked or not settings.quirks.blank_mask_is_whole_picture
+    return job.request.only_masked or not job.settings.quirks.blank_mask_is_whole_picture
 
 
 def _without_mask(
-    request: Img2ImgRequest,
-    settings: Settings,
+    job: Job,
     sources: tuple[Picture, ...],
     geometry: Geometry,
     notes: dict[str, object],
     warnings: list[str],
 ) -> Canvases:
-    pairs = zip(request.images, sources, strict=True)
-    canvases = tuple(_canvas(given, flat, None, geometry, request, settings) for given, flat in pairs)
-    if settings.quirks.blank_mask_is_whole_picture:
+    pairs = zip(job.request.images, sources, strict=True)
+    canvases = tuple(_canvas(given, flat, None, geometry, job) for given, flat in pairs)
+    if job.settings.quirks.blank_mask_is_whole_picture:
         return Canvases(geometry, canvases, None, notes=notes, comments=(BLANK_MASK_COMMENT,))
     warnings.append("mask: it selects no pixel, so nothing was changed; paint the part to repaint white")
     return Canvases(geometry, canvases, None, blank_mask=True, notes=notes, warnings=tuple(warnings))
 
 
 def _gray_mask(
-    request: Img2ImgRequest,
+    job: Job,
     source: Picture,
-    settings: Settings,
     notes: dict[str, object],
     warnings: list[str],
 ) -> Picture | None:
     """The blurred mask (MASK-1 to MASK-4), still at its own size."""
-    if request.mask is None:
+    if job.request.mask is None:
         return None
-    gray = to_gray_mask(request.mask, request.round_mask)
-    if gray.size != source.size and not settings.quirks.mask_keeps_its_size:
+    gray = to_gray_mask(job.request.mask, job.request.round_mask)
+    if gray.size != source.size and not job.settings.quirks.mask_keeps_its_size:
         _check_same_shape(gray, source)
         warnings.append(f"mask: its size {gray.size} was changed to the picture's {source.size}")
         gray = gray.resize(source.size, Image.Resampling.BICUBIC)
-    if request.invert_mask:
+    if job.request.invert_mask:
         gray = ImageOps.invert(gray)
         notes["Mask mode"] = "Inpaint not masked"
-    if request.mask_blur_x > 0 or request.mask_blur_y > 0:
-        notes["Mask blur"] = request.mask_blur_x if request.mask_blur_x == request.mask_blur_y else None
-    blurred = blur_mask(gray, request.mask_blur_x, request.mask_blur_y)
-    return blurred if settings.quirks.blur_erodes_mask else ImageChops.lighter(blurred, gray)
+    if job.request.mask_blur_x > 0 or job.request.mask_blur_y > 0:
+        notes["Mask blur"] = job.request.mask_blur_x if job.request.mask_blur_x == job.request.mask_blur_y else None
+    blurred = blur_mask(gray, job.request.mask_blur_x, job.request.mask_blur_y)
+    return blurred if job.settings.quirks.blur_erodes_mask else ImageChops.lighter(blurred, gray)
 
 
 def _check_same_shape(mask: Picture, source: Picture) -> None:
@@ -169,24 +190,24 @@ def _check_same_shape(mask: Picture, source: Picture) -> None:
         raise RequestError("mask", f"{mask.width}x{mask.height}", remedy)
 
 
-def _geometry(
-    request: Img2ImgRequest, source: Picture, gray: Picture | None, settings: Settings, native_size: int
-) -> Geometry:
-    width, height = request.width, request.height
+def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int) -> Geometry:
+    width, height = job.request.width, job.request.height
     if width is None or height is None:
-        width, height = _default_size(request, source, gray, native_size)
-    if settings.quirks.floor_odd_sizes:
-        return Geometry(width, height, width, height)
-    return Geometry(width, height, _round_up(width), _round_up(height))
+        width, height = _default_size(job.request, source, gray, native_size)
+    return geometry_of(width, height, job.settings)
 
 
-def _check_pass(geometry: Geometry, settings: Settings) -> None:
+def geometry_of(width: int, height: int, settings: Settings) -> Geometry:
+    """A size and what the networks see of it, within this site's limits."""
+    floors = settings.quirks.floor_odd_sizes
+    geometry = Geometry(width, height, *((width, height) if floors else (_round_up(width), _round_up(height))))
     pixels = geometry.pass_width * geometry.pass_height
     if pixels > settings.max_pixels_per_pass:
         remedy = "give a smaller width and height, or paint only the masked part with only_masked"
         raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
     if min(geometry.latent_size) < 1:
         raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")
+    return geometry
 
 
 def _default_size(request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
@@ -208,33 +229,35 @@ def _round_up(value: int) -> int:
     return -(-value // LATENT_FACTOR) * LATENT_FACTOR
 
 
-def _mask_plan(request: Img2ImgRequest, settings: Settings, gray: Picture, geometry: Geometry) -> MaskPlan:
-    quirks = settings.quirks
+def _mask_plan(job: Job, gray: Picture, geometry: Geometry) -> MaskPlan:
+    quirks = job.settings.quirks
     crop = None
-    if request.only_masked:
-        crop = _crop(request, gray, geometry)
+    if job.request.only_masked:
+        crop = _crop(job.request, gray, geometry)
         overlay = gray
-        pixel = _to_pass(gray.crop(crop), RESIZE_FILL, geometry, settings)
+        pixel = job.to_pass(gray.crop(crop), RESIZE_FILL, geometry)
     else:
-        mode = request.resize_mode
+        mode = job.request.resize_mode
         if mode is ResizeMode.LATENT and not quirks.latent_resize_fills_mask:
             mode = ResizeMode.STRETCH
-        resized = _resized(gray, mode, geometry.width, geometry.height, settings)
+        resized = job.resized(gray, mode, geometry.width, geometry.height)
         overlay = overlay_mask_whole(resized)
         pixel = _padded(resized, geometry)
-    change = pixel if request.latent_mask is None else _change_mask(request.latent_mask, gray, crop, geometry, settings)
+    change = (
+        pixel if job.request.latent_mask is None else _change_mask(job, job.request.latent_mask, gray, crop, geometry)
+    )
     wide, high = geometry.latent_size
-    return MaskPlan(pixel, change, overlay, latent_mask(change, wide, high, request.round_mask, quirks), crop)
+    return MaskPlan(pixel, change, overlay, latent_mask(change, wide, high, job.request.round_mask, quirks), crop)
 
 
-def _change_mask(given: Picture, gray: Picture, crop: Box | None, geometry: Geometry, settings: Settings) -> Picture:
+def _change_mask(job: Job, given: Picture, gray: Picture, crop: Box | None, geometry: Geometry) -> Picture:
     """MASK-10: the reference takes a latent mask as it is; otherwise it takes the way of the mask."""
-    if settings.quirks.mask_keeps_its_size:
+    if job.settings.quirks.mask_keeps_its_size:
         return given
     fitted = to_gray_mask(given, False)
     if crop is not None:
-        return _to_pass(fitted.resize(gray.size, Image.Resampling.BICUBIC).crop(crop), RESIZE_FILL, geometry, settings)
-    return _to_pass(fitted, STRETCH, geometry, settings)
+        return job.to_pass(fitted.resize(gray.size, Image.Resampling.BICUBIC).crop(crop), RESIZE_FILL, geometry)
+    return job.to_pass(fitted, STRETCH, geometry)
 
 
 def _crop(request: Img2ImgRequest, gray: Picture, geometry: Geometry) -> Box:
@@ -249,69 +272,57 @@ def _canvas(
     flat: Picture,
     mask: MaskPlan | None,
     geometry: Geometry,
-    request: Img2ImgRequest,
-    settings: Settings,
+    job: Job,
 ) -> Canvas:
     """IMG-1 for one picture."""
     picture = flat
     cropped = mask is not None and mask.crop is not None
-    if not cropped and request.resize_mode is not ResizeMode.LATENT:
-        picture = _resized(picture, request.resize_mode, geometry.width, geometry.height, settings)
-    base = _with_alpha(picture, given, request, settings)
+    if not cropped and job.request.resize_mode is not ResizeMode.LATENT:
+        picture = job.resized(picture, job.request.resize_mode, geometry.width, geometry.height)
+    base = _with_alpha(picture, given, job)
     overlay = None
-    if mask is not None and settings.quirks.drop_source_extras:
+    if mask is not None and job.settings.quirks.drop_source_extras:
         overlay = make_overlay(
             picture,
             mask.overlay,
-            _mode_number(request.resize_mode),
-            settings.quirks,
-            upscaler=settings.upscaler_for_img2img,
+            _mode_number(job.request.resize_mode),
+            job.settings.quirks,
+            upscaler=job.upscaler,
         )
     if mask is not None and mask.crop is not None:
-        picture = _to_pass(picture.crop(mask.crop), RESIZE_FILL, geometry, settings)
-    elif request.resize_mode is not ResizeMode.LATENT:
+        picture = job.to_pass(picture.crop(mask.crop), RESIZE_FILL, geometry)
+    elif job.request.resize_mode is not ResizeMode.LATENT:
         picture = _padded(picture, geometry)
-    elif not settings.quirks.floor_odd_sizes:
-        stretched = _resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height, settings)
-        base = _with_alpha(stretched, given, request, settings)
+    elif not job.settings.quirks.floor_odd_sizes:
+        stretched = job.resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height)
+        base = _with_alpha(stretched, given, job)
         picture = _padded(flat, Geometry(flat.width, flat.height, _round_up(flat.width), _round_up(flat.height)))
-    if mask is not None and request.masked_content is not MaskedContent.ORIGINAL:
-        picture = fill_masked(picture, _fill_mask(mask, picture, settings))
-    wanted = settings.img2img_color_correction
+    if mask is not None and job.request.masked_content is not MaskedContent.ORIGINAL:
+        picture = fill_masked(picture, _fill_mask(job, mask, picture))
+    wanted = job.settings.img2img_color_correction
     target = color_target(picture) if wanted else None
     return Canvas(given, base, picture, overlay, target)
 
 
-def _with_alpha(picture: Picture, given: Picture, request: Img2ImgRequest, settings: Settings) -> Picture:
+def _with_alpha(picture: Picture, given: Picture, job: Job) -> Picture:
     """The resized source with its transparency, resized alike; at its own size the source itself is the ground."""
-    if settings.quirks.drop_source_extras or picture.size == given.size or not given.has_transparency_data:
+    if job.settings.quirks.drop_source_extras or picture.size == given.size or not given.has_transparency_data:
         return picture
-    mode = ResizeMode.STRETCH if request.resize_mode is ResizeMode.LATENT else request.resize_mode
+    mode = ResizeMode.STRETCH if job.request.resize_mode is ResizeMode.LATENT else job.request.resize_mode
     alpha = given.convert("RGBA").getchannel("A")
     picture = picture.copy()
-    picture.putalpha(_resized(alpha, mode, *picture.size, settings).convert("L"))
+    picture.putalpha(job.resized(alpha, mode, *picture.size).convert("L"))
     return picture
 
 
-def _fill_mask(mask: MaskPlan, picture: Picture, settings: Settings) -> Picture:
+def _fill_mask(job: Job, mask: MaskPlan, picture: Picture) -> Picture:
     chosen = mask.change
-    if chosen.size != picture.size and settings.quirks.mask_keeps_its_size:
+    if chosen.size != picture.size and job.settings.quirks.mask_keeps_its_size:
         remedy = f"to fill masked content it must be {picture.width}x{picture.height}, the size of the pass"
         raise RequestError("latent_mask", f"{chosen.width}x{chosen.height}", remedy)
     if chosen.size != picture.size:
         chosen = chosen.resize(picture.size, Image.Resampling.BICUBIC)
     return chosen.convert("L")
-
-
-def _to_pass(picture: Picture, mode: int, geometry: Geometry, settings: Settings) -> Picture:
-    wide, high = geometry.pass_width, geometry.pass_height
-    return resize_image(mode, picture, wide, high, upscaler=settings.upscaler_for_img2img, quirks=settings.quirks)
-
-
-def _resized(picture: Picture, mode: ResizeMode, width: int, height: int, settings: Settings) -> Picture:
-    number = _mode_number(mode)
-    upscaler = settings.upscaler_for_img2img
-    return resize_image(number, picture, width, height, upscaler=upscaler, quirks=settings.quirks)
 
 
 def _mode_number(mode: ResizeMode) -> int:

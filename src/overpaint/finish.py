@@ -21,7 +21,7 @@ from overpaint.pixels.composite import (
 )
 from overpaint.pixels.resize import resize_image
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
-from overpaint.planning import Plan
+from overpaint.plans import Plan
 from overpaint.request import Picture, SoftInpainting
 
 
@@ -44,9 +44,11 @@ class SoftLatents:
     nmask: NDArray[np.float32]
 
 
-def finish(plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLatents | None = None) -> FinishedPicture:
-    """OUT-1 for the picture at a position of its batch."""
-    canvas = plan.canvas_of(position)
+def finish(plan: Plan, place: int, pixels: NDArray[np.uint8], soft: SoftLatents | None = None) -> FinishedPicture:
+    """OUT-1 for the picture at a place of its iteration."""
+    if not plan.canvases:
+        return FinishedPicture(_cut_to(plan, Image.fromarray(pixels)))
+    canvas = plan.canvas_of(place)
     mask = plan.mask
     if soft is not None and mask is not None and plan.request.soft_inpainting is not None:
         mask = _adapted(plan, mask, soft, plan.request.soft_inpainting)
@@ -61,9 +63,9 @@ def finish(plan: Plan, position: int, pixels: NDArray[np.uint8], soft: SoftLaten
     )
 
 
-def unchanged(plan: Plan, position: int) -> FinishedPicture:
+def unchanged(plan: Plan, place: int) -> FinishedPicture:
     """The result of a job that changes nothing: the source itself, at the size that was asked for."""
-    canvas = plan.canvas_of(position)
+    canvas = plan.canvas_of(place)
     cropped = plan.request.only_masked and plan.request.mask is not None
     kept = canvas.source if cropped or canvas.base.size == canvas.source.size else canvas.base
     return FinishedPicture(_carrying(canvas.source, kept.copy()))
@@ -81,19 +83,25 @@ def _composited(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
 ) -> tuple[Picture, Picture]:
     """The finished picture, and the painted one before the kept part was laid over it."""
-    cropped = mask is not None and mask.crop is not None
-    if not cropped and not plan.settings.quirks.floor_odd_sizes:
-        picture = picture.crop((0, 0, plan.geometry.width, plan.geometry.height))
+    if mask is None or mask.crop is None:
+        picture = _cut_to(plan, picture)
     if plan.settings.quirks.drop_source_extras:
         return _under_overlay(plan, canvas, mask, picture, adapted=adapted)
     return _over_source(plan, canvas, mask, picture)
+
+
+def _cut_to(plan: Plan, picture: Picture) -> Picture:
+    """The size that was asked for; the reference keeps what the networks could take (IMG-6)."""
+    if plan.settings.quirks.floor_odd_sizes:
+        return picture
+    return picture.crop((0, 0, plan.geometry.width, plan.geometry.height))
 
 
 def _under_overlay(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
 ) -> tuple[Picture, Picture]:
     """The reference's way (OUT-2): a premultiplied overlay of the kept part covers the picture."""
-    quirks, upscaler = plan.settings.quirks, plan.settings.upscaler_for_img2img
+    quirks, upscaler = plan.settings.quirks, plan.upscaler
     shows_overlay = plan.settings.overlay_inpaint
     if mask is not None and mask.crop is not None and not shows_overlay and not quirks.bare_crop_without_overlay:
         pasted = paste_back(canvas.base, picture, mask.crop, upscaler=upscaler)
@@ -111,7 +119,7 @@ def _over_source(plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Pic
     if mask.crop is None:
         painted, base, alpha = picture, _cut(canvas.base, picture.size), _cut(mask.overlay.convert("L"), picture.size)
     else:
-        painted = paste_back(canvas.base, picture, mask.crop, upscaler=plan.settings.upscaler_for_img2img)
+        painted = paste_back(canvas.base, picture, mask.crop, upscaler=plan.upscaler)
         base, alpha = canvas.base, _only_inside(mask.overlay.convert("L"), mask.crop)
     if not plan.settings.overlay_inpaint:
         alpha = _everything(alpha, mask)

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from overpaint.errors import SamplingError
 from overpaint.noise import ImageNoise
-from overpaint.planning import ImagePlan, Plan
+from overpaint.plans import ImagePlan, Plan
 from overpaint.request import MaskedContent, Picture, ResizeMode
 
 LATENT_CHANNELS = 4
+LATENT_FACTOR = 8
 
 VaeFallback = Literal["float32", "bfloat16"]
 
@@ -44,8 +45,8 @@ def prepare(plan: Plan, codec: Codec, generator: torch.Generator | None = None) 
     """Encode the sources (ENC-1 to ENC-7), make the latent mask (LAT-1) and the image conditioning (COND)."""
     if generator is None:
         generator = torch.Generator().manual_seed(plan.images[0].seed % 2**63 if plan.images else 0)
-    batch = max((len(each) for each in plan.batches), default=1)
-    latents = _encode_sources(plan, codec, batch, generator)
+    batch = plan.places
+    latents = _encode_sources(plan, codec, batch, generator) if plan.canvases else empty_latents(plan, codec, batch)
     nmask = None
     if plan.mask is not None:
         mask = torch.from_numpy(plan.mask.latent).to(codec.device)
@@ -58,7 +59,7 @@ def prepare(plan: Plan, codec: Codec, generator: torch.Generator | None = None) 
 
 def batch_latents(plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) -> Tensor:
     """The latents one batch starts from, with its masked content (LAT-4, LAT-5)."""
-    latents = prepared.latents[: len(batch)]
+    latents = at_places(prepared.latents, batch)
     content = plan.request.masked_content
     if prepared.nmask is None or content in (MaskedContent.ORIGINAL, MaskedContent.FILL):
         return latents
@@ -70,6 +71,18 @@ def batch_latents(plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) ->
     source = plan.settings.randn_source
     noise = [ImageNoise(each.seed, shape, source=source, device=latents.device).first() for each in chosen]
     return latents + torch.stack(noise) * prepared.nmask
+
+
+def at_places(values: Tensor, batch: Sequence[ImagePlan]) -> Tensor:
+    """Those of an iteration's values that belong to a batch; mostly all of them, in order."""
+    places = [each.place for each in batch]
+    return values[: len(places)] if places == list(range(len(places))) else values[places]
+
+
+def empty_latents(plan: Plan, codec: Codec, batch: int) -> Tensor:
+    """What a job without a source starts from, before the noise."""
+    wide, high = plan.geometry.latent_size
+    return torch.zeros(batch, LATENT_CHANNELS, high, wide, device=codec.device)
 
 
 def decode(plan: Plan, codec: Codec, latents: Tensor) -> list[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]]:
@@ -98,13 +111,13 @@ def _encode_sources(plan: Plan, codec: Codec, batch: int, generator: torch.Gener
     """One latent for every place of the batch; equal sources are encoded once."""
     posteriors = [codec.encode(pixels_of(each.encoded, codec.device)) for each in plan.canvases]
     places = [posteriors[i % len(posteriors)] for i in range(batch)]
-    sampled = plan.settings.quirks.sample_posterior
+    samples = plan.settings.quirks.sample_posterior
     drawn: list[Tensor] = []
     for i, (mean, logvar) in enumerate(places):
-        if sampled and (plan.settings.quirks.encode_each_copy or i < len(posteriors)):
-            drawn.append(_sample(mean, logvar, generator))
+        if samples and (plan.settings.quirks.encode_each_copy or i < len(posteriors)):
+            drawn.append(sampled(mean, logvar, generator))
         else:
-            drawn.append(drawn[i % len(posteriors)] if sampled else mean.float())
+            drawn.append(drawn[i % len(posteriors)] if samples else mean.float())
     latents = torch.cat(drawn) * plan.spec.scale_factor
     if plan.request.resize_mode is ResizeMode.LATENT and (plan.mask is None or plan.mask.crop is None):
         wide, high = plan.geometry.latent_size
@@ -112,7 +125,7 @@ def _encode_sources(plan: Plan, codec: Codec, batch: int, generator: torch.Gener
     return latents
 
 
-def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+def sampled(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
     """ENC-2: mean + std * eps, with eps from a CPU stream of its own (never torch's global one)."""
     eps = torch.randn(mean.shape, generator=generator).to(mean.device)
     std = torch.exp(torch.clamp(logvar.float(), -30, 20) / 2)
@@ -121,6 +134,8 @@ def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
 
 def _image_conditioning(plan: Plan, codec: Codec, batch: int, generator: torch.Generator) -> Tensor | None:
     """What inpainting and edit networks see of the source beside the latent (COND-1 to COND-3)."""
+    if plan.spec.conditioning == "inpaint" and not plan.canvases:
+        return hidden_everything(plan, codec, batch, generator)
     if plan.spec.conditioning == "edit":
         means = [codec.encode(pixels_of(each.encoded, codec.device))[0].float() for each in plan.canvases]
         means = [_to_latent_size(plan, each, "bilinear") for each in means]
@@ -144,13 +159,27 @@ def _inpaint_conditioning(plan: Plan, codec: Codec, batch: int, generator: torch
             _refuse_sizes(plan, sources, mask)
         mask = F.interpolate(mask, size=sources.shape[2:], mode="nearest")
     hidden = torch.lerp(sources, sources * (1 - mask), plan.settings.inpainting_mask_weight)
+    return hidden_source(plan, codec, hidden, mask, batch, generator)
+
+
+def hidden_source(
+    plan: Plan, codec: Codec, hidden: Tensor, mask: Tensor, batch: int, generator: torch.Generator
+) -> Tensor:
+    """The channels of an inpainting network: the mask (1, 1, H, W), and the latents of pictures (n, 3, H, W)."""
     encoded = [codec.encode(each[None]) for each in hidden]
     places = [encoded[i % len(encoded)] for i in range(batch)]
     mean, logvar = (torch.cat(each) for each in zip(*places, strict=True))
-    latents = _sample(mean, logvar, generator) if plan.settings.quirks.sample_posterior else mean.float()
+    latents = sampled(mean, logvar, generator) if plan.settings.quirks.sample_posterior else mean.float()
     latents = _to_latent_size(plan, latents * plan.spec.scale_factor, "bilinear")
     small = F.interpolate(mask, size=latents.shape[2:], mode="nearest").expand(batch, -1, -1, -1)
     return torch.cat([small, latents], dim=1)
+
+
+def hidden_everything(plan: Plan, codec: Codec, batch: int, generator: torch.Generator) -> Tensor:
+    """What an inpainting network sees where everything is to be painted: a full mask over plain gray."""
+    wide, high = plan.geometry.latent_size
+    gray = torch.zeros(1, 3, high * LATENT_FACTOR, wide * LATENT_FACTOR, device=codec.device)
+    return hidden_source(plan, codec, gray, torch.ones_like(gray[:, :1]), batch, generator)
 
 
 def _refuse_sizes(plan: Plan, sources: Tensor, mask: Tensor) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from overpaint.finish import FinishedPicture
 from overpaint.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.pixels.grid import grid_shape, image_grid
-from overpaint.planning import ImagePlan, Plan
+from overpaint.plans import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.version import __version__
 
@@ -33,6 +33,8 @@ class FinishedBatch:
     pictures: tuple[FinishedPicture, ...]
     notes: Mapping[str, object] = field(default_factory=dict)
     complete: bool = True
+    comments: tuple[str, ...] = ()  # of the last iteration: what the reference says at the end of a job
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ class Processed:
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # ended early on request; what was finished is here
     job_timestamp: str = "0"
+    later_comments: tuple[str, ...] = ()  # those that only painting brought about
 
     @property
     def comments(self) -> str:
-        return "".join(f"{each}\n" for each in self.plan.comments)
+        return "".join(f"{each}\n" for each in (*self.plan.comments, *self.later_comments))
 
     @property
     def info(self) -> str:
@@ -114,8 +117,8 @@ class Processed:
         return max((len(each) for each in self.plan.batches), default=self.plan.request.batch_size)
 
     @property
-    def denoising_strength(self) -> float:
-        return self.plan.request.strength
+    def denoising_strength(self) -> float | None:
+        return self.plan.strength
 
     @property
     def styles(self) -> list[str]:
@@ -150,7 +153,7 @@ class Processed:
                 "sd_vae_hash": self.model.vae_hash,
                 "seed_resize_from_w": resize_w,
                 "seed_resize_from_h": resize_h,
-                "denoising_strength": request.strength,
+                "denoising_strength": self.plan.strength,
                 "extra_generation_params": dict(self.extra_generation_params),
                 "index_of_first_image": self.index_of_first_image,
                 "infotexts": list(self.infotexts),
@@ -197,7 +200,8 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
         infotexts=tuple(infotexts),
         index_of_first_image=0 if grid is None else 1,
         extra_generation_params=extras,
-        warnings=plan.warnings,
+        warnings=tuple(dict.fromkeys((*plan.warnings, *(said for each in done for said in each.warnings)))),
+        later_comments=done[-1].comments if done else (),
         stopped=len(done) < len(plan.batches) or not all(each.complete for each in done),
         job_timestamp=timestamp,
     )
@@ -248,11 +252,11 @@ def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, obj
         "Variation seed": image.subseed if varied else None,
         "Variation seed strength": request.variation_strength if varied else None,
         "Seed resize from": f"{resize[0]}x{resize[1]}" if resize else None,
-        "Denoising strength": request.strength,
+        "Denoising strength": plan.strength,
         "Conditional mask weight": settings.inpainting_mask_weight if is_inpaint else None,
         "Clip skip": clip_skip if clip_skip > 1 else None,
         "ENSD": ensd if ensd and sampler.spec.uses_ensd and sampler.eta != 0 else None,
-        "Init image hash": init_image_hash(request.images[-1]) if settings.save_init_img else None,
+        "Init image hash": init_image_hash(request.images[-1]) if settings.save_init_img and request.images else None,
         "RNG": settings.randn_source if settings.randn_source != "GPU" else None,
         "Tiling": True if settings.tiling else None,
         "Version": f"overpaint-{__version__}" if settings.add_version_to_infotext else None,

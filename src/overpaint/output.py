@@ -18,7 +18,8 @@ def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None
     settings = result.plan.settings
     if not settings.samples_save or not (done.complete or settings.save_incomplete_images):
         return ()
-    root = Path(folder or settings.outdir_samples or settings.outdir_img2img_samples)
+    of_kind = settings.outdir_img2img_samples if result.plan.canvases else settings.outdir_txt2img_samples
+    root = Path(folder or settings.outdir_samples or of_kind)
     return tuple(_save_batch(result, done, root))
 
 
@@ -28,7 +29,8 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
     sheet = result.images[0] if first else contact_sheet(result.plan, result.images)
     if sheet is None or not settings.grid_save:
         return None
-    root = Path(folder or settings.outdir_grids or settings.outdir_img2img_grids)
+    of_kind = settings.outdir_img2img_grids if result.plan.canvases else settings.outdir_txt2img_grids
+    root = Path(folder or settings.outdir_grids or of_kind)
     facts = name_facts(result, 0)
     return save_picture(sheet, result.infotexts[0], root, facts, settings, basename="grid", is_grid=True)
 
@@ -82,7 +84,7 @@ def name_facts(result: Processed, index: int) -> NameFacts:
         vae_name=result.model.vae_name or "",
         prompt=image.prompt,
         negative_prompt=image.negative_prompt,
-        strength=request.strength,
+        strength=plan.strength,
         clip_skip=plan.settings.CLIP_stop_at_last_layers,
         batch_index=index % size,
         batch_size=size,

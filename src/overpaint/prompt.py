@@ -113,8 +113,15 @@ class _Construct(NamedTuple):
     switch: str | None  # the number; None for an alternation
 
 
-def schedule(text: str, steps: int, *, old_timelines: bool = False, quirks: Quirks) -> tuple[ScheduleEntry, ...]:
-    """What a text with prompt editing says at each step: `[cat:dog:0.5]`, `[fur:3]`, `[red|blue] cat`."""
+def schedule(
+    text: str, steps: int, *, old_timelines: bool = False, steps_before: int = 0, quirks: Quirks
+) -> tuple[ScheduleEntry, ...]:
+    """What a text with prompt editing says at each step: `[cat:dog:0.5]`, `[fur:3]`, `[red|blue] cat`.
+
+    A second pass goes on counting after the `steps_before` of the first; its fractions run from 1 to 2.
+    """
+    if old_timelines and steps_before:  # they are older than second passes, which then repeat the first's schedule
+        steps, steps_before = steps_before, 0
     literal = (ScheduleEntry(steps, text),)
     if "[" not in text:
         return literal
@@ -122,7 +129,7 @@ def schedule(text: str, steps: int, *, old_timelines: bool = False, quirks: Quir
     constructs = _constructs(tokens, bars_are_text=not quirks.stray_bar_is_literal)
     if not constructs or (quirks.stray_bar_is_literal and _is_unparsable(tokens, constructs)):
         return literal
-    ends, turns = _timeline(constructs, steps, old_timelines)
+    ends, turns = _timeline(constructs, steps, old_timelines, steps_before)
     return _entries(sorted(ends), *_visible_texts(tokens, turns, steps))
 
 
@@ -181,7 +188,9 @@ def _is_unparsable(tokens: list[str], constructs: list[_Construct]) -> bool:
     return tokens.count("|") != bars or tokens[-1] == "\\"
 
 
-def _timeline(constructs: list[_Construct], steps: int, old_timelines: bool) -> tuple[set[int], dict[int, int]]:
+def _timeline(
+    constructs: list[_Construct], steps: int, old_timelines: bool, steps_before: int
+) -> tuple[set[int], dict[int, int]]:
     """The ends of all entries, and for each mark the steps at which the part it begins is seen (bit k-1 for step k)."""
     alternates = any(each.switch is None for each in constructs)
     ends = set(range(1, steps + 1)) if alternates else {steps}
@@ -191,7 +200,7 @@ def _timeline(constructs: list[_Construct], steps: int, old_timelines: bool) -> 
         if switch is None:
             turns.update(zip_longest(marks, _option_masks(min(len(marks), steps), steps), fillvalue=0))
             continue
-        last = _last_step_before(switch, steps, old_timelines)
+        last = _last_step_before(switch, steps, old_timelines, steps_before)
         if last:
             ends.add(last)
         before = (1 << last) - 1
@@ -206,10 +215,12 @@ def _option_masks(count: int, steps: int) -> tuple[int, ...]:
     return tuple(sum(1 << step for step in range(option, steps, count)) for option in range(count))
 
 
-def _last_step_before(number: str, steps: int, old_timelines: bool) -> int:
+def _last_step_before(number: str, steps: int, old_timelines: bool, steps_before: int) -> int:
     """SCHED-4, SCHED-5: the last step that shows the text before the switch; 0 = none does."""
     value = float(number)
     is_fraction = value < 1 if old_timelines else "." in number
+    if steps_before:
+        value -= 1 if is_fraction else steps_before
     return int(min(max(value * steps if is_fraction else value, 0), steps))
 
 

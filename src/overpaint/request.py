@@ -8,18 +8,46 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
 from overpaint.errors import RequestError
+from overpaint.parts import (
+    LARGEST_SIDE,
+    ControlUnit,
+    Hires,
+    Lora,
+    Picture,
+    SoftInpainting,
+    check_number,
+    check_texts,
+    nearest,
+    part_from_json,
+)
 
-Picture = Image.Image
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "ControlUnit",
+    "Hires",
+    "Img2ImgRequest",
+    "Lora",
+    "MaskedContent",
+    "Picture",
+    "ResizeMode",
+    "SoftInpainting",
+    "Txt2ImgRequest",
+    "request_from_json",
+]
+
 _E = TypeVar("_E", bound=Enum)
+_P = TypeVar("_P")
 
 SEED_LIMIT = 2**63
 
@@ -40,22 +68,6 @@ class MaskedContent(str, Enum):
     ORIGINAL = "original"
     NOISE = "noise"
     NOTHING = "nothing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftInpainting:
-    """Parameters of soft inpainting: the mask's gray decides how much each place may change."""
-
-    schedule_bias: float = 1
-    preservation_strength: float = 0.5
-    transition_contrast_boost: float = 4
-    mask_influence: float = 0
-    difference_threshold: float = 0.5
-    difference_contrast: float = 2
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            _check_number(f"soft_inpainting.{each.name}", getattr(self, each.name), low=0, high=100)
 
 
 def _no_overrides() -> Mapping[str, Any]:
@@ -110,8 +122,12 @@ class Img2ImgRequest:
     tiling: bool | None = None
     color_correction: bool | None = None
     clip_skip: int | None = None
-    use_networks: bool = True
+    loras: tuple[Lora, ...] = ()  # beside those that the prompt's tags name
+    use_networks: bool = True  # false: the prompt's tags are read and left out
+    controls: tuple[ControlUnit, ...] = ()
     checkpoint: str | None = None  # title, hash or file name; None: the one in force
+    refiner: str | None = None  # another checkpoint for the last part of the steps
+    refiner_switch_at: float | None = None  # None: 0.8
     overrides: Mapping[str, Any] = field(default_factory=_no_overrides)  # option name -> value, for this job
     exact: bool = False  # never share a network call between pictures
 
@@ -123,57 +139,101 @@ class Img2ImgRequest:
         object.__setattr__(self, "resize_mode", _as_enum("resize_mode", self.resize_mode, ResizeMode))
         object.__setattr__(self, "masked_content", _as_enum("masked_content", self.masked_content, MaskedContent))
         object.__setattr__(self, "overrides", MappingProxyType(dict(self.overrides)))
+        for name, kind in (("loras", Lora), ("controls", ControlUnit)):
+            object.__setattr__(self, name, _parts(name, getattr(self, name), kind))
         _check_numbers(self)
         _check_pictures(self)
         _check_texts(self)
         _check_seeds(self)
 
-    def with_changes(self, **changes: Any) -> Img2ImgRequest:
+    @property
+    def starts_from_noise(self) -> bool:
+        """Whether there is no source at all."""
+        return not self.images
+
+    @classmethod
+    def field_names(cls) -> frozenset[str]:
+        return frozenset(each.name for each in fields(cls))
+
+    def with_changes(self, **changes: Any) -> Self:
         """A copy with some fields replaced, validated again."""
-        unknown = sorted(set(changes) - FIELD_NAMES)
-        if unknown:
-            raise RequestError(unknown[0], changes[unknown[0]], _nearest(unknown[0], FIELD_NAMES))
+        self._refuse_unknown(changes)
         return replace(self, **changes)
 
     def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
         """Plain JSON values; pictures become PNG data URLs, or are left out."""
         result: dict[str, Any] = {}
         for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in PICTURE_FIELDS:
-                if pictures:
-                    result[each.name] = _picture_json(value)
-                continue
-            result[each.name] = _plain(value)
+            if pictures or each.name not in PICTURE_FIELDS:
+                result[each.name] = _plain(getattr(self, each.name), pictures)
         return result
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Img2ImgRequest:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The request that `to_json` wrote; unknown names are errors that name the nearest."""
         given = dict(values)
+        cls._refuse_unknown(given)
         for name in PICTURE_FIELDS & given.keys():
             given[name] = _pictures_from_json(name, given[name])
-        if isinstance(given.get("soft_inpainting"), Mapping):
-            given["soft_inpainting"] = _soft_from_json(given["soft_inpainting"])
-        unknown = sorted(set(given) - FIELD_NAMES)
-        if unknown:
-            raise RequestError(unknown[0], given[unknown[0]], _nearest(unknown[0], FIELD_NAMES))
-        if "images" not in given:
+        for name, kind in (("soft_inpainting", SoftInpainting), ("hires", Hires)):
+            if given.get(name) is not None:
+                given[name] = part_from_json(name, kind, given[name])
+        if "controls" in given:
+            given["controls"] = _controls_from_json(given["controls"])
+        if "images" not in given and cls is Img2ImgRequest:
             raise RequestError("images", None, "give at least one source picture")
         return cls(**given)
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        known = cls.field_names()
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise RequestError(unknown[0], given[unknown[0]], nearest(unknown[0], known))
 
-FIELD_NAMES = frozenset(each.name for each in fields(Img2ImgRequest))
+    def _check_sources(self) -> None:
+        if not isinstance(self.images, tuple) or not self.images:
+            raise RequestError("images", self.images, "give at least one source picture")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Txt2ImgRequest(Img2ImgRequest):
+    """A job that starts from noise alone, so that fields about a source may not be set; `hires` adds a second pass."""
+
+    images: tuple[Picture, ...] = ()
+    strength: float = 1.0
+    hires: Hires | None = None
+
+    def _check_sources(self) -> None:
+        for each in fields(self):
+            if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
+                remedy = "leave it out, since txt2img has no source, or make it an img2img job with images"
+                raise RequestError(each.name, getattr(self, each.name), remedy)
+        if self.hires is not None and not isinstance(self.hires, Hires):
+            raise RequestError("hires", self.hires, "give an overpaint.Hires")
+
+
+def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
+    """A job with pictures is an img2img job, one without is a txt2img job."""
+    kind = Img2ImgRequest if values.get("images") else Txt2ImgRequest
+    return kind.from_json(values)
+
+
+FIELD_NAMES = Txt2ImgRequest.field_names()  # of both kinds
 PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
+SOURCE_FIELDS = PICTURE_FIELDS | {
+    *("strength", "resize_mode", "invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding"),
+    *("masked_content", "soft_inpainting", "image_cfg_scale", "color_correction"),
+}
 
 # name: (least, greatest, integers only, None allowed)
 _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "strength": (0, 1, False, False),
-    "width": (1, 16_384, True, True),
-    "height": (1, 16_384, True, True),
+    "width": (1, LARGEST_SIDE, True, True),
+    "height": (1, LARGEST_SIDE, True, True),
     "mask_blur_x": (0, 256, True, False),
     "mask_blur_y": (0, 256, True, False),
-    "padding": (0, 16_384, True, False),
+    "padding": (0, LARGEST_SIDE, True, False),
     "variation_strength": (0, 1, False, False),
     "batch_size": (1, 1_000, True, False),
     "iterations": (1, 100_000, True, False),
@@ -187,13 +247,13 @@ _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "s_noise": (0, 100, False, True),
     "s_min_uncond": (0, 1e9, False, True),
     "noise_multiplier": (0, 100, False, True),
+    "refiner_switch_at": (0, 1, False, True),
     "clip_skip": (1, 64, True, True),
 }
 
 
 def _check_pictures(request: Img2ImgRequest) -> None:
-    if not isinstance(request.images, tuple) or not request.images:
-        raise RequestError("images", request.images, "give at least one source picture")
+    request._check_sources()
     named: list[tuple[str, Any]] = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
     for name, picture in named:
@@ -219,13 +279,12 @@ def _check_decodes(name: str, picture: Picture) -> None:
 
 def _check_texts(request: Img2ImgRequest) -> None:
     for name in ("prompt", "negative_prompt"):
-        value = getattr(request, name)
-        if isinstance(value, tuple) and value and all(isinstance(each, str) for each in value):
-            continue
-        if not isinstance(value, str):
-            raise RequestError(name, value, "give a text, or a non-empty list of texts, one per picture")
+        check_texts(name, getattr(request, name))
     if not isinstance(request.styles, tuple) or not all(isinstance(each, str) for each in request.styles):
         raise RequestError("styles", request.styles, "give a list of style names")
+    for name in ("checkpoint", "refiner"):
+        if not isinstance(getattr(request, name), str | None):
+            raise RequestError(name, getattr(request, name), "give a name; `overpaint models` lists them")
     for name in ("sampler", "scheduler"):
         if not isinstance(getattr(request, name), str):
             raise RequestError(name, getattr(request, name), "give a name; `overpaint samplers` lists them")
@@ -239,19 +298,12 @@ def _check_numbers(request: Img2ImgRequest) -> None:
         value = getattr(request, name)
         if value is None and optional:
             continue
-        _check_number(name, value, low=low, high=high, whole=whole)
+        check_number(name, value, low=low, high=high, whole=whole)
     resize: tuple[int, ...] | None = request.seed_resize
     if resize is not None and len(resize) != 2:
         raise RequestError("seed_resize", resize, "give (width, height)")
     for side in resize or ():
-        _check_number("seed_resize", side, low=8, high=16_384, whole=True)
-
-
-def _check_number(name: str, value: object, *, low: float, high: float, whole: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(name, value, f"give {'a whole number' if whole else 'a number'} from {low:g} to {high:g}")
-    if math.isnan(value) or not low <= value <= high:
-        raise RequestError(name, value, f"give a value from {low:g} to {high:g}")
+        check_number("seed_resize", side, low=8, high=LARGEST_SIDE, whole=True)
 
 
 def _check_seeds(request: Img2ImgRequest) -> None:
@@ -272,35 +324,45 @@ def _as_enum(name: str, value: object, kind: type[_E]) -> _E:
         raise RequestError(name, value, f"choose one of {options}") from None
 
 
-def _nearest(name: str, known: frozenset[str]) -> str:
-    from difflib import get_close_matches
+def _parts(name: str, given: Any, kind: type[_P]) -> tuple[_P, ...]:
+    if not isinstance(given, list | tuple):
+        raise RequestError(name, given, "give a list")
+    return tuple(part_from_json(f"{name}[{i}]", kind, each) for i, each in enumerate(given))
 
-    near = get_close_matches(name, known, n=1)
-    return f"there is no such field; did you mean {near[0]!r}?" if near else "there is no such field"
 
-
-def _plain(value: Any) -> Any:
+def _plain(value: Any, pictures: bool) -> Any:
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, SoftInpainting):
-        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, SoftInpainting | Hires | Lora | ControlUnit):
+        own = {each.name: getattr(value, each.name) for each in fields(value)}
+        return {k: _plain(v, pictures) for k, v in own.items() if pictures or not isinstance(v, Image.Image)}
+    if isinstance(value, Image.Image):
+        return _data_url(value)
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, pictures) for key, each in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
+        return [_plain(each, pictures) for each in value]
     if isinstance(value, float) and math.isinf(value):
         return 0.0  # only s_tmax may be infinite, and 0 means that there too
     return value
 
 
-def _picture_json(value: Picture | Sequence[Picture] | None) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, Image.Image):
-        data = io.BytesIO()
-        value.save(data, format="PNG", compress_level=1)
-        return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-    return [_picture_json(each) for each in value]
+def _data_url(picture: Picture) -> str:
+    data = io.BytesIO()
+    picture.save(data, format="PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _controls_from_json(value: Any) -> Any:
+    """Control units with their pictures opened."""
+    if not isinstance(value, list | tuple):
+        raise RequestError("controls", value, "give a list")
+    return tuple(
+        {**each, "image": _pictures_from_json(f"controls[{i}].image", each["image"])}
+        if isinstance(each, Mapping) and "image" in each
+        else each
+        for i, each in enumerate(value)
+    )
 
 
 def _pictures_from_json(name: str, value: Any) -> Any:
@@ -317,11 +379,3 @@ def _pictures_from_json(name: str, value: Any) -> Any:
         return open_picture(base64.b64decode(encoded, validate=True))
     except ValueError as error:
         raise RequestError(name, value, f"give a picture as base64 or as a data URL ({error})") from None
-
-
-def _soft_from_json(values: Mapping[str, Any]) -> SoftInpainting:
-    known = frozenset(each.name for each in fields(SoftInpainting))
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise RequestError(f"soft_inpainting.{unknown[0]}", values[unknown[0]], _nearest(unknown[0], known))
-    return SoftInpainting(**values)

@@ -27,6 +27,25 @@ from overpaint.settings import Settings
 LONGEST_SCHEDULE = 10_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a pass starts: from its source, or from noise alone."""
+
+    strength: float | None  # None: from noise
+    every_step: bool = False  # walk as many steps as asked, whatever the strength
+    steps_before: int = 0  # prompt steps of the pass before: the schedules of a second pass go on counting
+
+    @classmethod
+    def of(cls, request: Img2ImgRequest, settings: Settings) -> Start:
+        """Of a job's first pass."""
+        strength = None if request.starts_from_noise else request.strength
+        return cls(strength=strength, every_step=settings.img2img_fix_steps)
+
+    @property
+    def from_noise(self) -> bool:
+        return self.strength is None
+
+
 @dataclass(frozen=True)
 class SamplerPlan:
     """Which sampler walks where, with every parameter resolved."""
@@ -36,7 +55,7 @@ class SamplerPlan:
     table: NoiseTable
     schedule: NDArray[np.float32]  # the full schedule: sigmas, or timesteps ascending
     used: tuple[float, ...]  # the part this job walks: sigmas descending, or timesteps ascending
-    start: float  # sigma, or timestep, the source is noised to
+    start: float  # sigma, or timestep, the source is noised to; from noise alone: the factor on that noise
     steps_asked: int
     steps: int  # of the full schedule
     t_enc: int
@@ -49,6 +68,8 @@ class SamplerPlan:
     s_noise: float
     s_min_uncond: float
     noise_multiplier: float
+    from_noise: bool = False
+    steps_before: int = 0  # prompt steps of the pass before, which a second pass's schedules go on counting from
 
     @property
     def evaluations(self) -> int:
@@ -67,23 +88,24 @@ class SamplerPlan:
 
 
 def plan_sampler(
-    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings
+    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings, start: Start | None = None
 ) -> tuple[SamplerPlan, Mapping[str, object]]:
+    start = start or Start.of(request, settings)
     sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
-    steps, t_enc = _steps(request, settings)
+    steps, t_enc = _steps(request, start)
     notes: Mapping[str, object] = {}
     if sampler.family == "timestep":
         table = _table(settings)
-        schedule, used, start = _timestep_walk(steps, t_enc, request, settings)
+        schedule, used, level = _timestep_walk(steps, t_enc, start, settings)
     else:
-        late = settings.quirks.late_schedule_tables and not _same_tables(settings, in_force)
+        is_img2img = not (start.from_noise or start.steps_before)
+        late = settings.quirks.late_schedule_tables and is_img2img and not _same_tables(settings, in_force)
         table = _table(Settings() if late else settings, lcm=sampler.family == "lcm")
-        schedule, notes = sigmas_for(
-            scheduler, steps, table, _schedule_options(settings, spec), sampler=sampler, quirks=settings.quirks
-        )
-        first = start_index(schedule, steps, t_enc, settings.quirks)
-        used = tuple(float(each) for each in schedule[first:])
-        start = used[0]
+        options = _schedule_options(settings, spec)
+        schedule, notes = sigmas_for(scheduler, steps, table, options, sampler=sampler, quirks=settings.quirks)
+        used, level = _sigma_walk(schedule, steps, t_enc, start, settings)
+        if start.from_noise and settings.sgm_noise_multiplier:
+            notes = {**notes, "SGM noise multiplier": True}
     is_edit = spec.conditioning == "edit"
     return SamplerPlan(
         spec=sampler,
@@ -91,34 +113,52 @@ def plan_sampler(
         table=table,
         schedule=schedule,
         used=used,
-        start=start,
+        start=level,
         steps_asked=request.steps,
         steps=steps,
         t_enc=t_enc,
         cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
         image_cfg_scale=request.image_cfg_scale if is_edit else None,
         eta=_eta(request, settings, sampler),
-        noise_multiplier=_noise_multiplier(request, settings),
+        noise_multiplier=1.0 if start.from_noise or start.steps_before else _noise_multiplier(request, settings),
+        from_noise=start.from_noise,
+        steps_before=start.steps_before,
         **_churn(request, settings),
     ), notes
 
 
-def _steps(request: Img2ImgRequest, settings: Settings) -> tuple[int, int]:
+def _steps(request: Img2ImgRequest, start: Start) -> tuple[int, int]:
     """STEP-3; with fixed steps a small strength asks for a long schedule, and strength 0 for none at all (STEP-10)."""
-    steps, t_enc = img2img_steps(request.steps, request.strength, settings.img2img_fix_steps and request.strength > 0)
+    if start.strength is None:
+        return request.steps, request.steps - 1
+    steps, t_enc = img2img_steps(request.steps, start.strength, start.every_step and start.strength > 0)
     if steps > LONGEST_SCHEDULE:
-        remedy = f"with img2img_fix_steps, steps / strength may be {LONGEST_SCHEDULE} at most; raise it"
-        raise RequestError("strength", request.strength, remedy)
+        remedy = f"with fixed steps, steps / strength may be {LONGEST_SCHEDULE} at most; raise it"
+        raise RequestError("strength", start.strength, remedy)
     return steps, t_enc
 
 
+def _sigma_walk(
+    schedule: NDArray[np.float32], steps: int, t_enc: int, start: Start, settings: Settings
+) -> tuple[tuple[float, ...], float]:
+    """The sigmas that are walked, and the first one: all of them from noise, which the last level's own scales."""
+    if start.from_noise:
+        used = tuple(float(each) for each in schedule)
+        return used, math.sqrt(1 + used[0] ** 2) if settings.sgm_noise_multiplier else used[0]
+    used = tuple(float(each) for each in schedule[start_index(schedule, steps, t_enc, settings.quirks) :])
+    return used, used[0]
+
+
 def _timestep_walk(
-    steps: int, t_enc: int, request: Img2ImgRequest, settings: Settings
+    steps: int, t_enc: int, start: Start, settings: Settings
 ) -> tuple[NDArray[np.float32], tuple[float, ...], float]:
     extra = 1 if settings.always_discard_next_to_last_sigma else 0
     timesteps = timesteps_for(steps + extra)
-    start, used = timestep_start(timesteps, t_enc, settings.quirks)
-    return np.asarray(timesteps, dtype=np.float32), tuple(float(each) for each in used), float(start)
+    schedule = np.asarray(timesteps, dtype=np.float32)
+    if start.from_noise:
+        return schedule, tuple(float(each) for each in timesteps), 1.0
+    level, used = timestep_start(timesteps, t_enc, settings.quirks)
+    return schedule, tuple(float(each) for each in used), float(level)
 
 
 def _same_tables(a: Settings, b: Settings) -> bool:

@@ -13,7 +13,7 @@ from overpaint.brownian import BrownianNoise, stacked
 from overpaint.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.drive import Run
 from overpaint.noise import BatchNoise, ImageNoise
-from overpaint.planning import Plan
+from overpaint.plans import Plan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
 
 
@@ -105,6 +105,7 @@ def _sampler(plan: Plan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sam
             settings.uni_pc_order,
             settings.uni_pc_lower_order_final,
         ),
+        from_noise=sampler.from_noise,
         quirks=settings.quirks,
     )
 
@@ -116,7 +117,9 @@ def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:
 
 
 def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
-    """Where img2img starts: the source, noised to the first level of the walk (STEP-4 to STEP-6)."""
+    """Where a walk starts: the source, noised to its first level (STEP-4 to STEP-6), or noise alone."""
+    if plan.sampler.from_noise:
+        return noise * plan.sampler.start
     sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
     if sampler.spec.family != "timestep":
         x = init + noise * sampler.start

@@ -61,6 +61,15 @@ class Quirks:
     stranded_embeddings: bool = False  # TOK-4: relocated tokens leave their embedding vectors behind
     colon_weight_without_and: bool = False  # AND-1: "a:1.5" alone is read as a weight
     short_prompt_lists: bool = False  # JOB-3: a short list ends the job early, a long one is cut
+    # Extra networks
+    first_prompt_rules_networks: bool = False  # XN-3: the first prompt's tags count for its whole batch
+    bad_network_weight_drops_all: bool = False  # XN-5: one weight that is no number switches every LoRA off
+    same_network_one_weight: bool = False  # XN-7: a LoRA named twice takes the last weight both times
+    networks_in_file_precision: bool = False  # LORA-6: LoHa, LoKr and their kin are added in the file's own type
+    ill_fitting_networks_pass: bool = False  # LORA-4, LORA-6: a layer that does not fit is left out with a comment
+    # Hires fix
+    hires_keeps_conditioning_size: bool = False  # an inpainting model's conditioning stays at the first pass's size
+    hires_conditioning_unscaled: bool = False  # its second one is made from a picture in 0..1 instead of -1..1
     # Requests
     unknown_names_fall_back: bool = False  # NAME-1: unknown samplers and schedulers become the default
     options_beat_request: bool = False  # PAR-3: a changed s_* option overrules the request's value
@@ -88,6 +97,12 @@ class Settings:
     # Folders: where models and the things hung on them are looked for
     models_dir: str = ""
     vae_dir: str = ""
+    taesd_dir: str = ""
+    lora_dir: str = ""
+    embeddings_dir: str = ""
+    hypernetwork_dir: str = ""
+    controlnet_dir: str = ""
+    esrgan_dir: str = ""
     styles_file: str = ""
 
     # Checkpoint and networks
@@ -101,6 +116,26 @@ class Settings:
     CLIP_stop_at_last_layers: int = 1
     batch_cond_uncond: bool = True
     tiling: bool = False
+    text_encoder_files: tuple[str, ...] = ()  # for checkpoints that bring none; not an option of the reference
+    model_memory: float = 0.0  # GiB that models which are not in use may keep; 0: a third of the device's memory
+    refiner_switch_by_sample_steps: bool = False
+
+    # Extra networks
+    sd_lora: str = "None"
+    sd_hypernetwork: str = "None"
+    extra_networks_default_multiplier: float = 1.0
+    lora_functional: bool = False
+    lora_add_hashes_to_infotext: bool = True
+    lora_bundled_ti_to_infotext: bool = True
+    textual_inversion_add_hashes_to_infotext: bool = True
+
+    # txt2img and hires fix
+    sgm_noise_multiplier: bool = False
+    hires_fix_refiner_pass: Literal["first pass", "second pass", "both passes"] = "second pass"
+
+    # Upscalers
+    ESRGAN_tile: int = 192
+    ESRGAN_tile_overlap: int = 8
 
     # img2img
     initial_noise_multiplier: float = 1.0
@@ -162,8 +197,10 @@ class Settings:
 
     # Saving
     outdir_samples: str = ""
+    outdir_txt2img_samples: str = "outputs/txt2img-images"
     outdir_img2img_samples: str = "outputs/img2img-images"
     outdir_grids: str = ""
+    outdir_txt2img_grids: str = "outputs/txt2img-grids"
     outdir_img2img_grids: str = "outputs/img2img-grids"
     outdir_init_images: str = "outputs/init-images"
     samples_save: bool = True
@@ -209,6 +246,7 @@ class Settings:
 
     # Progress
     live_previews_enable: bool = True
+    show_progress_type: Literal["Full", "Approx NN", "Approx cheap", "TAESD"] = "Approx NN"
     show_progress_every_n_steps: int = 10
 
     # Limits (docs/reference/limits.md)

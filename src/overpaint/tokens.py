@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import ftfy
 import tokenizers
@@ -78,6 +78,11 @@ def clip_tokenizer() -> Tokenizer:
 def open_clip_tokenizer() -> Tokenizer:
     """The tokenizer of SD2, of SDXL's second encoder and of its refiner."""
     return _ClipTokenizer(_clean_for_open_clip, *_byte_pair_encoder())
+
+
+def tokenizer_for(kind: Literal["clip", "openclip"]) -> Tokenizer:
+    """The tokenizer that a kind of text encoder was trained with."""
+    return clip_tokenizer() if kind == "clip" else open_clip_tokenizer()
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:

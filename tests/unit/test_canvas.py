@@ -11,7 +11,7 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 from PIL import Image
 
-from overpaint.canvas import plan_canvases
+from overpaint.canvas import Job, plan_canvases
 from overpaint.errors import RequestError
 from overpaint.request import MaskedContent, ResizeMode
 from overpaint.settings import Settings
@@ -48,9 +48,8 @@ def test_unset_sizes_are_the_sources(settings: Settings) -> None:
 
 def test_unset_size_of_an_only_masked_job_is_the_models_own_in_the_crops_shape() -> None:
     mask = box_mask(400, 200, (100, 50, 200, 100))
-    geometry = plan_canvases(
-        asked(images=(noisy_picture(400, 200),), mask=mask, only_masked=True, padding=0, **NO_BLUR), SANE, 256
-    ).geometry
+    request = asked(images=(noisy_picture(400, 200),), mask=mask, only_masked=True, padding=0, **NO_BLUR)
+    geometry = plan_canvases(Job(request, SANE), 256).geometry
     assert geometry.width % 64 == geometry.height % 64 == 0
     assert geometry.width * geometry.height == pytest.approx(256**2, rel=0.3)
     assert geometry.width > geometry.height

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from overpaint.errors import OverpaintError, RequestError, SettingError
 from overpaint.planning import plan
+from overpaint.plans import Surroundings
 from overpaint.request import MaskedContent, SoftInpainting
 from overpaint.settings import Settings
 from overpaint.styles import Style
@@ -117,8 +118,8 @@ def test_noise_multiplier() -> None:  # STEP-1
 
 def test_late_tables() -> None:  # SIG-11
     options = Settings.reference(sd_noise_schedule="Zero Terminal SNR")
-    first = plan(asked(sampler="Euler", strength=1), options, tables_in_force=REFERENCE)
-    second = plan(asked(sampler="Euler", strength=1), options, tables_in_force=first.settings)
+    first = plan(asked(sampler="Euler", strength=1), options, known=Surroundings(tables_in_force=REFERENCE))
+    second = plan(asked(sampler="Euler", strength=1), options, known=Surroundings(tables_in_force=first.settings))
     assert first.sampler.start == pytest.approx(14.61464214)
     assert second.sampler.start == pytest.approx(4518.7637, rel=1e-6)  # SIG-10
     sane = plan(asked(sampler="Euler", strength=1), dataclasses.replace(SANE, sd_noise_schedule="Zero Terminal SNR"))
@@ -176,7 +177,7 @@ def test_fewer_pictures_than_places() -> None:  # IMG-3
 def test_styles_and_comments(settings: Settings) -> None:  # JOB-3, STY
     styles = (Style("oil", "oil painting of {prompt}", "photo"), Style("big", "large", ""))
     request = asked(prompt="a cat # from memory", negative_prompt="blurry", styles=("oil", "big"))
-    image = plan(request, settings, styles=styles).images[0]
+    image = plan(request, settings, known=Surroundings(styles=styles)).images[0]
     assert "#" not in image.prompt
     assert "oil painting of a cat" in image.prompt
     assert image.prompt.endswith("large") or "memory" not in image.prompt
@@ -200,7 +201,7 @@ def test_unknown_names() -> None:  # NAME-1, STY-2
 
 def test_an_unknown_style_names_the_known() -> None:
     with pytest.raises(RequestError, match="oil"):
-        plan(asked(styles=("oill",)), SANE, styles=(Style("oil", "", ""),))
+        plan(asked(styles=("oill",)), SANE, known=Surroundings(styles=(Style("oil", "", ""),)))
 
 
 # -- options and the request's own values ------------------------------------------------------------------------------
@@ -332,8 +333,8 @@ def test_a_request_value_alone_is_not_written_by_the_reference() -> None:  # PAR
 def test_old_timelines_are_noted_where_they_matter() -> None:  # SCHED-5
     options = Settings(use_old_scheduling=True)
     note = "Old prompt editing timelines"
-    assert note not in planned(options, prompt="a cat").notes
-    assert planned(options, prompt="[a cat:a dog:1.5]", steps=20).notes.get(note) is True
+    assert note not in planned(options, prompt="a cat").text_notes
+    assert planned(options, prompt="[a cat:a dog:1.5]", steps=20).text_notes.get(note) is True
 
 
 # -- nothing to do -----------------------------------------------------------------------------------------------------
@@ -395,9 +396,9 @@ def test_a_size_beyond_the_limit_is_refused_before_any_picture_is_made() -> None
     assert time.perf_counter() - started < 0.1
 
 
-@pytest.mark.parametrize("name", ["sd_vae_encode_method", "sd_vae_decode_method", "face_restoration"])
+@pytest.mark.parametrize("name", ["token_merging_ratio", "face_restoration"])
 def test_what_is_not_offered_is_refused(name: str) -> None:
-    value = True if name == "face_restoration" else "TAESD"
+    value = True if name == "face_restoration" else 0.5
     with pytest.raises(SettingError, match=name):
         planned(overrides={name: value})
 

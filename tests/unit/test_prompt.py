@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,6 +234,44 @@ def test_old_timelines() -> None:  # SCHED-5
     assert schedule("[a:b:2.0]", 10, old_timelines=True, quirks=SANE) == ((2, "a"), (10, "b"))
     assert schedule("[a:b:1.0]", 10, old_timelines=True, quirks=SANE) == ((1, "a"), (10, "b"))
     assert schedule("[a:b:5e-1]", 10, old_timelines=True, quirks=SANE) == ((5, "a"), (10, "b"))
+
+
+@pytest.mark.parametrize("quirks", [REFERENCE, SANE], ids=["reference", "sane"])
+@pytest.mark.parametrize(
+    ("text", "first_steps", "entries"),
+    [
+        ("[a:b:1.5]", 8, ((5, "a"), (10, "b"))),
+        ("[a:b:1.25]", 8, ((2, "a"), (10, "b"))),
+        ("[a:b:0.5] [c:d:1.0] [e:f:-1.5] [g:h:8]", 8, ((10, "b d f h"),)),
+        ("[a:b:2.0] [c:d:3.5] [e:f:99]", 8, ((10, "a c e"),)),
+        ("[a:b:9] [c:d:12]", 8, ((1, "a c"), (4, "b c"), (10, "b d"))),
+        ("[a:b:12]", 16, ((10, "b"),)),
+        ("[a|b]", 8, tuple((step, "ab"[(step - 1) % 2]) for step in range(1, 11))),
+        ("a", 8, ((10, "a"),)),
+    ],
+)
+def test_second_pass(text: str, first_steps: int, entries: tuple[tuple[int, str], ...], quirks: Quirks) -> None:
+    assert schedule(text, 10, steps_before=first_steps, quirks=quirks) == entries
+
+
+def test_old_timelines_repeat_the_first_pass() -> None:  # SCHED-5
+    first = schedule("[a:b:0.5] [c:d:3]", 8, old_timelines=True, quirks=SANE)
+    assert schedule("[a:b:0.5] [c:d:3]", 10, old_timelines=True, steps_before=8, quirks=SANE) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "second_steps"), [("hires_schedule", 8), ("hires_schedule_times", 8), ("hires_alternate", 4)]
+)
+def test_second_pass_as_recorded(name: str, second_steps: int, parity: Path) -> None:
+    folder = parity / "extra" / "goldens" / name
+    params = json.loads((folder / "case.json").read_text())["case"]["params"]
+    passes = (
+        (params["steps"], schedule(params["prompt"], params["steps"], quirks=REFERENCE)),
+        (second_steps, schedule(params["prompt"], second_steps, steps_before=params["steps"], quirks=REFERENCE)),
+    )
+    shown = [entries[entry_at(entries, call, REFERENCE)].text for steps, entries in passes for call in range(steps)]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(shown))}
+    assert [numbers[text] for text in shown] == np.load(folder / "data.npz")["cond_index"].tolist()
 
 
 def test_schedules_as_recorded(recorded: list[dict[str, Any]]) -> None:

@@ -73,6 +73,7 @@ def make(
     eta: float = 1.0,
     churn: Churn = NO_CHURN,
     unipc_options: UniPCOptions = DEFAULT_OPTIONS,
+    from_noise: bool = False,
     quirks: Quirks | None = None,
 ) -> Sampler:
     """Start a sampler at state `x`.
@@ -82,7 +83,18 @@ def make(
     """
     quirks = quirks or Quirks()
     if spec.family == "timestep":
-        return _over_timesteps(spec, x, [int(t) for t in walk], alphas_cumprod, noise, eta, unipc_options, quirks)
+        timesteps = [int(t) for t in walk]
+        if spec.name == "UniPC":
+            return unipc(
+                x,
+                timesteps,
+                alphas_cumprod,
+                options=unipc_options,
+                t_start=1.0 if from_noise else None,
+                lower_order_when_short=not quirks.short_runs_fail,
+                stray_weight=quirks.unipc_stray_weight,
+            )
+        return _over_timesteps(spec, x, timesteps, alphas_cumprod, noise, eta, quirks)
     sampler = _BY_NAME[spec.name]
     if sampler in _STOP_EARLY and len(walk) < (2 if quirks.short_runs_fail else 3):
         return denoise(x, walk)
@@ -101,18 +113,8 @@ def _over_timesteps(
     alphas_cumprod: NDArray[np.float32],
     noise: Draw,
     eta: float,
-    unipc_options: UniPCOptions,
     quirks: Quirks,
 ) -> Sampler:
-    if spec.name == "UniPC":
-        return unipc(
-            x,
-            timesteps,
-            alphas_cumprod,
-            options=unipc_options,
-            lower_order_when_short=not quirks.short_runs_fail,
-            stray_weight=quirks.unipc_stray_weight,
-        )
     steps = visits(timesteps, alphas_cumprod, skip_last=quirks.skip_last_timestep)
     if spec.noise == "none":
         return _BY_NAME[spec.name](x, steps)
