@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.denoise import ImageCond, ScheduledCond, TextCond
 from overpaint.models.families import ModelSpec, TextSpec
-from overpaint.networks.text import TextEncoding
-from overpaint.planning import ImagePlan, Plan
-from overpaint.prompt import Segment, parse_attention, schedule, split_and, take_network_tags, uses_emphasis
+from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.plans import ImagePlan, Plan
+from overpaint.prompt import (
+    ScheduleEntry,
+    Segment,
+    SubPrompt,
+    parse_attention,
+    schedule,
+    split_and,
+    take_network_tags,
+    uses_emphasis,
+)
 from overpaint.settings import Settings
-from overpaint.tokens import Chunk, Tokenizer, chunk, clip_tokenizer, open_clip_tokenizer, pad_after_end
+from overpaint.tokens import Chunk, Tokenizer, chunk, pad_after_end, tokenizer_for
 
 SINUSOID_WIDTH = 256
 _OPTIONS_THAT_COUNT = (
@@ -39,7 +50,13 @@ class TextEncoders(Protocol):
     device: torch.device
 
     def text(
-        self, encoder: int, ids: Tensor, *, layer: int | None = None, final_norm: bool | None = None
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
         """Token ids (n, 77) to one layer's vectors (n, 77, width), and pooled ones (n, width) if there are any."""
         ...
@@ -82,6 +99,8 @@ class Conditioner:
     encoders: TextEncoders
     plan: Plan
     cache: TextCache
+    table: EmbeddingTable = NO_EMBEDDINGS
+    worn: Hashable = ()  # what changes the text networks just now, such as LoRAs: the cache tells encodings apart by it
 
     @property
     def settings(self) -> Settings:
@@ -93,8 +112,7 @@ class Conditioner:
 
     def positive(self, prompt: str) -> tuple[tuple[ScheduledCond, float], ...]:
         """The sub-prompts of a prompt, with their weights (AND-1)."""
-        text, _ = take_network_tags(prompt)
-        return tuple((self._scheduled(each.text, False), each.weight) for each in split_and(text, self.settings.quirks))
+        return tuple((self._scheduled(each.text, False), each.weight) for each in self._sub_prompts(prompt))
 
     def negative(self, text: str) -> ScheduledCond:
         return self._scheduled(text, True)
@@ -104,17 +122,32 @@ class Conditioner:
         return self.encode(("",), negative=False).stages[0]
 
     def notes(self, batch: Sequence[ImagePlan]) -> dict[str, object]:
-        """Infotext fields of the text encoder (ENCODE-2)."""
+        """Infotext fields of the text encoder (TI-3, ENCODE-2)."""
+        notes: dict[str, object] = {}
+        hashes = self._embedding_hashes(batch)
+        if hashes and self.settings.textual_inversion_add_hashes_to_infotext:
+            notes["TI hashes"] = ", ".join(hashes)
         emphasized = any(uses_emphasis(text) for each in batch for text in (each.prompt, each.negative_prompt))
         if self.settings.emphasis != "Original" and emphasized:
-            return {"Emphasis": self.settings.emphasis}
-        return {}
+            notes["Emphasis"] = self.settings.emphasis
+        return notes
+
+    def warnings(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """Embeddings that a text means perhaps unawares, and those it names in vain."""
+        used = dict.fromkeys(each for text in self._texts(batch) for each in self._embeddings_in(text, 0))
+        said = [
+            f"the word {each.name!r} means the embedding of that name; rename the embedding's file if it should not"
+            for each in used
+            if self.table.is_ordinary_word(each)
+        ]
+        missed = (each.reason for text in self._texts(batch) for each in self.table.missed(text))
+        return tuple(dict.fromkeys((*said, *missed)))
 
     def encode(self, texts: tuple[str, ...], *, negative: bool) -> EncodedText:
         """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
         settings = self.settings
         size = (self.plan.geometry.width, self.plan.geometry.height) if self.spec.is_sdxl else ()
-        key = (texts, negative, size, *(getattr(settings, name) for name in _OPTIONS_THAT_COUNT))
+        key = (texts, negative, size, self.table, self.worn, *(getattr(settings, name) for name in _OPTIONS_THAT_COUNT))
         found = self.cache.get(key)
         if found is None:
             found = self._encode(texts, negative)
@@ -122,14 +155,46 @@ class Conditioner:
         return found
 
     def _scheduled(self, text: str, negative: bool) -> ScheduledCond:
-        stages = schedule(
-            text,
-            self.plan.sampler.prompt_steps,
-            old_timelines=self.settings.use_old_scheduling,
-            quirks=self.settings.quirks,
-        )
+        stages = self._schedule(text)
         texts = tuple(each.text for each in stages)
         return ScheduledCond(stages, self.encode(texts, negative=negative).stages)
+
+    def _schedule(self, text: str) -> tuple[ScheduleEntry, ...]:
+        """What a text says at each step of this pass."""
+        sampler, settings = self.plan.sampler, self.settings
+        return schedule(
+            text,
+            sampler.prompt_steps,
+            old_timelines=settings.use_old_scheduling,
+            steps_before=sampler.steps_before,
+            quirks=settings.quirks,
+        )
+
+    def _sub_prompts(self, prompt: str) -> tuple[SubPrompt, ...]:
+        return split_and(take_network_tags(prompt)[0], self.settings.quirks)
+
+    def _texts(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """The texts of a batch in the order in which the reference encodes them, each once (AND-3)."""
+        negatives = [each.negative_prompt for each in batch]
+        parts = [part.text for each in batch for part in self._sub_prompts(each.prompt)]
+        return (*dict.fromkeys(negatives), *dict.fromkeys(parts))
+
+    def _embedding_hashes(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """TI-3: each encoder of each text adds its embeddings before those that are there."""
+        added = [
+            self._embeddings_in(text, which) for text in self._texts(batch) for which in range(len(self.spec.texts))
+        ]
+        shown = self.settings.lora_bundled_ti_to_infotext
+        kept = (each for embeddings in reversed(added) for each in embeddings if shown or not each.bundled)
+        return tuple(f"{each.name.replace(':', '').replace(',', '')}: {each.tag}" for each in kept)
+
+    def _embeddings_in(self, text: str, which: int) -> tuple[Embedding, ...]:
+        """The embeddings that an encoder meets in a text, in the order of its chunks, each once."""
+        if not self.table.embeddings:
+            return ()
+        columns = self._columns(tuple(each.text for each in self._schedule(text)), self.spec.texts[which])
+        met = (embedding for column in columns for each in column for _, embedding in _embeddings_of(each))
+        return tuple(dict.fromkeys(met))
 
     def _encode(self, texts: tuple[str, ...], negative: bool) -> EncodedText:
         contexts: list[Tensor] = []
@@ -150,27 +215,30 @@ class Conditioner:
 
     def _run_encoder(self, which: int, spec: TextSpec, texts: tuple[str, ...]) -> tuple[Tensor, Tensor | None]:
         """One encoder over all stages: (stages, 77 * chunks, width), pooled of the first chunk (ENCODE-5)."""
-        tokenizer = clip_tokenizer() if spec.kind == "clip" else open_clip_tokenizer()
-        chunks = [list(self._chunks(text, tokenizer)) for text in texts]
-        count = max(len(each) for each in chunks)
-        empty = self._chunks("", tokenizer)[0]
-        chunks = [each + [empty] * (count - len(each)) for each in chunks]
         layer, norm = self._layer(spec)
         parts: list[Tensor] = []
         pooled: Tensor | None = None
-        for i in range(count):
-            column = [each[i] for each in chunks]
+        for column in self._columns(texts, spec):
             ids = [pad_after_end(each.ids) if spec.kind == "openclip" else each.ids for each in column]
-            encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm)
+            overrides = tuple(_overrides(column, which))
+            encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm, overrides=overrides)
             parts.append(self._emphasized(encoding.tokens, column))
             pooled = encoding.pooled if pooled is None else pooled
         return torch.cat(parts, dim=1), pooled
 
+    def _columns(self, texts: tuple[str, ...], spec: TextSpec) -> Iterator[tuple[Chunk, ...]]:
+        """The first chunks of all stages, then the second ones, and so on; short texts go on with empty chunks."""
+        tokenizer = tokenizer_for(spec.kind)
+        chunks = [self._chunks(text, tokenizer) for text in texts]
+        (empty,) = self._chunks("", tokenizer)
+        return zip_longest(*chunks, fillvalue=empty)
+
     def _chunks(self, text: str, tokenizer: Tokenizer) -> tuple[Chunk, ...]:
         plain = self.settings.emphasis == "None"
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
+        find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
-        return chunk(segments, tokenizer, backtrack=backtrack, quirks=self.settings.quirks)[0]
+        return chunk(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=self.settings.quirks)[0]
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
         """Which layer is read (ENCODE-4): CLIP skip counts from the last."""
@@ -206,6 +274,17 @@ class Conditioner:
         else:
             numbers = [*size, *crop, *size]
         return torch.cat([_sinusoid(each) for each in numbers])[None].to(self.encoders.device)
+
+
+def _embeddings_of(read: Chunk) -> Iterator[tuple[int, Embedding]]:
+    return ((slot, each) for slot, each in read.embeddings if isinstance(each, Embedding))
+
+
+def _overrides(column: Sequence[Chunk], which: int) -> Iterator[TokenOverride]:
+    """The vectors that an encoder reads in place of tokens (TI-2); the first slot lies behind the start token."""
+    for row, each in enumerate(column):
+        for slot, embedding in _embeddings_of(each):
+            yield TokenOverride(row, slot + 1, embedding.parts[which])
 
 
 def _sinusoid(value: float) -> Tensor:

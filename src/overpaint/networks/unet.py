@@ -5,7 +5,7 @@ Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,21 +44,32 @@ class ResBlock(nn.Module):
         return result
 
 
+ContextChange = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 class CrossAttention(nn.Module):
-    """Attention of a sequence over a context, or over itself."""
+    """Attention of a sequence over a context, or over itself.
+
+    Each of `context_changes` is given what the keys and the values are made of, and gives what takes its place.
+    """
 
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.context_width = context
+        self.context_changes: tuple[ContextChange, ...] = ()
         self.to_q = Linear(width, width, bias=False)
         self.to_k = Linear(context, width, bias=False)
         self.to_v = Linear(context, width, bias=False)
         self.to_out = nn.Sequential(Linear(width, width), nn.Identity())
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        keys = values = context
+        for change in self.context_changes:
+            keys, values = change(keys, values)
         q, k, v = (
             in_heads(layer(source), self.heads)
-            for layer, source in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+            for layer, source in ((self.to_q, x), (self.to_k, keys), (self.to_v, values))
         )
         result: Tensor = self.to_out(attend(q, k, v))
         return result
@@ -160,8 +171,8 @@ class Stage(nn.ModuleList):
         return x
 
 
-class UNet(nn.Module):
-    """eps or v of a noisy latent, given the timestep, the text and, for SDXL, the size vector."""
+class UNetEncoder(nn.Module):
+    """The way down and the middle: what the U-Net and its ControlNets have in common."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -175,23 +186,12 @@ class UNet(nn.Module):
         skips: list[int] = []
         self.input_blocks = nn.ModuleList(self._going_down(widths, skips))
         self.middle_block = Stage(self._middle(widths[-1]))
-        self.output_blocks = nn.ModuleList(self._going_up(widths, skips))
-        self.out = nn.Sequential(group_norm(channels, 1e-5), SiLU(), Conv2d(channels, spec.out_channels, 3, padding=1))
+        self.skip_widths = tuple(skips)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        """x (b, in, h, w), timesteps (b,), context (b, n, context_dim), vector (b, adm) -> (b, out, h, w)"""
-        embedding = self.time_embed(sinusoid(timesteps, self.spec.model_channels).to(x.dtype))
-        if vector is not None:
-            embedding = embedding + self.label_emb(vector)
-        skips: list[Tensor] = []
-        for stage in self.input_blocks:
-            x = stage(x, embedding, context)
-            skips.append(x)
-        x = self.middle_block(x, embedding, context)
-        for stage in self.output_blocks:
-            x = stage(_joined(x, skips.pop()), embedding, context)
-        result: Tensor = self.out(x)
-        return result
+    def embed(self, timesteps: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """What every residual block is told: (b, 4 * model_channels)"""
+        embedding: Tensor = self.time_embed(sinusoid(timesteps, self.spec.model_channels).to(dtype))
+        return embedding if vector is None else embedding + self.label_emb(vector)
 
     def _going_down(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
         width, depths = self.spec.model_channels, iter(self.spec.input_depths)
@@ -210,16 +210,6 @@ class UNet(nn.Module):
         first = self._block(width, width, self.spec.middle_depth or 0)
         return first if self.spec.middle_depth is None else [*first, *self._block(width, width, 0)]
 
-    def _going_up(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
-        width, depths = widths[-1], iter(self.spec.output_depths)
-        for level in reversed(range(len(widths))):
-            for i in range(self.spec.num_res_blocks + 1):
-                layers = self._block(width + skips.pop(), widths[level], next(depths))
-                width = widths[level]
-                if level and i == self.spec.num_res_blocks:
-                    layers.append(Upsample(width))
-                yield Stage(layers)
-
     def _block(self, inputs: int, outputs: int, depth: int) -> list[nn.Module]:
         spec = self.spec
         layers: list[nn.Module] = [ResBlock(inputs, outputs, 4 * spec.model_channels)]
@@ -227,6 +217,52 @@ class UNet(nn.Module):
             heads = spec.heads_at(outputs)
             layers.append(SpatialTransformer(outputs, spec.context_dim, heads, depth, spec.linear_projections))
         return layers
+
+
+class UNet(UNetEncoder):
+    """eps or v of a noisy latent, given the timestep, the text and, for SDXL, the size vector."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__(spec)
+        channels = spec.model_channels
+        self.output_blocks = nn.ModuleList(self._going_up([channels * mult for mult in spec.channel_mult]))
+        self.out = nn.Sequential(group_norm(channels, 1e-5), SiLU(), Conv2d(channels, spec.out_channels, 3, padding=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """x (b, in, h, w), timesteps (b,), context (b, n, context_dim), vector (b, adm) -> (b, out, h, w)
+
+        `control` is what ControlNets add: one map for each skip, in order, and a last one for the middle.
+        """
+        embedding = self.embed(timesteps, vector, x.dtype)
+        skips: list[Tensor] = []
+        for stage in self.input_blocks:
+            x = stage(x, embedding, context)
+            skips.append(x)
+        x = self.middle_block(x, embedding, context)
+        if control is not None:
+            skips = [skip + added for skip, added in zip(skips, control[:-1], strict=True)]
+            x = x + control[-1]
+        for stage in self.output_blocks:
+            x = stage(_joined(x, skips.pop()), embedding, context)
+        result: Tensor = self.out(x)
+        return result
+
+    def _going_up(self, widths: list[int]) -> Iterator[Stage]:
+        width, depths, skips = widths[-1], iter(self.spec.output_depths), list(self.skip_widths)
+        for level in reversed(range(len(widths))):
+            for i in range(self.spec.num_res_blocks + 1):
+                layers = self._block(width + skips.pop(), widths[level], next(depths))
+                width = widths[level]
+                if level and i == self.spec.num_res_blocks:
+                    layers.append(Upsample(width))
+                yield Stage(layers)
 
 
 def _joined(x: Tensor, skip: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+"""Which adapters there are, and which of them a prompt's tags ask for (LORA-1, XN-4 to XN-7)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from overpaint.errors import CheckpointError, RequestError
+from overpaint.models.hashes import files_below
+from overpaint.models.header import safetensors_header
+from overpaint.prompt import NetworkTag
+from overpaint.settings import Quirks
+
+_N = TypeVar("_N", int, float)
+_Use = TypeVar("_Use")
+
+_SUFFIXES = (".safetensors", ".pt", ".ckpt")
+_NAMELESS = "none"  # LORA-1: what an option says for "no network"
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A LoRA or hypernetwork by the two names it goes by: the file's, and the one its trainer gave it."""
+
+    path: Path
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True)
+class LoraUse:
+    """A LoRA that is wanted, with its weights for the U-Net and the text encoders; `dyn` cuts its rank (XN-5)."""
+
+    name: str
+    unet: float = 1.0
+    te: float = 1.0
+    dyn: int | None = None
+
+
+@dataclass(frozen=True)
+class HypernetUse:
+    """A hypernetwork that is wanted (XN-6)."""
+
+    name: str
+    multiplier: float = 1.0
+
+
+def list_adapters(folders: Iterable[Path]) -> tuple[AdapterFile, ...]:
+    """All adapter files of the folders and below, in natural order."""
+    paths = dict.fromkeys(path for folder in folders for path in files_below(folder, _SUFFIXES))
+    return tuple(AdapterFile(path, path.stem, _alias(path) or path.stem) for path in paths)
+
+
+def _alias(path: Path) -> str:
+    """The name in a file's metadata; a file that cannot be read keeps its own, and fails when it is used."""
+    if path.suffix != ".safetensors":
+        return ""
+    try:
+        metadata = safetensors_header(path)[0].get("__metadata__")
+    except (CheckpointError, OSError):
+        return ""
+    return str(metadata.get("ss_output_name") or "") if isinstance(metadata, Mapping) else ""
+
+
+def find_adapter(files: Iterable[AdapterFile], text: str) -> AdapterFile | None:
+    """The file of this name or alias (LORA-1); a later file wins a name that two share.
+
+    An alias of several files, or "none", leads nowhere: those are reached by file name.
+    """
+    files = tuple(files)
+    counts = Counter(each.alias for each in files)
+    table: dict[str, AdapterFile] = {}
+    for each in files:
+        table[each.name] = each
+        if counts[each.alias] == 1 and each.alias != _NAMELESS:
+            table[each.alias] = each
+    return table.get(text)
+
+
+def uses_of(tags: Sequence[NetworkTag], quirks: Quirks) -> tuple[LoraUse | HypernetUse, ...]:
+    """What the tags of a prompt ask for, in their order; tags of other kinds mean nothing (XN-4)."""
+    loras = _uses(tags, ("lora", "lyco"), _lora_use, quirks)
+    if quirks.same_network_one_weight:
+        # NOTE: by file name and by alias one file is two networks, so what counts is the name in the tag.
+        last = {use.name: use for use in loras.values()}
+        loras = {place: last[use.name] for place, use in loras.items()}
+    both: dict[int, LoraUse | HypernetUse] = {**loras, **_uses(tags, ("hypernet",), _hypernet_use, quirks)}
+    return tuple(both[place] for place in sorted(both))
+
+
+def _uses(
+    tags: Sequence[NetworkTag], names: tuple[str, ...], read: Callable[[NetworkTag, Quirks], _Use], quirks: Quirks
+) -> dict[int, _Use]:
+    """Place among the tags -> use, for the tags of these names."""
+    try:
+        return {place: read(tag, quirks) for place, tag in enumerate(tags) if tag.name in names}
+    except RequestError:
+        if quirks.bad_network_weight_drops_all:
+            return {}
+        raise
+
+
+def _lora_use(tag: NetworkTag, quirks: Quirks) -> LoraUse:
+    named = dict(tag.named)
+    te = unet = 1.0
+    if len(tag.args) > 1:
+        te = unet = _number(tag, tag.args[1], quirks)
+    if "te" in named:
+        te = unet = _number(tag, named["te"], quirks)
+    if len(tag.args) > 2:
+        unet = _number(tag, tag.args[2], quirks)
+    if "unet" in named:
+        unet = _number(tag, named["unet"], quirks)
+    ranks = (*tag.args[3:4], *(value for key, value in tag.named if key == "dyn"))
+    dyn = [_rank(tag, text, quirks) for text in ranks]
+    return LoraUse(_name(tag), unet, te, dyn[-1] if dyn else None)
+
+
+def _hypernet_use(tag: NetworkTag, quirks: Quirks) -> HypernetUse:
+    return HypernetUse(_name(tag), _number(tag, tag.args[1], quirks) if len(tag.args) > 1 else 1.0)
+
+
+def _name(tag: NetworkTag) -> str:
+    if not tag.args:
+        raise RequestError("prompt", _shown(tag), f"name the network first, as in <{tag.name}:name:0.8>")
+    return tag.args[0]
+
+
+def _number(tag: NetworkTag, text: str, quirks: Quirks) -> float:
+    value = _read(float, text)
+    if value is None or not (math.isfinite(value) or quirks.bad_network_weight_drops_all):
+        raise RequestError("prompt", _shown(tag), f"{text!r} is not a number; use one such as 0.8 as the weight")
+    return value
+
+
+def _rank(tag: NetworkTag, text: str, quirks: Quirks) -> int:
+    rank = _read(int, text)
+    if rank is None or not (rank > 0 or quirks.bad_network_weight_drops_all):
+        raise RequestError("prompt", _shown(tag), f"dyn={text!r} is not a rank; use a whole number from 1 on")
+    return rank
+
+
+def _read(kind: Callable[[str], _N], text: str) -> _N | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def _shown(tag: NetworkTag) -> str:
+    """The tag as it may have been written."""
+    return f"<{':'.join((tag.name, *tag.args, *(f'{key}={value}' for key, value in tag.named)))}>"
