@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -60,51 +61,87 @@ class Networks:
     texts: tuple[ClipText | OpenClipText, ...]
 
 
+class Codec:
+    """An autoencoder and what it computes in; backends that share it learn of a fallback (DEC-2) together."""
+
+    def __init__(self, network: AutoencoderKL, dtype: torch.dtype) -> None:
+        self.network = settled(network)
+        self.dtype = dtype
+
+    def move(self, dtype: torch.dtype) -> None:
+        set_packed(self.network, False)
+        self.network = settled(self.network.to(dtype))
+        self.dtype = dtype
+
+
 class TorchBackend:
     """Three networks on one device, behind calls that know nothing of requests.
 
-    One thread owns it. `set_tiling` and `replace_autoencoder` are for that thread, between calls.
+    One thread owns it. `set_tiling` is for that thread, between calls.
     """
 
     def __init__(
         self,
         unet: UNet,
-        autoencoder: AutoencoderKL,
+        autoencoder: AutoencoderKL | Codec,
         texts: Sequence[ClipText | OpenClipText],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
     ) -> None:
         self.device = torch.device(device)
-        self.dtypes = dtypes
-        self.networks = Networks(_settled(unet), _settled(autoencoder), tuple(_settled(each) for each in texts))
+        self.codec = autoencoder if isinstance(autoencoder, Codec) else Codec(autoencoder, dtypes.vae)
+        self.networks = Networks(settled(unet), self.codec.network, tuple(settled(each) for each in texts))
+        self._dtypes = dtypes
+
+    @property
+    def dtypes(self) -> Dtypes:
+        return replace(self._dtypes, vae=self.codec.dtype)
+
+    def with_codec(self, codec: Codec) -> TorchBackend:
+        """Another autoencoder beside the same U-Net and text encoders: they are shared, not copied."""
+        other = copy(self)
+        other.codec = codec
+        other.networks = replace(self.networks, autoencoder=codec.network)
+        return other
 
     @torch.no_grad()
-    def unet(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
+    def unet(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
+
+        `control` is what `adapters.control` adds to the U-Net's maps, in its dtype.
+        """
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
-        eps: Tensor = self.networks.unet(x, timesteps.to(self.device), context, vector)
+        eps: Tensor = self.networks.unet(x, timesteps.to(self.device), context, vector, control)
         return _plain(eps)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
-        mean, logvar = self.networks.autoencoder.encode(self._ready(pixels, self.dtypes.vae))
+        mean, logvar = self.networks.autoencoder.encode(self._ready(pixels, self.codec.dtype))
         return _plain(mean), _plain(logvar).clamp(*_LOGVAR_RANGE)
 
     @torch.no_grad()
     def decode(self, z: Tensor, fallback: VaeFallback | None = "float32") -> Tensor:
         """Unscaled latents (b, 4, h, w) to pixels, float32; a VAE that overflows goes on in the fallback (DEC-2)."""
         pixels = self._decode_once(z)
-        if fallback is not None and _DTYPES[fallback] is not self.dtypes.vae and bool(pixels.isnan().any()):
-            self._move_autoencoder(_DTYPES[fallback])
+        if fallback is not None and _DTYPES[fallback] is not self.codec.dtype and bool(pixels.isnan().any()):
+            self.codec.move(_DTYPES[fallback])
             pixels = self._decode_once(z)
         if bool(pixels.isnan().any()):
             remedy = "use dtype='float32', or a VAE that is made for half precision"
             raise SamplingError(
-                f"vae: its decoder produced values that are no numbers (NaN) in {self.dtypes.vae}; {remedy}"
+                f"vae: its decoder produced values that are no numbers (NaN) in {self.codec.dtype}; {remedy}"
             )
         return pixels
 
@@ -129,23 +166,15 @@ class TorchBackend:
         set_tiling(self.networks.unet, on)
         set_tiling(self.networks.autoencoder, on)
 
-    def replace_autoencoder(self, autoencoder: AutoencoderKL) -> None:
-        self.networks = replace(self.networks, autoencoder=_settled(autoencoder))
-
     def _decode_once(self, z: Tensor) -> Tensor:
-        return _plain(self.networks.autoencoder.decode(self._ready(z, self.dtypes.vae)))
-
-    def _move_autoencoder(self, dtype: torch.dtype) -> None:
-        set_packed(self.networks.autoencoder, False)
-        self.dtypes = replace(self.dtypes, vae=dtype)
-        self.replace_autoencoder(self.networks.autoencoder.to(dtype))
+        return _plain(self.networks.autoencoder.decode(self._ready(z, self.codec.dtype)))
 
     def _ready(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         x = x.to(self.device, dtype)
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _settled(network: _Network) -> _Network:
+def settled(network: _Network) -> _Network:
     """Ready for inference: in the layout its device multiplies fastest."""
     network.eval().requires_grad_(False)
     if can_pack() and next(network.parameters()).device.type == "cpu":

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from overpaint.backends.torch_backend import TorchBackend, resolve_dtypes
+from overpaint.backends.torch_backend import Codec, Dtypes, TorchBackend, resolve_dtypes
 from overpaint.errors import CheckpointError
-from overpaint.models.detect import detect, missing_message, normalised_keys
-from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, ModelSpec
-from overpaint.models.files import Progress, Weights, read_checkpoint
-from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
+from overpaint.models.detect import detect, normalised_keys
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, AutoencoderSpec, ModelSpec
+from overpaint.models.files import Progress, Weights
+from overpaint.models.filling import Source, check, fill, holds, source_of
+from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, stamp_of, user_hash_cache
 from overpaint.models.header import read_sidecar
-from overpaint.models.vaes import VaeFile, open_vae
+from overpaint.models.memory import size_of
+from overpaint.models.opened import open_model
+from overpaint.models.vaes import open_vae
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.layers import Packable, blank
-from overpaint.networks.text import text_network
+from overpaint.networks.layers import blank
+from overpaint.networks.text import ClipText, OpenClipText, text_network
 from overpaint.networks.unet import UNet
 
+TextNetwork = ClipText | OpenClipText
+
 _PROBE_THRESHOLD = -1.0
-_PLACERS = 2  # threads that convert and pack
-_READ_AHEAD = 6  # tensors in memory that wait for them
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class LoadedVae:
 
     name: str
     sha256: str | None
+
+
+@dataclass(frozen=True)
+class LoadedCodec:
+    """An autoencoder in memory, and the file it came from if it is not the checkpoint's own."""
+
+    codec: Codec
+    spec: AutoencoderSpec
+    file: LoadedVae | None = None
 
 
 @dataclass(frozen=True)
@@ -60,14 +71,35 @@ class LoadedModel:
     def shorthash(self) -> str | None:
         return self.file.shorthash
 
+    def with_codec(self, loaded: LoadedCodec) -> LoadedModel:
+        """The same U-Net and text encoders beside another autoencoder; the scale factor stays (VAE-5)."""
+        spec = replace(self.spec, vae=loaded.spec)
+        return replace(self, spec=spec, backend=self.backend.with_codec(loaded.codec), vae=loaded.file)
+
+
+def _no_room_needed(needed: int) -> None:
+    """Who loads one model makes no room for it."""
+
 
 @dataclass(frozen=True)
-class _Source:
-    """Where one network's parameters are: parameter name -> key in the file."""
+class AtHand:
+    """What is in memory already and may be shared, and who hears how many bytes are about to be filled."""
 
-    network: nn.Module
+    codec: LoadedCodec | None = None  # used instead of the checkpoint's own
+    texts: tuple[TextNetwork, ...] = ()  # used where they hold the file's numbers
+    make_room: Callable[[int], None] = _no_room_needed
+
+
+_NOTHING_AT_HAND = AtHand()
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint whose header was read."""
+
+    spec: ModelSpec
     weights: Weights
-    keys: Mapping[str, str]
+    keys: Mapping[str, str]  # our name -> the file's
 
 
 def load_checkpoint(
@@ -80,148 +112,192 @@ def load_checkpoint(
     progress: Progress | None = None,
     hashing: bool = True,
     hash_cache: Path | None = None,
+    text_encoders: tuple[Path, ...] = (),
+    at_hand: AtHand = _NOTHING_AT_HAND,
 ) -> LoadedModel:
     """Load a checkpoint. Everything is checked before the first tensor is read, and weights are copied, never mapped.
 
-    `folders` are those that names are relative to (FILE-2); `hash_cache` is the user's unless given.
+    `folders` are those that names are relative to (FILE-2); `hash_cache` is the user's unless given; `text_encoders`
+    are files for checkpoints that bring none.
     """
-    path = Path(path)
-    weights = read_checkpoint(path)
-    keys = normalised_keys(weights.shapes)
-    spec = _named_in_errors(path, weights)
-    vae = open_vae(Path(vae_path), spec.vae.latent_channels) if vae_path is not None else None
-    if vae is not None:
-        spec = replace(spec, vae=vae.spec)
+    path, vae_path = Path(path), Path(vae_path) if vae_path is not None else None
     dtypes = resolve_dtypes(device, dtype)
-    unet = blank(partial(UNet, spec.unet), device, dtypes.unet)
-    codec = blank(partial(AutoencoderKL, spec.vae), device, dtypes.vae)
-    texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
-    sources = [_source(UNET_PREFIX, unet, weights, keys), _vae_source(codec, weights, keys, vae)]
-    sources += [_source(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
-    _check(sources, spec)
-    cache = hash_cache or user_hash_cache()
-    with ThreadPoolExecutor(1) as hasher:  # reading the file once more, beside the loading
-        digest = hasher.submit(sha256_of, path, cache) if hashing else None
-        _fill(sources, progress)
-        file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
-    backend = TorchBackend(unet, codec, texts, device=device, dtypes=dtypes)
+    cache = (hash_cache or user_hash_cache()) if hashing else None
+    with _steady(path, *text_encoders, *([vae_path] if vae_path is not None else [])):
+        opened = _open(path, text_encoders)
+        made = _lay_out(opened, vae_path, at_hand.codec, device, dtypes)
+        check(made.sources, opened.spec.title)
+        made = made.sharing(at_hand.texts)
+        at_hand.make_room(size_of(source.network for source in made.sources))
+        with ThreadPoolExecutor(1) as hasher:  # reading the file once more, beside the loading
+            digest = hasher.submit(sha256_of, path, cache) if cache is not None and path.is_file() else None
+            fill(made.sources, progress)
+            file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
+    backend = TorchBackend(made.unet, made.autoencoder, made.texts, device=device, dtypes=dtypes)
+    spec = replace(opened.spec, vae=made.vae)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
         spec = _probed(spec, backend)
-    loaded_vae = (
-        LoadedVae(vae.weights.path.name, sha256_of(vae.weights.path, cache) if hashing else None) if vae else None
-    )
-    return LoadedModel(spec, backend, file, loaded_vae, _ignored(weights, sources))
+    vae = at_hand.codec.file if at_hand.codec is not None else _named(vae_path, cache)
+    return LoadedModel(spec, backend, file, vae, made.ignored)
 
 
-def recognise(path: Path) -> ModelSpec:
-    """What a file is, from its header and the files beside it; no tensor is read."""
-    return _named_in_errors(Path(path), read_checkpoint(Path(path)))
+def load_codec(
+    model: LoadedModel,
+    vae_path: Path | None,
+    *,
+    progress: Progress | None = None,
+    hashing: bool = True,
+    hash_cache: Path | None = None,
+    text_encoders: tuple[Path, ...] = (),
+) -> LoadedCodec:
+    """The autoencoder of a VAE file for this model's latents, or the checkpoint's own where no file is given."""
+    device, dtype = model.backend.device, model.backend.dtypes.vae
+    with _steady(model.file.path if vae_path is None else vae_path):
+        if vae_path is None:
+            blank_one = _own_codec(_open(model.file.path, text_encoders), device, dtype)
+        else:
+            blank_one = _codec_of_file(vae_path, model.spec.vae.latent_channels, device, dtype)
+        check([blank_one.source], model.spec.title)
+        fill([blank_one.source], progress)
+    named = _named(vae_path, (hash_cache or user_hash_cache()) if hashing else None)
+    return LoadedCodec(Codec(blank_one.network, dtype), blank_one.spec, named)
 
 
 def load_vae_into(model: LoadedModel, vae_path: Path | None, *, hash_cache: Path | None = None) -> LoadedModel:
-    """The same model with another VAE, or with its own again (VAE-5); the scale factor stays."""
-    own = read_checkpoint(model.file.path)
-    spec = _named_in_errors(model.file.path, own)
-    vae = open_vae(vae_path, spec.vae.latent_channels) if vae_path is not None else None
-    shape = vae.spec if vae is not None else spec.vae
-    codec = blank(partial(AutoencoderKL, shape), str(model.backend.device), model.backend.dtypes.vae)
-    source = _vae_source(codec, own, normalised_keys(own.shapes), vae)
-    _check([source], spec)
-    _fill([source], None)
-    model.backend.replace_autoencoder(codec)
-    cache = hash_cache or user_hash_cache()
-    loaded = LoadedVae(vae.weights.path.name, sha256_of(vae.weights.path, cache)) if vae is not None else None
-    return replace(model, spec=replace(model.spec, vae=shape), vae=loaded)
+    """The same model with another VAE, or with its own again (VAE-5)."""
+    return model.with_codec(load_codec(model, vae_path, hash_cache=hash_cache))
 
 
-def _named_in_errors(path: Path, weights: Weights) -> ModelSpec:
+def recognise(path: Path, text_encoders: tuple[Path, ...] = ()) -> ModelSpec:
+    """What a file is, from its header and the files beside it; no tensor is read."""
+    path = Path(path)
+    with _steady(path, *text_encoders):
+        return _open(path, text_encoders).spec
+
+
+def _open(path: Path, text_encoders: tuple[Path, ...]) -> _Opened:
+    """The one place where checkpoints are opened."""
+    weights = open_model(path, text_encoders=text_encoders)
     try:
-        return detect(weights.shapes, weights.metadata, read_sidecar(path))
+        spec = detect(weights.shapes, weights.metadata, read_sidecar(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
+    return _Opened(spec, weights, normalised_keys(weights.shapes))
 
 
-def _source(prefix: str, network: nn.Module, weights: Weights, keys: Mapping[str, str]) -> _Source:
-    return _Source(
-        network, weights, {new.removeprefix(prefix): old for new, old in keys.items() if new.startswith(prefix)}
-    )
+@contextmanager
+def _steady(*paths: Path) -> Iterator[None]:
+    """Whatever a file that changes while it is read may break: one clear error."""
+    before = {path: stamp_of(path) for path in paths}
+    failed: Exception | None = None
+    try:
+        yield
+    except (CheckpointError, OSError) as error:
+        failed = error
+    changed = next((path for path, stamp in before.items() if stamp_of(path) != stamp), None)
+    if changed is not None:
+        raise CheckpointError(f"{changed.name}: it changed while it was read; wait until it is whole") from failed
+    if isinstance(failed, OSError):
+        name = Path(failed.filename).name if isinstance(failed.filename, str) else paths[0].name
+        raise CheckpointError(
+            f"{name}: it cannot be read ({failed.strerror or failed}); check the file and its rights"
+        ) from failed
+    if failed is not None:
+        raise failed
 
 
-def _vae_source(codec: nn.Module, weights: Weights, keys: Mapping[str, str], vae: VaeFile | None) -> _Source:
-    if vae is None:
-        return _source(VAE_PREFIX, codec, weights, keys)
-    wanted = {name for name, _ in codec.named_parameters()}
+@dataclass(frozen=True)
+class _Made:
+    """The networks of a checkpoint; `sources` tell which of them are blank, and where their numbers are."""
+
+    unet: UNet
+    autoencoder: AutoencoderKL | Codec
+    vae: AutoencoderSpec
+    texts: tuple[TextNetwork, ...]
+    sources: tuple[Source, ...]
+    ignored: tuple[str, ...]
+
+    def sharing(self, at_hand: tuple[TextNetwork, ...]) -> _Made:
+        """Text encoders at hand take the places of blank ones that would become the same."""
+        sources = {id(source.network): source for source in self.sources}
+        texts = tuple(_twin(text, sources[id(text)], at_hand) or text for text in self.texts)
+        replaced = {id(text) for text in self.texts} - {id(text) for text in texts}
+        return replace(self, texts=texts, sources=tuple(sources[each] for each in sources if each not in replaced))
+
+
+def _twin(text: TextNetwork, source: Source, at_hand: tuple[TextNetwork, ...]) -> TextNetwork | None:
+    """The network at hand that a blank one would become."""
+    wanted = next(text.parameters())
+    for each in at_hand:
+        there = next(each.parameters())
+        alike = each.spec == text.spec and there.dtype is wanted.dtype and there.device == wanted.device
+        if alike and holds(each, source):
+            return each
+    return None
+
+
+@dataclass(frozen=True)
+class _BlankCodec:
+    network: AutoencoderKL
+    spec: AutoencoderSpec
+    source: Source
+
+
+def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, device: str, dtypes: Dtypes) -> _Made:
+    """Blank networks for a checkpoint; an autoencoder that is there already is taken as it is."""
+    spec, weights, keys = opened.spec, opened.weights, opened.keys
+    unet = blank(partial(UNet, spec.unet), device, dtypes.unet)
+    texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
+    sources = [source_of(UNET_PREFIX, unet, weights, keys)]
+    sources += [source_of(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
+    autoencoder: AutoencoderKL | Codec
+    if codec is not None and codec.spec.latent_channels == spec.vae.latent_channels:
+        autoencoder, vae = codec.codec, codec.spec
+    else:
+        if vae_path is None:
+            blank_one = _own_codec(opened, device, dtypes.vae)
+        else:
+            blank_one = _codec_of_file(vae_path, spec.vae.latent_channels, device, dtypes.vae)
+        autoencoder, vae = blank_one.network, blank_one.spec
+        sources.insert(1, blank_one.source)
+    return _Made(unet, autoencoder, vae, tuple(texts), tuple(sources), _ignored(opened, sources))
+
+
+def _own_codec(opened: _Opened, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
+    network = blank(partial(AutoencoderKL, opened.spec.vae), device, dtype)
+    return _BlankCodec(network, opened.spec.vae, source_of(VAE_PREFIX, network, opened.weights, opened.keys))
+
+
+def _codec_of_file(path: Path, latents: int, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
+    try:
+        vae = open_vae(path, latents)
+    except CheckpointError as error:
+        if path.name in str(error):
+            raise
+        raise CheckpointError(f"vae={path.name}: {error}") from error
+    network = blank(partial(AutoencoderKL, vae.spec), device, dtype)
+    wanted = {name for name, _ in network.named_parameters()}
     extra = sorted(set(vae.keys) - wanted)
     if extra:
         raise CheckpointError(
-            f"vae={vae.weights.path.name}: it holds {len(extra)} tensors that no VAE has ({', '.join(extra[:4])}); "
-            "use another file"
+            f"vae={path.name}: it holds {len(extra)} tensors that no VAE has ({', '.join(extra[:4])}); use another file"
         )
-    return _Source(codec, vae.weights, {key: key for key in vae.keys})
+    return _BlankCodec(network, vae.spec, Source(network, vae.weights, {key: key for key in vae.keys}))
 
 
-def _check(sources: list[_Source], spec: ModelSpec) -> None:
-    """Every parameter has a tensor of its size, or nothing is loaded."""
-    for source in sources:
-        name = source.weights.path.name
-        parameters = dict(source.network.named_parameters())
-        missing = [source.keys.get(each, each) for each in parameters if each not in source.keys]
-        if missing:
-            raise CheckpointError(f"{name}: {missing_message(missing, spec.title)}")
-        for each, parameter in parameters.items():
-            shape = source.weights.shapes[source.keys[each]]
-            if _without_ones(shape) != _without_ones(tuple(parameter.shape)):
-                raise CheckpointError(
-                    f"{name}: tensor {source.keys[each]} is {list(shape)}, "
-                    f"but a {spec.title} network of these widths needs {list(parameter.shape)}; use another file"
-                )
+def _named(vae_path: Path | None, cache: Path | None) -> LoadedVae | None:
+    """The names a VAE goes by; folders, and files without a cache, are not hashed."""
+    if vae_path is None:
+        return None
+    return LoadedVae(vae_path.name, sha256_of(vae_path, cache) if cache is not None and vae_path.is_file() else None)
 
 
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """1x1 convolutions are stored as matrices by some tools."""
-    return tuple(size for size in shape if size != 1)
-
-
-def _fill(sources: list[_Source], progress: Progress | None) -> None:
-    """Read tensor after tensor while others are converted and packed: most time goes into touching new memory."""
-    total = sum(len(list(source.network.parameters())) for source in sources)
-    waiting: deque[Future[None]] = deque()
-    done = 0
-    with ThreadPoolExecutor(_PLACERS) as pool:
-        for source in sources:
-            names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
-            for key, tensor in source.weights.read(names):
-                waiting.append(pool.submit(_place, source.network, names[key], tensor))
-                if len(waiting) > _READ_AHEAD:
-                    waiting.popleft().result()
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        for each in waiting:
-            each.result()
-
-
-@torch.no_grad()
-def _place(network: nn.Module, name: str, tensor: Tensor) -> None:
-    """One tensor into its layer."""
-    path, _, parameter = name.rpartition(".")
-    layer = network.get_submodule(path)
-    if isinstance(layer, Packable) and parameter == "weight":
-        layer.fill(tensor)
-    else:
-        target: Tensor = getattr(layer, parameter)
-        target.copy_(tensor.view(target.shape))
-
-
-def _ignored(weights: Weights, sources: list[_Source]) -> tuple[str, ...]:
-    """Keys of the file that belong to no parameter (KEYS-3): training state, schedules, moving averages."""
-    used = {
-        source.keys[name]
-        for source in sources
-        if source.weights is weights
-        for name, _ in source.network.named_parameters()
-    }
-    return tuple(key for key in weights.shapes if key not in used)
+def _ignored(opened: _Opened, sources: list[Source]) -> tuple[str, ...]:
+    """Keys of the file that belong to no network (KEYS-3): training state, schedules, moving averages."""
+    used = {key for source in sources if source.weights is opened.weights for key in source.used()}
+    if not any(name in used for new, name in opened.keys.items() if new.startswith(VAE_PREFIX)):
+        used |= {name for new, name in opened.keys.items() if new.startswith(VAE_PREFIX)}  # waits for its turn
+    return tuple(key for key in opened.weights.shapes if key not in used)
 
 
 def _probed(spec: ModelSpec, backend: TorchBackend) -> ModelSpec:

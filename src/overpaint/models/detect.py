@@ -6,7 +6,6 @@ the family's default; where each fact came from is kept in `ModelSpec.facts`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from overpaint.errors import CheckpointError
 from overpaint.models.families import (
     FAMILIES,
+    SD1_SPEC,
     UNET_PREFIX,
     VAE_PREFIX,
     AutoencoderSpec,
@@ -26,6 +26,7 @@ from overpaint.models.families import (
     UNetSpec,
     family_of,
 )
+from overpaint.models.header import Said
 
 Header = Mapping[str, tuple[int, ...]]
 
@@ -41,11 +42,14 @@ _STRANGERS = (
     ),
     (re.compile(r"^(encoder|decoder)\.(conv_in|mid)\."), "it looks like a VAE: choose it as the VAE instead"),
     (
-        re.compile(r"^(down_blocks|up_blocks|mid_block)\."),
-        "it is in the diffusers layout: convert it to a single-file checkpoint",
+        re.compile(r"^(text_model\.)?(embeddings\.|encoder\.layers\.)|^(token_embedding|ln_final)\."),
+        "it looks like a text encoder: name it in the setting text_encoder_files",
     ),
     (re.compile(r"double_blocks\."), "it looks like a Flux model, which this version does not support"),
-    (re.compile(r"^control_model\.|^zero_convs\."), "it looks like a ControlNet, not a checkpoint"),
+    (
+        re.compile(r"^control_model\.|^zero_convs\.|^controlnet_(cond_embedding|down_blocks)\."),
+        "it looks like a ControlNet, not a checkpoint",
+    ),
     (
         re.compile(r"^(string_to_param|emb_params|clip_[lg])$"),
         "it looks like a textual inversion: put it into the embeddings folder",
@@ -53,13 +57,16 @@ _STRANGERS = (
 )
 
 
+_OF_VAE = re.compile(rf"({VAE_PREFIX})?((post_)?quant_conv|(encoder|decoder)\.(conv_|down|mid|up|norm_out))")
+
+
 def detect(
     header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None
 ) -> ModelSpec:
     """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError."""
     shapes = {new: header[old] for new, old in normalised_keys(header).items()}
-    said = _Said(metadata or {}, _read_sidecar(sidecar or {}))
-    family = family_of(shapes)
+    said = Said(metadata or {}, sidecar or {})
+    family = _family(shapes)
     if not family.supported:
         raise CheckpointError(
             f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}"
@@ -67,16 +74,17 @@ def detect(
     _require(shapes, family)
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
+    size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
     return ModelSpec(
         family=family.name,
         title=family.title,
         unet=_unet(shapes, family, said, facts),
-        vae=autoencoder_spec(shapes, VAE_PREFIX),
+        vae=_vae(shapes, facts),
         texts=_texts(shapes, family, said, facts),
         prediction=prediction,
         scale_factor=float(said.fact("scale_factor", family.scale_factor, facts)),
         conditioning=family.conditioning,
-        native_size=768 if family.name == "sd2" and prediction == "v" else family.native_size,
+        native_size=int(said.fact("native_size", size, facts)),
         facts=facts,
     )
 
@@ -87,6 +95,56 @@ def normalised_keys(keys: Header) -> dict[str, str]:
         old, new = "conditioner.embedders.0.", "cond_stage_model."
         return {new + key.removeprefix(old) if key.startswith(old) else key: key for key in keys}
     return {_with_text_level(key): key for key in keys}
+
+
+def _family(shapes: Header) -> Family:
+    """FAM, or for a U-Net without text encoders the families that its shapes allow."""
+    holds_unet = len(shapes.get(UNET_PREFIX + "input_blocks.0.0.weight", ())) == 4
+    if not holds_unet or any(key.startswith(_TEXT_ROOTS) for key in shapes):
+        return family_of(shapes)
+    unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
+    return families_of_unet(unet)[0]
+
+
+def families_of_unet(unet: Header) -> tuple[Family, ...]:
+    """What a U-Net by itself can be, likeliest first: by what attends to the text, and by the vector it is given."""
+    context, vector = _context_dim(unet), _size(unet, "label_emb.0.0.weight")
+    if vector:
+        fits = {"sdxl-refiner": vector - _SIZES_OF_REFINER == context, "sdxl": 0 < vector - _SIZES_OF_XL < context}
+        names = [name for name, holds in fits.items() if holds]
+    else:
+        names = _BY_CONTEXT.get(context) or (["sd2", "sd1"] if _is_linear(unet) else ["sd1", "sd2"])
+    takes = _size(unet, "input_blocks.0.0.weight")
+    rows = {family.name: family for family in FAMILIES}
+    suffix = _BY_INPUT.get(takes, " of another kind")
+    found = tuple(rows[name + suffix] for name in names if name + suffix in rows)
+    if not found:
+        raise CheckpointError(
+            f"the U-Net takes {takes} channels, a text {context} and a vector {vector} wide, which no supported family "
+            "does: use another file"
+        )
+    return found
+
+
+# What follows the pooled text in an SDXL network's vector: sinusoids of 256 numbers.
+_SIZES_OF_REFINER, _SIZES_OF_XL = 5 * 256, 6 * 256
+_BY_CONTEXT = {768: ["sd1"], 1024: ["sd2"]}
+_BY_INPUT = {4: "", 9: "-inpaint", 8: "-edit"}
+_TEXT_ROOTS = ("cond_stage_model.", "conditioner.", "embedder.", "depth_model.")
+
+
+def text_widths(family: Family, unet: Header) -> tuple[int, ...]:
+    """How wide the text encoders beside such a U-Net are, in the order of the family's row."""
+    context = _context_dim(unet)
+    if len(family.texts) == 1:
+        return (context,)
+    pooled = _size(unet, "label_emb.0.0.weight") - _SIZES_OF_XL
+    return (context - pooled, pooled)
+
+
+def _size(shapes: Header, key: str) -> int:
+    """How many numbers a layer takes; 0 where it is missing."""
+    return (*shapes.get(key, ()), 0, 0)[1]
 
 
 def supported_titles() -> str:
@@ -117,84 +175,6 @@ def _kernel(shapes: Header, key: str) -> tuple[int, ...]:
     return shape
 
 
-class _Said:
-    """What metadata and sidecar say, by our names; metadata speaks first."""
-
-    def __init__(self, metadata: Mapping[str, str], sidecar: Mapping[str, Any]) -> None:
-        self._sources: tuple[tuple[Source, Mapping[str, Any]], ...] = (
-            ("metadata", _read_metadata(metadata)),
-            ("sidecar", sidecar),
-        )
-
-    def find(self, name: str) -> tuple[Any, Source] | None:
-        return next(((values[name], source) for source, values in self._sources if name in values), None)
-
-    def fact(self, name: str, default: Any, facts: dict[str, Source]) -> Any:
-        value, facts[name] = self.find(name) or (default, "family default")
-        return value
-
-
-def _read_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Keys `overpaint.<fact>` hold JSON; `modelspec.prediction_type` is the common header of model trainers."""
-    said: dict[str, Any] = {}
-    kind = metadata.get("modelspec.prediction_type", "").lower()
-    if kind:
-        said["prediction"] = "v" if kind.startswith("v") else "eps"
-    for name in ("num_heads", "head_dim", "text_heads", "prediction", "scale_factor"):
-        if f"overpaint.{name}" in metadata:
-            said[name] = _checked(name, _from_json(metadata[f"overpaint.{name}"]), "metadata")
-    return said
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _read_sidecar(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an LDM or sgm configuration: heads, prediction, scale."""
-    params = _at(config, "model", "params")
-    unet = _at(params, "unet_config", "params") or _at(params, "network_config", "params")
-    scaling = str(_at(params, "denoiser_config", "params", "scaling_config").get("target", ""))
-    said: dict[str, Any] = {}
-    for ours, theirs in (("num_heads", "num_heads"), ("head_dim", "num_head_channels")):
-        if isinstance(unet.get(theirs), int) and unet[theirs] > 0:
-            said[ours] = _checked(ours, unet[theirs], "sidecar")
-    if params:
-        is_v = params.get("parameterization") == "v" or scaling.endswith("VScaling")
-        said["prediction"] = "v" if is_v else "eps"
-    if "scale_factor" in params:
-        said["scale_factor"] = _checked("scale_factor", params["scale_factor"], "sidecar")
-    return said
-
-
-def _at(tree: Any, *path: str) -> Mapping[str, Any]:
-    for name in path:
-        tree = tree.get(name) if isinstance(tree, Mapping) else None
-    return tree if isinstance(tree, Mapping) else {}
-
-
-_VALID = {
-    "num_heads": lambda value: _is_count(value),
-    "head_dim": lambda value: _is_count(value),
-    "text_heads": lambda value: isinstance(value, list) and all(_is_count(each) for each in value),
-    "prediction": lambda value: value in ("eps", "v"),
-    "scale_factor": lambda value: isinstance(value, (int, float)) and 0 < value < 1e6,
-}
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
-
-
-def _checked(name: str, value: Any, source: str) -> Any:
-    if not _VALID[name](value):
-        raise CheckpointError(f"{name}={value!r} in the model's {source} cannot be used: correct it or take it out")
-    return value
-
-
 def _with_text_level(key: str) -> str:
     rest = key.removeprefix(_OLD_CLIP)
     return f"{_OLD_CLIP}text_model.{rest}" if rest != key and rest.startswith(_OLD_CLIP_PARTS) else key
@@ -203,7 +183,14 @@ def _with_text_level(key: str) -> str:
 def _require(shapes: Header, family: Family) -> None:
     """The corner stones of every network; without them no shape can be measured."""
     wanted = [UNET_PREFIX + name for name in ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight")]
-    wanted += [VAE_PREFIX + name for name in ("encoder.conv_in.weight", "decoder.conv_in.weight")]
+    lacks_texts = not any(key.startswith(row.prefix) for row in family.texts for key in shapes)
+    if lacks_texts and all(len(shapes.get(key, ())) >= 2 for key in wanted):
+        names = " and ".join({"clip": "CLIP-L", "openclip": "OpenCLIP"}[row.kind] for row in family.texts)
+        raise CheckpointError(
+            f"it holds a {family.title} U-Net but no text encoder: name {names} in the setting text_encoder_files"
+        )
+    if _has_vae(shapes) or lacks_texts:
+        wanted += [VAE_PREFIX + name for name in ("encoder.conv_in.weight", "decoder.conv_in.weight")]
     wanted += [row.prefix + _NAMES[row.kind]["tokens"] for row in family.texts]
     missing = [key for key in wanted if len(shapes.get(key, ())) < 2]
     if missing:
@@ -211,10 +198,21 @@ def _require(shapes: Header, family: Family) -> None:
         raise CheckpointError(missing_message(missing, nearest_family(shapes), advice))
 
 
+def _has_vae(shapes: Header) -> bool:
+    return any(key.startswith(VAE_PREFIX) for key in shapes)
+
+
+def _vae(shapes: Header, facts: dict[str, Source]) -> AutoencoderSpec:
+    """The file's codec; where it has none, the one that all families share, until `sd_vae` brings another."""
+    facts["vae"] = "weights" if _has_vae(shapes) else "family default"
+    return autoencoder_spec(shapes, VAE_PREFIX) if _has_vae(shapes) else SD1_SPEC.vae
+
+
 def missing_message(missing: list[str], nearest: str, advice: str | None = None) -> str:
     """The first missing keys, how many there are, the nearest family, and what to do."""
     shown = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-    remedy = advice or "use a complete single-file checkpoint"
+    lacks_vae = all(_OF_VAE.match(key) for key in missing)
+    remedy = advice or ("choose a VAE with the setting sd_vae" if lacks_vae else "use a complete checkpoint")
     return f"{len(missing)} tensors that a {nearest} checkpoint has are missing ({shown}): {remedy}"
 
 
@@ -229,7 +227,7 @@ def nearest_family(shapes: Header) -> str:
     return max(candidates, key=likeness).title
 
 
-def _prediction(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> Prediction:
+def _prediction(shapes: Header, family: Family, said: Said, facts: dict[str, Source]) -> Prediction:
     if "v_pred" in shapes:  # FAM-3: trainers mark v-prediction SDXL files with an empty tensor of this name
         facts["prediction"] = "weights"
         return "v"
@@ -237,7 +235,7 @@ def _prediction(shapes: Header, family: Family, said: _Said, facts: dict[str, So
     return prediction
 
 
-def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> UNetSpec:
+def _unet(shapes: Header, family: Family, said: Said, facts: dict[str, Source]) -> UNetSpec:
     unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     levels = list(_levels(unet))
     blocks = len(levels[0])
@@ -262,11 +260,15 @@ def _unet(shapes: Header, family: Family, said: _Said, facts: dict[str, Source])
         heads=heads,
         head_dim=head_dim,
         context_dim=_context_dim(unet),
-        linear_projections=any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in unet.items()),
-        adm_channels=unet["label_emb.0.0.weight"][-1] if unet.get("label_emb.0.0.weight") else None,
+        linear_projections=_is_linear(unet),
+        adm_channels=_size(unet, "label_emb.0.0.weight") or None,
     )
     _check_heads(spec, family)
     return spec
+
+
+def _is_linear(unet: Header) -> bool:
+    return any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in unet.items())
 
 
 def _levels(unet: Header) -> Iterator[list[int]]:
@@ -301,7 +303,7 @@ def _context_dim(unet: Header) -> int:
     return width
 
 
-def _unet_heads(family: Family, said: _Said, facts: dict[str, Source]) -> tuple[int | None, int | None]:
+def _unet_heads(family: Family, said: Said, facts: dict[str, Source]) -> tuple[int | None, int | None]:
     """One of (heads per layer, width per head); the first source that says either decides."""
     found = {name: said.find(name) for name in ("num_heads", "head_dim")}
     for source in ("metadata", "sidecar"):
@@ -350,26 +352,33 @@ _NAMES = {
 _TRIMMED_SD2 = (1024, 23)
 
 
-def _texts(shapes: Header, family: Family, said: _Said, facts: dict[str, Source]) -> tuple[TextSpec, ...]:
-    heads = said.fact("text_heads", None, facts)
-    if heads is not None and len(heads) != len(family.texts):
-        raise CheckpointError(
-            f"text_heads={heads}: a {family.title} model has {len(family.texts)} text encoders; give one number each"
-        )
-    return tuple(_text(shapes, row, family, heads[i] if heads else None) for i, row in enumerate(family.texts))
+def _texts(shapes: Header, family: Family, said: Said, facts: dict[str, Source]) -> tuple[TextSpec, ...]:
+    told = {name: said.fact(f"text_{name}", None, facts) for name in ("heads", "layers", "activations")}
+    for name, values in told.items():
+        if values is not None and len(values) != len(family.texts):
+            raise CheckpointError(
+                f"text_{name}={values}: a {family.title} model has {len(family.texts)} text encoders; give one each"
+            )
+    return tuple(
+        _text(shapes, row, family, {name: values[i] for name, values in told.items() if values is not None})
+        for i, row in enumerate(family.texts)
+    )
 
 
-def _text(shapes: Header, row: TextRow, family: Family, heads: int | None) -> TextSpec:
+def _text(shapes: Header, row: TextRow, family: Family, told: Mapping[str, Any]) -> TextSpec:
     names = {part: row.prefix + name for part, name in _NAMES[row.kind].items()}
     missing = [names[part] for part in ("tokens", "positions", "inner") if len(shapes.get(names[part], ())) != 2]
     if missing:
         raise CheckpointError(missing_message(missing, family.title))
     vocabulary, width = shapes[names["tokens"]]
     layers = _count(shapes, names["layers"])
-    heads = heads or max(1, width // row.head_dim)
+    heads = told.get("heads") or max(1, width // row.head_dim)
     if width % heads:
         raise CheckpointError(f"text_heads={heads}: they do not divide a text encoder {width} wide; give a divisor")
     trimmed = family.name.startswith("sd2") and (width, layers) == _TRIMMED_SD2
+    layer = told.get("layers", -1 if trimmed else row.layer)
+    if not -layers <= layer + 1 <= 0:
+        raise CheckpointError(f"text_layers={layer}: the text encoder has {layers} layers; give -1 to {-layers - 1}")
     return TextSpec(
         kind=row.kind,
         prefix=row.prefix,
@@ -379,8 +388,8 @@ def _text(shapes: Header, row: TextRow, family: Family, heads: int | None) -> Te
         inner=shapes[names["inner"]][0],
         vocabulary=vocabulary,
         positions=shapes[names["positions"]][0],
-        activation=row.activation,
-        layer=-1 if trimmed else row.layer,
+        activation=told.get("activations", row.activation),
+        layer=layer,
         final_norm=row.final_norm,
         follows_skip=row.follows_skip,
         pooled=row.pooled,

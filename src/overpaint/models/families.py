@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from overpaint.errors import CheckpointError
+
 Prediction = Literal["eps", "v"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
 TextKind = Literal["clip", "openclip"]
@@ -269,6 +271,34 @@ FAMILIES: tuple[Family, ...] = (
 def family_of(header: Mapping[str, tuple[int, ...]]) -> Family:
     """The first family all of whose marks are in the file."""
     return next(family for family in FAMILIES if all(mark.holds(header) for mark in family.marks))
+
+
+# What a network sees beside the latent: a mask and the masked picture, the picture, its depth.
+_BESIDE_LATENT: Mapping[Conditioning, int] = {"text": 0, "inpaint": 5, "edit": 4, "depth": 1, "unclip": 0}
+_SHORT_MIDDLES = ("sdxl", "sdxl-inpaint")  # FAM-4: no other family was published without one
+_SINUSOID = 256
+_SIZES = {"sdxl": 6, "sdxl-inpaint": 6, "sdxl-refiner": 5}  # numbers that follow the pooled text in the vector
+
+
+def fitting(spec: ModelSpec) -> ModelSpec:
+    """The same, if parts that were measured one by one are one model together; otherwise CheckpointError."""
+    unet, pooled = spec.unet, [text.width for text in spec.texts if text.pooled]
+    takes = spec.vae.latent_channels + _BESIDE_LATENT[spec.conditioning]
+    context = sum(text.width for text in spec.texts)
+    vector = pooled[-1] + _SIZES[spec.family] * _SINUSOID if pooled else 0
+    why = None
+    if unet.in_channels != takes:
+        why = f"its U-Net takes {unet.in_channels} channels, but that of a {spec.title} model takes {takes}"
+    elif unet.middle_depth is None and spec.family not in _SHORT_MIDDLES:
+        why = f"middle_block.1 and middle_block.2 are missing, without which no {spec.title} model works"
+    elif unet.context_dim != context:
+        why = f"its U-Net attends to texts {unet.context_dim} wide, but its text encoders make {context}"
+    elif (unet.adm_channels or 0) != vector:
+        has = unet.adm_channels or 0
+        why = f"its U-Net takes {has} numbers beside the text, but that of a {spec.title} model takes {vector}"
+    if why is not None:
+        raise CheckpointError(f"{why}: use another file")
+    return spec
 
 
 SD1_SPEC = ModelSpec(

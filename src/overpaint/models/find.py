@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
 
 from overpaint.errors import CheckpointError, RequestError
-from overpaint.models.hashes import find_exact, list_checkpoints
+from overpaint.models.hashes import (
+    CheckpointFile,
+    find_closest,
+    find_exact,
+    is_model_folder,
+    list_checkpoints,
+    sha256_of,
+    user_hash_cache,
+)
 from overpaint.models.vaes import VaeChoice, choose_vae, list_vaes
 from overpaint.settings import Settings
 
 DEFAULT_NAME = "overpaint-sketch.safetensors"
+_TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 
 def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
@@ -20,16 +30,57 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
     wanted = checkpoint or settings.sd_model_checkpoint
     if wanted is None:
         return default_checkpoint()
-    path = Path(os.path.abspath(wanted))  # noqa: PTH100 (links are followed as named)
-    if path.is_file():
+    path = _named_path(wanted)
+    if path is not None:
         return path
-    known = list_checkpoints(model_folders(settings))
-    found = find_exact(known, str(wanted))
+    known = _known(settings)
+    found = find_exact(known, str(wanted)) or _hashed(known, str(wanted))
     if found is not None:
         return found.path
+    if Path(wanted).is_dir():
+        return Path(os.path.abspath(wanted))  # noqa: PTH100 (opening it tells what is wrong)
+    raise _unknown("checkpoint", wanted, known, settings)
+
+
+def find_refiner(name: str | Path, settings: Settings, *, argument: str = "refiner_checkpoint") -> Path:
+    """A path, or the known checkpoint whose title comes closest (FILE-7); `argument` is named in the error."""
+    path = _named_path(name)
+    if path is not None:
+        return path
+    known = _known(settings)
+    found = find_closest(known, str(name))
+    if found is not None:
+        return found.path
+    raise _unknown(argument, name, known, settings)
+
+
+def _named_path(wanted: str | Path) -> Path | None:
+    """The file, or the folder that is one checkpoint, if it is there."""
+    path = Path(os.path.abspath(wanted))  # noqa: PTH100 (links are followed as named)
+    return path if path.is_file() or is_model_folder(path) else None
+
+
+def _known(settings: Settings) -> tuple[CheckpointFile, ...]:
+    return list_checkpoints(model_folders(settings), cache=user_hash_cache())
+
+
+def _hashed(known: tuple[CheckpointFile, ...], text: str) -> CheckpointFile | None:
+    """For "name [hash]" from elsewhere: the files of that name that were never hashed are hashed now."""
+    parts = _TITLE.fullmatch(text)
+    if parts is None:
+        return None
+    name, digest = parts.groups()
+    named = (each for each in known if name in (each.name, each.name_for_extra, each.model_name))
+    unhashed = (each for each in named if each.sha256 is None and not each.is_folder)
+    return next((each for each in unhashed if sha256_of(each.path, user_hash_cache()).startswith(digest)), None)
+
+
+def _unknown(
+    argument: str, wanted: str | Path, known: tuple[CheckpointFile, ...], settings: Settings
+) -> CheckpointError:
     where = settings.models_dir or "no models_dir is set"
     names = ", ".join(each.name for each in known[:8]) or "none"
-    raise CheckpointError(f"checkpoint={str(wanted)!r}: there is no such file or name; known in {where}: {names}")
+    return CheckpointError(f"{argument}={str(wanted)!r}: there is no such file or name; known in {where}: {names}")
 
 
 def model_folders(settings: Settings) -> tuple[Path, ...]:

@@ -15,27 +15,35 @@ import platformdirs
 
 from overpaint.models.header import safetensors_header
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors")
+CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
 _VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
+_FOLDER_MARK = "model_index.json"
 _BLOCK = 2**20
+
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint by all the names it can be asked for; `sha256` is None where hashing is off or not yet done."""
+    """A checkpoint by all the names it can be asked for; `sha256` is None where hashing is off or not yet done.
+
+    Folders in the layout of diffusers are checkpoints too: they have no hash, and no extension to leave out.
+    """
 
     path: Path
     name: str
     sha256: str | None = None
+    is_folder: bool = False
 
     @property
     def name_for_extra(self) -> str:
         """The file's own name without extension: the infotext's "Model"."""
-        return Path(self.name).stem
+        return Path(self.name).name if self.is_folder else Path(self.name).stem
 
     @property
     def model_name(self) -> str:
-        return os.path.splitext(re.sub(r"[/\\]", "_", self.name))[0]  # noqa: PTH122 (a name, not a path)
+        flat = re.sub(r"[/\\]", "_", self.name)
+        return flat if self.is_folder else os.path.splitext(flat)[0]  # noqa: PTH122 (a name, not a path)
 
     @property
     def shorthash(self) -> str | None:
@@ -51,10 +59,11 @@ class CheckpointFile:
 
     def aliases(self) -> tuple[str, ...]:
         """Everything that selects this file exactly (FILE-6)."""
-        old = old_hash(self.path)
-        named = (old, self.model_name, self.title, self.name, self.name_for_extra, f"{self.name} [{old}]")
-        hashed = (self.shorthash, self.sha256, self.title, self.short_title) if self.sha256 else ()
-        return tuple(dict.fromkeys(each for each in (*named, *hashed) if each))
+        old = None if self.is_folder else old_hash(self.path)
+        named = (self.model_name, self.title, self.name, self.name_for_extra)
+        aged = (old, f"{self.name} [{old}]") if old else ()
+        hashed = (self.sha256[:10], self.sha256, self.title, self.short_title) if self.sha256 else ()
+        return tuple(dict.fromkeys(each for each in (*named, *aged, *hashed)))
 
 
 def checkpoint_file(path: Path, folders: Iterable[Path] = (), sha256: str | None = None) -> CheckpointFile:
@@ -62,18 +71,49 @@ def checkpoint_file(path: Path, folders: Iterable[Path] = (), sha256: str | None
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (links are followed as named, not resolved)
     holders = (folder for folder in map(os.path.abspath, folders) if absolute.is_relative_to(folder))
     holder = next(holders, None)
-    name = str(absolute.relative_to(holder)) if holder else absolute.name
-    return CheckpointFile(absolute, name, sha256)
+    name = str(absolute.relative_to(holder)) if holder and str(absolute) != holder else absolute.name
+    return CheckpointFile(absolute, name, sha256, absolute.is_dir())
 
 
-def list_checkpoints(folders: Iterable[Path], single: Path | None = None) -> tuple[CheckpointFile, ...]:
-    """All checkpoints of the folders in natural order, a file named alone first; VAE files are left out (FILE-1)."""
+def list_checkpoints(
+    folders: Iterable[Path], single: Path | None = None, cache: Path | None = None
+) -> tuple[CheckpointFile, ...]:
+    """All checkpoints of the folders in natural order, a file named alone first; VAE files are left out (FILE-1).
+
+    With a cache they carry the hashes that are remembered in it; none is computed here.
+    """
     folders = tuple(folders)
     found = [single] if single is not None else []
     for folder in folders:
-        found += files_below(folder, CHECKPOINT_SUFFIXES)
+        found += _checkpoints_below(folder)
     kept = (path for path in found if not path.name.endswith(_VAE_SUFFIXES))
-    return tuple(checkpoint_file(path, folders) for path in dict.fromkeys(kept))
+    known = _read_cache(cache)
+    return tuple(checkpoint_file(path, folders, _remembered(path, known)) for path in dict.fromkeys(kept))
+
+
+def _checkpoints_below(folder: Path) -> list[Path]:
+    """Files, and folders in the layout of diffusers: those are not looked into."""
+    if is_model_folder(folder):
+        return [folder]
+    found: list[tuple[str, list[Path]]] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        whole = [name for name in folders if is_model_folder(Path(root) / name)]
+        folders[:] = [name for name in folders if name not in whole]
+        found += [(str(path), [path]) for path in (Path(root) / name for name in whole)]
+        files = sorted((name for name in names if name.endswith(CHECKPOINT_SUFFIXES)), key=natural_key)
+        found.append((root, [Path(root) / name for name in files]))
+    return [path for _, paths in sorted(found, key=lambda each: natural_key(each[0])) for path in paths]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder is one checkpoint in the layout of diffusers.
+
+    NOTE: a folder "unet" alone says nothing: some keep all their U-Net files in one.
+    """
+    if (folder / _FOLDER_MARK).is_file():
+        return True
+    unet = folder / "unet"
+    return (unet / "config.json").is_file() or any(unet.glob("diffusion_pytorch_model*"))
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
@@ -109,6 +149,21 @@ def find_closest(files: Iterable[CheckpointFile], text: str) -> CheckpointFile |
     return None
 
 
+def stamp_of(path: Path) -> Stamp:
+    """By what a changed model is noticed: names, times and sizes of its files; nothing where there is none."""
+    if not path.exists():
+        return ()
+    files = [path, path.with_suffix(".yaml")]
+    if path.is_dir():
+        files = sorted(Path(root) / name for root, _, names in os.walk(path, followlinks=True) for name in names)
+    stamp: list[tuple[str, int, int]] = []
+    for file in files:
+        with contextlib.suppress(OSError):
+            stat = file.stat()
+            stamp.append((str(file), stat.st_mtime_ns, stat.st_size))
+    return tuple(stamp)
+
+
 def user_hash_cache() -> Path:
     """Where hashes are remembered between runs."""
     return platformdirs.user_cache_path("overpaint") / "hashes.json"
@@ -116,8 +171,7 @@ def user_hash_cache() -> Path:
 
 def sha256_of(path: Path, cache: Path | None = None) -> str:
     """SHA-256 of a file, remembered by path, time and size (FILE-3). A cache that cannot be written does no harm."""
-    stat = path.stat()
-    key = f"{os.path.abspath(path)}|{stat.st_mtime_ns}|{stat.st_size}"  # noqa: PTH100
+    key = _cache_key(path)
     known = _read_cache(cache)
     if key in known:
         return known[key]
@@ -125,8 +179,23 @@ def sha256_of(path: Path, cache: Path | None = None) -> str:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    _write_cache(cache, {**known, key: digest.hexdigest()})
+    if _cache_key(path) == key:  # it did not change meanwhile
+        # Read again: another process may have written since.
+        _write_cache(cache, {**_read_cache(cache), key: digest.hexdigest()})
     return digest.hexdigest()
+
+
+def _cache_key(path: Path) -> str:
+    stat = path.stat()
+    return f"{os.path.abspath(path)}|{stat.st_mtime_ns}|{stat.st_size}"  # noqa: PTH100
+
+
+def _remembered(path: Path, known: dict[str, str]) -> str | None:
+    """The hash of a file, if it was computed since the file last changed."""
+    try:
+        return known.get(_cache_key(path)) if known else None
+    except OSError:
+        return None
 
 
 def old_hash(path: Path) -> str:

@@ -1,15 +1,16 @@
-"""What can be read of a model file without its tensors and without torch: the safetensors header, and the sidecar."""
+"""What can be read of a model file without its tensors and without torch: header, sidecar, and the facts these tell."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from overpaint.errors import CheckpointError
+from overpaint.models.families import Source
 
 _MAX_HEADER_BYTES = 100 * 2**20
 _MAX_SIDECAR_BYTES = 2**20
@@ -56,3 +57,89 @@ def read_sidecar(path: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{beside.name} cannot be read ({error}); correct it or take it away") from error
     return config if isinstance(config, Mapping) else None
+
+
+class Said:
+    """What metadata and sidecar say, by our names; metadata speaks first."""
+
+    def __init__(self, metadata: Mapping[str, str], sidecar: Mapping[str, Any]) -> None:
+        self._sources: tuple[tuple[Source, Mapping[str, Any]], ...] = (
+            ("metadata", _facts_of_metadata(metadata)),
+            ("sidecar", _facts_of_sidecar(sidecar)),
+        )
+
+    def find(self, name: str) -> tuple[Any, Source] | None:
+        return next(((values[name], source) for source, values in self._sources if name in values), None)
+
+    def fact(self, name: str, default: Any, facts: dict[str, Source]) -> Any:
+        value, facts[name] = self.find(name) or (default, "family default")
+        return value
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
+
+
+def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(check(each) for each in value)
+
+
+# The facts that metadata may tell as `overpaint.<fact>`, in JSON.
+_VALID: Mapping[str, Callable[[Any], bool]] = {
+    "num_heads": _is_count,
+    "head_dim": _is_count,
+    "text_heads": _list_of(_is_count),
+    "text_layers": _list_of(lambda value: type(value) is int and -4096 <= value < 0),
+    "text_activations": _list_of(lambda value: value in ("quick_gelu", "gelu")),
+    "prediction": lambda value: value in ("eps", "v"),
+    "scale_factor": lambda value: isinstance(value, (int, float)) and 0 < value < 1e6,
+    "native_size": _is_count,
+}
+
+
+def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """`modelspec.prediction_type` is the common header of model trainers."""
+    said: dict[str, Any] = {}
+    kind = metadata.get("modelspec.prediction_type", "").lower()
+    if kind:
+        said["prediction"] = "v" if kind.startswith("v") else "eps"
+    for name in _VALID:
+        if f"overpaint.{name}" in metadata:
+            said[name] = _checked(name, _from_json(metadata[f"overpaint.{name}"]), "metadata")
+    return said
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _facts_of_sidecar(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an LDM or sgm configuration: heads, prediction, scale."""
+    params = _at(config, "model", "params")
+    unet = _at(params, "unet_config", "params") or _at(params, "network_config", "params")
+    scaling = str(_at(params, "denoiser_config", "params", "scaling_config").get("target", ""))
+    said: dict[str, Any] = {}
+    for ours, theirs in (("num_heads", "num_heads"), ("head_dim", "num_head_channels")):
+        if isinstance(unet.get(theirs), int) and unet[theirs] > 0:
+            said[ours] = _checked(ours, unet[theirs], "sidecar")
+    if params:
+        is_v = params.get("parameterization") == "v" or scaling.endswith("VScaling")
+        said["prediction"] = "v" if is_v else "eps"
+    if "scale_factor" in params:
+        said["scale_factor"] = _checked("scale_factor", params["scale_factor"], "sidecar")
+    return said
+
+
+def _at(tree: Any, *path: str) -> Mapping[str, Any]:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, Mapping) else {}
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    if not _VALID[name](value):
+        raise CheckpointError(f"{name}={value!r} in the model's {source} cannot be used: correct it or take it out")
+    return value

@@ -68,6 +68,17 @@ class _Table(dict[Any, Any]):
         pass
 
 
+class _Parameters(_Table):
+    """Plays a ParameterDict, whose tensors are in its state."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        tensors = state.get("_parameters") if isinstance(state, dict) else None
+        if isinstance(tensors, dict):
+            self.update(tensors)
+
+
 class Inert:
     """Stands for an object of the file that is not needed. It takes any argument and any state and does nothing."""
 
@@ -146,6 +157,8 @@ class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
+        if (module, name) == ("torch.nn.modules.container", "ParameterDict"):
+            return type("Parameters", (_Parameters,), {"__slots__": ()})
         actor = _ACTORS.get((module, name))
         # A fresh class each time: whatever a file does to it cannot reach the next file.
         return _Named(actor) if actor is not None else type("Inert", (Inert,), {})

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import CheckpointError
+from overpaint.models.components import naming, vae_of
+from overpaint.models.derived import derived_weights
 from overpaint.models.detect import autoencoder_spec
 from overpaint.models.families import AutoencoderSpec
-from overpaint.models.files import Weights, read_checkpoint
+from overpaint.models.files import Weights
 from overpaint.models.hashes import files_below, natural_key
+from overpaint.models.opened import open_tensors
 
 _SUFFIXES = (".ckpt", ".pt", ".safetensors")
 _BESIDE = (".vae.ckpt", ".vae.pt", ".vae.safetensors")
@@ -90,10 +93,13 @@ class VaeFile:
 
 
 def open_vae(path: Path, latent_channels: int = 4) -> VaeFile:
-    """A VAE file for latents with this many channels; another kind of file raises CheckpointError."""
-    weights = read_checkpoint(path)
-    keys = tuple(key for key in weights.shapes if not key.startswith("loss") and key not in _DROPPED)
-    spec = autoencoder_spec({key: weights.shapes[key] for key in keys})
+    """A VAE for latents with this many channels: a file in the original layout or that of diffusers, or its folder."""
+    file = open_tensors(path)
+    named = vae_of(file)
+    weights = derived_weights(path, named, file.metadata)
+    keys = tuple(key for key in named if not key.startswith("loss") and key not in _DROPPED)
+    with naming(path):
+        spec = autoencoder_spec({key: weights.shapes[key] for key in keys})
     if spec.latent_channels != latent_channels:
         raise CheckpointError(
             f"vae={path.name}: its latents have {spec.latent_channels} channels, the model's {latent_channels}; "

@@ -16,6 +16,7 @@ Upscaler = Callable[[Image.Image, float], Image.Image]
 """`(picture, scale) -> picture`: enlarges by `scale`, or by what its network can; the rest is resampled."""
 
 _ENOUGH_PASSES = 3  # EX-4: a network that enlarges by its own factor is applied again until the size is reached
+_ROUNDING_GUARD = 1 + 1e-9  # 100 * 1.15 is 114.99999999999999, which would be cut to 114
 
 
 def resize_image(
@@ -38,26 +39,50 @@ def resize_image(
     raise RequestError("resize_mode", mode, "give 0 (resize), 1 (crop), 2 (fill) or 3 (latent upscale)")
 
 
-def find_upscaler(upscaler: str | Upscaler | None, quirks: Quirks) -> Upscaler | None:
-    """The callable behind a name; nothing and "None" mean plain resampling."""
+def find_upscaler(
+    upscaler: str | Upscaler | None,
+    quirks: Quirks,
+    known: Mapping[str, Upscaler] | None = None,
+    *,
+    field: str = "upscaler_for_img2img",
+) -> Upscaler | None:
+    """The callable behind a name, built in or `known`; nothing and "None" mean plain resampling."""
     if upscaler is None or callable(upscaler):
         return upscaler
+    known = known or {}
     if upscaler in UPSCALERS:
         return UPSCALERS[upscaler]
+    if upscaler in known:
+        return known[upscaler]
     if quirks.unknown_names_fall_back:
         return None
-    raise RequestError("upscaler_for_img2img", upscaler, f"give one of {', '.join(sorted(UPSCALERS))}")
+    names = (name for name in (*UPSCALERS, *known) if name)
+    raise RequestError(field, upscaler, f"give one of {', '.join(names)}")
 
 
 def upscaled(image: Image.Image, scale: float, enlarge: Upscaler, quirks: Quirks) -> Image.Image:
     """`image` enlarged by `scale`, however often `enlarge` must run for that."""
-    width, height = int(image.width * scale), int(image.height * scale)
     if quirks.upscale_to_multiples_of_8:
-        width, height = max(width // 8 * 8, 8), max(height // 8 * 8, 8)
-    for _ in range(_ENOUGH_PASSES):
-        if image.width >= width and image.height >= height:
+        width, height = (max(int(side * scale) // 8 * 8, 8) for side in image.size)
+        return _in_passes(image, width, height, enlarge, scale)
+    width, height = (max(int(side * scale * _ROUNDING_GUARD), 1) for side in image.size)
+    return upscaled_to(image, width, height, enlarge, scale)
+
+
+def upscaled_to(image: Image.Image, width: int, height: int, enlarge: Upscaler, scale: float) -> Image.Image:
+    """`image` at exactly the size that `scale` leads to."""
+    return _in_passes(image, width, height, enlarge, scale * _ROUNDING_GUARD)
+
+
+def _in_passes(image: Image.Image, width: int, height: int, enlarge: Upscaler, scale: float) -> Image.Image:
+    """A network that does not enlarge is applied only once; at a scale of 1 it is, as it may be there to clean."""
+    for number in range(_ENOUGH_PASSES):
+        is_reached = image.width >= width and image.height >= height
+        if is_reached and (number > 0 or abs(scale - 1) > 1e-6):
             break
-        image = enlarge(image, scale)
+        before, image = image.size, enlarge(image, scale)
+        if image.size == before:
+            break
     return _lanczos(image, width, height)
 
 
@@ -94,9 +119,11 @@ def _lanczos(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def _scaled(image: Image.Image, width: int, height: int, enlarge: Upscaler | None, quirks: Quirks) -> Image.Image:
     scale = max(width / image.width, height / image.height)
-    if enlarge is not None and image.mode != "L" and scale > 1:
-        image = upscaled(image, scale, enlarge, quirks)
-    return _lanczos(image, width, height)
+    if enlarge is None or image.mode == "L" or scale <= 1:
+        return _lanczos(image, width, height)
+    if not quirks.upscale_to_multiples_of_8:
+        return upscaled_to(image, width, height, enlarge, scale)
+    return _lanczos(upscaled(image, scale, enlarge, quirks), width, height)
 
 
 def _covering(image: Image.Image, width: int, height: int, enlarge: Upscaler | None, quirks: Quirks) -> Image.Image:

@@ -16,6 +16,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models import checkpoint as module
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into, recognise
 from overpaint.models.files import read_all, read_checkpoint, write_safetensors
+from overpaint.models.filling import Source, holds
 from overpaint.models.tiny import make_tiny_checkpoint
 
 Tensors = dict[str, NDArray[Any]]
@@ -63,6 +64,11 @@ def test_every_parameter_holds_the_files_numbers(model: LoadedModel, tiny: Path)
     layer: Any = unet.get_submodule(key)
     assert torch.equal(layer.dense_weight(), stored[f"model.diffusion_model.{key}.weight"].float())
     assert torch.equal(layer.bias, stored[f"model.diffusion_model.{key}.bias"].float())
+    networks = model.backend.networks
+    prefixes = {"model.diffusion_model.": networks.unet, "first_stage_model.": networks.autoencoder}
+    for prefix, network in {**prefixes, model.spec.texts[0].prefix: networks.texts[0]}.items():
+        keys = {name: prefix + name for name, _ in network.named_parameters()}
+        assert holds(network, Source(network, read_checkpoint(tiny), keys))
 
 
 def test_progress_counts_every_tensor(tiny: Path) -> None:
@@ -114,7 +120,7 @@ def test_missing_tensors_are_told_before_anything_is_read(
         return {name: each for name, each in tensors.items() if "time_embed.2." not in name}
 
     path = rewritten(tiny, tmp_path / "torn.safetensors", change)
-    monkeypatch.setattr(module, "_fill", lambda *args: pytest.fail("tensors were read"))
+    monkeypatch.setattr(module, "fill", lambda *args: pytest.fail("tensors were read"))
     with pytest.raises(CheckpointError, match=r"torn\.safetensors: 2 tensors that a Stable Diffusion 1 .*time_embed"):
         loaded(path)
 

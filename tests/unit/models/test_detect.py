@@ -275,9 +275,9 @@ def test_every_recorded_checkpoint(parity: Path) -> None:
     [
         (["lora_unet_down_blocks_0.lora_up.weight"], "LoRA"),
         (["encoder.conv_in.weight", "decoder.mid.block_1.norm1.weight"], "VAE"),
-        (["down_blocks.0.resnets.0.conv1.weight"], "diffusers layout"),
+        (["text_model.encoder.layers.0.mlp.fc1.weight"], "text encoder"),
         (["double_blocks.0.img_attn.qkv.weight"], "Flux"),
-        (["something.else"], "complete single-file checkpoint"),
+        (["something.else"], "complete checkpoint"),
     ],
 )
 def test_strangers_are_told_what_they_are(keys: list[str], advice: str) -> None:

@@ -1,0 +1,133 @@
+"""Networks from files: every tensor is there and of its size, then all are read and put into their layers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from overpaint.errors import CheckpointError
+from overpaint.models.detect import missing_message
+from overpaint.models.files import Progress, Weights
+from overpaint.networks.layers import Packable
+
+_PLACERS = 2  # threads that convert and pack
+_READ_AHEAD = 6  # tensors in memory that wait for them
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one network's parameters are: parameter name -> key in the file."""
+
+    network: nn.Module
+    weights: Weights
+    keys: Mapping[str, str]
+    prefix: str = ""  # of the keys, where there are any
+
+    def used(self) -> Iterator[str]:
+        """The keys of the file that fill a parameter."""
+        return (self.keys[name] for name, _ in self.network.named_parameters() if name in self.keys)
+
+
+def source_of(prefix: str, network: nn.Module, weights: Weights, keys: Mapping[str, str]) -> Source:
+    """The part of a file below a prefix; `keys` are our names of all its tensors -> the file's."""
+    inner = {new.removeprefix(prefix): old for new, old in keys.items() if new.startswith(prefix)}
+    return Source(network, weights, inner, prefix)
+
+
+def check(sources: Iterable[Source], title: str) -> None:
+    """Every parameter has a tensor of its size, or nothing is loaded."""
+    for source in sources:
+        name = source.weights.path.name
+        parameters = dict(source.network.named_parameters())
+        missing = [source.prefix + each for each in parameters if each not in source.keys]
+        if missing:
+            raise CheckpointError(f"{name}: {missing_message(missing, title)}")
+        for each, parameter in parameters.items():
+            shape = source.weights.shapes[source.keys[each]]
+            if _without_ones(shape) != _without_ones(tuple(parameter.shape)):
+                raise CheckpointError(
+                    f"{name}: tensor {source.keys[each]} is {list(shape)}, "
+                    f"but a {title} network of these widths needs {list(parameter.shape)}; use another file"
+                )
+
+
+def fill(sources: Sequence[Source], progress: Progress | None) -> None:
+    """Read tensor after tensor while others are converted and packed: most time goes into touching new memory."""
+    total = sum(len(list(source.network.parameters())) for source in sources)
+    waiting: deque[Future[None]] = deque()
+    scratch = _Scratch()
+    done = 0
+    with ThreadPoolExecutor(_PLACERS) as pool:
+        for source in sources:
+            names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
+            for key, tensor in source.weights.read(names):
+                waiting.append(pool.submit(_place, source.network, names[key], tensor, scratch))
+                if len(waiting) > _READ_AHEAD:
+                    waiting.popleft().result()
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        for each in waiting:
+            each.result()
+
+
+@torch.no_grad()
+def holds(network: nn.Module, source: Source) -> bool:
+    """Whether a filled network has exactly the numbers it would be given from this source.
+
+    Small tensors are read first: where two models differ at all, these differ, and reading stops there.
+    """
+    names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
+    sizes = {key: source.weights.shapes[key] for key in names}
+    for key, tensor in source.weights.read(sorted(names, key=lambda key: torch.Size(sizes[key]).numel())):
+        there = _parameter(network, names[key])
+        if not torch.equal(there, tensor.view(there.shape).to(there)):
+            return False
+    return True
+
+
+class _Scratch(threading.local):
+    """A buffer per thread for conversions: the first touch of new memory costs more than they do."""
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0)
+
+    def converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        count = tensor.numel()
+        if self.buffer.dtype is not dtype or len(self.buffer) < count:
+            self.buffer = torch.empty(count, dtype=dtype)
+        return self.buffer[:count].view(tensor.shape).copy_(tensor)
+
+
+@torch.no_grad()
+def _place(network: nn.Module, name: str, tensor: Tensor, scratch: _Scratch) -> None:
+    """One tensor into its layer."""
+    path, _, parameter = name.rpartition(".")
+    layer = network.get_submodule(path)
+    if isinstance(layer, Packable) and parameter == "weight":
+        wanted = layer.weight
+        converts = wanted.device.type == "cpu" and wanted.dtype is not tensor.dtype
+        layer.fill(scratch.converted(tensor, wanted.dtype) if converts else tensor)
+    else:
+        target: Tensor = getattr(layer, parameter)
+        target.copy_(tensor.view(target.shape))
+
+
+def _parameter(network: nn.Module, name: str) -> Tensor:
+    path, _, parameter = name.rpartition(".")
+    layer = network.get_submodule(path)
+    if isinstance(layer, Packable) and parameter == "weight":
+        return layer.dense_weight()
+    found: Tensor = getattr(layer, parameter)
+    return found
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """1x1 convolutions are stored as matrices by some tools."""
+    return tuple(size for size in shape if size != 1)
