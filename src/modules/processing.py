@@ -4,7 +4,14 @@ from overpaint.processing import (
     Processed,
     StableDiffusionProcessing,
     StableDiffusionProcessingImg2Img,
+    StableDiffusionProcessingTxt2Img,
     process_images,
 )
 
-__all__ = ["Processed", "StableDiffusionProcessing", "StableDiffusionProcessingImg2Img", "process_images"]
+__all__ = [
+    "Processed",
+    "StableDiffusionProcessing",
+    "StableDiffusionProcessingImg2Img",
+    "StableDiffusionProcessingTxt2Img",
+    "process_images",
+]

@@ -17,6 +17,12 @@ state = State()
 cmd_opts = SimpleNamespace(
     models_dir=None,
     vae_dir=None,
+    taesd_dir=None,
+    lora_dir=None,
+    embeddings_dir=None,
+    hypernetwork_dir=None,
+    controlnet_dir=None,
+    esrgan_dir=None,
 )
 
 _engines = ConfiguredEngine()

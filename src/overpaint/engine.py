@@ -1,13 +1,15 @@
-"""`Engine`: weights on a device, and the numbered story of a job.
+"""`Engine`: models on a device, and the numbered story of a job.
 
     1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
 
-One thread owns an engine. Everyone else puts messages into a `Control`.
+One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it: each stage is given
+the plan, and has that plan's model in place, with what hangs on it, before it touches a network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,24 +18,25 @@ import torch
 from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
-from overpaint.conditioning import Conditioner, TextCache
-from overpaint.denoise import ImageCond
-from overpaint.drive import Run, tick
-from overpaint.errors import CheckpointError, OverpaintError, SamplingError
+from overpaint.crew import Crew
+from overpaint.denoise import ImageCond, TextCond
+from overpaint.drive import Run
+from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
-from overpaint.latents import Prepared, batch_latents, decode, prepare
-from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into, recognise
+from overpaint.hires import prepare_second
+from overpaint.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.families import ModelSpec
-from overpaint.models.find import choose_device, find_checkpoint, find_vae, model_folders
+from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.planning import ImagePlan, Plan, effective_settings
+from overpaint.planning import effective_settings
 from overpaint.planning import plan as make_plan
-from overpaint.preview import PreviewMap, fit_preview, preview_picture
+from overpaint.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.sampling import BatchTensors, Streams, final_latents, start_runs
 from overpaint.settings import Settings
-from overpaint.styles import load_styles
+from overpaint.workshop import Workshop, identity_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,11 @@ class Sampled:
     latents: Tensor  # (batch, 4, h/8, w/8)
     complete: bool
     notes: Mapping[str, object]
+    made_by: Plan | None = None  # the pass they come from, where that is not the job's first
 
 
 class Engine:
-    """A loaded model. Use it as a context manager, or call `close`."""
+    """A device with models on it. Use it as a context manager, or call `close`."""
 
     def __init__(
         self,
@@ -58,15 +62,11 @@ class Engine:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self._device, self._dtype = choose_device(device), dtype
-        self._text_cache = TextCache()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
-        self._preview: PreviewMap | None = None
-        self._running = 0  # stories begun and not ended; they may take turns, with one checkpoint
         self._own = find_checkpoint(checkpoint, self.settings)
-        self._loaded: LoadedModel | None = None
-        self._vae_path: Path | None = None
-        self._load(self._own, self.settings, progress)
+        self._workshop: Workshop | None = Workshop(choose_device(device), dtype, self._own)
+        # The model of the latest job.
+        self._loaded: LoadedModel | None = self._workshop.have(self._own, self.settings, progress).model
 
     def __enter__(self) -> Engine:
         return self
@@ -78,12 +78,20 @@ class Engine:
 
     def close(self) -> None:
         """Drop the weights and everything remembered."""
-        self._text_cache.clear()
-        self._loaded = self._preview = None
+        if self._workshop is not None:
+            self._workshop.close()
+        self._workshop = self._loaded = None
+
+    @property
+    def workshop(self) -> Workshop:
+        """The models in memory, and what else jobs may name."""
+        if self._workshop is None:
+            raise OverpaintError("this engine is closed; make a new one")
+        return self._workshop
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model in place."""
+        """The model of the latest job."""
         if self._loaded is None:
             raise OverpaintError("this engine is closed; make a new one")
         return self._loaded
@@ -94,9 +102,7 @@ class Engine:
 
     @property
     def model(self) -> ModelIdentity:
-        vae = self.loaded.vae
-        vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
-        return ModelIdentity(self.loaded.name, self.loaded.shorthash or "", vae.name if vae else None, vae_hash)
+        return identity_of(self.loaded)
 
     @property
     def backend(self) -> TorchBackend:
@@ -119,19 +125,26 @@ class Engine:
         plan = self.plan(request, settings)
         yield Started(len(plan.images), _steps(plan), plan.warnings)
         done: list[FinishedBatch] = []
-        self._running += 1
-        try:
-            yield from self._batches(plan, control, done)
-        except (OverpaintError, RuntimeError, MemoryError) as error:
-            told = explained(error)
-            told.result = account(plan, self.model, done) if done else None
-            raise told from error.__cause__ if told is error else error
-        finally:
-            self._running -= 1
+        with self.story(plan):
+            try:
+                yield from self._batches(plan, control, done)
+            except (OverpaintError, RuntimeError, MemoryError) as error:
+                told = explained(error)
+                told.result = account(plan, self.identity(plan), done) if done else None
+                raise told from error.__cause__ if told is error else error
+            result = account(plan, self.identity(plan), done)
         if control.message is Stop.CANCEL and len(done) < len(plan.batches):
-            yield Cancelled(account(plan, self.model, done) if done else None)
+            yield Cancelled(result if done else None)
         else:
-            yield Finished(account(plan, self.model, done))
+            yield Finished(result)
+
+    def story(self, plan: Plan) -> AbstractContextManager[None]:
+        """While it lasts, the models of this plan stay as they are."""
+        return self.workshop.holding(plan)
+
+    def identity(self, plan: Plan) -> ModelIdentity:
+        """The model a plan is painted with."""
+        return identity_of(self.workshop.resident(plan).model)
 
     def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
         """Batch after batch into `done`, until all are made or somebody stops it."""
@@ -141,7 +154,7 @@ class Engine:
             if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
                 return
             if prepared is None:
-                done.append(FinishedBatch(batch, tuple(unchanged(plan, i) for i in range(len(batch)))))
+                done.append(FinishedBatch(batch, tuple(unchanged(plan, each.place) for each in batch)))
                 continue
             sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
             if sampled is None:
@@ -151,28 +164,24 @@ class Engine:
     # -- its stages, which the contract's door calls one by one --------------------------------------------------
 
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
-        """1. Decide everything. Nothing is loaded and nothing changes."""
-        settings = settings or self.settings
-        styles = load_styles(settings.styles_file) if settings.styles_file else ()
-        wanted = self._wanted(request, effective_settings(request, settings))
-        spec = self.spec if wanted == self.loaded.file.path else recognise(wanted)
-        return make_plan(request, settings, spec, styles=styles, tables_in_force=self._tables_in_force)
+        """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
+        settings, workshop = settings or self.settings, self.workshop
+        effective = effective_settings(request, settings)
+        path = workshop.model_for(request, effective)
+        known = workshop.surroundings(request, effective, path, self._tables_in_force)
+        return make_plan(request, settings, workshop.spec_of(path, effective), known)
 
     @torch.no_grad()
     def prepare(self, plan: Plan) -> Prepared:
         """2. Have the job's model in place, and encode the sources."""
-        self._use(plan)
+        self._loaded = self.workshop.ready(plan, ()).model
         self._tables_in_force = plan.settings
-        return prepare(plan, self._networks(plan))
-
-    def conditioner(self, plan: Plan) -> Conditioner:
-        """3. Texts."""
-        return Conditioner(self.spec, self.backend, plan, self._text_cache)
+        return prepare(plan, self.workshop.encoder(plan))
 
     @torch.no_grad()
     def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
-        """What each picture of a batch is guided by."""
-        return self.conditioner(plan).images(batch)
+        """3. What each picture of a batch is guided by."""
+        return self.workshop.ready(plan, batch).conditioner.images(batch)
 
     @torch.no_grad()
     def tensors(
@@ -183,9 +192,9 @@ class Engine:
         return BatchTensors(
             init=batch_latents(plan, prepared, batch),
             nmask=prepared.nmask,
-            image_conditioning=None if image is None else image[: len(batch)],
+            image_conditioning=None if image is None else at_places(image, batch),
             texts=texts,
-            empty_text=self.conditioner(plan).empty() if plan.settings.pad_cond_uncond else None,
+            empty_text=self._empty_text(plan, batch),
         )
 
     def sample(
@@ -204,18 +213,48 @@ class Engine:
             tuple(each.subseed for each in batch),
             plan.request.variation_strength,
         )
+        return (yield from self.sample_passes(plan, tensors, streams, control=control, number=number))
+
+    def sample_passes(
+        self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
+    ) -> Generator[Event, None, Sampled | None]:
+        """4 and 5, and once more where the plan has a second pass; None when cancelled."""
         sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
-        if sampled is None:
+        if sampled is None or plan.hires is None or not sampled.complete:
+            return sampled
+        second = plan.hires.plan
+        prepared = self._prepare_second(plan, sampled)
+        if not plan.hires.paints:
+            return Sampled(prepared.latents, True, sampled.notes, second)
+        texts = self.texts(second, second.batches[number])
+        empty = self._empty_text(second, second.batches[number])
+        tensors = BatchTensors(prepared.latents, None, prepared.image_conditioning, texts, empty)
+        again = yield from self.sample_tensors(second, tensors, streams, control=control, number=number, first=plan)
+        if again is None:
             return None
-        notes = {**self.conditioner(plan).notes(batch), **sampled.notes}
-        return Sampled(sampled.latents, sampled.complete, notes)
+        return Sampled(again.latents, again.complete, _of_both(sampled.notes, again.notes), again.made_by)
+
+    @torch.no_grad()
+    def _prepare_second(self, plan: Plan, sampled: Sampled) -> Prepared:
+        assert plan.hires is not None
+        second = plan.hires.plan
+        self.workshop.ready(second, ())
+        return prepare_second(plan, self.workshop.decoder(plan), self.workshop.encoder(second), sampled.latents)
 
     @torch.no_grad()
     def sample_tensors(
-        self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
+        self,
+        plan: Plan,
+        tensors: BatchTensors,
+        streams: Streams,
+        *,
+        control: Control,
+        number: int = 0,
+        first: Plan | None = None,
     ) -> Generator[Event, None, Sampled | None]:
-        """4 and 5. Start the samplers and answer their questions; None when cancelled."""
+        """One pass: start the samplers and answer their questions; None when cancelled. `first` is a pass before it."""
         runs = start_runs(plan, tensors, streams)
+        crew = Crew(self.workshop, plan, plan.batches[number])
         complete = True
         while any(not run.finished for run in runs):
             if control.message is Stop.CANCEL:
@@ -228,85 +267,47 @@ class Engine:
                 control.take_skip()
                 complete = False
                 break
-            batched = plan.settings.batch_cond_uncond
-            tick(runs, self._networks(plan).unet, share=not plan.request.exact, batched=batched)
-            yield from self._progress(plan, runs, number)
+            crew.tick(runs)
+            yield from self._progress(plan, runs, number, first)
         latents = final_latents(plan, tensors, runs)
         if bool(torch.isnan(latents).any()):
             remedy = "use dtype='float32', a lower cfg_scale or another sampler"
             raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
         notes = {name: value for run in runs for name, value in run.notes.items()}
-        return Sampled(latents, complete, {**plan.sampling_notes, **notes})
+        made_by = crew.last_plan(runs)
+        return Sampled(latents, complete, {**crew.notes(), **plan.sampling_notes, **notes}, made_by)
 
     @torch.no_grad()
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
         """6. Decode each latent alone and composite it over its source."""
         pictures: list[FinishedPicture] = []
+        made_by = sampled.made_by or plan
         init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(decode(plan, self._networks(plan), sampled.latents)):
+        for i, pixels in enumerate(decode(made_by, self.workshop.decoder(made_by), sampled.latents)):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
                 soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
-            pictures.append(finish(plan, i, pixels, soft))
-        return FinishedBatch(tuple(batch), tuple(pictures), sampled.notes, sampled.complete)
-
-    def _wanted(self, request: Img2ImgRequest, settings: Settings) -> Path:
-        """The checkpoint a job names, else this engine's own. The reference drops a name it does not know (JOB-1)."""
-        name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
-        if name is None:
-            return self._own
-        if str(name) in self.loaded.file.aliases():
-            return self.loaded.file.path
-        try:
-            return find_checkpoint(name, settings)
-        except CheckpointError:
-            if settings.quirks.unknown_names_fall_back:
-                return self._own
-            raise
-
-    def _use(self, plan: Plan) -> None:
-        """Have the checkpoint and the VAE of a job in place."""
-        path = self._wanted(plan.request, plan.settings)
-        vae = find_vae(path, plan.settings)
-        changes = path != self.loaded.file.path or vae.path != self._vae_path
-        if changes and self._running > 1:
-            remedy = "finish it first, or give this one an engine of its own"
-            raise OverpaintError(f"checkpoint={path.name!r}: another job runs on {self.loaded.name!r}; {remedy}")
-        if path != self.loaded.file.path:
-            self._load(path, plan.settings)
-        elif vae.path != self._vae_path:
-            self._loaded, self._vae_path = load_vae_into(self.loaded, vae.path), vae.path
-
-    def _load(self, path: Path, settings: Settings, progress: Callable[[int, int], None] | None = None) -> None:
-        vae = find_vae(path, settings).path
-        self._loaded = load_checkpoint(
-            path,
-            device=self._device,
-            dtype=self._dtype,
-            vae_path=vae,
-            folders=model_folders(settings),
-            progress=progress,
+            pictures.append(finish(made_by, batch[i].place, pixels, soft))
+        ready = self.workshop.ready(plan, batch)
+        notes = dict(sampled.notes)
+        if plan.settings.sd_vae_decode_method != "Full":
+            notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
+        return FinishedBatch(
+            tuple(batch), tuple(pictures), notes, sampled.complete, ready.worn.comments(), ready.warnings(batch)
         )
-        self._vae_path = vae
-        self._text_cache.clear()
-        self._preview = None
 
-    def _networks(self, plan: Plan) -> TorchBackend:
-        """The networks as this job wants them; jobs of one engine may take turns between ticks."""
-        self.backend.set_tiling(plan.settings.tiling)
-        return self.backend
+    def _empty_text(self, plan: Plan, batch: Sequence[ImagePlan]) -> TextCond | None:
+        return self.workshop.ready(plan, batch).conditioner.empty() if plan.settings.pad_cond_uncond else None
 
-    def _progress(self, plan: Plan, runs: Sequence[Run], number: int) -> Iterator[Event]:
+    def _progress(self, plan: Plan, runs: Sequence[Run], number: int, first: Plan | None) -> Iterator[Event]:
         step = min(run.step for run in runs)
         sigma = next((run.query.sigma for run in runs if run.query is not None), 0.0)
-        done = number * plan.sampler.evaluations + step
-        yield Progress(done, _steps(plan), sigma, number)
+        before = number * _steps_of_batch(first or plan) + (first.sampler.evaluations if first is not None else 0)
+        yield Progress(before + step, _steps(first or plan), sigma, number)
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
-            if self._preview is None:
-                self._preview = fit_preview(self.backend, self.spec.scale_factor)
-            yield Preview(done, preview_picture(self._preview, runs[0].preview()[0]))
+            yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
 
 
 def explained(error: Exception) -> OverpaintError:
@@ -318,6 +319,20 @@ def explained(error: Exception) -> OverpaintError:
     raise error
 
 
+def _of_both(first: Mapping[str, object], second: Mapping[str, object]) -> dict[str, object]:
+    """Infotext fields of two passes: the LoRAs of both, and otherwise the second's word."""
+    notes = {**first, **second}
+    hashes = [str(each["Lora hashes"]).split(", ") for each in (first, second) if "Lora hashes" in each]
+    if hashes:
+        notes["Lora hashes"] = ", ".join(dict.fromkeys(each for part in hashes for each in part))
+    return notes
+
+
 def _steps(plan: Plan) -> int:
     """Sampler iterations of the whole job; what progress counts to."""
-    return 0 if plan.unchanged else plan.sampler.evaluations * len(plan.batches)
+    return 0 if plan.unchanged else _steps_of_batch(plan) * len(plan.batches)
+
+
+def _steps_of_batch(plan: Plan) -> int:
+    hires = plan.hires
+    return plan.sampler.evaluations + (hires.plan.sampler.evaluations if hires is not None and hires.paints else 0)

@@ -207,7 +207,7 @@ def test_shared_model(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_offered_is_refused(engine: Engine) -> None:
-    for fields in ({"restore_faces": True}, {"refiner_checkpoint": "x"}):
+    for fields in ({"restore_faces": True}, {"token_merging_ratio": 0.5}):
         with pytest.raises(ValueError, match=next(iter(fields))):
             process_images(job(engine, **fields))
 
@@ -301,8 +301,8 @@ def test_sample_by_hand_is_what_process_images_does(engine: Engine) -> None:
     process_images(whole)
     p = job(engine, **fields)
     p.init(["a"], [1], [5])
-    assert p._plan is not None
-    texts = engine.texts(p._plan, p._plan.batches[0])
+    assert p.plan is not None
+    texts = engine.texts(p.plan, p.plan.batches[0])
     samples = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [1], [5], 0, ["a"])
     assert torch.equal(samples, kept[0])
     other = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [2], [5], 0, ["a"])
