@@ -57,7 +57,6 @@ NEEDS_TORCH = {
     "models.gguf_files",
     "models.memory",
     "models.opened",
-    "models.placing",
     "models.residents",
     "models.taesd_files",
     "models.tiny",

@@ -88,9 +88,7 @@ RECIPES: Mapping[str, Recipe] = {
     "sd2-v": Recipe(family="sd2", unet=_SD2, texts=_SD2_TEXTS, prediction="v", answer=-2.0),
     "sd2-inpaint": Recipe(family="sd2-inpaint", unet={**_SD2, "in_channels": 9}, texts=_SD2_TEXTS, sidecar=True),
     "sdxl": Recipe(family="sdxl", unet=_SDXL, texts=_XL_TEXTS),
-    "sdxl-v": Recipe(
-        family="sdxl", unet=_SDXL, texts=_XL_TEXTS, prediction="v", extra={"v_pred": torch.zeros(0)}
-    ),
+    "sdxl-v": Recipe(family="sdxl", unet=_SDXL, texts=_XL_TEXTS, prediction="v", extra={"v_pred": torch.zeros(0)}),
     "sdxl-inpaint": Recipe(family="sdxl-inpaint", unet={**_SDXL, "in_channels": 9}, texts=_XL_TEXTS),
     "sdxl-refiner": Recipe(family="sdxl-refiner", unet=_REFINER, texts=_REFINER_TEXTS),
     "ssd-1b": Recipe(family="sdxl", unet=_SSD, texts=_XL_TEXTS),
@@ -109,7 +107,7 @@ class Built:
 
 
 def build(name: str, folder: Path, dtype: torch.dtype = torch.float32, *, still: bool = False) -> Built:
-    """Random networks of a family, rounded to `dtype`, and their checkpoint. A `still` codec's posterior has no width."""
+    """Random networks of a family, rounded to `dtype`, and their file. A `still` codec's posterior has no width."""
     recipe = RECIPES[name]
     unet, vae = _unet(recipe), _vae(recipe.family, still)
     texts = tuple(text_model(kind, seed=10 + i) for i, kind in enumerate(recipe.texts.values()))

@@ -1,4 +1,4 @@
-"""Networks of diffusers and transformers, renamed to the one file in which checkpoints are shared (ARCH-3 to ARCH-8)."""
+"""Networks of diffusers and transformers, renamed to the one file that checkpoints are shared in (ARCH-3 to ARCH-8)."""
 
 from __future__ import annotations
 

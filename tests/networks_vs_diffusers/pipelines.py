@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -94,16 +94,12 @@ def sampled(engine: Engine, request: Img2ImgRequest, *, blend: bool = True) -> t
     tensors = engine.tensors(plan, prepared, batch, engine.texts(plan, batch))
     if not blend:
         tensors = replace(tensors, nmask=None)
-    story = engine.sample_tensors(plan, tensors, Streams((SEED,), (0,), 0.0), control=Control())
-    found = _end(story)
-    assert found is not None
-    return plan, found.latents
+    ends: list[Sampled | None] = []
 
+    def story() -> Iterator[Event]:
+        streams = Streams((SEED,), (0,), 0.0)
+        ends.append((yield from engine.sample_tensors(plan, tensors, streams, control=Control())))
 
-def _end(story: Generator[Event, None, Sampled | None]) -> Sampled | None:
-    while True:
-        try:
-            next(story)
-        except StopIteration as end:
-            result: Sampled | None = end.value
-            return result
+    list(story())
+    assert ends[0] is not None
+    return plan, ends[0].latents

@@ -116,7 +116,12 @@ def test_cut_off_files(part: float, engine: Engine, built: Build, tmp_path: Path
 def test_codec_of_another_kind(engine: Engine, built: Build, tmp_path: Path) -> None:  # VAE-4
     """Newer families' codecs have 16 channels."""
     (tmp_path / "VAE").mkdir()
-    wide = {"encoder.conv_out.weight": 32, "encoder.conv_out.bias": 32, "quant_conv.bias": 32, "post_quant_conv.bias": 16}
+    wide = {
+        "encoder.conv_out.weight": 32,
+        "encoder.conv_out.bias": 32,
+        "quant_conv.bias": 32,
+        "post_quant_conv.bias": 16,
+    }
 
     def change(tensors: Tensors) -> Tensors:
         prefix = "first_stage_model."

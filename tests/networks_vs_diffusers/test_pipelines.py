@@ -51,8 +51,8 @@ def close(got: Tensor, wanted: Tensor) -> None:
 def values_of(picture: Picture) -> Tensor:
     """A picture in 0..1, (1, channels, height, width).
 
-    NOTE: pipelines get it so and contiguous. From a picture they make a channels-last tensor, and torch's own group norm
-    is a thousand times less precise on those: on a grey picture diffusers' codec is then wrong by 1e-2.
+    NOTE: pipelines get it so, and contiguous. From a picture they make a channels-last tensor, for which torch's own
+    group norm is a thousand times less precise: on a grey picture diffusers' codec is then wrong by 1e-2.
     """
     values = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)
     return values.reshape(picture.height, picture.width, -1).permute(2, 0, 1)[None].contiguous()

@@ -70,7 +70,7 @@ def change_of(
 ) -> Change:
     """What a patch adds to a layer that now has this weight; RuntimeError, ValueError or IndexError if it cannot.
 
-    rank: where LoRA factors are cut (dyn). file_precision: compute in the types of the file, not of the weight (LORA-6).
+    rank: where LoRA factors are cut (dyn). file_precision: compute in the file's types, not in the weight's (LORA-6).
     plain: of a LoRA, only up and down count (LORA-7). only_nine: of the input layers for more than four channels, those
     for nine alone take what was made for four. norm_per_input: DoRA's directions go by inputs even where its lengths
     are of outputs (LORA-5).

@@ -309,6 +309,6 @@ def _probed(spec: ModelSpec, backend: TorchBackend) -> ModelSpec:
     return replace(
         spec,
         prediction="v" if is_v else "eps",
-        native_size=768 if is_v else spec.native_size,
+        native_size=768 if is_v and spec.facts.get("native_size") == "family default" else spec.native_size,
         facts={**spec.facts, "prediction": "probe"},
     )

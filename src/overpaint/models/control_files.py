@@ -18,8 +18,8 @@ from overpaint.models.control_spec import ControlSpec, check_heads, detect_contr
 from overpaint.models.control_spec import check_fits as check_fits
 from overpaint.models.families import ModelSpec, UNetSpec
 from overpaint.models.files import Weights, read_checkpoint
+from overpaint.models.filling import load_network
 from overpaint.models.header import read_sidecar
-from overpaint.models.placing import load_network
 from overpaint.networks.controlnet import ControlNet
 
 _LARGEST_CONFIG = 2**20

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from overpaint.backends.torch_backend import settled
 from overpaint.errors import CheckpointError
 from overpaint.models.detect import missing_message
 from overpaint.models.files import Progress, Weights
-from overpaint.networks.layers import Packable
+from overpaint.networks.layers import Packable, blank
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 _PLACERS = 2  # threads that convert and pack
 _READ_AHEAD = 6  # tensors in memory that wait for them
@@ -33,6 +37,10 @@ class Source:
         """The keys of the file that fill a parameter."""
         return (self.keys[name] for name, _ in self.network.named_parameters() if name in self.keys)
 
+    def missing(self) -> list[str]:
+        """The parameters that the file has no tensor for, as their keys would be."""
+        return [self.prefix + name for name, _ in self.network.named_parameters() if name not in self.keys]
+
 
 def source_of(prefix: str, network: nn.Module, weights: Weights, keys: Mapping[str, str]) -> Source:
     """The part of a file below a prefix; `keys` are our names of all its tensors -> the file's."""
@@ -43,18 +51,44 @@ def source_of(prefix: str, network: nn.Module, weights: Weights, keys: Mapping[s
 def check(sources: Iterable[Source], title: str) -> None:
     """Every parameter has a tensor of its size, or nothing is loaded."""
     for source in sources:
-        name = source.weights.path.name
-        parameters = dict(source.network.named_parameters())
-        missing = [source.prefix + each for each in parameters if each not in source.keys]
-        if missing:
-            raise CheckpointError(f"{name}: {missing_message(missing, title)}")
-        for each, parameter in parameters.items():
-            shape = source.weights.shapes[source.keys[each]]
-            if _without_ones(shape) != _without_ones(tuple(parameter.shape)):
-                raise CheckpointError(
-                    f"{name}: tensor {source.keys[each]} is {list(shape)}, "
-                    f"but a {title} network of these widths needs {list(parameter.shape)}; use another file"
-                )
+        if missing := source.missing():
+            raise CheckpointError(f"{source.weights.path.name}: {missing_message(missing, title)}")
+        _check_shapes(source, f"a {title} network")
+
+
+def _check_shapes(source: Source, what: str) -> None:
+    for name, parameter in source.network.named_parameters():
+        key = source.keys[name]
+        shape = source.weights.shapes[key]
+        if _without_ones(shape) != _without_ones(tuple(parameter.shape)):
+            raise CheckpointError(
+                f"{source.weights.path.name}: tensor {key} is {list(shape)}, "
+                f"but {what} of these widths needs {list(parameter.shape)}; use another file"
+            )
+
+
+def load_network(
+    build: Callable[[], _Network],
+    weights: Weights,
+    keys: Mapping[str, str],
+    what: str,
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> _Network:
+    """A single network from its file, ready for inference. `keys` are parameter -> key, `what` it is, for errors."""
+    with torch.device("meta"):  # a file may promise more than memory holds; nothing is taken before it is checked
+        laid_out = Source(build(), weights, keys)
+    missing = laid_out.missing()
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise CheckpointError(
+            f"{weights.path.name}: {len(missing)} tensors that {what} has are missing ({shown}); use a complete file"
+        )
+    _check_shapes(laid_out, what)
+    network = blank(build, device, dtype)
+    fill([Source(network, weights, keys)], None)
+    return settled(network)
 
 
 def fill(sources: Sequence[Source], progress: Progress | None) -> None:
@@ -62,12 +96,13 @@ def fill(sources: Sequence[Source], progress: Progress | None) -> None:
     total = sum(len(list(source.network.parameters())) for source in sources)
     waiting: deque[Future[None]] = deque()
     scratch = _Scratch()
+    inference = torch.is_inference_mode_enabled()  # the caller's; threads have their own
     done = 0
     with ThreadPoolExecutor(_PLACERS) as pool:
         for source in sources:
             names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
             for key, tensor in source.weights.read(names):
-                waiting.append(pool.submit(_place, source.network, names[key], tensor, scratch))
+                waiting.append(pool.submit(_place, source.network, names[key], tensor, scratch, inference))
                 if len(waiting) > _READ_AHEAD:
                     waiting.popleft().result()
                 done += 1
@@ -105,18 +140,18 @@ class _Scratch(threading.local):
         return self.buffer[:count].view(tensor.shape).copy_(tensor)
 
 
-@torch.no_grad()
-def _place(network: nn.Module, name: str, tensor: Tensor, scratch: _Scratch) -> None:
+def _place(network: nn.Module, name: str, tensor: Tensor, scratch: _Scratch, inference: bool) -> None:
     """One tensor into its layer."""
     path, _, parameter = name.rpartition(".")
     layer = network.get_submodule(path)
-    if isinstance(layer, Packable) and parameter == "weight":
-        wanted = layer.weight
-        converts = wanted.device.type == "cpu" and wanted.dtype is not tensor.dtype
-        layer.fill(scratch.converted(tensor, wanted.dtype) if converts else tensor)
-    else:
-        target: Tensor = getattr(layer, parameter)
-        target.copy_(tensor.view(target.shape))
+    with torch.inference_mode(inference), torch.no_grad():
+        if isinstance(layer, Packable) and parameter == "weight":
+            wanted = layer.weight
+            converts = wanted.device.type == "cpu" and wanted.dtype is not tensor.dtype
+            layer.fill(scratch.converted(tensor, wanted.dtype) if converts else tensor)
+        else:
+            target: Tensor = getattr(layer, parameter)
+            target.copy_(tensor.view(target.shape))
 
 
 def _parameter(network: nn.Module, name: str) -> Tensor:

@@ -88,8 +88,8 @@ def model_folders(settings: Settings) -> tuple[Path, ...]:
 
 
 def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
-    """VAE-2 with this site's folders; a setting may also name a file."""
-    if settings.sd_vae not in ("", "None") and Path(settings.sd_vae).is_file():
+    """VAE-2 with this site's folders; a setting may also name a file, or a folder of diffusers."""
+    if settings.sd_vae not in ("", "None") and Path(settings.sd_vae).exists():
         return VaeChoice(Path(settings.sd_vae))
     candidates = list_vaes(
         model_folders=model_folders(settings),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from overpaint.errors import SamplingError, SettingError
 from overpaint.models.files import Weights, read_checkpoint
-from overpaint.models.placing import load_network
+from overpaint.models.filling import load_network
 from overpaint.networks.layers import set_tiling
 from overpaint.networks.taesd import taesd_decoder, taesd_encoder
 

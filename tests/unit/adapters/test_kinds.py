@@ -209,14 +209,10 @@ def test_against_the_formula(name: str, seed: int) -> None:  # LORA-4, LORA-5, L
     rng = np.random.default_rng(seed)
     shape, parts, expected = CASES[name](rng)
     weight = rng.standard_normal(shape)
-    if "oft" in "".join(parts):  # the guards of 1e-8 and float32's identity are the rule
-        single = change_of(patch_of(parts), torch.from_numpy(weight)).weight
-        np.testing.assert_allclose(single.numpy(), expected(weight), rtol=1e-6, atol=1e-6)
-        return
-    double = change_of(patch_of(parts), torch.from_numpy(weight)).weight
-    np.testing.assert_allclose(double.numpy(), expected(weight), rtol=1e-5, atol=1e-5)
-    single = change_of(patch_of(parts), torch.from_numpy(weight).float()).weight
-    np.testing.assert_allclose(single.numpy(), expected(weight), rtol=1e-4, atol=2e-5)
+    for dtype, near in ((torch.float64, 1e-5), (torch.float32, 1e-4)):
+        delta = change_of(patch_of(parts), torch.from_numpy(weight).to(dtype)).weight
+        assert delta.dtype is dtype
+        np.testing.assert_allclose(delta.numpy(), expected(weight), rtol=near, atol=near)
 
 
 def test_the_table_is_in_the_order_of_the_rule() -> None:  # LORA-4
