@@ -22,7 +22,7 @@ from overpaint.crew import Crew
 from overpaint.denoise import ImageCond, TextCond
 from overpaint.drive import Run
 from overpaint.errors import OverpaintError, SamplingError
-from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
+from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.hires import prepare_second
 from overpaint.latents import Prepared, at_places, batch_latents, decode, prepare
@@ -118,13 +118,16 @@ class Engine:
         return last.result
 
     def run(
-        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+        self,
+        request: Img2ImgRequest,
+        settings: Settings | None = None,
+        control: Control | None = None,
+        done: Sequence[FinishedBatch] = (),
     ) -> Iterator[Event]:
-        """Tell the story as events; the last one is `Finished` or `Cancelled`."""
-        control = control or Control()
+        """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
+        control, done = control or Control(), list(done)
         plan = self.plan(request, settings)
         yield Started(len(plan.images), _steps(plan), plan.warnings)
-        done: list[FinishedBatch] = []
         with self.story(plan):
             try:
                 yield from self._batches(plan, control, done)
@@ -148,18 +151,22 @@ class Engine:
 
     def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
         """Batch after batch into `done`, until all are made or somebody stops it."""
+        if len(done) == len(plan.batches):
+            return
         prepared = None if plan.unchanged else self.prepare(plan)
-        for number, batch in enumerate(plan.batches):
+        for number, batch in list(enumerate(plan.batches))[len(done) :]:
             control.take_skip()  # one that came between two batches was meant for neither (INT-3)
             if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
                 return
             if prepared is None:
                 done.append(FinishedBatch(batch, tuple(unchanged(plan, each.place) for each in batch)))
+                yield Painted(done[-1])
                 continue
             sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
             if sampled is None:
                 return
             done.append(self.finish(plan, prepared, batch, sampled))
+            yield Painted(done[-1])
 
     # -- its stages, which the contract's door calls one by one --------------------------------------------------
 

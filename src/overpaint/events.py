@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from overpaint.outcome import Processed
+    from overpaint.outcome import FinishedBatch, Processed
     from overpaint.request import Picture
 
 
@@ -39,6 +39,13 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Painted:
+    """A batch is finished; it comes again in the result, and may be kept to go on from after a crash."""
+
+    batch: FinishedBatch
+
+
+@dataclass(frozen=True)
 class Finished:
     result: Processed
 
@@ -53,7 +60,7 @@ class Cancelled:
     result: Processed | None  # the pictures that were finished before
 
 
-Event: TypeAlias = Queued | Started | Progress | Preview | Finished | Failed | Cancelled
+Event: TypeAlias = Queued | Started | Progress | Preview | Painted | Finished | Failed | Cancelled
 
 
 class Stop(Enum):

@@ -269,6 +269,19 @@ class Settings:
         return replace(self, **{name: _coerced(name, value) for name, value in changes.items()})
 
 
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the defaults, as plain values."""
+        changed = {name: getattr(self, name) for name in sorted(OPTION_NAMES) if getattr(self, name) != _DEFAULTS[name]}
+        quirks = [each.name for each in fields(Quirks) if getattr(self.quirks, each.name)]
+        return {"options": {name: _listed(value) for name, value in changed.items()}, "quirks": quirks}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings that `to_json` wrote."""
+        quirks = Quirks(**dict.fromkeys(values.get("quirks", ()), True))
+        return replace(cls(), quirks=quirks).with_changes(values.get("options", {}))
+
+
 @cache
 def inert_options() -> frozenset[str]:
     """Options of the reference that change no picture here: of its page, its server, its training."""
@@ -277,6 +290,10 @@ def inert_options() -> frozenset[str]:
 
 OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}
 _DEFAULTS = {each.name: each.default for each in fields(Settings) if each.name != "quirks"}
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _nearest_option(name: str) -> str:

@@ -1,0 +1,45 @@
+"""How a server was started."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overpaint.errors import RequestError
+from overpaint.service.limits import Limits
+from overpaint.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Everything a server needs to know. `settings` are the site's: folders, and options that jobs start from."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 7860
+    token: str | None = None  # for every route but /healthz; needed beyond loopback
+    checkpoint: str | None = None  # None: the default one
+    device: str = "auto"
+    dtype: str = "auto"
+    settings: Settings = field(default_factory=Settings)
+    limits: Limits = field(default_factory=Limits)
+    allowed_hosts: tuple[str, ...] = ()  # names, besides loopback's, that the Host header may hold
+    allowed_origins: tuple[str, ...] = ()  # pages elsewhere that may call
+    url_inputs: bool = False  # fetch pictures that are named by URL
+
+    def __post_init__(self) -> None:
+        if not self.is_loopback and not self.token:
+            remedy = "give --token, since others can reach this address, or use 127.0.0.1"
+            raise RequestError("--host", self.host, remedy)
+        if not 0 <= self.port <= 65_535:
+            raise RequestError("--port", self.port, "give a port from 0 (any free one) to 65535")
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

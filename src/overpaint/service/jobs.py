@@ -1,0 +1,149 @@
+"""Jobs: what was accepted, where it stands, what came of it. Values only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+Kind = Literal["paint", "extras"]  # an Img2ImgRequest or Txt2ImgRequest; an ExtrasRequest
+Origin = Literal["v1", "sdapi", "openai", "page"]
+
+PICTURE_REFERENCE = "sha256:"  # in a stored request a picture is this and the hash of its bytes
+
+_NOTHING: Json = MappingProxyType({})
+
+
+class JobState(str, Enum):
+    """Where a job stands. The last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_end(self) -> bool:
+        return self in (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One accepted job: everything that painting it needs, so that it can be painted again after a crash."""
+
+    id: str
+    kind: Kind
+    request: Json  # the request's to_json, its pictures as references, its seeds known
+    settings: Json  # settings_json of the frozen snapshot it runs under
+    origin: Origin = "v1"
+    client: str = ""  # who asked, for fairness: a token's or an address's name, never a secret
+    priority: int = 0  # higher is sooner
+    key: str | None = None  # the client's idempotency key
+    created: float = 0.0  # seconds since 1970
+    queue_deadline: float | None = None  # seconds since 1970; still waiting then, it fails
+    run_seconds: float | None = None
+
+    def fingerprint(self) -> str:
+        """Equal for equal wishes: what tells a repeated request from another one under the same key."""
+        wish = {"kind": self.kind, "request": dict(self.request), "settings": dict(self.settings)}
+        return hashlib.sha256(json.dumps(wish, sort_keys=True, default=list).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobError:
+    """Why a job failed, for programs and for people."""
+
+    code: str  # invalid, checkpoint, sampling, memory, deadline, hung, crashed, save, internal
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultPicture:
+    """One picture of a result. Its file is `results/<job>/<number>.png` (or another suffix) below the data folder."""
+
+    number: int  # place in the result's list
+    file: str
+    infotext: str = ""
+    kind: Literal["picture", "mask", "grid"] = "picture"
+    media_type: str = "image/png"
+    seed: int | None = None
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a finished job gives, and a cancelled or failed one as far as it got."""
+
+    pictures: tuple[ResultPicture, ...] = ()
+    infotexts: tuple[str, ...] = ()  # as `Processed` has them
+    info: str = "{}"  # the JSON text that the reference's clients know as `info`
+    warnings: tuple[str, ...] = ()
+    comments: str = ""
+    stopped: bool = False
+    model: Json = _NOTHING
+    extra: Json = _NOTHING  # of kinds other than painting, such as html_info
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A job with all that happened to it; a new value after every change."""
+
+    job: Job
+    state: JobState = JobState.QUEUED
+    started: float | None = None
+    ended: float | None = None
+    attempts: int = 0
+    step: int = 0
+    steps: int = 0
+    images_total: int = 0
+    result: JobResult = field(default_factory=JobResult)
+    error: JobError | None = None
+    gone: bool = False  # its pictures were kept long enough and are deleted
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """One entry of a job's story, numbered from 1: what server-sent events carry and replay."""
+
+    job: str
+    number: int
+    name: Literal["queued", "started", "progress", "preview", "painted", "finished", "failed", "cancelled"]
+    data: Json = _NOTHING
+    at: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoneBatch:
+    """A finished batch on disk, from which an interrupted job goes on."""
+
+    number: int
+    pictures: tuple[ResultPicture, ...]
+    notes: Json = _NOTHING
+    complete: bool = True
+    comments: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """The running job as of now: what progress bars show. Not kept."""
+
+    job: str
+    step: int = 0
+    steps: int = 0
+    batch: int = 0
+    batches: int = 1
+    images: int = 1
+    preview: bytes | None = None  # PNG
+    since: float = 0.0

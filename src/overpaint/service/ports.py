@@ -1,0 +1,127 @@
+"""What the parts of the service know of each other: who keeps jobs, and who has them done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from overpaint.errors import OverpaintError
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Live, Record
+
+
+class Store(Protocol):
+    """Jobs on disk. Every call is one transaction: it has happened, whole and durable, when it returns."""
+
+    data: Path
+
+    def accept(self, job: Job) -> Record:
+        """Keep a new job. The same id or key with the same fingerprint gives the record that is there already;
+        with another one `Conflict` is raised. A full queue raises `Full`."""
+        ...
+
+    def get(self, job_id: str) -> Record | None: ...
+    def records(
+        self, *, states: Iterable[JobState] = (), client: str | None = None, limit: int = 100
+    ) -> Sequence[Record]: ...
+    def waiting(self) -> Sequence[Record]:
+        """Queued jobs in the order they were accepted."""
+        ...
+
+    def start(self, job_id: str, at: float) -> Record | None:
+        """Queued to running; None if it is not queued any more (cancelled meanwhile)."""
+        ...
+
+    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None: ...
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> None: ...
+    def batches(self, job_id: str) -> Sequence[DoneBatch]: ...
+    def end(
+        self,
+        job_id: str,
+        state: JobState,
+        at: float,
+        *,
+        result: JobResult | None = None,
+        error: JobError | None = None,
+    ) -> Record: ...
+    def requeue(self, job_id: str) -> Record:
+        """Running back to queued, its finished batches kept; `attempts` counts on."""
+        ...
+
+    def recover(self) -> Sequence[Record]:
+        """After a crash: what was running is queued again. Returns those jobs."""
+        ...
+
+    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent: ...
+    def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]: ...
+    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        """Delete results that were kept long enough; their records stay, marked as gone."""
+        ...
+
+    def option(self, name: str) -> Any: ...
+    def set_option(self, name: str, value: Any) -> None: ...
+    def put_picture(self, data: bytes) -> str:
+        """Keep a source under its SHA-256 and return the reference that stands for it in a request."""
+        ...
+
+    def picture(self, reference: str) -> bytes: ...
+    def result_file(self, job_id: str, name: str) -> Path:
+        """Where a result's file lies (or is to lie); a name that would lead elsewhere is refused."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Desk(Protocol):
+    """Where jobs are handed in and asked for: the one thing that routes know."""
+
+    async def submit(self, job: Job) -> Record:
+        """Accept a job durably, or raise `Full` or `Conflict`; its "queued" event is out when this returns."""
+        ...
+
+    async def get(self, job_id: str) -> Record | None: ...
+    async def wait(self, job_id: str, seconds: float | None = None) -> Record:
+        """Until the job has ended, or the time is up; then the record as it is."""
+        ...
+
+    async def cancel(self, job_id: str) -> Record: ...
+    async def finish_early(self, job_id: str | None = None) -> None:
+        """The running job ends with what it has; with an id only if it is that one."""
+        ...
+
+    async def skip(self) -> None: ...
+    def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+        """The job's story from an event on, kept events first, until its end."""
+        ...
+
+    def position(self, job_id: str) -> int | None:
+        """How many jobs come before it; 0 is next or running, None is over."""
+        ...
+
+    def eta(self, job_id: str) -> float | None:
+        """Seconds until it is done, as far as earlier jobs tell."""
+        ...
+
+    def running(self) -> Live | None: ...
+    def state(self) -> str:
+        """STARTING, READY, BUSY or UNHEALTHY."""
+        ...
+
+    async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
+        """A question to the worker between jobs: "load", "unload", "memory", "embeddings"."""
+        ...
+
+    @property
+    def store(self) -> Store: ...
+
+
+class Conflict(OverpaintError):  # noqa: N818 (answered with 409)
+    """The id or idempotency key stands for another request already."""
+
+
+class Full(OverpaintError):  # noqa: N818 (answered with 429)
+    """The queue, or the client's share of it, is full; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
