@@ -66,6 +66,8 @@ class Quirks:
     bad_network_weight_drops_all: bool = False  # XN-5: one weight that is no number switches every LoRA off
     same_network_one_weight: bool = False  # XN-7: a LoRA named twice takes the last weight both times
     networks_in_file_precision: bool = False  # LORA-6: LoHa, LoKr and their kin are added in the file's own type
+    dora_norm_per_input: bool = False  # LORA-5: DoRA's magnitudes are taken per input, whatever the file has
+    functional_loras_are_plain: bool = False  # LORA-7: lora_functional leaves out CP factors, DoRA and biases
     ill_fitting_networks_pass: bool = False  # LORA-4, LORA-6: a layer that does not fit is left out with a comment
     # Hires fix
     hires_keeps_conditioning_size: bool = False  # an inpainting model's conditioning stays at the first pass's size

@@ -68,8 +68,9 @@ class Wardrobes:
 
 
 def _rules(quirks: Quirks, functional: bool) -> _Rules:
-    in_file_precision = quirks.networks_in_file_precision
-    return _Rules(in_file_precision, quirks.ill_fitting_networks_pass, functional, norm_per_input=in_file_precision)
+    precision, passing = quirks.networks_in_file_precision, quirks.ill_fitting_networks_pass
+    plain = functional and quirks.functional_loras_are_plain
+    return _Rules(precision, passing, plain, norm_per_input=quirks.dora_norm_per_input)
 
 
 def wardrobe_of(network: nn.Module) -> Wardrobe:

@@ -79,7 +79,8 @@ class Packable(nn.Module):
         """The weight in its ordinary layout, packed or not."""
         if not self.packed:
             return self.weight.detach()
-        return torch.cat([part.to_dense() for part in self.packed]).reshape(self.shape)
+        parts = [part.to_dense() for part in self.packed]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(self.shape)
 
     def set_weight(self, weight: Tensor) -> None:
         """Replace the weight, keeping dtype, device and packing."""

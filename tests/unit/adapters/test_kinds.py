@@ -14,7 +14,7 @@ from torch import Tensor
 
 from overpaint.adapters.kinds import KINDS, Patch, change_of, kind_of
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 Arrays = dict[str, Array]
 Case = tuple[tuple[int, ...], Arrays, Callable[[Array], Array]]
 
@@ -31,7 +31,8 @@ def dotted(arrays: Arrays) -> Arrays:
 
 def cp(core: Array, outputs: Array, inputs: Array) -> Array:
     """out (p, o), in (q, i), core (p, q, k, l)"""
-    return np.einsum("pqkl,po,qi->oikl", core, outputs, inputs)
+    rebuilt: Array = np.einsum("pqkl,po,qi->oikl", core, outputs, inputs)
+    return rebuilt
 
 
 def lora(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
@@ -97,7 +98,8 @@ def glora_later(rng: np.random.Generator) -> Case:
 
     def expected(w: Array) -> Array:
         through = np.einsum("oikl,ir,rj->ojkl", w, a["a1"], a["a2"])
-        return (np.einsum("or,rikl->oikl", a["b1"], a["b2"]) + through) * 0.5
+        both: Array = np.einsum("or,rikl->oikl", a["b1"], a["b2"]) + through
+        return both * 0.5
 
     return CONV, {**dotted(ones), "alpha": np.array(1.0)}, expected
 
@@ -112,7 +114,7 @@ def oft(rng: np.random.Generator, alpha: float | None, rescale: bool) -> Case:  
     blocks = rng.standard_normal((3, 4, 4)) / 4
     q = blocks - blocks.transpose(0, 2, 1)
     most = (alpha or 0) * 12
-    shrink = min(np.linalg.norm(q), most) / np.linalg.norm(q) if most else 1.0
+    shrink = min(1.0, most / float(np.linalg.norm(q))) if most else 1.0
     factors = rng.standard_normal((12, 1, 1, 1)) if rescale else np.ones((12, 1, 1, 1))
 
     def expected(w: Array) -> Array:
@@ -157,7 +159,8 @@ def dora(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:  # LORA-5
     def expected(w: Array) -> Array:
         new = w + delta(w)
         axes = tuple(i for i in range(new.ndim) if i != 1)
-        return new * (lengths / np.sqrt((new**2).sum(axes, keepdims=True))) - w
+        norms: Array = np.sqrt((new**2).sum(axes, keepdims=True))
+        return new * (lengths / norms) - w
 
     return shape, {**parts, "dora_scale": lengths}, expected
 
@@ -337,10 +340,10 @@ def test_against_peft(use_dora: bool) -> None:
         warnings.simplefilter("ignore")
         peft: Any = pytest.importorskip("peft")
         generator = torch.Generator().manual_seed(3)
-        layer = torch.nn.Sequential(torch.nn.Linear(8, 12))
-        weight = layer[0].weight.detach().clone()
+        layer = torch.nn.Linear(8, 12)
+        weight = layer.weight.detach().clone()
         config = peft.LoraConfig(r=4, lora_alpha=4, target_modules=["0"], use_dora=use_dora)
-        model = peft.get_peft_model(layer, config)
+        model = peft.get_peft_model(torch.nn.Sequential(layer), config)
         for name, parameter in model.named_parameters():
             if "lora" in name:
                 parameter.data = torch.randn(parameter.shape, generator=generator).abs()
