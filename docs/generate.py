@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from overpaint.cli.options import REQUEST_OPTIONS
+from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
+from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
 from overpaint.planning import _ONLY_OFFERED
-from overpaint.request import _NUMBERS, Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.request import _NUMBERS, SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Quirks, Settings
 
@@ -83,7 +84,7 @@ def settings_page() -> str:
     parts: dict[str, list[tuple[str, ...]]] = {}
     for line in lines_of(Settings):
         if line.name != "quirks":
-            default = code(line.default.replace('"', "")) or "empty"
+            default = code(line.default.replace('"', "").replace("()", "")) or "empty"
             row = (code(line.name), code(choices(line.kind)), default, meaning[line.name])
             parts.setdefault(line.section.split(" (")[0].split(":")[0], []).append(row)
     head = ("option", "holds", "default", "meaning")
@@ -164,7 +165,6 @@ The rule is the number of the behaviour in the specification that this project w
 def request_page() -> str:
     """Every field of a request."""
     meaning = meanings("request", Img2ImgRequest)
-    flags = {name: each.main_flag for each in REQUEST_OPTIONS for name in each.fields}
     rows = []
     for line in lines_of(Img2ImgRequest):
         text = meaning[line.name] + (f" {line.comment[0].upper()}{line.comment[1:]}." if line.comment else "")
@@ -174,18 +174,39 @@ def request_page() -> str:
                 code(line.kind),
                 default_of(line),
                 limits_of(line.name),
-                code(flags.get(line.name, "")),
+                code(FLAGS.get(line.name, "")),
                 text,
             )
         )
-    soft_meaning = meanings("soft_inpainting", SoftInpainting)
-    soft = [(code(each.name), code(each.default), soft_meaning[each.name]) for each in lines_of(SoftInpainting)]
     return REQUEST_TEXT.format(
         fields=table(("field", "type", "default", "from, to", "option", "meaning"), rows),
         resize=table(("name", "number", "meaning"), enum_rows(ResizeMode, RESIZE_MEANINGS)),
         content=table(("name", "number", "meaning"), enum_rows(MaskedContent, CONTENT_MEANINGS)),
-        soft=table(("field", "default", "meaning"), soft),
+        soft=part_table("soft_inpainting", SoftInpainting),
+        source=textwrap.fill(", ".join(code(each) for each in sorted(SOURCE_FIELDS)), 120),
+        hires=part_table("hires", Hires),
+        loras=part_table("loras", Lora),
+        controls=part_table("controls", ControlUnit),
     )
+
+
+FLAGS = {name: each.main_flag for each in (*REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields}
+
+
+def part_table(name: str, kind: type) -> str:
+    """The fields of a value that a request holds."""
+    meaning = meanings(name, kind)
+    rows = [
+        (
+            code(line.name),
+            code(line.kind),
+            code(line.default) or "required",
+            code(FLAGS.get(f"{name}.{line.name}", "")),
+            meaning[line.name] + (f" {line.comment[0].upper()}{line.comment[1:]}." if line.comment else ""),
+        )
+        for line in lines_of(kind)
+    ]
+    return table(("field", "type", "default", "option", "meaning"), rows)
 
 
 RESIZE_MEANINGS = (
@@ -231,6 +252,30 @@ JSON (`to_json`, `from_json`; pictures travel as data URLs). `None` means that t
 from the [options](settings.md) once, in `plan`. A request is not changed by running it.
 
 {fields}
+## Txt2ImgRequest
+
+A job without a source, which starts from noise alone: `overpaint.Txt2ImgRequest`. It has the same fields but those that
+speak of a source, which have to stay as they are:
+
+{source}.
+
+A size of `None` is the one the model was trained at. One field is its own: `hires`, an `overpaint.Hires`, asks for a
+second pass over the enlarged picture.
+
+{hires}
+## loras
+
+LoRAs and their kin, beside those that tags in the prompt name: a list of `overpaint.Lora`. On the command line
+`--lora NAME`, `--lora NAME:WEIGHT` or `--lora NAME:WEIGHT:TEXT_WEIGHT`.
+
+{loras}
+## controls
+
+ControlNets with the pictures they follow: a list of `overpaint.ControlUnit`. On the command line
+`--control MODEL=PICTURE`, with `,weight=0.8`, `,start=0.1`, `,end=0.6`, `,pre=canny`, `,low=50` and `,high=150` behind
+it as wanted. A picture's own name may hold `=` and `,`: a name that is a file is taken whole.
+
+{controls}
 ## resize_mode
 
 {resize}

@@ -1,10 +1,11 @@
-"""overpaint: paint over an existing picture with Stable Diffusion checkpoints.
+"""overpaint: paint over an existing picture, or a new one, with Stable Diffusion checkpoints.
 
     import overpaint
     overpaint.img2img("photo.png", "a watercolour").save("painted.png")
+    overpaint.txt2img("a lighthouse at dusk").save("lighthouse.png")
 
-Three circles: `img2img` for one line, `Engine` for a loaded model and its events, `plan` for what a job would do.
-Importing this package loads no torch; the names that need it do so when they are first used.
+Three circles: `img2img` and `txt2img` for one line, `Engine` for loaded models and their events, `plan` for what a job
+would do. Importing this package loads no torch; the names that need it do so when they are first used.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
     from overpaint.outcome import Processed
+    from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.pictures import open_picture
     from overpaint.planning import Plan, plan
-    from overpaint.quick import img2img
-    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+    from overpaint.quick import img2img, txt2img
+    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
     from overpaint.version import __version__
 
@@ -36,10 +38,13 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "Control",
+    "ControlUnit",
     "Engine",
     "Failed",
     "Finished",
+    "Hires",
     "Img2ImgRequest",
+    "Lora",
     "MaskedContent",
     "OverpaintError",
     "PictureError",
@@ -58,10 +63,12 @@ __all__ = [
     "SoftInpainting",
     "Started",
     "Stop",
+    "Txt2ImgRequest",
     "__version__",
     "img2img",
     "open_picture",
     "plan",
+    "txt2img",
 ]
 
 _HOMES = {
@@ -89,8 +96,9 @@ _HOMES = {
     "overpaint.outcome": ("Processed",),
     "overpaint.pictures": ("open_picture",),
     "overpaint.planning": ("Plan", "plan"),
-    "overpaint.quick": ("img2img",),
-    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "SoftInpainting"),
+    "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
+    "overpaint.quick": ("img2img", "txt2img"),
+    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
     "overpaint.version": ("__version__",),
 }

@@ -20,14 +20,16 @@ from overpaint.errors import OverpaintError, PictureError, RequestError, SaveErr
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
 from overpaint.journal import Journal
 from overpaint.keeping import FORMATS, Origins, Painted, files_of, finished_pictures, name_for, numbered
+from overpaint.kept_files import file_sha256
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
-from overpaint.recipe import changed_options, file_sha256, quirks_on
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.recipe import changed_options, quirks_on
+from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, Picture, request_from_json
 from overpaint.rows import Row, Unreadable
 from overpaint.saving import save_first_free
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
+from overpaint.shorthand import control_files, with_control_pictures, without_second_pass
 
 _TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
 
@@ -96,6 +98,7 @@ def run_batch(
 ) -> Iterator[BatchEvent]:
     """Paint all rows that are not painted yet. The painter is asked for when the first row needs it."""
     control = control or Control()
+    _check_shared(batch.fields, rows)
     with Journal(batch.out) as journal:
         _remove_torn_files(batch.out)
         fields = _with_seed(batch, journal)
@@ -150,6 +153,22 @@ def _row_events(
         yield RowFailed(row, error)
 
 
+def _check_shared(fields: Mapping[str, Any], rows: Sequence[Row | Unreadable]) -> None:
+    """Refuse what is asked of all rows and none can have."""
+    kinds = {row.has_source for row in rows if isinstance(row, Row)}
+    if kinds == {True}:
+        without_second_pass(fields)
+    of_source = sorted(SOURCE_FIELDS & fields.keys())
+    if kinds == {False} and of_source:
+        raise RequestError(of_source[0], fields[of_source[0]], "no row has a source picture; leave it out")
+
+
+def _fields_of(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Its own, before those of all rows as far as they fit a row of its kind."""
+    unfit = {"hires"} if row.has_source else SOURCE_FIELDS
+    return {**{name: value for name, value in shared.items() if name not in unfit}, **row.fields}
+
+
 def _settle(key: str, journal: Journal) -> tuple[str, ...]:
     entry = journal.entry(key)
     assert entry is not None
@@ -169,9 +188,12 @@ def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
 
 def _key(row: Row, fields: Mapping[str, Any], batch: Batch, seen: Counter[str]) -> str:
     """What a row's result depends on, as a name; equal rows are told apart by their order."""
+    own = _fields_of(row, fields)
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
+    guides = enumerate(control_files(own))
+    pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
     parts = {
-        "fields": {**fields, **row.fields},
+        "fields": own,
         "pictures": pictures,
         "output": str(row.output),
         "format": batch.format,
@@ -189,9 +211,11 @@ def _digest(value: object) -> str:
 
 
 def _request(row: Row, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
-    pictures = {name: _opened(name, path, settings) for name, path in row.files.items()}
-    source = pictures.pop("picture")
-    return Img2ImgRequest.from_json({**fields, **row.fields, **pictures, "images": [source]})
+    pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
+    own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
+    if row.has_source:
+        own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
+    return request_from_json({**own, **pictures})
 
 
 def _opened(name: str, path: Path, settings: Settings) -> Picture:
@@ -211,7 +235,8 @@ def _kept(row: Row, key: str, processed: Processed, batch: Batch, journal: Journ
 
 def _write(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
     """Promise, then write. The names are those of an earlier promise as far as they are still free or ours."""
-    origins = Origins(row.files["picture"], {name: path for name, path in row.files.items() if name != "picture"})
+    masks = {name: path for name, path in row.files.items() if name != "picture"}
+    origins = Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
     target = batch.out / row.output
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

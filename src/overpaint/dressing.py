@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
 from overpaint.adapters.hypernet import Hypernet, read_hypernet, wear_hypernets
@@ -98,7 +98,8 @@ class Dressing:
         return Worn(
             tuple((use.name, file) for use, file in loras),
             {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
-            (tuple((id(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
+            # NOTE: references, for the number of a file that is forgotten may be given to another one
+            (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
         )
 
     def _wanted_hypernets(self, networks: Sequence[NetworkPlan]) -> list[tuple[Hypernet, float]]:
@@ -111,7 +112,8 @@ class Dressing:
     def _lora(self, file: AdapterFile, quirks: Quirks) -> LoraFile | None:
         """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""
         try:
-            return self._loras.get(file.path, lambda path: read_lora(file, self._spec, quirks))
+            passing = quirks.ill_fitting_networks_pass  # what may fit nothing then has to fit where it may not
+            return self._loras.get(file.path, lambda path: read_lora(file, self._spec, quirks), passing)
         except CheckpointError:
             if quirks.ill_fitting_networks_pass:
                 return None
@@ -122,10 +124,11 @@ class _Files(Generic[_File]):
     """Files as they were read, until they change on disk."""
 
     def __init__(self) -> None:
-        self._read: OrderedDict[tuple[Path, Stamp], _File] = OrderedDict()
+        self._read: OrderedDict[tuple[Path, Stamp, Hashable], _File] = OrderedDict()
 
-    def get(self, path: Path, read: Callable[[Path], _File]) -> _File:
-        key = (path, stamp_of(path))
+    def get(self, path: Path, read: Callable[[Path], _File], manner: Hashable = None) -> _File:
+        """`manner` tells apart what is read differently."""
+        key = (path, stamp_of(path), manner)
         if key not in self._read:
             self._read[key] = read(path)
         self._read.move_to_end(key)

@@ -79,13 +79,7 @@ class ExtrasRequest:
     @classmethod
     def from_reference(cls, values: Mapping[str, Any], images: Sequence[Picture]) -> ExtrasRequest:
         """A request in the words of the reference's API (EX-1); names it does not know are passed over."""
-        asked = {**REFERENCE_DEFAULTS, **{name: each for name, each in values.items() if each is not None}}
-        mode = asked["resize_mode"]
-        if mode not in (0, 1):
-            raise RequestError("resize_mode", mode, "give 0 (by a factor) or 1 (to a size)")
-        size = (asked["upscaling_resize_w"], asked["upscaling_resize_h"]) if mode == 1 else None
-        named = {ours: asked[theirs] for theirs, ours in _REFERENCE_NAMES.items()}
-        return cls(images=tuple(images), size=size, **named)
+        return cls(images=tuple(images), **reference_fields(values))
 
 
 FIELD_NAMES = frozenset(each.name for each in fields(ExtrasRequest))
@@ -112,6 +106,16 @@ REFERENCE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "extras_upscaler_2_visibility": 0,
     }
 )
+
+
+def reference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields but its pictures, from the words of the reference's API."""
+    asked = {**REFERENCE_DEFAULTS, **{name: each for name, each in values.items() if each is not None}}
+    mode = asked["resize_mode"]
+    if mode not in (0, 1):
+        raise RequestError("resize_mode", mode, "give 0 (by a factor) or 1 (to a size)")
+    size = (asked["upscaling_resize_w"], asked["upscaling_resize_h"]) if mode == 1 else None
+    return {"size": size, **{ours: asked[theirs] for theirs, ours in _REFERENCE_NAMES.items()}}
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from torch import Tensor
 from overpaint.contract import StableDiffusionProcessing
 from overpaint.denoise import ImageCond, ScheduledCond
 from overpaint.engine import Engine, Sampled
-from overpaint.errors import Cancelled, RequestError
+from overpaint.errors import Cancelled
 from overpaint.events import Event, Preview, Progress
 from overpaint.latents import Prepared, batch_latents
 from overpaint.outcome import ModelIdentity
 from overpaint.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.sampling import BatchTensors, Streams
-from overpaint.seeds import fix_seed
 from overpaint.settings import OPTION_NAMES, Settings
 
 Positive = tuple[tuple[tuple[ScheduledCond, float], ...], ...]
@@ -64,60 +63,12 @@ class Facade(StableDiffusionProcessing):
         """The same job as a frozen request."""
         raise NotImplementedError
 
-    def common_fields(self) -> dict[str, Any]:
-        """The request's fields that all jobs have."""
-        self._refuse_unoffered()
-        extras = self.seed_enable_extras
-        resize = (int(self.seed_resize_from_w or 0), int(self.seed_resize_from_h or 0))
-        return {
-            "prompt": texts(self.prompt),
-            "negative_prompt": texts(self.negative_prompt),
-            "styles": tuple(self.styles or ()),
-            "width": whole(self.width),
-            "height": whole(self.height),
-            "seed": fix_seed(self.seed) if not isinstance(self.seed, int) else self.seed,
-            "variation_seed": self._subseed() if extras else -1,
-            "variation_strength": self.subseed_strength if extras else 0,
-            "seed_resize": resize if extras and min(resize) > 0 else None,
-            "batch_size": self.batch_size,
-            "iterations": self.n_iter,
-            "sampler": self.sampler_name or "",
-            "scheduler": self.scheduler or "",
-            "steps": whole(self.steps) or 0,
-            "cfg_scale": self.cfg_scale,
-            "eta": self.eta,
-            "s_churn": self.s_churn,
-            "s_tmin": self.s_tmin,
-            "s_tmax": self.s_tmax,
-            "s_noise": self.s_noise,
-            "s_min_uncond": self.s_min_uncond,
-            "tiling": self.tiling,
-            "use_networks": not self.disable_extra_networks,
-            "refiner": self._refiner(),
-            "refiner_switch_at": self.refiner_switch_at,
-            "overrides": self.override_settings or {},
-        }
-
-    def _subseed(self) -> int | tuple[int, ...]:
-        return fix_seed(self.subseed) if not isinstance(self.subseed, int) else self.subseed
-
-    def _refiner(self) -> str | None:
-        """Without a point to switch at, or with a name that says none, there is no refiner."""
-        return None if self.refiner_checkpoint in (None, "", "None", "none") else self.refiner_checkpoint
-
     def settings(self) -> Settings:
         """The options in force; the job's overrides come with the request."""
         shared = shared_state()
         folders = {name: value for name, value in vars(shared.cmd_opts).items() if value and name in OPTION_NAMES}
         snapshot: Settings = shared.opts.snapshot().with_changes(folders)
         return snapshot
-
-    def _refuse_unoffered(self) -> None:
-        """Fields of the reference that would change the picture and are not offered are refused, not ignored."""
-        for name in ("restore_faces", "token_merging_ratio", "token_merging_ratio_hr"):
-            value = getattr(self, name)
-            if value:
-                raise RequestError(name, value, "this version does not offer it; leave it out")
 
     # -- the contract's stages -----------------------------------------------------------------------------------
 
@@ -221,12 +172,3 @@ def shared_state() -> Any:
     from modules import shared
 
     return shared
-
-
-def texts(value: Any) -> str | tuple[str, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else value
-
-
-def whole(value: Any) -> Any:
-    """Clients send 512.0 for 512."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

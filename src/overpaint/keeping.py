@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from overpaint.errors import RequestError
+from overpaint.kept_files import FileRecord
 from overpaint.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.outcome import Processed
-from overpaint.pictures import source_extras
-from overpaint.recipe import FileRecord, recipe_of
+from overpaint.pictures import SourceExtras, source_extras
+from overpaint.recipe import JobFiles, recipe_of
 from overpaint.request import Picture
 
 FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
@@ -33,11 +34,16 @@ class Origins:
 
     source: Path | None = None
     masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask
+    controls: Sequence[Path | None] = ()
 
-    def records(self, beside: Path) -> dict[str, FileRecord]:
-        """By the names that `recipe_of` knows them by."""
-        found = {"source": self.source, **self.masks}
-        return {name: FileRecord.of(path, beside) for name, path in found.items() if path is not None}
+    def records(self, beside: Path) -> JobFiles:
+        """As a recipe keeps them."""
+
+        def record(path: Path | None) -> FileRecord | None:
+            return None if path is None else FileRecord.of(path, beside)
+
+        masks = {name: record(path) for name, path in self.masks.items()}
+        return JobFiles(source=record(self.source), controls=tuple(map(record, self.controls)), **masks)
 
 
 def finished_pictures(processed: Processed) -> Iterator[Painted]:
@@ -52,22 +58,19 @@ def finished_pictures(processed: Processed) -> Iterator[Painted]:
         yield Painted(plan.index, image, infotext, plan.seed, plan.subseed)
 
 
-def files_of(
-    painted: Painted, processed: Processed, name: str, records: Mapping[str, FileRecord]
-) -> list[tuple[str, bytes]]:
+def files_of(painted: Painted, processed: Processed, name: str, files: JobFiles) -> list[tuple[str, bytes]]:
     """The files to write for a picture of this name; the picture last, so that it never lacks a part."""
     settings = processed.plan.settings
     path = PurePosixPath(name)
-    sources = processed.plan.request.images
-    extras = source_extras(sources[painted.index % processed.batch_size % len(sources)])
+    extras = _extras(painted, processed)
     wanted = settings.enable_pnginfo
-    recipe = recipe_of(processed, painted.index, **records).to_json() if wanted else None
+    recipe = recipe_of(processed, painted.index, files).to_json() if wanted else None
     data = encode_picture(
         painted.image,
         path.suffix,
         infotext=painted.infotext if wanted else None,
-        exif=extras.exif,
-        icc=extras.icc,
+        exif=extras.exif if extras else None,
+        icc=extras.icc if extras else None,
         recipe=recipe,
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless,
@@ -76,6 +79,12 @@ def files_of(
         return [(name, data)]
     beside = path.with_name(recipe_path(Path(path.name)).name)
     return [(str(beside), recipe_text(recipe).encode()), (name, data)]
+
+
+def _extras(painted: Painted, processed: Processed) -> SourceExtras | None:
+    """Of the source of this picture, if it has one."""
+    sources = processed.plan.request.images
+    return source_extras(sources[painted.index % processed.batch_size % len(sources)]) if sources else None
 
 
 def name_for(painted: Painted, name: str) -> str:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from overpaint.request import MaskedContent, SoftInpainting
+from overpaint.parts import Hires, SoftInpainting
+from overpaint.request import SOURCE_FIELDS, MaskedContent
 from overpaint.settings import OPTION_NAMES, Settings
 
 
@@ -21,13 +22,23 @@ def _number(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int | None:
+    return int(text) or None
+
+
+def _name(text: str) -> str | None:
+    return None if text.startswith("Use same ") else text
+
+
 _MASKED_CONTENT = {
     "fill": MaskedContent.FILL,
     "original": MaskedContent.ORIGINAL,
     "latent noise": MaskedContent.NOISE,
     "latent nothing": MaskedContent.NOTHING,
 }
-_REQUEST_FIELDS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+_Table = tuple[tuple[str, str, Callable[[str], Any]], ...]
+
+_REQUEST_FIELDS: _Table = (
     ("prompt", "Prompt", str),
     ("negative_prompt", "Negative prompt", str),
     ("steps", "Steps", int),
@@ -48,26 +59,62 @@ _REQUEST_FIELDS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("only_masked", "Inpaint area", lambda text: text == "Only masked"),
     ("padding", "Masked area padding", int),
     ("clip_skip", "Clip skip", int),
+    ("refiner", "Refiner", str),
+    ("refiner_switch_at", "Refiner switch at", _number),
 )
+_HIRES_FIELDS: _Table = (
+    ("scale", "Hires upscale", _number),
+    ("width", "Hires resize-1", _count),
+    ("height", "Hires resize-2", _count),
+    ("upscaler", "Hires upscaler", str),
+    ("steps", "Hires steps", _count),
+    ("strength", "Denoising strength", _number),
+    ("sampler", "Hires sampler", _name),
+    ("scheduler", "Hires schedule type", _name),
+    ("checkpoint", "Hires checkpoint", _name),
+    ("prompt", "Hires prompt", str),
+    ("negative_prompt", "Hires negative prompt", str),
+)
+_HIRES_MARKS = ("Hires upscale", "Hires upscaler")  # PARSE-6 adds defaults of the others to every text
+_SOURCE_MARKS = ("Denoising strength", "Mask blur", "Soft inpainting enabled")
 _SOFT_PREFIX = "Soft inpainting "
 _SOFT_FIELDS = {name: _SOFT_PREFIX + name.replace("_", " ") for name in SoftInpainting.__dataclass_fields__}
 
 
+def is_txt2img(parsed: Mapping[str, object]) -> bool:
+    """Whether a parsed text is that of a picture without a source: only a second pass has a strength there."""
+    return _has_hires(parsed) or not any(key in parsed for key in _SOURCE_MARKS)
+
+
 def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
-    """PARSE-10: the request's fields that a parsed text speaks of; a value that is not of its kind is left out."""
-    result = {}
-    for name, key, cast in _REQUEST_FIELDS:
-        if key in parsed and (value := _cast_or_none(cast, parsed[key])) is not None:
-            result[name] = value
+    """PARSE-10: the request's fields that a parsed text speaks of; a value that is not of its kind is left out.
+
+    They are those of a `Txt2ImgRequest` where `is_txt2img` says so, else those of an `Img2ImgRequest`.
+    """
+    result = _read(_REQUEST_FIELDS, parsed)
+    if is_txt2img(parsed):
+        result = {name: value for name, value in result.items() if name not in SOURCE_FIELDS}
+    if _has_hires(parsed):
+        result["hires"] = Hires(**_read(_HIRES_FIELDS, parsed))
+    elif parsed.get(f"{_SOFT_PREFIX}enabled") == "True":
+        values = {name: _cast_or_none(_number, parsed.get(key)) for name, key in _SOFT_FIELDS.items()}
+        result["soft_inpainting"] = SoftInpainting(**{k: v for k, v in values.items() if v is not None})
     if isinstance(styles := parsed.get("Styles array"), list | tuple):
         result["styles"] = tuple(styles)
     resize = [_cast_or_none(int, parsed.get(f"Seed resize from-{each}")) for each in (1, 2)]
     if None not in resize:
         result["seed_resize"] = tuple(resize)
-    if parsed.get(f"{_SOFT_PREFIX}enabled") == "True":
-        values = {name: _cast_or_none(_number, parsed.get(key)) for name, key in _SOFT_FIELDS.items()}
-        result["soft_inpainting"] = SoftInpainting(**{k: v for k, v in values.items() if v is not None})
     return result
+
+
+def _has_hires(parsed: Mapping[str, object]) -> bool:
+    sized = str(parsed.get("Hires resize-1", 0)) != "0" or str(parsed.get("Hires resize-2", 0)) != "0"
+    return sized or any(key in parsed for key in _HIRES_MARKS)
+
+
+def _read(table: _Table, parsed: Mapping[str, object]) -> dict[str, Any]:
+    cast = ((name, _cast_or_none(kind, parsed[key])) for name, key, kind in table if key in parsed)
+    return {name: value for name, value in cast if value is not None}
 
 
 def _cast_or_none(cast: Callable[[str], Any], value: object) -> Any:
@@ -84,6 +131,7 @@ OPTION_KEYS = {
     "Clip skip": "CLIP_stop_at_last_layers",
     "RNG": "randn_source",
     "Tiling": "tiling",
+    "Hires refiner": "hires_fix_refiner_pass",
     "VAE": "sd_vae",
     "VAE Encoder": "sd_vae_encode_method",
     "VAE Decoder": "sd_vae_decode_method",
@@ -97,6 +145,7 @@ OPTION_KEYS = {
     "Pad conds v0": "pad_cond_uncond_v0",
     "Old prompt editing timelines": "use_old_scheduling",
     "Downcast alphas_cumprod": "use_downcasted_alpha_bar",
+    "Refiner switch by sampling steps": "refiner_switch_by_sample_steps",
     "Eta DDIM": "eta_ddim",
     "Eta": "eta_ancestral",
     "Sigma churn": "s_churn",
@@ -108,6 +157,7 @@ OPTION_KEYS = {
     "Schedule rho": "rho",
     "ENSD": "eta_noise_seed_delta",
     "Discard penultimate sigma": "always_discard_next_to_last_sigma",
+    "SGM noise multiplier": "sgm_noise_multiplier",
     "UniPC variant": "uni_pc_variant",
     "UniPC skip type": "uni_pc_skip_type",
     "UniPC order": "uni_pc_order",

@@ -6,21 +6,22 @@ A facade: `request()` gives the frozen request, and every stage is the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
 from overpaint.contract import StableDiffusionProcessing
+from overpaint.contract_fields import img2img_fields, soft_inpainting, txt2img_fields
 from overpaint.engine import Engine, Sampled, explained
-from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
-from overpaint.facade import Facade, shared_state, texts, whole
+from overpaint.errors import Cancelled, OverpaintError, SaveError
+from overpaint.facade import Facade, shared_state
 from overpaint.outcome import FinishedBatch, Processed, account
 from overpaint.output import save_batch, save_grid, save_sources
 from overpaint.pixels.composite import make_overlay
 from overpaint.plans import ImagePlan, Plan
-from overpaint.request import Hires, Img2ImgRequest, MaskedContent, Picture, ResizeMode, SoftInpainting, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 
 __all__ = [
     "Processed",
@@ -65,21 +66,9 @@ class StableDiffusionProcessingImg2Img(Facade):
         """The same job as a frozen request."""
         return Img2ImgRequest(
             images=tuple(self.init_images or ()),
-            strength=self.denoising_strength,
-            resize_mode=_chosen("resize_mode", self.resize_mode, ResizeMode),
             mask=self.image_mask,
             latent_mask=self.latent_mask,
-            invert_mask=bool(self.inpainting_mask_invert),
-            mask_blur_x=self.mask_blur_x,
-            mask_blur_y=self.mask_blur_y,
-            round_mask=self.mask_round and not self._soft(),
-            only_masked=bool(self.inpaint_full_res),
-            padding=whole(self.inpaint_full_res_padding) or 0,
-            masked_content=_chosen("inpainting_fill", self.inpainting_fill, MaskedContent),
-            soft_inpainting=self._soft(),
-            image_cfg_scale=self.image_cfg_scale,
-            noise_multiplier=self.initial_noise_multiplier,
-            **self.common_fields(),
+            **img2img_fields(self, soft_inpainting(self.alwayson_scripts, self.scripts)),
         )
 
     def init(self, all_prompts: Sequence[str], all_seeds: Sequence[int], all_subseeds: Sequence[int]) -> None:
@@ -106,18 +95,6 @@ class StableDiffusionProcessingImg2Img(Facade):
     def close(self) -> None:
         super().close()
         self.mask = None
-
-    def _soft(self) -> SoftInpainting | None:
-        given: Mapping[str, Any] = {}
-        for each in (self.alwayson_scripts, self.scripts):
-            if isinstance(each, Mapping):
-                given = {**given, **{str(title).lower(): args for title, args in each.items()}}
-        args = given.get("soft inpainting")
-        args = args.get("args") if isinstance(args, Mapping) else args
-        if not args or not args[0]:
-            return None
-        names = tuple(SoftInpainting.__dataclass_fields__)
-        return SoftInpainting(**dict(zip(names, args[1:], strict=False)))
 
 
 def _mask_blur(self: StableDiffusionProcessingImg2Img) -> int | None:
@@ -155,35 +132,12 @@ class StableDiffusionProcessingTxt2Img(Facade):
 
     def request(self) -> Txt2ImgRequest:
         """The same job as a frozen request."""
-        fields = self.common_fields()
-        if self.enable_hr and (self.firstphase_width or self.firstphase_height):
-            fields["width"], fields["height"] = whole(self.firstphase_width), whole(self.firstphase_height)
-        return Txt2ImgRequest(hires=self._hires() if self.enable_hr else None, **fields)
+        return Txt2ImgRequest(**txt2img_fields(self))
 
     def adopt(self, plan: Plan) -> None:
         """The size that counts is the first pass's."""
         super().adopt(plan)
         self.width, self.height = plan.geometry.width, plan.geometry.height
-
-    def _hires(self) -> Hires:
-        return Hires(
-            scale=self.hr_scale,
-            width=whole(self.hr_resize_x) or None,
-            height=whole(self.hr_resize_y) or None,
-            upscaler=self.hr_upscaler or None,
-            steps=whole(self.hr_second_pass_steps) or None,
-            strength=self.denoising_strength,
-            sampler=_unless_same(self.hr_sampler_name, "Use same sampler"),
-            scheduler=_unless_same(self.hr_scheduler, "Use same scheduler"),
-            checkpoint=_unless_same(self.hr_checkpoint_name, "Use same checkpoint"),
-            prompt=texts(self.hr_prompt),
-            negative_prompt=texts(self.hr_negative_prompt),
-        )
-
-
-def _unless_same(name: str | None, same: str) -> str | None:
-    """The page's word for "as in the first pass"."""
-    return None if name in (None, "", same) else name
 
 
 def process_images(p: Facade) -> Processed:
@@ -260,14 +214,3 @@ def _overlay_of(plan: Plan, position: int) -> Picture:
     canvas = plan.canvas_of(position)
     assert plan.mask is not None
     return canvas.overlay or make_overlay(canvas.base.convert("RGB"), plan.mask.overlay, 0, plan.settings.quirks)
-
-
-def _chosen(name: str, number: Any, kind: Any) -> Any:
-    """The reference counts these choices from 0."""
-    options = list(kind)
-    if isinstance(number, kind):
-        return number
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(options):
-        names = ", ".join(f"{i} {each.value}" for i, each in enumerate(options))
-        raise RequestError(name, number, f"choose one of {names}")
-    return options[number]

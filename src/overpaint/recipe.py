@@ -7,48 +7,45 @@ only options that change a picture are taken over, and a path is believed only i
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from overpaint.errors import PictureError, RequestError
-from overpaint.pictures import open_picture
-from overpaint.pixels.mask import to_gray_mask
-from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture
+from overpaint.adapters.wanted import LoraUse
+from overpaint.errors import RequestError
+from overpaint.kept_files import FileRecord, embedded, find_file, kept_mask
+from overpaint.models.hashes import network_hash
+from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from overpaint.version import __version__
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
+    from overpaint.plans import NetworkPlan
+
+Kind = Literal["img2img", "txt2img"]
 
 RECIPE_VERSION = 1
-LARGEST_EMBEDDED_MASK = 262_144  # bytes of PNG; a larger mask is named by its file
 
 _NAMES = tuple(each.name for each in fields(Settings))
+_OF_THE_SITE = {"text_encoder_files", "model_memory"}
 # The sections of `Settings` from the autoencoder to the prompts; folders, limits and saving belong to the site.
-PAINTING_OPTIONS = frozenset(_NAMES[_NAMES.index("sd_vae") : _NAMES.index("outdir_samples")])
+PAINTING_OPTIONS = frozenset(_NAMES[_NAMES.index("sd_vae") : _NAMES.index("outdir_samples")]) - _OF_THE_SITE
 _QUIRK_NAMES = frozenset(each.name for each in fields(Quirks))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """A file by place and content. The path is relative to the painted picture where that is possible."""
+class JobFiles:
+    """The files that a job's pictures came from, as far as they came from files."""
 
-    path: str
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, beside: Path | None = None) -> FileRecord:
-        """The record of a file, as seen from the folder of the painted picture."""
-        return cls(path=_seen_from(path.resolve(), beside), sha256=file_sha256(path))
+    source: FileRecord | None = None
+    mask: FileRecord | None = None
+    latent_mask: FileRecord | None = None
+    controls: tuple[FileRecord | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +62,13 @@ class ModelRecord:
 class Recipe:
     """How one picture was made."""
 
-    request: Mapping[str, Any]  # Img2ImgRequest.to_json, without pictures, the seeds known
+    request: Mapping[str, Any]  # as its to_json says, without pictures, the seeds known
+    kind: Kind = "img2img"
     source: FileRecord | None = None
     mask: FileRecord | str | None = None  # a PNG data URL when small
     latent_mask: FileRecord | str | None = None
+    controls: tuple[FileRecord | str | None, ...] = ()  # the pictures of the request's controls
+    networks: Mapping[str, str] = field(default_factory=dict)  # LoRAs and hypernetworks -> their hashes
     settings: Mapping[str, Any] = field(default_factory=dict)  # options that differ from their defaults
     quirks: tuple[str, ...] = ()
     model: ModelRecord = ModelRecord()
@@ -79,10 +79,13 @@ class Recipe:
         """Plain JSON values."""
         return {
             "recipe": self.version,
+            "kind": self.kind,
             "request": dict(self.request),
             "source": _record_json(self.source),
             "mask": _record_json(self.mask),
             "latent_mask": _record_json(self.latent_mask),
+            "controls": [_record_json(each) for each in self.controls],
+            "networks": dict(self.networks),
             "settings": {name: _plain(value) for name, value in self.settings.items()},
             "quirks": list(self.quirks),
             "model": {each.name: getattr(self.model, each.name) for each in fields(ModelRecord)},
@@ -98,18 +101,21 @@ class Recipe:
             remedy = f"this overpaint {__version__} reads recipes of version {RECIPE_VERSION}"
             raise RequestError("recipe", version, remedy)
         request = _mapping("recipe.request", given.get("request"))
-        quirks = given.get("quirks") or []
-        if not isinstance(quirks, list):
-            raise RequestError("recipe.quirks", quirks, "a list of names belongs there")
+        kind = given.get("kind", "img2img")
+        if kind not in get_args(Kind):
+            raise RequestError("recipe.kind", kind, f"one of {', '.join(get_args(Kind))} belongs there")
         return cls(
+            kind=kind,
             request={name: value for name, value in request.items() if name in FIELD_NAMES - PICTURE_FIELDS},
             source=_file_record("source", given.get("source")),
             mask=_mask_record("mask", given.get("mask")),
             latent_mask=_mask_record("latent_mask", given.get("latent_mask")),
-            settings=_painting(_mapping("recipe.settings", given.get("settings") or {})),
-            quirks=tuple(each for each in quirks if each in _QUIRK_NAMES),
+            controls=tuple(_mask_record("controls", each) for each in _list("controls", given.get("controls"))),
+            networks=_texts("networks", given.get("networks")),
+            settings=_painting(_table("settings", given.get("settings"))),
+            quirks=tuple(each for each in _list("quirks", given.get("quirks")) if each in _QUIRK_NAMES),
             model=_model_record(given.get("model") or {}),
-            versions={str(k): str(v) for k, v in _mapping("recipe.versions", given.get("versions") or {}).items()},
+            versions=_texts("versions", given.get("versions")),
         )
 
     def settings_on(self, site: Settings) -> Settings:
@@ -119,52 +125,115 @@ class Recipe:
         return Settings(**{**_values(site), **reset, "quirks": quirks}).with_changes(self.settings)
 
     def request_for(
-        self, source: Picture, masks: Mapping[str, Picture | None], changes: Mapping[str, Any] | None = None
+        self,
+        source: Picture | None = None,
+        masks: Mapping[str, Picture | None] | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> Img2ImgRequest:
-        """The request, with its pictures found again and some fields otherwise."""
-        given = dict(self.request)
-        given["overrides"] = _painting(_mapping("recipe.request.overrides", given.get("overrides") or {}))
-        return Img2ImgRequest.from_json({**given, **masks, **(changes or {}), "images": [source]})
+        """The request, with its pictures found again and some fields otherwise; controls are changes, if it has any."""
+        overrides = _painting(_table("request.overrides", self.request.get("overrides")))
+        given = {**self.request, "overrides": overrides, **(changes or {})}
+        if self.kind == "txt2img":
+            return Txt2ImgRequest.from_json(given)
+        return Img2ImgRequest.from_json({**given, **(masks or {}), "images": [source]})
+
+    def control_fields(self, near: Sequence[Path]) -> list[dict[str, Any]]:
+        """The request's controls as JSON has them, each picture as the path of its file, or as a data URL."""
+        units = _list("request.controls", self.request.get("controls"))
+        if len(self.controls) != len(units) or any(each is None for each in self.controls):
+            raise RequestError("controls", len(units), "the recipe does not hold all their pictures; give them again")
+        images = (
+            str(find_file(each, "control", near)) if isinstance(each, FileRecord) else each for each in self.controls
+        )
+        pairs = zip(units, images, strict=True)
+        return [{**_table("request.controls", unit), "image": image} for unit, image in pairs]
 
 
 _DEFAULT_SETTINGS = Settings()
 
 
-def recipe_of(
-    processed: Processed,
-    index: int,
-    *,
-    source: FileRecord | None = None,
-    mask: FileRecord | None = None,
-    latent_mask: FileRecord | None = None,
-) -> Recipe:
+def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -> Recipe:
     """The recipe of the picture with this index in the job."""
-    plan = processed.plan
-    image = plan.images[index]
-    own = {
-        "prompt": image.prompt,  # with styles in and comments out: what was painted
-        "negative_prompt": image.negative_prompt,
-        "styles": [],
-        "seed": image.seed,
-        "variation_seed": image.subseed if plan.request.variation_strength else -1,  # unused ones are random
-        "batch_size": 1,
-        "iterations": 1,
-        "noise_multiplier": plan.sampler.noise_multiplier,
-        "overrides": {},
-    }
-    request = {
-        name: value for name, value in plan.request.to_json(pictures=False).items() if name not in PICTURE_FIELDS
-    }
-    model = processed.model
+    plan, model, files = processed.plan, processed.model, files or JobFiles()
+    request = plan.request
+    told = {name: value for name, value in request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
     return Recipe(
-        request={**request, **own},
-        source=source,
-        mask=_kept_mask(plan.request.mask, plan.request.round_mask, mask),
-        latent_mask=_kept_mask(plan.request.latent_mask, plan.request.round_mask, latent_mask),
+        kind="txt2img" if isinstance(request, Txt2ImgRequest) else "img2img",
+        request={**told, **_own_fields(processed, index, told)},
+        source=files.source,
+        mask=kept_mask(request.mask, request.round_mask, files.mask),
+        latent_mask=kept_mask(request.latent_mask, request.round_mask, files.latent_mask),
+        controls=_kept_controls(request, files.controls),
+        networks=networks_of(processed, index),
         settings=changed_options(plan.settings),
         quirks=quirks_on(plan.settings),
         model=ModelRecord(name=model.name, hash=model.hash, vae_name=model.vae_name, vae_hash=model.vae_hash),
         versions=versions(),
+    )
+
+
+def _own_fields(processed: Processed, index: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are others for this picture alone than for its job."""
+    plan = processed.plan
+    image, request = plan.images[index], plan.request
+    own: dict[str, Any] = {
+        "prompt": image.prompt,  # with styles in and comments out: what was painted
+        "negative_prompt": image.negative_prompt,
+        "styles": [],
+        "seed": image.seed,
+        "variation_seed": image.subseed if request.variation_strength else -1,  # unused ones are random
+        "batch_size": 1,
+        "iterations": 1,
+        "noise_multiplier": plan.sampler.noise_multiplier,
+        "overrides": {},
+        "checkpoint": _shared_name(request.checkpoint),
+        "refiner": _shared_name(request.refiner),
+        "controls": [{**each, "model": _shared_name(each["model"])} for each in told["controls"]],
+    }
+    if plan.hires is not None and isinstance(request, Txt2ImgRequest) and request.hires is not None:
+        second = plan.hires.plan.images[index]
+        texts = {name: getattr(second, name) for name in ("prompt", "negative_prompt")}
+        texts = {name: "" if text == own[name] else text for name, text in texts.items()}
+        own["hires"] = {**told["hires"], **texts, "checkpoint": _shared_name(request.hires.checkpoint)}
+    return own
+
+
+def _shared_name(name: str | None) -> str | None:
+    """A model's name as others may know it: recipes are shared, and a user's folders are no one's business."""
+    return Path(name).name if name is not None and Path(name).is_absolute() else name
+
+
+def networks_of(processed: Processed, index: int) -> dict[str, str]:
+    """The LoRAs and hypernetworks of a picture, both passes': "lora name" -> hash."""
+    plan = processed.plan
+    both = [plan.images[index], *([plan.hires.plan.images[index]] if plan.hires is not None else ())]
+    told = hashes_told(processed.extra_generation_params)
+    return {network_name(each): _hash_of(each, told) for image in both for each in image.networks}
+
+
+def network_name(network: NetworkPlan) -> str:
+    """The kind and the name it was asked for by."""
+    return f"{'lora' if isinstance(network.use, LoraUse) else 'hypernet'} {network.use.name}"
+
+
+def _hash_of(network: NetworkPlan, told: Mapping[str, str]) -> str:
+    """As the infotext has it; a file that it does not speak of is read."""
+    name = network.use.name.replace(":", "").replace(",", "")
+    return (told.get(name) if isinstance(network.use, LoraUse) else None) or network_hash(network.file.path)
+
+
+def hashes_told(infotext_fields: Mapping[str, object]) -> dict[str, str]:
+    """What an infotext says of its LoRAs: name -> hash (LORA-10)."""
+    pairs = (each.partition(": ") for each in str(infotext_fields.get("Lora hashes", "")).split(", "))
+    return {name: digest for name, colon, digest in pairs if colon}
+
+
+def changed_networks(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """Warnings of files that are not what they were under the same names."""
+    return tuple(
+        f"{name}: the picture was painted with {digest}, the file of this name is {now[name]} now"
+        for name, digest in before.items()
+        if name in now and not now[name].startswith(digest) and not digest.startswith(now[name])
     )
 
 
@@ -180,42 +249,6 @@ def quirks_on(settings: Settings) -> tuple[str, ...]:
     return tuple(sorted(name for name in _QUIRK_NAMES if getattr(settings.quirks, name)))
 
 
-def find_file(record: FileRecord, what: str, near: Sequence[Path]) -> Path:
-    """The recorded file, looked for near the given folders; one whose content changed is refused."""
-    changed = None
-    for candidate in dict.fromkeys(_candidates(record, near)):
-        if not candidate.is_file():
-            continue
-        if file_sha256(candidate) == record.sha256:
-            return candidate
-        changed = changed or candidate
-    if changed is not None:
-        remedy = f"it changed since (its SHA-256 is another one); give --{what} to paint from it all the same"
-        raise RequestError(what, str(changed), remedy)
-    raise RequestError(what, record.path, f"it is not there any more; give --{what} with its new place")
-
-
-def open_kept(kept: FileRecord | str | None, what: str, near: Sequence[Path], max_pixels: int) -> Picture | None:
-    """A mask out of a recipe."""
-    if kept is None:
-        return None
-    if isinstance(kept, FileRecord):
-        return open_picture(find_file(kept, what, near), max_pixels=max_pixels)
-    try:
-        return open_picture(base64.b64decode(kept.partition(",")[2], validate=True), max_pixels=max_pixels)
-    except ValueError as error:
-        raise PictureError(f"the recipe's {what} cannot be read ({error}); give --{what}") from None
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def versions() -> dict[str, str]:
     """What can change a picture's last bits, by name; asked of the installation, so that nothing heavy is imported."""
     found = {"overpaint": __version__, "python": platform.python_version()}
@@ -225,33 +258,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _candidates(record: FileRecord, near: Sequence[Path]) -> Iterator[Path]:
-    path = Path(record.path)
-    if path.is_absolute():
-        yield path
-    for folder in near:
-        yield folder / path
-        yield folder / path.name
-
-
-def _seen_from(path: Path, folder: Path | None) -> str:
-    """A relative path keeps pictures and sources movable together, and a user's home folder out of shared pictures."""
-    if folder is None:
-        return path.name
-    try:
-        return PurePosixPath(Path(os.path.relpath(path, folder.resolve()))).as_posix()
-    except ValueError:  # another drive
-        return path.as_posix()
-
-
-def _kept_mask(mask: Picture | None, round_mask: bool, record: FileRecord | None) -> FileRecord | str | None:
-    if mask is None:
-        return None
-    data = io.BytesIO()
-    to_gray_mask(mask, round_mask).save(data, format="PNG", optimize=True)
-    if data.tell() > LARGEST_EMBEDDED_MASK and record is not None:
-        return record
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+def _kept_controls(
+    request: Img2ImgRequest, files: tuple[FileRecord | None, ...]
+) -> tuple[FileRecord | str | None, ...]:
+    """Control pictures are named by their files, as sources are; one that has none travels inside if it is small."""
+    known = (*files, *(None for _ in request.controls))
+    return tuple(file or embedded(unit.image) for unit, file in zip(request.controls, known, strict=False))
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -274,6 +286,20 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise RequestError(name, value, "it is not a recipe of overpaint; a JSON object belongs there")
     return value
+
+
+def _table(name: str, value: object) -> Mapping[str, Any]:
+    return _mapping(f"recipe.{name}", value or {})
+
+
+def _texts(name: str, value: object) -> dict[str, str]:
+    return {str(key): str(each) for key, each in _table(name, value).items()}
+
+
+def _list(name: str, value: object) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise RequestError(f"recipe.{name}", value, "a list belongs there")
+    return value or []
 
 
 def _file_record(name: str, value: object) -> FileRecord | None:

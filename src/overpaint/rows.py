@@ -1,4 +1,7 @@
-"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL manifest."""
+"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL manifest.
+
+A row of a manifest that names no picture asks for a new one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from overpaint.errors import PictureError, RequestError
+from overpaint.shorthand import with_parts
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
 _FILE_FIELDS = ("picture", "mask", "latent_mask")
@@ -24,8 +28,12 @@ class Row:
     number: int  # from 1: its line, or its place in the folder
     name: str  # for people
     output: PurePosixPath  # below the output folder, without ending
-    files: Mapping[str, Path]  # picture, and perhaps mask and latent_mask
+    files: Mapping[str, Path]  # perhaps picture, mask and latent_mask; control pictures are in the fields
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_source(self) -> bool:
+        return "picture" in self.files
 
 
 @dataclass(frozen=True)
@@ -115,14 +123,24 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise RequestError(name, value, "give a path")
-    if texts["picture"] is None:
-        raise RequestError("picture", None, "give the path of the source picture")
-    picture = PurePosixPath(Path(texts["picture"]).as_posix())
     files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None}
+    given = with_parts(given, folder)
+    if texts["picture"] is None:
+        return _new_picture(number, texts["output"], files, given)
+    picture = PurePosixPath(Path(texts["picture"]).as_posix())
     if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
         files["mask"] = mask
     output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
     return Row(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
+
+
+def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> Row:
+    if files:
+        raise RequestError("picture", None, f"give the path of the source picture that the {next(iter(files))} is for")
+    if not fields:
+        raise RequestError("picture", None, "give the path of a source picture, or the prompt of a new one")
+    name = _output_name(output) if output is not None else PurePosixPath(f"txt2img-{number}")
+    return Row(number=number, name=f"line {number}: {name}", output=name, files={}, fields=fields)
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -135,7 +153,7 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise RequestError("row", given, "give one JSON object a line")
     if "images" in given:
-        raise RequestError("images", given["images"], "a row has one source; name its file as picture")
+        raise RequestError("images", given["images"], "a row has one source at most; name its file as picture")
     return given
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from overpaint.adapters.control import ControlBranch, attach, hint_of
 from overpaint.adapters.embeddings import EmbeddingShelf
@@ -26,9 +26,11 @@ from overpaint.models.control_names import find_controlnet
 from overpaint.models.control_spec import check_fits
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import find_checkpoint, find_refiner, find_vae, model_folders
-from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
+from overpaint.models.hashes import CheckpointFile, Stamp, checkpoint_file, sha256_of, stamp_of, user_hash_cache
 from overpaint.models.residents import Resident, Residents
 from overpaint.models.taesd_files import Half, Taesd, find_taesd, load_taesd
+from overpaint.models.upscaler_names import list_upscalers
+from overpaint.networks.layers import set_tiling
 from overpaint.outcome import ModelIdentity
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.plans import ImagePlan, OtherModel, Plan, Surroundings
@@ -85,8 +87,8 @@ class Workshop:
         self._stories: dict[int, ExitStack] = {}
         self._held: dict[tuple[int, Path], Resident[Dressing]] = {}
         self._embeddings = EmbeddingShelf()
-        self._controls: dict[Path, LoadedControl] = {}
-        self._taesd: dict[tuple[str, bool, float, Half], Taesd] = {}
+        self._controls: dict[Hashable, LoadedControl] = {}
+        self._taesd: dict[tuple[Path | None, Stamp, float, Half], Taesd] = {}
         self._upscalers: tuple[object, Mapping[str, Upscaler]] | None = None
         self._last: _Last | None = None  # what was made ready last, and so still is
 
@@ -137,7 +139,8 @@ class Workshop:
 
     def upscalers(self, settings: Settings) -> Mapping[str, Upscaler]:
         """The upscalers of this site; their networks are loaded when they are first used."""
-        key = (settings.esrgan_dir, settings.ESRGAN_tile, settings.ESRGAN_tile_overlap)
+        files = tuple((each.name, each.path, stamp_of(each.path)) for each in list_upscalers(settings) if each.path)
+        key = (files, settings.ESRGAN_tile, settings.ESRGAN_tile_overlap)
         if self._upscalers is None or self._upscalers[0] != key:
             self._upscalers = (key, known_upscalers(settings, self.device))
         return self._upscalers[1]
@@ -199,18 +202,18 @@ class Workshop:
     def encoder(self, plan: Plan) -> Codec:
         """What turns pictures into latents."""
         small = plan.settings.sd_vae_encode_method == "TAESD"
-        return self._small(plan, "encoder") if small else self.resident(plan).model.backend
+        return self._small(plan, "encoder") if small else self._full(plan)
 
     def decoder(self, plan: Plan) -> Codec:
         """What turns latents into pictures."""
         small = plan.settings.sd_vae_decode_method == "TAESD"
-        return self._small(plan, "decoder") if small else self.resident(plan).model.backend
+        return self._small(plan, "decoder") if small else self._full(plan)
 
     def preview(self, plan: Plan, latent: Tensor) -> Picture:
         """A look at an unfinished latent (4, h/8, w/8)."""
         if plan.settings.show_progress_type in ("TAESD", "Full"):
             small = plan.settings.show_progress_type == "TAESD"
-            decoder = self._small(plan, "decoder") if small else self.resident(plan).model.backend
+            decoder = self._small(plan, "decoder") if small else self._full(plan)
             return Image.fromarray(decode(plan, decoder, latent[None])[0])
         resident = self.resident(plan)
         maps, vae = resident.own.previews, resident.model.backend.codec
@@ -218,11 +221,19 @@ class Workshop:
             maps[vae] = fit_preview(resident.model.backend, plan.spec.scale_factor)
         return preview_picture(maps[vae], latent)
 
+    def _full(self, plan: Plan) -> Codec:
+        """The model's own. NOTE: a refiner's is not made ready, and jobs that share it may have tiled it since."""
+        backend = self.resident(plan).model.backend
+        set_tiling(backend.networks.autoencoder, plan.settings.tiling)
+        return backend
+
     def _small(self, plan: Plan, half: Half) -> Codec:
         settings, scale = plan.settings, plan.spec.scale_factor
-        key = (settings.taesd_dir, plan.spec.is_sdxl, scale, half)
+        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
+        path = files.encoder or files.decoder
+        key = (path, stamp_of(path) if path else (), scale, half)
         if key not in self._taesd:
-            files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
+            self._taesd = {known: kept for known, kept in self._taesd.items() if known[0] != path or known[3] != half}
             self._taesd[key] = load_taesd(files, scale_factor=scale, device=self.device)
         self._taesd[key].set_tiling(settings.tiling)
         return self._taesd[key]
@@ -230,18 +241,18 @@ class Workshop:
     def branches(self, plan: Plan) -> tuple[ControlBranch, ...]:
         """The ControlNets of a pass, with the pictures they follow already encoded."""
         paths = [find_controlnet(each.model, plan.settings.controlnet_dir) for each in plan.controls]
-        self._controls = {path: kept for path, kept in self._controls.items() if path in paths}
+        # Files that do not say how many heads they have are read as the model's.
+        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
+        keys = [(path, stamp_of(path), heads) for path in paths]
+        self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
         made: list[ControlBranch] = []
-        for i, (path, each) in enumerate(zip(paths, plan.controls, strict=True)):
+        for i, (key, path, each) in enumerate(zip(keys, paths, plan.controls, strict=True)):
             said = f"controls[{i}].model={each.model!r}"
-            if path not in self._controls:
+            if key not in self._controls:
                 dtype = self.resident(plan).model.backend.dtypes.unet
-                said = f"controls[{i}].model={each.model!r}"
-                self._controls[path] = load_controlnet(
-                    path, device=self.device, dtype=dtype, model=plan.spec, said=said
-                )
-            loaded = self._controls[path]
-            check_fits(loaded.spec, plan.spec, f"controls[{i}].model={each.model!r}")
+                self._controls[key] = load_controlnet(path, device=self.device, dtype=dtype, model=plan.spec, said=said)
+            loaded = self._controls[key]
+            check_fits(loaded.spec, plan.spec, said)
             how = {"weight": each.weight, "start": each.start, "end": each.end}
             made.append(attach(loaded, hint_of(each.hint), **how, tiling=plan.settings.tiling))
         return tuple(made)
@@ -252,10 +263,6 @@ def identity_of(model: LoadedModel) -> ModelIdentity:
     vae = model.vae
     vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
     return ModelIdentity(model.name, model.shorthash or "", vae.name if vae else None, vae_hash)
-
-
-def _is_bare(network: nn.Module) -> bool:
-    return wardrobe_of(network).is_bare
 
 
 def _has_tags(request: Img2ImgRequest, settings: Settings) -> bool:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from PIL import Image
 
+from overpaint.cli.surroundings import surroundings_of
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.finish import FinishedPicture
 from overpaint.models.families import SD1_SPEC
@@ -41,7 +42,7 @@ class FakePainter:
     ) -> Iterator[Event]:
         self.requests.append(request)
         self.settings.append(settings)
-        decided = plan(request, settings, SD1_SPEC)
+        decided = plan(request, settings, SD1_SPEC, surroundings_of(request, settings or Settings()))
         total = STEPS * len(decided.batches)
         yield Started(len(decided.images), total, decided.warnings)
         done: list[FinishedBatch] = []
@@ -53,7 +54,8 @@ class FakePainter:
                 self._steps += 1
                 self._on_step(self._steps)
                 yield Progress(self._steps, total, 1.0)
-            size = (decided.geometry.width, decided.geometry.height)
+            last = decided.hires.plan if decided.hires is not None else decided
+            size = (last.geometry.width, last.geometry.height)
             pictures = [Image.new("RGB", size, (each.seed % 256, each.seed // 256 % 256, 9)) for each in batch]
             done.append(FinishedBatch(batch, tuple(map(FinishedPicture, pictures))))
         yield Finished(account(decided, self.model, done))

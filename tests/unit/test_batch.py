@@ -25,10 +25,12 @@ from overpaint.errors import PictureError, RequestError, SamplingError, SaveErro
 from overpaint.events import Control, Stop
 from overpaint.journal import JOURNAL_NAME, Journal
 from overpaint.metadata import read_infotext, read_recipe
-from overpaint.request import Picture
+from overpaint.parts import Hires, Lora
+from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.rows import Row, Unreadable, read_rows
 from overpaint.saving import save_first_free
 from overpaint.settings import Settings
+from tests.unit.command import adapter
 from tests.unit.fake_painter import FakePainter, drawing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +101,72 @@ class TestFolders:
             read_rows(tmp_path, tmp_path / "out", masks=tmp_path / "nothing")
 
 
+class TestNewPictures:
+    def test_rows_without_a_picture(self, tmp_path: Path) -> None:
+        fill(tmp_path, "a.png", "sub/b.png")
+        source = manifest(
+            tmp_path / "rows.jsonl",
+            {"prompt": "moon", "width": 64, "height": 48, "hires": {"scale": 1.5}},
+            {"prompt": "sun", "output": "x/sun", "controls": ["canny=sub/b.png,weight=0.5"]},
+            {"picture": "a.png"},
+        )
+        painter = FakePainter()
+        batch = Batch(out=tmp_path / "out", fields={"seed": 4, "width": 32, "height": 24, "steps": 5})
+        assert kinds(paint_all(source, batch, painter)) == ["RowPainted"] * 3
+        moon, sun, over = painter.requests
+        assert moon == Txt2ImgRequest(prompt="moon", width=64, height=48, hires=Hires(scale=1.5), seed=4, steps=5)
+        assert [(each.model, each.weight, each.image.size) for each in sun.controls] == [("canny", 0.5, (32, 24))]
+        assert (type(over), over.width) == (Img2ImgRequest, 32)
+        assert sorted(contents(batch.out)) == ["a.png", "txt2img-1.png", "x/sun.png"]
+        recipe = read_recipe(batch.out / "x/sun.png")
+        assert recipe is not None
+        assert recipe["controls"][0]["path"] == "../../sub/b.png"
+        assert kinds(paint_all(source, batch, painter)) == ["RowSkipped"] * 3
+
+    def test_a_changed_control_picture_is_another_row(self, tmp_path: Path) -> None:
+        fill(tmp_path, "a.png")
+        source = manifest(tmp_path / "rows.jsonl", {"prompt": "sun", "controls": ["canny=a.png"]})
+        batch = Batch(out=tmp_path / "out", fields={"width": 32, "height": 24})
+        assert kinds(paint_all(source, batch)) == ["RowPainted"]
+        drawing(color=(9, 9, 9)).save(tmp_path / "a.png")
+        assert kinds(paint_all(source, batch)) == ["RowPainted"]
+
+    def test_what_is_asked_of_all_reaches_those_that_can_have_it(self, tmp_path: Path) -> None:
+        fill(tmp_path, "a.png")
+        source = manifest(tmp_path / "rows.jsonl", {"prompt": "sun"}, {"picture": "a.png"})
+        painter = FakePainter()
+        fields = {"strength": 0.5, "hires": {"scale": 1.5}, "width": 32, "height": 24}
+        assert kinds(paint_all(source, Batch(out=tmp_path / "out", fields=fields), painter)) == ["RowPainted"] * 2
+        assert painter.requests[0] == Txt2ImgRequest(
+            prompt="sun", hires=Hires(scale=1.5), width=32, height=24, seed=painter.requests[0].seed
+        )
+        assert painter.requests[1].strength == 0.5
+
+    @pytest.mark.parametrize(
+        ("row", "fields", "name"),
+        [({"picture": "a.png"}, {"hires": {}}, "hires"), ({"prompt": "sun"}, {"strength": 0.5}, "strength")],
+    )
+    def test_what_none_can_have_is_refused(
+        self, tmp_path: Path, row: object, fields: dict[str, Any], name: str
+    ) -> None:
+        fill(tmp_path, "a.png")
+        source = manifest(tmp_path / "rows.jsonl", row)
+        with pytest.raises(RequestError) as caught:
+            paint_all(source, Batch(out=tmp_path / "out", fields=fields))
+        assert caught.value.field == name
+        assert not (tmp_path / "out").exists()
+
+    def test_loras_of_rows_and_of_all(self, tmp_path: Path) -> None:
+        for name in ("ink", "oil"):
+            adapter(name, folder=tmp_path)
+        source = manifest(tmp_path / "rows.jsonl", {"prompt": "sun", "loras": ["ink:0.5"]}, {"prompt": "sun"})
+        painter = FakePainter()
+        fields = {"width": 32, "height": 24, "loras": [{"name": "oil"}]}
+        batch = Batch(out=tmp_path / "out", fields=fields, settings=Settings(lora_dir=str(tmp_path)))
+        assert kinds(paint_all(source, batch, painter)) == ["RowPainted"] * 2
+        assert [each.loras for each in painter.requests] == [(Lora(name="ink", weight=0.5),), (Lora(name="oil"),)]
+
+
 class TestManifests:
     def test_a_row_is_a_request(self, tmp_path: Path) -> None:
         fill(tmp_path, "a.png", "m.png")
@@ -119,7 +187,19 @@ class TestManifests:
             ("{", "not JSON"),
             ("[1]", "one JSON object"),
             ("[" * 100_000, "not JSON"),
-            ({"prompt": "x"}, "picture=None"),
+            ({}, "picture=None"),
+            ({"output": "x"}, "picture=None"),
+            ({"mask": "a.png", "prompt": "x"}, "source picture that the mask is for"),
+            ({"prompt": "x", "strength": 0.5}, "has no source"),
+            ({"picture": "a.png", "hires": {}}, "only a picture painted from noise"),
+            ({"prompt": "x", "hires": {"scale": 99}}, "hires.scale=99"),
+            ({"prompt": "x", "hires": 2}, "a table of its fields"),
+            ({"prompt": "x", "loras": ["ink:heavy"]}, "give NAME"),
+            ({"prompt": "x", "loras": "ink"}, "give a list"),
+            ({"prompt": "x", "controls": ["canny"]}, "give MODEL=PICTURE"),
+            ({"prompt": "x", "controls": ["canny=gone.png"]}, "gone.png"),
+            ({"prompt": "x", "controls": [{"model": "canny"}]}, "controls"),
+            ({"prompt": "x", "output": "../a"}, "inside the output folder"),
             ({"picture": 3}, "picture=3"),
             ({"picture": "a.png", "output": "../a.png"}, "inside the output folder"),
             ({"picture": "a.png", "output": "/a.png"}, "inside the output folder"),

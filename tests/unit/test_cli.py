@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -14,36 +15,27 @@ import pytest
 from PIL import Image
 
 from overpaint.cli import COMMANDS, main, session
-from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, read_option
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, read_option
 from overpaint.cli.output import Meter, say
 from overpaint.cli.reference import reference_page
 from overpaint.errors import CheckpointError, RequestError, SaveError
 from overpaint.metadata import encode_picture, read_infotext, read_recipe
-from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.parts import Hires, Lora, SoftInpainting
+from overpaint.request import (
+    FIELD_NAMES,
+    PICTURE_FIELDS,
+    SOURCE_FIELDS,
+    Img2ImgRequest,
+    MaskedContent,
+    ResizeMode,
+)
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
+from tests.unit.command import Capture, adapter, asked_for, header_only, painter
 from tests.unit.fake_painter import FakePainter, drawing
 
+__all__ = ["painter"]
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def painter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePainter:
-    """An empty folder to stand in, with a source and a mask, and the painter that the command gets."""
-    fake = FakePainter()
-    monkeypatch.setattr(session, "open_engine", lambda asked, settings, progress: fake)
-    monkeypatch.chdir(tmp_path)
-    exif = Image.Exif()
-    exif[0x010E] = "my drawing"
-    drawing().save("cat.png", exif=exif)
-    mask = Image.new("L", (32, 24))
-    mask.paste(255, (8, 8, 24, 20))
-    mask.save("mask.png")
-    return fake
-
-
-def asked_for(painter: FakePainter) -> Img2ImgRequest:
-    return painter.requests[-1]
 
 
 class TestPaint:
@@ -62,8 +54,10 @@ class TestPaint:
             "--mask-blur 3 --no-round-mask --only-masked --padding 8 --fill noise --soft --seed 1 --variation-seed 2 "
             "--variation-strength 0.1 --seed-resize 32x16 --count 2 --batch-size 2 --sampler Euler --scheduler karras "
             "--steps 9 --cfg 5.5 --image-cfg 1.5 --eta 0.5 --s-churn 1 --s-tmin 2 --s-tmax 3 --s-noise 1.1 "
-            "--s-min-uncond 0.2 --noise-multiplier 0.9 --clip-skip 2 --color-correction --tiling --no-networks --exact"
+            "--s-min-uncond 0.2 --noise-multiplier 0.9 --clip-skip 2 --color-correction --tiling --no-networks --exact "
+            "--set lora_dir=. --lora ink:0.8:0.5 --lora oil --refiner-at 0.6"
         )
+        adapter("ink"), adapter("oil")
         assert main(line.split()) == 0
         request = asked_for(painter)
         assert request.mask is not None
@@ -107,13 +101,20 @@ class TestPaint:
             tiling=True,
             use_networks=False,
             exact=True,
+            loras=(Lora(name="ink", weight=0.8, text_weight=0.5), Lora(name="oil")),
+            refiner_switch_at=0.6,
         )
         assert request == expected
 
     def test_every_field_has_its_option(self) -> None:
-        reached = {name for each in (PROMPT_OPTION, *REQUEST_OPTIONS) for name in each.fields}
+        reached = {name for each in (PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields}
         elsewhere = PICTURE_FIELDS | {"overrides", "checkpoint"}  # arguments, --set, --model
-        assert reached == FIELD_NAMES - elsewhere
+        parts = {f"hires.{each.name}" for each in dataclasses.fields(Hires)}
+        assert reached == (FIELD_NAMES | parts) - elsewhere
+
+    def test_options_about_a_source_are_marked(self) -> None:
+        marked = {name for each in REQUEST_OPTIONS if each.of_source for name in each.fields}
+        assert marked == (SOURCE_FIELDS - PICTURE_FIELDS) | {"noise_multiplier"}
 
     def test_settings(self, painter: FakePainter) -> None:
         line = "paint cat.png --reference --set randn_source=NV --set eta_noise_seed_delta=31337 --vae nice.pt"
@@ -219,6 +220,43 @@ class TestErrors:
             ("paint cat.png --fill sky", 2, "--fill 'sky': choose one of fill, original"),
             ("paint cat.png --size 640", 2, "--size='640': give width x height"),
             ("paint cat.png --size 0x8", 2, "--size 0: give a value from 1"),
+            ("paint cat.png --lora nice", 2, "there is no such LoRA; known: none; set the option lora_dir"),
+            ("paint cat.png --lora a:b", 2, "--lora='a:b': give NAME, NAME:WEIGHT"),
+            ("paint cat.png --lora a:1:2:3", 2, "--lora='a:1:2:3': give NAME"),
+            ("paint cat.png --lora a:101", 2, "--lora weight 101.0: give a value from -100"),
+            ("paint cat.png --control a", 2, "--control='a': give MODEL=PICTURE"),
+            ("paint cat.png --control a=", 2, "give MODEL=PICTURE"),
+            ("paint cat.png --control a=mask.png,wieght=1", 2, "'wieght' is none of weight, start, end, pre"),
+            ("paint cat.png --control a=mask.png,weight=x", 2, "weight is a number"),
+            ("paint cat.png --control a=mask.png,pre=depth", 2, "--control preprocessor 'depth': choose one of"),
+            ("paint cat.png --control a=mask.png,start=0.5,end=0.2", 2, "--control end 0.2: give a value from 0.5"),
+            ("paint cat.png --control a=gone.png", 3, "gone.png: the picture cannot be opened"),
+            ("paint cat.png --refiner-at 2", 2, "--refiner-at 2.0: give a value from 0 to 1"),
+            ("paint cat.png --models gone", 2, "--models='gone': there is no such folder"),
+            ("paint cat.png --hires", 2, "No such option"),
+            ("plan cat.png --hires", 2, "only a picture painted from noise has a second pass"),
+            ("plan cat.png moon --txt2img", 2, "with --txt2img give one text"),
+            ("plan moon --txt2img --mask mask.png", 2, "a new picture has no mask"),
+            ("plan moon --txt2img --strength 0.5", 2, "--strength 0.5: leave it out, since txt2img has no source"),
+            ("plan moon", 3, "moon"),
+            ("txt2img", 2, "PROMPT"),
+            ("txt2img moon --strength 0.5", 2, "No such option"),
+            ("txt2img moon --mask mask.png", 2, "No such option"),
+            ("txt2img moon --hires-scale 20", 2, "--hires-scale 20.0: give a value from 0.0625 to 16"),
+            ("txt2img moon --hires-strength nan", 2, "--hires-strength nan: give a value"),
+            ("txt2img moon --hires-steps 0", 2, "--hires-steps 0: give a value from 1"),
+            ("txt2img moon --hires-size 0x", 2, "--hires-size 0: give a value from 1"),
+            ("txt2img moon --hires-size x", 2, "--hires-size='x': give width x height"),
+            ("txt2img moon --hires-size 640", 2, "--hires-size='640': give width x height"),
+            (
+                "txt2img moon --hires-size 640x480 --hires-scale 2",
+                2,
+                "--hires-size='640x480': give it or --hires-scale",
+            ),
+            ("txt2img moon --no-hires --hires-steps 2", 2, "--no-hires: leave it out"),
+            ("txt2img moon --hires-upscaler nice", 2, "--hires-upscaler 'nice': could not find it; known: Latent"),
+            ("txt2img moon --hires-sampler eulr", 2, "did you mean 'Euler'?"),
+            ("txt2img moon -o gone/x.png", 2, "its folder does not exist"),
             ("paint cat.png --style nice", 2, "--style 'nice': there is no such style"),
             ("paint cat.png --set random_source=1", 2, "random_source='1': did you mean 'randn_source'?"),
             ("paint cat.png --set randn_source=NVIDIA", 2, "choose one of GPU, CPU, NV"),
@@ -240,6 +278,9 @@ class TestErrors:
             ("batch gone out", 3, "there is no such folder or manifest"),
             ("batch . out --format bmp", 2, "choose one of png"),
             ("models gone", 3, "there is no such folder"),
+            ("models --kind lora", 2, "DIR: name the folder, or set the option lora_dir"),
+            ("models --kind checkpoints", 2, "--kind='checkpoints': choose one of checkpoint, lora"),
+            ("batch . out --hires-scale 2", 2, "only a picture painted from noise has a second pass"),
         ],
     )
     def test_one_line_and_the_right_code(
@@ -452,7 +493,7 @@ class TestLists:
         settings = Settings()
         for name in OPTION_NAMES:
             value = getattr(settings, name)
-            text = ",".join(value) if isinstance(value, tuple) else str(value).replace("None", "x")
+            text = ",".join(value) if isinstance(value, tuple) else "x" if value is None else str(value)
             assert settings.with_changes(dict([read_option(f"{name}={text}")])) == settings or value is None
 
 
@@ -519,17 +560,6 @@ class Terminal(StringIO):
         return True
 
 
-def header_only(parity: Path, name: str, target: Path) -> None:
-    """A model file with a true header and nothing but a hole behind it."""
-    header = (parity / "checkpoints" / f"{name}.header").read_bytes()
-    length = int.from_bytes(header[:8], "little")
-    described = json.loads(header[8 : 8 + length])
-    end = max(each["data_offsets"][1] for key, each in described.items() if key != "__metadata__")
-    with target.open("wb") as file:
-        file.write(header[: 8 + length])
-        file.truncate(8 + length + end)
-
-
 def test_the_reference_page_is_true() -> None:
     assert (DOCS / "reference/cli.md").read_text(encoding="utf-8") == reference_page()
 
@@ -538,5 +568,5 @@ def test_every_command_is_in_the_guides() -> None:
     page = reference_page()
     for each in COMMANDS:
         assert f"## overpaint {each.__name__}\n" in page
-    for option in (*REQUEST_OPTIONS, *JOB_OPTIONS):
+    for option in (*REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS):
         assert f"`{option.main_flag}`" in page

@@ -21,8 +21,9 @@ from overpaint.infotext import (
     quote,
     split_infotext,
 )
-from overpaint.pasting import option_overrides, request_fields
-from overpaint.request import MaskedContent, SoftInpainting
+from overpaint.parts import Hires
+from overpaint.pasting import is_txt2img, option_overrides, request_fields
+from overpaint.request import MaskedContent, SoftInpainting, Txt2ImgRequest
 from overpaint.settings import Quirks, Settings
 from overpaint.styles import Style, extract_styles
 
@@ -294,6 +295,84 @@ def test_request_fields_of_soft_inpainting() -> None:
     fields = request_fields(parse_infotext(text))
     assert fields["soft_inpainting"] == SoftInpainting(schedule_bias=2, mask_influence=0.3)
     assert "soft_inpainting" not in request_fields(parse_infotext(PARAMETERS))
+
+
+HIRES = (
+    "a cat\nSteps: 8, Sampler: Euler, Schedule type: Automatic, CFG scale: 7.0, Seed: 5, Size: 96x64, "
+    "Model: tiny, Denoising strength: 0, Clip skip: 2"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("Hires upscale: 2.0, Hires upscaler: Latent", Hires(strength=0, upscaler="Latent")),
+        ("Hires upscale: 1.3, Hires steps: 4", Hires(scale=1.3, strength=0, steps=4)),
+        ("Hires resize: 128x96, Hires upscaler: Lanczos", Hires(width=128, height=96, strength=0, upscaler="Lanczos")),
+        ("Hires resize: 0x96", Hires(height=96, strength=0)),
+        (
+            "Hires upscale: 2, Hires sampler: Heun, Hires schedule type: Karras, Hires checkpoint: x [0123456789]",
+            Hires(strength=0, sampler="Heun", scheduler="Karras", checkpoint="x [0123456789]"),
+        ),
+        (
+            'Hires prompt: "a, b", Hires negative prompt: c, Hires upscale: 2',
+            Hires(strength=0, prompt="a, b", negative_prompt="c"),
+        ),
+        ("Hires upscale: much, Hires steps: few, Hires upscaler: Latent", Hires(strength=0, upscaler="Latent")),
+    ],
+)
+def test_a_second_pass(written: str, expected: Hires) -> None:  # PARSE-6, PARSE-10
+    parsed = parse_infotext(f"{HIRES}, {written}")
+    assert is_txt2img(parsed)
+    fields = request_fields(parsed)
+    assert fields["hires"] == expected
+    request = Txt2ImgRequest(**fields)  # nothing about a source is among them
+    assert (request.width, request.clip_skip, request.strength) == (96, 2, 1)
+
+
+def test_what_a_picture_without_source_says() -> None:
+    parsed = parse_infotext("a cat\nSteps: 8, Sampler: Euler, Seed: 5, Refiner: m [0123456789], Refiner switch at: 0.6")
+    assert is_txt2img(parsed)
+    request = Txt2ImgRequest(**request_fields(parsed))
+    assert (request.hires, request.refiner, request.refiner_switch_at) == (None, "m [0123456789]", 0.6)
+
+
+@pytest.mark.parametrize("written", ["Denoising strength: 0.4", "Mask blur: 4", "Soft inpainting enabled: True"])
+def test_what_only_painting_over_says(written: str) -> None:
+    parsed = parse_infotext(f"a cat\nSteps: 8, Sampler: Euler, Seed: 5, {written}")
+    assert not is_txt2img(parsed)
+    assert "hires" not in request_fields(parsed)
+
+
+def test_recorded_pictures_without_source(parity: Path) -> None:
+    """Each recording's kind is told from its text alone, and its second pass comes back."""
+    cases = sorted((parity / "extra" / "goldens").glob("*/case.json"))
+    if not cases:
+        pytest.skip("these recordings are not here")
+    seen = 0
+    for path in cases:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        asked = recorded["case"]["params"]
+        for text in recorded.get("infotexts", ()):
+            parsed = parse_infotext(text)
+            assert is_txt2img(parsed) == (recorded["case"]["kind"] == "txt2img"), path
+            if not is_txt2img(parsed):
+                continue
+            request = Txt2ImgRequest(**request_fields(parsed))
+            assert (request.hires is not None) == bool(asked.get("enable_hr")), path
+            if request.hires is not None and "denoising_strength" in asked:
+                assert request.hires.strength == asked["denoising_strength"], path
+                seen += 1
+    assert seen
+
+
+def test_options_of_new_pictures() -> None:  # PARSE-9
+    written = "Hires refiner: both passes, SGM noise multiplier: True, Refiner switch by sampling steps: True"
+    assert option_overrides(parse_infotext(f"{PARAMETERS}, {written}")) == {
+        "hires_fix_refiner_pass": "both passes",
+        "sgm_noise_multiplier": True,
+        "refiner_switch_by_sample_steps": True,
+    }
 
 
 def test_impossible_values_are_left_out() -> None:

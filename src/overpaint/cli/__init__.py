@@ -15,18 +15,20 @@ import typer
 
 from overpaint.cli.batch_command import batch
 from overpaint.cli.info import info
-from overpaint.cli.lists import models, samplers, settings
+from overpaint.cli.lists import samplers, settings
+from overpaint.cli.models import models
 from overpaint.cli.options import as_flags
 from overpaint.cli.output import note, say, say_json
-from overpaint.cli.paint import STOPPED, again, paint
+from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
+from overpaint.cli.upscale import upscale
 from overpaint.errors import Cancelled, CheckpointError, OverpaintError, PictureError, RequestError, SaveError
 
 EPILOG = (
     "Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, "
     "4 a result could not be saved, 130 stopped by Ctrl-C (what was finished is kept)."
 )
-COMMANDS = (paint, plan, again, batch, info, samplers, models, settings)
+COMMANDS = (paint, txt2img, plan, again, batch, upscale, info, samplers, models, settings)
 
 _FAILED, _USAGE = 1, 2
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
@@ -41,7 +43,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that f
 
 app = typer.Typer(
     name="overpaint",
-    help="Paint over pictures with Stable Diffusion checkpoints.",
+    help="Paint over pictures, and new ones, with Stable Diffusion checkpoints.",
     epilog=EPILOG,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -57,7 +59,10 @@ def overview(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Paint over pictures with Stable Diffusion checkpoints: same checkpoint, seed and options, same picture."""
+    """Paint over pictures, and new ones, with Stable Diffusion checkpoints.
+
+    Same checkpoint, seed and options, same picture.
+    """
     if version:
         from overpaint.version import __version__
 
@@ -103,10 +108,9 @@ def _is_usage_error(error: BaseException) -> bool:
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "stopped"
-    if isinstance(error, RequestError):
+    if isinstance(error, OverpaintError):
         return as_flags(error)
     formatted: Any = getattr(error, "format_message", None)
     if formatted is not None:
         return f"{formatted()} `overpaint --help` lists commands and options."
-    text = " ".join(str(error).split())
-    return text if isinstance(error, OverpaintError) else f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, Asked, takes
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, Asked, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Quiet
 
@@ -26,7 +26,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in O
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a row, and nothing else.")]
 
 
-@takes(PROMPT_OPTION, *REQUEST_OPTIONS, *JOB_OPTIONS)
+@takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def batch(
     *,
     source: Annotated[
@@ -44,7 +44,8 @@ def batch(
     """Paint every picture of a folder, or every row of a manifest; the same command again goes on after a stop.
 
     A row of a manifest is a JSON object: "picture", "mask" and "output" are paths (relative to the manifest; the
-    output inside OUT), all other names are fields of the request, and win over the options given here.
+    output inside OUT), all other names are fields of the request, and win over the options given here. "loras" and
+    "controls" may be lists of what --lora and --control take. A row without a picture asks for a new one.
     """
     from overpaint.batch import Batch, run_batch
     from overpaint.rows import read_rows

@@ -1,4 +1,4 @@
-"""`overpaint info FILE`: what a checkpoint is, or how a picture was painted."""
+"""`overpaint info FILE`: what a model file is, or how a picture was painted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from overpaint.errors import CheckpointError, PictureError
 
 if TYPE_CHECKING:
     from overpaint.models.families import ModelSpec
+    from overpaint.settings import Settings
 
 UNUSABLE = 3
-MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth"})
+MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"})
 _NETWORKS = {"model.diffusion_model.": "U-Net", "first_stage_model.": "VAE", "cond_stage_model.": "text encoder"}
 _NETWORKS |= {"conditioner.": "text encoders"}
 
@@ -26,14 +27,17 @@ Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
 
 def info(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint or a painted picture.", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="A model file, or a painted picture.", show_default=False)
     ],
     as_json: AsJson = False,
 ) -> int:
-    """Say what a checkpoint is and how each fact was known, or how a picture was painted."""
-    if not file.is_file():
+    """Say what a model file is and how each fact was known, or how a picture was painted.
+
+    A checkpoint may be a folder. LoRAs, VAEs, ControlNets, upscalers, embeddings and hypernetworks are recognised too.
+    """
+    is_model = file.suffix.lower() in MODEL_SUFFIXES or file.is_dir()
+    if not file.exists():
         raise PictureError(f"{file}: there is no such file")
-    is_model = file.suffix.lower() in MODEL_SUFFIXES
     account = model_account(file) if is_model else picture_account(file)
     if as_json:
         say_json(account)
@@ -44,12 +48,18 @@ def info(
     return UNUSABLE if account.get("problems") else 0
 
 
-def spec_of(path: Path) -> ModelSpec:
-    """What a model file is, from its header and the configuration beside it."""
+def spec_of(path: Path, settings: Settings | None = None) -> ModelSpec:
+    """What a model is, from its header and the configuration beside it."""
     from overpaint.models.detect import detect
+    from overpaint.models.families import UNET_PREFIX
     from overpaint.models.header import read_sidecar
 
-    shapes, metadata = read_header(path)
+    texts = settings.text_encoder_files if settings is not None else ()
+    shapes, metadata = read_header(path) if path.suffix.lower() == ".safetensors" else ({}, {})
+    if texts or not any(key.startswith(UNET_PREFIX) for key in shapes):  # it takes more to know these, and torch
+        from overpaint.models.checkpoint import recognise
+
+        return recognise(path, tuple(map(Path, texts)))
     try:
         return detect(shapes, metadata, read_sidecar(path))
     except CheckpointError as error:
@@ -75,17 +85,43 @@ def read_header(path: Path) -> Header:
 
 def model_account(path: Path) -> dict[str, Any]:
     """A model file in plain values; what keeps it from being used is listed as its problems."""
+    account: dict[str, Any] = {"kind": "model", "path": str(path), "bytes": _bytes(path), "problems": []}
+    try:
+        other = _other_account(path)
+        return {**account, **other} if other is not None else {**account, **_checkpoint_account(path)}
+    except CheckpointError as error:
+        from overpaint.cli.other_files import account_of_upscaler
+
+        upscaler = account_of_upscaler(path) if path.suffix.lower() in (".pth", ".pt", ".safetensors") else None
+        return {**account, **(upscaler or {"problems": [str(error)]})}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(each.stat().st_size for each in files if each.is_file())
+
+
+def _other_account(path: Path) -> dict[str, Any] | None:
+    """Of a file that is no checkpoint."""
+    from overpaint.cli.other_files import account_of_other, account_of_pickle
+
+    if path.is_dir() or path.suffix.lower() == ".gguf":
+        return None
+    try:
+        shapes, metadata = read_header(path)
+    except CheckpointError:
+        told = account_of_pickle(path) if path.suffix.lower() in (".pt", ".bin", ".pth") else None
+        if told is None:
+            raise
+        return told
+    return account_of_other(path, shapes, metadata)
+
+
+def _checkpoint_account(path: Path) -> dict[str, Any]:
     from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
 
-    account: dict[str, Any] = {"kind": "model", "path": str(path), "bytes": path.stat().st_size, "problems": []}
-    try:
-        shapes, _ = read_header(path)
-        account["parameters"] = _sizes(shapes)
-        account |= _spec_account(spec_of(path))
-    except CheckpointError as error:
-        account["problems"].append(str(error))
-        return account
-    named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()))
+    account = {**_spec_account(spec_of(path)), "parameters": _sizes(path)}
+    named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()) if path.is_file() else None)
     return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256}
 
 
@@ -101,8 +137,15 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def _sizes(path: Path) -> dict[str, int]:
     """Parameters by network."""
+    from overpaint.models.families import UNET_PREFIX
+
+    shapes = read_header(path)[0] if path.suffix.lower() == ".safetensors" else {}
+    if not any(key.startswith(UNET_PREFIX) for key in shapes):
+        from overpaint.models.opened import open_model
+
+        shapes = open_model(path).shapes
     sizes: dict[str, int] = {}
     for key, shape in shapes.items():
         name = next((name for prefix, name in _NETWORKS.items() if key.startswith(prefix)), "other")
@@ -131,11 +174,18 @@ def picture_account(path: Path) -> dict[str, Any]:
 
 
 def _say_model(account: Mapping[str, Any]) -> None:
+    if account["kind"] != "model":
+        from overpaint.cli.other_files import rows_of
+
+        say(table(list(rows_of(account))))
+        for each in account["problems"]:
+            note(each)
+        return
     known = account.get("known_from", {})
     rows: list[tuple[object, ...]] = [("file", account["path"], "")]
     names = ("title", "family", "conditioning", "prediction", "scale_factor", "native_size", "input_channels", "sha256")
     for name in names:
-        if name in account:
+        if account.get(name) is not None:
             origin = f"({known[name]})" if name in known else ""
             rows.append((name.replace("_", " "), account[name], origin))
     rows += [(name, f"{count / 1e6:.1f} M parameters", "") for name, count in account.get("parameters", {}).items()]
@@ -151,7 +201,7 @@ def _say_picture(account: Mapping[str, Any]) -> None:
     if account["infotext"]:
         say(account["infotext"])
     recipe = account["recipe"] or {}
-    for name in ("source", "model", "quirks", "settings", "versions"):
+    for name in ("source", "controls", "model", "networks", "quirks", "settings", "versions"):
         if recipe.get(name):
             say(f"{name}: {_one_line(recipe[name])}")
 
@@ -159,4 +209,4 @@ def _say_picture(account: Mapping[str, Any]) -> None:
 def _one_line(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {each}" for name, each in value.items() if each is not None)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_one_line, value)) if isinstance(value, list) else str(value)[:200]

@@ -1,17 +1,10 @@
-"""`overpaint samplers`, `models` and `settings`: what there is to choose from."""
+"""`overpaint samplers` and `settings`: what there is to choose from."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
 
 from overpaint.cli.options import choices_of, option_kinds
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
-from overpaint.errors import CheckpointError
 
 
 def samplers(as_json: AsJson = False) -> int:
@@ -38,58 +31,6 @@ def samplers(as_json: AsJson = False) -> int:
 
 
 _SAMPLER_HEADER = ("SAMPLER", "OTHER NAMES", "ITS OWN SCHEDULER")
-Folder = Annotated[
-    Path, typer.Argument(metavar="[DIR]", help="Folder of checkpoints (default: here).", show_default=False)
-]
-
-
-def models(folder: Folder = Path(), as_json: AsJson = False) -> int:
-    """List the checkpoints below a folder: title, family and, where it is known already, hash."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such folder")
-    from overpaint.models.hashes import list_checkpoints, user_hash_cache
-
-    known = known_hashes(user_hash_cache())
-    found = [_model(each.path, each.name, known) for each in list_checkpoints([folder])]
-    if as_json:
-        say_json({"models": found})
-    elif found:
-        rows = [(each["name"], each["hash"] or "", each["family"] or each["problem"]) for each in found]
-        say(table(rows, ("MODEL", "HASH", "FAMILY")))
-    else:
-        say(f"no .safetensors or .ckpt file in {folder}")
-    return 0
-
-
-def _model(path: Path, name: str, hashes: dict[str, str]) -> dict[str, Any]:
-    from overpaint.cli.info import spec_of
-
-    stat = path.stat()
-    digest = hashes.get(f"{os.path.abspath(path)}|{stat.st_mtime_ns}|{stat.st_size}", "")  # noqa: PTH100
-    try:
-        family, problem = spec_of(path).title, None
-    except CheckpointError as error:
-        family, problem = None, str(error)
-    title = f"{name} [{digest[:10]}]" if digest else name
-    return {
-        "path": str(path),
-        "name": name,
-        "title": title,
-        "hash": digest[:10] or None,
-        "family": family,
-        "problem": problem,
-    }
-
-
-def known_hashes(cache: Path) -> dict[str, str]:
-    """The hashes that were computed before; none are computed here, which takes minutes for a folder."""
-    import json
-
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {str(key): str(value) for key, value in known.items()} if isinstance(known, dict) else {}
 
 
 def settings(as_json: AsJson = False) -> int:

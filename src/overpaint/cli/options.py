@@ -1,4 +1,4 @@
-"""The options that paint, plan, again and batch share, as one table: a new request field is one line here.
+"""The options that the painting commands share, as tables: a new request field is one line here.
 
 NOTE: nothing heavy may be imported at the top of this package's modules; `overpaint --help` has to be instant.
 """
@@ -6,13 +6,14 @@ NOTE: nothing heavy may be imported at the top of this package's modules; `overp
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overpaint.errors import RequestError, SettingError
+from overpaint.errors import OverpaintError, RequestError, SettingError
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PaintOption:
-    """One option: its flag, its kind, and the request's fields it fills (none: it belongs to the job)."""
+    """One option: its flag, its kind, and the request's fields it fills (none: it belongs to the job).
+
+    A field "hires.steps" is one of the request's `hires`.
+    """
 
     flag: str
     kind: Any
     help: str
     fields: tuple[str, ...] = ()
     read: Callable[[str, Any], tuple[Any, ...]] | None = None  # (flag, value) -> one value per field
+    of_source: bool = False  # means nothing where there is no picture to paint over
+    variable: str | None = None  # of the environment
 
     @property
     def name(self) -> str:
@@ -52,12 +58,32 @@ def read_size(flag: str, text: str) -> tuple[int, int]:
     return int(wide), int(high)
 
 
+def _sides(flag: str, text: str) -> tuple[int | None, int | None]:
+    """640x480, or 640x and x480: the other side keeps the shape."""
+    wide, cross, high = (each.strip() for each in text.lower().partition("x"))
+    if not cross or not (wide or high) or any(each and not each.isdecimal() for each in (wide, high)):
+        raise RequestError(flag, text, "give width x height, like 1280x960, or one of them, like 1280x")
+    return int(wide) if wide else None, int(high) if high else None
+
+
 def _pair(flag: str, text: str) -> tuple[tuple[int, int]]:
     return (read_size(flag, text),)
 
 
-def _soft(flag: str, wanted: bool) -> tuple[dict[str, Any] | None]:
+def _part(flag: str, wanted: bool) -> tuple[dict[str, Any] | None]:
     return ({} if wanted else None,)
+
+
+def _loras(flag: str, texts: list[str]) -> tuple[list[dict[str, Any]]]:
+    from overpaint.shorthand import lora_from_text
+
+    return ([lora_from_text(each, flag) for each in texts],)
+
+
+def _controls(flag: str, texts: list[str]) -> tuple[list[dict[str, Any]]]:
+    from overpaint.shorthand import control_from_text
+
+    return ([control_from_text(each, flag) for each in texts],)
 
 
 _ON_OFF = bool | None
@@ -66,26 +92,35 @@ _TEXT = str | None
 _WHOLE = int | None
 _NUMBER = float | None
 
+
+def _of_source(
+    flag: str, kind: Any, help: str, fields: tuple[str, ...], read: Callable[[str, Any], tuple[Any, ...]] | None = None
+) -> PaintOption:
+    return PaintOption(flag, kind, help, fields, read, of_source=True)
+
+
 PROMPT_OPTION = PaintOption("--prompt", _TEXT, "What the picture should show.", ("prompt",))
 REQUEST_OPTIONS = (
     PaintOption("--negative", _TEXT, "What the picture should not show.", ("negative_prompt",)),
     PaintOption("--style", _MANY, "A style of the styles file, by name; may be repeated.", ("styles",)),
-    PaintOption("--strength", _NUMBER, "How much to change, 0 to 1 (default 0.75).", ("strength",)),
+    _of_source("--strength", _NUMBER, "How much to change, 0 to 1 (default 0.75).", ("strength",)),
     PaintOption(
-        "--size", _TEXT, "WIDTHxHEIGHT of the result (default: the picture's).", ("width", "height"), read_size
+        "--size",
+        _TEXT,
+        "WIDTHxHEIGHT of the result (default: the picture's, or the model's own).",
+        ("width", "height"),
+        read_size,
     ),
-    PaintOption("--resize", _TEXT, "A source of another shape: stretch, crop, fill or latent.", ("resize_mode",)),
-    PaintOption("--invert-mask/--no-invert-mask", _ON_OFF, "Repaint what the mask leaves black.", ("invert_mask",)),
-    PaintOption(
+    _of_source("--resize", _TEXT, "A source of another shape: stretch, crop, fill or latent.", ("resize_mode",)),
+    _of_source("--invert-mask/--no-invert-mask", _ON_OFF, "Repaint what the mask leaves black.", ("invert_mask",)),
+    _of_source(
         "--mask-blur", _WHOLE, "Softness of the mask's edge in pixels (default 4).", ("mask_blur_x", "mask_blur_y")
     ),
-    PaintOption("--round-mask/--no-round-mask", _ON_OFF, "Read the mask's gray as black or white.", ("round_mask",)),
-    PaintOption("--only-masked/--whole", _ON_OFF, "Paint the mask's surroundings at full size.", ("only_masked",)),
-    PaintOption("--padding", _WHOLE, "Pixels round the mask that --only-masked sees (default 32).", ("padding",)),
-    PaintOption(
-        "--fill", _TEXT, "What masked parts start from: original, fill, noise or nothing.", ("masked_content",)
-    ),
-    PaintOption("--soft/--no-soft", _ON_OFF, "Soft inpainting: gray changes a little.", ("soft_inpainting",), _soft),
+    _of_source("--round-mask/--no-round-mask", _ON_OFF, "Read the mask's gray as black or white.", ("round_mask",)),
+    _of_source("--only-masked/--whole", _ON_OFF, "Paint the mask's surroundings at full size.", ("only_masked",)),
+    _of_source("--padding", _WHOLE, "Pixels round the mask that --only-masked sees (default 32).", ("padding",)),
+    _of_source("--fill", _TEXT, "What masked parts start from: original, fill, noise or nothing.", ("masked_content",)),
+    _of_source("--soft/--no-soft", _ON_OFF, "Soft inpainting: gray changes a little.", ("soft_inpainting",), _part),
     PaintOption("--seed", _WHOLE, "The number the noise comes from (default: a new one).", ("seed",)),
     PaintOption("--variation-seed", _WHOLE, "A second seed to mix in.", ("variation_seed",)),
     PaintOption("--variation-strength", _NUMBER, "How much of it, 0 to 1.", ("variation_strength",)),
@@ -96,7 +131,7 @@ REQUEST_OPTIONS = (
     PaintOption("--scheduler", _TEXT, "See `overpaint samplers` (default Automatic).", ("scheduler",)),
     PaintOption("--steps", _WHOLE, "Sampling steps at full strength (default 20).", ("steps",)),
     PaintOption("--cfg", _NUMBER, "How closely to follow the prompt (default 7).", ("cfg_scale",)),
-    PaintOption("--image-cfg", _NUMBER, "How closely an edit model follows the picture.", ("image_cfg_scale",)),
+    _of_source("--image-cfg", _NUMBER, "How closely an edit model follows the picture.", ("image_cfg_scale",)),
     PaintOption("--eta", _NUMBER, "Noise that ancestral samplers and DDIM add.", ("eta",)),
     PaintOption("--s-churn", _NUMBER, "Noise that Euler, Heun and DPM2 add.", ("s_churn",)),
     PaintOption("--s-tmin", _NUMBER, "The smallest sigma it is added at.", ("s_tmin",)),
@@ -105,25 +140,75 @@ REQUEST_OPTIONS = (
     PaintOption(
         "--s-min-uncond", _NUMBER, "Skip the negative prompt in late steps below this sigma.", ("s_min_uncond",)
     ),
-    PaintOption("--noise-multiplier", _NUMBER, "A factor on the initial noise.", ("noise_multiplier",)),
+    _of_source("--noise-multiplier", _NUMBER, "A factor on the noise over the picture.", ("noise_multiplier",)),
     PaintOption("--clip-skip", _WHOLE, "Text layers to leave out, counted from 1.", ("clip_skip",)),
-    PaintOption(
+    _of_source(
         "--color-correction/--no-color-correction", _ON_OFF, "Keep the source's colours.", ("color_correction",)
     ),
     PaintOption("--tiling/--no-tiling", _ON_OFF, "Make a picture that repeats without seams.", ("tiling",)),
+    PaintOption(
+        "--lora", _MANY, "NAME[:WEIGHT[:TEXT_WEIGHT]] of a LoRA in lora_dir; may be repeated.", ("loras",), _loras
+    ),
     PaintOption("--networks/--no-networks", _ON_OFF, "Apply the prompt's `<lora:...>` tags.", ("use_networks",)),
+    PaintOption(
+        "--control",
+        _MANY,
+        "MODEL=PICTURE[,weight=1][,start=0][,end=1][,pre=canny|invert]: a ControlNet and what it follows; "
+        "may be repeated.",
+        ("controls",),
+        _controls,
+    ),
+    PaintOption("--refiner", _TEXT, "Another checkpoint for the last steps: file or name.", ("refiner",)),
+    PaintOption("--refiner-at", _NUMBER, "When it takes over, 0 to 1 (default 0.8).", ("refiner_switch_at",)),
     PaintOption("--exact/--no-exact", _ON_OFF, "Same bytes whatever else is painted with it.", ("exact",)),
+)
+NEW_PICTURE_OPTIONS = tuple(each for each in REQUEST_OPTIONS if not each.of_source)
+HIRES_OPTIONS = (
+    PaintOption(
+        "--hires/--no-hires",
+        _ON_OFF,
+        "A second pass over the enlarged picture; each option of it switches it on.",
+        ("hires",),
+        _part,
+    ),
+    PaintOption("--hires-scale", _NUMBER, "How much larger it gets (default 2).", ("hires.scale",)),
+    PaintOption(
+        "--hires-size",
+        _TEXT,
+        "WIDTHxHEIGHT instead; WIDTHx and xHEIGHT keep the shape.",
+        ("hires.width", "hires.height"),
+        _sides,
+    ),
+    PaintOption(
+        "--hires-upscaler",
+        _TEXT,
+        "Latent, Lanczos, or one of `overpaint models --kind upscaler` (default Latent).",
+        ("hires.upscaler",),
+    ),
+    PaintOption("--hires-steps", _WHOLE, "Steps of the second pass (default: the same).", ("hires.steps",)),
+    PaintOption("--hires-strength", _NUMBER, "How much it changes, 0 to 1 (default 0.75).", ("hires.strength",)),
+    PaintOption("--hires-sampler", _TEXT, "Its sampler (default: the same).", ("hires.sampler",)),
+    PaintOption("--hires-scheduler", _TEXT, "Its scheduler (default: the same).", ("hires.scheduler",)),
+    PaintOption("--hires-model", _TEXT, "Its checkpoint: file or name (default: the same).", ("hires.checkpoint",)),
+    PaintOption("--hires-prompt", _TEXT, "Its prompt (default: the same).", ("hires.prompt",)),
+    PaintOption("--hires-negative", _TEXT, "Its negative prompt (default: the same).", ("hires.negative_prompt",)),
 )
 JOB_OPTIONS = (
     PaintOption("--model", _TEXT, "Checkpoint file, or its name in models_dir (default: a small one)."),
+    PaintOption(
+        "--models",
+        _TEXT,
+        "Folder of checkpoints, sets models_dir; a whole models folder sets lora_dir, vae_dir ... as well.",
+        variable="OVERPAINT_MODELS",
+    ),
     PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
     PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
 )
-_OF_FIELD = {"picture": "--picture", "mask": "--mask"} | {
-    name: each.main_flag for each in REQUEST_OPTIONS for name in each.fields
+_OF_FIELD = {"picture": "--picture", "mask": "--mask", "checkpoint": "--model", "control": "--control"} | {
+    name: each.main_flag for each in (*REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields
 }
 
 
@@ -133,13 +218,22 @@ class Asked:
 
     given: Mapping[str, Any]
 
-    def fields(self) -> dict[str, Any]:
-        """The request's fields."""
-        named = {each.name: each for each in (PROMPT_OPTION, *REQUEST_OPTIONS)}
+    def fields(self, hires: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The request's fields, control pictures still as paths; `hires` is what there is of a second pass already."""
+        named = {each.name: each for each in (PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS)}
         result: dict[str, Any] = {}
         for name, value in self.given.items():
             if name in named:
                 result.update(named[name].values(value))
+        parts = {name.removeprefix("hires."): result.pop(name) for name in list(result) if name.startswith("hires.")}
+        if parts:
+            _check_hires(self.given)
+            kept = dict(hires or {})
+            if "scale" in parts:  # it takes the place of a size that was there before
+                kept |= dict.fromkeys(kept.keys() & {"width", "height"})
+            result["hires"] = kept | parts
+        elif hires is not None and result.get("hires") == {}:
+            result["hires"] = dict(hires)
         return result
 
     def settings(self, base: Settings | None = None) -> Settings:
@@ -153,7 +247,8 @@ class Asked:
         settings = (base or Settings()).with_changes(quiet)
         if "reference" in self.given:
             settings = replace(settings, quirks=Quirks.reference() if self.given["reference"] else Quirks.none())
-        options = dict(read_option(each) for each in self.given.get("set", ()))
+        options = _folders(self.text("models")) if "models" in self.given else {}
+        options |= dict(read_option(each) for each in self.given.get("set", ()))
         if "vae" in self.given:
             options["sd_vae"] = self.text("vae")
         return settings.with_changes(options)
@@ -161,6 +256,19 @@ class Asked:
     def text(self, name: str, default: str = "") -> str:
         """A job's option by name."""
         return str(self.given.get(name, default))
+
+
+def _check_hires(given: Mapping[str, Any]) -> None:
+    if given.get("hires") is False:
+        raise RequestError("--no-hires", None, "leave it out, or the other options of the second pass")
+    if "hires_scale" in given and "hires_size" in given:
+        raise RequestError("--hires-size", given["hires_size"], "give it or --hires-scale, not both")
+
+
+def _folders(root: str) -> dict[str, str]:
+    from overpaint.cli.folders import folders_below
+
+    return folders_below(root)
 
 
 def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -173,7 +281,10 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
                 each.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[each.kind, typer.Option(each.flag, help=each.help, show_default=False)],
+                annotation=Annotated[
+                    each.kind,
+                    typer.Option(each.flag, help=each.help, show_default=False, envvar=each.variable),
+                ],
             )
             for each in options
         ]
@@ -241,7 +352,24 @@ def _as_kind(name: str, text: str, kind: Any) -> Any:
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
-def as_flags(error: RequestError) -> str:
-    """A request's complaint in the words of the command line."""
-    flag = _OF_FIELD.get(error.field)
-    return str(error) if flag is None else f"{flag} {str(error).removeprefix(error.field).lstrip('=')}"
+_FIELD = re.compile(r"[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?(?==)")
+
+
+def as_flags(error: OverpaintError) -> str:
+    """A complaint about a field in the words of the command line."""
+    text = " ".join(str(error).split())
+    found = _FIELD.match(text)
+    name = error.field if isinstance(error, RequestError) else found[0] if found else ""
+    if not name or not text.startswith(name):
+        return text
+    flag = _flag_of(re.sub(r"\[\d+\]", "", name))
+    rest = text.removeprefix(name).lstrip("=")
+    if isinstance(error, RequestError) and error.value is None:
+        return f"{flag or name}: {rest.partition(': ')[2]}"
+    return f"{flag} {rest}" if flag else text
+
+
+def _flag_of(field: str) -> str | None:
+    """The flag of a field, or of the part that it is in."""
+    part, _, inner = field.partition(".")
+    return _OF_FIELD.get(field) or (f"{_OF_FIELD[part]} {inner}" if part in _OF_FIELD else None)

@@ -2,73 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overpaint.cli.options import JOB_OPTIONS, REQUEST_OPTIONS, Asked, takes
+from overpaint.cli.jobs import Files, Job, job_of
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, Asked, takes
 from overpaint.cli.output import say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Mask, Quiet, job_of
+from overpaint.cli.paint import AsJson, Mask, Quiet
+from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
-    from overpaint.models.families import ModelSpec
-    from overpaint.planning import Plan
+    from overpaint.adapters.wanted import HypernetUse, LoraUse
+    from overpaint.plans import Plan
     from overpaint.sampler_plan import SamplerPlan
 
+New = Annotated[bool, typer.Option("--txt2img", help="Plan a new picture: give a PROMPT and no PICTURE.")]
 
-@takes(*REQUEST_OPTIONS, *JOB_OPTIONS)
+
+@takes(*REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def plan(
     *,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to paint over.", show_default=False)],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.", show_default=False)] = "",
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="The picture to paint over.", show_default=False)],
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it should show.")] = None,
+    new: New = False,
     mask: Mask = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Show what `paint` would do with the same options: crop, sizes, steps, seeds and warnings. Loads no model."""
+    """Show what `paint` or `txt2img` would do with the same options: sizes, steps, files, warnings. Loads no model."""
+    from overpaint.cli.surroundings import spec_asked_for, surroundings_of
     from overpaint.planning import plan as make_plan
-    from overpaint.styles import load_styles
 
-    job = job_of(picture, prompt, mask, asked)
-    styles = load_styles(job.settings.styles_file) if job.settings.styles_file else ()
-    decided = make_plan(job.request, job.settings, _spec(asked), styles=styles)
+    job = _new_job(picture, prompt, mask, asked) if new else job_of(Files(Path(picture), mask), prompt or "", asked)
+    known = surroundings_of(job.request, job.settings)
+    decided = make_plan(job.request, job.settings, spec_asked_for(asked, job.settings), known)
+    account = account_of(decided)
     if as_json:
-        say_json(account_of(decided))
+        say_json(account)
         return 0
-    say(table([(name, _shown(value)) for name, value in _rows(account_of(decided)).items()]))
+    say(table([(name, _shown(value)) for name, value in _rows(account)]))
     warn(decided.warnings, quiet)
     return 0
 
 
-def _spec(asked: Asked) -> ModelSpec:
-    """The model's header decides only if a model is named; otherwise SD 1.x is meant."""
-    from overpaint.models.families import SD1_SPEC
-
-    if not asked.text("model"):
-        return SD1_SPEC
-    from overpaint.cli.info import spec_of
-    from overpaint.models.find import find_checkpoint
-
-    return spec_of(find_checkpoint(asked.text("model"), asked.settings()))
+def _new_job(prompt: str, too_much: str | None, mask: Path | None, asked: Asked) -> Job:
+    """With --txt2img the first text is the prompt."""
+    if too_much is not None:
+        raise RequestError("PROMPT", too_much, "with --txt2img give one text, the prompt, and no picture")
+    if mask is not None:
+        raise RequestError("--mask", str(mask), "a new picture has no mask; leave it out")
+    return job_of(Files(), prompt, asked)
 
 
 def account_of(plan: Plan) -> dict[str, Any]:
     """A plan in plain values."""
-    geometry, mask, sampler = plan.geometry, plan.mask, plan.sampler
+    geometry, mask, images = plan.geometry, plan.mask, plan.request.images
     return {
         "model": plan.spec.title,
-        "source": list(plan.request.images[0].size),
+        "source": list(images[0].size) if images else None,
         "size": [geometry.width, geometry.height],
         "network_size": [geometry.pass_width, geometry.pass_height],
         "crop": list(mask.crop) if mask is not None and mask.crop is not None else None,
-        "repainted": _repainted(plan),
-        "sampler": sampler.spec.name,
-        "scheduler": sampler.scheduler,
-        "steps": 0 if plan.unchanged else sampler.evaluations,
-        "start": sampler.start,
+        "repainted": _repainted(plan) if images else None,
+        **_walk(plan),
         "network_calls": network_calls(plan),
+        "hires": _hires(plan),
+        "refiner": _refiner(plan),
+        "networks": _networks(plan),
+        "controls": _controls(plan),
         "pictures": [
             {
                 "seed": None if plan.request.seed == -1 else each.seed,
@@ -84,12 +89,84 @@ def account_of(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _walk(plan: Plan) -> dict[str, Any]:
+    """Which way one pass takes through the noise."""
+    sampler = plan.sampler
+    return {
+        "sampler": sampler.spec.name,
+        "scheduler": sampler.scheduler,
+        "steps": 0 if plan.unchanged else sampler.evaluations,
+        "start": sampler.start,
+    }
+
+
+def _hires(plan: Plan) -> dict[str, Any] | None:
+    from overpaint.request import Txt2ImgRequest
+
+    hires, request = plan.hires, plan.request
+    if hires is None or not isinstance(request, Txt2ImgRequest) or request.hires is None:
+        return None
+    second = hires.plan
+    return {
+        "upscaler": request.hires.upscaler or "Latent",
+        "enlarged": list(hires.scaled),
+        "size": [second.geometry.width, second.geometry.height],
+        "strength": hires.strength,
+        "model": second.spec.title if request.hires.checkpoint else None,
+        **(_walk(second) if hires.paints else {"steps": 0}),
+    }
+
+
+def _refiner(plan: Plan) -> dict[str, Any] | None:
+    """Of whichever pass has one."""
+    second = plan.hires.plan.refiner if plan.hires is not None else None
+    if (found := plan.refiner or second) is None:
+        return None
+    passes = [name for name, has in (("first", plan.refiner), ("second", second)) if has is not None]
+    return {"model": found.model.title, "path": str(found.model.path), "at": found.switch_at, "passes": passes}
+
+
+def _networks(plan: Plan) -> list[dict[str, Any]]:
+    """Every LoRA and hypernetwork of any picture, once."""
+    from overpaint.recipe import network_name
+
+    passes = (plan, plan.hires.plan) if plan.hires is not None else (plan,)
+    found = dict.fromkeys(each for one in passes for image in one.images for each in image.networks)
+    return [{"name": network_name(each), "path": str(each.file.path), **_weights(each.use)} for each in found]
+
+
+def _weights(use: LoraUse | HypernetUse) -> dict[str, Any]:
+    from overpaint.adapters.wanted import LoraUse
+
+    if isinstance(use, LoraUse):
+        return {"weight": use.unet, "text_weight": use.te}
+    return {"weight": use.multiplier}
+
+
+def _controls(plan: Plan) -> list[dict[str, Any]]:
+    """Every ControlNet with its file; a name that nobody knows is an error."""
+    from overpaint.models.control_names import find_controlnet
+
+    folder = plan.settings.controlnet_dir
+    return [
+        {
+            "model": each.model,
+            "path": str(find_controlnet(each.model, folder, f"controls[{number}].model")),
+            "weight": each.weight,
+            "start": each.start,
+            "end": each.end,
+        }
+        for number, each in enumerate(plan.controls)
+    ]
+
+
 def network_calls(plan: Plan) -> int | None:
     """Calls of the denoising network, a whole batch in each; None where the sampler decides on the way."""
     if plan.unchanged:
         return 0
-    calls = _calls_of_one_batch(plan.sampler)
-    return None if calls is None else calls * len(plan.batches)
+    passes = [plan.sampler, *([plan.hires.plan.sampler] if plan.hires is not None and plan.hires.paints else ())]
+    calls = [each for each in map(_calls_of_one_batch, passes) if each is not None]
+    return sum(calls) * len(plan.batches) if len(calls) == len(passes) else None
 
 
 def _calls_of_one_batch(sampler: SamplerPlan) -> int | None:
@@ -112,18 +189,51 @@ def _repainted(plan: Plan) -> float:
     return round(100 * sum(histogram[1:]) / sum(histogram), 1)
 
 
-def _rows(account: dict[str, Any]) -> dict[str, Any]:
+_TOLD_OTHERWISE = ("pictures", "warnings", "comments", "batches", "networks", "controls", "hires", "refiner")
+
+
+def _rows(account: dict[str, Any]) -> list[tuple[str, object]]:
     """The account for people: sizes as products, one line of seeds, nothing that is not there."""
-    rows = {
-        name: value for name, value in account.items() if name not in ("pictures", "warnings", "comments", "batches")
-    }
+    rows = {name: value for name, value in account.items() if name not in _TOLD_OTHERWISE and value is not None}
     for name in ("source", "size", "network_size"):
-        rows[name] = "x".join(map(str, account[name]))
-    rows["repainted"] = f"{account['repainted']} %"
+        if name in rows:
+            rows[name] = _product(rows[name])
+    if "repainted" in rows:
+        rows["repainted"] = f"{account['repainted']} %"
     seeds = [each["seed"] for each in account["pictures"]]
     rows["seeds"] = "a new one each time" if seeds[0] is None else ", ".join(map(str, seeds))
-    rows["network_calls"] = "as many as the sampler needs" if rows["network_calls"] is None else rows["network_calls"]
-    return {name.replace("_", " "): value for name, value in rows.items() if value is not None}
+    rows.setdefault("network_calls", "as many as the sampler needs")
+    named = [(name.replace("_", " "), value) for name, value in rows.items()]
+    return [*named, *_hires_rows(account["hires"]), *_file_rows(account)]
+
+
+def _hires_rows(hires: dict[str, Any] | None) -> Iterator[tuple[str, object]]:
+    if hires is None:
+        return
+    cut = f", cut to {_product(hires['size'])}" if hires["size"] != hires["enlarged"] else ""
+    walk = f"{hires['sampler']}, {hires['steps']} steps" if hires["steps"] else "enlarged only"
+    yield "hires size", f"{_product(hires['enlarged'])} by {hires['upscaler']}{cut}"
+    yield "hires pass", f"strength {_shown(hires['strength'])}, {walk}"
+    if hires["model"]:
+        yield "hires model", hires["model"]
+
+
+def _file_rows(account: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """What else is read for the job."""
+    if refiner := account["refiner"]:
+        passes = " and ".join(refiner["passes"])
+        yield "refiner", f"{refiner['model']} from {_shown(refiner['at'])} on, in the {passes} pass"
+    for each in account["networks"]:
+        differs = each.get("text_weight", each["weight"]) != each["weight"]
+        text = f", text {_shown(each['text_weight'])}" if differs else ""
+        yield each["name"], f"weight {_shown(each['weight'])}{text}: {each['path']}"
+    for number, each in enumerate(account["controls"], 1):
+        part = f"weight {_shown(each['weight'])}, {_shown(each['start'])} to {_shown(each['end'])}"
+        yield f"control {number}", f"{each['model']}, {part}: {each['path']}"
+
+
+def _product(size: list[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _shown(value: object) -> object:

@@ -37,7 +37,8 @@ def _lines() -> Iterator[str]:
         yield "| | |"
         yield "|---|---|"
         for each in command.params:
-            yield f"| {_names(each)} | {each.help or 'Show this help.'} |"
+            meaning = (each.help or "Show this help.").replace("|", "\\|")
+            yield f"| {_names(each)} | {meaning} |"
 
 
 def _place(argument: Any) -> str:

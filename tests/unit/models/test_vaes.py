@@ -10,7 +10,8 @@ import pytest
 
 from overpaint.errors import CheckpointError
 from overpaint.models.files import write_safetensors
-from overpaint.models.vaes import VaeChoice, choose_vae, list_vaes, open_vae
+from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
+from overpaint.models.vaes import open_vae
 
 CANDIDATES = {name: Path("vaes") / name for name in ("a.vae.pt", "model.vae.safetensors", "other.safetensors")}
 

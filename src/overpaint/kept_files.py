@@ -1,0 +1,109 @@
+"""Files that belong to a painted picture: named by place and content, found again, or carried inside when small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from overpaint.errors import PictureError, RequestError
+from overpaint.pictures import open_picture
+from overpaint.pixels.mask import to_gray_mask
+from overpaint.request import Picture
+
+LARGEST_EMBEDDED = 262_144  # bytes of PNG; a larger picture is named by its file
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file by place and content. The path is relative to the painted picture where that is possible."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, beside: Path | None = None) -> FileRecord:
+        """The record of a file, as seen from the folder of the painted picture."""
+        return cls(path=_seen_from(path.resolve(), beside), sha256=file_sha256(path))
+
+
+def find_file(record: FileRecord, what: str, near: Sequence[Path]) -> Path:
+    """The recorded file, looked for near the given folders; one whose content changed is refused."""
+    changed = None
+    for candidate in dict.fromkeys(_candidates(record, near)):
+        if not candidate.is_file():
+            continue
+        if file_sha256(candidate) == record.sha256:
+            return candidate
+        changed = changed or candidate
+    if changed is not None:
+        remedy = f"it changed since (its SHA-256 is another one); give --{what} to paint from it all the same"
+        raise RequestError(what, str(changed), remedy)
+    raise RequestError(what, record.path, f"it is not there any more; give --{what} with its new place")
+
+
+def open_kept(kept: FileRecord | str | None, what: str, near: Sequence[Path], max_pixels: int) -> Picture | None:
+    """A picture out of a recipe."""
+    if kept is None:
+        return None
+    if isinstance(kept, FileRecord):
+        return open_picture(find_file(kept, what, near), max_pixels=max_pixels)
+    try:
+        return open_picture(base64.b64decode(kept.partition(",")[2], validate=True), max_pixels=max_pixels)
+    except ValueError as error:
+        raise PictureError(f"the recipe's {what} cannot be read ({error}); give --{what}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def kept_mask(mask: Picture | None, round_mask: bool, record: FileRecord | None) -> FileRecord | str | None:
+    """What a recipe keeps of a mask: itself as it is read, or where it is."""
+    if mask is None:
+        return None
+    data = io.BytesIO()
+    to_gray_mask(mask, round_mask).save(data, format="PNG", optimize=True)
+    if data.tell() > LARGEST_EMBEDDED and record is not None:
+        return record
+    return _data_url(data.getvalue())
+
+
+def embedded(picture: Picture) -> str | None:
+    """A picture as a PNG data URL; None where it is too large to be carried."""
+    data = io.BytesIO()
+    shown = picture if picture.mode in ("1", "L", "RGB", "RGBA") else picture.convert("RGB")
+    shown.save(data, format="PNG", optimize=True)
+    return _data_url(data.getvalue()) if data.tell() <= LARGEST_EMBEDDED else None
+
+
+def _data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _candidates(record: FileRecord, near: Sequence[Path]) -> Iterator[Path]:
+    path = Path(record.path)
+    if path.is_absolute():
+        yield path
+    for folder in near:
+        yield folder / path
+        yield folder / path.name
+
+
+def _seen_from(path: Path, folder: Path | None) -> str:
+    """A relative path keeps pictures and sources movable together, and a user's home folder out of shared pictures."""
+    if folder is None:
+        return path.name
+    try:
+        return PurePosixPath(Path(os.path.relpath(path, folder.resolve()))).as_posix()
+    except ValueError:  # another drive
+        return path.as_posix()

@@ -1,0 +1,63 @@
+"""One line: what reaches the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from PIL import Image
+
+import overpaint
+from overpaint.errors import RequestError
+from overpaint.parts import Hires
+from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from tests.unit.fake_painter import drawing
+
+if TYPE_CHECKING:
+    from overpaint.engine import Engine
+
+
+class Recorder:
+    """An engine that paints nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[Img2ImgRequest] = []
+
+    def paint(self, request: Img2ImgRequest) -> Any:
+        self.requests.append(request)
+        return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+
+
+@pytest.fixture
+def engine() -> Recorder:
+    return Recorder()
+
+
+def as_engine(recorder: Recorder) -> Engine:
+    return cast("Engine", recorder)
+
+
+def test_bad_fields_are_told_before_a_model_is_loaded() -> None:
+    with pytest.raises(RequestError, match="has no source"):
+        overpaint.txt2img("a moon", strength=0.5)
+    with pytest.raises(RequestError, match="steps"):
+        overpaint.txt2img("a moon", steps=0)
+
+
+def test_a_new_picture(engine: Recorder) -> None:
+    overpaint.txt2img("a moon", engine=as_engine(engine), hires=Hires(scale=1.5), seed=4)
+    assert engine.requests == [Txt2ImgRequest(prompt="a moon", hires=Hires(scale=1.5), seed=4)]
+
+
+def test_over_a_picture(engine: Recorder, tmp_path: Path) -> None:
+    drawing().save(tmp_path / "a.png")
+    overpaint.img2img(tmp_path / "a.png", "a moon", engine=as_engine(engine), strength=0.5)
+    (request,) = engine.requests
+    assert (type(request), request.prompt, request.strength) == (Img2ImgRequest, "a moon", 0.5)
+
+
+def test_a_checkpoint_of_an_engine_that_is_there(engine: Recorder, tmp_path: Path) -> None:
+    overpaint.txt2img("a moon", engine=as_engine(engine), checkpoint=tmp_path / "m.safetensors")
+    assert engine.requests[0].checkpoint == str(tmp_path / "m.safetensors")
