@@ -72,29 +72,30 @@ def _networks(
     """What a prompt's tags and the request hang on the model, in that order, and the names that nobody knows (XN-7)."""
     tags: Sequence[NetworkTag] = take_network_tags(prompt)[1] if request.use_networks else ()
     uses: list[LoraUse | HypernetUse] = list(uses_of(tags, settings.quirks))
+    from_tags = len(uses)
     for lora in request.loras:
         text = lora.weight if lora.text_weight is None else lora.text_weight
         uses.append(LoraUse(lora.name, unet=lora.weight, te=text, dyn=None))
     found: list[NetworkPlan] = []
     missing: list[str] = []
-    for use in uses:
+    for place, use in enumerate(uses):
         is_lora = isinstance(use, LoraUse)
         file = find_adapter(known.loras if is_lora else known.hypernets, use.name)
         if file is not None:
             found.append(NetworkPlan(file, use))
         elif not settings.quirks.unknown_names_fall_back:
-            _refuse_unknown(use, known)
+            _refuse_unknown("prompt" if place < from_tags else "loras", use, known)
         elif is_lora:  # an unknown hypernetwork passes in silence (HYP-1)
             missing.append(use.name)
     return tuple(found), missing
 
 
-def _refuse_unknown(use: LoraUse | HypernetUse, known: Surroundings) -> None:
+def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:
     is_lora = isinstance(use, LoraUse)
     what, option = ("LoRA", "lora_dir") if is_lora else ("hypernetwork", "hypernetwork_dir")
     names = [each.name for each in (known.loras if is_lora else known.hypernets)]
     shown = ", ".join(names[:8]) or f"none; set the option {option}"
-    raise RequestError("prompt", use.name, f"there is no such {what}; known: {shown}")
+    raise RequestError(field, use.name, f"there is no such {what}; known: {shown}")
 
 
 def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: bool = False) -> tuple[int, ...]:
@@ -126,16 +127,24 @@ def _chosen_styles(request: Img2ImgRequest, styles: Sequence[Style], settings: S
 
 
 def plan_batches(
-    images: tuple[ImagePlan, ...], request: Img2ImgRequest, settings: Settings
+    images: tuple[ImagePlan, ...],
+    request: Img2ImgRequest,
+    settings: Settings,
+    other_pass: tuple[ImagePlan, ...] = (),
 ) -> tuple[tuple[ImagePlan, ...], ...]:
-    """Pictures by iteration (JOB-4.3), and within it by the networks they want, for these change the weights."""
+    """Pictures by iteration (JOB-4.3), and within it by the networks they want, for these change the weights.
+
+    With another pass, whose networks count as well, both passes are cut alike.
+    """
     size = _iteration_size(request, settings)
-    slices = (images[n * size : (n + 1) * size] for n in range(request.iterations))
+    pairs = tuple(zip(images, other_pass or images, strict=True))
+    slices = (pairs[n * size : (n + 1) * size] for n in range(request.iterations))
     return tuple(part for each in slices if each for part in _alike(each))
 
 
-def _alike(images: Iterable[ImagePlan]) -> Iterable[tuple[ImagePlan, ...]]:
-    return (tuple(group) for _, group in groupby(images, key=lambda each: each.networks))
+def _alike(pairs: Iterable[tuple[ImagePlan, ImagePlan]]) -> Iterable[tuple[ImagePlan, ...]]:
+    alike = groupby(pairs, key=lambda pair: [each.networks for each in pair])
+    return (tuple(image for image, _ in group) for _, group in alike)
 
 
 def _iteration_size(request: Img2ImgRequest, settings: Settings) -> int:

@@ -131,8 +131,10 @@ class Workshop:
             loras=_adapters(settings.lora_dir) if names_networks else (),
             hypernets=_adapters(settings.hypernetwork_dir) if names_networks else (),
             upscalers=self.upscalers(settings) if wants_upscaler else {},
-            refiner=self._other(request.refiner, settings) if request.refiner else None,
-            hires_model=self._other(hires.checkpoint, settings) if hires and hires.checkpoint else None,
+            refiner=self._other("refiner", request.refiner, settings) if request.refiner else None,
+            hires_model=self._other("hires.checkpoint", hires.checkpoint, settings)
+            if hires and hires.checkpoint
+            else None,
             checkpoint=checkpoint,
             tables_in_force=tables_in_force,
         )
@@ -145,8 +147,8 @@ class Workshop:
             self._upscalers = (key, known_upscalers(settings, self.device))
         return self._upscalers[1]
 
-    def _other(self, name: str, settings: Settings) -> OtherModel:
-        path = find_refiner(name, settings)
+    def _other(self, argument: str, name: str, settings: Settings) -> OtherModel:
+        path = find_refiner(name, settings, argument=argument)
         return OtherModel(path, _file(path, settings).short_title, self.spec_of(path, settings))
 
     # -- for a plan ----------------------------------------------------------------------------------------------
@@ -240,7 +242,8 @@ class Workshop:
 
     def branches(self, plan: Plan) -> tuple[ControlBranch, ...]:
         """The ControlNets of a pass, with the pictures they follow already encoded."""
-        paths = [find_controlnet(each.model, plan.settings.controlnet_dir) for each in plan.controls]
+        folder = plan.settings.controlnet_dir
+        paths = [find_controlnet(each.model, folder, f"controls[{i}].model") for i, each in enumerate(plan.controls)]
         # Files that do not say how many heads they have are read as the model's.
         heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
         keys = [(path, stamp_of(path), heads) for path in paths]

@@ -85,6 +85,8 @@ def change_of(
         delta = delta + parts["bias"].reshape(delta.shape)
     delta = _fitted(delta, weight, strict=not file_precision, only_nine=only_nine).mul_(_scale(parts, dim))
     delta = _decomposed(parts, delta, weight, norm_per_input)
+    if delta.shape != weight.shape:  # a magnitude of another layer's shape can widen it
+        raise ValueError(f"it makes {list(delta.shape)} of {list(weight.shape)}")
     return Change(delta, parts.get(patch.kind.bias) if patch.kind.bias is not None else None)
 
 

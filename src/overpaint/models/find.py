@@ -18,7 +18,7 @@ from overpaint.models.hashes import (
     sha256_of,
     user_hash_cache,
 )
-from overpaint.models.vaes import VaeChoice, choose_vae, list_vaes
+from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
 from overpaint.settings import Settings
 
 DEFAULT_NAME = "overpaint-sketch.safetensors"
@@ -107,9 +107,14 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
     return choice
 
 
+def default_path() -> Path:
+    """Where the checkpoint lies, or will lie, that is used when none is named."""
+    return platformdirs.user_cache_path("overpaint") / DEFAULT_NAME
+
+
 def default_checkpoint() -> Path:
     """The small checkpoint that the package makes by itself, kept in the user's cache folder."""
-    path = platformdirs.user_cache_path("overpaint") / DEFAULT_NAME
+    path = default_path()
     if not path.is_file():
         from overpaint.models.tiny import make_tiny_checkpoint
 
