@@ -52,7 +52,6 @@ NEEDS_TORCH = {
     "models.derived",
     "models.files",
     "models.filling",
-    "models.find",
     "models.folders",
     "models.gguf_files",
     "models.memory",

@@ -203,7 +203,8 @@ def geometry_of(width: int, height: int, settings: Settings) -> Geometry:
     geometry = Geometry(width, height, *((width, height) if floors else (_round_up(width), _round_up(height))))
     pixels = geometry.pass_width * geometry.pass_height
     if pixels > settings.max_pixels_per_pass:
-        remedy = "give a smaller width and height, or paint only the masked part with only_masked"
+        most = f"give a smaller size (the option max_pixels_per_pass is {settings.max_pixels_per_pass})"
+        remedy = f"{most}, or paint only the masked part with only_masked"
         raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
     if min(geometry.latent_size) < 1:
         raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")

@@ -33,7 +33,7 @@ class ServiceError(OverpaintError):
     """The server said no; `status` is 0 where it could not be reached."""
 
     def __init__(self, status: int, code: str, message: str, field: str | None = None, retry_after: float = 0) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # NOTE: the next class in line wants a field and a value, see below
         self.status, self.code, self.retry_after = status, code, retry_after
         self.field = field or ""
 

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
-from overpaint.adapters.hypernet import Hypernet, read_hypernet, wear_hypernets
+from overpaint.adapters.hypernet import Hypernet, check_widths, read_hypernet, wear_hypernets
 from overpaint.adapters.lora import LoraFile, read_lora
 from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
 from overpaint.adapters.wear import Wardrobes, WornLora
@@ -91,7 +91,7 @@ class Dressing:
         loras = [(use, file) for use, file in found if file is not None]
         worn = [WornLora(file, use.unet, use.te, use.dyn) for use, file in loras]
         counts = self._wardrobes.wear(worn, quirks, functional=settings.lora_functional)
-        hypernets = self._wanted_hypernets(networks)
+        hypernets = self._wanted_hypernets(networks, quirks)
         if hypernets != self._hypernets_worn:
             wear_hypernets(self._networks.unet, hypernets)
             self._hypernets_worn = hypernets
@@ -102,12 +102,17 @@ class Dressing:
             (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
         )
 
-    def _wanted_hypernets(self, networks: Sequence[NetworkPlan]) -> list[tuple[Hypernet, float]]:
-        return [
+    def _wanted_hypernets(self, networks: Sequence[NetworkPlan], quirks: Quirks) -> list[tuple[Hypernet, float]]:
+        """HYP-1: one for other widths changes nothing in the reference, which does not say so."""
+        wanted = [
             (self._hypernets.get(each.file.path, read_hypernet), each.use.multiplier)
             for each in networks
             if isinstance(each.use, HypernetUse)
         ]
+        if not quirks.ill_fitting_networks_pass:
+            for hypernet, _ in wanted:
+                check_widths(hypernet, self._networks.unet)
+        return wanted
 
     def _lora(self, file: AdapterFile, quirks: Quirks) -> LoraFile | None:
         """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
 from overpaint.canvas import LATENT_FACTOR, Canvases, Geometry, Job, geometry_of
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SettingError
 from overpaint.job_images import image_networks, plan_batches, plan_texts
 from overpaint.job_notes import sampling_notes
 from overpaint.pixels.control import Frame, control_picture
@@ -31,9 +32,38 @@ LATENT_UPSCALES: Mapping[str, LatentUpscale] = MappingProxyType(
 
 def plan_hires(first: Plan, hires: Hires, known: Surroundings) -> Plan:
     """The first pass's plan with the second inside it."""
+    with _named_as_hires():
+        second, scaled, comments = _second_pass(first, hires, known)
+    return replace(
+        first,
+        batches=plan_batches(first.images, second.request, first.settings, second.images),
+        hires=HiresPlan(second, _upscaler(hires.upscaler or "Latent", first.settings, known), scaled, hires.strength),
+        refiner=_in_pass("first pass", first.refiner, first.settings),
+        notes=MappingProxyType({**first.notes, **_notes(first, second, hires, known)}),
+        comments=first.comments + tuple(each for each in comments if each not in first.comments),
+    )
+
+
+@contextmanager
+def _named_as_hires() -> Iterator[None]:
+    """A field that is wrong in the second pass only is one of `hires`."""
+    try:
+        yield
+    except RequestError as error:
+        if isinstance(error, SettingError):
+            raise
+        sized = error.field == "width x height"
+        remedy = "give a smaller scale, width or height (the option max_pixels_per_pass)" if sized else error.remedy
+        raise RequestError(f"hires.{error.field}", error.value, remedy) from error
+
+
+def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, tuple[int, int], tuple[str, ...]]:
+    """Its plan, the size that the picture is enlarged to, and comments."""
     settings = first.settings
     scaled, target = hires_sizes(first.geometry, hires)
     spec = known.hires_model.spec if known.hires_model is not None else first.spec
+    if spec.conditioning == "edit":
+        raise RequestError("checkpoint", hires.checkpoint, "an edit model cannot refine a picture; choose another one")
     request = first.request.with_changes(
         hires=None,
         width=target[0],
@@ -59,22 +89,14 @@ def plan_hires(first: Plan, hires: Hires, known: Surroundings) -> Plan:
         canvases=(),
         mask=None,
         images=images,
-        batches=plan_batches(images, request, settings),
+        batches=plan_batches(images, request, settings, first.images),
         sampler=sampler,
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         refiner=_in_pass("second pass", first.refiner, settings),
         controls=plan_controls(Job(request, settings), Canvases(geometry, (), None)),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
     )
-    if len(second.batches) != len(first.batches):
-        raise RequestError("hires.prompt", hires.prompt, "within one batch all its texts must name the same networks")
-    return replace(
-        first,
-        hires=HiresPlan(second, _upscaler(hires.upscaler or "Latent", settings, known), scaled, hires.strength),
-        refiner=_in_pass("first pass", first.refiner, settings),
-        notes=MappingProxyType({**first.notes, **_notes(first, second, hires, known)}),
-        comments=first.comments + tuple(each for each in comments if each not in first.comments),
-    )
+    return second, scaled, comments
 
 
 def hires_sizes(geometry: Geometry, hires: Hires) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -131,8 +153,11 @@ def _second_images(
 ) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
     """The first pass's pictures with the second's texts; seeds stay."""
     prompts, negatives = plan_texts(request, settings, known)
+    if len(prompts) != len(first.images):
+        name = "prompt" if isinstance(request.prompt, tuple) else "negative_prompt"
+        raise RequestError(name, f"{len(prompts)} texts", f"give {len(first.images)}, one for each picture")
     networks, comments = image_networks(prompts, request, settings, known)
-    changed = zip(first.images, prompts, negatives, networks, strict=False)
+    changed = zip(first.images, prompts, negatives, networks, strict=True)
     return tuple(
         replace(each, prompt=prompt, negative_prompt=negative, networks=own) for each, prompt, negative, own in changed
     ), comments

@@ -168,14 +168,15 @@ class Processed:
 
 
 def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], timestamp: str = "0") -> Processed:
-    """The result of the batches that were finished. Fields add up over iterations (INFO-10)."""
+    """The result of the batches that were finished."""
     images: list[Picture] = []
     infotexts: list[str] = []
     extras = dict(plan.notes)
     for each in done:
         extras.update(each.notes)
+        said = extras if plan.settings.quirks.infotext_fields_add_up else {**plan.notes, **each.notes}
         for image, finished in zip(each.batch, each.pictures, strict=True):
-            text = infotext_of(plan, model, image.index, extras)
+            text = infotext_of(plan, model, image.index, said)
             picture = finished.image
             if plan.settings.enable_pnginfo:
                 picture.info["parameters"] = text
@@ -200,7 +201,7 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
         infotexts=tuple(infotexts),
         index_of_first_image=0 if grid is None else 1,
         extra_generation_params=extras,
-        warnings=tuple(dict.fromkeys((*plan.warnings, *(said for each in done for said in each.warnings)))),
+        warnings=tuple(dict.fromkeys((*plan.warnings, *(warning for each in done for warning in each.warnings)))),
         later_comments=done[-1].comments if done else (),
         stopped=len(done) < len(plan.batches) or not all(each.complete for each in done),
         job_timestamp=timestamp,

@@ -101,6 +101,7 @@ def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
         raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     pictures += [("mask", each) for each in (request.mask,) if each is not None]
+    pictures += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
     for name, picture in pictures:
         if picture.width * picture.height > settings.max_source_pixels:
             remedy = f"give one of at most {settings.max_source_pixels} pixels (the option max_source_pixels)"

@@ -256,6 +256,7 @@ def _check_pictures(request: Img2ImgRequest) -> None:
     request._check_sources()
     named: list[tuple[str, Any]] = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
+    named += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
     for name, picture in named:
         if picture is None and not name.startswith("images"):
             continue

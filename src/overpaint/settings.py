@@ -78,6 +78,7 @@ class Quirks:
     early_noise_multiplier: bool = False  # STEP-1: read at construction, so an override has no effect
     fewer_images_shrink_batch: bool = False  # IMG-3: two pictures in a batch of three make two
     sparse_infotext_field: bool = False  # I2I-6: REST takes little of "infotext" for img2img, and swaps resized sides
+    infotext_fields_add_up: bool = False  # INFO-10: what one batch brings about is said of all that follow
     unread_beta_schedule: bool = False  # PARSE-9: "Beta schedule alpha" is written, "Beta scheduler alpha" is read
 
     @classmethod

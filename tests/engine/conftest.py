@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from overpaint.engine import Engine
 from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.engine.toys import Site
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,20 @@ def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def engine(checkpoint: Path) -> Iterator[Engine]:
     with Engine(checkpoint, device="cpu", dtype="float32") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Folders full of things to hang on the tiny checkpoint; whoever changes files makes a site of his own."""
+    from tests.engine.toys import make_site
+
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="session")
+def site_engine(site: Site) -> Iterator[Engine]:
+    with Engine(site.model("tiny"), device="cpu", dtype="float32", settings=site.settings) as made:
         yield made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from overpaint.engine import Engine, Sampled
 from overpaint.events import Control, Event
-from overpaint.planning import Plan
+from overpaint.plans import Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.sampling import Streams
 from overpaint.tokens import clip_merges, clip_vocabulary
@@ -81,9 +82,9 @@ def noised(plan: Plan, latents: Tensor) -> Tensor:
     if plan.sampler.spec.family != "timestep":
         sigmas = scheduler("Euler", "eps")
         sigmas.set_timesteps(sigmas=list(plan.sampler.used))
-        return (latents + noise_like(latents) * plan.sampler.start) / sigmas.init_noise_sigma
-    a = plan.sampler.table.alphas_cumprod[int(plan.sampler.start)]
-    return latents * float(a) ** 0.5 + noise_like(latents) * float(1 - a) ** 0.5
+        return (latents + noise_like(latents) * plan.sampler.start) / float(sigmas.init_noise_sigma)
+    a = float(plan.sampler.table.alphas_cumprod[int(plan.sampler.start)])
+    return latents * math.sqrt(a) + noise_like(latents) * math.sqrt(1 - a)
 
 
 def sampled(engine: Engine, request: Img2ImgRequest, *, blend: bool = True) -> tuple[Plan, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_the_texts(name: str, built: Build, loaded: Load) -> None:  # ARCH-8, EN
             assert got.pooled is None
 
 
-def final_norm(text: object) -> Callable[[Tensor], Tensor]:
+def final_norm(text: Any) -> Callable[[Tensor], Tensor]:
     found: Callable[[Tensor], Tensor] = getattr(text, "text_model", text).final_layer_norm
     return found
 

@@ -172,13 +172,15 @@ def test_every_picture_has_its_own_account() -> None:  # INFO-5 6, INFO-9
     assert not account(planned(Settings(enable_pnginfo=False)), MODEL, done(planned())).images[0].info
 
 
-def test_notes_add_up_over_iterations() -> None:  # INFO-10
-    decided = planned(iterations=2)
+@pytest.mark.parametrize("manner", [Settings(), Settings.reference()], ids=["sane", "reference"])
+def test_notes_add_up_over_iterations(manner: Settings) -> None:  # INFO-10
+    decided = planned(manner, iterations=2)
     first, second = done(decided)
     result = account(decided, MODEL, [replace(first, notes={"NGMS": 1}), replace(second, notes={"Emphasis": "None"})])
     assert "NGMS" in result.infotexts[0]
     assert "Emphasis" not in result.infotexts[0]
-    assert "NGMS: 1, Emphasis: None" in result.infotexts[1]
+    assert ("NGMS: 1, Emphasis: None" in result.infotexts[1]) == (manner == Settings.reference())
+    assert "Emphasis: None" in result.infotexts[1]
     assert result.extra_generation_params["Emphasis"] == "None"
 
 

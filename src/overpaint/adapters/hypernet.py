@@ -125,6 +125,17 @@ def wear_hypernets(unet: nn.Module, worn: Sequence[tuple[Hypernet, float]]) -> N
             module.context_changes = tuple(_Worn(*pair, multiplier) for pair, multiplier in fitting)
 
 
+def check_widths(hypernet: Hypernet, unet: nn.Module) -> None:
+    """CheckpointError for a hypernetwork of which no attention layer of a U-Net could wear anything."""
+    widths = {module.context_width for module in unet.modules() if isinstance(module, CrossAttention)}
+    if not widths & hypernet.networks.keys():
+        theirs, ours = (", ".join(map(str, sorted(each))) for each in (hypernet.networks, widths))
+        raise CheckpointError(
+            f"{hypernet.name}: this hypernetwork is for contexts {theirs} wide and the model's are {ours}; "
+            "use one that was made for its family"
+        )
+
+
 def _moved(hypernet: Hypernet, device: torch.device, dtype: torch.dtype) -> Hypernet:
     def moved(mlp: Mlp) -> Mlp:
         return tuple(each.to(device, dtype) if isinstance(each, Layer) else each for each in mlp)

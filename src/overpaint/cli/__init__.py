@@ -15,12 +15,14 @@ import typer
 
 from overpaint.cli.batch_command import batch
 from overpaint.cli.info import info
+from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.models import models
 from overpaint.cli.options import as_flags
 from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
+from overpaint.cli.serve import serve
 from overpaint.cli.upscale import upscale
 from overpaint.errors import Cancelled, CheckpointError, OverpaintError, PictureError, RequestError, SaveError
 
@@ -28,7 +30,23 @@ EPILOG = (
     "Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, "
     "4 a result could not be saved, 130 stopped by Ctrl-C (what was finished is kept)."
 )
-COMMANDS = (paint, txt2img, plan, again, batch, upscale, info, samplers, models, settings)
+COMMANDS = (
+    paint,
+    txt2img,
+    plan,
+    again,
+    batch,
+    upscale,
+    info,
+    samplers,
+    models,
+    settings,
+    serve,
+    submit,
+    watch,
+    cancel,
+    jobs,
+)
 
 _FAILED, _USAGE = 1, 2
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits

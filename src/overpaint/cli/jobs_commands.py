@@ -58,7 +58,7 @@ def submit(
     if new and (prompt is not None or mask is not None):
         raise RequestError("PROMPT", prompt, "with --txt2img give one text, the prompt, and neither picture nor mask")
     _check_folder(output)
-    sources = {"prompt": picture} if new else {"prompt": prompt or "", "images": [_file(picture)]}
+    sources: dict[str, Any] = {"prompt": picture} if new else {"prompt": prompt or "", "images": [_file(picture)]}
     if mask is not None:
         sources["mask"] = _file(mask)
     client = _client(url, token)

@@ -25,6 +25,7 @@ from overpaint.models.families import (
     TextSpec,
     UNetSpec,
     family_of,
+    fitting,
 )
 from overpaint.models.header import Said
 
@@ -75,7 +76,7 @@ def detect(
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
-    return ModelSpec(
+    spec = ModelSpec(
         family=family.name,
         title=family.title,
         unet=_unet(shapes, family, said, facts),
@@ -87,6 +88,7 @@ def detect(
         native_size=int(said.fact("native_size", size, facts)),
         facts=facts,
     )
+    return fitting(spec)
 
 
 def normalised_keys(keys: Header) -> dict[str, str]:

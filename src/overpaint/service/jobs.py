@@ -16,7 +16,13 @@ Origin = Literal["v1", "sdapi", "openai", "page"]
 
 PICTURE_REFERENCE = "sha256:"  # in a stored request a picture is this and the hash of its bytes
 
-_NOTHING: Json = MappingProxyType({})
+
+def _nothing() -> Json:
+    return MappingProxyType({})
+
+
+def _plain_part(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value)
 
 
 class JobState(str, Enum):
@@ -52,7 +58,7 @@ class Job:
     def fingerprint(self) -> str:
         """Equal for equal wishes: what tells a repeated request from another one under the same key."""
         wish = {"kind": self.kind, "request": dict(self.request), "settings": dict(self.settings)}
-        return hashlib.sha256(json.dumps(wish, sort_keys=True, default=list).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(wish, sort_keys=True, default=_plain_part).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ class ResultPicture:
     """One picture of a result. Its file is `results/<job>/<number>.png` (or another suffix) below the data folder."""
 
     number: int  # place in the result's list
-    file: str
+    file: str  # its name there, no path
     infotext: str = ""
     kind: Literal["picture", "mask", "grid"] = "picture"
     media_type: str = "image/png"
@@ -87,8 +93,8 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     comments: str = ""
     stopped: bool = False
-    model: Json = _NOTHING
-    extra: Json = _NOTHING  # of kinds other than painting, such as html_info
+    model: Json = field(default_factory=_nothing)
+    extra: Json = field(default_factory=_nothing)  # of kinds other than painting, such as html_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +125,7 @@ class JobEvent:
     job: str
     number: int
     name: Literal["queued", "started", "progress", "preview", "painted", "finished", "failed", "cancelled"]
-    data: Json = _NOTHING
+    data: Json = field(default_factory=_nothing)
     at: float = 0.0
 
 
@@ -129,7 +135,7 @@ class DoneBatch:
 
     number: int
     pictures: tuple[ResultPicture, ...]
-    notes: Json = _NOTHING
+    notes: Json = field(default_factory=_nothing)
     complete: bool = True
     comments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

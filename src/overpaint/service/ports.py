@@ -11,19 +11,26 @@ from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult
 
 
 class Store(Protocol):
-    """Jobs on disk. Every call is one transaction: it has happened, whole and durable, when it returns."""
+    """Jobs on disk. Every call is one transaction: it has happened, whole and durable, when it returns.
+
+    Any thread may call. An unknown job is a `KeyError` where a record is wanted, a disk that refuses a `SaveError`.
+    """
 
     data: Path
 
     def accept(self, job: Job) -> Record:
-        """Keep a new job. The same id or key with the same fingerprint gives the record that is there already;
-        with another one `Conflict` is raised. A full queue raises `Full`."""
+        """Keep a new job. The same id, or the client's same key, with the same fingerprint gives the record that is
+        there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that the request
+        names and that is not kept, `RequestError`."""
         ...
 
     def get(self, job_id: str) -> Record | None: ...
     def records(
         self, *, states: Iterable[JobState] = (), client: str | None = None, limit: int = 100
-    ) -> Sequence[Record]: ...
+    ) -> Sequence[Record]:
+        """The newest first."""
+        ...
+
     def waiting(self) -> Sequence[Record]:
         """Queued jobs in the order they were accepted."""
         ...
@@ -33,7 +40,11 @@ class Store(Protocol):
         ...
 
     def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None: ...
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> None: ...
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
+        """Remember a batch whose files are written; `SaveError` if one is not there. It takes the place of one with the
+        same number."""
+        ...
+
     def batches(self, job_id: str) -> Sequence[DoneBatch]: ...
     def end(
         self,
@@ -43,19 +54,27 @@ class Store(Protocol):
         *,
         result: JobResult | None = None,
         error: JobError | None = None,
-    ) -> Record: ...
+    ) -> Record:
+        """The first end counts: a job that has ended stays as it is, and is returned. The result's files are there."""
+        ...
+
     def requeue(self, job_id: str) -> Record:
-        """Running back to queued, its finished batches kept; `attempts` counts on."""
+        """Running back to queued, its place and finished batches kept; `attempts` counts on. Others stay."""
         ...
 
     def recover(self) -> Sequence[Record]:
-        """After a crash: what was running is queued again. Returns those jobs."""
+        """After a crash: what was running is queued again, torn batches are undone, leftovers deleted. Returns the jobs
+        that were running. To be called before a worker starts."""
         ...
 
     def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent: ...
-    def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]: ...
+    def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
+        """In order. Beyond the limit, "progress" and "preview" are thinned out: numbers may be left out, none is used
+        twice."""
+        ...
+
     def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
-        """Delete results that were kept long enough; their records stay, marked as gone."""
+        """Delete results that were kept long enough, and sources that no job needs; records stay, marked as gone."""
         ...
 
     def option(self, name: str) -> Any: ...

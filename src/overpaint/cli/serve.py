@@ -1,0 +1,100 @@
+"""`overpaint serve`: the service, until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from overpaint.cli.options import JOB_OPTIONS, Asked, read_option, takes
+from overpaint.cli.output import say
+
+if TYPE_CHECKING:
+    from overpaint.settings import Settings
+
+TOKEN_VARIABLE = "OVERPAINT_TOKEN"
+
+Host = Annotated[str, typer.Option("--host", help="The address to listen at; all but loopback need a token.")]
+Port = Annotated[int, typer.Option("--port", help="The port; 0 takes a free one, which is printed.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Where jobs and results are kept (default: the user's data folder)."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help=f"What clients must present, as Bearer or as Basic's password. Process lists show it: set "
+        f"{TOKEN_VARIABLE} instead.",
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option("--allow-host", metavar="NAME", help="Another name this server is called by; may be repeated."),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option("--allow-origin", metavar="URL", help="A site whose pages may call; may be repeated."),
+]
+UrlInputs = Annotated[
+    bool,
+    typer.Option("--url-inputs/--offline", help="Fetch pictures named by https URLs; by default nothing leaves."),
+]
+
+
+@takes(*JOB_OPTIONS)
+def serve(
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    data: Data = None,
+    token: Token = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    url_inputs: UrlInputs = False,
+    asked: Asked,
+) -> int:
+    """Serve jobs over HTTP: the native API, the reference's and OpenAI's, from one queue that outlives crashes.
+
+    SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
+    it at once.
+    """
+    from overpaint.service.config import ServeConfig
+    from overpaint.service.serve import serve as run
+
+    config = ServeConfig(
+        data=(data or _default_data()).expanduser(),
+        host=host,
+        port=port,
+        # Taken out, so that it is in no other process's environment.
+        token=os.environ.pop(TOKEN_VARIABLE, None) if token is None else token,
+        checkpoint=asked.text("model") or None,
+        device=asked.text("device", "auto"),
+        dtype=asked.text("dtype", "auto"),
+        settings=_settings(asked),
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        url_inputs=url_inputs,
+    )
+    return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))
+
+
+def _settings(asked: Asked) -> Settings:
+    """The site's: unlike a single command's, with the previews and grids that clients may ask for."""
+    from overpaint.cli.folders import folders_below
+    from overpaint.settings import Settings
+
+    settings = Settings.reference() if asked.given.get("reference") else Settings()
+    options = folders_below(asked.text("models")) if "models" in asked.given else {}
+    options |= dict(read_option(each) for each in asked.given.get("set", ()))
+    if "vae" in asked.given:
+        options["sd_vae"] = asked.text("vae")
+    return settings.with_changes(options)
+
+
+def _default_data() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("overpaint") / "serve"

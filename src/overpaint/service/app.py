@@ -1,0 +1,78 @@
+"""The application: three APIs and the health routes on one desk, behind one row of guards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from overpaint.service import health, native, openai_api, reference
+from overpaint.service.bodyguard import BodyGuard
+from overpaint.service.config import ServeConfig
+from overpaint.service.guards import OPEN_TO_ALL, Frontdoor, HostGuard, OriginGuard, TokenGuard
+from overpaint.service.ports import Desk
+from overpaint.service.refusals import Refused, refusal
+from overpaint.version import __version__
+
+DESCRIPTION = "Paint over pictures, and new ones, with Stable Diffusion checkpoints: a queue behind three APIs."
+
+
+def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
+    """The whole application. The desk is somebody else's to start and to close."""
+    metrics = health.Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(metrics.follow(desk))
+        yield
+        following.cancel()
+
+    app = FastAPI(
+        title="overpaint",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # those pages load their scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Frontdoor, observe=metrics.observe),
+            Middleware(HostGuard, config=config),
+            Middleware(OriginGuard, config=config),
+            Middleware(TokenGuard, config=config),
+            Middleware(BodyGuard, limits=config.limits),
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+    app.include_router(health.router(desk, config, metrics))
+    for each in (native, openai_api, reference):
+        app.include_router(each.router(desk, config))
+    if config.token:
+        _tell_of_token(app)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Where no route answers: unknown paths, wrong methods."""
+    assert isinstance(error, HTTPException)
+    return refusal(request.scope, Refused(error.status_code, str(error.detail), error.headers))
+
+
+def _tell_of_token(app: FastAPI) -> None:
+    """The document says what the guard asks for."""
+    document = app.openapi
+
+    def with_token() -> dict[str, Any]:
+        schema = document()
+        schemes = {each: {"type": "http", "scheme": each} for each in ("bearer", "basic")}
+        schema.setdefault("components", {})["securitySchemes"] = schemes
+        schema["security"] = [{each: []} for each in schemes]
+        for operation in schema["paths"].get(OPEN_TO_ALL, {}).values():
+            operation["security"] = []
+        return schema
+
+    app.openapi = with_token  # type: ignore[method-assign]

@@ -1,0 +1,161 @@
+"""How the server is: alive, ready, and in numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+from starlette.types import Scope
+
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import JobState
+from overpaint.service.ports import Desk
+from overpaint.version import __version__
+
+WORDS = ("STARTING", "READY", "BUSY", "UNHEALTHY")
+_FIT = ("READY", "BUSY")
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_PULSE = 0.25  # seconds between looks at the running job
+_FOLDER_AGE = 10.0  # seconds for which the size of the results is believed
+_STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+_REQUEST_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0)
+
+
+class Alive(BaseModel):
+    status: str = "ok"
+    version: str = __version__
+
+
+class Ready(BaseModel):
+    """Whether jobs are painted now; they are accepted in any state but the last moments of a server."""
+
+    status: str = Field(description="STARTING, READY, BUSY or UNHEALTHY.")
+    version: str = __version__
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A store that can count its jobs without reading them."""
+
+    def counts(self) -> Mapping[JobState, int]: ...
+
+
+class Metrics:
+    """The numbers of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        own = self.registry = CollectorRegistry()
+        labels = ("route", "method", "status")
+        self.requests = Counter("overpaint_http_requests", "Answers, by route.", labels, registry=own)
+        self.request_seconds = Histogram(
+            "overpaint_http_request_seconds",
+            "How long answers took.",
+            labels[:1],
+            buckets=_REQUEST_SECONDS,
+            registry=own,
+        )
+        self.step_seconds = Histogram(
+            "overpaint_step_seconds", "How long sampling steps took.", buckets=_STEP_SECONDS, registry=own
+        )
+        self.jobs = Gauge("overpaint_jobs", "Jobs that are known, by state.", ("state",), registry=own)
+        self.waiting = Gauge("overpaint_queue_length", "Jobs that wait.", registry=own)
+        self.results = Gauge("overpaint_results_bytes", "What the results take on disk.", registry=own)
+        self.state = Gauge("overpaint_state", "1 for the word of /readyz.", ("state",), registry=own)
+        self._measured = -_FOLDER_AGE
+
+    def observe(self, scope: Scope, status: int, seconds: float) -> None:
+        """An answer is out."""
+        route = template_of(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self.requests.labels(route, method, str(status)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def measure(self, desk: Desk, data: Path) -> None:
+        """What is looked up when somebody asks. Reads the store, so it belongs in a thread."""
+        waiting = len(desk.store.waiting())
+        self.waiting.set(waiting)
+        store: object = desk.store
+        counts = store.counts() if isinstance(store, Counting) else {JobState.QUEUED: waiting}
+        for state in JobState:
+            if state in counts or isinstance(store, Counting):
+                self.jobs.labels(state.value).set(counts.get(state, 0))
+        word = desk.state()
+        for each in WORDS:
+            self.state.labels(each).set(each == word)
+        if time.monotonic() - self._measured > _FOLDER_AGE:
+            self._measured = time.monotonic()
+            self.results.set(_size_of(data / "results"))
+
+    async def follow(self, desk: Desk) -> None:
+        """Measure the running job's steps by looking at it now and then, for as long as the server runs."""
+        job, step, since = "", 0, 0.0
+        while True:
+            await asyncio.sleep(_PULSE)
+            live, now = desk.running(), time.monotonic()
+            if live is None or live.job != job:
+                job, step, since = (live.job, live.step, now) if live else ("", 0, now)
+            elif live.step > step:
+                for _ in range(step and live.step - step):  # the first step may have begun at any time
+                    self.step_seconds.observe((now - since) / (live.step - step))
+                step, since = live.step, now
+
+
+def template_of(scope: Scope) -> str:
+    """The route as it is declared: paths with their ids would make a number of their own each."""
+    # NOTE: FastAPI from 0.129 on keeps the prefix of an included router here; before, the route has it itself.
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    route = scope.get("route")
+    found = getattr(context, "path_format", None) or getattr(route, "path_format", None) or getattr(route, "path", None)
+    return str(found) if found else "none"
+
+
+def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
+    """The three questions that machines ask."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/healthz")
+    @routes.head("/healthz", include_in_schema=False)
+    async def healthz() -> Alive:
+        """The process lives. Needs no token, and asks nobody."""
+        return Alive()
+
+    @routes.get("/readyz", responses={503: {"model": Ready, "description": "No jobs are painted now."}})
+    @routes.head("/readyz", include_in_schema=False)
+    async def readyz(response: Response) -> Ready:
+        """Whether jobs are painted."""
+        word = desk.state()
+        if word not in _FIT:
+            response.status_code = 503
+            response.headers["Retry-After"] = "2"
+        return Ready(status=word)
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}},
+    )
+    async def numbers() -> Response:
+        """Everything that is counted and measured."""
+        await asyncio.to_thread(metrics.measure, desk, config.data)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def _size_of(folder: Path) -> int:
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sum(map(_bytes_of, files))
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:  # it was just deleted
+        return 0

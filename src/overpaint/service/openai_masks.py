@@ -1,0 +1,77 @@
+"""Masks as OpenAI has them: transparent where the picture is to change. Ours are white there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from overpaint.pictures import open_picture
+
+_REPAINTED = 128  # masks count from here on
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Pictures and mask as fields of ours. What is in `values` holds where the client says nothing else."""
+
+    pictures: tuple[bytes, ...]
+    size: tuple[int, int]  # of the first
+    values: Mapping[str, Any]
+
+
+def masked(pictures: Sequence[bytes], mask: bytes | None) -> Sources:
+    """The pictures with the mask that was given, or that the first of them is by its transparency."""
+    first = open_picture(pictures[0])
+    if mask is not None:
+        repainted, content = _repainted(open_picture(mask)), {}
+    elif _is_cut_out(first):
+        # Nothing is there where it is transparent, so it starts from what is around.
+        repainted, content = _repainted(first), {"masked_content": "fill"}
+    else:
+        return Sources(tuple(pictures), first.size, {})
+    # A blurred edge reaches beyond the mask; unless it is asked for, nothing outside of it changes.
+    values = {"mask": _png(repainted), "mask_blur_x": 0, "mask_blur_y": 0, **content}
+    return Sources(tuple(_shown(each, repainted) for each in pictures), first.size, values)
+
+
+def _is_cut_out(picture: Image.Image) -> bool:
+    return picture.has_transparency_data and _lowest(picture.convert("RGBA").getchannel("A")) == 0
+
+
+def _repainted(mask: Image.Image) -> Image.Image:
+    """White where the picture is to change. A mask that is opaque all over is one of ours."""
+    if mask.has_transparency_data:
+        alpha = mask.convert("RGBA").getchannel("A")
+        if _lowest(alpha) < 255:
+            return alpha.point(lambda value: 255 - value)
+    return mask.convert("RGB").convert("L")
+
+
+def _shown(data: bytes, repainted: Image.Image) -> bytes:
+    """The picture, opaque where it is repainted: nobody would see what is painted there otherwise."""
+    picture = open_picture(data)
+    if not picture.has_transparency_data:
+        return data
+    picture = picture.convert("RGBA")
+    fitted = repainted.resize(picture.size, Image.Resampling.NEAREST)
+    alpha = picture.getchannel("A")
+    alpha.paste(255, mask=fitted.point(lambda value: 255 if value >= _REPAINTED else 0))
+    picture.putalpha(alpha)
+    return _png(picture)
+
+
+def _lowest(channel: Image.Image) -> float:
+    low, _ = channel.getextrema()
+    assert isinstance(low, int | float)
+    return low
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    exif = picture.getexif()
+    picture.save(data, "PNG", compress_level=1, **({"exif": exif} if len(exif) else {}))
+    return data.getvalue()

@@ -1,0 +1,45 @@
+"""How the server says no where no route is asked: in the words of the API that the path belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.types import Scope
+
+_REFERENCE = ("/sdapi/", "/internal/")
+_CODES: Mapping[int, str] = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method",
+    408: "slow",
+    413: "too_large",
+    415: "media_type",
+    500: "internal",
+    503: "unavailable",
+}
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not an accident)
+    """An answer that is an error."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+
+def refusal(scope: Scope, refused: Refused) -> JSONResponse:
+    """The answer in the shape that this path's clients know."""
+    return JSONResponse(_body(scope["path"], refused.status, refused.message), refused.status, refused.headers)
+
+
+def _body(path: str, status: int, message: str) -> dict[str, Any]:
+    if path.startswith(_REFERENCE):
+        return {"error": "HTTPException", "detail": message, "body": "", "errors": ""}
+    # The native clients read code, message and field; OpenAI's read message, type, param and code.
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    names = {"code": _CODES.get(status, "error"), "message": message, "field": None}
+    return {"error": {**names, "type": kind, "param": None}}

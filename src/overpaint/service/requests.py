@@ -1,0 +1,346 @@
+"""Requests on their way in and out of the store: every picture judged before it is decoded, every seed known.
+
+What is stored is the request's own JSON with "sha256:<hex>" where pictures were; a job of extras says so in "kind".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Protocol, TypeAlias
+
+from overpaint.canvas import geometry_of
+from overpaint.errors import OverpaintError, RequestError
+from overpaint.extras import LARGEST_RESULT, ExtrasRequest
+from overpaint.hires_planning import hires_sizes
+from overpaint.pictures import open_picture
+from overpaint.prompt import take_network_tags
+from overpaint.recipe import PAINTING_OPTIONS
+from overpaint.request import Img2ImgRequest, Txt2ImgRequest, request_from_json
+from overpaint.sampler_table import normalise
+from overpaint.seeds import fix_seed
+from overpaint.service.config import ServeConfig
+from overpaint.service.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
+from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
+from overpaint.service.limits import Limits
+from overpaint.service.shapes import shaped_fields
+from overpaint.settings import OPTION_NAMES, Settings, inert_options
+
+AnyRequest: TypeAlias = Img2ImgRequest | Txt2ImgRequest | ExtrasRequest
+TextReader: TypeAlias = Callable[[str, str], bytes]  # (text, field) -> the picture's file
+
+EXTRAS: Kind = "extras"
+REFERENCE = re.compile(f"{PICTURE_REFERENCE}[0-9a-f]{{64}}")
+OPTIONS_OF_A_JOB = PAINTING_OPTIONS | {"return_mask", "return_mask_composite", "return_grid"}
+
+_DEFAULT_SETTINGS = Settings()
+_LONGEST_NAME = 500
+_LISTED = "give a name that GET /v1/models lists"
+
+
+class PictureStore(Protocol):
+    """The part of a store that pictures need."""
+
+    def put_picture(self, data: bytes) -> str: ...
+    def picture(self, reference: str) -> bytes: ...
+
+
+@dataclass
+class _Sources:
+    """The pictures of one request while it is judged; they are kept when all of it is good."""
+
+    store: PictureStore
+    limits: Limits
+    read: TextReader
+    given: dict[str, bytes] = field(default_factory=dict)  # by reference
+    count: int = 0
+
+    def reference(self, name: str, value: Any) -> str:
+        """The reference that stands for a picture, which is fit to be decoded."""
+        self.count += 1
+        if self.count > self.limits.pictures:
+            raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
+        if isinstance(value, str) and value.startswith(PICTURE_REFERENCE):
+            self.given[value] = uploaded(name, value, self.store)
+            return value
+        data = picture_bytes(name, value, self.read)
+        admit_picture(data, self.limits, name)
+        reference = reference_of(data)
+        self.given[reference] = data
+        return reference
+
+    def opened(self, name: str, reference: Any) -> Any:
+        return open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
+
+    def keep(self) -> None:
+        for data in self.given.values():
+            self.store.put_picture(data)
+
+
+def stored_request(
+    values: Json,
+    store: PictureStore,
+    limits: Limits,
+    *,
+    settings: Settings = _DEFAULT_SETTINGS,
+    read: TextReader | None = None,
+    rng: random.Random | None = None,
+) -> dict[str, Any]:
+    """A client's request, judged whole, as it is stored; its pictures are in the store when this returns.
+
+    Pictures may be bytes, references to uploads, or texts that `read` understands: base64 and data URLs, if none is
+    given. It decodes, so it belongs in a thread. The same `rng` gives the same seeds: what is sent again under one key
+    is then the same request.
+    """
+    sources, told, request = _judged(values, store, limits, settings, read)
+    if not isinstance(request, ExtrasRequest):
+        request = request.with_changes(**_fixed(request, rng))
+    sources.keep()
+    plain = _with_pictures(request.to_json(pictures=False), told)
+    return {"kind": EXTRAS, **plain} if isinstance(request, ExtrasRequest) else plain
+
+
+def judged_request(
+    values: Json,
+    store: PictureStore,
+    limits: Limits,
+    *,
+    settings: Settings = _DEFAULT_SETTINGS,
+    read: TextReader | None = None,
+) -> Img2ImgRequest:
+    """The same for a painting job that is only to be planned: nothing is kept."""
+    *_, request = _judged(values, store, limits, settings, read)
+    if isinstance(request, ExtrasRequest):
+        raise RequestError("kind", EXTRAS, "only painting has a plan")
+    return request
+
+
+def _judged(
+    values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None
+) -> tuple[_Sources, dict[str, Any], AnyRequest]:
+    """The request, and its plain values with references for pictures."""
+    sources = _Sources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
+    given = {name: value for name, value in values.items() if name != "kind"}
+    told = shaped_fields("", given, _kind(values), sources.reference)
+    request = _read(told, values.get("kind") == EXTRAS, sources.opened)
+    if isinstance(request, ExtrasRequest):
+        _check_extras(request, limits)
+    else:
+        check_request(request, limits, settings)
+    return sources, told, request
+
+
+def loaded_request(stored: Json, read: Callable[[str], bytes]) -> AnyRequest:
+    """The request that was stored, its pictures read through `read`."""
+
+    def opened(name: str, reference: Any) -> Any:
+        return open_picture(read(str(reference)), max_pixels=LARGEST_RESULT)
+
+    values = {name: value for name, value in stored.items() if name != "kind"}
+    return _read(values, stored.get("kind") == EXTRAS, opened)
+
+
+def kind_of(stored: Json) -> Kind:
+    """Which kind of job a stored request is."""
+    return EXTRAS if stored.get("kind") == EXTRAS else "paint"
+
+
+def job_settings(settings: Settings, limits: Limits) -> Settings:
+    """A site's settings within this server's limits: what its jobs run under."""
+    changes = {
+        "max_source_pixels": min(settings.max_source_pixels, limits.source_pixels),
+        "max_pixels_per_pass": min(settings.max_pixels_per_pass, limits.pass_pixels),
+        "max_steps": min(settings.max_steps, limits.steps),
+        "max_images": min(settings.max_images, limits.images),
+        "max_prompt_chars": min(settings.max_prompt_chars, limits.prompt_chars),
+    }
+    return settings.with_changes(changes)
+
+
+def reference_of(data: bytes) -> str:
+    """What stands for these bytes in a request."""
+    return PICTURE_REFERENCE + hashlib.sha256(data).hexdigest()
+
+
+def picture_bytes(name: str, value: Any, read: TextReader) -> bytes:
+    """The file that stands in a request."""
+    if isinstance(value, str):
+        return read(value, name)
+    if not isinstance(value, bytes):
+        raise RequestError(name, value, 'give a picture as base64, as a data URL, or uploaded as "sha256:..."')
+    return value
+
+
+def reader_for(config: ServeConfig) -> TextReader:
+    """How a server reads pictures from texts; URLs only where it is allowed to fetch them."""
+    return lambda text, name: picture_from_text(text, config, name)
+
+
+def uploaded(name: str, reference: str, store: PictureStore) -> bytes:
+    """The bytes of an earlier upload."""
+    if REFERENCE.fullmatch(reference):
+        try:
+            return store.picture(reference)
+        except (OverpaintError, LookupError, OSError):
+            pass
+    raise RequestError(name, reference, "no such picture is kept; upload it first with PUT /v1/pictures")
+
+
+def check_request(request: Img2ImgRequest, limits: Limits, settings: Settings = _DEFAULT_SETTINGS) -> None:
+    """A painting job against this server's bounds, and its names as far as no file is needed to judge them."""
+    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    _at_most("steps", request.steps, limits.steps)
+    _at_most("batch_size x iterations", request.batch_size * request.iterations, limits.images)
+    for name in ("cfg_scale", "image_cfg_scale"):
+        if (value := getattr(request, name)) is not None and not 0 <= value <= limits.cfg_scale:
+            raise RequestError(name, value, f"give a value from 0 to {limits.cfg_scale:g}")
+    _check_texts(request, limits)
+    _check_names(request)
+    normalise(request.sampler, request.scheduler, quirks=settings.quirks)
+    if hires is not None:
+        _at_most("hires.steps", hires.steps or 0, limits.steps)
+        names = (hires.sampler or request.sampler, hires.scheduler or request.scheduler)
+        normalise(*names, quirks=settings.quirks)
+    _check_overrides(request, settings)
+    _check_passes(request, job_settings(settings, limits))
+
+
+def _kind(values: Json) -> type[AnyRequest]:
+    if values.get("kind") == EXTRAS:
+        return ExtrasRequest
+    if values.get("kind", "paint") != "paint":
+        raise RequestError("kind", values["kind"], "give paint or extras")
+    return Txt2ImgRequest  # which has the fields of both ways to paint
+
+
+def _read(told: Json, is_extras: bool, opened: Callable[[str, Any], Any]) -> AnyRequest:
+    kind: type[AnyRequest] = ExtrasRequest if is_extras else Txt2ImgRequest
+    values = shaped_fields("", told, kind, opened)
+    return ExtrasRequest.from_json(values) if is_extras else request_from_json(values)
+
+
+def _fixed(request: Img2ImgRequest, rng: random.Random | None) -> dict[str, Any]:
+    return {name: fix_seed(getattr(request, name), rng) for name in ("seed", "variation_seed")}
+
+
+def _with_pictures(plain: dict[str, Any], told: Json) -> dict[str, Any]:
+    """What `to_json` leaves out, put back from what was told: the references of pictures."""
+    result = dict(plain)
+    for name, value in told.items():
+        ours = result.get(name)
+        if name not in result:
+            result[name] = value
+        elif isinstance(ours, dict) and isinstance(value, Mapping):
+            result[name] = _with_pictures(ours, value)
+        elif isinstance(ours, list) and isinstance(value, list):
+            pairs = zip(ours, value, strict=True)
+            result[name] = [_with_pictures(a, b) if isinstance(a, dict) else a for a, b in pairs]
+    return result
+
+
+def _at_most(name: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise RequestError(name, value, f"give at most {limit}")
+
+
+def _texts_of(request: Img2ImgRequest) -> dict[str, tuple[str, ...]]:
+    """Every prompt by its field's name."""
+    parts: dict[str, Any] = {"": request, "hires.": getattr(request, "hires", None)}
+    found = {
+        prefix + name: getattr(part, name)
+        for prefix, part in parts.items()
+        if part is not None
+        for name in ("prompt", "negative_prompt")
+    }
+    return {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
+
+
+def _check_texts(request: Img2ImgRequest, limits: Limits) -> None:
+    for name, texts in _texts_of(request).items():
+        _at_most(f"{name} (texts)", len(texts), limits.images)
+        for text in texts:
+            if len(text) > limits.prompt_chars:
+                raise RequestError(name, f"{len(text)} characters", f"give at most {limits.prompt_chars}")
+            tags = [each for each in take_network_tags(text)[1] if each.name in ("lora", "lyco")]
+            if len(tags) + len(request.loras) > limits.loras:
+                raise RequestError(name, f"{len(tags) + len(request.loras)} LoRAs", f"give at most {limits.loras}")
+    _at_most("loras", len(request.loras), limits.loras)
+
+
+def _check_names(request: Img2ImgRequest) -> None:
+    """Names only: a path would let a stranger point at any file of this machine."""
+    hires = getattr(request, "hires", None)
+    named = {name: getattr(request, name) for name in ("checkpoint", "refiner", "sampler", "scheduler")}
+    named |= {f"styles[{i}]": each for i, each in enumerate(request.styles)}
+    named |= {f"loras[{i}].name": each.name for i, each in enumerate(request.loras)}
+    named |= {f"controls[{i}].model": each.model for i, each in enumerate(request.controls)}
+    named |= {f"overrides.{name}": request.overrides.get(name) for name in ("sd_vae", "upscaler_for_img2img")}
+    if hires is not None:
+        named |= {f"hires.{each.name}": getattr(hires, each.name) for each in fields(hires) if _is_name(each.name)}
+    for name, value in named.items():
+        if isinstance(value, str):
+            check_name(name, value)
+
+
+def _is_name(field_name: str) -> bool:
+    return field_name in ("checkpoint", "upscaler", "sampler", "scheduler")
+
+
+def check_name(field_name: str, value: str) -> None:
+    """A model, or whatever else has a name, may not be named by a path that leads out of its folder."""
+    posix, windows = PurePosixPath(value), PureWindowsPath(value)
+    leads_out = posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts)
+    if len(value) > _LONGEST_NAME or leads_out or value.startswith("~") or "\0" in value:
+        raise RequestError(field_name, value, _LISTED)
+
+
+def _check_overrides(request: Img2ImgRequest, settings: Settings) -> None:
+    """Folders, files and limits belong to the site."""
+    given = {name: value for name, value in request.overrides.items() if name not in inert_options()}
+    for name in sorted(given.keys() & OPTION_NAMES - OPTIONS_OF_A_JOB):
+        raise RequestError(f"overrides.{name}", given[name], "this option belongs to the server; leave it out")
+    settings.with_changes(given)
+
+
+def _check_passes(request: Img2ImgRequest, settings: Settings) -> None:
+    size = _size_of_pass(request)
+    if size is None:
+        return
+    geometry = geometry_of(*size, settings)
+    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    for each in hires_sizes(geometry, hires) if hires is not None else ():
+        geometry_of(*each, settings)
+
+
+def _size_of_pass(request: Img2ImgRequest) -> tuple[int, int] | None:
+    """None where the model or the mask decides: then planning judges it."""
+    if request.width is not None and request.height is not None:
+        return request.width, request.height
+    if not request.images or request.only_masked:
+        return None
+    wide, high = request.images[0].size
+    if request.width is not None:
+        return request.width, max(1, round(request.width * high / wide))
+    if request.height is not None:
+        return max(1, round(request.height * wide / high)), request.height
+    return wide, high
+
+
+def _check_extras(request: ExtrasRequest, limits: Limits) -> None:
+    _at_most("images", len(request.images), limits.images)
+    for name in ("upscaler", "second_upscaler"):
+        check_name(name, getattr(request, name))
+    for index, picture in enumerate(request.images):
+        if request.size is None:
+            pixels = picture.width * picture.height * request.scale**2
+        else:
+            scale = max(request.size[0] / picture.width, request.size[1] / picture.height)
+            pixels = picture.width * picture.height * scale**2
+        if pixels > limits.source_pixels:
+            shown = request.scale if request.size is None else request.size
+            remedy = f"images[{index}] would have more than {limits.source_pixels} pixels; ask for less"
+            raise RequestError("scale" if request.size is None else "size", shown, remedy)

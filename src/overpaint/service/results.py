@@ -1,0 +1,201 @@
+"""What a job makes as files, and finished batches built up again from them.
+
+A batch is kept whole before anybody hears of it. Painting it again gives the same bytes, so that it does not matter
+whether a crash came before or after its files were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from overpaint.finish import FinishedPicture
+from overpaint.metadata import KINDS, encode_picture, format_for
+from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
+from overpaint.plans import Plan
+from overpaint.request import Picture
+from overpaint.saving import save_bytes
+from overpaint.service.jobs import DoneBatch, JobResult, ResultPicture
+from overpaint.settings import Settings
+
+_MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+_MEDIA_TYPES |= {"avif": "image/avif"}
+
+_Kind = Literal["picture", "mask", "grid"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One picture to be kept, and what is known of it."""
+
+    image: Picture
+    infotext: str = ""
+    kind: _Kind = "picture"
+    seed: int | None = None
+    items: Mapping[str, str] | None = None
+    exif: bytes | None = None
+    icc: bytes | None = None
+
+
+def keep(folder: Path, number: int, output: Output, settings: Settings) -> ResultPicture:
+    """Write a picture, whole or not at all, in the place of one that is there already."""
+    text = output.infotext or None
+    shown = text if settings.enable_pnginfo else None
+    extension = format_for(output.image, settings.samples_format, shown)
+    data = encode_picture(
+        output.image,
+        extension,
+        infotext=shown,
+        items=output.items if settings.enable_pnginfo else None,
+        exif=output.exif,
+        icc=output.icc,
+        quality=settings.jpeg_quality,
+        lossless=settings.webp_lossless,
+    )
+    path = save_bytes(folder / f"{number}.{extension}", data, replace=True)
+    return ResultPicture(
+        number=number,
+        file=path.name,
+        infotext=output.infotext,
+        kind=output.kind,
+        media_type=_MEDIA_TYPES[extension],
+        seed=output.seed,
+        width=output.image.width,
+        height=output.image.height,
+    )
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Take away what a process that was killed had begun to write."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
+class Portfolio:
+    """The batches of one painting job, as values and as files."""
+
+    def __init__(self, plan: Plan, folder: Path, done: Sequence[DoneBatch]) -> None:
+        self.plan, self.folder = plan, folder
+        self.kept: list[DoneBatch] = []
+        self.finished: list[FinishedBatch] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(folder)
+        for batch in sorted(done, key=lambda each: each.number) if _can_go_on(plan) else ():
+            again = _rebuilt(plan, batch, folder) if batch.number == len(self.kept) else None
+            if again is None:  # it is painted again, and so is what follows
+                break
+            self.kept.append(batch)
+            self.finished.append(again)
+
+    def add(self, batch: FinishedBatch, model: ModelIdentity) -> DoneBatch:
+        """Keep a batch that was just finished."""
+        self.finished.append(batch)
+        told = account(_without_grid(self.plan), model, self.finished)
+        first = _grid_comes(self.plan) + sum(len(each.pictures) for each in self.kept)
+        outputs = _outputs(self.plan, batch, told.infotexts[-len(batch.batch) :])
+        settings = self.plan.settings
+        pictures = tuple(keep(self.folder, first + i, each, settings) for i, each in enumerate(outputs))
+        number = len(self.kept)
+        notes = dict(batch.notes)
+        done = DoneBatch(
+            number=number,
+            pictures=pictures,
+            notes=notes,
+            complete=batch.complete,
+            comments=tuple(batch.comments),
+            warnings=tuple(batch.warnings),
+        )
+        self.kept.append(done)
+        return done
+
+    def result(self, processed: Processed, warnings: Sequence[str] = ()) -> JobResult:
+        """The job's result; its files are all there when this returns."""
+        pictures = [each for batch in self.kept for each in batch.pictures]
+        if processed.index_of_first_image:
+            sheet = Output(processed.images[0], processed.infotexts[0], "grid")
+            pictures.insert(0, keep(self.folder, 0, sheet, self.plan.settings))
+        return JobResult(
+            pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
+            infotexts=processed.infotexts,
+            info=processed.js(),
+            warnings=tuple(dict.fromkeys((*processed.warnings, *warnings))),
+            comments=processed.comments,
+            stopped=processed.stopped,
+            model=model_values(processed.model),
+        )
+
+
+def result_of_batches(batches: Sequence[DoneBatch], warnings: Sequence[str] = ()) -> JobResult:
+    """What there is of a job that did not come to its own account."""
+    pictures = [each for batch in batches for each in batch.pictures]
+    return JobResult(
+        pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
+        infotexts=tuple(each.infotext for each in pictures if each.kind == "picture"),
+        warnings=tuple(dict.fromkeys((*warnings, *(said for batch in batches for said in batch.warnings)))),
+        stopped=True,
+    )
+
+
+def model_values(model: ModelIdentity) -> dict[str, Any]:
+    return {"name": model.name, "hash": model.hash, "vae_name": model.vae_name, "vae_hash": model.vae_hash}
+
+
+def _can_go_on(plan: Plan) -> bool:
+    """A sheet of all pictures needs every pixel as it was, and what only hands its source back is quickly done anew."""
+    is_exact = plan.settings.samples_format == "png" or not _grid_comes(plan)
+    return is_exact and plan.unchanged is None
+
+
+def _grid_comes(plan: Plan) -> bool:
+    """Whether the result's first place will be a contact sheet's."""
+    settings = plan.settings
+    several = len(plan.images) * (1 + len(_mask_outputs(plan))) > 1
+    return settings.return_grid and (several or not settings.grid_only_if_multiple)
+
+
+def _without_grid(plan: Plan) -> Plan:
+    return replace(plan, settings=replace(plan.settings, return_grid=False))
+
+
+def _mask_outputs(plan: Plan) -> tuple[str, ...]:
+    """The attributes of a finished picture that follow it in the result."""
+    if plan.mask is None:
+        return ()
+    wanted = {"mask": plan.settings.return_mask, "mask_composite": plan.settings.return_mask_composite}
+    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+
+def _outputs(plan: Plan, batch: FinishedBatch, texts: Sequence[str]) -> Iterator[Output]:
+    for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
+        info = finished.image.info
+        yield Output(finished.image, text, seed=image.seed, exif=info.get("exif"), icc=info.get("icc_profile"))
+        found = (getattr(finished, name) for name in _mask_outputs(plan))
+        yield from (Output(each, kind="mask") for each in found if each is not None)
+
+
+def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
+    """The batch that was kept; None where its files are not what they should be."""
+    if done.number >= len(plan.batches):
+        return None
+    batch, names = plan.batches[done.number], ("image", *_mask_outputs(plan))
+    if len(done.pictures) != len(batch) * len(names):
+        return None
+    try:
+        images = [_opened(folder / each.file) for each in done.pictures]
+    except OSError:
+        return None
+    groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
+    pictures = tuple(FinishedPicture(**dict(zip(names, group, strict=True))) for group in groups)
+    return FinishedBatch(batch, pictures, dict(done.notes), done.complete, done.comments, done.warnings)
+
+
+def _opened(path: Path) -> Picture:
+    with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
+        image.load()
+        return image

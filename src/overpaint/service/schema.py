@@ -1,0 +1,147 @@
+"""JSON schemas of what clients may send, told from the types and bounds of the requests themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from enum import Enum
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from overpaint.extras import ExtrasRequest
+from overpaint.request import _NUMBERS, SEED_LIMIT, SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.service.limits import Limits
+from overpaint.service.shapes import alternatives, hints_of
+
+Schema = dict[str, Any]
+Bounds = Mapping[str, Mapping[str, Any]]  # by field
+
+PICTURE: Mapping[str, Any] = {
+    "type": "string",
+    "format": "picture",
+    "description": 'A PNG, JPEG or WebP file as base64 or as a data URL, or "sha256:..." of an upload.',
+}
+_PAINT: Mapping[str, Schema] = {"kind": {"const": "paint", "default": "paint"}}
+_SIMPLE: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
+
+# What stands beside the request's own fields, about the job
+PRIORITIES = (-10, 10)
+_ENVELOPE: Mapping[str, Schema] = {
+    "priority": {
+        "type": "integer",
+        "minimum": PRIORITIES[0],
+        "maximum": PRIORITIES[1],
+        "default": 0,
+        "description": "Higher is sooner.",
+    },
+    "queue_seconds": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "How long it may wait before it fails; the server's limit is the greatest.",
+    },
+    "run_seconds": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "How long it may run before it fails; the server's limit is the greatest.",
+    },
+}
+ENVELOPE_FIELDS = frozenset(_ENVELOPE)
+
+
+def job_schema(limits: Limits) -> Schema:
+    """A job: a request of either kind, with what is said about the job itself."""
+    bounds = _bounds(limits)
+    return {
+        "oneOf": [
+            {**_closed(Img2ImgRequest, bounds, {**_PAINT, **_ENVELOPE}), "title": "img2img"},
+            {**_closed(Txt2ImgRequest, bounds, {**_PAINT, **_ENVELOPE}), "title": "txt2img"},
+            {**_closed(ExtrasRequest, {}, {"kind": {"const": "extras"}, **_ENVELOPE}, "kind"), "title": "extras"},
+        ]
+    }
+
+
+def plan_schema(limits: Limits) -> Schema:
+    """A request to plan only."""
+    bounds = _bounds(limits)
+    kinds = ((Img2ImgRequest, "img2img"), (Txt2ImgRequest, "txt2img"))
+    return {"oneOf": [{**_closed(kind, bounds, _PAINT), "title": title} for kind, title in kinds]}
+
+
+def schema_of(kind: type, bounds: Bounds) -> Schema:
+    """A dataclass as an object of its fields and no others."""
+    hints = hints_of(kind)
+    assert dataclasses.is_dataclass(kind)
+    properties = {each.name: _field(each, hints[each.name], bounds) for each in dataclasses.fields(kind)}
+    needed = [each.name for each in dataclasses.fields(kind) if _is_needed(each)]
+    return {"type": "object", "additionalProperties": False, "properties": properties, "required": needed}
+
+
+def _closed(kind: type, bounds: Bounds, more: Mapping[str, Schema], *needed: str) -> Schema:
+    """A request, and what may stand beside its fields. A txt2img job is one without what a source needs."""
+    schema = schema_of(kind, bounds)
+    left_out = SOURCE_FIELDS if kind is Txt2ImgRequest else ()
+    properties = {name: each for name, each in schema["properties"].items() if name not in left_out}
+    return {**schema, "properties": {**properties, **more}, "required": [*schema["required"], *needed]}
+
+
+def _bounds(limits: Limits) -> Bounds:
+    """The requests' own bounds within the server's."""
+    bounds: dict[str, dict[str, Any]] = {
+        name: {"minimum": low, **({"maximum": high} if math.isfinite(high) else {})}
+        for name, (low, high, _, _) in _NUMBERS.items()
+    }
+    for name in ("seed", "variation_seed"):
+        bounds[name] = {"minimum": -SEED_LIMIT, "maximum": SEED_LIMIT - 1}
+    for name in ("cfg_scale", "image_cfg_scale"):
+        bounds[name] = {"minimum": 0, "maximum": limits.cfg_scale}
+    for name in ("batch_size", "iterations"):
+        bounds[name]["maximum"] = limits.images
+    bounds["steps"]["maximum"] = limits.steps
+    for name in ("prompt", "negative_prompt"):
+        bounds[name] = {"maxLength": limits.prompt_chars}
+    return bounds
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _field(field: dataclasses.Field[Any], hint: Any, bounds: Bounds) -> Schema:
+    schema = _of_hint(hint, bounds.get(field.name, {}))
+    if field.name == "images":
+        schema["minItems"] = 1
+    if field.default is not dataclasses.MISSING:
+        schema["default"] = _plain(field.default)
+    return schema
+
+
+def _of_hint(hint: Any, bounds: Mapping[str, Any]) -> Schema:
+    kinds = [_of_kind(each, bounds) for each in alternatives(hint)]
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+def _of_kind(kind: Any, bounds: Mapping[str, Any]) -> Schema:
+    origin = get_origin(kind) or kind
+    if kind is Picture:
+        return dict(PICTURE)
+    if kind in _SIMPLE:
+        return {"type": _SIMPLE[kind], **(bounds if kind in (int, float, str) else {})}
+    if origin is Literal:
+        return {"enum": list(get_args(kind))}
+    if origin is tuple:
+        return _of_tuple(get_args(kind), bounds)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [each.value for each in kind]}
+    return schema_of(kind, {}) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else {"type": "object"}
+
+
+def _of_tuple(members: tuple[Any, ...], bounds: Mapping[str, Any]) -> Schema:
+    size = {} if members[-1] is Ellipsis else {"minItems": len(members), "maxItems": len(members)}
+    return {"type": "array", "items": _of_hint(members[0], bounds), **size}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,218 @@
+"""A server from its start to its end: a socket, a desk, the application; signals, and time to finish what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from overpaint.errors import RequestError
+from overpaint.service.app import create_app
+from overpaint.service.config import ServeConfig
+from overpaint.service.desk import LocalDesk
+from overpaint.service.logs import LOGGER, line
+from overpaint.service.store import JobStore
+
+STOPPED = 130  # the exit code after a second signal
+HEADER_BYTES = 32 * 1024
+HEADER_SECONDS = 10.0
+READER_SECONDS = 60.0  # for a client that takes nothing of its answer
+CONNECTIONS = 512
+KEEP_ALIVE = 15
+_FAREWELL = 2  # seconds for answers that are on their way when everything else has ended
+_CLOSING = 5.0  # seconds for the end after a second signal
+
+log = logging.getLogger(LOGGER)
+
+
+def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
+    """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer."""
+    _log_to_stderr()
+    store = JobStore(config.data, config.limits)
+    try:
+        with listening(config) as listener:
+            return asyncio.run(_served(config, store, listener, announce))
+    finally:
+        store.close()
+
+
+async def _served(
+    config: ServeConfig, store: JobStore, listener: socket.socket, announce: Callable[[str], None]
+) -> int:
+    desk, signals = LocalDesk(store, config), _Signals()
+    server = _Server(uvicorn_config(create_app(desk, config), config))
+    with signals.caught():
+        await desk.start()
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
+            if server.started:
+                announce(url_of(listener))
+            await _first(serving, signals.first)
+            log.info(line("stopping", seconds=config.limits.drain))
+            await _first(desk.drain(config.limits.drain), signals.second, serving)
+        finally:
+            server.should_exit = True
+            server.force_exit = signals.second.is_set()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(desk.close(), _CLOSING if signals.second.is_set() else None)
+            await serving
+    log.info(line("stopped"))
+    return STOPPED if signals.second.is_set() else 0
+
+
+async def _first(*awaited: Any) -> None:
+    """Until one of these is over; what was only waited for is cancelled, tasks of others are not."""
+    tasks = [each if isinstance(each, asyncio.Task) else asyncio.ensure_future(_of(each)) for each in awaited]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    own = [task for task, each in zip(tasks, awaited, strict=True) if task is not each]
+    for task in own:
+        task.cancel()
+    for outcome in await asyncio.gather(*own, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+async def _of(awaited: Any) -> None:
+    await (awaited.wait() if isinstance(awaited, asyncio.Event) else awaited)
+
+
+class _Signals:
+    """The first SIGTERM or SIGINT asks for an end, the second for it at once."""
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def came(number: int, frame: object) -> None:
+            loop.call_soon_threadsafe(self._take)
+
+        before = {each: signal.signal(each, came) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def _take(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+class _Server(uvicorn.Server):
+    """Ended by us, who know what else has to end first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Punctual(H11Protocol):
+    """Clients that dawdle over their headers, or never take their answer, are hung up on."""
+
+    _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_headers()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop(self._late)
+        self._stop(self._unread)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(READER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop(self._unread)
+        super().resume_writing()
+
+    def _wait_for_headers(self) -> None:
+        """The time runs from the first moment of a request until its headers are complete."""
+        if self.conn.their_state is not h11.IDLE:
+            self._stop(self._late)
+            self._late = None
+        elif self._late is None and self.timeout_keep_alive_task is None:
+            self._late = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def uvicorn_config(app: Any, config: ServeConfig) -> uvicorn.Config:
+    """uvicorn with everything off that is not needed; it logs no URLs, since a query may hold what is private."""
+    return uvicorn.Config(
+        app,
+        http=Punctual,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=_FAREWELL,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+    )
+
+
+@contextmanager
+def listening(config: ServeConfig) -> Iterator[socket.socket]:
+    """The socket that the configuration names."""
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
+    except (OSError, UnicodeError) as error:
+        place = f"{config.host}:{config.port}"
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError("--port", place, f"nobody can listen there ({reason}); give another one") from error
+    with listener:
+        listener.setblocking(False)
+        yield listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where to reach it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _log_to_stderr() -> None:
+    """One line for each event, with its time in UTC."""
+    form = logging.Formatter("at=%(asctime)s.%(msecs)03dZ level=%(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(form)
+    for name, level in ((LOGGER, logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)

@@ -1,0 +1,72 @@
+"""Who follows which job. Nobody is buffered for: followers are told that there is news, and read on where they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from overpaint.service.jobs import JobEvent
+
+ENDS = ("finished", "failed", "cancelled")
+RECENT = 64  # events that are at hand without asking the store
+
+
+class Story:
+    """The latest events of one job that somebody follows."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()  # set once, at the next event; another one takes its place
+        self.ended = asyncio.Event()
+        self.followers = 0
+        self._recent: deque[JobEvent] = deque(maxlen=RECENT)
+
+    def add(self, event: JobEvent) -> None:
+        if self._recent and event.number <= self._recent[-1].number:
+            return
+        if self._recent and event.number != self._recent[-1].number + 1:
+            self._recent.clear()  # something was told elsewhere; the store knows it all
+        self._recent.append(event)
+        if event.name in ENDS:
+            self.ended.set()
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def after(self, number: int) -> Sequence[JobEvent] | None:
+        """What came after an event; None where only the store can tell."""
+        if not self._recent or self._recent[0].number > number + 1:
+            return None
+        return [each for each in self._recent if each.number > number]
+
+
+class Stories:
+    """The stories that are being followed."""
+
+    def __init__(self) -> None:
+        self._stories: dict[str, Story] = {}
+
+    @contextmanager
+    def followed(self, job: str) -> Iterator[Story]:
+        story = self._stories.setdefault(job, Story())
+        story.followers += 1
+        try:
+            yield story
+        finally:
+            story.followers -= 1
+            if not story.followers:
+                self._stories.pop(job, None)
+
+    def publish(self, event: JobEvent) -> None:
+        story = self._stories.get(event.job)
+        if story is not None:
+            story.add(event)
+
+    def let_go(self) -> None:
+        """Wake everybody, since there is nothing more to wait for."""
+        for story in self._stories.values():
+            story.ended.set()
+            story.changed.set()
+
+    def __len__(self) -> int:
+        return len(self._stories)

@@ -1,0 +1,151 @@
+"""A store that keeps everything in memory but the pictures: the same promises to routes, none to crashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from overpaint.errors import RequestError
+from overpaint.service.jobs import (
+    PICTURE_REFERENCE,
+    DoneBatch,
+    Job,
+    JobError,
+    JobEvent,
+    JobResult,
+    JobState,
+    Json,
+    Record,
+)
+from overpaint.service.ports import Conflict, Full
+
+
+@dataclass
+class FakeStore:
+    """Jobs in a dict, in the order they were accepted."""
+
+    data: Path
+    most_waiting: int = 64
+    jobs: dict[str, Record] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    stories: dict[str, list[JobEvent]] = field(default_factory=dict)
+    done: dict[str, list[DoneBatch]] = field(default_factory=dict)
+    closed: bool = False
+
+    def accept(self, job: Job) -> Record:
+        known = next((each for each in self.jobs.values() if _same_name(each.job, job)), None)
+        if known is not None:
+            if known.job.fingerprint() != job.fingerprint():
+                raise Conflict(f"id={job.id!r}: this name stands for another job already, give a new one")
+            return known
+        if len(self.waiting()) >= self.most_waiting:
+            raise Full(f"{self.most_waiting} jobs wait already: come back later", retry_after=7.0)
+        self.jobs[job.id] = Record(job=job)
+        return self.jobs[job.id]
+
+    def get(self, job_id: str) -> Record | None:
+        return self.jobs.get(job_id)
+
+    def records(
+        self, *, states: Iterable[JobState] = (), client: str | None = None, limit: int = 100
+    ) -> Sequence[Record]:
+        wanted = set(states) or set(JobState)
+        newest_first = reversed(self.jobs.values())
+        found = [each for each in newest_first if each.state in wanted and client in (None, each.job.client)]
+        return found[:limit]
+
+    def waiting(self) -> Sequence[Record]:
+        return [each for each in self.jobs.values() if each.state is JobState.QUEUED]
+
+    def start(self, job_id: str, at: float) -> Record | None:
+        record = self.jobs[job_id]
+        if record.state is not JobState.QUEUED:
+            return None
+        return self._put(replace(record, state=JobState.RUNNING, started=at, attempts=record.attempts + 1))
+
+    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None:
+        self._put(replace(self.jobs[job_id], step=step, steps=steps, images_total=images_total))
+
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
+        self.done.setdefault(job_id, []).append(batch)
+
+    def batches(self, job_id: str) -> Sequence[DoneBatch]:
+        return self.done.get(job_id, [])
+
+    def end(
+        self,
+        job_id: str,
+        state: JobState,
+        at: float,
+        *,
+        result: JobResult | None = None,
+        error: JobError | None = None,
+    ) -> Record:
+        record = self.jobs[job_id]
+        return self._put(replace(record, state=state, ended=at, result=result or record.result, error=error))
+
+    def requeue(self, job_id: str) -> Record:
+        return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))
+
+    def recover(self) -> Sequence[Record]:
+        running = [each.id for each in self.jobs.values() if each.state is JobState.RUNNING]
+        return [self.requeue(each) for each in running]
+
+    def add_event(self, job_id: str, name: Any, data: Json, at: float) -> JobEvent:
+        story = self.stories.setdefault(job_id, [])
+        story.append(JobEvent(job=job_id, number=len(story) + 1, name=name, data=data, at=at))
+        return story[-1]
+
+    def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
+        return self.stories.get(job_id, [])[number:]
+
+    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        old = [each for each in self.jobs.values() if each.ended is not None and each.ended + keep_seconds < now]
+        for each in old:
+            for picture in each.result.pictures:
+                (self.data / picture.file).unlink(missing_ok=True)
+            self._put(replace(each, gone=True))
+        return [each.id for each in old]
+
+    def option(self, name: str) -> Any:
+        return self.options.get(name)
+
+    def set_option(self, name: str, value: Any) -> None:
+        self.options[name] = value
+
+    def put_picture(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.data / "inputs" / digest[:2] / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return PICTURE_REFERENCE + digest
+
+    def picture(self, reference: str) -> bytes:
+        digest = reference.removeprefix(PICTURE_REFERENCE)
+        path = self.data / "inputs" / digest[:2] / digest
+        if len(digest) != 64 or not path.is_file():
+            raise RequestError("picture", reference, "upload it first")
+        return path.read_bytes()
+
+    def result_file(self, job_id: str, name: str) -> Path:
+        if not (_is_plain(job_id) and _is_plain(name)):
+            raise RequestError("name", name, "give a file of this job")
+        return self.data / "results" / job_id / name
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _put(self, record: Record) -> Record:
+        self.jobs[record.id] = record
+        return record
+
+
+def _same_name(one: Job, other: Job) -> bool:
+    return one.id == other.id or (one.key is not None and (one.client, one.key) == (other.client, other.key))
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and all(each.isalnum() or each in "-_." for each in name)

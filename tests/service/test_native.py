@@ -1,0 +1,521 @@
+"""The native API on a desk without a worker, and on a started server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image, ImageDraw
+
+from overpaint.service.app import create_app
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import JobError, Live
+from overpaint.service.limits import Limits
+from overpaint.service.native_events import sse
+from overpaint.service.ports import Full
+from tests.service.conftest import Server, client_of
+from tests.service.desk_tools import run
+from tests.service.fake_desk import FakeDesk
+from tests.service.test_requests import MASK, SOURCE, encoded
+
+PNG = {"Content-Type": "image/png"}
+SMALL: dict[str, Any] = {"prompt": "sea", "width": 64, "height": 64, "steps": 4, "seed": 5}
+
+
+class Page:
+    """The API in this process, asked one thing at a time."""
+
+    def __init__(self, desk: FakeDesk, config: ServeConfig) -> None:
+        self.desk, self.config = desk, config
+        self.app = create_app(desk, config)
+
+    def __call__(self, method: str, place: str, **given: Any) -> httpx.Response:
+        async def asked() -> httpx.Response:
+            async with client_of(self.app) as client:
+                return await client.request(method, place, **given)
+
+        return run(asked(), 20)
+
+    def submit(self, **values: Any) -> dict[str, Any]:
+        answer = self("POST", "/v1/jobs", json=values)
+        assert answer.status_code == 202, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture
+def page(desk: FakeDesk, config: ServeConfig) -> Page:
+    return Page(desk, config)
+
+
+def limited(page: Page, **limits: Any) -> Page:
+    return Page(page.desk, replace(page.config, limits=replace(Limits(), **limits)))
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    body = answer.json()
+    assert {"code", "message", "field"} <= set(body["error"])
+    message = body["error"]["message"]
+    assert message and "\n" not in message
+    found: dict[str, Any] = body["error"]
+    return found
+
+
+# -- handing in ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_accepted_with_all_it_needs(page: Page) -> None:
+    page.desk.held = True
+    answer = page("POST", "/v1/jobs", json={"images": [encoded(SOURCE)], "prompt": "sea"})
+    job = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
+    record = page.desk.store.jobs[job["id"]]
+    assert page.desk.store.picture(record.job.request["images"][0]) == SOURCE
+    assert record.job.request["seed"] >= 0 and job["request"] == record.job.request
+    assert (job["state"], job["position"], job["progress"], job["eta"]) == ("queued", 0, 0.0, 2.0)
+    assert record.job.queue_deadline is not None and record.job.queue_deadline > time.time() + 800
+
+
+def test_a_finished_job_tells_its_pictures(page: Page) -> None:
+    job = page("GET", f"/v1/jobs/{page.submit(**SMALL, batch_size=2)['id']}").json()
+    assert (job["state"], job["position"], job["progress"]) == ("finished", None, 1.0)
+    assert job["images"] == [f"/v1/jobs/{job['id']}/images/{n}" for n in (0, 1)]
+    assert [each["seed"] for each in job["pictures"]] == [5, 6]
+    assert len(job["infotexts"]) == 2 and job["warnings"] == [] and job["error"] is None
+    files = page("GET", f"/v1/jobs/{job['id']}?images=base64").json()["images_base64"]
+    assert [base64.b64decode(each) for each in files] == [page("GET", each).content for each in job["images"]]
+
+
+def test_waiting_gives_the_answer_in_one_call(page: Page) -> None:
+    answer = page("POST", "/v1/jobs?images=base64", json=SMALL, headers={"Prefer": "respond-async, wait=10"})
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait")
+    picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["images_base64"][0])))
+    assert picture.size == (64, 64)
+
+
+def test_waiting_ends_when_the_time_is_up(page: Page) -> None:
+    page.desk.held = True
+    answer = page("POST", "/v1/jobs", json=SMALL, headers={"Prefer": "wait=1"})
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("invalid", 422), ("checkpoint", 422), ("memory", 503), ("crashed", 503), ("deadline", 504), ("hung", 504)]
+    + [(each, 500) for each in ("sampling", "save", "internal")],
+)
+def test_a_job_that_fails_is_an_error_only_to_those_who_wait(page: Page, code: str, status: int) -> None:
+    page.desk.script = JobError(code=code, message="it went wrong")
+    answer = page("POST", "/v1/jobs", json=SMALL, headers={"Prefer": "wait"})
+    assert answer.status_code == status
+    assert error_of(answer) == {"code": code, "message": "it went wrong", "field": None}
+    job = page("GET", f"/v1/jobs/{answer.json()['job']['id']}")
+    assert (job.status_code, job.json()["state"], job.json()["error"]["code"]) == (200, "failed", code)
+
+
+def test_one_key_makes_one_job(page: Page) -> None:
+    wish = {"prompt": "sea", "width": 64, "height": 64}  # its seed unknown
+    headers = {"Idempotency-Key": "abc", "X-Client": "me"}
+    first, second = (page("POST", "/v1/jobs", json=wish, headers=headers) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    assert (first.status_code, second.status_code) == (202, 200)
+    other = page("POST", "/v1/jobs", json={**wish, "prompt": "hill"}, headers=headers)
+    assert (other.status_code, error_of(other)["code"]) == (409, "conflict")
+    stranger = page("POST", "/v1/jobs", json=wish, headers={**headers, "X-Client": "you"})
+    assert stranger.json()["id"] != first.json()["id"]
+    assert page("POST", "/v1/jobs", json=wish, headers={"Idempotency-Key": "a b"}).status_code == 400
+
+
+def test_an_id_of_ones_own_makes_one_job(page: Page) -> None:
+    wish = {"prompt": "sea", "width": 64, "height": 64}
+    answers = [page("PUT", "/v1/jobs/my-job_1", json=wish) for _ in range(2)]
+    assert [each.json()["id"] for each in answers] == ["my-job_1"] * 2
+    assert len(page.desk.store.jobs) == 1
+    assert page("PUT", "/v1/jobs/my-job_1", json={**wish, "steps": 5}).status_code == 409
+    for bad in ("-a", "a.b", "a" * 65, "%2e%2e", "ä"):
+        assert page("PUT", f"/v1/jobs/{bad}", json=wish).status_code == 422, bad
+
+
+def test_who_asks_has_a_name_but_never_the_secret(page: Page) -> None:
+    for headers, name in (
+        ({"X-Client": "studio 1"}, "studio 1"),
+        ({"Authorization": "Bearer secret"}, "127.0.0.1"),
+        ({"X-Client": "\x7f"}, "127.0.0.1"),
+        ({}, "127.0.0.1"),
+    ):
+        job = page("POST", "/v1/jobs", json=SMALL, headers=headers).json()
+        assert job["client"].startswith(name) and "secret" not in json.dumps(job)
+
+
+def test_a_full_queue_says_when_to_come_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(self: FakeDesk, job: object) -> None:
+        raise Full("64 jobs wait already: come back later", retry_after=7.2)
+
+    monkeypatch.setattr(FakeDesk, "submit", full)
+    answer = page("POST", "/v1/jobs", json=SMALL)
+    assert (answer.status_code, answer.headers["Retry-After"], error_of(answer)["code"]) == (429, "8", "full")
+
+
+def test_extras_are_jobs_too(page: Page) -> None:
+    job = page.submit(kind="extras", images=[encoded(SOURCE)], scale=2)
+    assert (job["kind"], job["request"]["scale"], "kind" in job["request"]) == ("extras", 2, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"priority": 11}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"priority": 1.5}, "priority"),
+        ({"queue_seconds": 0}, "queue_seconds"),
+        ({"queue_seconds": 901}, "queue_seconds"),
+        ({"run_seconds": "5"}, "run_seconds"),
+        ({"run_seconds": None}, "run_seconds"),
+        ({"stepz": 5}, "stepz"),
+        ({"steps": 151}, "steps"),
+        ({"images": ["!"]}, "images[0]"),
+    ],
+)
+def test_bad_fields_are_named(page: Page, fields: dict[str, Any], said: str) -> None:
+    answer = page("POST", "/v1/jobs", json={**SMALL, **fields})
+    assert (answer.status_code, error_of(answer)["field"]) == (422, said)
+    assert not page.desk.store.jobs
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"\xff\xfe\xfd", "application/json", 400),
+        (b'{"cfg_scale": NaN}', "application/json", 400),
+        (b'{"cfg_scale": 1e999}', "application/json", 422),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "application/json", 400),
+        (b'{"overrides": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "application/json", 400),
+        (b'{"images": ' + b"[" * 900 + b"]" * 900 + b"}", "application/json", 400),
+        (b"prompt=sea", "application/x-www-form-urlencoded", 415),
+        (b"{}", "text/plain", 415),
+    ],
+)
+def test_malformed_bodies(page: Page, body: bytes, kind: str, status: int) -> None:
+    for place in ("/v1/jobs", "/v1/plan"):
+        answer = page("POST", place, content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, answer.text
+        assert len(error_of(answer)["message"]) < 300
+
+
+def test_a_client_that_goes_away_takes_its_job_along(page: Page) -> None:
+    page.desk.held = True
+    page = limited(page, disconnect_grace=0.3)
+
+    async def gone(headers: dict[str, str]) -> str:
+        sent: list[Any] = []
+        body = json.dumps(SMALL).encode()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        told = {"content-type": "application/json", "prefer": "wait=20", **headers}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/v1/jobs",
+            "raw_path": b"/v1/jobs",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"127.0.0.1:7860"), (b"content-length", str(len(body)).encode())]
+            + [(name.encode(), value.encode()) for name, value in told.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 7860),
+        }
+        await page.app(scope, receive, send)
+        return list(page.desk.store.jobs.values())[-1].state.value
+
+    async def both() -> list[str]:
+        return [await gone({}), await gone({"idempotency-key": "k"})]  # the second one can be asked for again
+
+    assert run(both(), 20) == ["cancelled", "queued"]
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_by_state_and_client(page: Page) -> None:
+    mine = page("POST", "/v1/jobs", json=SMALL, headers={"X-Client": "me"}).json()["id"]
+    page.desk.held = True
+    waiting = page.submit(**SMALL)["id"]
+
+    def ids(query: str, **headers: str) -> list[str]:
+        return [each["id"] for each in page("GET", f"/v1/jobs?{query}", headers=headers).json()["jobs"]]
+
+    assert ids("") == [waiting, mine]
+    assert ids("state=queued&state=running") == [waiting]
+    assert ids("mine=true", **{"X-Client": "me"}) == [mine]
+    assert ids("limit=1") == [waiting]
+    assert page("GET", "/v1/jobs?limit=0").status_code == 422
+    assert page("GET", "/v1/jobs?state=lost").status_code == 422
+
+
+def test_pictures_have_tags_and_go_in_time(page: Page) -> None:
+    place = page("GET", f"/v1/jobs/{page.submit(**SMALL)['id']}").json()["images"][0]
+    answer = page("GET", place)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+    assert page("GET", place, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    assert page("GET", place.replace("images/0", "images/9")).status_code == 404
+    page.desk.store.expire(time.time() + 10, keep_seconds=1, keep_bytes=0)
+    gone = page("GET", place, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (gone.status_code, error_of(gone)["code"]) == (410, "gone")
+    job = page("GET", place.partition("/images")[0])
+    assert (job.status_code, job.json()["gone"], job.json()["images"]) == (200, True, [])
+
+
+def test_unknown_jobs_are_not_found(page: Page) -> None:
+    for method, end in (("GET", ""), ("GET", "/events"), ("GET", "/images/0"), ("GET", "/preview")):
+        assert page(method, f"/v1/jobs/none{end}").status_code == 404
+    for end in ("/cancel", "/finish"):
+        answer = page("POST", f"/v1/jobs/none{end}")
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+
+
+def test_the_preview_of_the_running_job(page: Page) -> None:
+    page.desk.held = True
+    job = page.submit(**SMALL)["id"]
+    assert error_of(page("GET", f"/v1/jobs/{job}/preview"))["code"] == "no_preview"
+    page.desk.live = Live(job=job, preview=b"png")
+    answer = page("GET", f"/v1/jobs/{job}/preview")
+    assert (answer.content, answer.headers["Content-Type"]) == (b"png", "image/png")
+
+
+def test_stopping(page: Page) -> None:
+    page.desk.held = True
+    job = page.submit(**SMALL)["id"]
+    assert error_of(page("POST", f"/v1/jobs/{job}/finish"))["code"] == "not_running"
+    answer = page("POST", f"/v1/jobs/{job}/cancel")
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
+    for end in ("cancel", "finish"):
+        again = page("POST", f"/v1/jobs/{job}/{end}")
+        assert (again.status_code, error_of(again)["code"]) == (409, "over")
+    running = page.submit(**SMALL)["id"]
+    page.desk.store.start(running, 1.0)
+    assert page("POST", f"/v1/jobs/{running}/finish").status_code == 202
+    assert page.desk.finished_early == [running]
+
+
+# -- stories ---------------------------------------------------------------------------------------------------------
+
+
+def told(text: str) -> list[tuple[int, str, dict[str, Any]]]:
+    """Server-sent events, comments left out."""
+    blocks = (dict(line.split(": ", 1) for line in each.splitlines() if line[0] != ":") for each in text.split("\n\n"))
+    return [(int(each["id"]), each["event"], json.loads(each["data"])) for each in blocks if "id" in each]
+
+
+def test_a_story_is_told_to_its_end(page: Page) -> None:
+    job = page.submit(**SMALL)["id"]
+    answer = page("GET", f"/v1/jobs/{job}/events")
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    story = told(answer.text)
+    assert [number for number, _, _ in story] == list(range(1, len(story) + 1))
+    assert [name for _, name, _ in story] == ["queued", "started", *["progress"] * 4, "painted", "finished"]
+    assert story[-1][2]["result"]["images"] == [f"/v1/jobs/{job}/images/0"]
+
+
+def test_a_story_goes_on_where_it_broke(page: Page) -> None:
+    job = page.submit(**SMALL)["id"]
+    whole = told(page("GET", f"/v1/jobs/{job}/events").text)
+    for last in range(len(whole) + 1):
+        rest = page("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(last)})
+        assert told(rest.text) == whole[last:]
+    assert page("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "x"}).status_code == 400
+
+
+def test_a_silent_story_keeps_the_line_open(page: Page) -> None:
+    page.desk.held = True
+    job = page.submit(**SMALL)["id"]
+
+    async def heard() -> list[str]:
+        lines = []
+        async for each in sse(page.desk, job, 0, previews="url", beat=0.05):
+            lines.append(each)
+            if sum(line.startswith(":") for line in lines) == 2:
+                await page.desk.paint_next()
+        return lines
+
+    lines = run(heard(), 20)
+    assert [each for each in lines if each.startswith(":")]
+    assert [name for _, name, _ in told("".join(lines))][-1] == "finished"
+
+
+def test_previews_come_by_url_or_as_data(page: Page) -> None:
+    page.desk.held = True
+    job = page.submit(**SMALL)["id"]
+    page.desk.live = Live(job=job, preview=b"png")
+    page.desk.store.add_event(job, "preview", {"step": 2}, 1.0)
+
+    async def heard(previews: str) -> dict[str, Any]:
+        async for each in sse(page.desk, job, 1, previews=previews):
+            for _, _, data in told(each):
+                return data
+        raise AssertionError
+
+    assert run(heard("url"))["url"] == f"/v1/jobs/{job}/preview"
+    assert run(heard("data"))["image"] == "data:image/png;base64," + encoded(b"png")
+
+
+# -- the rest --------------------------------------------------------------------------------------------------------
+
+
+def test_uploads_are_named_by_their_bytes(page: Page) -> None:
+    for method in ("PUT", "POST"):
+        answer = page(method, "/v1/pictures", content=SOURCE, headers=PNG)
+        assert (answer.status_code, answer.json()["width"]) == (200, 48)
+    job = page.submit(**SMALL, images=[answer.json()["picture"]])
+    assert job["request"]["images"] == [answer.json()["picture"]]
+    assert page("PUT", "/v1/pictures", content=b"<svg/>", headers=PNG).status_code == 422
+    small = limited(page, picture_bytes=len(SOURCE) - 1)
+    refused = small("PUT", "/v1/pictures", content=SOURCE, headers=PNG)
+    assert (refused.status_code, error_of(refused)["code"]) == (413, "too_large")
+    assert limited(page, picture_bytes=len(SOURCE))("PUT", "/v1/pictures", content=SOURCE).status_code == 200
+
+
+def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:
+    values = {"images": [encoded(SOURCE)], "mask": encoded(MASK), "only_masked": True, "steps": 8, "strength": 0.5}
+    answer = page("POST", "/v1/plan", json=values)
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()
+    assert plan["source"] == [48, 32] and plan["crop"] is not None and plan["steps"] == 5
+    assert not page.desk.store.jobs and not (page.desk.data / "inputs").exists()
+    for fields in ({"sampler": "Eler"}, {"checkpoint": "none"}, {"prompt": "<lora:none:1>"}, {"kind": "extras"}):
+        assert page("POST", "/v1/plan", json={**SMALL, **fields}).status_code == 422, fields
+
+
+def test_models_are_listed_for_two_kinds_of_clients(page: Page, tiny_checkpoint: Any) -> None:
+    settings = page.config.settings.with_changes({"models_dir": str(tiny_checkpoint.parent)})
+    page = Page(page.desk, replace(page.config, checkpoint=str(tiny_checkpoint), settings=settings))
+    found = page("GET", "/v1/models").json()
+    assert found["object"] == "list"
+    assert {"id": "sketch", "object": "model", "kind": "checkpoint", "served": True}.items() <= found["data"][0].items()
+    assert str(tiny_checkpoint.parent) not in json.dumps(found)
+    assert page("GET", "/v1/models/sketch.safetensors").json() == found["data"][0]
+    assert page("GET", "/v1/models/other").status_code == 404
+    for kind in ("lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"):
+        names = [each["id"] for each in page("GET", f"/v1/models?kind={kind}").json()["data"]]
+        assert names == (["None", "Lanczos", "Nearest"] if kind == "upscaler" else [])
+    assert page("GET", "/v1/models?kind=other").status_code == 422
+
+
+def test_lists(page: Page) -> None:
+    found = page("GET", "/v1/samplers").json()
+    assert "Euler a" in [each["name"] for each in found["samplers"]]
+    assert "Karras" in [each["name"] for each in found["schedulers"]]
+    assert page("GET", "/v1/limits").json()["waiting_per_client"] == 8
+
+
+# -- a started server ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def http(running_server: Server) -> Iterator[httpx.Client]:
+    with running_server.client() as client:
+        yield client
+
+
+def _source(size: tuple[int, int] = (72, 56)) -> Image.Image:
+    picture = Image.radial_gradient("L").resize(size).convert("RGB")
+    ImageDraw.Draw(picture).rectangle((5, 5, 30, 20), fill=(10, 120, 200))
+    return picture
+
+
+def _png(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return encoded(data.getvalue())
+
+
+@pytest.mark.slow
+def test_pixels_outside_the_mask_stay(http: httpx.Client) -> None:
+    source, mask = _source(), Image.new("L", (72, 56))
+    ImageDraw.Draw(mask).rectangle((20, 16, 44, 40), fill=255)
+    wish = {"images": [_png(source)], "mask": _png(mask), "mask_blur_x": 0, "mask_blur_y": 0, "steps": 4, "prompt": "x"}
+    answer = http.post("/v1/jobs", json={**wish, "strength": 0.9}, headers={"Prefer": "wait"})
+    assert answer.status_code == 200, answer.text
+    painted = Image.open(io.BytesIO(http.get(answer.json()["images"][0]).content)).convert("RGB")
+    assert painted.size == source.size
+    assert painted.tobytes() != source.tobytes()
+    painted.paste(source, mask=mask)
+    assert painted.tobytes() == source.tobytes()
+
+
+@pytest.mark.slow
+def test_all_forms_of_a_picture_paint_alike(http: httpx.Client) -> None:
+    plain = _png(_source())
+    uploaded = http.put("/v1/pictures", content=base64.b64decode(plain), headers=PNG).json()["picture"]
+    results = []
+    for form in (plain, f"data:image/png;base64,{plain}", uploaded):
+        wish = {"images": [form], "steps": 3, "seed": 11, "prompt": "x"}
+        job = http.post("/v1/jobs", json=wish, headers={"Prefer": "wait"}).json()
+        results.append(http.get(job["images"][0]).content)
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.slow
+def test_a_dropped_story_loses_and_doubles_nothing(http: httpx.Client) -> None:
+    job = http.post("/v1/jobs", json={**SMALL, "steps": 40, "iterations": 3}).json()["id"]
+    heard: list[int] = []
+    names: list[str] = []
+    while not names or names[-1] not in ("finished", "failed", "cancelled"):
+        last = {"Last-Event-ID": str(heard[-1])} if heard else {}
+        with http.stream("GET", f"/v1/jobs/{job}/events", headers=last) as stream:
+            taken = 0
+            for line in stream.iter_lines():
+                if line.startswith("id: "):
+                    heard.append(int(line[4:]))
+                if line.startswith("event: "):
+                    names.append(line[7:])
+                    taken += 1
+                if line == "" and taken == 2:
+                    break  # and hang up
+    assert heard == list(range(1, len(heard) + 1))
+    assert names[-1] == "finished" and names.count("painted") == 3
+
+
+@pytest.mark.slow
+def test_a_running_job_is_cancelled_within_a_step(http: httpx.Client) -> None:
+    job = http.post("/v1/jobs", json={**SMALL, "steps": 150, "width": 512, "height": 512}).json()["id"]
+    while http.get(f"/v1/jobs/{job}").json()["state"] == "queued":
+        time.sleep(0.05)
+    started = time.monotonic()
+    assert http.post(f"/v1/jobs/{job}/cancel").status_code == 202
+    while http.get(f"/v1/jobs/{job}").json()["state"] == "running":
+        assert time.monotonic() - started < 10
+        time.sleep(0.05)
+    assert http.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_what_is_handed_in_together_under_one_id_is_one_job(server: str) -> None:
+    async def asked() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server, timeout=60) as client:
+            wishes = [client.put(f"/v1/jobs/together-{n % 4}", json={**SMALL, "seed": n % 4}) for n in range(12)]
+            return await asyncio.gather(*wishes)
+
+    answers = run(asked())
+    assert {each.status_code for each in answers} <= {200, 202}
+    assert len({(each.json()["id"], each.json()["created"]) for each in answers}) == 4

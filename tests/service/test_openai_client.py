@@ -1,0 +1,243 @@
+"""The real OpenAI client: against a desk that paints flat pictures, and against a started server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import JobError, JobState
+from overpaint.service.limits import Limits
+from tests.service.conftest import Server
+from tests.service.fake_desk import FakeDesk
+from tests.service.openai_tools import Served, file_of, hole, opened, scene, served, until
+
+openai = pytest.importorskip("openai")
+
+SMALL = {"steps": 4, "seed": 7, "sampler": "Euler"}
+
+
+def client_for(url: str) -> Any:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def upload(data: bytes, name: str = "picture.png") -> Any:
+    return (name, io.BytesIO(data), "image/png")
+
+
+def picture_of(told: Any, number: int = 0) -> Any:
+    return opened(base64.b64decode(told.data[number].b64_json))
+
+
+def in_background(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    thread.start()
+    return thread, results
+
+
+@pytest.fixture
+def page(desk: FakeDesk, config: ServeConfig) -> Iterator[Served]:
+    with served(desk, replace(config, limits=replace(Limits(), disconnect_grace=0.2))) as found:
+        yield found
+
+
+@pytest.fixture
+def client(page: Served) -> Iterator[Any]:
+    with client_for(page.url) as found:
+        yield found
+
+
+def test_a_stream_shows_what_is_painted(page: Served, client: Any) -> None:
+    page.desk.held = True
+
+    def streamed() -> list[Any]:
+        return list(client.images.generate(prompt="a", size="96x64", stream=True, partial_images=2))
+
+    thread, results = in_background(streamed)
+    job = page.only_job()
+    for step in range(1, 9):  # looks are due from the third step and from the sixth
+        page.call(page.show(job, step, 8, file_of(scene(24 + step, 16))))
+    page.call(page.desk.paint_next())
+    thread.join(10)
+    first, second, done = results[0]
+    assert [each.type for each in (first, second, done)] == [
+        *["image_generation.partial_image"] * 2,
+        "image_generation.completed",
+    ]
+    assert [first.partial_image_index, second.partial_image_index] == [0, 1]
+    shown = [np.asarray(opened(base64.b64decode(each.b64_json))) for each in (first, second)]
+    assert all(each.shape == (64, 96, 3) for each in shown) and (shown[0] != shown[1]).any()
+    assert opened(base64.b64decode(done.b64_json)).size == (96, 64)
+    assert done.usage.total_tokens == 0 and done.size == "96x64"
+
+
+def test_a_stream_that_fails(page: Served, client: Any) -> None:
+    page.desk.script = JobError(code="sampling", message="the network gave NaN")
+    with pytest.raises(openai.APIError, match="the network gave NaN"):
+        list(client.images.generate(prompt="a", stream=True))
+
+
+def test_every_no_has_its_class(page: Served, client: Any) -> None:
+    refused: list[tuple[type[Exception], dict[str, Any]]] = [
+        (openai.BadRequestError, {"size": "huge"}),
+        (openai.BadRequestError, {"extra_body": {"strength": 0.4}}),
+        (openai.NotFoundError, {"model": "flux"}),
+    ]
+    for kind, fields in refused:
+        with pytest.raises(kind):
+            client.images.generate(**{"prompt": "a", **fields})
+    with pytest.raises(openai.BadRequestError) as error:
+        client.images.edit(image=upload(b"no picture"), prompt="a")
+    assert error.value.type == "invalid_request_error" and "PNG" in error.value.message
+    page.desk.store.most_waiting = 0
+    with pytest.raises(openai.RateLimitError):
+        client.images.generate(prompt="a")
+    page.desk.store.most_waiting = 64
+    page.desk.script = JobError(code="internal", message="it failed")
+    with pytest.raises(openai.InternalServerError, match="it failed"):
+        client.with_options(max_retries=2).images.generate(prompt="a")
+    assert len(page.desk.store.jobs) == 1  # the client was told not to try again
+
+
+def test_models(page: Served, client: Any) -> None:
+    assert [each.object for each in client.models.list()] == ["model"]
+
+
+def test_a_client_that_leaves_takes_its_job_along(page: Served) -> None:
+    page.desk.held = True
+    with client_for(page.url) as client, pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.5).images.generate(prompt="a")
+    job = page.only_job()
+    until(lambda: page.desk.store.jobs[job].state is JobState.CANCELLED)
+
+
+def test_a_client_that_leaves_a_stream_takes_its_job_along(page: Served) -> None:
+    page.desk.held = True
+    with httpx.Client(base_url=page.url) as client:
+        with client.stream("POST", "/v1/images/generations", json={"prompt": "a", "stream": True}) as told:
+            assert told.status_code == 200
+            job = page.only_job()
+        until(lambda: page.desk.store.jobs[job].state is JobState.CANCELLED)
+
+
+def test_who_leaves_at_the_end_loses_nothing(page: Served) -> None:
+    """Within the grace the job may still end by itself."""
+    page.desk.held = True
+    with httpx.Client(base_url=page.url) as client:
+        with client.stream("POST", "/v1/images/generations", json={"prompt": "a", "stream": True}):
+            job = page.only_job()
+        page.call(page.desk.paint_next())
+    assert page.call(page.desk.wait(job)).state is JobState.FINISHED
+
+
+# -- a started server --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(running_server: Server) -> Iterator[Any]:
+    with client_for(running_server.url) as found:
+        yield found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (100, 76)])
+def test_outside_the_mask_no_byte_changes(size: tuple[int, int], real: Any) -> None:
+    source = scene(*size)
+    mask = upload(file_of(hole(source)), "mask.png")
+    fields = {**SMALL, "strength": 1, "masked_content": "noise"}
+    told = real.images.edit(image=upload(file_of(source)), mask=mask, prompt="a cat", size="auto", extra_body=fields)
+    result = np.asarray(picture_of(told))
+    changed = (result != np.asarray(source)).any(-1)
+    inside = np.asarray(hole(source))[..., 3] == 0
+    assert result.shape == (size[1], size[0], 3)
+    assert not changed[~inside].any() and changed[inside].mean() > 0.5
+
+
+@pytest.mark.slow
+def test_only_masked_with_the_picture_as_its_own_mask(real: Any) -> None:
+    source = hole(scene(128, 96), (40, 40, 60, 60))
+    fields = {**SMALL, "only_masked": True, "padding": 8, "extra_knob": 1}
+    told = real.images.with_raw_response.edit(image=upload(file_of(source)), prompt="a cat", extra_body=fields)
+    assert told.headers["X-Overpaint-Ignored"] == "extra_knob"
+    result = np.asarray(picture_of(told.parse()).convert("RGBA"))
+    outside = np.asarray(source)[..., 3] == 255
+    assert (result[outside] == np.asarray(source)[outside]).all()
+    assert (result[..., 3] == 255).all()
+
+
+@pytest.mark.slow
+def test_a_list_of_pictures_and_several_results(real: Any) -> None:
+    sources = [scene(), scene(64, 48), hole(scene()).convert("RGB")]
+    told = real.images.edit(
+        image=[upload(file_of(each)) for each in sources], prompt="a cat", n=2, size="64x64",
+        extra_body={**SMALL, "negative_prompt": "dogs", "strength": 0.5},
+    )  # fmt: skip
+    pictures = [picture_of(told, number) for number in range(6)]
+    assert len(told.data) == 6 and {each.size for each in pictures} == {(64, 64)}
+    assert "dogs" in pictures[0].info["parameters"]
+
+
+@pytest.mark.slow
+def test_sizes_formats_and_urls(real: Any, running_server: Server) -> None:
+    told = real.images.edit(
+        image=upload(file_of(scene())), prompt="a", size="96x72", response_format="url", extra_body=SMALL
+    )
+    with running_server.client() as client:
+        answer = client.get(told.data[0].url)
+    assert opened(answer.content).size == (96, 72)
+    told = real.images.generate(prompt="a", size="64x64", n=2, output_format="jpeg", extra_body=SMALL)
+    assert [picture_of(told, number).format for number in range(2)] == ["JPEG", "JPEG"]
+    with pytest.deprecated_call():  # by OpenAI, for its own models
+        told = real.images.create_variation(image=upload(file_of(scene(72, 64))), n=1, extra_body=SMALL)
+    assert picture_of(told).size == (72, 64)
+
+
+@pytest.mark.slow
+def test_seeds_make_the_same_pictures(real: Any) -> None:
+    told = [real.images.generate(prompt="a", size="64x64", extra_body=SMALL) for _ in range(2)]
+    assert picture_of(told[0]).tobytes() == picture_of(told[1]).tobytes()
+
+
+@pytest.mark.slow
+def test_models_by_name(real: Any) -> None:
+    (model,) = [each for each in real.models.list() if each.served]
+    told = real.images.generate(model=model.id, prompt="a", size="64x64", extra_body=SMALL)
+    assert picture_of(told).size == (64, 64)
+
+
+@pytest.mark.slow
+def test_streams(real: Any) -> None:
+    long = {**SMALL, "steps": 150}
+    given = {"prompt": "a", "size": "256x256", "stream": True, "partial_images": 2, "extra_body": long}
+    for kind, work in {
+        "image_generation": real.images.generate,
+        "image_edit": partial(real.images.edit, image=upload(file_of(scene(64, 64)))),
+    }.items():
+        started = time.monotonic()
+        *looks, done = list(work(**given))
+        assert done.type == f"{kind}.completed" and opened(base64.b64decode(done.b64_json)).size == (256, 256)
+        assert len(looks) <= 2 and (looks or time.monotonic() - started < 4)  # previews are a second apart
+        for number, each in enumerate(looks):
+            assert (each.type, each.partial_image_index) == (f"{kind}.partial_image", number)
+            assert opened(base64.b64decode(each.b64_json)).size == (256, 256)
+
+
+@pytest.mark.slow
+def test_leaving_frees_the_server(running_server: Server) -> None:
+    slow = {"prompt": "a", "size": "256x256", "steps": 150, "n": 10, "stream": True}
+    with running_server.client() as client:
+        with client.stream("POST", "/v1/images/generations", json=slow) as told:
+            assert told.status_code == 200
+        until(lambda: client.get("/v1/jobs?state=running").json()["jobs"] == [], 20)
+        assert client.get("/v1/jobs?limit=1").json()["jobs"][0]["state"] == "cancelled"

@@ -1,0 +1,126 @@
+"""Whose turn it is: priority, fairness between clients, age; and nobody waits for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overpaint.service.jobs import Job, JobState, Record
+from overpaint.service.policy import (
+    HALF_LIFE,
+    PATIENCE,
+    PRIORITIES,
+    RETRY_SECONDS,
+    USUAL_SECONDS,
+    next_job,
+    queue_order,
+    retry_after,
+    served_seconds,
+)
+
+
+def job(name: str, client: str = "ann", *, priority: int = 0, created: float = 0.0) -> Job:
+    return Job(id=name, kind="paint", request={}, settings={}, client=client, priority=priority, created=created)
+
+
+def record(client: str, started: float, ended: float | None) -> Record:
+    state = JobState.RUNNING if ended is None else JobState.FINISHED
+    return Record(job=job("x", client), state=state, started=started, ended=ended)
+
+
+JOBS = st.lists(
+    st.builds(
+        job,
+        st.uuids().map(str),
+        st.sampled_from("abc"),
+        priority=st.integers(-(10**9), 10**9),
+        created=st.floats(0, 10_000),
+    ),
+    max_size=12,
+    unique_by=lambda each: each.id,
+)
+SERVED = st.dictionaries(st.sampled_from("abc"), st.floats(0, 1e6))
+
+
+def test_nothing_waits() -> None:
+    assert next_job([], {}, 0.0) is None
+    assert queue_order([], {}, 0.0, 1.0) == []
+
+
+def test_priority_goes_before_fairness_and_fairness_before_age() -> None:
+    first, second, third = job("1", "ann"), job("2", "bob"), job("3", "ann", priority=1)
+    assert next_job([first, second, third], {"ann": 100.0}, 10.0) is third
+    assert next_job([first, second], {"ann": 100.0}, 10.0) is second
+    assert next_job([first, second], {"ann": 5.0, "bob": 5.0}, 10.0) is first
+
+
+def test_two_clients_take_turns_however_many_jobs_one_sends() -> None:
+    waiting = [*(job(f"a{i}", "ann") for i in range(6)), *(job(f"b{i}", "bob") for i in range(2))]
+    assert [each.id for each in queue_order(waiting, {}, 0.0, 10.0)][:5] == ["a0", "b0", "a1", "b1", "a2"]
+
+
+def test_patience_ends_at_its_limit_and_not_before() -> None:
+    old, urgent = job("old", priority=PRIORITIES[0]), job("urgent", priority=PRIORITIES[1], created=PATIENCE)
+    assert next_job([old, urgent], {"ann": 1e6}, PATIENCE) is urgent
+    assert next_job([old, urgent], {"ann": 1e6}, PATIENCE + 0.001) is old
+
+
+def test_a_priority_beyond_the_bounds_counts_as_the_bound() -> None:
+    first, second = job("1", priority=PRIORITIES[1]), job("2", priority=10**9)
+    assert next_job([first, second], {}, 0.0) is first
+
+
+@given(JOBS, SERVED, st.floats(0, 10_000))
+def test_the_order_is_of_all_that_wait_and_begins_with_the_next(
+    waiting: list[Job], served: dict[str, float], now: float
+) -> None:
+    order = queue_order(waiting, served, now, 30.0)
+    assert sorted(each.id for each in order) == sorted(each.id for each in waiting)
+    assert (order[0] if order else None) is next_job(waiting, served, now)
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(-20, 20), st.booleans()), max_size=3), min_size=1, max_size=30),
+    st.integers(0, 8),
+    st.floats(1, 60),
+)
+def test_no_job_starves(arrivals: list[list[tuple[int, bool]]], ahead: int, seconds: float) -> None:
+    """The worst job, among ever new ones of others: it runs when its patience is over and those before it are done."""
+    victim = job("victim", "victim", priority=-(10**9))
+    waiting = [*(job(f"before{i}", f"c{i}") for i in range(ahead)), victim]
+    served, now, turn = {"victim": 1e12}, 0.0, 0
+    while now <= PATIENCE + (ahead + 2) * seconds:
+        chosen = next_job(waiting, served, now)
+        assert chosen is not None
+        if chosen is victim:
+            return
+        waiting.remove(chosen)
+        now += seconds
+        new = arrivals[turn % len(arrivals)] or [(20, True)]
+        for place, (priority, is_new_client) in enumerate(new):
+            client = f"new{turn}.{place}" if is_new_client else "again"
+            waiting.append(job(f"{turn}.{place}", client, priority=priority, created=now))
+        turn += 1
+    raise AssertionError(f"after {now} s the job still waits")
+
+
+def test_what_clients_had_counts_less_with_time() -> None:
+    had = served_seconds(
+        [record("ann", 0.0, 100.0), record("bob", HALF_LIFE + 50.0, HALF_LIFE + 100.0)], HALF_LIFE + 100.0
+    )
+    assert had == {"ann": 50.0, "bob": 50.0}
+    assert served_seconds([record("ann", 10.0, None)], 25.0) == {"ann": 15.0}
+    waiting = replace(record("ann", 0.0, None), started=None)
+    assert served_seconds([waiting], 25.0) == {}
+
+
+def test_a_clock_set_back_gives_no_credit() -> None:
+    assert served_seconds([record("ann", 500.0, 400.0), record("bob", 500.0, None)], 100.0) == {"ann": 0.0, "bob": 0.0}
+
+
+def test_retry_after_is_a_usual_job_within_bounds() -> None:
+    assert retry_after([]) == USUAL_SECONDS
+    assert retry_after([4.0, 100.0, 5.2]) == 6.0
+    assert (retry_after([0.01]), retry_after([1e6])) == RETRY_SECONDS
