@@ -251,16 +251,16 @@ class Isolation:
         return not self.different and not self.others and self.equal + self.cancelled == self.jobs
 
 
-def isolation(server: Server, clients: int, jobs: int, *, seed: int = 0) -> Isolation:
+def isolation(server: Server, clients: int, jobs: int, *, seeds: int = 2) -> Isolation:
     """Clients at once, each with jobs of its own one after another, of which some are cancelled at any moment."""
     kinds = mixed_jobs()
     # Few seeds, so that the serial run is short: what matters is what ran before and beside.
-    wishes = [seeded(kind, 100 + each) for kind in kinds for each in range(2)]
+    wishes = [seeded(kind, 100 + each) for kind in kinds for each in range(seeds)]
     with server.client() as client:
         serial = [painted(client, each)["images_base64"] for each in wishes]
 
     def worked(number: int) -> list[tuple[int, dict[str, Any]]]:
-        rng = random.Random(f"{seed} {number}")
+        rng = random.Random(number)
         with server.client(timeout=300.0, headers={**server.headers, "X-Client": f"client-{number}"}) as own:
             chosen = [rng.randrange(len(wishes)) for _ in range(jobs)]
             return [(each, _ended(own, wishes[each], rng)) for each in chosen]

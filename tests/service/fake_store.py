@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,9 @@ class FakeStore:
         newest_first = reversed(self.jobs.values())
         found = [each for each in newest_first if each.state in wanted and client in (None, each.job.client)]
         return found[:limit]
+
+    def counts(self) -> dict[JobState, int]:
+        return dict(Counter(each.state for each in self.jobs.values()))
 
     def waiting(self) -> Sequence[Record]:
         return [each for each in self.jobs.values() if each.state is JobState.QUEUED]

@@ -250,17 +250,16 @@ class TestShape:
             b"a=1&b=2",
             b"II*\0\x08\0\0\0",
             b"1",
-            b"",
         ],
     )
     def test_what_is_no_json_passes(self, data: bytes) -> None:
         shape_of(data + b"[" * 10_000)
 
     def test_long_texts_are_quick(self) -> None:
-        for text in (b"A" * 60 * MIB, b"\\n" * 20 * MIB, b"\\" * 40 * MIB):
+        for text in (b"A" * 32 * MIB, b"\\n" * 8 * MIB, b"\\" * 16 * MIB):
             started = time.process_time()
             shape_of(b'{"image":"' + text + b'"}')
-            assert time.process_time() - started < 2
+            assert time.process_time() - started < 1
 
     @settings(max_examples=100, deadline=None)
     @given(

@@ -254,7 +254,7 @@ class TestOrigin:
     @pytest.mark.parametrize("origin", FOREIGN)
     @pytest.mark.parametrize(("method", "path"), [*UNSAFE, ("GET", "/v1/jobs"), ("OPTIONS", "/v1/jobs")])
     def test_pages_elsewhere_may_not_ask(
-        self, app: FastAPI, desk: FakeDesk, origin: str, method: str, path: str
+        self, app: FastAPI, shared_desk: FakeDesk, origin: str, method: str, path: str
     ) -> None:
         response = ask(app, method, path, {**HERE, "Origin": origin})
         assert response.status_code == 403

@@ -10,7 +10,7 @@ from tests.service.conftest import Server
 
 @pytest.mark.slow
 def test_a_full_queue(running_server: Server) -> None:
-    found = load(running_server, 200)
+    found = load(running_server, 100)
     assert (found.accepted, found.status) == (WAITING, 429)
     assert (found.accepted_of_one, found.status_of_one) == (WAITING_PER_CLIENT, 429)
     assert int(found.retry_after) >= 1

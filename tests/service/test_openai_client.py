@@ -219,18 +219,18 @@ def test_models_by_name(real: Any) -> None:
 @pytest.mark.slow
 def test_streams(real: Any) -> None:
     long = {**SMALL, "steps": 150}
-    given = {"prompt": "a", "size": "256x256", "stream": True, "partial_images": 2, "extra_body": long}
+    given = {"prompt": "a", "size": "128x128", "stream": True, "partial_images": 2, "extra_body": long}
     for kind, work in {
         "image_generation": real.images.generate,
         "image_edit": partial(real.images.edit, image=upload(file_of(scene(64, 64)))),
     }.items():
         started = time.monotonic()
         *looks, done = list(work(**given))
-        assert done.type == f"{kind}.completed" and opened(base64.b64decode(done.b64_json)).size == (256, 256)
+        assert done.type == f"{kind}.completed" and opened(base64.b64decode(done.b64_json)).size == (128, 128)
         assert len(looks) <= 2 and (looks or time.monotonic() - started < 4)  # previews are a second apart
         for number, each in enumerate(looks):
             assert (each.type, each.partial_image_index) == (f"{kind}.partial_image", number)
-            assert opened(base64.b64decode(each.b64_json)).size == (256, 256)
+            assert opened(base64.b64decode(each.b64_json)).size == (128, 128)
 
 
 @pytest.mark.slow
