@@ -29,17 +29,20 @@ from overpaint.styles import load_styles
 SpecReader = Callable[[Path], ModelSpec]
 
 
+def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]:
+    """Shapes and metadata as the file's own library reads them, which needs no torch."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return shapes, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name}: it cannot be read ({error}); download the file again") from error
+
+
 def spec_from_header(path: Path) -> ModelSpec:
     """What a checkpoint is, by the header of its safetensors file; to know others takes torch, and is refused."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    metadata: Mapping[str, str] = {}
-    if path.suffix.lower() == ".safetensors" and path.is_file():
-        try:
-            with safe_open(path, framework="numpy") as file:
-                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-                metadata = file.metadata() or {}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path.name}: it cannot be read ({error}); download the file again") from error
+    is_readable = path.suffix.lower() == ".safetensors" and path.is_file()
+    shapes, metadata = safetensors_shapes(path) if is_readable else ({}, {})
     if not any(key.startswith(UNET_PREFIX) for key in shapes):
         raise CheckpointError(f"{path.name}: its header alone does not tell what it is; plan it with `overpaint plan`")
     try:

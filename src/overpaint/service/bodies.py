@@ -67,7 +67,7 @@ def seconds_to_wait(request: Request, longest: float) -> float | None:
 
 def last_event(request: Request) -> int:
     """The last event that a client has heard of."""
-    given = request.headers.get("last-event-id") or "0"
+    given = request.headers.get("last-event-id", "0")
     if not (given.isascii() and given.isdecimal() and len(given) < 16):
         raise ApiError(400, "malformed", f"Last-Event-ID={given[:80]!r}: give the number of an event")
     return int(given)

@@ -149,7 +149,7 @@ class LocalDesk:
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         clerk = self._clerk
         with suppress(Full), clerk.stories.followed(job_id) as story:  # full: the desk was closed meanwhile
-            while True:
+            while not clerk.closed:
                 changed, fresh = story.changed, story.after(after)
                 if fresh is None:
                     fresh = await clerk.write(self.store.events_after, job_id, after)

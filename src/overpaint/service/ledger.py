@@ -117,11 +117,11 @@ class Clerk:
     def __init__(self, store: Store) -> None:
         self.store, self.ledger, self.stories = store, Ledger(store), Stories()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._closed = False
+        self.closed = False
 
     async def write(self, what: Callable[..., _T], *values: Any) -> _T:
         """Have something done on the thread that writes; reading there, too, sees all that was written before."""
-        if self._closed:
+        if self.closed:
             raise Full("the server is stopping: ask again when it is back", retry_after=10.0)
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: what(*values))
 
@@ -130,7 +130,7 @@ class Clerk:
 
     async def close(self) -> None:
         """Write what is under way; whoever follows a job is let go."""
-        self._closed = True
+        self.closed = True
         self.stories.let_go()
         await asyncio.to_thread(self._thread.shutdown)
 
