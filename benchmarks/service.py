@@ -279,8 +279,9 @@ def _ended(client: httpx.Client, job: Job, rng: random.Random) -> dict[str, Any]
     answer = client.post("/v1/jobs", json=job)
     answer.raise_for_status()
     place = f"/v1/jobs/{answer.json()['id']}"
-    waiting = float(answer.json()["eta"] or 0) + 0.2
-    cancel_at = time.monotonic() + rng.uniform(0, waiting) if rng.random() < CANCELLED else None
+    cancel_at = None
+    if rng.random() < CANCELLED:  # in the first half of its time, since an estimate may be too long
+        cancel_at = time.monotonic() + rng.uniform(0, float(answer.json()["eta"] or 0) / 2)
     while (told := client.get(place).json())["state"] in ("queued", "running"):
         if cancel_at is not None and time.monotonic() >= cancel_at:
             status = client.post(f"{place}/cancel").status_code

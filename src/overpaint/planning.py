@@ -34,6 +34,8 @@ def plan(
     _check_offered(settings)
     _check_limits(request, settings)
     _check_model(request, spec)
+    for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
+        _check_skip(request, settings, each)
     job = Job(request, settings, find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers))
     prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
@@ -94,6 +96,17 @@ def _check_offered(settings: Settings) -> None:
 def _check_model(request: Img2ImgRequest, spec: ModelSpec) -> None:
     if request.starts_from_noise and spec.conditioning == "edit":
         raise RequestError("images", (), "an edit model needs a picture to edit; give one")
+
+
+def _check_skip(request: Img2ImgRequest, settings: Settings, spec: ModelSpec) -> None:
+    """ENCODE-4: CLIP skip may reach back to what goes into a text encoder's first layer."""
+    skip = settings.CLIP_stop_at_last_layers
+    skips = (each.layers + 1 for each in spec.texts if each.follows_skip)
+    most = min(skips, default=skip) if settings.sdxl_clip_l_skip or not spec.is_sdxl else skip
+    if not 1 <= skip <= most:
+        remedy = f"give 1 to {most}: a text encoder of this {spec.title} model has {most - 1} layers"
+        name = "CLIP_stop_at_last_layers" if request.clip_skip is None else "clip_skip"
+        raise RequestError(name, skip, remedy)
 
 
 def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:

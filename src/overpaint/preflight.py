@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from overpaint.adapters.wanted import HypernetUse, LoraUse, list_adapters
 from overpaint.errors import CheckpointError
 from overpaint.models.control_names import find_controlnet
@@ -15,7 +13,7 @@ from overpaint.models.detect import detect
 from overpaint.models.families import UNET_PREFIX, ModelSpec
 from overpaint.models.find import find_refiner, model_folders
 from overpaint.models.hashes import checkpoint_file
-from overpaint.models.header import read_sidecar
+from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning import effective_settings
@@ -27,16 +25,6 @@ from overpaint.settings import Settings
 from overpaint.styles import load_styles
 
 SpecReader = Callable[[Path], ModelSpec]
-
-
-def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]:
-    """Shapes and metadata as the file's own library reads them, which needs no torch."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-            return shapes, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name}: it cannot be read ({error}); download the file again") from error
 
 
 def spec_from_header(path: Path) -> ModelSpec:

@@ -272,7 +272,6 @@ class Settings:
             raise SettingError(unknown[0], changes[unknown[0]], _nearest_option(unknown[0]))
         return replace(self, **{name: _coerced(name, value) for name, value in changes.items()})
 
-
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values."""
         changed = {name: getattr(self, name) for name in sorted(OPTION_NAMES) if getattr(self, name) != _DEFAULTS[name]}

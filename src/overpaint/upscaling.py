@@ -1,6 +1,6 @@
 """Run an upscaler's network over a picture, tile by tile, so that memory depends on the tile and not on the picture.
 
-Tiles of at most `ESRGAN_tile` pixels, all of one size, overlap by `ESRGAN_tile_overlap` or a little more. Of an overlap,
+Tiles of at most `ESRGAN_tile` pixels, all of one size, overlap by `ESRGAN_tile_overlap` or a little more. Of an overlap
 the outer quarters are one tile's alone, and in the middle half one tile fades into the next: what a network makes of
 the nothing beyond a tile's edge is not seen.
 """

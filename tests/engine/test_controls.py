@@ -229,7 +229,7 @@ def walked(plan: Any, init: Tensor, noise: Tensor, predicted: Any) -> Tensor:
     """Euler over sigmas, or DDIM over timesteps, written out."""
     alphas = plan.sampler.table.alphas_cumprod
     if plan.sampler.spec.family != "timestep":
-        x = init + noise * plan.sampler.start
+        x: Tensor = init + noise * plan.sampler.start
         for step, (sigma, below) in enumerate(pairwise(plan.sampler.used)):
             eps = predicted(x / math.sqrt(sigma**2 + 1), float(plan.sampler.table.sigma_to_t(sigma)), step)
             x = x + eps * (below - sigma)

@@ -213,7 +213,7 @@ def test_one_sentence_and_on_with_the_next(site_engine: Engine, bad: Settings, p
     before = painted(site_engine, prompt=f"a cat{RED}")
     for fields in ({}, {"checkpoint": "other"}, {"refiner": "other"}):
         with pytest.raises(OverpaintError) as caught:
-            site_engine.paint(asked(prompt=f"a cat{prompt}", **fields), bad)  # type: ignore[arg-type]
+            site_engine.paint(asked(prompt=f"a cat{prompt}", **fields), bad)
         message = str(caught.value)
         assert "\n" not in message
         assert len(message) < 400

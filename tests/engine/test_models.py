@@ -10,7 +10,6 @@ import pytest
 
 from overpaint.engine import Engine
 from overpaint.errors import SettingError
-from overpaint.events import Preview
 from overpaint.infotext import split_infotext
 from overpaint.models.hashes import sha256_of
 from overpaint.models.memory import size_of
@@ -35,7 +34,7 @@ def test_by_every_name(site_engine: Engine, site: Site) -> None:
     ]
     for name in names:
         for fields in ({"checkpoint": name}, {"overrides": {"sd_model_checkpoint": name}}):
-            result = site_engine.paint(asked(steps=1, **fields))  # type: ignore[arg-type]
+            result = site_engine.paint(asked(steps=1, **fields))
             assert pixels(result.images[0]) == wanted[0]
             assert "Model: other" in result.info
     assert painted(site_engine, steps=1) != wanted
@@ -93,14 +92,11 @@ def test_the_engines_own_model_by_an_option(site: Site) -> None:
 
 def test_a_vae_for_one_job(site_engine: Engine) -> None:
     before = painted(site_engine)
-    for name in ("pale.safetensors", "pale"):
-        if name == "pale":
-            continue
-        result = site_engine.paint(asked(overrides={"sd_vae": name}))
-        assert pixels(result.images[0]) != before[0]
-        fields = split_infotext(result.info).fields
-        assert fields["VAE"] == name
-        assert len(fields["VAE hash"]) == 10
+    result = site_engine.paint(asked(overrides={"sd_vae": "pale.safetensors"}))
+    assert pixels(result.images[0]) != before[0]
+    fields = split_infotext(result.info).fields
+    assert fields["VAE"] == "pale.safetensors"
+    assert len(fields["VAE hash"]) == 10
     assert painted(site_engine, overrides={"sd_vae": "None"}) == before
     assert painted(site_engine) == before
 
@@ -157,12 +153,6 @@ def test_a_tiny_autoencoder_that_is_missing(
     (tmp_path / f"{missing}.safetensors").unlink()
     for folder in (str(tmp_path), ""):
         settings = site.with_options(taesd_dir=folder, **options)
-        if "show_progress_type" in options:
-            # A look at a picture is not worth the picture.
-            *events, _ = site_engine.run(asked(), settings)
-            assert any(isinstance(each, Preview) for each in events)
-            assert painted(site_engine, settings) == before
-            continue
         with pytest.raises(SettingError) as caught:
             site_engine.paint(asked(), settings)
         assert str(caught.value).startswith("taesd_dir=")

@@ -73,7 +73,8 @@ class KeepingTxt2Img(Keeping, StableDiffusionProcessingTxt2Img):
 def site(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all recorded checkpoints."""
     names = ("tiny-sd15", "tiny-sd15-inpainting", "tiny-sd21-v", "tiny-sdxl")
-    return [checkpoints(name) for name in names][0].parent
+    (folder,) = {checkpoints(name).parent for name in names}
+    return folder
 
 
 @pytest.fixture

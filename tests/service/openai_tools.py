@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Live
 from overpaint.service.native import router as native_router
@@ -94,8 +95,8 @@ class Served:
 
 
 @contextmanager
-def served(desk: FakeDesk, config: ServeConfig) -> Iterator[Served]:
-    app = app_on(desk, config)
+def served(desk: FakeDesk, config: ServeConfig, *, guarded: bool = False) -> Iterator[Served]:
+    app = create_app(desk, config) if guarded else app_on(desk, config)
     started: Future[asyncio.AbstractEventLoop] = Future()
     with socket.create_server(("127.0.0.1", 0)) as door:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))

@@ -51,6 +51,8 @@ def test_a_job_from_its_submission_to_its_end(tmp_path: Path) -> None:
             assert [each.number for each in events] == [1, 2, 3, 4, 5, 6]
             assert events[2].data == {"step": 1, "steps": 100, "batch": 0, "batches": 1, "images": 1}
             assert (await story_of(desk, "a", after=4)) == events[4:]
+            assert await story_of(desk, "a", after=6) == []
+            assert await story_of(desk, "a", after=99) == []
             assert await story_of(desk, "nobody") == []
             assert desk.position("a") is None
             assert desk.running() is None
@@ -307,6 +309,8 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 await asyncio.sleep(0.02)
             await desk.submit(wanted("a", "sleep=0", queue_deadline=time.time() + 0.3))
             assert code_of(await desk.wait("a")) == "deadline"
+            with pytest.raises(Gone, match="no worker"):
+                await desk.ask("memory")
 
     run(story())
 

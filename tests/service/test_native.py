@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
 from overpaint.service.limits import Limits
-from overpaint.service.native_events import sse
 from overpaint.service.ports import Full
-from tests.service.conftest import Server, client_of
+from tests.service.conftest import client_of
 from tests.service.desk_tools import run
 from tests.service.fake_desk import FakeDesk
 from tests.service.test_requests import MASK, SOURCE, encoded
@@ -318,67 +315,6 @@ def test_stopping(page: Page) -> None:
     assert page.desk.finished_early == [running]
 
 
-# -- stories ---------------------------------------------------------------------------------------------------------
-
-
-def told(text: str) -> list[tuple[int, str, dict[str, Any]]]:
-    """Server-sent events, comments left out."""
-    blocks = (dict(line.split(": ", 1) for line in each.splitlines() if line[0] != ":") for each in text.split("\n\n"))
-    return [(int(each["id"]), each["event"], json.loads(each["data"])) for each in blocks if "id" in each]
-
-
-def test_a_story_is_told_to_its_end(page: Page) -> None:
-    job = page.submit(**SMALL)["id"]
-    answer = page("GET", f"/v1/jobs/{job}/events")
-    assert answer.headers["Content-Type"].startswith("text/event-stream")
-    story = told(answer.text)
-    assert [number for number, _, _ in story] == list(range(1, len(story) + 1))
-    assert [name for _, name, _ in story] == ["queued", "started", *["progress"] * 4, "painted", "finished"]
-    assert story[-1][2]["result"]["images"] == [f"/v1/jobs/{job}/images/0"]
-
-
-def test_a_story_goes_on_where_it_broke(page: Page) -> None:
-    job = page.submit(**SMALL)["id"]
-    whole = told(page("GET", f"/v1/jobs/{job}/events").text)
-    for last in range(len(whole) + 1):
-        rest = page("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": str(last)})
-        assert told(rest.text) == whole[last:]
-    assert page("GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "x"}).status_code == 400
-
-
-def test_a_silent_story_keeps_the_line_open(page: Page) -> None:
-    page.desk.held = True
-    job = page.submit(**SMALL)["id"]
-
-    async def heard() -> list[str]:
-        lines = []
-        async for each in sse(page.desk, job, 0, previews="url", beat=0.05):
-            lines.append(each)
-            if sum(line.startswith(":") for line in lines) == 2:
-                await page.desk.paint_next()
-        return lines
-
-    lines = run(heard(), 20)
-    assert [each for each in lines if each.startswith(":")]
-    assert [name for _, name, _ in told("".join(lines))][-1] == "finished"
-
-
-def test_previews_come_by_url_or_as_data(page: Page) -> None:
-    page.desk.held = True
-    job = page.submit(**SMALL)["id"]
-    page.desk.live = Live(job=job, preview=b"png")
-    page.desk.store.add_event(job, "preview", {"step": 2}, 1.0)
-
-    async def heard(previews: str) -> dict[str, Any]:
-        async for each in sse(page.desk, job, 1, previews=previews):
-            for _, _, data in told(each):
-                return data
-        raise AssertionError
-
-    assert run(heard("url"))["url"] == f"/v1/jobs/{job}/preview"
-    assert run(heard("data"))["image"] == "data:image/png;base64," + encoded(b"png")
-
-
 # -- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -426,96 +362,3 @@ def test_lists(page: Page) -> None:
     assert "Euler a" in [each["name"] for each in found["samplers"]]
     assert "Karras" in [each["name"] for each in found["schedulers"]]
     assert page("GET", "/v1/limits").json()["waiting_per_client"] == 8
-
-
-# -- a started server ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def http(running_server: Server) -> Iterator[httpx.Client]:
-    with running_server.client() as client:
-        yield client
-
-
-def _source(size: tuple[int, int] = (72, 56)) -> Image.Image:
-    picture = Image.radial_gradient("L").resize(size).convert("RGB")
-    ImageDraw.Draw(picture).rectangle((5, 5, 30, 20), fill=(10, 120, 200))
-    return picture
-
-
-def _png(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, "PNG")
-    return encoded(data.getvalue())
-
-
-@pytest.mark.slow
-def test_pixels_outside_the_mask_stay(http: httpx.Client) -> None:
-    source, mask = _source(), Image.new("L", (72, 56))
-    ImageDraw.Draw(mask).rectangle((20, 16, 44, 40), fill=255)
-    wish = {"images": [_png(source)], "mask": _png(mask), "mask_blur_x": 0, "mask_blur_y": 0, "steps": 4, "prompt": "x"}
-    answer = http.post("/v1/jobs", json={**wish, "strength": 0.9}, headers={"Prefer": "wait"})
-    assert answer.status_code == 200, answer.text
-    painted = Image.open(io.BytesIO(http.get(answer.json()["images"][0]).content)).convert("RGB")
-    assert painted.size == source.size
-    assert painted.tobytes() != source.tobytes()
-    painted.paste(source, mask=mask)
-    assert painted.tobytes() == source.tobytes()
-
-
-@pytest.mark.slow
-def test_all_forms_of_a_picture_paint_alike(http: httpx.Client) -> None:
-    plain = _png(_source())
-    uploaded = http.put("/v1/pictures", content=base64.b64decode(plain), headers=PNG).json()["picture"]
-    results = []
-    for form in (plain, f"data:image/png;base64,{plain}", uploaded):
-        wish = {"images": [form], "steps": 3, "seed": 11, "prompt": "x"}
-        job = http.post("/v1/jobs", json=wish, headers={"Prefer": "wait"}).json()
-        results.append(http.get(job["images"][0]).content)
-    assert results[0] == results[1] == results[2]
-
-
-@pytest.mark.slow
-def test_a_dropped_story_loses_and_doubles_nothing(http: httpx.Client) -> None:
-    job = http.post("/v1/jobs", json={**SMALL, "steps": 40, "iterations": 3}).json()["id"]
-    heard: list[int] = []
-    names: list[str] = []
-    while not names or names[-1] not in ("finished", "failed", "cancelled"):
-        last = {"Last-Event-ID": str(heard[-1])} if heard else {}
-        with http.stream("GET", f"/v1/jobs/{job}/events", headers=last) as stream:
-            taken = 0
-            for line in stream.iter_lines():
-                if line.startswith("id: "):
-                    heard.append(int(line[4:]))
-                if line.startswith("event: "):
-                    names.append(line[7:])
-                    taken += 1
-                if line == "" and taken == 2:
-                    break  # and hang up
-    assert heard == list(range(1, len(heard) + 1))
-    assert names[-1] == "finished" and names.count("painted") == 3
-
-
-@pytest.mark.slow
-def test_a_running_job_is_cancelled_within_a_step(http: httpx.Client) -> None:
-    job = http.post("/v1/jobs", json={**SMALL, "steps": 150, "width": 512, "height": 512}).json()["id"]
-    while http.get(f"/v1/jobs/{job}").json()["state"] == "queued":
-        time.sleep(0.05)
-    started = time.monotonic()
-    assert http.post(f"/v1/jobs/{job}/cancel").status_code == 202
-    while http.get(f"/v1/jobs/{job}").json()["state"] == "running":
-        assert time.monotonic() - started < 10
-        time.sleep(0.05)
-    assert http.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
-
-
-@pytest.mark.slow
-def test_what_is_handed_in_together_under_one_id_is_one_job(server: str) -> None:
-    async def asked() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server, timeout=60) as client:
-            wishes = [client.put(f"/v1/jobs/together-{n % 4}", json={**SMALL, "seed": n % 4}) for n in range(12)]
-            return await asyncio.gather(*wishes)
-
-    answers = run(asked())
-    assert {each.status_code for each in answers} <= {200, 202}
-    assert len({(each.json()["id"], each.json()["created"]) for each in answers}) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from overpaint.errors import RequestError
+from overpaint.errors import CheckpointError, RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
 from overpaint.service.openai_masks import masked
 from overpaint.service.openai_requests import body_schema, read_wish
+from overpaint.service.requests import stored_request
 from overpaint.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.desk_tools import run
@@ -313,6 +315,35 @@ def test_bad_fields(case: str, desk: FakeDesk, config: ServeConfig) -> None:
     error = told.json()["error"]
     assert error["type"] == "invalid_request_error" and error["param"] == name and len(error["message"]) < 1000
     assert not desk.store.jobs
+
+
+NASTY = (
+    "",
+    "x",
+    "-1",
+    "1e999",
+    "9" * 400,
+    "NaN",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    '"x"',
+    "[" * 2000,
+    "\ud800",
+    "\x00",
+    "a=b",
+)
+
+
+@pytest.mark.parametrize("name", sorted(body_schema(Limits(), picture=True, mask=True)["properties"]))
+def test_no_field_is_a_surprise(name: str, desk: FakeDesk) -> None:
+    """Whatever stands in a field: it is understood, or refused by a sentence."""
+    values: tuple[Any, ...] = (*NASTY, None, True, -1, 1.5, float("nan"), 10**400, [], {}, [None], {"a": [{}]})
+    for value in values:
+        with suppress(RequestError, CheckpointError):
+            wish = read_wish({"prompt": "a", name: value}, [SOURCE])
+            stored_request(wish.values, desk.store, Limits())
 
 
 BAD_FILES: dict[str, tuple[list[Part], int]] = {

@@ -27,8 +27,8 @@ openai = pytest.importorskip("openai")
 SMALL = {"steps": 4, "seed": 7, "sampler": "Euler"}
 
 
-def client_for(url: str) -> Any:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+def client_for(url: str, token: str = "none") -> Any:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0, timeout=60)
 
 
 def upload(data: bytes, name: str = "picture.png") -> Any:
@@ -108,6 +108,32 @@ def test_every_no_has_its_class(page: Served, client: Any) -> None:
     with pytest.raises(openai.InternalServerError, match="it failed"):
         client.with_options(max_retries=2).images.generate(prompt="a")
     assert len(page.desk.store.jobs) == 1  # the client was told not to try again
+
+
+def test_a_job_that_somebody_else_cancels(page: Served, client: Any) -> None:
+    page.desk.held = True
+
+    def refused() -> Any:
+        with pytest.raises(openai.APIStatusError) as error:
+            client.images.generate(prompt="a")
+        return error.value
+
+    thread, results = in_background(refused)
+    page.call(page.desk.cancel(page.only_job()))
+    thread.join(10)
+    assert (results[0].status_code, results[0].code) == (499, "cancelled")
+
+
+def test_the_key_is_the_token(desk: FakeDesk, config: ServeConfig) -> None:
+    with served(desk, replace(config, token="secret"), guarded=True) as page:
+        with client_for(page.url) as client, pytest.raises(openai.AuthenticationError, match="token"):
+            client.images.generate(prompt="a")
+        with client_for(page.url, "secret") as client:
+            told = client.images.edit(image=upload(file_of(scene())), prompt="a", response_format="url")
+        place = told.data[0].url
+        assert httpx.get(place).status_code == 401
+        assert httpx.get(place, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert "secret" not in str([each.job for each in desk.store.jobs.values()])
 
 
 def test_models(page: Served, client: Any) -> None:

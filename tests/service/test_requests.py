@@ -232,6 +232,13 @@ def test_a_source_s_pixels_count(store: FakeStore) -> None:
         stored(store, replace(LIMITS, source_pixels=48 * 32 - 1), images=[SOURCE])
 
 
+def test_the_pixels_of_all_pictures_count_together(store: FakeStore) -> None:
+    limits = replace(LIMITS, source_pixels=48 * 32)
+    stored(store, limits, images=[SOURCE] * 4, batch_size=4)
+    with pytest.raises(RequestError, match=f"all pictures may have {4 * 48 * 32} pixels"):
+        stored(store, limits, images=[SOURCE] * 4, mask=MASK, batch_size=4)
+
+
 def test_settings_stay_within_the_limits() -> None:
     settings = job_settings(Settings(max_steps=5000, max_images=3), LIMITS)
     assert (settings.max_steps, settings.max_images) == (LIMITS.steps, 3)

@@ -23,6 +23,7 @@ from overpaint.errors import CheckpointError, PictureError, RequestError, Sampli
 from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.metadata import read_infotext
+from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.service import painting, questions
 from overpaint.service.forms import batch_of, job_of, plain, result_of
 from overpaint.service.jobs import DoneBatch, Job, JobState
@@ -451,8 +452,9 @@ def test_questions(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert memory["ram"]["total"] > memory["ram"]["used"] > 0
     with pytest.raises(CheckpointError):
         questions.answer(own, "load", {"checkpoint": "nobody"})
-    assert own.checkpoint == str(tiny_checkpoint)
-    assert questions.answer(own, "reload", {})["name"] == tiny_checkpoint.stem
+    other = make_tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
+    assert questions.answer(own, "load", {"checkpoint": str(other)})["name"] == "other"
+    assert questions.answer(own, "load", {})["name"] == tiny_checkpoint.stem  # still that of jobs that name none
     assert questions.answer(own, "embeddings", {}) == {"loaded": {}, "skipped": {}}
     assert questions.answer(own, "unload", {}) is None
     assert not own.has_engine

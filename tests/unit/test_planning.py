@@ -445,3 +445,11 @@ def test_the_walk_is_always_monotone(steps: int, strength: float, sampler: str, 
     assert list(decided.used) == sorted(decided.used, reverse=descending)
     assert all(math.isfinite(each) for each in decided.used)
     assert math.isfinite(decided.start)
+
+
+def test_clip_skip_stays_within_the_text_encoder() -> None:  # ENCODE-4
+    assert planned(clip_skip=13).settings.CLIP_stop_at_last_layers == 13  # what goes into the first of 12 layers
+    with pytest.raises(RequestError, match="clip_skip=14: give 1 to 13"):
+        planned(clip_skip=14)
+    with pytest.raises(RequestError, match="CLIP_stop_at_last_layers=0: give 1 to 13"):
+        planned(overrides={"CLIP_stop_at_last_layers": 0})

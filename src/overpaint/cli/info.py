@@ -73,14 +73,9 @@ def read_header(path: Path) -> Header:
 
         weights = read_checkpoint(path)
         return weights.shapes, weights.metadata
-    from safetensors import SafetensorError, safe_open
+    from overpaint.models.header import safetensors_shapes
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-            return shapes, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
+    return safetensors_shapes(path)
 
 
 def model_account(path: Path) -> dict[str, Any]:

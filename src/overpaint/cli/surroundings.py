@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def surroundings_of(request: Img2ImgRequest, settings: Settings) -> Surroundings:
     """For planning only: upscalers are known by name, and resample."""
+    from overpaint import preflight
     from overpaint.cli.info import spec_of
-    from overpaint.preflight import surroundings_of
 
-    return surroundings_of(request, settings, lambda path: spec_of(path, settings))
+    return preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings))
 
 
 def spec_asked_for(asked: Asked, settings: Settings) -> ModelSpec:

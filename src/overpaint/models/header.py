@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError
 from overpaint.models.families import Source
@@ -32,6 +33,16 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     if not isinstance(header, dict):
         raise broken(path, "its header is not a table")
     return header, 8 + length
+
+
+def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]:
+    """Shapes and metadata as the files' own library reads them, which needs no torch."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return shapes, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation that keeps its precision in channels-last layout.
 
     NOTE: there torch adds up all pixels of a group one after another and takes the variance as E[x^2] - E[x]^2, which
-    loses digits by the thousand in large or flat maps (errors of 1e-2 at 512 px). So the sums are made here, row by row.
+    loses digits by the thousand in large or flat maps (errors of 1e-2 at 512 px). So sums are made here, row by row.
     """
 
     def forward(self, x: Tensor) -> Tensor:

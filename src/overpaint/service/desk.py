@@ -147,29 +147,21 @@ class LocalDesk:
             self._running.stop(Stop.SKIP)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
-        clerk = self._clerk
+        clerk, is_new = self._clerk, True
         with suppress(Full), clerk.stories.followed(job_id) as story:  # full: the desk was closed meanwhile
             while not clerk.closed:
                 changed, fresh = story.changed, story.after(after)
-                if fresh is None:
-                    fresh = await clerk.write(self.store.events_after, job_id, after)
+                if fresh is None or (is_new and not fresh):
+                    fresh, is_new = await clerk.write(clerk.ledger.rest, job_id, after), False
+                    if fresh is None:
+                        return
                 for event in fresh:
                     after = event.number
                     yield event
                     if event.name in ENDS:
                         return
-                if not fresh and not changed.is_set() and await self._is_told(job_id):
-                    return
                 if not fresh:
                     await changed.wait()
-
-    async def _is_told(self, job_id: str) -> bool:
-        """Whether there is no more to come of a job that has nothing new. A last event that is missing is added."""
-        missing = await self._clerk.write(self._clerk.ledger.missing_end, job_id)
-        if missing is not None:
-            self._clerk.stories.publish(missing)
-            return False
-        return await self._clerk.write(self.store.get, job_id) is None
 
     def position(self, job_id: str) -> int | None:
         return 0 if self._live(job_id) is not None else self._turns.position(job_id)

@@ -28,6 +28,8 @@ from overpaint.service.refusals import Refused, refusal
 
 OPEN_TO_ALL = "/healthz"  # says only that the process lives
 REALM = "overpaint"
+LONGEST_TARGET = 8 * 1024  # of path and query
+HEADER_BYTES = 32 * 1024
 
 Observe = Callable[[Scope, int, float], None]  # (scope, status, seconds)
 
@@ -77,7 +79,10 @@ class Frontdoor:
             await send(message)
 
         try:
+            _check_lengths(scope)
             await self._app(scope, receive, adorned)
+        except Refused as refused:
+            await refusal(scope, refused)(scope, receive, adorned)
         except Exception:
             log.exception(line("accident", id=name, method=scope["method"], path=scope["path"]))
             if status:
@@ -91,6 +96,16 @@ class Frontdoor:
             log.log(
                 level, line("request", id=name, method=scope["method"], path=scope["path"], status=status, s=seconds)
             )
+
+
+def _check_lengths(scope: Scope) -> None:
+    """What the server's own bound on headers lets through when they come in one piece."""
+    target = len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b""))
+    if target > LONGEST_TARGET:
+        raise Refused(414, f"the path and query have {target} characters, give at most {LONGEST_TARGET}")
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > HEADER_BYTES:
+        raise Refused(431, f"the headers have {size} bytes, send at most {HEADER_BYTES}")
 
 
 async def _other_than_http(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -44,6 +44,7 @@ class JsonShape:
             raise Refused(400, "the request's body is not in UTF-8, encode it so")
         text = head.removeprefix(_UTF8_MARK).lstrip(_BLANKS)
         if not text:
+            self._skip(len(head))
             self._head = b"    "  # blanks, and there may be JSON behind them
             return b""
         self._head, self._watched = None, text[:1] in (b"{", b"[")
@@ -72,9 +73,7 @@ class JsonShape:
 
     def _to_structure(self, piece: bytes, at: int) -> int:
         found = _STRUCTURE.search(piece, at)
-        self._gap += (found.start() if found else len(piece)) - at
-        if self._gap > LONGEST_PART:
-            raise Refused(400, f"the JSON holds a number or blanks of more than {LONGEST_PART} characters, send less")
+        self._skip((found.start() if found else len(piece)) - at)
         if found is None:
             return len(piece)
         self._gap = 0
@@ -87,3 +86,8 @@ class JsonShape:
         if self._parts > MOST_PARTS:
             raise Refused(400, f"the JSON has more than {MOST_PARTS} parts, send fewer")
         return found.end()
+
+    def _skip(self, size: int) -> None:
+        self._gap += size
+        if self._gap > LONGEST_PART:
+            raise Refused(400, f"the JSON holds a number or blanks of more than {LONGEST_PART} characters, send less")

@@ -87,14 +87,19 @@ class Ledger:
             return record, None
         return self.end(job_id, state, error=error)
 
-    def missing_end(self, job_id: str) -> JobEvent | None:
-        """The last event of a job that has ended, if a crash kept it from being told."""
+    def rest(self, job_id: str, after: int) -> Sequence[JobEvent] | None:
+        """What is told of a job after an event; None if nothing is and nothing will be.
+
+        If a crash kept the last event of a job from being told, it is told now.
+        """
         record = self._store.get(job_id)
-        if record is None or not record.state.is_end:
+        if record is None:
             return None
-        if any(each.name in ENDS for each in self._store.events_after(job_id, 0)):
-            return None
-        return self._tell_end(record)
+        fresh = self._store.events_after(job_id, after)
+        if fresh or not record.state.is_end:
+            return fresh
+        is_told = any(each.name in ENDS for each in self._store.events_after(job_id, 0))
+        return None if is_told else [self._tell_end(record)]
 
     def _tell_queued(self, record: Record) -> JobEvent | None:
         if record.state is not JobState.QUEUED or self._store.events_after(record.id, 0):

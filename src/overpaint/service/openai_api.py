@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
@@ -230,20 +231,22 @@ class _Shop:
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events, after which somebody is told, also when the client did not stay to the end."""
+    """Server-sent events; somebody is told of a client that does not stay to the end."""
 
-    def __init__(self, story: AsyncIterator[str], headers: Json, done: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, story: AsyncIterator[str], headers: Json, left: Callable[[], Awaitable[object]]) -> None:
         fixed = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(story, headers={**fixed, **headers}, media_type="text/event-stream")
-        self._done = done
+        self._left, self._is_told = left, False
+
+    async def stream_response(self, send: Send) -> None:
+        await super().stream_response(send)
+        self._is_told = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with suppress(ClientDisconnect):
             await super().__call__(scope, receive, send)
-        except Exception:
-            await self._done()
-            raise
-        await self._done()
+        if not self._is_told:
+            await self._left()
 
 
 async def _names(desk: Desk, job_id: str) -> AsyncIterator[str | None]:

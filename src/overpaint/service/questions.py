@@ -28,7 +28,6 @@ class Holder(Protocol):
     def has_engine(self) -> bool: ...
     def engine(self) -> Engine: ...
     def put_away(self) -> None: ...
-    def change(self, checkpoint: str | None, settings: Settings | None) -> Engine: ...
 
 
 def answer(holder: Holder, what: str, values: Mapping[str, Any]) -> Any:
@@ -39,10 +38,19 @@ def answer(holder: Holder, what: str, values: Mapping[str, Any]) -> Any:
 
 
 def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"checkpoint": name or None, "settings": Settings.to_json() or None}"""
-    settings = values.get("settings")
-    engine = holder.change(values.get("checkpoint"), None if settings is None else Settings.from_json(settings))
-    return model_values(engine.model)
+    """{"checkpoint": name or None, "settings": Settings.to_json() or None}: have it in memory before a job names it.
+
+    Jobs that name none keep the server's own: else a job that is taken up after a crash would give another picture.
+    """
+    from overpaint.models.find import find_checkpoint
+    from overpaint.workshop import identity_of
+
+    engine = holder.engine()
+    settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
+    if values.get("checkpoint") is None:
+        return model_values(engine.model)
+    resident = engine.workshop.have(find_checkpoint(values["checkpoint"], settings), settings)
+    return model_values(identity_of(resident.model))
 
 
 def _unload(holder: Holder, values: Mapping[str, Any]) -> None:

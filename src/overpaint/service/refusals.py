@@ -17,7 +17,9 @@ _CODES: Mapping[int, str] = {
     405: "method",
     408: "slow",
     413: "too_large",
+    414: "too_large",
     415: "media_type",
+    431: "too_large",
     500: "internal",
     503: "unavailable",
 }

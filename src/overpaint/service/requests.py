@@ -39,6 +39,7 @@ OPTIONS_OF_A_JOB = PAINTING_OPTIONS | {"return_mask", "return_mask_composite", "
 
 _DEFAULT_SETTINGS = Settings()
 _LONGEST_NAME = 500
+_PICTURES_TOGETHER = 4  # times the pixels of one: all of a request's pictures are in memory at once
 _LISTED = "give a name that GET /v1/models lists"
 
 
@@ -58,6 +59,7 @@ class _Sources:
     read: TextReader
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
     count: int = 0
+    pixels: int = 0
 
     def reference(self, name: str, value: Any) -> str:
         """The reference that stands for a picture, which is fit to be decoded."""
@@ -74,7 +76,13 @@ class _Sources:
         return reference
 
     def opened(self, name: str, reference: Any) -> Any:
-        return open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
+        picture = open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
+        self.pixels += picture.width * picture.height
+        if self.pixels > (most := _PICTURES_TOGETHER * self.limits.source_pixels):
+            raise RequestError(
+                name, f"{picture.width}x{picture.height}", f"all pictures may have {most} pixels at most"
+            )
+        return picture
 
     def keep(self) -> None:
         for data in self.given.values():

@@ -20,11 +20,11 @@ from overpaint.errors import RequestError
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.desk import LocalDesk
+from overpaint.service.guards import HEADER_BYTES
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.store import JobStore
 
 STOPPED = 130  # the exit code after a second signal
-HEADER_BYTES = 32 * 1024
 HEADER_SECONDS = 10.0
 READER_SECONDS = 60.0  # for a client that takes nothing of its answer
 CONNECTIONS = 512
@@ -188,9 +188,7 @@ def uvicorn_config(app: Any, config: ServeConfig) -> uvicorn.Config:
 def listening(config: ServeConfig) -> Iterator[socket.socket]:
     """The socket that the configuration names."""
     try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        listener = socket.create_server(address[:2], family=family, backlog=CONNECTIONS)
+        listener = _bound(config)
     except (OSError, UnicodeError) as error:
         place = f"{config.host}:{config.port}"
         reason = getattr(error, "strerror", None) or error
@@ -198,6 +196,23 @@ def listening(config: ServeConfig) -> Iterator[socket.socket]:
     with listener:
         listener.setblocking(False)
         yield listener
+
+
+def _bound(config: ServeConfig) -> socket.socket:
+    found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, _, _, address = found[0]
+    # NOTE: the protocol has to be named. Otherwise asyncio does not know that connections are TCP and leaves Nagle's
+    # algorithm on, which makes every answer wait 40 ms for an acknowledgement.
+    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(CONNECTIONS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def url_of(listener: socket.socket) -> str:

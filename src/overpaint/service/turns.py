@@ -6,8 +6,9 @@ import math
 import statistics
 import time
 from collections import deque
+from dataclasses import replace
 
-from overpaint.service.jobs import Job, JobState, Live, Record
+from overpaint.service.jobs import Job, JobResult, JobState, Live, Record
 from overpaint.service.ledger import LATELY
 from overpaint.service.limits import Limits
 from overpaint.service.policy import USUAL_SECONDS, next_job, queue_order, served_seconds
@@ -62,7 +63,7 @@ class Turns:
         for record in records:
             if record.started is None or record.ended is None:
                 continue
-            self._done.append(record)
+            self._done.append(replace(record, result=JobResult()))  # which may be large
             if record.state is JobState.FINISHED:
                 rate = (record.ended - record.started) / work_of(record.job)
                 self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)

@@ -58,7 +58,7 @@ class Bench:
 
     def __init__(self, values: Mapping[str, Any], told: Callable[[int, int], None]) -> None:
         self.picture = SourceFiles(Path(values["data"]) / "inputs").read  # a source by its reference
-        self.checkpoint: str | None = values["checkpoint"]
+        self.checkpoint: str | None = values["checkpoint"]  # of jobs that name none, as long as the server lives
         self.device: str = values["device"]
         self.dtype: str = values["dtype"]
         self.settings = Settings.from_json(values["settings"])
@@ -90,17 +90,6 @@ class Bench:
 
         gc.collect()
         give_back(torch.device(device))
-
-    def change(self, checkpoint: str | None, settings: Settings | None) -> Engine:
-        """Another default checkpoint, or other folders; what was there stays if that cannot be loaded."""
-        before = (self.checkpoint, self.settings)
-        self.put_away()
-        self.checkpoint, self.settings = checkpoint or self.checkpoint, settings or self.settings
-        try:
-            return self.engine()
-        except Exception:
-            self.checkpoint, self.settings = before
-            raise
 
     @contextmanager
     def in_float32(self) -> Iterator[Engine]:
@@ -254,14 +243,10 @@ class Worker:
         try:
             answered = questions.answer(bench, message["what"], message["values"])
         except Exception as error:
-            if message["what"] in ("load", "reload"):
-                self._open(bench)
             if not isinstance(error, OverpaintError):
                 log.exception(line("unanswered", what=message["what"]))
             self._sender.send("answer", id=message["id"], error=plain(error_of(error)))
             return
-        if message["what"] in ("load", "reload"):
-            self._open(bench)
         self._sender.send("answer", id=message["id"], value=answered)
 
 

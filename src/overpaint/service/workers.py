@@ -23,6 +23,7 @@ from overpaint.service.wire import Garbled, Message, encoded, receive
 COMMAND = (sys.executable, "-m", "overpaint.service.worker")
 LOADING_PATIENCE = 5  # times the watchdog, where models may be read and nothing is heard
 QUESTIONS = 64  # that may wait for an answer
+STARTING_PATIENCE = 60.0  # seconds that a question waits for a worker to be there
 UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
@@ -249,10 +250,13 @@ class Hands:
                 self._send("stop", job=job, how=how.value)
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
-        """A question, answered between jobs."""
+        """A question, answered between jobs. `Refused` is a no, `Gone` that nobody is there to ask."""
         if len(self._answers) >= QUESTIONS:
             raise Full(f"{what}: {QUESTIONS} questions wait for the worker already; ask again later", 5.0)
-        await self.prepared()
+        try:
+            await asyncio.wait_for(self.prepared(), 0.0 if self.state == "UNHEALTHY" else STARTING_PATIENCE)
+        except asyncio.TimeoutError:
+            raise Gone(f"{what}: there is no worker to answer just now; ask again later") from None
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
