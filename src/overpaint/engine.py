@@ -127,7 +127,7 @@ class Engine:
         """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
         control, done = control or Control(), list(done)
         plan = self.plan(request, settings)
-        yield Started(len(plan.images), _steps(plan), plan.warnings)
+        yield Started(sum(map(len, plan.batches)), _steps(plan), plan.warnings)
         with self.story(plan):
             try:
                 yield from self._batches(plan, control, done)

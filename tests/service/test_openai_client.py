@@ -265,5 +265,4 @@ def test_leaving_frees_the_server(running_server: Server) -> None:
     with running_server.client() as client:
         with client.stream("POST", "/v1/images/generations", json=slow) as told:
             assert told.status_code == 200
-        until(lambda: client.get("/v1/jobs?state=running").json()["jobs"] == [], 20)
-        assert client.get("/v1/jobs?limit=1").json()["jobs"][0]["state"] == "cancelled"
+        until(lambda: client.get("/v1/jobs?limit=1").json()["jobs"][0]["state"] == "cancelled", 20)

@@ -18,7 +18,7 @@ class ServeConfig:
     data: Path
     host: str = "127.0.0.1"
     port: int = 7860
-    token: str | None = None  # for every route but /healthz; needed beyond loopback
+    token: str | None = field(default=None, repr=False)  # for every route but /healthz; needed beyond loopback
     checkpoint: str | None = None  # None: the default one
     device: str = "auto"
     dtype: str = "auto"

@@ -44,7 +44,7 @@ class JsonShape:
             raise Refused(400, "the request's body is not in UTF-8, encode it so")
         text = head.removeprefix(_UTF8_MARK).lstrip(_BLANKS)
         if not text:
-            self._skip(len(head))
+            self._skip(len(head) - 4)
             self._head = b"    "  # blanks, and there may be JSON behind them
             return b""
         self._head, self._watched = None, text[:1] in (b"{", b"[")
