@@ -11,7 +11,7 @@ from PIL import Image
 
 from overpaint.drive import Run, tick
 from overpaint.engine import Engine
-from overpaint.events import Cancelled, Control, Event, Finished, Preview, Progress, Started, Stop
+from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.latents import decode
 from overpaint.outcome import Processed
 from overpaint.sampling import final_latents
@@ -85,8 +85,9 @@ def test_the_story(engine: Engine, fields: dict[str, Any], manner: Settings) -> 
 
 
 def test_the_story_of_nothing_to_do(engine: Engine) -> None:
-    started, last = told(engine, strength=0)
+    started, painted, last = told(engine, strength=0)
     assert started == Started(1, 0, ())
+    assert isinstance(painted, Painted)
     assert isinstance(last, Finished)
 
 
