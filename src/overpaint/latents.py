@@ -118,11 +118,10 @@ def _encode_sources(plan: Plan, codec: Codec, batch: int, generator: torch.Gener
             drawn.append(sampled(mean, logvar, generator))
         else:
             drawn.append(drawn[i % len(posteriors)] if samples else mean.float())
-    latents = torch.cat(drawn) * plan.spec.scale_factor
     if plan.request.resize_mode is ResizeMode.LATENT and (plan.mask is None or plan.mask.crop is None):
-        wide, high = plan.geometry.latent_size
-        latents = F.interpolate(latents, size=(high, wide), mode="bilinear", align_corners=False, antialias=False)
-    return latents
+        wide, high = plan.geometry.latent_size  # one by one, for they may be of different sizes
+        drawn = [F.interpolate(each, size=(high, wide), mode="bilinear", align_corners=False) for each in drawn]
+    return torch.cat(drawn) * plan.spec.scale_factor
 
 
 def sampled(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
