@@ -169,7 +169,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(torn=st.booleans(), data=st.data())
     def crash(self, torn: bool, data: st.DataObject) -> None:
         self.store.close()
-        unfinished = [name for name in self.model.batches if not self.model.records[name].state.is_end]
+        kept = self.model.batches
+        unfinished = [name for name in kept if kept[name] and not self.model.records[name].state.is_end]
         if torn and unfinished:
             self._tear(data.draw(st.sampled_from(unfinished)))
         self.store = self._opened()

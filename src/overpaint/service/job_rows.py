@@ -9,7 +9,7 @@ from typing import Any
 
 from overpaint.errors import RequestError
 from overpaint.service.forms import error_of, job_of, plain, result_of
-from overpaint.service.jobs import Job, JobResult, JobState, Record
+from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record
 from overpaint.service.ports import Conflict
 from overpaint.service.result_files import KeptFile
 
@@ -79,6 +79,13 @@ def number_of(connection: sqlite3.Connection, job_id: str) -> int:
 def keep_files(connection: sqlite3.Connection, number: int, files: Iterable[KeptFile]) -> None:
     rows = [(number, each.name, each.bytes, each.sha256) for each in files]
     connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+
+
+def drop_batch(connection: sqlite3.Connection, number: int, batch: DoneBatch) -> None:
+    """It is painted again: neither it nor its files count any more."""
+    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, batch.number))
+    files = [(number, each.file) for each in batch.pictures]
+    connection.executemany("DELETE FROM files WHERE job = ? AND name = ?", files)
 
 
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:

@@ -153,7 +153,8 @@ class JobStore:
     def recover(self) -> Sequence[Record]:
         torn = list(self._torn_batches())
         with self._database.write() as connection:
-            connection.executemany("DELETE FROM batches WHERE job = ? AND number = ?", torn)
+            for number, batch in torn:
+                rows.drop_batch(connection, number, batch)
             query = "SELECT id FROM jobs WHERE state = 'running' ORDER BY number"
             interrupted = [each["id"] for each in connection.execute(query)]
             rows.requeue(connection, interrupted)
@@ -212,13 +213,13 @@ class JobStore:
         limits = self._limits
         if waiting < limits.waiting and own < limits.waiting_per_client:
             return
-        lately = "SELECT ended - started FROM jobs WHERE state = 'finished' ORDER BY number DESC LIMIT ?"
+        lately = "SELECT ended - started FROM jobs WHERE state = 'finished' AND started ORDER BY number DESC LIMIT ?"
         seconds = retry_after([each[0] for each in connection.execute(lately, (_TELLING,))])
         whose = f"{waiting} jobs" if waiting >= limits.waiting else f"{own} of your jobs"
         raise Full(f"{whose} wait already, which is the limit: try again in {seconds:.0f} s", seconds)
 
-    def _torn_batches(self) -> Iterator[tuple[int, int]]:
-        """Batches of unfinished jobs whose files are not what was kept: the numbers of their jobs, and their own."""
+    def _torn_batches(self) -> Iterator[tuple[int, DoneBatch]]:
+        """Batches of unfinished jobs whose files are not what was kept, each after the number of its job."""
         with self._database.read() as connection:
             unfinished = connection.execute("SELECT number, id FROM jobs WHERE ended IS NULL").fetchall()
         for number, job_id in unfinished:
@@ -228,7 +229,7 @@ class JobStore:
             whole = {each.name for each in files if self._results.is_whole(job_id, each)}
             for batch in self.batches(job_id):
                 if not whole.issuperset(each.file for each in batch.pictures):
-                    yield number, batch.number
+                    yield number, batch
 
     def _files_by_job(self) -> dict[str, set[str] | None]:
         """What may lie in the result folders of jobs; of jobs that have ended, everything."""
