@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from overpaint.service.config import ServeConfig
-from overpaint.service.desk import LocalDesk
 from overpaint.service.jobs import Job, JobEvent, JobResult, JobState, Record
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Store
-from overpaint.service.workers import COMMAND
+from overpaint.service.queue.desk import LocalDesk
+from overpaint.service.queue.workers import COMMAND
 from overpaint.settings import Settings
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))

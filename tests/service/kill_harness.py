@@ -29,7 +29,7 @@ import httpx
 
 from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.service.jobs import JobState, Record
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import account_of, files_of, source
 from tests.service.kill_points import OF_SERVER, OF_WORKER, VARIABLE, KillPoint
 

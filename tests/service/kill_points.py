@@ -90,8 +90,8 @@ def _half_a_file(values: Any) -> None:
 
 
 def _in_server(killer: Killer) -> None:
-    from overpaint.service import source_files
-    from overpaint.service.store import JobStore
+    from overpaint.service.storage import source_files
+    from overpaint.service.storage.store import JobStore
 
     for name in ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
         killer.around(JobStore, name, name)
@@ -100,7 +100,8 @@ def _in_server(killer: Killer) -> None:
 
 def _in_worker(killer: Killer) -> None:
     from overpaint import engine, saving
-    from overpaint.service import painting, wire, worker
+    from overpaint.service.painter import painting, worker
+    from overpaint.service.queue import wire
 
     killer.around(worker.Bench, "engine", "load")
     killer.around(painting.Painting, "_hear", "step")
@@ -113,7 +114,7 @@ def _in_worker(killer: Killer) -> None:
 def _serve(data: Path, checkpoint: str) -> int:
     from overpaint.service import serve
     from overpaint.service.config import ServeConfig
-    from overpaint.service.desk import LocalDesk
+    from overpaint.service.queue.desk import LocalDesk
 
     command = (sys.executable, "-m", "tests.service.kill_points", "worker")
     setattr(serve, "LocalDesk", partial(LocalDesk, command=command))  # noqa: B010
@@ -131,7 +132,7 @@ def main(role: str, *values: str) -> int:
             _in_worker(killer)
     if role == "serve":
         return _serve(Path(values[0]), values[1])
-    from overpaint.service import worker
+    from overpaint.service.painter import worker
 
     code = worker.main()
     os._exit(code)

@@ -21,8 +21,8 @@ from PIL import Image
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Live
-from overpaint.service.native import router as native_router
-from overpaint.service.openai_api import router
+from overpaint.service.native.routes import router as native_router
+from overpaint.service.openai.api import router
 from tests.service.fake_desk import FakeDesk
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from overpaint.saving import save_bytes
 from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 
 LIMITS = Limits(waiting=24, waiting_per_client=12, events_per_job=12)
 BATCHES = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from overpaint.service.jobs import Job, JobResult, JobState, ResultPicture
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 
 
 def job(name: str = "a", **changes: Any) -> Job:

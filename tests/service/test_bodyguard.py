@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overpaint.service import bodyguard
-from overpaint.service.bodyguard import BodyGuard
-from overpaint.service.jsonshape import DEEPEST, LONGEST_PART, MOST_PARTS, JsonShape
+from overpaint.service.guard import bodyguard
+from overpaint.service.guard.bodyguard import BodyGuard
+from overpaint.service.guard.jsonshape import DEEPEST, LONGEST_PART, MOST_PARTS, JsonShape
+from overpaint.service.guard.refusals import Refused
 from overpaint.service.limits import MIB, Limits
-from overpaint.service.refusals import Refused
 
 LIMIT = 100_000
 

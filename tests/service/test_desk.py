@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from overpaint.service import attempts, workers
-from overpaint.service import desk as desk_module
-from overpaint.service.desk import LocalDesk
 from overpaint.service.jobs import JobState, Record
 from overpaint.service.ports import Conflict, Full
-from overpaint.service.stories import RECENT, Stories
-from overpaint.service.workers import Gone, Refused
+from overpaint.service.queue import attempts, workers
+from overpaint.service.queue import desk as desk_module
+from overpaint.service.queue.desk import LocalDesk
+from overpaint.service.queue.stories import RECENT, Stories
+from overpaint.service.queue.workers import Gone, Refused
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, story_of, until_running, wanted
 from tests.service.fake_store import FakeStore
 

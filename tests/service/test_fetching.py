@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from overpaint.errors import PictureError
-from overpaint.service import fetching
 from overpaint.service.config import ServeConfig
-from overpaint.service.fetching import fetch, is_public
-from overpaint.service.inputs import TooLarge, decoded_text, picture_from_text
+from overpaint.service.guard import fetching
+from overpaint.service.guard.fetching import fetch, is_public
+from overpaint.service.guard.inputs import TooLarge, decoded_text, picture_from_text
 from overpaint.service.limits import Limits
 
 LIMITS = Limits()

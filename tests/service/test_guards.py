@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
-from overpaint.service.guards import OPEN_TO_ALL
+from overpaint.service.guard.guards import OPEN_TO_ALL
 from overpaint.service.logs import LOGGER
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
-from overpaint.service.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
+from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
 from overpaint.service.limits import MIB, Limits
 
 LIMITS = Limits()

@@ -9,7 +9,7 @@ import pytest
 
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Live
-from overpaint.service.native_events import sse
+from overpaint.service.native.events import sse
 from tests.service.desk_tools import run
 from tests.service.fake_desk import FakeDesk
 from tests.service.test_native import SMALL, Page

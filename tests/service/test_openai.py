@@ -18,8 +18,8 @@ from overpaint.errors import CheckpointError, RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
-from overpaint.service.openai_masks import masked
-from overpaint.service.openai_requests import body_schema, read_wish
+from overpaint.service.openai.masks import masked
+from overpaint.service.openai.requests import body_schema, read_wish
 from overpaint.service.requests import stored_request
 from overpaint.settings import Settings
 from tests.service.conftest import client_of

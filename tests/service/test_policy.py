@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overpaint.service.jobs import Job, JobState, Record
-from overpaint.service.policy import (
+from overpaint.service.queue.policy import (
     HALF_LIFE,
     PATIENCE,
     PRIORITIES,

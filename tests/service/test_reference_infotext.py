@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from overpaint.service.config import ServeConfig
-from overpaint.service.reference_infotext import filled_by
+from overpaint.service.reference.infotext import filled_by
 from overpaint.settings import Quirks, Settings
 from overpaint.styles import Style
 from tests.service.fake_desk import FakeDesk

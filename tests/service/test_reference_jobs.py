@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
-from overpaint.service.reference import router
+from overpaint.service.reference.api import router
 from overpaint.service.requests import loaded_request
 from overpaint.settings import Settings
 from tests.service.fake_desk import FakeDesk

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from overpaint.service.config import ServeConfig
-from overpaint.service.reference import router
+from overpaint.service.reference.api import router
 from overpaint.settings import Settings
 from tests.service.fake_desk import FakeDesk
 

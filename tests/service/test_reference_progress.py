@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobState, Live
 from overpaint.service.limits import Limits
-from overpaint.service.reference import router
+from overpaint.service.reference.api import router
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from overpaint.errors import OverpaintError, PictureError, RequestError
 from overpaint.extras import ExtrasRequest
 from overpaint.request import Hires, Img2ImgRequest, Txt2ImgRequest
-from overpaint.service.inputs import TooLarge
+from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.jobs import PICTURE_REFERENCE
 from overpaint.service.limits import Limits
 from overpaint.service.requests import (

@@ -22,7 +22,7 @@ from overpaint.cli.serve import TOKEN_VARIABLE
 from overpaint.service import serve as serving
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
-from overpaint.service.guards import HEADER_BYTES, LONGEST_TARGET
+from overpaint.service.guard.guards import HEADER_BYTES, LONGEST_TARGET
 from overpaint.service.limits import Limits
 from overpaint.service.serve import STOPPED, _Server, listening, serve, url_of, uvicorn_config
 from overpaint.settings import Quirks, Settings

@@ -15,11 +15,11 @@ from types import MappingProxyType
 import pytest
 
 from overpaint.errors import RequestError, SaveError
-from overpaint.service import database
 from overpaint.service.jobs import DoneBatch, JobError, JobResult, JobState, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full, Store
-from overpaint.service.store import JobStore
+from overpaint.service.storage import database
+from overpaint.service.storage.store import JobStore
 from tests.service.store_tools import finished, job, painted
 
 
@@ -257,7 +257,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 store = JobStore(Path({str(tmp_path)!r}))
 sys.stdout.write("open\\n")
 sys.stdout.flush()

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from overpaint.service.jobs import JobState
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 from tests.service.store_hammer import LIMITS, batch_of, job_of, picture_of, source_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,7 @@ FULL_DISK = """
     from overpaint.errors import SaveError
     from overpaint.service.jobs import Job
     from overpaint.service.limits import Limits
-    from overpaint.service.store import JobStore
+    from overpaint.service.storage.store import JobStore
 
     folder, limit = Path(sys.argv[1]), int(sys.argv[2])
     store = JobStore(folder, Limits(waiting=10_000, waiting_per_client=10_000))

@@ -12,7 +12,7 @@ import pytest
 
 from overpaint.errors import RequestError
 from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 from tests.service.store_tools import finished, job, painted
 
 DAY = 86_400.0
@@ -67,7 +67,7 @@ def test_unfinished_jobs_lose_nothing(store: JobStore) -> None:
 
 
 def test_records_are_forgotten_at_last(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overpaint.service.job_rows.FORGOTTEN_BEYOND", 2)
+    monkeypatch.setattr("overpaint.service.storage.job_rows.FORGOTTEN_BEYOND", 2)
     for i, name in enumerate("abcd"):
         finished(store, name, float(i))
     store.accept(job("waiting"))

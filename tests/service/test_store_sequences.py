@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from overpaint.service.jobs import DoneBatch, Job, JobEvent, JobResult, JobState, Record, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full
-from overpaint.service.store import JobStore
+from overpaint.service.storage.store import JobStore
 
 LIMITS = Limits(waiting=4, waiting_per_client=2, events_per_job=6)
 IDS, CLIENTS = st.sampled_from([f"job{i}" for i in range(8)]), st.sampled_from(["ann", "bob", "eve"])

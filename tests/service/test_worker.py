@@ -24,14 +24,14 @@ from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.metadata import read_infotext
 from overpaint.models.tiny import make_tiny_checkpoint
-from overpaint.service import painting, questions
-from overpaint.service.forms import batch_of, job_of, plain, result_of
 from overpaint.service.jobs import DoneBatch, Job, JobState
-from overpaint.service.painting import Ended, Enlarging, Task, error_of
+from overpaint.service.painter import painting, questions
+from overpaint.service.painter.painting import Ended, Enlarging, Task, error_of
+from overpaint.service.painter.worker import Bench, Worker, trouble_of
+from overpaint.service.queue.wire import Message, encoded, read
+from overpaint.service.queue.workers import Refused
 from overpaint.service.requests import loaded_request
-from overpaint.service.wire import Message, encoded, read
-from overpaint.service.worker import Bench, Worker, trouble_of
-from overpaint.service.workers import Refused
+from overpaint.service.storage.forms import batch_of, job_of, plain, result_of
 from overpaint.settings import Settings
 from tests.service.desk_tools import (
     account_of,
@@ -467,7 +467,7 @@ def test_questions(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 
 def started(tmp_path: Path, checkpoint: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "overpaint.service.worker"]
+    command = [sys.executable, "-m", "overpaint.service.painter.worker"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     values = {"data": str(tmp_path), "checkpoint": checkpoint, "device": "cpu", "dtype": "float32", "settings": {}}
@@ -509,7 +509,7 @@ def test_without_its_parent_a_worker_ends_at_once(tiny_checkpoint: Path, tmp_pat
 
 
 def test_a_worker_says_hello_before_it_loads_torch(tmp_path: Path) -> None:
-    code = "import overpaint.service.worker, sys; sys.exit('torch' in sys.modules)"
+    code = "import overpaint.service.painter.worker, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,12 +11,15 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from overpaint.service import health, native, openai_api, reference
-from overpaint.service.bodyguard import BodyGuard
+from overpaint.service import health
 from overpaint.service.config import ServeConfig
-from overpaint.service.guards import OPEN_TO_ALL, Frontdoor, HostGuard, OriginGuard, TokenGuard
+from overpaint.service.guard.bodyguard import BodyGuard
+from overpaint.service.guard.guards import OPEN_TO_ALL, Frontdoor, HostGuard, OriginGuard, TokenGuard
+from overpaint.service.guard.refusals import Refused, refusal
+from overpaint.service.native import routes as native
+from overpaint.service.openai import api as openai_api
 from overpaint.service.ports import Desk
-from overpaint.service.refusals import Refused, refusal
+from overpaint.service.reference import api as reference
 from overpaint.version import __version__
 
 DESCRIPTION = "Paint over pictures, and new ones, with Stable Diffusion checkpoints: a queue behind three APIs."

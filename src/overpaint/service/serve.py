@@ -19,10 +19,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from overpaint.errors import RequestError
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
-from overpaint.service.desk import LocalDesk
-from overpaint.service.guards import HEADER_BYTES
+from overpaint.service.guard.guards import HEADER_BYTES
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.store import JobStore
+from overpaint.service.queue.desk import LocalDesk
+from overpaint.service.storage.store import JobStore
 
 STOPPED = 130  # the exit code after a second signal
 HEADER_SECONDS = 10.0

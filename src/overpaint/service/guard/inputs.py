@@ -1,0 +1,102 @@
+"""Pictures from strangers: judged by their bytes alone, before any decoder sees them.
+
+Every chunk is walked within bounds, compressed texts and profiles are unpacked no further than their limit, and what a
+header promises is held against the limits. A picture that passes may still be broken inside; then decoding says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+
+from overpaint.errors import PictureError
+from overpaint.service.config import ServeConfig
+from overpaint.service.guard.picture_headers import Broken, Header, Room, read_jpeg, read_png, read_webp
+from overpaint.service.limits import Limits
+
+_KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, Room], Header]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
+    (re.compile(rb"\xff\xd8\xff"), read_jpeg),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), read_webp),
+)
+_URL = re.compile(r"\s*https?:", re.IGNORECASE)
+_DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
+_SPACE = re.compile(r"\s+")
+
+
+class TooLarge(PictureError):  # noqa: N818 (answered with 413)
+    """More bytes than a picture may have."""
+
+
+def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> None:
+    """Nothing, if this is one PNG, JPEG or WebP picture within the limits; else `PictureError` says why not."""
+    if len(data) > limits.picture_bytes:
+        raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
+    read = next((reader for magic, reader in _KINDS if magic.match(data)), None)
+    if read is None:
+        raise PictureError(f"{name}: this is no PNG, JPEG or WebP picture, save it as one of these")
+    try:
+        header = read(data, Room(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))
+    except Broken as error:
+        raise PictureError(f"{name}: {error}") from None
+    _check(header, limits, name)
+
+
+def _check(header: Header, limits: Limits, name: str) -> None:
+    wide, high = header.width, header.height
+    size = f"{name}: the picture is {wide}x{high}"
+    if not wide or not high:
+        raise PictureError(f"{size}, give one of at least 1x1")
+    if max(wide, high) > limits.source_side:
+        raise PictureError(f"{size}, give one with no side over {limits.source_side} pixels")
+    if wide * high > limits.source_pixels:
+        raise PictureError(f"{size} = {wide * high} pixels, give one of at most {limits.source_pixels}")
+    if max(wide, high) > limits.source_aspect * min(wide, high):
+        raise PictureError(f"{size}, give one whose sides are at most {limits.source_aspect}:1")
+    if header.frames > 1:
+        raise PictureError(f"{name}: the picture has {header.frames} frames, give one frame of it")
+
+
+def decoded_text(text: str, limits: Limits, name: str = "picture") -> bytes:
+    """The bytes that base64 or a data URL stands for; not yet admitted."""
+    if _URL.match(text):
+        raise PictureError(f"{name}: a URL stands here, give the picture itself as base64 or as a data URL")
+    prefix = _DATA_URL.match(text)
+    if prefix is not None and not prefix[0].rstrip(", ").lower().endswith(";base64"):
+        raise PictureError(f"{name}: the data URL is not base64, give data:image/png;base64,...")
+    start = prefix.end() if prefix else 0
+    # Spaces are dropped below; a text that is mostly those is not worth the trouble either.
+    if (len(text) - start) * 3 // 4 > limits.picture_bytes + limits.picture_bytes // 16 + 3:
+        raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
+    packed = _SPACE.sub("", text[start:])
+    try:
+        data = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise PictureError(f"{name}: this is no base64, encode the picture's file again") from None
+    if not data:
+        raise PictureError(f"{name}: there is no picture here, give one as base64")
+    if len(data) > limits.picture_bytes:
+        raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
+    return data
+
+
+def is_url(text: str) -> bool:
+    """Whether a picture is named instead of given."""
+    return _URL.match(text) is not None
+
+
+def picture_from_text(text: str, config: ServeConfig, name: str = "picture") -> bytes:
+    """An admitted picture from base64, a data URL or, if the server allows it, a URL. Blocks: call it in a thread."""
+    if is_url(text):
+        if not config.url_inputs:
+            remedy = "give the picture itself as base64, or start the server with --url-inputs"
+            raise PictureError(f"{name}: this server fetches no URLs, {remedy}")
+        from overpaint.service.guard.fetching import fetch
+
+        data = fetch(text.strip(), config.limits, name)
+    else:
+        data = decoded_text(text, config.limits, name)
+    admit_picture(data, config.limits, name)
+    return data

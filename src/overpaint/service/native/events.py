@@ -1,0 +1,65 @@
+"""A job's story as server-sent events: numbered, so that a client that lost the connection goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from overpaint.service.jobs import JobEvent, JobState
+from overpaint.service.native.answers import job_details
+from overpaint.service.ports import Desk
+
+HEARTBEAT = 15.0  # seconds of silence, after which a comment keeps proxies from hanging up
+RETRY = 1000  # milliseconds after which a client is to come again
+
+_ENDS = frozenset(each.value for each in JobState if each.is_end)
+
+
+async def sse(desk: Desk, job_id: str, after: int, *, previews: str, beat: float = HEARTBEAT) -> AsyncIterator[str]:
+    """The events of a job after a number, until its end."""
+    yield f"retry: {RETRY}\n\n"
+    story = aiter(desk.events(job_id, after))
+    waiting: asyncio.Task[JobEvent] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(_next(story))
+            done, _ = await asyncio.wait({waiting}, timeout=beat)
+            if not done:
+                yield ": still here\n\n"
+                continue
+            try:
+                event = waiting.result()
+            except StopAsyncIteration:
+                return
+            waiting = None
+            yield await _written(desk, event, previews)
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await waiting
+        close: Any = getattr(story, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _next(story: AsyncIterator[JobEvent]) -> JobEvent:
+    return await anext(story)
+
+
+async def _written(desk: Desk, event: JobEvent, previews: str) -> str:
+    data: dict[str, Any] = {"job": event.job, "at": event.at, **event.data}
+    if event.name == "preview":
+        data["url"] = f"/v1/jobs/{event.job}/preview"
+        live = desk.running()
+        if previews == "data" and live is not None and live.job == event.job and live.preview is not None:
+            data["image"] = "data:image/png;base64," + base64.b64encode(live.preview).decode("ascii")
+    elif event.name in _ENDS:
+        record = await desk.get(event.job)
+        if record is not None:
+            data["result"] = (await job_details(record, desk)).model_dump(mode="json")
+    return f"id: {event.number}\nevent: {event.name}\ndata: {json.dumps(data)}\n\n"

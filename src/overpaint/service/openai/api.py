@@ -1,0 +1,285 @@
+"""OpenAI's Images API: edits, generations, variations. An edit with a mask is a real inpaint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from overpaint.errors import CheckpointError, OverpaintError, RequestError
+from overpaint.service.config import ServeConfig
+from overpaint.service.guard.inputs import admit_picture
+from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Live, Record
+from overpaint.service.known_models import KnownModels
+from overpaint.service.native.answers import ApiError, picture_file, url_of
+from overpaint.service.native.bodies import client_name, idempotency_key, json_body
+from overpaint.service.native.events import HEARTBEAT
+from overpaint.service.openai.answers import (
+    OpenAIError,
+    OpenAIPictures,
+    failure,
+    ignored_header,
+    packed,
+    pictures_answer,
+    refusal,
+    stream_event,
+    stream_failure,
+)
+from overpaint.service.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.ports import Desk
+from overpaint.service.requests import job_settings, stored_request
+from overpaint.settings import Settings
+
+_MOST_FIELDS = 200
+_LOOK_EVERY = 0.5  # seconds between two looks whether a waiting client is still there
+_PREVIEWS = 8  # of a job whose partial pictures are wanted
+_STOPPING = JobError(code="stopping", message="the server is stopping; send the request again when it is back")
+_NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": OpenAIPictures, "description": "The pictures; with `stream` they come as server-sent events."},
+    **{
+        status: {"model": OpenAIError, "description": "An error in OpenAI's shape."}
+        for status in (400, 401, 403, 404, 409, 413, 415, 429, 499, 500, 503, 504)
+    },
+}
+
+Reader = Callable[[Request], Awaitable[Wish]]
+
+
+def router(desk: Desk, config: ServeConfig) -> APIRouter:
+    """The three ways to a picture; /v1/models is the native API's, which answers in both shapes."""
+    routes = APIRouter(prefix="/v1/images", tags=["openai"])
+    shop, limits = _Shop(desk, config), config.limits
+
+    def body(media_type: str, **what: bool) -> dict[str, Any]:
+        content = {media_type: {"schema": body_schema(limits, **what)}}
+        return {"requestBody": {"required": True, "content": content}}
+
+    @routes.post("/generations", responses=_ANSWERS, openapi_extra=body("application/json", picture=False))
+    async def generations(request: Request) -> Response:
+        """A picture from a text."""
+        return await shop.answer(request, "image_generation", shop.generation)
+
+    form = body("multipart/form-data", picture=True, mask=True)
+
+    @routes.post("/edits", responses=_ANSWERS, openapi_extra=form)
+    async def edits(request: Request) -> Response:
+        """Paint over pictures, or over the part of them that a mask shows."""
+        return await shop.answer(request, "image_edit", shop.edit)
+
+    @routes.post("/variations", responses=_ANSWERS, openapi_extra=body("multipart/form-data", picture=True))
+    async def variations(request: Request) -> Response:
+        """Other pictures like this one."""
+        return await shop.answer(request, "image_edit", shop.variation)
+
+    return routes
+
+
+class _Shop:
+    def __init__(self, desk: Desk, config: ServeConfig) -> None:
+        self._desk, self._config = desk, config
+
+    async def answer(self, request: Request, event: str, read: Reader) -> Response:
+        """Read, submit, wait; every failure becomes OpenAI's error object."""
+        try:
+            wish = await read(request)
+            record = await self._desk.submit(await asyncio.to_thread(self._job, request, wish))
+            if wish.stream:
+                story = self._stream(record, wish, event)
+                return _Stream(story, ignored_header(wish), lambda: self._let_go(record.id))
+            record = await self._waited(request, record.id)
+            if record.state is not JobState.FINISHED:
+                return failure(record.error)
+            data = await asyncio.to_thread(self._data, record, wish, str(request.base_url))
+            return pictures_answer(record, data, wish)
+        except (OverpaintError, HTTPException) as error:
+            return refusal(error)
+
+    # -- what is asked -------------------------------------------------------------------------------------------
+
+    async def generation(self, request: Request) -> Wish:
+        given = await json_body(request)
+        if not given.get("prompt"):
+            raise RequestError("prompt", given.get("prompt"), "say what the picture should show")
+        return read_wish(given)
+
+    async def edit(self, request: Request) -> Wish:
+        given, pictures, mask = await self._form(request)
+        return await asyncio.to_thread(read_wish, given, pictures, mask)
+
+    async def variation(self, request: Request) -> Wish:
+        """Of the whole picture, whatever is transparent in it."""
+        given, pictures, mask = await self._form(request)
+        if mask is not None:
+            raise RequestError("mask", "a file", "variations have none; use /v1/images/edits")
+        wish = await asyncio.to_thread(read_wish, given, pictures)
+        values = {name: each for name, each in wish.values.items() if name not in ("mask", "masked_content")}
+        return replace(wish, values={**values, "images": pictures})
+
+    async def _form(self, request: Request) -> tuple[dict[str, str], list[bytes], bytes | None]:
+        """The fields of a form, its pictures and its mask, which are fit to be decoded."""
+        limits = self._config.limits
+        fields: dict[str, str] = {}
+        files: dict[str, list[bytes]] = {"image": [], "mask": []}
+        bounds = {"max_files": limits.pictures + 1, "max_fields": _MOST_FIELDS, "max_part_size": limits.body_bytes}
+        async with request.form(**bounds) as form:
+            for name, value in form.multi_items():
+                kind = name.removesuffix("[]")
+                if not isinstance(value, UploadFile):
+                    fields[name] = value
+                elif kind not in files:
+                    raise RequestError(name, value.filename, "files belong into image, image[] and mask")
+                elif data := await value.read():
+                    await asyncio.to_thread(admit_picture, data, limits, name)
+                    files[kind].append(data)
+        if not files["image"]:
+            raise RequestError("image", None, "give the picture to paint over as a file of a multipart form")
+        return fields, files["image"], files["mask"][-1] if files["mask"] else None
+
+    def _job(self, request: Request, wish: Wish) -> Job:
+        """A job, judged and with its pictures in the store."""
+        limits, now = self._config.limits, time.time()
+        client, key = client_name(request), idempotency_key(request)
+        # What is sent again under one key shall be the same request, so its unknown seeds follow from the key.
+        rng = None if key is None else random.Random(f"{client} {key}")
+        settings = job_settings(self._config.settings, limits)
+        values = {**wish.values, **self._checkpoint(wish.model)}
+        stored = stored_request(values, self._desk.store, limits, settings=settings, rng=rng)
+        return Job(
+            id=uuid.uuid4().hex,
+            kind="paint",
+            request=stored,
+            settings=_with_previews(settings, stored, wish).to_json(),
+            origin="openai",
+            client=client,
+            key=key,
+            created=now,
+            queue_deadline=now + limits.queue_deadline,
+            run_seconds=limits.run_deadline,
+        )
+
+    def _checkpoint(self, name: str | None) -> dict[str, str]:
+        if name is None:
+            return {}
+        models = KnownModels.of(self._config)
+        found = models.checkpoint(name)
+        if found is None:
+            raise CheckpointError(f"model={name[:80]!r}: there is no such model; GET /v1/models lists them")
+        return {} if found.path == models.served else {"checkpoint": name}
+
+    # -- what is answered ----------------------------------------------------------------------------------------
+
+    async def _waited(self, request: Request, job_id: str) -> Record:
+        """The job when it has ended; a client that goes away takes its job along."""
+        while not (record := await self._desk.wait(job_id, _LOOK_EVERY)).state.is_end:
+            if await request.is_disconnected():
+                return await self._let_go(job_id)
+        return record
+
+    async def _let_go(self, job_id: str) -> Record:
+        """Nobody waits for it any more: what does not end soon is cancelled."""
+        record = await self._desk.wait(job_id, self._config.limits.disconnect_grace)
+        return record if record.state.is_end else await self._desk.cancel(job_id)
+
+    async def _stream(self, record: Record, wish: Wish, event: str) -> AsyncIterator[str]:
+        """Looks at the picture while it is painted, as many as were asked for, then the pictures."""
+        shown = 0
+        async for name in _names(self._desk, record.id):
+            if name is None:
+                yield ": still here\n\n"
+                continue
+            live = self._desk.running()
+            if name != "preview" or live is None or live.job != record.id or not _is_due(live, shown, wish.partials):
+                continue
+            assert live.preview is not None
+            size = None if record.job.request.get("only_masked") else wish.size  # previews show the pass alone
+            partial = await asyncio.to_thread(packed, live.preview, wish, size)
+            yield stream_event(
+                f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wish
+            )
+            shown += 1
+        record = await self._desk.get(record.id) or record
+        if record.state is not JobState.FINISHED:
+            yield stream_failure(record.error if record.state.is_end else _STOPPING)
+            return
+        for each in record.result.pictures:
+            if each.kind == "picture":
+                data = await asyncio.to_thread(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
+                told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": _NO_USAGE}
+                yield stream_event(f"{event}.completed", told, record, wish)
+
+    def _data(self, record: Record, wish: Wish, base: str) -> list[dict[str, str]]:
+        if record.gone:
+            raise ApiError(410, "gone", "the pictures were kept long enough and are deleted; ask again")
+        pictures = [each for each in record.result.pictures if each.kind == "picture"]
+        if wish.as_url:
+            return [{"url": base.rstrip("/") + url_of(record, each)} for each in pictures]
+        return [{"b64_json": packed(picture_file(record, each, self._desk), wish)} for each in pictures]
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; somebody is told of a client that does not stay to the end."""
+
+    def __init__(self, story: AsyncIterator[str], headers: Json, left: Callable[[], Awaitable[object]]) -> None:
+        fixed = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(story, headers={**fixed, **headers}, media_type="text/event-stream")
+        self._left, self._is_told = left, False
+
+    async def stream_response(self, send: Send) -> None:
+        await super().stream_response(send)
+        self._is_told = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await super().__call__(scope, receive, send)
+        if not self._is_told:
+            await self._left()
+
+
+async def _names(desk: Desk, job_id: str) -> AsyncIterator[str | None]:
+    """The names of a job's events as they happen, to its end; None after a long silence."""
+    story = aiter(desk.events(job_id))
+
+    async def following() -> JobEvent | None:
+        return await anext(story, None)
+
+    waiting = asyncio.create_task(following())
+    try:
+        while True:
+            while not (await asyncio.wait({waiting}, timeout=HEARTBEAT))[0]:
+                yield None
+            event = waiting.result()
+            if event is None:
+                return
+            yield event.name
+            waiting = asyncio.create_task(following())
+    finally:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+
+def _is_due(live: Live, shown: int, partials: int) -> bool:
+    """Whether it is time for the next look: they are spread evenly over the job."""
+    return live.preview is not None and shown < partials and live.step * (partials + 1) >= live.steps * (shown + 1)
+
+
+def _with_previews(settings: Settings, stored: Json, wish: Wish) -> Settings:
+    """Previews often enough for the partial pictures; they change no picture."""
+    if not (wish.stream and wish.partials):
+        return settings
+    every = max(1, int(stored["steps"]) // _PREVIEWS)
+    return settings.with_changes({"live_previews_enable": True, "show_progress_every_n_steps": every})

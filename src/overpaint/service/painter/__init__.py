@@ -1,0 +1,1 @@
+"""The worker's side: a process with one engine, which paints what it is told."""

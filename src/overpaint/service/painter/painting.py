@@ -1,0 +1,250 @@
+"""One job from its stored form to its result: what a worker does for each, told as messages while it goes on.
+
+Torch-free, but for the engine and the upscalers that are handed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from overpaint.errors import Cancelled as StoppedOnRequest
+from overpaint.errors import (
+    CheckpointError,
+    OverpaintError,
+    PictureError,
+    RequestError,
+    SamplingError,
+    SaveError,
+)
+from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Stop
+from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
+from overpaint.outcome import Processed
+from overpaint.pictures import source_extras
+from overpaint.pixels.resize import Upscaler
+from overpaint.request import Img2ImgRequest, Picture
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState
+from overpaint.service.painter.results import Output, Portfolio, clear_unfinished, keep, result_of_batches
+from overpaint.service.storage.forms import plain
+from overpaint.settings import Settings
+
+if TYPE_CHECKING:
+    from overpaint.engine import Engine
+
+SECONDS_BETWEEN_STEPS = 0.05
+SECONDS_BETWEEN_PREVIEWS = 1.0
+LARGEST_PREVIEW = 512  # pixels of its longer side
+SMALL_TILE = 64
+
+_PARTS = 100  # of one enlarged picture, for progress
+
+# The first that fits; an error that is none of them is our own fault.
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (PictureError, "invalid"),
+    (RequestError, "invalid"),
+    (CheckpointError, "checkpoint"),
+    (SaveError, "save"),
+    (SamplingError, "sampling"),
+)
+
+
+class Tell(Protocol):
+    """Sends a message about this job."""
+
+    def __call__(self, kind: str, **values: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as a worker is given it."""
+
+    job: Job
+    folder: Path  # where its results go
+    done: tuple[DoneBatch, ...] = ()
+    control: Control = field(default_factory=Control)
+    tell: Tell = lambda kind, **values: None
+
+    @property
+    def settings(self) -> Settings:
+        """The job's own. What the job before left in the model may not change this one's picture (SIG-11)."""
+        settings = Settings.from_json(self.job.settings)
+        return replace(settings, quirks=replace(settings.quirks, late_schedule_tables=False))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job came out."""
+
+    state: JobState
+    result: JobResult = field(default_factory=JobResult)
+    error: JobError | None = None
+
+
+def error_of(error: Exception) -> JobError:
+    """What is said of a failure; of one that nobody foresaw only its kind, for its text may name anything."""
+    if isinstance(error, MemoryError) or str(error).startswith("memory:"):
+        return JobError(code="memory", message=str(error) or "memory: there is not enough of it; ask for less")
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal")
+    if code == "internal" and not isinstance(error, OverpaintError):
+        return JobError(code=code, message=f"the job failed by an error of the program ({type(error).__name__})")
+    return JobError(code=code, message=str(error))
+
+
+Upscalers = Callable[[Settings, Callable[[int, int], None], Callable[[], bool]], Mapping[str, Upscaler]]
+"""Gives the upscalers by name; they tell of each tile, and ask before each whether to stop."""
+
+
+class Painting:
+    """A painting job. It may be run a second time after a failure, and goes on where the first time ended."""
+
+    def __init__(self, engine: Engine, task: Task, request: Img2ImgRequest) -> None:
+        self._task, self._tell = task, task.tell
+        self._plan = engine.plan(request, task.settings)
+        self._portfolio = Portfolio(self._plan, task.folder, task.done)
+        self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Pace(SECONDS_BETWEEN_PREVIEWS)
+        self._request = request
+        self._warnings: tuple[str, ...] = ()
+
+    def run(self, engine: Engine) -> Ended:
+        """Paint what is not painted yet."""
+        return self._run(engine, self._request, self._task.settings)
+
+    def run_smaller(self, engine: Engine, warning: str) -> Ended:
+        """The same with one picture in each call of the network, and a VAE that may go on in float32."""
+        self._warnings = (warning,)
+        changes = {"batch_cond_uncond": False, "auto_vae_precision": True, "auto_vae_precision_bfloat16": False}
+        settings = self._task.settings.with_changes(changes)
+        return self._run(engine, self._request.with_changes(exact=True), settings)
+
+    def _run(self, engine: Engine, request: Img2ImgRequest, settings: Settings) -> Ended:
+        last: Event | None = None
+        plan = self._plan
+        self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
+        with engine.story(plan):  # its infotexts name one model to the end
+            for last in engine.run(request, settings, self._task.control, done=tuple(self._portfolio.finished)):
+                self._hear(engine, last)
+        assert isinstance(last, Finished | Cancelled)
+        state = JobState.FINISHED if isinstance(last, Finished) else JobState.CANCELLED
+        return Ended(state, self._result(last.result))
+
+    def failed(self, error: Exception) -> Ended:
+        """The end of a job that cannot go on, with what was finished before."""
+        before = getattr(error, "result", None)
+        result = self._result(before if isinstance(before, Processed) else None)
+        return Ended(JobState.FAILED, result, error_of(error))
+
+    def _result(self, processed: Processed | None) -> JobResult:
+        if processed is None:
+            return result_of_batches(self._portfolio.kept, (*self._plan.warnings, *self._warnings))
+        return self._portfolio.result(processed, self._warnings)
+
+    def _hear(self, engine: Engine, event: Event) -> None:
+        if isinstance(event, Progress) and (self._stepped.is_due() or event.step == event.steps):
+            self._tell("progress", step=event.step, steps=event.steps, batch=event.batch)
+        elif isinstance(event, Preview) and self._looked.is_due():
+            self._tell("preview", step=event.step, png=base64.b64encode(_small_png(event.image)).decode("ascii"))
+        elif isinstance(event, Painted):
+            done = self._portfolio.add(event.batch, engine.identity(self._plan))
+            self._tell("painted", batch=plain(done))
+
+
+class Enlarging:
+    """A job of extras: each picture counts as a batch."""
+
+    def __init__(self, task: Task, request: ExtrasRequest) -> None:
+        self._task, self._tell, self._request = task, task.tell, request
+        task.folder.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(task.folder)
+        kept = sorted(task.done, key=lambda each: each.number)
+        self._done = [each for each in kept if (task.folder / each.pictures[0].file).is_file()]
+        self._stepped = _Pace(SECONDS_BETWEEN_STEPS)
+        self._warnings: tuple[str, ...] = ()
+
+    def run(self, upscalers: Upscalers) -> Ended:
+        """Enlarge what is not enlarged yet."""
+        return self._run(upscalers, self._task.settings)
+
+    def run_smaller(self, upscalers: Upscalers, warning: str) -> Ended:
+        """The same in small tiles."""
+        self._warnings = (warning,)
+        settings = self._task.settings.with_changes({"ESRGAN_tile": SMALL_TILE, "ESRGAN_tile_overlap": 8})
+        return self._run(upscalers, settings)
+
+    def _run(self, upscalers: Upscalers, settings: Settings) -> Ended:
+        total, control = len(self._request.images), self._task.control
+        self._tell("started", images=total, batches=total, warnings=[])
+        with suppress(StoppedOnRequest):
+            if len(self._done) < total and control.message is None:
+                known = upscalers(settings, self._progress, lambda: control.message is Stop.CANCEL)
+                self._enlarge(settings, known)
+        is_cut = len(self._done) < total
+        is_cancelled = is_cut and control.message is Stop.CANCEL
+        return Ended(JobState.CANCELLED if is_cancelled else JobState.FINISHED, self._result(stopped=is_cut))
+
+    def failed(self, error: Exception) -> Ended:
+        """The end of a job that cannot go on, with what was finished before."""
+        return Ended(JobState.FAILED, self._result(stopped=True), error_of(error))
+
+    def _enlarge(self, settings: Settings, known: Mapping[str, Upscaler]) -> None:
+        first = len(self._done)
+        rest = replace(self._request, images=self._request.images[first:])
+        for number, result in enumerate(run_extras(rest, settings, known), first):
+            picture = keep(self._task.folder, number, self._output(number, result), settings)
+            self._done.append(DoneBatch(number=number, pictures=(picture,), notes={"info": result.info}))
+            self._tell("painted", batch=plain(self._done[-1]))
+            if self._task.control.message is not None:
+                return
+
+    def _output(self, number: int, result: ExtrasResult) -> Output:
+        """The picture with the infotext it came with, and what was done to it."""
+        extras = source_extras(self._request.images[number])
+        items = {INFO_ITEM: result.info} if result.fields else None
+        return Output(result.image, result.infotext or "", items=items, exif=extras.exif, icc=extras.icc)
+
+    def _progress(self, part: int, parts: int) -> None:
+        if self._stepped.is_due():
+            number, total = len(self._done), len(self._request.images)
+            step = number * _PARTS + part * _PARTS // max(parts, 1)
+            self._tell("progress", step=step, steps=total * _PARTS, batch=number)
+
+    def _result(self, *, stopped: bool) -> JobResult:
+        pictures = tuple(picture for each in self._done for picture in each.pictures)
+        infos = [str(each.notes["info"]) for each in self._done]
+        shown = html.escape(infos[-1]) if infos else ""  # EX-3
+        return JobResult(
+            pictures=pictures,
+            infotexts=tuple(each.infotext for each in pictures),
+            warnings=self._warnings,
+            stopped=stopped,
+            extra={"infos": infos, "html_info": f"<p>{shown}</p>"},
+        )
+
+
+class _Pace:
+    """Lets the first through, and then one in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
+def _small_png(picture: Picture) -> bytes:
+    shown = picture.convert("RGB")
+    shown.thumbnail((LARGEST_PREVIEW, LARGEST_PREVIEW))
+    data = io.BytesIO()
+    shown.save(data, format="PNG", compress_level=1)
+    return data.getvalue()

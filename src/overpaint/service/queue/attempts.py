@@ -1,0 +1,153 @@
+"""One attempt to have a job done by the worker: what is heard of it, and what becomes of the job."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from overpaint.events import Stop
+from overpaint.service.jobs import Job, JobError, JobResult, JobState, Live
+from overpaint.service.limits import Limits
+from overpaint.service.logs import LOGGER, line
+from overpaint.service.painter.results import result_of_batches
+from overpaint.service.queue.ledger import Begun, Clerk
+from overpaint.service.queue.wire import Message
+from overpaint.service.queue.workers import Gone, Hands
+from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
+
+SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
+DEATHS = 2  # of the worker during one job, which then is not tried again
+
+log = logging.getLogger(LOGGER)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a job. If it is queued again, it goes on from its finished batches."""
+
+    state: JobState
+    result: JobResult = field(default_factory=JobResult)
+    error: JobError | None = None
+
+
+class Attempt:
+    """The job in the worker's hands."""
+
+    def __init__(self, job: Job, clerk: Clerk, hands: Hands, limits: Limits) -> None:
+        self.job, self._clerk, self._hands, self._limits = job, clerk, hands, limits
+        self.live = Live(job=job.id, since=time.time())
+        self.cancelled = False  # somebody wants it to end at once
+        self.overdue = False
+        self.interrupted = False  # the server ends; the job is for its next start
+        self._kept: set[int] = set()
+        self.was_taken = False  # the worker has begun with it, and may die of it
+        self._told = False  # its "started" is out
+        self._wish: Stop | None = None
+        self._next_step = 0.0  # when progress is kept again
+
+    def stop(self, how: Stop) -> None:
+        """Have it end; said again when the worker has begun, if it has not yet."""
+        self.cancelled = self.cancelled or how is Stop.CANCEL
+        self._wish = how
+        self._hands.stop(self.job.id, how)
+
+    def run_out(self) -> None:
+        """Its time is over."""
+        self.overdue = True
+        self._hands.stop(self.job.id, Stop.CANCEL)
+
+    @property
+    def seconds(self) -> float:
+        """How long it may run."""
+        return self.job.run_seconds or self._limits.run_deadline
+
+    async def run(self, begun: Begun, deaths: int) -> Verdict:
+        """`deaths`: of the worker, during earlier attempts at this job."""
+        self._kept = {each.number for each in begun.batches}
+        try:
+            last = await self._last_word(begun)
+        except Gone as gone:
+            return await self._without_word(gone, deaths)
+        if last is None:
+            return await self._without_word(None, deaths)
+        state, error = JobState(last["state"]), error_of(last["error"])
+        if self.overdue and state is JobState.CANCELLED and not self.cancelled:
+            state, error = JobState.FAILED, self._too_late()
+        return Verdict(state, result_of(last["result"]), error)
+
+    async def _last_word(self, begun: Begun) -> Message | None:
+        """How the job ended; None if the worker was not asked at all."""
+        folder = self._clerk.store.result_file(self.job.id, "0.png").parent
+        message = {"job": plain(self.job), "done": plain(begun.batches), "folder": str(folder)}
+        await self._hands.prepared()
+        if self.cancelled or self.interrupted:
+            return None
+        async with aclosing(self._hands.work(message)) as heard:
+            async for each in heard:
+                if each["type"] == "ended":
+                    return each
+                await self._hear(each, begun.record.attempts)
+        return None
+
+    async def _hear(self, message: Message, attempt: int) -> None:
+        clerk, job_id, kind = self._clerk, self.job.id, message["type"]
+        if kind == "taken":
+            self.was_taken = True
+            if self._wish is not None and self._wish is not Stop.SKIP:
+                self._hands.stop(job_id, self._wish)
+        elif kind == "started" and not self._told:
+            await self._hear_started(message, attempt)
+        elif kind == "progress":
+            self.live = replace(self.live, **{name: message[name] for name in ("step", "steps", "batch")})
+            await self._keep_step()
+        elif kind == "preview":
+            self.live = replace(self.live, preview=base64.b64decode(message["png"]))
+            await clerk.tell(job_id, "preview", {"step": message["step"]})
+        elif kind == "painted":
+            batch = batch_of(message["batch"])
+            if batch.number not in self._kept:  # what a worker paints again is the same
+                self._kept.add(batch.number)
+                clerk.stories.publish(await clerk.write(clerk.ledger.keep, job_id, batch))
+
+    async def _hear_started(self, message: Message, attempt: int) -> None:
+        self._told = True
+        extent = {"images": message["images"], "batches": message["batches"]}
+        self.live = replace(self.live, **extent)
+        data = {**extent, "attempt": attempt, "warnings": message["warnings"]}
+        await self._clerk.tell(self.job.id, "started", data)
+        log.info(line("started", job=self.job.id, images=message["images"], attempt=attempt))
+
+    async def _keep_step(self) -> None:
+        if time.monotonic() >= self._next_step:
+            self._next_step = time.monotonic() + SECONDS_BETWEEN_STEPS
+            data = {name: getattr(self.live, name) for name in ("step", "steps", "batch", "batches", "images")}
+            self._clerk.stories.publish(await self._clerk.write(self._clerk.ledger.step, self.job.id, data))
+
+    async def _without_word(self, gone: Gone | None, deaths: int) -> Verdict:
+        """What becomes of a job whose worker is gone."""
+        state, error = self._judged(gone, deaths)
+        if state is JobState.QUEUED:
+            return Verdict(state)
+        batches = await self._clerk.write(self._clerk.store.batches, self.job.id)
+        return Verdict(state, result_of_batches(batches), error)
+
+    def _judged(self, gone: Gone | None, deaths: int) -> tuple[JobState, JobError | None]:
+        if self.cancelled:
+            return JobState.CANCELLED, None
+        if self.overdue:
+            return JobState.FAILED, self._too_late()
+        if self.interrupted or gone is None:
+            return JobState.QUEUED, None
+        if gone.hung:
+            message = f"the worker made no step for {self._limits.watchdog:g} s and was ended; ask for less at once"
+            return JobState.FAILED, JobError(code="hung", message=message)
+        if self.was_taken and deaths + 1 >= DEATHS:
+            message = f"the worker died {deaths + 1} times during this job; the last time {gone}"
+            return JobState.FAILED, JobError(code="crashed", message=message)
+        return JobState.QUEUED, None
+
+    def _too_late(self) -> JobError:
+        return JobError(code="deadline", message=f"the job ran longer than {self.seconds:g} s; ask for less at once")

@@ -1,0 +1,303 @@
+"""`LocalDesk`: jobs are handed in here, wait, are given to the worker one after another, and are heard of.
+
+One event loop owns a desk. What is written down goes through one thread, in the order it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from overpaint.events import Stop
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record
+from overpaint.service.logs import LOGGER, line
+from overpaint.service.ports import Full, Store
+from overpaint.service.queue.attempts import Attempt, Verdict
+from overpaint.service.queue.ledger import Clerk
+from overpaint.service.queue.stories import ENDS
+from overpaint.service.queue.turns import Turns
+from overpaint.service.queue.workers import COMMAND, Hands
+
+CANCEL_PATIENCE = 2.0  # seconds in which a step should be over
+DEADLINE_PATIENCE = 10.0  # seconds from a job's deadline until the worker is killed for it
+REQUEUE_PATIENCE = 5.0  # seconds to write down that a job is to go on; else that is found out at the next start
+_TENDING = 0.5
+_EXPIRING = 30.0
+_AFTER_TROUBLE = 1.0
+
+log = logging.getLogger(LOGGER)
+
+
+class LocalDesk:
+    """The desk of one server: a store, and one worker."""
+
+    def __init__(self, store: Store, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
+        self._limits = config.limits
+        self._clerk, self._hands = Clerk(store), Hands(config, command=command)
+        self._turns = Turns(config.limits)
+        self._running: Attempt | None = None
+        self._deaths: dict[str, int] = {}  # of the worker, by the job it had
+        self._wake, self._idle = asyncio.Event(), asyncio.Event()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._submitting: set[asyncio.Task[Record]] = set()
+
+    @property
+    def store(self) -> Store:
+        return self._clerk.store
+
+    # -- its life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what waits, and start a worker. Returns before that one is ready."""
+        waiting, done = await self._clerk.write(self._clerk.ledger.recover)
+        self._turns.learn(*done)
+        for record in waiting:
+            self._turns.add(record.job, had_one=record.attempts > 0)
+        if waiting:
+            log.info(line("recovered", jobs=len(waiting)))
+        self._hands.open()
+        self._tasks = [asyncio.create_task(each) for each in (self._serve(), self._tend())]
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more jobs; the running one may end within that time, else it waits for the next start."""
+        self._closing = True
+        self._wake.set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._rest(), seconds)
+        if self._running is not None:
+            self._running.interrupted = True
+            await self._hands.close()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._rest(), REQUEUE_PATIENCE)
+
+    async def close(self) -> None:
+        """End the worker and everything that goes on here. The store stays open."""
+        await self.drain(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
+        await self._hands.close()
+        await self._clerk.close()
+
+    async def _rest(self) -> None:
+        while self._running is not None:
+            self._idle.clear()
+            await self._idle.wait()
+
+    # -- what routes ask -----------------------------------------------------------------------------------------
+
+    async def submit(self, job: Job) -> Record:
+        if self._closing:
+            raise Full("the server is stopping: send the job again when it is back", retry_after=10.0)
+        # NOTE: a client that goes away cancels this call; a job that was accepted must get its place all the same.
+        task = asyncio.create_task(self._accept(job))
+        self._submitting.add(task)
+        task.add_done_callback(self._submitting.discard)
+        return await asyncio.shield(task)
+
+    async def _accept(self, job: Job) -> Record:
+        record, event = await self._clerk.write(self._clerk.ledger.accept, job)
+        if event is not None:
+            self._turns.add(record.job)
+            self._clerk.stories.publish(event)
+            log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
+            self._wake.set()
+        return record
+
+    async def get(self, job_id: str) -> Record | None:
+        record = await self._clerk.write(self.store.get, job_id)
+        if record is not None and record.state is JobState.RUNNING:
+            live = self._live(job_id)
+            if live is not None and live.steps:
+                return replace(record, step=live.step, steps=live.steps, images_total=live.images)
+        return record
+
+    async def wait(self, job_id: str, seconds: float | None = None) -> Record:
+        with self._clerk.stories.followed(job_id) as story:
+            record = await self._known(job_id)
+            if not record.state.is_end:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(story.ended.wait(), seconds)
+                record = await self._known(job_id)
+        return record
+
+    async def cancel(self, job_id: str) -> Record:
+        running = self._running
+        if running is not None and running.job.id == job_id:
+            running.stop(Stop.CANCEL)
+            return await self.wait(job_id, CANCEL_PATIENCE)
+        record = await self._end_waiting(job_id, JobState.CANCELLED)
+        if record.state is JobState.RUNNING and self._live(job_id) is not None:  # it was just taken up
+            return await self.cancel(job_id)
+        return record
+
+    async def finish_early(self, job_id: str | None = None) -> None:
+        if self._running is not None and job_id in (None, self._running.job.id):
+            self._running.stop(Stop.FINISH_EARLY)
+
+    async def skip(self) -> None:
+        if self._running is not None:
+            self._running.stop(Stop.SKIP)
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+        clerk, is_new = self._clerk, True
+        with suppress(Full), clerk.stories.followed(job_id) as story:  # full: the desk was closed meanwhile
+            while not clerk.closed:
+                changed, fresh = story.changed, story.after(after)
+                if fresh is None or (is_new and not fresh):
+                    fresh, is_new = await clerk.write(clerk.ledger.rest, job_id, after), False
+                    if fresh is None:
+                        return
+                for event in fresh:
+                    after = event.number
+                    yield event
+                    if event.name in ENDS:
+                        return
+                if not fresh:
+                    await changed.wait()
+
+    def position(self, job_id: str) -> int | None:
+        return 0 if self._live(job_id) is not None else self._turns.position(job_id)
+
+    def eta(self, job_id: str) -> float | None:
+        running = self._running
+        job, live = (None, None) if running is None else (running.job, running.live)
+        if job is not None and job.id == job_id:
+            return self._turns.seconds_left(job, live)
+        return self._turns.seconds_until_done(job_id, job, live)
+
+    def running(self) -> Live | None:
+        return None if self._running is None else self._running.live
+
+    def state(self) -> str:
+        if any(each.done() for each in self._tasks) and not self._closing:
+            return "UNHEALTHY"
+        state = self._hands.state
+        return "BUSY" if state == "READY" and self._running is not None else state
+
+    async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
+        return await self._hands.ask(what, values)
+
+    # -- one job after another -----------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while not self._closing:
+            await self._hands.prepared()
+            self._wake.clear()
+            job = self._turns.take()
+            if job is not None:
+                await self._work(job)
+            elif not self._closing:
+                await self._wake.wait()
+
+    async def _work(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        running = self._running = Attempt(job, self._clerk, self._hands, self._limits)
+        timers = [loop.call_later(running.seconds, running.run_out)]
+        timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._hands.kill))
+        try:
+            begun = await self._clerk.write(self._clerk.ledger.start, job.id)
+            if begun is not None:
+                for event in begun.events:
+                    self._clerk.stories.publish(event)
+                await self._settle(running, await running.run(begun, self._deaths.get(job.id, 0)))
+        except Exception:
+            log.exception(line("desk-failed", job=job.id))
+            await self._fail_after_trouble(running)
+        finally:
+            for each in timers:
+                each.cancel()
+            self._running = None
+            self._idle.set()
+
+    async def _settle(self, running: Attempt, verdict: Verdict) -> None:
+        job = running.job
+        if verdict.state is not JobState.QUEUED:
+            await self._end(running, verdict)
+            return
+        if not running.interrupted:
+            self._deaths[job.id] = self._deaths.get(job.id, 0) + running.was_taken
+        log.warning(line("requeued", job=job.id, reason="drain" if running.interrupted else "worker-ended"))
+        await self._clerk.write(self.store.requeue, job.id)
+        self._turns.add(job, had_one=True)
+        if running.cancelled:  # while that was written down
+            await self._end_waiting(job.id, JobState.CANCELLED)
+
+    async def _end(self, running: Attempt, verdict: Verdict) -> None:
+        job_id = running.job.id
+        record, event = await self._clerk.write(
+            lambda: self._clerk.ledger.end(job_id, verdict.state, result=verdict.result, error=verdict.error)
+        )
+        self._running = None
+        self._over(record, event)
+
+    async def _end_waiting(self, job_id: str, state: JobState, error: JobError | None = None) -> Record:
+        """End a job that nobody has begun, and give its record whether that was so or not."""
+        record, event = await self._clerk.write(self._clerk.ledger.end_waiting, job_id, state, error)
+        if record is None:
+            raise KeyError(job_id)
+        if event is not None:
+            self._over(record, event)
+        return record
+
+    def _over(self, record: Record, event: JobEvent) -> None:
+        """A job has ended."""
+        self._turns.drop(record.id)
+        self._turns.learn(record)
+        self._deaths.pop(record.id, None)
+        error = record.error
+        seconds = record.ended - record.started if record.ended and record.started else None
+        log.info(line(record.state.value, job=record.id, seconds=seconds, code=error.code if error else None))
+        self._clerk.stories.publish(event)
+
+    async def _fail_after_trouble(self, running: Attempt) -> None:
+        """The store, or this program, failed in the middle of a job."""
+        error = JobError(code="save", message="what was painted could not be written down; see the server's log")
+        try:
+            await self._end(running, Verdict(JobState.FAILED, error=error))
+        except Exception:  # a full disk takes this no more than the rest; the job is taken up at the next start
+            log.exception(line("not-ended", job=running.job.id))
+            await asyncio.sleep(_AFTER_TROUBLE)
+
+    async def _known(self, job_id: str) -> Record:
+        record = await self.get(job_id)
+        if record is None:
+            raise KeyError(job_id)
+        return record
+
+    def _live(self, job_id: str) -> Live | None:
+        running = self._running
+        return running.live if running is not None and running.job.id == job_id else None
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    async def _tend(self) -> None:
+        """Fail what has waited too long, and delete what was kept long enough."""
+        next_expiry = 0.0
+        while True:
+            try:
+                await self._fail_late()
+                if time.monotonic() >= next_expiry:
+                    next_expiry = time.monotonic() + _EXPIRING
+                    await self._clerk.write(self._expire)
+            except Exception:
+                log.exception(line("tending-failed"))
+            await asyncio.sleep(_TENDING)
+
+    async def _fail_late(self) -> None:
+        for job_id in self._turns.late():
+            error = JobError(code="deadline", message="the job waited too long for its turn; send it again later")
+            await self._end_waiting(job_id, JobState.FAILED, error)
+
+    def _expire(self) -> None:
+        limits = self._limits
+        gone = self.store.expire(time.time(), keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
+        if gone:
+            log.info(line("expired", jobs=len(gone)))

@@ -1,0 +1,1 @@
+"""The reference's API, /sdapi/v1 and /internal."""

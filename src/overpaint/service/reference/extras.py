@@ -1,0 +1,111 @@
+"""Enlarging finished pictures, and reading what is written in them (EX, PNG, IGT)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from overpaint.errors import PictureError, RequestError
+from overpaint.extras import reference_fields
+from overpaint.infotext import parse_infotext
+from overpaint.metadata import read_infotext
+from overpaint.models.upscaler_names import find_upscaler_name
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import Record
+from overpaint.service.ports import Desk
+from overpaint.service.reference.bodies import (
+    ExtrasBatchImagesRequest,
+    ExtrasBatchImagesResponse,
+    ExtrasBody,
+    ExtrasSingleImageRequest,
+    ExtrasSingleImageResponse,
+    InterrogateRequest,
+    PNGInfoRequest,
+    PNGInfoResponse,
+)
+from overpaint.service.reference.errors import ReferenceRoute, Refusal, http_refusal
+from overpaint.service.reference.jobs import new_job, result_pictures, waited
+from overpaint.service.reference.options_book import OptionsBook
+from overpaint.service.reference.pictures import PictureReader
+from overpaint.service.requests import job_settings, stored_request
+from overpaint.styles import extract_styles, load_styles
+
+_INTERROGATORS = ("clip", "deepdanbooru", "deepbooru")
+
+
+def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: PictureReader) -> APIRouter:
+    """POST /extra-single-image, /extra-batch-images, /png-info, /interrogate."""
+    routes = APIRouter(route_class=ReferenceRoute)
+
+    async def enlarged(body: ExtrasBody, sources: list[bytes], request: Request) -> tuple[str, list[str]]:
+        settings = job_settings(book.settings(), config.limits)
+        stored = await asyncio.to_thread(_stored, body, sources, book, config)
+        job = new_job("extras", stored, settings, config, request)
+        await desk.submit(job)
+        record = await waited(desk, job.id, request, config.limits.disconnect_grace)
+        found = await asyncio.to_thread(result_pictures, desk.store, record)
+        images = [base64.b64encode(data).decode() for _, data in found]
+        return _html_info(record), images if body.show_extras_results is not False else []
+
+    @routes.post("/extra-single-image")
+    async def extra_single_image(body: ExtrasSingleImageRequest, request: Request) -> ExtrasSingleImageResponse:
+        source = await pictures.read("image", body.image or "")
+        said, images = await enlarged(body, [source], request)
+        return ExtrasSingleImageResponse(html_info=said, image=images[0] if images else None)
+
+    @routes.post("/extra-batch-images")
+    async def extra_batch_images(body: ExtrasBatchImagesRequest, request: Request) -> ExtrasBatchImagesResponse:
+        named = enumerate(body.imageList)
+        sources = [await pictures.read(f"imageList[{i}]", each.data) for i, each in named]
+        said, images = await enlarged(body, sources, request) if sources else (_paragraph(""), [])
+        return ExtrasBatchImagesResponse(html_info=said, images=images)
+
+    @routes.post("/png-info")
+    async def png_info(body: PNGInfoRequest) -> PNGInfoResponse:
+        data = await pictures.read("image", body.image)
+        return await asyncio.to_thread(_info, data, book)
+
+    @routes.post("/interrogate")
+    async def interrogate(body: InterrogateRequest) -> dict[str, Any]:
+        if body.model not in _INTERROGATORS:
+            raise http_refusal(404, "Model not found")
+        raise http_refusal(501, "this server has no model that describes pictures")
+
+    return routes
+
+
+def _stored(body: ExtrasBody, sources: list[bytes], book: OptionsBook, config: ServeConfig) -> dict[str, Any]:
+    """EX-1 in our own words, as it is stored."""
+    values = reference_fields(body.known())
+    try:
+        find_upscaler_name(values["upscaler"], book.base, "upscaler_1")
+        find_upscaler_name(values["second_upscaler"], book.base, "upscaler_2")
+    except RequestError as error:  # EX-3
+        raise Refusal(500, "AssertionError", str(error)) from None
+    stored = {"kind": "extras", **values, "images": sources}
+    return stored_request(stored, book.desk.store, config.limits, settings=book.settings())
+
+
+def _html_info(record: Record) -> str:
+    told = record.result.extra.get("html_info")
+    return str(told) if told is not None else _paragraph("\n".join(record.result.infotexts))
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{'<br>'.join(html.escape(line) for line in text.splitlines())}</p>"
+
+
+def _info(data: bytes, book: OptionsBook) -> PNGInfoResponse:
+    """PNG-1."""
+    try:
+        text, items = read_infotext(data)
+    except PictureError as error:
+        raise Refusal(500, "PictureError", str(error)) from None
+    settings = book.settings()
+    styles = load_styles(settings.styles_file) if settings.styles_file else ()
+    parsed = parse_infotext(text or "", settings=settings, styles=styles, extract_styles=extract_styles)
+    return PNGInfoResponse(info=text or "", items=items, parameters=parsed)

@@ -1,0 +1,141 @@
+"""POST /txt2img and /img2img (I2I-1 to I2I-9): a job is handed in at the desk, and its end waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
+from overpaint.service.native.bodies import client_name
+from overpaint.service.ports import Desk, Store
+from overpaint.service.reference.bodies import (
+    PaintingResponse,
+    StableDiffusionProcessingImg2Img,
+    StableDiffusionProcessingTxt2Img,
+)
+from overpaint.service.reference.errors import ReferenceRoute, Refusal, job_refusal
+from overpaint.service.reference.pictures import PictureReader
+from overpaint.service.reference.progress import Tasks
+from overpaint.service.reference.requests import Asked, Pictures, Reader, check_sources
+from overpaint.service.reference.saving import save_result
+from overpaint.service.reference.scripts import check_script_name
+from overpaint.settings import Settings
+
+_LOOK_EVERY = 0.5  # seconds between two looks whether the client is still there
+
+
+class Gone(Refusal):
+    """The client went away; nobody reads this answer."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "ClientDisconnect", "the client went away and the job was cancelled")
+
+
+def job_routes(desk: Desk, config: ServeConfig, reader: Reader, pictures: PictureReader, tasks: Tasks) -> APIRouter:
+    """The two routes that paint."""
+    routes = APIRouter(route_class=ReferenceRoute)
+
+    @routes.post("/txt2img")
+    async def txt2img(body: StableDiffusionProcessingTxt2Img, request: Request) -> PaintingResponse:
+        return await paint(body, Pictures(), request)
+
+    @routes.post("/img2img")
+    async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
+        check_sources(body)
+        check_script_name(body.script_name)
+        mask = await pictures.read("mask", body.mask) if body.mask else None
+        latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
+        images = [await pictures.read(f"init_images[{i}]", each) for i, each in enumerate(body.init_images or ())]
+        return await paint(body, Pictures(tuple(images), mask, latent_mask), request)
+
+    async def paint(
+        body: StableDiffusionProcessingImg2Img | StableDiffusionProcessingTxt2Img, found: Pictures, request: Request
+    ) -> PaintingResponse:
+        asked = await asyncio.to_thread(reader.asked, body, found)
+        job = new_job("paint", asked.request, asked.settings, config, request)
+        tasks.begin(job.id, asked.kind, asked.task)
+        try:
+            await desk.submit(job)
+            record = await waited(desk, job.id, request, config.limits.disconnect_grace)
+        finally:
+            tasks.end(job.id)
+        return await asyncio.to_thread(_answer, desk.store, record, asked)
+
+    return routes
+
+
+def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, request: Request) -> Job:
+    """A job of this API with the server's deadlines."""
+    now = time.time()
+    return Job(
+        id=uuid.uuid4().hex,
+        kind=kind,
+        request=stored,
+        settings=settings.to_json(),
+        origin="sdapi",
+        client=client_name(request),
+        created=now,
+        queue_deadline=now + config.limits.queue_deadline,
+        run_seconds=config.limits.run_deadline,
+    )
+
+
+async def waited(desk: Desk, job_id: str, request: Request, grace: float) -> Record:
+    """The job when it has ended; it is cancelled when its client went away and does not come back to it in time."""
+    waiting = asyncio.ensure_future(desk.wait(job_id))
+    try:
+        while True:
+            await asyncio.wait({waiting}, timeout=_LOOK_EVERY)
+            if waiting.done():
+                return waiting.result()
+            if await request.is_disconnected():
+                await asyncio.wait({waiting}, timeout=grace)
+                if not waiting.done():
+                    await desk.cancel(job_id)
+                raise Gone
+    finally:
+        waiting.cancel()
+
+
+def result_pictures(store: Store, record: Record) -> list[tuple[ResultPicture, bytes]]:
+    """The pictures of an ended job with their files; an end without any is an error."""
+    if record.gone:
+        raise Refusal(410, "Gone", f"job {record.id}: its pictures were kept for a time and are deleted; ask again")
+    if record.state is not JobState.FINISHED and not (record.state is JobState.CANCELLED and record.result.pictures):
+        raise job_refusal(record.error)
+    found = sorted(record.result.pictures, key=lambda each: each.number)
+    return [(each, _file(store, record.id, each.file)) for each in found]
+
+
+def _file(store: Store, job_id: str, file: str) -> bytes:
+    return store.result_file(job_id, file.rpartition("/")[2]).read_bytes()
+
+
+def _answer(store: Store, record: Record, asked: Asked) -> PaintingResponse:
+    """I2I-7: a sheet if there is one, pictures, masks."""
+    found = result_pictures(store, record)
+    if asked.saves:
+        save_result(record.result, found, asked.request, asked.settings, asked.kind)
+    info = json.loads(record.result.info)
+    if not asked.returns_grid and info.get("index_of_first_image"):
+        found = [each for each in found if each[0].kind != "grid"]
+        info = {**info, "index_of_first_image": 0, "infotexts": info["infotexts"][1:]}
+    warnings = tuple(dict.fromkeys((*asked.warnings, *record.result.warnings)))
+    return PaintingResponse(
+        images=[base64.b64encode(data).decode() for _, data in found] if asked.sends else [],
+        parameters=dict(asked.parameters),
+        info=json.dumps(_with_warnings(info, warnings)),
+    )
+
+
+def _with_warnings(info: Mapping[str, Any], warnings: tuple[str, ...]) -> dict[str, Any]:
+    """What was not obeyed is said; an answer to a request that was obeyed is the reference's own."""
+    return {**info, "warnings": list(warnings)} if warnings else dict(info)

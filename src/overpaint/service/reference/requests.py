@@ -1,0 +1,177 @@
+"""From a body of the reference's API to a stored request and the settings it runs under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+from overpaint.contract_fields import img2img_fields, soft_inpainting, txt2img_fields
+from overpaint.errors import RequestError
+from overpaint.models.hashes import CheckpointFile
+from overpaint.service.config import ServeConfig
+from overpaint.service.known_models import KnownModels
+from overpaint.service.reference.bodies import PaintingBody, StableDiffusionProcessingImg2Img
+from overpaint.service.reference.errors import Refusal, http_refusal
+from overpaint.service.reference.infotext import Filled, filled_by
+from overpaint.service.reference.options_book import CHECKPOINT, OptionsBook, Overrides
+from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_script_name
+from overpaint.service.requests import job_settings, stored_request
+from overpaint.service.storage.forms import plain
+from overpaint.settings import Settings
+from overpaint.styles import load_styles
+
+_NOTHING_FILLED = Filled({}, {})
+_NO_MODEL = (None, "", "None", "none", "Use same checkpoint")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The sources of a job as bytes."""
+
+    images: tuple[bytes, ...] = ()
+    mask: bytes | None = None
+    latent_mask: bytes | None = None
+
+    def fields(self) -> dict[str, Any]:
+        given = {"images": list(self.images), "mask": self.mask, "latent_mask": self.latent_mask}
+        return {name: value for name, value in given.items() if value}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job that was asked for: what clients are told of it, and what is stored."""
+
+    parameters: Mapping[str, Any]
+    request: Mapping[str, Any]
+    settings: Settings
+    warnings: tuple[str, ...]
+    kind: str  # img2img or txt2img
+    saves: bool = False
+    sends: bool = True
+    returns_grid: bool = True
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads bodies with what this server has and how it is set. It waits for disks, so it belongs in a thread."""
+
+    config: ServeConfig
+    book: OptionsBook
+    models: KnownModels
+
+    def asked(self, body: PaintingBody, pictures: Pictures) -> Asked:
+        """I2I-1 from the infotext on."""
+        is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
+        filled = self._filled(body, is_img2img)
+        fields = {**body.effective(), **filled.fields}
+        check_script_name(fields["script_name"])
+        scripts = always_on(fields["alwayson_scripts"], is_img2img=is_img2img)
+        given = {**filled.overrides, **(fields["override_settings"] or {})}
+        overrides = self.book.overridden(given, self.models.vaes())
+        saves = bool(fields["save_images"])
+        settings = self._settings(overrides.settings, saves)
+        soft = _soft(scripts, filled)
+        values = self._values(fields, soft, overrides, len(pictures.images))
+        stored = self._stored({**values, **pictures.fields()}, overrides, settings)
+        echoed = given if filled.overrides else body.override_settings
+        parameters = {**body.known(), **filled.fields, "override_settings": echoed}
+        return Asked(
+            parameters=_without_pictures(parameters),
+            request=stored,
+            settings=settings,
+            warnings=(*_unread(body), *overrides.warnings, *scripts.warnings, *self._dropped(overrides)),
+            kind="img2img" if is_img2img else "txt2img",
+            saves=saves,
+            sends=bool(fields["send_images"]),
+            returns_grid=overrides.settings.return_grid,
+            task=fields["force_task_id"],
+        )
+
+    def _filled(self, body: PaintingBody, is_img2img: bool) -> Filled:
+        if not body.infotext:
+            return _NOTHING_FILLED
+        settings = self.book.settings()
+        styles = load_styles(settings.styles_file) if settings.styles_file else ()
+        return filled_by(
+            body.infotext, frozenset(body.model_fields_set), settings, is_img2img=is_img2img, styles=styles
+        )
+
+    def _settings(self, settings: Settings, saves: bool) -> Settings:
+        """I2I-2: without `save_images` no sheet is made; with it one is, if it is to be shown or kept."""
+        sheet = saves and (settings.return_grid or settings.grid_save)
+        return job_settings(replace(settings, return_grid=sheet), self.config.limits)
+
+    def _values(
+        self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, count: int
+    ) -> dict[str, Any]:
+        """The request in our own words, without its pictures."""
+        job = SimpleNamespace(**{**fields, "seed_enable_extras": True, "override_settings": dict(overrides.painting)})
+        job.sampler_name = fields["sampler_name"] or fields["sampler_index"]
+        if "init_images" not in fields:
+            job.denoising_strength = 0.75 if fields["denoising_strength"] is None else fields["denoising_strength"]
+            found = txt2img_fields(job)
+        else:
+            if fields["mask_blur"] is not None:
+                job.mask_blur_x = job.mask_blur_y = fields["mask_blur"]
+            if count > job.batch_size > 0:  # IMG-3
+                said = f"bad number of images passed: {count}; expecting {job.batch_size} or less"
+                raise Refusal(500, "RuntimeError", said)
+            found = img2img_fields(job, soft_inpainting({"soft inpainting": soft}))
+        self._check_names(found)
+        values: dict[str, Any] = plain(found)
+        return values
+
+    def _stored(self, values: Mapping[str, Any], overrides: Overrides, settings: Settings) -> dict[str, Any]:
+        """NOTE: the checkpoint is always written down: the one in force may be another when the job's turn comes."""
+        stored = stored_request(values, self.book.desk.store, self.config.limits, settings=settings)
+        return {**stored, "checkpoint": str(self._checkpoint(overrides).path)}
+
+    def _checkpoint(self, overrides: Overrides) -> CheckpointFile:
+        """The job's own if it is known, else the one in force (JOB-1)."""
+        named = self.models.checkpoint(overrides.checkpoint) if overrides.checkpoint else None
+        return named or self.book.checkpoint_in_force(self.models)
+
+    def _dropped(self, overrides: Overrides) -> tuple[str, ...]:
+        name = overrides.checkpoint
+        if not name or self.models.checkpoint(name) is not None:
+            return ()
+        return (f"override_settings.{CHECKPOINT}={name!r}: there is no such model; the one in force was used",)
+
+    def _check_names(self, found: Mapping[str, Any]) -> None:
+        """Models are named, not pointed at."""
+        hires = found.get("hires")
+        for field_name, name in (
+            ("refiner_checkpoint", found["refiner"]),
+            ("hr_checkpoint_name", None if hires is None else hires.checkpoint),
+        ):
+            if name not in _NO_MODEL and self.models.closest(name) is None:
+                raise RequestError(field_name, name, "there is no such model; GET /sdapi/v1/sd-models lists them")
+
+
+def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
+    """I2I-1: what is asked first."""
+    if not body.init_images:
+        raise http_refusal(404, "Init image not found")
+
+
+def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:
+    return scripts.soft or filled.soft
+
+
+def _unread(body: PaintingBody) -> tuple[str, ...]:
+    """Keys that no field has, and fields that change nothing."""
+    unknown = tuple(f"{name}: not obeyed, there is no such field" for name in body.unknown())
+    if body.override_settings and body.override_settings_restore_afterwards is False:
+        said = "not obeyed, overrides are for one job; POST /sdapi/v1/options changes options"
+        return (*unknown, f"override_settings_restore_afterwards: {said}")
+    return unknown
+
+
+def _without_pictures(parameters: dict[str, Any]) -> dict[str, Any]:
+    """I2I-7."""
+    if parameters.get("include_init_images"):
+        return parameters
+    return {name: None if name in ("init_images", "mask") else value for name, value in parameters.items()}

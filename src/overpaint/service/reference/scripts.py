@@ -1,0 +1,134 @@
+"""The scripts of the reference's API (I2I-3, LIST-2, LIST-3): those that work here, with their arguments.
+
+The selectable scripts of the stock program are no part of this project: they are not listed, and asking for one is an
+error, as it is for an unknown one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from overpaint.sampler_table import SAMPLERS, SCHEDULERS
+from overpaint.service.reference.errors import Refusal, http_refusal
+
+_SELECTABLE = frozenset(
+    {"img2img alternative test", "loopback", "outpainting mk2", "poor man's outpainting", "prompt matrix"}
+    | {"prompts from file or textbox", "sd upscale", "x/y/z plot"}
+)
+_NOT_HERE = "the stock program's scripts are no part of this server; GET /sdapi/v1/scripts lists what works"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a script, as its listing shows it."""
+
+    label: str
+    value: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that is always on. `obeyed`: what it is given counts; the others' place is taken by request fields."""
+
+    title: str
+    arguments: tuple[Argument, ...] = ()
+    obeyed: bool = False
+    img2img_only: bool = False
+
+
+def scripts(checkpoints: Iterable[str] = ()) -> tuple[Script, ...]:
+    """The scripts in the order of their listing; the checkpoints are the refiner's choices."""
+    return (
+        Script("extra options"),
+        Script("soft inpainting", _SOFT, obeyed=True, img2img_only=True),
+        Script("refiner", _refiner(tuple(checkpoints))),
+        Script("sampler", _SAMPLER),
+        Script("seed", _SEED),
+    )
+
+
+_SOFT = (
+    Argument("Soft inpainting", False),
+    Argument("Schedule bias", 1, 0, 8, 0.1),
+    Argument("Preservation strength", 0.5, 0, 8, 0.05),
+    Argument("Transition contrast boost", 4, 1, 32, 0.5),
+    Argument("Mask influence", 0, 0, 1, 0.05),
+    Argument("Difference threshold", 0.5, 0, 8, 0.25),
+    Argument("Difference contrast", 2, 0, 8, 0.25),
+)
+_SAMPLER = (
+    Argument("Sampling steps", 20, 1, 150, 1),
+    Argument("Sampling method", "DPM++ 2M", choices=tuple(each.name for each in SAMPLERS)),
+    Argument("Schedule type", "Automatic", choices=tuple(each.label for each in SCHEDULERS)),
+)
+_SEED = (
+    Argument("Seed", -1, step=1),
+    Argument("Extra", False),
+    Argument("Variation seed", -1, step=1),
+    Argument("Variation strength", 0.0, 0, 1, 0.01),
+    Argument("Resize seed from width", 0, 0, 2048, 8),
+    Argument("Resize seed from height", 0, 0, 2048, 8),
+)
+
+
+def _refiner(checkpoints: tuple[str, ...]) -> tuple[Argument, ...]:
+    return (
+        Argument("Refiner", False),
+        Argument("Checkpoint", "", choices=checkpoints),
+        Argument("Switch at", 0.8, 0.01, 1.0, 0.01),
+    )
+
+
+def check_script_name(name: str | None) -> None:
+    """I2I-1: no selectable script works here."""
+    if name:
+        reason = _NOT_HERE if name.lower() in _SELECTABLE else ""
+        raise http_refusal(422, f"Script '{name}' not found", reason)
+
+
+@dataclass(frozen=True)
+class ScriptsAsked:
+    """What the always-on scripts of a job come to."""
+
+    soft: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool) -> ScriptsAsked:
+    """I2I-3: titles in any case; arguments without "args" count for nothing, those beyond the last are passed over."""
+    known = {each.title: each for each in scripts() if is_img2img or not each.img2img_only}
+    soft: tuple[Any, ...] = ()
+    warnings: list[str] = []
+    for title, asked in (given or {}).items():
+        script = known.get(title.lower())
+        if script is None:
+            raise _refused(title)
+        args = _arguments(title, asked)
+        if args is None:
+            continue
+        if script.obeyed:
+            soft = args[: len(script.arguments)]
+        elif args:
+            warnings.append(f"alwayson_scripts.{title}: not obeyed, use the request's own fields")  # I2I-5
+    return ScriptsAsked(soft, tuple(warnings))
+
+
+def _refused(title: str) -> Refusal:
+    if title.lower() in _SELECTABLE:
+        return http_refusal(422, "Cannot have a selectable script in the always on scripts params", _NOT_HERE)
+    return http_refusal(422, f"Script '{title}' not found")
+
+
+def _arguments(title: str, asked: Any) -> tuple[Any, ...] | None:
+    args = asked.get("args") if isinstance(asked, Mapping) else None
+    if args is None:
+        return None
+    if not isinstance(args, list):
+        raise http_refusal(422, f"alwayson_scripts.{title}.args: give a list of arguments by position")
+    return tuple(args)

@@ -1,0 +1,1 @@
+"""What is kept below a data folder: jobs, their events, their pictures."""

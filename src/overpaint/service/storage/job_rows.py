@@ -1,0 +1,143 @@
+"""The tables in the house's words: what is read and written within one transaction of the store."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from overpaint.errors import RequestError
+from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record
+from overpaint.service.ports import Conflict
+from overpaint.service.storage.forms import error_of, job_of, plain, result_of
+from overpaint.service.storage.result_files import KeptFile
+
+RECORD = "SELECT job, state, started, ended, attempts, step, steps, images_total, result, error, gone FROM jobs"
+PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
+FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
+
+_AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total")
+
+
+def record_of(row: sqlite3.Row) -> Record:
+    result, error = row["result"], row["error"]
+    return Record(
+        job=job_of(json.loads(row["job"])),
+        state=JobState(row["state"]),
+        result=JobResult() if result is None else result_of(json.loads(result)),
+        error=None if error is None else error_of(json.loads(error)),
+        gone=bool(row["gone"]),
+        **{name: row[name] for name in _AS_THEY_ARE},
+    )
+
+
+def found(connection: sqlite3.Connection, job_id: str) -> Record:
+    row = connection.execute(f"{RECORD} WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise KeyError(job_id)
+    return record_of(row)
+
+
+def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
+    """The record of the same job; another job under its id or key is a conflict."""
+    if other := connection.execute(
+        "SELECT id FROM jobs WHERE lower(id) = lower(?) AND id <> ?", (job.id, job.id)
+    ).fetchone():
+        raise Conflict(f"id={job.id!r}: it differs from {other['id']!r} in capitals only; choose another")
+    same = {
+        f"id={job.id!r}": ("id = ?", (job.id,)),
+        f"idempotency key={job.key!r}": ("client = ? AND key = ?", (job.client, job.key)),
+    }
+    known = None
+    for name, (where, values) in same.items():
+        row = connection.execute(f"SELECT id, fingerprint FROM jobs WHERE {where}", values).fetchone()
+        if row is not None and row["fingerprint"] != job.fingerprint():
+            raise Conflict(f"{name}: it stands for another job already; send this one under a new name")
+        known = known or row
+    return None if known is None else found(connection, known["id"])
+
+
+def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str]) -> Record:
+    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job))
+    added = "INSERT INTO jobs (id, client, key, fingerprint, job) VALUES (?, ?, ?, ?, ?)"
+    number = connection.execute(added, values).lastrowid
+    connection.executemany("INSERT INTO sources VALUES (?, ?)", [(number, each) for each in references])
+    return found(connection, job.id)
+
+
+def number_of(connection: sqlite3.Connection, job_id: str) -> int:
+    """Of a job that may still get files."""
+    row = connection.execute("SELECT number, gone FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise KeyError(job_id)
+    if row["gone"]:
+        raise RequestError("job", job_id, "its results were deleted; submit it again under a new name")
+    return int(row["number"])
+
+
+def keep_files(connection: sqlite3.Connection, number: int, files: Iterable[KeptFile]) -> None:
+    rows = [(number, each.name, each.bytes, each.sha256) for each in files]
+    connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+
+
+def drop_batch(connection: sqlite3.Connection, number: int, batch: DoneBatch) -> None:
+    """It is painted again: neither it nor its files count any more."""
+    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, batch.number))
+    files = [(number, each.file) for each in batch.pictures]
+    connection.executemany("DELETE FROM files WHERE job = ? AND name = ?", files)
+
+
+def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
+    change = "SET state = 'queued', started = NULL WHERE id = ? AND state = 'running'"
+    connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
+
+
+def thin(connection: sqlite3.Connection, number: int) -> None:
+    """Drop every other passing event; the newest stays, unless there is no other."""
+    connection.execute(
+        f"""DELETE FROM events WHERE job = ?1 AND number IN (
+            SELECT number FROM (
+                SELECT number, count(*) OVER () AS passing, row_number() OVER (ORDER BY number DESC) AS place
+                FROM events WHERE job = ?1 AND name IN {PASSING}
+            ) WHERE place % 2 = 0 OR passing = 1
+        )""",
+        (number,),
+    )
+    connection.execute(
+        "UPDATE jobs SET events = (SELECT count(*) FROM events WHERE job = jobs.number) WHERE number = ?", (number,)
+    )
+
+
+def too_old(
+    connection: sqlite3.Connection, now: float, keep_seconds: float, keep_bytes: int
+) -> Sequence[tuple[int, str]]:
+    """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids."""
+    size = "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number)"
+    query = f"SELECT number, id, ended, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
+    rows = connection.execute(f"{query} ORDER BY ended, number").fetchall()
+    excess = sum(each["bytes"] for each in rows) - keep_bytes
+    old = []
+    for row in rows:
+        if now - row["ended"] > keep_seconds or (excess > 0 and row["bytes"]):
+            old.append((row["number"], row["id"]))
+            excess -= row["bytes"]
+    return old
+
+
+def let_go(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Of jobs whose results go, only the record and the lasting events stay."""
+    jobs = [(each,) for each in numbers]
+    connection.executemany("UPDATE jobs SET gone = 1 WHERE number = ?", jobs)
+    connection.executemany(f"DELETE FROM events WHERE job = ? AND name IN {PASSING}", jobs)
+    for table in ("batches", "files", "sources"):
+        connection.executemany(f"DELETE FROM {table} WHERE job = ?", jobs)
+
+
+def forget(connection: sqlite3.Connection) -> None:
+    oldest = "SELECT number FROM jobs WHERE gone = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
+    connection.execute(f"DELETE FROM jobs WHERE gone = 1 AND number <= ({oldest})", (FORGOTTEN_BEYOND,))
+
+
+def text_of(value: Any) -> str | None:
+    return None if value is None else json.dumps(plain(value))

@@ -1,0 +1,254 @@
+"""`JobStore`: jobs, their events and their files below one data folder, safe from a crash at any moment.
+
+Files come first and the record that names them after; on the way out, the record first. So what a crash leaves behind
+is at worst a file that nobody names, and `recover` takes that away.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from overpaint.errors import RequestError
+from overpaint.saving import _sync_folder
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
+from overpaint.service.limits import Limits
+from overpaint.service.ports import Full
+from overpaint.service.queue.policy import retry_after
+from overpaint.service.storage import job_rows as rows
+from overpaint.service.storage.database import Database
+from overpaint.service.storage.folder_lock import FolderLock
+from overpaint.service.storage.forms import batch_of, plain
+from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name
+from overpaint.service.storage.source_files import SourceFiles, references_in
+
+_TELLING = 20  # jobs that tell how long the next one takes
+_DEFAULT_LIMITS = Limits()
+_BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
+
+
+class JobStore:
+    """The one store of a data folder; `Store` in ports.py says what is promised. Any thread may call."""
+
+    def __init__(self, data: Path, limits: Limits = _DEFAULT_LIMITS) -> None:
+        _make_folder(data)
+        self.data, self._limits = data, limits
+        self._lock = FolderLock(data)
+        try:
+            self._results = ResultFiles(data / "results")
+            self._sources = SourceFiles(data / "inputs")
+            self._database = Database(data / "jobs.db")
+        except BaseException:
+            self._lock.release()
+            raise
+        for folder in (data, data.resolve().parent):
+            _sync_folder(folder)
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def accept(self, job: Job) -> Record:
+        check_name("id", job.id)
+        references = sorted(set(references_in(plain(job.request))))
+        with self._database.write() as connection:
+            known = rows.already_accepted(connection, job)
+            if known is not None:
+                return known
+            self._check_room(connection, job)
+            for each in references:
+                if not self._sources.has(each):
+                    raise RequestError("picture", each, "it is not kept here (any more); upload it again")
+            return rows.add_job(connection, job, references)
+
+    def get(self, job_id: str) -> Record | None:
+        found = self._records("WHERE id = ?", job_id)
+        return found[0] if found else None
+
+    def records(
+        self, *, states: Iterable[JobState] = (), client: str | None = None, limit: int = 100
+    ) -> Sequence[Record]:
+        wanted = [each.value for each in states] or [each.value for each in JobState]
+        marks = ", ".join("?" * len(wanted))
+        where = f"WHERE state IN ({marks}) AND (? IS NULL OR client = ?) ORDER BY number DESC LIMIT ?"
+        return self._records(where, *wanted, client, client, limit)
+
+    def waiting(self) -> Sequence[Record]:
+        return self._records("WHERE state = 'queued' ORDER BY number")
+
+    def start(self, job_id: str, at: float) -> Record | None:
+        change = "SET state = 'running', started = ?, attempts = attempts + 1 WHERE id = ? AND state = 'queued'"
+        with self._database.write() as connection:
+            started = connection.execute(f"UPDATE jobs {change}", (at, job_id)).rowcount
+            record = rows.found(connection, job_id)
+        return record if started else None
+
+    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None:
+        change = "SET step = ?, steps = ?, images_total = ? WHERE id = ? AND state = 'running'"
+        with self._database.write() as connection:
+            connection.execute(f"UPDATE jobs {change}", (step, steps, images_total, job_id))
+
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
+        files = self._results.kept(job_id, {each.file for each in batch.pictures})
+        with self._database.write() as connection:
+            number = rows.number_of(connection, job_id)
+            values = (number, batch.number, rows.text_of(batch))
+            connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", values)
+            rows.keep_files(connection, number, files)
+
+    def batches(self, job_id: str) -> Sequence[DoneBatch]:
+        query = f"SELECT batch FROM batches WHERE job = {_BY_ID} ORDER BY number"
+        with self._database.read() as connection:
+            found = connection.execute(query, (job_id,)).fetchall()
+        return [batch_of(json.loads(each["batch"])) for each in found]
+
+    def end(
+        self,
+        job_id: str,
+        state: JobState,
+        at: float,
+        *,
+        result: JobResult | None = None,
+        error: JobError | None = None,
+    ) -> Record:
+        if not state.is_end:
+            raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
+        files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
+        change = "SET state = ?, ended = ?, result = ?, error = ? WHERE id = ? AND ended IS NULL"
+        told = (rows.text_of(result), rows.text_of(error))
+        with self._database.write() as connection:
+            if connection.execute(f"UPDATE jobs {change}", (state.value, at, *told, job_id)).rowcount:
+                rows.keep_files(connection, rows.number_of(connection, job_id), files)
+            return rows.found(connection, job_id)
+
+    def requeue(self, job_id: str) -> Record:
+        with self._database.write() as connection:
+            rows.requeue(connection, [job_id])
+            return rows.found(connection, job_id)
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+        text = json.dumps(plain(data))
+        counted = "UPDATE jobs SET last_event = last_event + 1, events = events + 1 WHERE id = ?"
+        with self._database.write() as connection:
+            row = connection.execute(f"{counted} RETURNING number, last_event, events", (job_id,)).fetchone()
+            if row is None:
+                raise KeyError(job_id)
+            values = (row["number"], row["last_event"], name, text, at)
+            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
+            if row["events"] > self._limits.events_per_job:
+                rows.thin(connection, row["number"])
+        return JobEvent(job=job_id, number=row["last_event"], name=cast(Any, name), data=json.loads(text), at=at)
+
+    def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
+        query = f"SELECT number, name, data, at FROM events WHERE job = {_BY_ID} AND number > ? ORDER BY number"
+        with self._database.read() as connection:
+            found = connection.execute(query, (job_id, number)).fetchall()
+        return [JobEvent(job=job_id, **{**dict(each), "data": json.loads(each["data"])}) for each in found]
+
+    # -- what becomes old, or was broken off ---------------------------------------------------------------------
+
+    def recover(self) -> Sequence[Record]:
+        torn = list(self._torn_batches())
+        with self._database.write() as connection:
+            for number, batch in torn:
+                rows.drop_batch(connection, number, batch)
+            query = "SELECT id FROM jobs WHERE state = 'running' ORDER BY number"
+            interrupted = [each["id"] for each in connection.execute(query)]
+            rows.requeue(connection, interrupted)
+            records = [rows.found(connection, each) for each in interrupted]
+        self._results.clean(self._files_by_job())
+        self._sources.clean()
+        return records
+
+    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        with self._database.write() as connection:
+            old = rows.too_old(connection, now, keep_seconds, keep_bytes)
+            rows.let_go(connection, [number for number, _ in old])
+            rows.forget(connection)
+        for _, job_id in old:
+            self._results.delete(job_id)
+        # NOTE: within a transaction, so that no job is accepted that names a picture on its way out.
+        with self._database.write() as connection:
+            needed = "SELECT reference FROM sources JOIN jobs ON jobs.number = sources.job WHERE ended IS NULL"
+            wanted = {each["reference"] for each in connection.execute(needed)}
+            self._sources.collect(wanted, now, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+        return [job_id for _, job_id in old]
+
+    # -- options and files ---------------------------------------------------------------------------------------
+
+    def option(self, name: str) -> Any:
+        with self._database.read() as connection:
+            row = connection.execute("SELECT value FROM options WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row["value"])
+
+    def set_option(self, name: str, value: Any) -> None:
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))
+
+    def put_picture(self, data: bytes) -> str:
+        return self._sources.keep(data)
+
+    def picture(self, reference: str) -> bytes:
+        return self._sources.read(reference)
+
+    def result_file(self, job_id: str, name: str) -> Path:
+        return self._results.path(job_id, name)
+
+    def integrity_check(self) -> Sequence[str]:
+        """What is wrong with the database; nothing if all is well."""
+        return self._database.integrity_check()
+
+    def close(self) -> None:
+        self._database.close()
+        self._lock.release()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _check_room(self, connection: sqlite3.Connection, job: Job) -> None:
+        count = "SELECT count(*), coalesce(sum(client = ?), 0) FROM jobs WHERE state = 'queued'"
+        waiting, own = connection.execute(count, (job.client,)).fetchone()
+        limits = self._limits
+        if waiting < limits.waiting and own < limits.waiting_per_client:
+            return
+        lately = "SELECT ended - started FROM jobs WHERE state = 'finished' AND started ORDER BY number DESC LIMIT ?"
+        seconds = retry_after([each[0] for each in connection.execute(lately, (_TELLING,))])
+        whose = f"{waiting} jobs" if waiting >= limits.waiting else f"{own} of your jobs"
+        raise Full(f"{whose} wait already, which is the limit: try again in {seconds:.0f} s", seconds)
+
+    def _torn_batches(self) -> Iterator[tuple[int, DoneBatch]]:
+        """Batches of unfinished jobs whose files are not what was kept, each after the number of its job."""
+        with self._database.read() as connection:
+            unfinished = connection.execute("SELECT number, id FROM jobs WHERE ended IS NULL").fetchall()
+        for number, job_id in unfinished:
+            with self._database.read() as connection:
+                query = "SELECT name, bytes, sha256 FROM files WHERE job = ?"
+                files = [KeptFile(**dict(each)) for each in connection.execute(query, (number,))]
+            whole = {each.name for each in files if self._results.is_whole(job_id, each)}
+            for batch in self.batches(job_id):
+                if not whole.issuperset(each.file for each in batch.pictures):
+                    yield number, batch
+
+    def _files_by_job(self) -> dict[str, set[str] | None]:
+        """What may lie in the result folders of jobs; of jobs that have ended, everything."""
+        with self._database.read() as connection:
+            jobs = connection.execute("SELECT id, ended FROM jobs WHERE gone = 0").fetchall()
+        return {job_id: self._files_of(job_id) if ended is None else None for job_id, ended in jobs}
+
+    def _files_of(self, job_id: str) -> set[str]:
+        return {each.file for batch in self.batches(job_id) for each in batch.pictures}
+
+    def _records(self, where: str, *values: Any) -> list[Record]:
+        with self._database.read() as connection:
+            found = connection.execute(f"{rows.RECORD} {where}", values).fetchall()
+        return [rows.record_of(each) for each in found]
+
+
+def _make_folder(data: Path) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts and pictures are nobody else's business
+    except OSError as error:
+        remedy = f"the folder cannot be made ({error.strerror}); give another folder"
+        raise RequestError("--data", str(data), remedy) from error
