@@ -30,8 +30,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from overpaint.models.tiny import make_tiny_checkpoint
 from tests.service.conftest import Server, start
+from tests.tiny import make_tiny_checkpoint
 
 MOST_GROWTH = 1.0  # MiB per 100 jobs
 SLOWEST_HEALTH = 0.050  # seconds, of 99 in 100 requests
@@ -174,24 +174,23 @@ class Load:
         return (self.accepted, self.status) == (WAITING, 429) and self.health < SLOWEST_HEALTH
 
 
-def load(server: Server, requests: int) -> Load:
+def load(client: httpx.Client, requests: int, *, prompt: str = "a") -> Load:
     """Fill the queue behind a long job, ask how it goes, and cancel everything."""
     small = {"prompt": "a", "width": 64, "height": 64, "steps": 4}
-    long = {**small, "width": 256, "height": 256, "steps": 150, "iterations": 16}
-    with server.client() as client:
-        idle = _asked(client, requests)
-        submit = Submitting(client)
-        submit(long, "first")
-        while not client.get("/v1/jobs?state=running").json()["jobs"]:
-            time.sleep(0.01)
-        of_one = [submit(small, "one") for _ in range(WAITING_PER_CLIENT + 1)]
-        others = [f"client-{number // WAITING_PER_CLIENT}" for number in range(WAITING - WAITING_PER_CLIENT)]
-        of_all = [submit(small, each) for each in others]
-        refused = submit(small, "late")
-        health = _asked(client, requests)
-        assert client.get("/v1/jobs?state=running").json()["jobs"], "the long job ended too early"
-        for job in client.get("/v1/jobs?state=queued&state=running").json()["jobs"]:
-            client.post(f"/v1/jobs/{job['id']}/cancel")
+    long = {**small, "prompt": prompt, "width": 256, "height": 256, "steps": 150, "iterations": 16}
+    idle = _asked(client, requests)
+    submit = Submitting(client)
+    submit(long, "first")
+    while not client.get("/v1/jobs?state=running").json()["jobs"]:
+        time.sleep(0.01)
+    of_one = [submit(small, "one") for _ in range(WAITING_PER_CLIENT + 1)]
+    others = [f"client-{number // WAITING_PER_CLIENT}" for number in range(WAITING - WAITING_PER_CLIENT)]
+    of_all = [submit(small, each) for each in others]
+    refused = submit(small, "late")
+    health = _asked(client, requests)
+    assert client.get("/v1/jobs?state=running").json()["jobs"], "the long job ended too early"
+    for job in client.get("/v1/jobs?state=queued&state=running").json()["jobs"]:
+        client.post(f"/v1/jobs/{job['id']}/cancel")
     accepted = sum(each.status_code == 202 for each in (*of_one, *of_all))
     return Load(
         accepted=accepted,
@@ -321,7 +320,8 @@ def _report_soak(server: Server, args: argparse.Namespace) -> bool:
 
 
 def _report_load(server: Server, args: argparse.Namespace) -> bool:
-    found = load(server, args.requests)
+    with server.client() as client:
+        found = load(client, args.requests)
     print(f"waiting: {found.accepted} accepted, then {found.status} with Retry-After: {found.retry_after}")
     print(f"of one client: {found.accepted_of_one} accepted, then {found.status_of_one}")
     print(f"p99 of /healthz {found.health * 1000:.1f} ms ({found.idle * 1000:.1f} ms idle)", end=", ")

@@ -17,6 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import service_limits
 import yaml
 
 from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
@@ -347,6 +348,7 @@ def limits_page() -> str:
     return LIMITS_TEXT.format(
         options=table(("option", "at most", "of what"), options),
         numbers=table(("field", "from, to", ""), numbers),
+        server=service_limits.section(),
     )
 
 
@@ -363,6 +365,7 @@ What is too large is refused before work starts, with an error that names the fi
 NaN is refused everywhere; infinity is refused but in `s_tmax`, where it means no limit.
 
 {numbers}
+{server}
 ## Files
 
 | what | limit |
@@ -373,8 +376,8 @@ NaN is refused everywhere; infinity is refused but in `s_tmax`, where it means n
 | infotext read from a picture | 1 MiB |
 | recipe read from a file | 64 MiB |
 
-Pictures are decoded only from PNG, JPEG (MPO), WebP, AVIF, GIF, BMP, TIFF, PPM, JPEG 2000, ICO and TGA. A picture of
-several frames, and one whose header promises more than `max_source_pixels`, are refused without decoding.
+Elsewhere pictures are decoded only from PNG, JPEG (MPO), WebP, AVIF, GIF, BMP, TIFF, PPM, JPEG 2000, ICO and TGA. A
+picture of several frames, and one whose header promises more than `max_source_pixels`, are refused without decoding.
 """
 
 PAGES: dict[str, Callable[[], str]] = {

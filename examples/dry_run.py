@@ -9,9 +9,9 @@ PICTURES = Path(__file__).parent / "pictures"
 
 decided = plan(
     Img2ImgRequest(
-        images=(open_picture(PICTURES / "lake.png"),),
-        prompt="a cottage",
-        mask=open_picture(PICTURES / "house-mask.png"),
+        images=(open_picture(PICTURES / "car.png"),),
+        prompt="a red sports car",
+        mask=open_picture(PICTURES / "car-mask.png"),
         only_masked=True,
         sampler="DPM++ 2M Karras",
         strength=0.6,

@@ -17,7 +17,7 @@ from overpaint import (
 
 LAKE = Path(__file__).parent / "pictures" / "lake.png"
 
-request = Img2ImgRequest(images=(open_picture(LAKE),), prompt="the lake in winter", iterations=3, steps=8, seed=1)
+request = Img2ImgRequest(images=(open_picture(LAKE),), prompt="a lake in winter", iterations=3, steps=8, seed=1)
 control = Control()  # any thread may put a message in
 
 with Engine() as engine:

@@ -8,7 +8,7 @@ LAKE = Path(__file__).parent / "pictures" / "lake.png"
 
 request = Img2ImgRequest(
     images=(open_picture(LAKE),),
-    prompt="a lake, oil painting",
+    prompt="an oil painting of a lake",
     strength=0.5,
     steps=12,
     seed=7,

@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from PIL import Image
 
 import overpaint
 from overpaint import cli, errors
+from overpaint.demo import SIDE, SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MOST_PICTURE_BYTES = 100_000
+USAGE = {"watercolor_forest.py": "watercolor-forest.png", "red_car.py": "red-car.png"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -52,7 +53,7 @@ WITH_COMMANDS = [each for each in PAGES if any(commands(each))]
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The small checkpoint is made here, not in the home of whoever runs the tests."""
+    """Hashes are kept here, not in the home of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -103,21 +104,26 @@ def test_commands_on_the_examples_run(page: Path, checkout: Path) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=named)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(example)]
-    where = [str(tmp_path / "pictures")] if example.name == "make_pictures.py" else []
-    result = subprocess.run(command + where, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout or list(tmp_path.glob("*.png"))
 
 
-def test_example_pictures_are_those_their_script_draws(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, str(ROOT / "examples/make_pictures.py"), str(tmp_path)], check=True, capture_output=True
-    )
+def test_example_pictures_are_small_and_those_of_the_demo() -> None:
     kept = sorted((ROOT / "examples" / "pictures").iterdir())
-    assert [each.name for each in kept] == sorted(each.name for each in tmp_path.iterdir())
-    for each in kept:
-        assert np.array_equal(np.asarray(Image.open(each)), np.asarray(Image.open(tmp_path / each.name))), each.name
     assert sum(each.stat().st_size for each in kept) < MOST_PICTURE_BYTES
+    for source in SOURCES.iterdir():
+        assert (ROOT / "examples/pictures" / source.name).read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("script", sorted(USAGE), ids=str)
+def test_pictures_of_the_usage_examples_are_shown_with_their_sources(script: str) -> None:
+    guide = (ROOT / "docs/guides/from-a1111.md").read_text(encoding="utf-8")
+    picture = USAGE[script]
+    assert f"../images/{picture}" in guide and f"../../examples/{script}" in guide
+    assert f'.save("{picture}")' in (ROOT / "examples" / script).read_text(encoding="utf-8")
+    with Image.open(ROOT / "docs/images" / picture) as shown:
+        assert shown.size == (SIDE, SIDE)
 
 
 def heading_anchors(page: Path) -> set[str]:

@@ -112,7 +112,7 @@ def train_denoiser(
         with hardware.fast():
             found = trainee.network(noisy, levels, ids)
         errors = (found.float() - noise).pow(2).mean(dim=(1, 2, 3)) * weights[levels]
-        return errors.mean(), _by_level(errors.detach(), levels)
+        return errors.mean(), by_level(errors.detach(), levels)
 
     train(trainee, folder.trainee("unet"), budget, loss_of)
     return trainee
@@ -126,13 +126,18 @@ def draw_batch(material: Material, step: int, hardware: Hardware) -> tuple[Tenso
     ids = np.where(rng.random((count, 1)) < _EMPTY_SHARE, encode([""]), ids)
     framing = np.isin(ids, start_and_end())
     ids = np.where((rng.random(ids.shape) < _UNKNOWN_SHARE) & ~framing, UNKNOWN, ids)
-    levels = ((np.arange(count) + rng.random()) / count * LEVELS).astype(np.int64)
+    levels = even_levels(rng, count)
     rows = np.stack([material.latents[int(i)] for i in chosen]).astype(np.float32)
     latents, rows_of_ids, steps = (torch.from_numpy(each).to(hardware.device) for each in (rows, ids, levels))
     return material.scale.standard(latents), rows_of_ids, steps
 
 
-def _by_level(errors: Tensor, levels: Tensor) -> Losses:
+def even_levels(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Noise levels spread evenly over a batch."""
+    return ((np.arange(count) + rng.random()) / count * LEVELS).astype(np.int64)
+
+
+def by_level(errors: Tensor, levels: Tensor) -> Losses:
     """The mean error, and that of the quarter with the most noise, where only the caption helps."""
     noisiest = errors[levels >= LEVELS * 3 // 4]
     return {"error": float(errors.mean()), "noisiest": float(noisiest.mean()) if len(noisiest) else math.nan}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,6 +57,28 @@ def encode_shards(folder: Folder, size: int, shards: int, hardware: Hardware) ->
         rows = [pictures[index * SHARD + i] for i in range(SHARD)]
         save_array(target / f"{index:05d}.npy", _encode(codec, rows, hardware))
         print(f"encoded {target.name}/{index:05d}", flush=True)
+
+
+@torch.inference_mode()
+def rebuild_shards(folder: Folder, size: int, shards: int, hardware: Hardware) -> Path:
+    """The first pictures as the codec brings them back from their latents; where they lie."""
+    encode_shards(folder, size, shards, hardware)
+    target = folder.root / f"rebuilt-{size}"
+    latents = Shelf(folder.latents(size), shards)
+    missing = [i for i in range(shards) if not (target / f"{i:05d}.npy").exists()]
+    codec = averaged_codec(folder, hardware) if missing else None
+    for index in missing:
+        assert codec is not None
+        parts = []
+        for start in range(0, SHARD, _BATCH):
+            rows = [latents[index * SHARD + start + i] for i in range(_BATCH)]
+            part = torch.from_numpy(np.stack(rows).astype(np.float32)).to(hardware.device)
+            with hardware.fast():
+                parts.append(codec.decode(part).float().clamp(-1, 1))
+        pixels = ((torch.cat(parts) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        save_array(target / f"{index:05d}.npy", pixels.cpu().numpy())
+        print(f"rebuilt {target.name}/{index:05d}", flush=True)
+    return target
 
 
 @torch.inference_mode()

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from overpaint.engine import Engine
-from overpaint.request import Img2ImgRequest
-from training.sampling import Manner, Sampler
+from training.masks import around
+from training.painting import Painter
 from training.scenes.art import Art
 from training.scenes.labels import Item, Labels
 from training.scenes.scene import render
@@ -77,50 +76,34 @@ _HOLE = (0.1875, 0.375, 0.8125, 0.875)
 Cell: TypeAlias = tuple[NDArray[np.uint8], str]
 
 
-def write_sheets(sampler: Sampler, checkpoint: Path, art: Art, folder: Path, manner: Manner) -> None:
-    """From nothing with the plain sampler; over pictures with the project's own engine, as users do."""
-    painted = sampler.paint(_PROMPTS, manner)
+def write_sheets(painter: Painter, art: Art, folder: Path, size: int) -> None:
+    """Painted as users do it, at the product's defaults."""
+    painted = painter.from_nothing(_PROMPTS, size)
     cells = list(zip(painted, _PROMPTS, strict=True))
     contact_sheet([cells[i : i + 8] for i in range(0, len(cells), 8)]).save(folder / "sheet-txt2img.png")
-    with Engine(checkpoint) as engine:
-        contact_sheet(_img2img(sampler, engine, art, manner)).save(folder / "sheet-img2img.png")
-        contact_sheet(_inpainting(engine, art, manner)).save(folder / "sheet-inpaint.png")
+    contact_sheet(_img2img(painter, art, size)).save(folder / "sheet-img2img.png")
+    contact_sheet(_inpainting(painter, art, size)).save(folder / "sheet-inpaint.png")
 
 
-def _img2img(sampler: Sampler, engine: Engine, art: Art, manner: Manner) -> list[list[Cell]]:
+def _img2img(painter: Painter, art: Art, size: int) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for number, (labels, prompt) in enumerate(_CHANGES):
-        source = render((HELD_OUT, 50_000 + number), manner.size, art, labels).pixels
-        codec = sampler.decode(sampler.encode(source[None]))[0]
-        row: list[Cell] = [(source, "source"), (codec, "through the codec")]
-        for strength in _STRENGTHS:
-            request = Img2ImgRequest(
-                images=(Image.fromarray(source),), prompt=prompt, strength=strength, cfg_scale=manner.guidance, seed=1
-            )
-            row.append((_pixels(engine.paint(request).images[0]), f"{strength}: {prompt}"))
-        rows.append(row)
+        source = render((HELD_OUT, 50_000 + number), size, art, labels).pixels[None]
+        series = [(painter.over(source, [prompt], 1, strength=each)[0], f"{each}: {prompt}") for each in _STRENGTHS]
+        rows.append([(source[0], "source"), (painter.through_codec(source)[0], "through the codec"), *series])
     return rows
 
 
-def _inpainting(engine: Engine, art: Art, manner: Manner) -> list[list[Cell]]:
+def _inpainting(painter: Painter, art: Art, size: int) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
-    hole = Image.new("L", (manner.size, manner.size))
-    ImageDraw.Draw(hole).rectangle(tuple(side * manner.size for side in _HOLE), fill=255)
+    hole = around(_HOLE, size)
     for number, (labels, prompts) in enumerate(_FILLINGS):
-        source = Image.fromarray(render((HELD_OUT, 60_000 + number), manner.size, art, labels).pixels)
-        shown = Image.composite(Image.new("RGB", source.size, "gray"), source, hole.point(lambda value: value * 0.6))
-        row: list[Cell] = [(_pixels(source), "source"), (_pixels(shown), "mask")]
-        for prompt in prompts:
-            request = Img2ImgRequest(
-                images=(source,), mask=hole, prompt=prompt, strength=1.0, cfg_scale=manner.guidance, seed=2
-            )
-            row.append((_pixels(engine.paint(request).images[0]), prompt))
-        rows.append(row)
+        source = render((HELD_OUT, 60_000 + number), size, art, labels).pixels
+        shown = np.where(hole[..., None], source // 3 + 80, source).astype(np.uint8)
+        masks, sources = (np.stack([each] * len(prompts)) for each in (hole.astype(np.uint8) * 255, source))
+        filled = painter.inside(masks, sources, prompts, 2, strength=1.0)
+        rows.append([(source, "source"), (shown, "mask"), *zip(filled, prompts, strict=True)])
     return rows
-
-
-def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(picture.convert("RGB"))
 
 
 def contact_sheet(rows: Sequence[Sequence[Cell]]) -> Image.Image:

@@ -19,7 +19,7 @@ from training.scenes.art import EmojiArt
 from training.scenes.scene import confetti, render
 
 SHARD = 512  # pictures in a file
-SCENES, CONFETTI, HELD_OUT = 1, 2, 3  # the first number of every picture's seed
+SCENES, CONFETTI, HELD_OUT, EDITS = 1, 2, 3, 4  # the first number of every picture's seed
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Folder:
 
     def latents(self, size: int) -> Path:
         return self.root / f"latents-{size}"
+
+    def lessons(self, kind: str, size: int) -> Path:
+        return self.root / f"{kind}-{size}"
 
     def trainee(self, stage: str) -> Path:
         return self.root / f"{stage}.pt"

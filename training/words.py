@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -50,11 +50,20 @@ def start_and_end() -> tuple[int, int]:
 
 
 def encode(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Rows of the trained table, framed and padded as SD 1 does it: (n, 77)"""
-    tokenizer, known = clip_tokenizer(), _rows()
-    lines: list[Sequence[int]] = []
+    """Rows of the trained table: (n, 77)"""
+    known = _rows()
+    lines = [[known.get(token, UNKNOWN) for token in line] for line in _framed(texts)]
+    return np.asarray(lines, dtype=np.int64).reshape(-1, POSITIONS)
+
+
+def tokens(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Ids in the whole vocabulary, as an exported checkpoint reads them: (n, 77)"""
+    return np.asarray(list(_framed(texts)), dtype=np.int64).reshape(-1, POSITIONS)
+
+
+def _framed(texts: Iterable[str]) -> Iterator[Sequence[int]]:
+    """Ids between the two tokens that frame every text, padded as SD 1 does it."""
+    tokenizer = clip_tokenizer()
     for text in texts:
         ids = tokenizer.encode(text)[:CAPACITY]
-        padded = [tokenizer.start, *ids, *[tokenizer.end] * (POSITIONS - 1 - len(ids))]
-        lines.append([known.get(token, UNKNOWN) for token in padded])
-    return np.asarray(lines, dtype=np.int64).reshape(-1, POSITIONS)
+        yield [tokenizer.start, *ids, *[tokenizer.end] * (POSITIONS - 1 - len(ids))]

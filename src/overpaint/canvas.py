@@ -33,6 +33,7 @@ from overpaint.settings import Settings
 
 STRETCH, RESIZE_FILL = 0, 2
 LATENT_FACTOR = 8
+_ROOM = 4  # times the area a model was trained at
 BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
 
 
@@ -124,7 +125,7 @@ def plan_canvases(job: Job, native_size: int) -> Canvases:
     notes: dict[str, object] = {}
     warnings: list[str] = []
     gray = _gray_mask(job, sources[0], notes, warnings)
-    geometry = _geometry(job, sources[0], gray, native_size)
+    geometry = _geometry(job, sources[0], gray, native_size, warnings)
     if gray is not None and gray.getbbox() is None and _blank_counts(job):
         return _without_mask(job, sources, geometry, notes, warnings)
     mask = _mask_plan(job, gray, geometry) if gray is not None else None
@@ -190,11 +191,33 @@ def _check_same_shape(mask: Picture, source: Picture) -> None:
         raise RequestError("mask", f"{mask.width}x{mask.height}", remedy)
 
 
-def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int) -> Geometry:
+def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]) -> Geometry:
     width, height = job.request.width, job.request.height
-    if width is None or height is None:
+    if width is None and height is None and not (gray is not None and job.request.only_masked):
+        width, height = _own_size(job, source, gray, native_size, warnings)
+    elif width is None or height is None:
         width, height = _default_size(job.request, source, gray, native_size)
     return geometry_of(width, height, job.settings)
+
+
+def _own_size(
+    job: Job, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
+) -> tuple[int, int]:
+    """The source's own size; where models begin to repeat themselves, that shape at the largest size before.
+
+    Where a mask or strength 0 promise that pixels stay what they are, the size does too.
+    """
+    wide, high = source.size
+    scale = (_ROOM * native_size**2 / (wide * high)) ** 0.5
+    if scale >= 1 or (job.request.strength == 0 and not job.settings.quirks.strength_zero_runs_a_step):
+        return wide, high
+    told = f"width x height: {wide}x{high} is far above the {native_size} pixels this model was trained at"
+    if gray is not None:
+        warnings.append(f"{told}; only_masked paints the masked part alone, at such a size")
+        return wide, high
+    smaller = tuple(max(LATENT_FACTOR, int(each * scale) // LATENT_FACTOR * LATENT_FACTOR) for each in source.size)
+    warnings.append(f"{told}, so it is painted at {smaller[0]}x{smaller[1]}; give a size to have another")
+    return smaller[0], smaller[1]
 
 
 def geometry_of(width: int, height: int, settings: Settings) -> Geometry:

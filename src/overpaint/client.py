@@ -71,6 +71,10 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._headers |= {"X-Client": name} if name else {}
 
+    def url(self, place: str) -> str:
+        """Where something lies that an account names."""
+        return self._url.geturl().rstrip("/") + place
+
     def submit(self, request: Any, *, job_id: str | None = None, key: str | None = None, **job: Any) -> Json:
         """Hand in a request, or a table of its fields in which pictures may be paths or bytes.
 

@@ -17,7 +17,7 @@ from overpaint.infotext import quote
 from overpaint.metadata import read_infotext
 from overpaint.parts import check_number, nearest
 from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled, upscaled_to
-from overpaint.request import Picture, _check_decodes, _data_url, _pictures_from_json
+from overpaint.request import Picture, check_decodes, data_url, pictures_from_json
 from overpaint.settings import Settings
 
 LARGEST_RESULT = 178_956_970  # pixels: what Pillow opens again
@@ -66,7 +66,7 @@ class ExtrasRequest:
         """Plain JSON values; pictures become PNG data URLs, or are left out."""
         values = {name: getattr(self, name) for name in sorted(FIELD_NAMES - {"images"})}
         values["size"] = None if self.size is None else list(self.size)
-        return {**({"images": [_data_url(each) for each in self.images]} if pictures else {}), **values}
+        return {**({"images": [data_url(each) for each in self.images]} if pictures else {}), **values}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ExtrasRequest:
@@ -74,7 +74,7 @@ class ExtrasRequest:
         unknown = sorted(set(values) - FIELD_NAMES)
         if unknown:
             raise RequestError(unknown[0], values[unknown[0]], nearest(unknown[0], FIELD_NAMES))
-        return cls(**{**values, "images": _pictures_from_json("images", values.get("images"))})
+        return cls(**{**values, "images": pictures_from_json("images", values.get("images"))})
 
     @classmethod
     def from_reference(cls, values: Mapping[str, Any], images: Sequence[Picture]) -> ExtrasRequest:
@@ -248,7 +248,7 @@ def _check_pictures(images: tuple[Picture, ...]) -> None:
             raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
         if min(picture.size) < 1:
             raise RequestError(name, picture.size, "give a picture of at least one pixel")
-        _check_decodes(name, picture)
+        check_decodes(name, picture)
 
 
 def _check_size(size: Sequence[int]) -> None:

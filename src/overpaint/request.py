@@ -174,7 +174,7 @@ class Img2ImgRequest:
         given = dict(values)
         cls._refuse_unknown(given)
         for name in PICTURE_FIELDS & given.keys():
-            given[name] = _pictures_from_json(name, given[name])
+            given[name] = pictures_from_json(name, given[name])
         for name, kind in (("soft_inpainting", SoftInpainting), ("hires", Hires)):
             if given.get(name) is not None:
                 given[name] = part_from_json(name, kind, given[name])
@@ -264,13 +264,13 @@ def _check_pictures(request: Img2ImgRequest) -> None:
             raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
         if min(picture.size) < 1:
             raise RequestError(name, picture.size, "give a picture of at least one pixel")
-        _check_decodes(name, picture)
+        check_decodes(name, picture)
     if len(request.images) > request.batch_size:
         remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
         raise RequestError("images", f"{len(request.images)} pictures", remedy)
 
 
-def _check_decodes(name: str, picture: Picture) -> None:
+def check_decodes(name: str, picture: Picture) -> None:
     """Pillow decodes late; a file cut short should not end a job half-way."""
     try:
         picture.load()
@@ -338,7 +338,7 @@ def _plain(value: Any, pictures: bool) -> Any:
         own = {each.name: getattr(value, each.name) for each in fields(value)}
         return {k: _plain(v, pictures) for k, v in own.items() if pictures or not isinstance(v, Image.Image)}
     if isinstance(value, Image.Image):
-        return _data_url(value)
+        return data_url(value)
     if isinstance(value, Mapping):
         return {key: _plain(each, pictures) for key, each in value.items()}
     if isinstance(value, tuple | list):
@@ -348,7 +348,8 @@ def _plain(value: Any, pictures: bool) -> Any:
     return value
 
 
-def _data_url(picture: Picture) -> str:
+def data_url(picture: Picture) -> str:
+    """The picture as a PNG in a text, as `pictures_from_json` reads it."""
     data = io.BytesIO()
     picture.save(data, format="PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
@@ -359,20 +360,21 @@ def _controls_from_json(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise RequestError("controls", value, "give a list")
     return tuple(
-        {**each, "image": _pictures_from_json(f"controls[{i}].image", each["image"])}
+        {**each, "image": pictures_from_json(f"controls[{i}].image", each["image"])}
         if isinstance(each, Mapping) and "image" in each
         else each
         for i, each in enumerate(value)
     )
 
 
-def _pictures_from_json(name: str, value: Any) -> Any:
+def pictures_from_json(name: str, value: Any) -> Any:
+    """Base64 or a data URL as a picture, also in lists; what is a picture already, or None, stays as it is."""
     from overpaint.pictures import open_picture
 
     if value is None or isinstance(value, Image.Image):
         return value
     if isinstance(value, list | tuple):
-        return tuple(_pictures_from_json(f"{name}[{i}]", each) for i, each in enumerate(value))
+        return tuple(pictures_from_json(f"{name}[{i}]", each) for i, each in enumerate(value))
     if not isinstance(value, str):
         raise RequestError(name, value, "give a picture as base64 or as a data URL")
     encoded = value.split(",", 1)[1] if value.startswith("data:") and "," in value else value

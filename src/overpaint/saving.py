@@ -67,7 +67,7 @@ def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False
         with _temporary_file(first.parent, data) as temporary:
             for path in chain([first], names):
                 if _claimed(temporary, path, replace):
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
                     return path
         raise FileExistsError(errno.EEXIST, "every name is taken")
     except OSError as error:
@@ -128,7 +128,7 @@ def _claimed_without_link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """The name, too, should outlive a power cut. Where a folder cannot be synced, the file is saved all the same."""
     if not hasattr(os, "O_DIRECTORY"):
         return

@@ -13,9 +13,9 @@ from PIL import Image
 import modules.shared as shared
 from modules.processing import StableDiffusionProcessingImg2Img
 from overpaint.engine import Engine
-from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.settings import Settings
+from tests.tiny import make_tiny_checkpoint
 
 if TYPE_CHECKING:
     from tests.engine.toys import Site

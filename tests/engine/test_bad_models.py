@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, OverpaintError
 from overpaint.events import Event, Finished, Painted, Progress
-from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.request import ControlUnit, Hires, Img2ImgRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, painted, pixels
 from tests.engine.toys import Site, control, dreamt, hint, hypernet, make_site, unet_spec, vectors
+from tests.tiny import make_tiny_checkpoint
 from tests.unit.models.other_layouts import TEXT, UNET, VAE
 from tests.unit.models.test_gguf_files import plain_gguf
 from tests.unit.toy_control import SD1

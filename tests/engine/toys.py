@@ -14,12 +14,12 @@ from torch import Tensor
 
 from overpaint.models.checkpoint import recognise
 from overpaint.models.families import UNetSpec
-from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.taesd import taesd_decoder, taesd_encoder
 from overpaint.request import Picture, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import scene
+from tests.tiny import make_tiny_checkpoint
 from tests.unit.esrgan import old_state
 from tests.unit.toy_control import control_file, control_spec, random_network
 from tests.unit.toy_loras import lora_of

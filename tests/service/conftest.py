@@ -94,7 +94,7 @@ def start(data: Path, *options: str, environment: dict[str, str] | None = None, 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small checkpoint that the package makes by itself."""
-    from overpaint.models.tiny import make_tiny_checkpoint
+    from tests.tiny import make_tiny_checkpoint
 
     return make_tiny_checkpoint(tmp_path_factory.mktemp("models") / "sketch.safetensors")
 

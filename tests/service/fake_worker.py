@@ -39,6 +39,8 @@ def _start(sender: Sender, how: str) -> None:
 def _answer(sender: Sender, message: Message) -> None:
     if message["what"] == "die":
         os._exit(8)
+    if message["what"] == "hang":
+        time.sleep(600)
     if message["what"] == "never":
         sender.send("answer", id=message["id"], error={"code": "invalid", "message": "what='never': no"})
     else:
@@ -48,9 +50,15 @@ def _answer(sender: Sender, message: Message) -> None:
 def _job(sender: Sender, message: Message) -> None:
     job, folder = message["job"], Path(message["folder"])
     folder.mkdir(parents=True, exist_ok=True)
+    if _is_first(folder, job["request"].get("untaken", 0)):
+        os._exit(7)
     sender.send("taken", job=job["id"])
     sender.send("started", job=job["id"], images=1, batches=1, warnings=[])
+    state, stopped = "finished", False
     for word in job["request"]["prompt"].split():
+        if word == "listen":
+            state, stopped = _told(job["id"]), True
+            break
         _do(sender, job["id"], folder, word, len(message["done"]))
     result: dict[str, Any] = {
         "pictures": [],
@@ -58,11 +66,27 @@ def _job(sender: Sender, message: Message) -> None:
         "info": "{}",
         "warnings": [],
         "comments": "",
-        "stopped": False,
+        "stopped": stopped,
         "model": {},
         "extra": {},
     }
-    sender.send("ended", job=job["id"], state="finished", result=result, error=None)
+    sender.send("ended", job=job["id"], state=state, result=result, error=None)
+
+
+def _told(job: str) -> str:
+    """Wait to be stopped; the state that a job so ends in."""
+    while (message := read(sys.stdin.buffer)) is not None:
+        if message["type"] == "stop" and message["job"] == job and message["how"] != "skip":
+            return "cancelled" if message["how"] == "cancel" else "finished"
+    os._exit(0)
+
+
+def _is_first(folder: Path, times: int) -> bool:
+    """Whether this is one of the first so many times that anybody asks."""
+    mark = folder / "times"
+    before = len(mark.read_text()) if mark.exists() else 0
+    mark.write_text((before + 1) * "x")
+    return before < times
 
 
 def _do(sender: Sender, job: str, folder: Path, word: str, done: int) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +27,15 @@ from typing import Any, Literal
 
 import httpx
 
-from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.service.jobs import JobState, Record
 from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import account_of, files_of, source
-from tests.service.kill_points import OF_SERVER, OF_WORKER, VARIABLE, KillPoint
+from tests.service.kill_points import OF_DATABASE, OF_SERVER, OF_WORKER, VARIABLE, KillPoint
+from tests.tiny import make_tiny_checkpoint
 
 PATIENCE = 90.0
+
+Moment = tuple[str, Literal["before", "middle", "after"], int, Literal["server", "worker"]]
 
 _PICTURE = base64.b64encode(source(3)).decode("ascii")
 TEMPLATES: tuple[Mapping[str, Any], ...] = (
@@ -124,8 +126,11 @@ class Findings:
 class Harness:
     """One data folder, killed again and again."""
 
-    def __init__(self, folder: Path, rng: random.Random, *, jobs_per_point: int = 2) -> None:
+    def __init__(
+        self, folder: Path, rng: random.Random, *, jobs_per_point: int = 2, moments: Sequence[Moment] = ()
+    ) -> None:
         self._folder, self._rng, self._jobs_per_point = folder, rng, jobs_per_point
+        self._moments = moments  # instead of chosen ones
         self._data, self._log = folder / "data", folder / "server.log"
         self._checkpoint = make_tiny_checkpoint(folder / "tiny.safetensors")
         self._templates: dict[str, int] = {}  # of the jobs that were handed in
@@ -140,6 +145,7 @@ class Harness:
             assert server.answers()
             self._submit_waiting(server)
             self._until_done(server)
+            self._follow(server)
         self._check(expected)
         return self.findings
 
@@ -186,22 +192,25 @@ class Harness:
                 self._until_done(server)
             if timer is not None:
                 timer.cancel()
-        happened = point is None or Path(point.mark).exists()
-        name = f"{point.place} {point.moment} -> {point.victim}" if point and happened else "any time -> server"
-        self.findings.points[name] += 1
+        self.findings.points[_name_of(point)] += 1
         self._check_database()
 
     def _choice(self, number: int) -> KillPoint | None:
+        if self._moments:
+            return KillPoint(*self._moments[number % len(self._moments)], str(self._folder / f"mark{number}"))
         if number % 5 == 4:
             return None
-        place = self._rng.choice(OF_SERVER + OF_WORKER)
+        place = self._rng.choice(OF_SERVER + OF_DATABASE + OF_WORKER)
         victim: Literal["server", "worker"] = "server"
         moment: Literal["before", "middle", "after"] = self._rng.choice(("before", "after"))
+        if place in OF_DATABASE:
+            moment = "before"
         if place in OF_WORKER:
             victim = self._rng.choice(("server", "worker"))
             if place in ("write", "tell"):
                 moment = self._rng.choice(("before", "middle", "after"))
         most = {"step": 30, "tell": 30, "add_event": 15, "load": 2, "recover": 1, "put_picture": 2, "source": 1}
+        most |= {"statement": 60, "commit": 30}
         count = self._rng.randint(1, most.get(place, 4))
         return KillPoint(place, moment, count, victim, str(self._folder / f"mark{number}"))
 
@@ -235,6 +244,15 @@ class Harness:
             assert time.monotonic() < end, answer.text
             time.sleep(0.1)
 
+    def _follow(self, server: Server) -> None:
+        """What clients hear of each job: an end that a crash kept from being told is told now."""
+        for job_id in self._templates:
+            answer = server.ask("GET", f"/v1/jobs/{job_id}/events")
+            assert answer is not None
+            names = [line.partition(": ")[2] for line in answer.text.splitlines() if line.startswith("event: ")]
+            if names[-1:] != ["finished"] or names.count("finished") != 1:
+                self.findings.wrong.append(f"{job_id}: told of {names}")
+
     # -- what became of it ---------------------------------------------------------------------------------------
 
     def _check_database(self) -> None:
@@ -259,6 +277,12 @@ class Harness:
         finally:
             undisturbed.close()
             store.close()
+
+
+def _name_of(point: KillPoint | None) -> str:
+    if point is None:
+        return "any time -> server"
+    return f"{point.place} {point.moment} -> {point.victim}" if Path(point.mark).exists() else "all done -> server"
 
 
 def _known(store: JobStore, job_id: str) -> Record:
@@ -294,13 +318,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="that are handed in at each point")
     parser.add_argument("--folder", type=Path, help="keep everything here, to look at it afterwards")
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        findings = Harness(folder, random.Random(given.seed)).run(given.points)
+        findings = Harness(folder, random.Random(given.seed), jobs_per_point=given.jobs).run(given.points)
     print(*findings.lines(), sep="\n")  # noqa: T201
     print(f"{time.monotonic() - started:.0f} s")  # noqa: T201
     return 1 if findings.wrong or set(findings.integrity) != {"ok"} else 0

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Literal
 VARIABLE = "OVERPAINT_KILL_POINT"
 
 OF_SERVER = ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "source", "recover")
+OF_DATABASE = ("statement", "commit")  # within a transaction: what was written before it must not be seen
 OF_WORKER = ("load", "step", "decode", "write", "rename", "tell")
 
 
@@ -60,9 +62,12 @@ class Killer:
             if self._left == 0:
                 self._point.reached()
 
+    def is_at(self, *places: str) -> bool:
+        return self._point.place in places
+
     def around(self, owner: Any, name: str, place: str, middle: Callable[[Any], None] | None = None) -> None:
         """Have a function watched, if it is the place that is meant."""
-        if place != self._point.place:
+        if not self.is_at(place):
             return
         whole = getattr(owner, name)
 
@@ -89,6 +94,25 @@ def _half_a_file(values: Any) -> None:
     (values[0] / ".0123456789abcdef.tmp").write_bytes(values[1][: len(values[1]) // 2])
 
 
+def _in_database(killer: Killer) -> None:
+    """Before a statement that writes, or before the transaction's last word."""
+    from overpaint.service.storage import database
+
+    connected = database._connected
+    watched = ("COMMIT",) if killer.is_at("commit") else ("INSERT", "UPDATE", "DELETE", "COMMIT")
+
+    def told(statement: str) -> None:
+        if statement.lstrip().upper().startswith(watched):
+            killer.comes_by("before")
+
+    def watched_connection(path: Path) -> sqlite3.Connection:
+        connection = connected(path)
+        connection.set_trace_callback(told)
+        return connection
+
+    setattr(database, "_connected", watched_connection)  # noqa: B010
+
+
 def _in_server(killer: Killer) -> None:
     from overpaint.service.storage import source_files
     from overpaint.service.storage.store import JobStore
@@ -96,6 +120,8 @@ def _in_server(killer: Killer) -> None:
     for name in ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
         killer.around(JobStore, name, name)
     killer.around(source_files, "save_bytes", "source")
+    if killer.is_at(*OF_DATABASE):
+        _in_database(killer)
 
 
 def _in_worker(killer: Killer) -> None:
@@ -111,6 +137,9 @@ def _in_worker(killer: Killer) -> None:
     killer.around(wire.Sender, "send", "tell", _half_a_message)
 
 
+_PREPARED: Mapping[str, Callable[[Killer], None]] = {"serve": _in_server, "worker": _in_worker}
+
+
 def _serve(data: Path, checkpoint: str) -> int:
     from overpaint.service import serve
     from overpaint.service.config import ServeConfig
@@ -124,12 +153,9 @@ def _serve(data: Path, checkpoint: str) -> int:
 
 def main(role: str, *values: str) -> int:
     text = os.environ.get(VARIABLE)
-    if text:
-        killer = Killer(KillPoint(**json.loads(text)))
-        if role == "serve":
-            _in_server(killer)
-        else:
-            _in_worker(killer)
+    point = KillPoint(**json.loads(text)) if text else None
+    if point is not None and not Path(point.mark).exists():
+        _PREPARED[role](Killer(point))
     if role == "serve":
         return _serve(Path(values[0]), values[1])
     from overpaint.service.painter import worker

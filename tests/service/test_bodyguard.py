@@ -100,7 +100,7 @@ def test_the_limit_counts_what_is_unpacked(coding: str, size: int, step: int) ->
     else:
         assert (status, place.body) == (413, None)
         assert said["error"]["code"] == "too_large" and str(LIMIT) in said["error"]["message"]
-    assert place.guard._held == 0
+    assert place.guard.hall.bytes == 0
 
 
 def test_a_promise_beyond_the_limit_is_refused_unread() -> None:
@@ -183,14 +183,15 @@ def test_a_client_that_goes_is_forgotten() -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
     asyncio.run(place.guard(scope, receive, send))
     assert place.body is None
-    assert place.guard._held == 0
+    assert place.guard.hall.bytes == 0
 
 
 def test_all_bodies_together_have_a_limit() -> None:
     place = Place()
-    place.guard._held = (bodyguard.AT_ONCE - 1) * LIMIT
+    hall = place.guard.hall
+    hall.bytes = hall.most_bytes - LIMIT
     assert place.post([b"x" * LIMIT])[0] == 200
-    place.guard._held += 1
+    hall.bytes += 1
     status, said = place.post([b"x" * LIMIT])
     assert (status, said["error"]["code"]) == (503, "unavailable")
     assert place.post([b"x" * (LIMIT - 1)])[0] == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.health import Metrics
 from overpaint.service.jobs import Job, JobState, Live
+from overpaint.service.storage.store import JobStore
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 
@@ -126,6 +128,25 @@ def test_jobs_and_results_are_counted(app: FastAPI, desk: FakeDesk) -> None:
     assert values["overpaint_queue_length", ()] == 1
     size = sum(each.stat().st_size for each in (desk.data / "results").rglob("*.png"))
     assert values["overpaint_results_bytes", ()] == size > 0
+
+
+def test_jobs_of_the_true_store_are_counted(desk: FakeDesk, tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "kept")
+    desk._store = store  # type: ignore[assignment]
+    for name in ("a", "b"):
+        store.accept(Job(id=name, kind="paint", request={}, settings={}, client=name))
+    store.start("a", 1.0)
+    found = Metrics()
+    found.measure(desk, tmp_path)
+    values = {each: found.registry.get_sample_value("overpaint_jobs", {"state": each.value}) for each in JobState}
+    assert values == {each: float(each in (JobState.QUEUED, JobState.RUNNING)) for each in JobState}
+    assert found.registry.get_sample_value("overpaint_queue_length") == 1
+    store.end("a", JobState.FINISHED, 2.0)
+    store.end("b", JobState.CANCELLED, 2.0)
+    found.measure(desk, tmp_path)
+    assert found.registry.get_sample_value("overpaint_jobs", {"state": "running"}) == 0
+    assert found.registry.get_sample_value("overpaint_queue_length") == 0
+    store.close()
 
 
 def test_steps_are_measured(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:

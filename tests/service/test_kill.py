@@ -1,4 +1,4 @@
-"""kill -9 at random points, in short; CONTRIBUTING names the command of the long form."""
+"""kill -9 at chosen and at random points, in short; CONTRIBUTING names the command of the long form."""
 
 from __future__ import annotations
 
@@ -7,17 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.kill_harness import Harness
+from tests.service.kill_harness import Findings, Harness, Moment
 
-POINTS = 10
+EACH_KIND: tuple[Moment, ...] = (
+    ("commit", "before", 4, "server"),  # of a job's acceptance or its first events
+    ("step", "after", 3, "worker"),
+    ("decode", "before", 1, "server"),
+    ("write", "middle", 1, "worker"),
+    ("rename", "after", 1, "server"),
+    ("end", "after", 1, "server"),
+)
+
+
+def check(findings: Findings, points: int) -> None:
+    told = "\n".join(findings.lines())
+    assert not findings.wrong, told
+    assert findings.jobs == points
+    assert set(findings.integrity) == {"ok"}, told
+    assert findings.restarts
+
+
+@pytest.mark.timeout(600)
+def test_each_kind_of_moment(tmp_path: Path) -> None:
+    findings = Harness(tmp_path, random.Random(3), jobs_per_point=1, moments=EACH_KIND).run(len(EACH_KIND))
+    check(findings, len(EACH_KIND))
+    assert len(findings.points) == len(EACH_KIND), findings.points
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    findings = Harness(tmp_path, random.Random(11), jobs_per_point=1).run(POINTS)
-    told = "\n".join(findings.lines())
-    assert not findings.wrong, told
-    assert findings.jobs == POINTS
-    assert set(findings.integrity) == {"ok"}, told
-    assert findings.restarts
+    check(Harness(tmp_path, random.Random(11), jobs_per_point=1).run(10), 10)

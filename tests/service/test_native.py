@@ -7,17 +7,21 @@ import io
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from overpaint.models.families import SD1_SPEC
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
+from overpaint.service.queue.workers import Refused
+from overpaint.service.storage.forms import plain
 from tests.service.conftest import client_of
 from tests.service.desk_tools import run
 from tests.service.fake_desk import FakeDesk
@@ -340,6 +344,33 @@ def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:
     assert not page.desk.store.jobs and not (page.desk.data / "inputs").exists()
     for fields in ({"sampler": "Eler"}, {"checkpoint": "none"}, {"prompt": "<lora:none:1>"}, {"kind": "extras"}):
         assert page("POST", "/v1/plan", json={**SMALL, **fields}).status_code == 422, fields
+
+
+def test_a_plan_asks_the_worker_what_a_header_does_not_tell(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "old.ckpt").write_bytes(b"a pickle")
+    settings = page.config.settings.with_changes({"models_dir": str(tmp_path)})
+    page = Page(page.desk, replace(page.config, settings=settings))
+    page.desk.answers["recognise"] = plain(replace(SD1_SPEC, title="something old"))
+    plan = page("POST", "/v1/plan", json={**SMALL, "checkpoint": "old"})
+    assert plan.status_code == 200 and plan.json()["model"] == "something old", plan.text
+    assert page.desk.asked == [("recognise", {"path": str(tmp_path / "old.ckpt")})]
+
+    async def refused(what: str, values: Any = None) -> Any:
+        raise Refused(JobError(code="checkpoint", message="old.ckpt: it is no checkpoint"))
+
+    page.desk.ask = refused  # type: ignore[method-assign]
+    told = page("POST", "/v1/plan", json={**SMALL, "checkpoint": "old"})
+    assert (told.status_code, error_of(told)["code"]) == (422, "checkpoint")
+
+
+def test_names_of_models_are_judged_at_the_door(page: Page, tiny_checkpoint: Path) -> None:
+    """One that is served from elsewhere has its name, too."""
+    page = Page(page.desk, replace(page.config, checkpoint=str(tiny_checkpoint)))
+    assert page.submit(**SMALL, checkpoint="sketch")["request"]["checkpoint"] == "sketch"
+    assert page("POST", "/v1/plan", json={**SMALL, "checkpoint": "sketch.safetensors"}).status_code == 200
+    told = page("POST", "/v1/jobs", json={**SMALL, "checkpoint": "none"})
+    assert (told.status_code, error_of(told)["code"]) == (422, "checkpoint")
+    assert "GET /v1/models" in error_of(told)["message"]
 
 
 def test_models_are_listed_for_two_kinds_of_clients(page: Page, tiny_checkpoint: Any) -> None:

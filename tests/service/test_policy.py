@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ SERVED = st.dictionaries(st.sampled_from("abc"), st.floats(0, 1e6))
 
 def test_nothing_waits() -> None:
     assert next_job([], {}, 0.0) is None
-    assert queue_order([], {}, 0.0, 1.0) == []
+    assert queue_order([], {}, 0.0, lambda job: 1.0) == []
 
 
 def test_priority_goes_before_fairness_and_fairness_before_age() -> None:
@@ -58,7 +59,7 @@ def test_priority_goes_before_fairness_and_fairness_before_age() -> None:
 
 def test_two_clients_take_turns_however_many_jobs_one_sends() -> None:
     waiting = [*(job(f"a{i}", "ann") for i in range(6)), *(job(f"b{i}", "bob") for i in range(2))]
-    assert [each.id for each in queue_order(waiting, {}, 0.0, 10.0)][:5] == ["a0", "b0", "a1", "b1", "a2"]
+    assert [each.id for each in queue_order(waiting, {}, 0.0, lambda job: 10.0)][:5] == ["a0", "b0", "a1", "b1", "a2"]
 
 
 def test_patience_ends_at_its_limit_and_not_before() -> None:
@@ -72,13 +73,39 @@ def test_a_priority_beyond_the_bounds_counts_as_the_bound() -> None:
     assert next_job([first, second], {}, 0.0) is first
 
 
-@given(JOBS, SERVED, st.floats(0, 10_000))
-def test_the_order_is_of_all_that_wait_and_begins_with_the_next(
-    waiting: list[Job], served: dict[str, float], now: float
+@given(JOBS, SERVED, st.floats(0, 10_000), st.lists(st.floats(0, 400), min_size=1))
+def test_the_order_is_what_turn_after_turn_gives(
+    waiting: list[Job], served: dict[str, float], now: float, durations: list[float]
 ) -> None:
-    order = queue_order(waiting, served, now, 30.0)
-    assert sorted(each.id for each in order) == sorted(each.id for each in waiting)
-    assert (order[0] if order else None) is next_job(waiting, served, now)
+    def seconds(job: Job) -> float:
+        return durations[int(job.id[:8], 16) % len(durations)]
+
+    left, had, time, wanted = list(waiting), dict(served), now, []
+    while (chosen := next_job(left, had, time)) is not None:
+        left.remove(chosen)
+        wanted.append(chosen)
+        had[chosen.client] = had.get(chosen.client, 0.0) + seconds(chosen)
+        time += seconds(chosen)
+    assert queue_order(waiting, served, now, seconds) == wanted
+
+
+def test_the_order_of_many_is_found_without_comparing_each_with_each() -> None:
+    ranked = 0
+
+    class Counted(Job):
+        def __getattribute__(self, name: str) -> Any:
+            nonlocal ranked
+            ranked += name in ("priority", "created", "client")
+            return super().__getattribute__(name)
+
+    found = {}
+    for count in (64, 640):
+        jobs = [job(f"{n}", f"client{n % 40}", created=float(n)) for n in range(count)]
+        waiting = [Counted(**{each.name: getattr(one, each.name) for each in fields(one)}) for one in jobs]
+        ranked = 0
+        assert len(queue_order(waiting, {}, 100.0, lambda job: 5.0)) == count
+        found[count] = ranked
+    assert found[640] < 15 * found[64]
 
 
 @given(

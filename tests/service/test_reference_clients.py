@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.service.conftest import _end, start
 
 webuiapi = pytest.importorskip("webuiapi")
 
@@ -129,7 +133,7 @@ def test_options(api: Any) -> None:
 
 
 def test_models_and_other_lists(api: Any) -> None:
-    (name,) = api.util_get_model_names()
+    name = next(each for each in api.util_get_model_names() if each.startswith("sketch"))
     api.util_set_model(name)
     assert api.util_get_current_model() == name
     assert api.refresh_checkpoints() is None
@@ -201,6 +205,50 @@ def test_a_client_that_goes_frees_the_queue(running_server: Any, api: Any) -> No
     with running_server.client(timeout=1.0) as client, pytest.raises(httpx.TimeoutException):
         client.post("/sdapi/v1/txt2img", json={**SLOW, "n_iter": 4})
     until(lambda: api.get_progress()["state"]["job_count"] == 0, 40)
+
+
+@pytest.fixture(scope="module")
+def controlled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of a server that has a ControlNet for its checkpoint."""
+    from overpaint.preflight import spec_from_header
+    from tests.unit.toy_control import control_file, random_control
+
+    models = tmp_path_factory.mktemp("controlled")
+    for name in ("Stable-diffusion", "ControlNet"):
+        (models / name).mkdir()
+    shutil.copy(tiny_checkpoint, models / "Stable-diffusion/sketch.safetensors")
+    control_file(models / "ControlNet/lines.safetensors", random_control(spec_from_header(tiny_checkpoint).unet))
+    options = ("--models", str(models), "--model", "sketch", "--device", "cpu")
+    server = start(tmp_path_factory.mktemp("data"), *options)
+    try:
+        server.wait_ready()
+        yield webuiapi.WebUIApi(baseurl=f"{server.url}/sdapi/v1")
+    finally:
+        _end(server)
+
+
+def test_control_nets(controlled: Any) -> None:
+    assert webuiapi.ControlNetInterface(controlled, show_deprecation_warning=False).model_list() == ["lines"]
+    assert controlled.controlnet_version() >= 2 and "canny" in controlled.controlnet_module_list()
+    detected = controlled.controlnet_detect([scene()], module="canny", processor_res=64)
+    assert detected.image.size == (64, 64) and "controlnet" in controlled.get_scripts()["img2img"]
+
+    def painted(**changes: Any) -> bytes:
+        unit = webuiapi.ControlNetUnit(image=scene(), model="lines", **changes)
+        # NOTE: webuiapi writes into the default of `alwayson_scripts`, so each call gets its own.
+        told = controlled.txt2img(prompt="a cat", controlnet_units=[unit], alwayson_scripts={}, **SMALL)
+        pixels: bytes = told.image.tobytes()
+        return pixels
+
+    plain = controlled.txt2img(prompt="a cat", alwayson_scripts={}, **SMALL).image.tobytes()
+    assert painted() != plain and painted() == painted()
+    assert painted(weight=0.0) == plain == painted(enabled=False)
+    assert len({painted(), painted(module="canny"), painted(weight=0.5), painted(guidance_end=0.4)}) == 4
+    unit = webuiapi.ControlNetUnit(model="lines")  # it follows the source
+    told = controlled.img2img(images=[scene()], controlnet_units=[unit], alwayson_scripts={}, **SMALL)
+    assert told.image.size == (64, 64)
+    with pytest.raises(RuntimeError, match="control_mode"):
+        painted(control_mode=2)
 
 
 def test_sillytavern(running_server: Any) -> None:

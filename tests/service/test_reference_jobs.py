@@ -214,6 +214,11 @@ def test_what_cannot_be_painted_is_refused_at_once(
     assert not desk.store.jobs
 
 
+def test_a_number_for_a_text_is_its_digits(client: TestClient, desk: FakeDesk) -> None:  # API-4
+    answered(client, **SOURCE, prompt=2001, styles=[5])
+    assert (request_of(desk).prompt, request_of(desk).styles) == ("2001", ("5",))
+
+
 def test_limits_hold_at_n(client: TestClient) -> None:
     answered(client, **{**SOURCE, "steps": 150, "n_iter": 16, "cfg_scale": 50, "prompt": "x" * 32_000})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from overpaint.models.built_in import built_in_names
 from overpaint.service.config import ServeConfig
 from overpaint.service.reference.api import router
 from overpaint.settings import Settings
+from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 
 # Of the recorded document: training is no part of this project.
@@ -23,6 +26,9 @@ NOT_OFFERED = {f"/sdapi/v1/{name}" for name in ("create/embedding", "create/hype
 }
 # In the specification, beside the recorded document.
 MORE = {"/sdapi/v1/loras", "/sdapi/v1/refresh-loras", "/internal/progress", "/internal/pending-tasks", "/internal/ping"}
+# Of the extension "ControlNet", where clients look before they use it.
+MORE |= {f"/controlnet/{each}" for each in ("version", "model_list", "module_list", "control_types", "settings")}
+MORE |= {"/controlnet/detect"}
 BODIES = {
     "/sdapi/v1/txt2img": "StableDiffusionProcessingTxt2Img",
     "/sdapi/v1/img2img": "StableDiffusionProcessingImg2Img",
@@ -32,6 +38,11 @@ BODIES = {
     "/sdapi/v1/interrogate": "InterrogateRequest",
 }
 STOCK_SCRIPTS = ("extra options", "soft inpainting", "refiner", "sampler", "seed")
+
+
+def without_built_in(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The checkpoints of the site; those that come with the package are beside them."""
+    return [each for each in listed if each["model_name"] not in built_in_names()]
 
 
 @pytest.fixture
@@ -93,8 +104,11 @@ def test_checkpoints_have_the_recorded_fields(client: TestClient, parity: Path, 
     recorded = json.loads((parity / "api/GET_sd-models.json").read_text("utf-8"))
     listed = client.get("/sdapi/v1/sd-models").json()
     assert all(set(each) == set(recorded[0]) for each in listed)
+    *listed, built_in = listed
     assert [each["title"] for each in listed] == ["a.safetensors", "b.safetensors"]
     assert [each["config"] for each in listed] == [None, str(models / "model/b.yaml")]
+    assert built_in["title"] == f"overpaint-mini.safetensors [{built_in['hash']}]"
+    assert len(built_in["hash"]) == 10
 
 
 def test_a_checkpoint_from_elsewhere_that_is_served_is_listed_first(
@@ -108,7 +122,10 @@ def test_a_checkpoint_from_elsewhere_that_is_served_is_listed_first(
         app = FastAPI()
         app.include_router(router(desk, config))
         with TestClient(app) as client:
-            assert [each["model_name"] for each in client.get("/sdapi/v1/sd-models").json()] == names
+            assert [each["model_name"] for each in client.get("/sdapi/v1/sd-models").json()] == [
+                *names,
+                "overpaint-mini",
+            ]
             assert client.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "else.safetensors"
 
 
@@ -167,7 +184,12 @@ def test_refreshing_says_nothing(client: TestClient, name: str) -> None:  # LIST
 
 def test_a_new_file_is_listed_at_once(client: TestClient, models: Path) -> None:
     (models / "model/c.safetensors").write_bytes(b"")
-    assert [each["model_name"] for each in client.get("/sdapi/v1/sd-models").json()] == ["a", "b", "c"]
+    assert [each["model_name"] for each in client.get("/sdapi/v1/sd-models").json()] == [
+        "a",
+        "b",
+        "c",
+        "overpaint-mini",
+    ]
 
 
 def test_flags_have_the_recorded_names_and_no_secret(client: TestClient, parity: Path) -> None:  # OPT-4
@@ -186,8 +208,12 @@ def test_memory_has_the_recorded_shape(client: TestClient, desk: FakeDesk, parit
     assert client.get("/sdapi/v1/memory").json() == {name: {"error": "unavailable"} for name in ("ram", "cuda")}
 
 
-def test_every_answer_says_how_long_it_took(client: TestClient) -> None:  # API-3
-    for path in ("samplers", "progress", "nothing-of-this-name"):
-        answer = client.get(f"/sdapi/v1/{path}")
-        assert ("X-Process-Time" in answer.headers) == (answer.status_code == 200)
-    assert len(client.get("/sdapi/v1/samplers").headers["X-Process-Time"].split(".")[1]) == 4
+async def _headers(app: FastAPI, path: str) -> list[bytes]:
+    """The names of all headers, as they are sent."""
+    async with client_of(app) as client:
+        return [name.lower() for name, _ in (await client.get(path)).headers.raw]
+
+
+@pytest.mark.parametrize("path", ["/sdapi/v1/samplers", "/sdapi/v1/nothing-of-this-name", "/controlnet/version"])
+def test_every_answer_says_once_how_long_it_took(app: FastAPI, path: str) -> None:  # API-3
+    assert asyncio.run(_headers(app, path)).count(b"x-process-time") == 1

@@ -171,6 +171,22 @@ def test_lists(store: JobStore) -> None:
     assert [each.id for each in store.records(states=[JobState.RUNNING])] == ["b"]
 
 
+def test_jobs_are_counted_without_being_read(store: JobStore) -> None:
+    assert store.counts() == {}
+    for name in ("a", "b", "c", "d"):
+        store.accept(job(name, client=name))
+    store.start("b", 1.0)
+    store.start("c", 1.0)
+    store.end("c", JobState.FAILED, 2.0)
+    store.end("d", JobState.CANCELLED, 2.0)
+    finished(store, "e", 9.0)
+    finished(store, "f", 9.0)
+    assert store.counts() == {each: 2 if each is JobState.FINISHED else 1 for each in JobState}
+    with store._database.read() as connection:
+        how = connection.execute("EXPLAIN QUERY PLAN SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+    assert [each["detail"] for each in how] == ["SCAN jobs USING COVERING INDEX jobs_by_state"]
+
+
 def test_a_requeued_job_keeps_its_place_and_its_batches(store: JobStore) -> None:
     store.accept(job("a"))
     store.accept(job("b"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,6 @@ from overpaint.errors import CheckpointError, PictureError, RequestError, Sampli
 from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.metadata import read_infotext
-from overpaint.models.tiny import make_tiny_checkpoint
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.painting import Ended, Enlarging, Task, error_of
@@ -49,6 +49,7 @@ from tests.service.desk_tools import (
     painting as paint_job,
 )
 from tests.service.fake_store import FakeStore
+from tests.tiny import make_tiny_checkpoint
 
 GRID = Settings(return_grid=True, show_progress_every_n_steps=1)
 MASKS = Settings(return_mask=True, return_mask_composite=True, return_grid=True)
@@ -249,6 +250,37 @@ def test_finish_early_and_skip(bench: Bench, store: FakeStore, tmp_path: Path) -
     skipped, told = stopped(bench, job, tmp_path / "skipped", Stop.SKIP, at=1)
     assert skipped.result.stopped
     assert [each.complete for each in told.batches] == [False, True, True]
+
+
+@pytest.mark.usefixtures("every_step")
+@pytest.mark.parametrize("how", [Stop.CANCEL, Stop.FINISH_EARLY, Stop.SKIP])
+def test_a_stop_at_the_very_end(bench: Bench, store: FakeStore, tmp_path: Path, how: Stop) -> None:
+    """Everything is painted and kept: whether it was heard in time or not, the account is a whole one."""
+    job = paint_job(store, "a", iterations=2)
+    whole, _ = carried_out(bench, job, tmp_path / "whole")
+    control, told = Control(), Told()
+
+    def tell(kind: str, **values: object) -> None:
+        told(kind, **values)
+        if len(told.batches) == 2:
+            control.ask(how)
+
+    ended, _ = carried_out(bench, job, tmp_path / "a", control=control, tell=tell)
+    assert ended.state in (JobState.FINISHED, *([JobState.CANCELLED] if how is Stop.CANCEL else []))
+    assert ended.result.pictures == whole.result.pictures
+    assert all_files(tmp_path / "a") == all_files(tmp_path / "whole")
+
+
+def test_a_firmer_stop_replaces_a_milder_one() -> None:
+    for first in Stop:
+        for second in Stop:
+            worker, control = Worker(io.BytesIO(), io.BytesIO()), Control()
+            worker._controls["a"] = control
+            for how in (first, second):
+                worker._take({"type": "stop", "job": "a", "how": how.value})
+            worker._take({"type": "stop", "job": "b", "how": "cancel"})
+            firmness = ("skip", "after batch", "finish early", "cancel")
+            assert control.message is max(first, second, key=lambda each: firmness.index(each.value))
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -496,6 +528,8 @@ def test_without_its_parent_a_worker_ends_at_once(tiny_checkpoint: Path, tmp_pat
     process = started(tmp_path, str(tiny_checkpoint))
     assert process.stdin is not None
     heard(process, "ready")
+    if hasattr(os, "getpriority"):  # who answers requests comes first
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
     job = paint_job(FakeStore(tmp_path), "a", steps=150, strength=1.0, images=[], width=256, height=256)
     folder = tmp_path / "results" / "a"
     process.stdin.write(encoded({"type": "job", "job": plain(job), "done": [], "folder": str(folder)}))

@@ -21,7 +21,7 @@ from training.hardware import Hardware
 from training.initialise import fill, start_autoencoder, start_text, start_unet
 from training.judge import FACETS, NOT_ASKED, Judge, answers, share_right
 from training.latents import Scale, measure
-from training.sampling import Manner, Sampler, latent_masks
+from training.painting import Painter
 from training.scenes.art import DrawnArt
 from training.scenes.captions import caption
 from training.scenes.labels import PLAIN, Item, Labels, draw_labels
@@ -143,15 +143,21 @@ def test_an_exported_file_loads_and_paints(exported: Path) -> None:
     assert not [key for key in model.ignored if "embed" not in key and "alphas" not in key]
     table = model.backend.networks.texts[0].state_dict()["embeddings.token_embedding.weight"]
     assert torch.equal(table[1], table[2])  # two tokens no caption holds
-    sampler = Sampler(exported)
-    source = np.full((1, 32, 32, 3), 128, dtype=np.uint8)
-    manner = Manner(steps=2, size=32)
-    painted = sampler.paint(["a fox"], manner)
-    assert painted.shape == (1, 32, 32, 3) and painted.dtype == np.uint8
-    masks = latent_masks([(0.0, 0.0, 0.5, 0.5)], 32)
-    assert masks.sum() == 4
-    again = sampler.paint(["a fox"], replace(manner, strength=0.5), source, masks)
-    assert again.shape == source.shape
+
+
+def test_the_product_paints_series(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.painting._BATCH", 2)
+    painter = Painter(exported)
+    painted = painter.from_nothing(["a fox"] * 3, 16, steps=1)  # more than fit into one batch
+    assert painted.shape == (3, 16, 16, 3) and painted.dtype == np.uint8
+    assert not np.array_equal(painted[0], painted[2])  # each has its own seed
+    sources = np.full((2, 64, 64, 3), 128, dtype=np.uint8)
+    masks = np.zeros((2, 64, 64), dtype=np.uint8)
+    masks[:, :, 32:] = 255
+    filled = painter.inside(masks, sources, ["a fox", "a car"], steps=2, strength=1.0)
+    assert (filled[:, :, :16] == 128).all() and (filled[:, :, 40:] != 128).any()
+    assert painter.through_codec(sources).shape == sources.shape
+    assert painter.first_guesses(sources, ["a fox", ""], 1) > 0
 
 
 def test_statistics_are_folded_into_the_codec() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -46,6 +47,21 @@ class Canvas:
 
     def distance(self, x: float, y: float) -> Map:
         return np.hypot(self.x - np.float32(x), self.y - np.float32(y))
+
+
+class Steady(np.random.Generator):
+    """A generator for pictures that differ in a label and are alike in everything else."""
+
+    def __init__(self, seed: tuple[int, ...]) -> None:
+        super().__init__(np.random.PCG64(seed))
+        self.seed = seed
+
+
+def aside(rng: Rng, what: str) -> Rng:
+    """Where draws that not every picture makes come from: a stream of their own if the layout is to be steady."""
+    if isinstance(rng, Steady):
+        return np.random.default_rng((*rng.seed, zlib.crc32(what.encode())))
+    return rng
 
 
 def colour(red: float, green: float, blue: float) -> Map:

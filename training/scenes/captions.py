@@ -176,3 +176,32 @@ def _one_fact(labels: Labels, rng: Rng) -> str:
         facts.append(pick(rng, _WEATHERS[labels.weather][1]))
     facts += [_called(item, labels, rng) for item in labels.items]
     return pick(rng, facts)
+
+
+def command(before: Labels, after: Labels, rng: Rng) -> str:
+    """What to do to one picture so that it becomes another, from which it differs in one facet.
+
+    NOTE: "make", "turn" and "into" are in no caption; to the text encoder they are the one unknown word.
+    """
+    if before.style != after.style:
+        picture = pick(rng, [phrase for phrase in _STYLES[after.style][0] if phrase])
+        return _become("it", picture.removesuffix(" of"), rng)
+    if before.backdrop != after.backdrop:
+        return f"make the background {after.backdrop}"
+    if before.time != after.time:
+        return f"make it {pick(rng, _TIMES[after.time][1])}"
+    if after.weather and before.weather != after.weather:
+        return f"make it {pick(rng, _WEATHERS[after.weather][1])}"
+    if before.place != after.place:
+        return _become("it", pick(rng, _PLACES[after.place][1]), rng)
+    for old, new in zip(before.items, after.items, strict=False):
+        old_name, new_name = (THINGS[item.name].words[0] for item in (old, new))
+        if old_name != new_name:
+            return _become(f"the {old_name}", with_article(f"{new.paint or ''} {new_name}".strip()), rng)
+        if old.paint != new.paint:
+            return f"{pick(rng, ('make', 'turn'))} the {old_name} {new.paint}"
+    raise ValueError(f"{after}: nothing in it can be asked for that is not in {before}; change one facet")
+
+
+def _become(what: str, new: str, rng: Rng) -> str:
+    return f"make {what} {new}" if chance(rng, 0.5) else f"turn {what} into {new}"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.scenes.brush import Canvas, Map, Rng, chance, colour, jitter, mixed, noise, smoothstep
+from training.scenes.brush import Canvas, Map, Rng, aside, chance, colour, jitter, mixed, noise, smoothstep
 
 TIMES = ("day", "sunset", "night", "overcast")
 
@@ -68,9 +68,10 @@ def paint_sky(canvas: Canvas, rng: Rng, time: str, horizon: float) -> None:
     height = np.clip(canvas.y / max(horizon, 0.05), 0, 1)[..., None]
     canvas.image = mixed(light.zenith + jitter(rng, 0.02), light.horizon, height)
     if time == "night":
-        _paint_stars(canvas, rng, horizon)
+        _paint_stars(canvas, aside(rng, "stars"), horizon)
     if chance(rng, 0.6):
         _paint_clouds(canvas, rng, light, horizon)
+    rng = aside(rng, "sun or moon")
     if time == "sunset":
         _paint_disc(
             canvas, rng, horizon * rng.uniform(0.72, 0.98), 0.075, colour(1, 0.92, 0.58), colour(0.35, 0.2, 0.02)
@@ -109,6 +110,8 @@ def paint_water(canvas: Canvas, rng: Rng, time: str, top: float) -> None:
     waves = noise(rng, canvas.size, 0.3, 2.6)
     water = mixed(light.shallow, light.deep + jitter(rng, 0.02), depth) * (1 + 0.5 * (waves - 0.5))[..., None]
     if time in ("sunset", "night"):
-        shine = np.exp(-(((canvas.x - rng.uniform(0.25, 0.75)) / 0.11) ** 2)) * np.clip(waves * 1.6 - 0.45, 0, 1)
+        shine = np.exp(-(((canvas.x - aside(rng, "shine").uniform(0.25, 0.75)) / 0.11) ** 2)) * np.clip(
+            waves * 1.6 - 0.45, 0, 1
+        )
         water = water + shine[..., None] * (colour(0.6, 0.36, 0.1) if time == "sunset" else colour(0.2, 0.21, 0.24))
     canvas.cover(canvas.below(top), np.asarray(water, dtype=np.float32))

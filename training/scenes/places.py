@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.scenes.brush import Canvas, Map, Rng, chance, colour, mixed, noise, pick, skyline, smoothstep
+from training.scenes.brush import Canvas, Map, Rng, aside, chance, colour, mixed, noise, pick, skyline, smoothstep
 from training.scenes.buildings import paint_towers
 from training.scenes.light import LIGHTS, paint_sky, paint_water
 from training.scenes.plants import GREEN, SAND, SNOW, TreeKind, paint_ground, paint_tree
@@ -90,14 +90,14 @@ def _forest_of(kinds: tuple[TreeKind, ...], soil: Map, haze: Map) -> Painter:
         back = (distance * ambient * (0.75 + 0.45 * texture)[..., None]).astype(np.float32)
         canvas.cover(canvas.below(horizon - 0.30 + 0.12 * skyline(rng, canvas.size, 0.8)), back)
         paint_ground(canvas, rng, horizon - 0.02, SNOW if snowy else soil, ambient)
-        wood = kinds if chance(rng, 0.5) else (pick(rng, kinds),)
+        wood = kinds if chance(rng, 0.5) else (pick(aside(rng, "wood"), kinds),)
         for near in np.sort(rng.random(int(rng.integers(9, 15))) ** 1.4):
             x = rng.random()
             if near > 0.35:  # a clearing in the middle, where things stand
                 x = 0.5 + np.copysign(0.28 + 0.28 * abs(x - 0.5) * 2, x - 0.5)
             height = (0.36 + 0.6 * near) * rng.uniform(0.85, 1.15)
             dim = (ambient * (0.82 + 0.2 * near)).astype(np.float32)
-            paint_tree(canvas, rng, x, horizon + near * 0.3, height, pick(rng, wood), dim, snowy)
+            paint_tree(canvas, rng, x, horizon + near * 0.3, height, pick(aside(rng, f"tree {near}"), wood), dim, snowy)
         return Floor(horizon + 0.36)
 
     return paint
@@ -111,8 +111,9 @@ def _meadow(canvas: Canvas, rng: Rng, time: str, snowy: bool) -> Floor:
         line = horizon - 0.04 + 0.10 * hill + 0.14 * (skyline(rng, canvas.size, 0.3) - 0.5)
         soil = np.clip((SNOW if snowy else GREEN) * np.float32(1.14 - 0.1 * hill), 0, 1)
         paint_ground(canvas, rng, line, soil, ambient, 0.14)
-    if not snowy and chance(rng, 0.6):
-        _paint_flowers(canvas, rng, horizon + 0.14, ambient)
+    flowers = aside(rng, "flowers")
+    if not snowy and chance(flowers, 0.6):
+        _paint_flowers(canvas, flowers, horizon + 0.14, ambient)
     for _ in range(int(rng.integers(0, 3))):
         paint_tree(canvas, rng, rng.random(), horizon + rng.uniform(0, 0.06), 0.24, "leaf", ambient, snowy)
     return Floor(horizon + 0.34)
@@ -158,7 +159,7 @@ def _road(canvas: Canvas, rng: Rng, time: str, snowy: bool) -> Floor:
     paint_sky(canvas, rng, time, horizon)
     hills = (colour(0.32, 0.45, 0.36) * ambient).astype(np.float32)
     canvas.cover(canvas.below(horizon + 0.02 - 0.16 * skyline(rng, canvas.size, 0.4)), hills)
-    side = SNOW if snowy else pick(rng, (GREEN, colour(0.76, 0.66, 0.38)))
+    side = SNOW if snowy else pick(aside(rng, "wayside"), (GREEN, colour(0.76, 0.66, 0.38)))
     paint_ground(canvas, rng, horizon, side, ambient, 0.14)
     far = rng.uniform(0.4, 0.6)
     depth = np.clip(canvas.y - np.float32(horizon), 0, 1)

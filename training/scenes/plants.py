@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from training.scenes.brush import Canvas, Map, Rng, colour, jitter, noise, pick, smoothstep
+from training.scenes.brush import Canvas, Map, Rng, aside, colour, jitter, noise, pick, smoothstep
 
 TreeKind = Literal["pine", "leaf", "autumn"]
 
@@ -43,7 +43,7 @@ def paint_tree(
     grain = noise(rng, size, 0.6)[rows, columns]
     trunk = np.clip((0.04 - np.abs(across)) / edge + 0.5, 0, 1) * (up < 0.6)
     crown = np.clip(_crown(kind, up, across, grain) / edge + 0.5, 0, 1)
-    leaves = np.clip(pick(rng, _CROWNS[kind]) + jitter(rng, 0.03), 0, 1)
+    leaves = np.clip(pick(aside(rng, f"crown {x}"), _CROWNS[kind]) + jitter(rng, 0.03), 0, 1)
     shade = 0.66 + 0.5 * np.clip(0.5 - across * 1.1 + 0.35 * (up - 0.5), 0, 1) + 0.25 * (grain - 0.5)
     leaves = leaves * shade[..., None]
     if snowy:

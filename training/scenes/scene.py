@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.scenes.art import Art
-from training.scenes.brush import Canvas, Map, Rng, chance, colour, jitter, noise, pick, to_bytes
+from training.scenes.brush import Canvas, Map, Rng, Steady, aside, chance, colour, jitter, noise, pick, to_bytes
 from training.scenes.captions import caption
 from training.scenes.labels import PLAIN, Item, Labels, draw_labels
 from training.scenes.light import LIGHTS
@@ -44,9 +44,14 @@ def read_labels(record: dict[str, Any]) -> Labels:
     return Labels(**said)
 
 
-def render(seed: tuple[int, ...], size: int, art: Art, labels: Labels | None = None) -> Picture:
-    """The picture of a seed: the same on every machine, and much the same at every size."""
-    rng = np.random.default_rng(seed)
+def render(
+    seed: tuple[int, ...], size: int, art: Art, labels: Labels | None = None, *, steady: bool = False
+) -> Picture:
+    """The picture of a seed: the same on every machine, and much the same at every size.
+
+    Steady pictures of a seed keep their layout when given other labels; they are not those of that seed otherwise.
+    """
+    rng: Rng = Steady(seed) if steady else np.random.default_rng(seed)
     labels = labels or draw_labels(rng)
     canvas = Canvas(size)
     if labels.place == PLAIN:
@@ -55,8 +60,8 @@ def render(seed: tuple[int, ...], size: int, art: Art, labels: Labels | None = N
         floor = PLACES[labels.place](canvas, rng, labels.time, labels.weather == "snow")
     boxes = tuple(_paint_items(canvas, rng, labels, floor, art))
     if labels.weather in WEATHERS:
-        WEATHERS[labels.weather](canvas, rng, labels.time)
-    image = STYLES[labels.style](np.clip(canvas.image, 0, 1), rng)
+        WEATHERS[labels.weather](canvas, aside(rng, "weather"), labels.time)
+    image = STYLES[labels.style](np.clip(canvas.image, 0, 1), aside(rng, "style"))
     if labels.blurry:
         image = soften(image, rng)
     return Picture(to_bytes(image), labels, tuple(caption(labels, rng) for _ in range(CAPTIONS)), boxes)
@@ -69,7 +74,11 @@ def _paint_items(canvas: Canvas, rng: Rng, labels: Labels, floor: Floor, art: Ar
     for item, x in zip(labels.items, spots, strict=False):
         height = THINGS[item.name].height * rng.uniform(0.92, 1.18) * (1 if len(labels.items) < 2 else 0.72)
         foot, stands = _foot(item, labels, floor, height, rng)
-        boxes.append(_paste(canvas, art.sprite(item.name, item.paint, rng), (x, foot, height), tint, stands))
+        boxes.append(
+            _paste(
+                canvas, art.sprite(item.name, item.paint, aside(rng, f"sprite {x}")), (x, foot, height), tint, stands
+            )
+        )
     return boxes
 
 

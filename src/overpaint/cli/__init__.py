@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from overpaint.cli.batch_command import batch
+from overpaint.cli.demo import demo
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
@@ -31,6 +32,7 @@ EPILOG = (
     "4 a result could not be saved, 130 stopped by Ctrl-C (what was finished is kept)."
 )
 COMMANDS = (
+    demo,
     paint,
     txt2img,
     plan,

@@ -27,7 +27,10 @@ Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
 
 def info(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A model file, or a painted picture.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A model file or a built-in model's name, or a painted picture.", show_default=False
+        ),
     ],
     as_json: AsJson = False,
 ) -> int:
@@ -35,6 +38,7 @@ def info(
 
     A checkpoint may be a folder. LoRAs, VAEs, ControlNets, upscalers, embeddings and hypernetworks are recognised too.
     """
+    file = _built_in(file)
     is_model = file.suffix.lower() in MODEL_SUFFIXES or file.is_dir()
     if not file.exists():
         raise PictureError(f"{file}: there is no such file")
@@ -46,6 +50,13 @@ def info(
     else:
         _say_picture(account)
     return UNUSABLE if account.get("problems") else 0
+
+
+def _built_in(file: Path) -> Path:
+    """The file of a model that comes with the package, if this is its name and not that of a file."""
+    from overpaint.models.built_in import built_in_names, built_in_path
+
+    return built_in_path(str(file)) if str(file) in built_in_names() and not file.exists() else file
 
 
 def spec_of(path: Path, settings: Settings | None = None) -> ModelSpec:

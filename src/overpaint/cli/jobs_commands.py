@@ -35,6 +35,7 @@ Folder = Annotated[
 Mine = Annotated[bool, typer.Option("--mine", help="Only those from here.")]
 States = Annotated[list[str] | None, typer.Option("--state", help="queued, running, finished, failed or cancelled.")]
 
+_STATES = ("queued", "running", "finished", "failed", "cancelled")
 _HERE = "http://127.0.0.1:7860"
 
 
@@ -100,6 +101,9 @@ def jobs(
     state: States = None, mine: Mine = False, url: Url = _HERE, token: Token = None, as_json: AsJson = False
 ) -> int:
     """List a server's jobs, the newest first."""
+    for each in state or ():
+        if each not in _STATES:
+            raise RequestError("--state", each, f"give one of {', '.join(_STATES)}")
     found = _client(url, token).jobs(states=tuple(state or ()), mine=mine)
     if as_json:
         say_json({"jobs": found})
@@ -113,7 +117,10 @@ def jobs(
 def _client(url: str, token: str | None) -> Client:
     from overpaint.client import Client
 
-    return Client(url, token)
+    try:
+        return Client(url, token)
+    except RequestError as error:
+        raise RequestError("--url", url, error.remedy) from None
 
 
 def _fields(asked: Asked) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def _watched(client: Client, job_id: str, output: Path | None, *, as_json: bool,
         say_json({**job, "saved": [str(each) for each in saved]})
     else:
         warn(job["warnings"], quiet)
-        for line in [str(each) for each in saved] or job["images"]:
+        for line in [str(each) for each in saved] or [client.url(each) for each in job["images"]]:
             say(line)
     return _status(job)
 

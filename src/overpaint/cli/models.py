@@ -24,6 +24,12 @@ def _checkpoints(folder: Path) -> list[Entry]:
     return [_checkpoint(each) for each in list_checkpoints([folder], cache=user_hash_cache())]
 
 
+def _built_in() -> list[Entry]:
+    from overpaint.models.built_in import built_in_files
+
+    return [{**_checkpoint(each), "name": each.name_for_extra} for each in built_in_files()]
+
+
 def _checkpoint(file: Any) -> Entry:
     from overpaint.cli.info import spec_of
 
@@ -121,12 +127,13 @@ OfKind = Annotated[str, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.
 def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJson = False, asked: Asked) -> int:
     """List the models of a folder and those below it, by the names that commands and prompts use.
 
+    Unless a folder is named, those that are built in come first.
     Checkpoints come with family and, where it is known already, hash; folders and GGUF files count too.
     """
     if kind not in KINDS:
         raise RequestError("--kind", kind, f"choose one of {', '.join(KINDS)}")
     chosen = _folder(folder, KINDS[kind], asked)
-    found = KINDS[kind].listed(chosen)
+    found = [*(_built_in() if kind == "checkpoint" and folder is None else ()), *KINDS[kind].listed(chosen)]
     if as_json:
         say_json({"kind": kind, "folder": str(chosen), "models": found})
     elif not found:

@@ -194,7 +194,7 @@ HIRES_OPTIONS = (
     PaintOption("--hires-negative", _TEXT, "Its negative prompt (default: the same).", ("hires.negative_prompt",)),
 )
 JOB_OPTIONS = (
-    PaintOption("--model", _TEXT, "Checkpoint file, or its name in models_dir (default: a small one)."),
+    PaintOption("--model", _TEXT, "Checkpoint: file, name in models_dir, or a built-in one (default: overpaint-mini)."),
     PaintOption(
         "--models",
         _TEXT,

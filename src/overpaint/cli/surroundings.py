@@ -22,13 +22,8 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings) -> Surroundings
 
 
 def spec_asked_for(asked: Asked, settings: Settings) -> ModelSpec:
-    """A model's header decides only if one is named; otherwise SD 1.x is meant."""
-    from overpaint.models.families import SD1_SPEC
-
-    named = asked.text("model") or settings.sd_model_checkpoint
-    if not named:
-        return SD1_SPEC
+    """What the header of the model in question says."""
     from overpaint.cli.info import spec_of
     from overpaint.models.find import find_checkpoint
 
-    return spec_of(find_checkpoint(named, settings), settings)
+    return spec_of(find_checkpoint(asked.text("model") or None, settings), settings)

@@ -6,22 +6,19 @@ read.
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.models.header import broken, safetensors_header
+from overpaint.models.header import broken, safetensors_bytes, safetensors_header
 from overpaint.models.unpickle import TensorRef, open_pickle, read_values
 
 Progress = Callable[[int, int], None]
@@ -43,7 +40,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64", np.dtype(np.uint8): "U8"}
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -95,18 +91,7 @@ def read_all(path: Path) -> dict[str, Tensor]:
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
     """Write a file whose bytes depend on nothing but the arguments."""
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    position = 0
-    for name, values in tensors.items():
-        kind, end = _NAMES[values.dtype], position + values.nbytes
-        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for values in tensors.values():
-            file.write(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    path.write_bytes(safetensors_bytes(tensors, metadata))
 
 
 def _open_safetensors(path: Path) -> Weights:

@@ -6,9 +6,8 @@ import os
 import re
 from pathlib import Path
 
-import platformdirs
-
 from overpaint.errors import CheckpointError, RequestError
+from overpaint.models.built_in import built_in_files, built_in_names, default_path
 from overpaint.models.hashes import (
     CheckpointFile,
     find_closest,
@@ -21,20 +20,19 @@ from overpaint.models.hashes import (
 from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
 from overpaint.settings import Settings
 
-DEFAULT_NAME = "overpaint-sketch.safetensors"
 _TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 
 def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
-    """A path, a name known in the model folder, the configured one, or the default that is made on the spot."""
+    """A path, a name known in the model folder, a built-in one, the configured one, or the default."""
     wanted = checkpoint or settings.sd_model_checkpoint
     if wanted is None:
-        return default_checkpoint()
+        return default_path()
     path = _named_path(wanted)
     if path is not None:
         return path
     known = _known(settings)
-    found = find_exact(known, str(wanted)) or _hashed(known, str(wanted))
+    found = find_exact(known, str(wanted)) or _hashed(known, str(wanted)) or find_exact(built_in_files(), str(wanted))
     if found is not None:
         return found.path
     if Path(wanted).is_dir():
@@ -48,7 +46,7 @@ def find_refiner(name: str | Path, settings: Settings, *, argument: str = "refin
     if path is not None:
         return path
     known = _known(settings)
-    found = find_closest(known, str(name))
+    found = find_closest(known, str(name)) or find_exact(built_in_files(), str(name))
     if found is not None:
         return found.path
     raise _unknown(argument, name, known, settings)
@@ -80,6 +78,7 @@ def _unknown(
 ) -> CheckpointError:
     where = settings.models_dir or "no models_dir is set"
     names = ", ".join(each.name for each in known[:8]) or "none"
+    names += f"; built in: {', '.join(built_in_names())}"
     return CheckpointError(f"{argument}={str(wanted)!r}: there is no such file or name; known in {where}: {names}")
 
 
@@ -105,22 +104,6 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
         names = ", ".join(candidates) or "none; set the option vae_dir"
         raise CheckpointError(f"sd_vae={settings.sd_vae!r}: there is no such VAE; known: {names}")
     return choice
-
-
-def default_path() -> Path:
-    """Where the checkpoint lies, or will lie, that is used when none is named."""
-    return platformdirs.user_cache_path("overpaint") / DEFAULT_NAME
-
-
-def default_checkpoint() -> Path:
-    """The small checkpoint that the package makes by itself, kept in the user's cache folder."""
-    path = default_path()
-    if not path.is_file():
-        from overpaint.models.tiny import make_tiny_checkpoint
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make_tiny_checkpoint(path)
-    return path
 
 
 def choose_device(name: str) -> str:

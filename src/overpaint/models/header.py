@@ -1,13 +1,16 @@
-"""What can be read of a model file without its tensors and without torch: header, sidecar, and the facts these tell."""
+"""Model files without torch: header, sidecar, the facts these tell, and the bytes of a new file."""
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError
@@ -15,6 +18,7 @@ from overpaint.models.families import Source
 
 _MAX_HEADER_BYTES = 100 * 2**20
 _MAX_SIDECAR_BYTES = 2**20
+_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64", np.dtype(np.uint8): "U8"}
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -43,6 +47,20 @@ def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mappi
             return shapes, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
+
+
+def safetensors_bytes(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """A file whose bytes depend on nothing but the arguments; the format's own library shuffles the metadata."""
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    position = 0
+    for name, values in tensors.items():
+        kind, end = _NAMES[values.dtype], position + values.nbytes
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    little = (values.astype(values.dtype.newbyteorder("<"), copy=False) for values in tensors.values())
+    return b"".join((struct.pack("<Q", len(text)), text, *(values.tobytes() for values in little)))
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -79,13 +79,11 @@ class Metrics:
 
     def measure(self, desk: Desk, data: Path) -> None:
         """What is looked up when somebody asks. Reads the store, so it belongs in a thread."""
-        waiting = len(desk.store.waiting())
-        self.waiting.set(waiting)
         store: object = desk.store
-        counts = store.counts() if isinstance(store, Counting) else {JobState.QUEUED: waiting}
-        for state in JobState:
-            if state in counts or isinstance(store, Counting):
-                self.jobs.labels(state.value).set(counts.get(state, 0))
+        counts = store.counts() if isinstance(store, Counting) else {JobState.QUEUED: len(desk.store.waiting())}
+        for state in JobState if isinstance(store, Counting) else counts:
+            self.jobs.labels(state.value).set(counts.get(state, 0))
+        self.waiting.set(counts.get(JobState.QUEUED, 0))
         word = desk.state()
         for each in WORDS:
             self.state.labels(each).set(each == word)

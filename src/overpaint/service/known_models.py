@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.errors import CheckpointError
-from overpaint.models.find import default_path, find_checkpoint, model_folders
+from overpaint.models.built_in import built_in_files, default_path
+from overpaint.models.control_names import SUFFIXES, list_controlnets
+from overpaint.models.find import find_checkpoint, model_folders
 from overpaint.models.hashes import (
     CheckpointFile,
     checkpoint_file,
@@ -22,10 +25,12 @@ from overpaint.models.vae_names import list_vaes
 from overpaint.service.config import ServeConfig
 from overpaint.settings import Settings
 
+_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")
+
 
 @dataclass(frozen=True)
 class KnownModels:
-    """The models of a server: those of its folders, and the one it was started with."""
+    """The models of a server: those of its folders, the one it was started with, and the built-in ones."""
 
     settings: Settings
     served: Path
@@ -36,15 +41,20 @@ class KnownModels:
 
     def checkpoints(self) -> tuple[CheckpointFile, ...]:
         """All of them, with the hashes that are known by now; one from elsewhere that is served comes first."""
-        folders = model_folders(self.settings)
-        found = list_checkpoints(folders, cache=user_hash_cache())
-        if any(each.path == self.served for each in found):
+        built_in = built_in_files()
+        serves_built_in = any(each.path == self.served for each in built_in)
+        return (*built_in, *self._own()) if serves_built_in else (*self._own(), *built_in)
+
+    def _own(self) -> tuple[CheckpointFile, ...]:
+        """Without the built-in ones."""
+        found = list_checkpoints(model_folders(self.settings), cache=user_hash_cache())
+        if any(each.path == self.served for each in (*found, *built_in_files())):
             return found
         return (*list_checkpoints((), self.served, user_hash_cache()), *found)
 
     def checkpoint(self, name: str) -> CheckpointFile | None:
         """The checkpoint of which this is an alias (FILE-6); a hash in the name is computed where it is not known."""
-        known = self.checkpoints()
+        known = (*built_in_files(), *self._own())  # the later one wins a name that two share
         exact = find_exact(known, name)
         if exact is not None or not name.endswith("]"):
             return exact
@@ -58,7 +68,7 @@ class KnownModels:
 
     def closest(self, name: str) -> CheckpointFile | None:
         """The checkpoint that a refiner's name means (FILE-7)."""
-        return find_closest(self.checkpoints(), name)
+        return find_closest(self._own(), name) or find_exact(built_in_files(), name)
 
     def current(self) -> CheckpointFile:
         """The checkpoint that was served at the start."""
@@ -71,6 +81,21 @@ class KnownModels:
 
     def loras(self) -> tuple[AdapterFile, ...]:
         return _adapters(self.settings.lora_dir)
+
+    @property
+    def has_controlnets(self) -> bool:
+        """Whether the site has any."""
+        return bool(self.controlnets())
+
+    def controlnets(self) -> Mapping[str, Path]:
+        return list_controlnets(self.settings.controlnet_dir)
+
+    def controlnet(self, name: str) -> str | None:
+        """How the ControlNet is listed that this name means: clients add a hash, or the file's suffix."""
+        plain = _HASH.sub("", name)
+        bare = next((plain.removesuffix(each) for each in SUFFIXES if plain.endswith(each)), plain)
+        known = self.controlnets()
+        return next((each for each in (name, plain, bare) if each in known), None)
 
     def hypernetworks(self) -> tuple[AdapterFile, ...]:
         return _adapters(self.settings.hypernetwork_dir)

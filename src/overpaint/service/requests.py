@@ -9,6 +9,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Protocol, TypeAlias
@@ -25,6 +26,7 @@ from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
+from overpaint.service.guard.visits import room_for
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
 from overpaint.service.shapes import shaped_fields
@@ -39,7 +41,7 @@ OPTIONS_OF_A_JOB = PAINTING_OPTIONS | {"return_mask", "return_mask_composite", "
 
 _DEFAULT_SETTINGS = Settings()
 _LONGEST_NAME = 500
-_PICTURES_TOGETHER = 4  # times the pixels of one: all of a request's pictures are in memory at once
+PICTURES_TOGETHER = 4  # times the pixels of one: all of a request's pictures are in memory at once
 _LISTED = "give a name that GET /v1/models lists"
 
 
@@ -67,22 +69,18 @@ class _Sources:
         if self.count > self.limits.pictures:
             raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
         if isinstance(value, str) and value.startswith(PICTURE_REFERENCE):
-            self.given[value] = uploaded(name, value, self.store)
-            return value
-        data = picture_bytes(name, value, self.read)
-        admit_picture(data, self.limits, name)
-        reference = reference_of(data)
+            reference, data = value, uploaded(name, value, self.store)
+        else:
+            data = picture_bytes(name, value, self.read)
+            reference = reference_of(data)
+        self.pixels += (pixels := admit_picture(data, self.limits, name))
+        if self.pixels > (most := PICTURES_TOGETHER * self.limits.source_pixels):
+            raise RequestError(name, f"{pixels} pixels more", f"all pictures may have {most} pixels at most")
         self.given[reference] = data
         return reference
 
     def opened(self, name: str, reference: Any) -> Any:
-        picture = open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
-        self.pixels += picture.width * picture.height
-        if self.pixels > (most := _PICTURES_TOGETHER * self.limits.source_pixels):
-            raise RequestError(
-                name, f"{picture.width}x{picture.height}", f"all pictures may have {most} pixels at most"
-            )
-        return picture
+        return open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
 
     def keep(self) -> None:
         for data in self.given.values():
@@ -104,12 +102,15 @@ def stored_request(
     given. It decodes, so it belongs in a thread. The same `rng` gives the same seeds: what is sent again under one key
     is then the same request.
     """
-    sources, told, request = _judged(values, store, limits, settings, read)
-    if not isinstance(request, ExtrasRequest):
-        request = request.with_changes(**_fixed(request, rng))
+    with ExitStack() as held:
+        sources, told, request = _judged(values, store, limits, settings, read, held)
+        if not isinstance(request, ExtrasRequest):
+            request = request.with_changes(**_fixed(request, rng))
+        plain = _with_pictures(request.to_json(pictures=False), told)
+        is_extras = isinstance(request, ExtrasRequest)
+        del request  # the room that is given back now is that of its pictures
     sources.keep()
-    plain = _with_pictures(request.to_json(pictures=False), told)
-    return {"kind": EXTRAS, **plain} if isinstance(request, ExtrasRequest) else plain
+    return {"kind": EXTRAS, **plain} if is_extras else plain
 
 
 def judged_request(
@@ -119,21 +120,24 @@ def judged_request(
     *,
     settings: Settings = _DEFAULT_SETTINGS,
     read: TextReader | None = None,
+    held: ExitStack | None = None,
 ) -> Img2ImgRequest:
-    """The same for a painting job that is only to be planned: nothing is kept."""
-    *_, request = _judged(values, store, limits, settings, read)
+    """The same for a painting job that is only to be planned: nothing is kept. `held` is closed when it is planned."""
+    with ExitStack() as short:
+        *_, request = _judged(values, store, limits, settings, read, held or short)
     if isinstance(request, ExtrasRequest):
         raise RequestError("kind", EXTRAS, "only painting has a plan")
     return request
 
 
 def _judged(
-    values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None
+    values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None, held: ExitStack
 ) -> tuple[_Sources, dict[str, Any], AnyRequest]:
-    """The request, and its plain values with references for pictures."""
+    """The request, and its plain values with references for pictures; `held` has the room that the pictures take."""
     sources = _Sources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
     given = {name: value for name, value in values.items() if name != "kind"}
     told = shaped_fields("", given, _kind(values), sources.reference)
+    held.enter_context(room_for(sources.pixels))
     request = _read(told, values.get("kind") == EXTRAS, sources.opened)
     if isinstance(request, ExtrasRequest):
         _check_extras(request, limits)

@@ -17,7 +17,7 @@ from overpaint.models import checkpoint as module
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into, recognise
 from overpaint.models.files import read_all, read_checkpoint, write_safetensors
 from overpaint.models.filling import Source, holds
-from overpaint.models.tiny import make_tiny_checkpoint
+from tests.tiny import make_tiny_checkpoint
 
 Tensors = dict[str, NDArray[Any]]
 

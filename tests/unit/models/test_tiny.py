@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
-from overpaint.models.tiny import make_tiny_checkpoint
+from tests.tiny import make_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overpaint.service.guard.jsonshape import JsonShape
 from overpaint.service.guard.refusals import Refused, refusal
+from overpaint.service.guard.visits import Hall, Visit, visiting
 from overpaint.service.limits import Limits
 
 PATIENCE = 20.0  # seconds without progress, of a body that comes
 SLOWEST = 32 * 1024  # bytes per second
-AT_ONCE = 8  # bodies of the largest size, of all requests together
 RATIO = 100  # times a packed body may unpack,
 RATIO_FROM = 2**20  # once it is this large
 LINGER = 2.0  # seconds
@@ -35,30 +35,27 @@ class BodyGuard:
 
     def __init__(self, app: ASGIApp, limits: Limits, patience: float = PATIENCE) -> None:
         self._app, self._limits, self._patience = app, limits, patience
-        self._held = 0
+        self.hall = Hall(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
-        pieces: deque[bytes] = deque()
-        try:
-            await self._read(scope, receive, pieces)
-        except Refused as refused:
-            self._held -= sum(map(len, pieces))
-            pieces.clear()
-            await _refuse(scope, receive, send, refused)
-            return
-        except ClientDisconnect:
-            self._held -= sum(map(len, pieces))
-            return
-        try:
+        visit, pieces = Visit(self.hall), deque[bytes]()
+        with visiting(visit):
+            try:
+                await self._read(scope, receive, visit, pieces)
+            except Refused as refused:
+                pieces.clear()
+                visit.let_go()
+                await _refuse(scope, receive, send, refused)
+                return
+            except ClientDisconnect:
+                return
             scope["headers"] = _unpacked_headers(scope, sum(map(len, pieces)))
-            await self._app(scope, self._replay(pieces, receive), send)
-        finally:
-            self._held -= sum(map(len, pieces))
+            await self._app(scope, _replay(pieces, receive), send)
 
-    async def _read(self, scope: Scope, receive: Receive, pieces: deque[bytes]) -> None:
+    async def _read(self, scope: Scope, receive: Receive, visit: Visit, pieces: deque[bytes]) -> None:
         headers = Headers(scope=scope)
         limit = self._limits.body_bytes
         if _promised(headers) > limit:
@@ -69,10 +66,8 @@ class BodyGuard:
                 size += len(piece)
                 if size > limit:
                     raise _too_large(limit)
-                if self._held + len(piece) > AT_ONCE * limit:
-                    raise Refused(503, "too many large requests come in at once, send it again", {"Retry-After": "2"})
+                visit.hold(len(piece))
                 shape.feed(piece)
-                self._held += len(piece)
                 pieces.append(piece)
         unpacked.close()
 
@@ -92,19 +87,20 @@ class BodyGuard:
             size += len(message.get("body", b""))
             yield message.get("body", b"")
 
-    def _replay(self, pieces: deque[bytes], receive: Receive) -> Receive:
-        is_over = False
 
-        async def replayed() -> Message:
-            nonlocal is_over
-            if is_over:
-                return await receive()
-            piece = pieces.popleft() if pieces else b""
-            self._held -= len(piece)
-            is_over = not pieces
-            return {"type": "http.request", "body": piece, "more_body": not is_over}
+def _replay(pieces: deque[bytes], receive: Receive) -> Receive:
+    """The body once more. It counts until its request is answered, or says that it is forgotten."""
+    is_over = False
 
-        return replayed
+    async def replayed() -> Message:
+        nonlocal is_over
+        if is_over:
+            return await receive()
+        piece = pieces.popleft() if pieces else b""
+        is_over = not pieces
+        return {"type": "http.request", "body": piece, "more_body": not is_over}
+
+    return replayed
 
 
 def _has_body(scope: Scope) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.picture_headers import Broken, Header, Room, read_jpeg, read_png, read_webp
+from overpaint.service.guard.visits import fetched
 from overpaint.service.limits import Limits
 
 _KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, Room], Header]], ...] = (
@@ -30,8 +31,8 @@ class TooLarge(PictureError):  # noqa: N818 (answered with 413)
     """More bytes than a picture may have."""
 
 
-def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> None:
-    """Nothing, if this is one PNG, JPEG or WebP picture within the limits; else `PictureError` says why not."""
+def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
+    """The pixels of one PNG, JPEG or WebP picture within the limits; of anything else `PictureError` says why not."""
     if len(data) > limits.picture_bytes:
         raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
     read = next((reader for magic, reader in _KINDS if magic.match(data)), None)
@@ -42,6 +43,7 @@ def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> None:
     except Broken as error:
         raise PictureError(f"{name}: {error}") from None
     _check(header, limits, name)
+    return header.width * header.height
 
 
 def _check(header: Header, limits: Limits, name: str) -> None:
@@ -95,7 +97,7 @@ def picture_from_text(text: str, config: ServeConfig, name: str = "picture") -> 
             raise PictureError(f"{name}: this server fetches no URLs, {remedy}")
         from overpaint.service.guard.fetching import fetch
 
-        data = fetch(text.strip(), config.limits, name)
+        data = fetched(lambda: fetch(text.strip(), config.limits, name), config.limits, name)
     else:
         data = decoded_text(text, config.limits, name)
     admit_picture(data, config.limits, name)

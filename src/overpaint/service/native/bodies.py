@@ -21,8 +21,10 @@ async def json_body(request: Request) -> dict[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise ApiError(415, "media_type", f"Content-Type={kind[:80]!r}: send application/json")
+    # NOTE: `request.body()` would keep the bytes for as long as the client waits for its pictures.
+    body = b"".join([piece async for piece in request.stream()])
     try:
-        values = json.loads(await request.body(), parse_constant=_no_number)
+        values = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "malformed", f"body: it is not valid JSON ({str(error)[:120]}); send an object") from None
     if not isinstance(values, dict):

@@ -16,7 +16,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.visits import forget_body
 from overpaint.service.jobs import Job, JobState, Record
+from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import (
     BODY,
     JOB_STATUS,
@@ -36,6 +38,7 @@ from overpaint.service.native.answers import (
 )
 from overpaint.service.native.bodies import client_name, idempotency_key, json_body, last_event, seconds_to_wait
 from overpaint.service.native.events import sse
+from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, kind_of, reader_for, stored_request
 from overpaint.service.schema import ENVELOPE_FIELDS, PRIORITIES, job_schema
@@ -232,9 +235,8 @@ class _Intake:
         """202 at once, or the outcome for those who wait."""
         longest = self.config.limits.queue_deadline + self.config.limits.run_deadline
         seconds, key = seconds_to_wait(request, longest), idempotency_key(request)
-        values = await json_body(request)
-        client = client_name(request)
-        record = await self.desk.submit(await asyncio.to_thread(self._job, values, client, job_id, key))
+        record = await self.desk.submit(await self._read(request, job_id, key))
+        forget_body()
         headers = {"Location": f"/v1/jobs/{record.id}"}
         if seconds is not None:
             headers["Preference-Applied"] = "wait"
@@ -247,6 +249,10 @@ class _Intake:
         if record.error is not None and seconds is not None:
             return _failed(details, error_body(record.error), headers)
         return self._said(200 if record.state.is_end else 202, details, headers)
+
+    async def _read(self, request: Request, job_id: str | None, key: str | None) -> Job:
+        values = await json_body(request)
+        return await asyncio.to_thread(self._job, values, client_name(request), job_id, key)
 
     def _said(self, status: int, details: JobDetails, headers: Mapping[str, str]) -> Response:
         return JSONResponse(details.model_dump(mode="json"), status, headers)
@@ -262,6 +268,8 @@ class _Intake:
         settings = job_settings(self.config.settings, limits)
         read = reader_for(self.config)
         stored = stored_request(wish, self.desk.store, limits, settings=settings, read=read, rng=rng)
+        if stored.get("checkpoint") is not None:
+            named_checkpoint(stored["checkpoint"], KnownModels.of(self.config))
         return Job(
             id=job_id or uuid.uuid4().hex,
             kind=kind_of(stored),

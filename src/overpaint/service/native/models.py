@@ -64,6 +64,15 @@ def model_routes(config: ServeConfig) -> APIRouter:
     return routes
 
 
+def named_checkpoint(name: str, models: KnownModels) -> CheckpointFile:
+    """The checkpoint that a job names."""
+    found = models.checkpoint(name)
+    if found is None:
+        said = f"checkpoint={name[:80]!r}: there is no such model; GET /v1/models lists them"
+        raise ApiError(422, "checkpoint", said, "checkpoint")
+    return found
+
+
 def _one(models: KnownModels, name: str) -> ModelView | None:
     found = models.checkpoint(name)
     return None if found is None else _checkpoint(models, found)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.service.guard.inputs import TooLarge
+from overpaint.service.guard.visits import room_for
 from overpaint.service.jobs import JobError, Record
 from overpaint.service.native.answers import ApiError
 from overpaint.service.openai.requests import MEDIA_TYPES, Wish
@@ -133,7 +134,8 @@ def packed(data: bytes, wish: Wish, size: tuple[int, int] | None = None) -> str:
     with Image.open(io.BytesIO(data)) as picture:
         is_as_wanted = picture.format == wish.format.upper() and size in (None, picture.size)
         if not is_as_wanted:
-            data = _converted(picture, wish, size)
+            with room_for(picture.width * picture.height):
+                data = _converted(picture, wish, size)
     return base64.b64encode(data).decode("ascii")
 
 

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.inputs import admit_picture
+from overpaint.service.guard.visits import forget_body
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Live, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, picture_file, url_of
@@ -38,8 +39,10 @@ from overpaint.service.openai.answers import (
     stream_failure,
 )
 from overpaint.service.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.openai.sources import Asked, is_json, json_schema, read_json
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, stored_request
+from overpaint.service.schema import Schema
 from overpaint.settings import Settings
 
 _MOST_FIELDS = 200
@@ -64,23 +67,27 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     routes = APIRouter(prefix="/v1/images", tags=["openai"])
     shop, limits = _Shop(desk, config), config.limits
 
-    def body(media_type: str, **what: bool) -> dict[str, Any]:
-        content = {media_type: {"schema": body_schema(limits, **what)}}
-        return {"requestBody": {"required": True, "content": content}}
+    def body(**content: Schema) -> dict[str, Any]:
+        media_types = {"form": "multipart/form-data", "json": "application/json"}
+        shown = {media_types[name]: {"schema": schema} for name, schema in content.items()}
+        return {"requestBody": {"required": True, "content": shown}}
 
-    @routes.post("/generations", responses=_ANSWERS, openapi_extra=body("application/json", picture=False))
+    def pictures(mask: bool) -> dict[str, Any]:
+        return body(form=body_schema(limits, picture=True, mask=mask), json=json_schema(limits, mask=mask))
+
+    text = body(json=body_schema(limits, picture=False))
+
+    @routes.post("/generations", responses=_ANSWERS, openapi_extra=text)
     async def generations(request: Request) -> Response:
         """A picture from a text."""
         return await shop.answer(request, "image_generation", shop.generation)
 
-    form = body("multipart/form-data", picture=True, mask=True)
-
-    @routes.post("/edits", responses=_ANSWERS, openapi_extra=form)
+    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures(mask=True))
     async def edits(request: Request) -> Response:
-        """Paint over pictures, or over the part of them that a mask shows."""
+        """Paint over pictures, or over the part of them that a mask shows. In JSON, pictures are named by URL."""
         return await shop.answer(request, "image_edit", shop.edit)
 
-    @routes.post("/variations", responses=_ANSWERS, openapi_extra=body("multipart/form-data", picture=True))
+    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures(mask=False))
     async def variations(request: Request) -> Response:
         """Other pictures like this one."""
         return await shop.answer(request, "image_edit", shop.variation)
@@ -95,8 +102,9 @@ class _Shop:
     async def answer(self, request: Request, event: str, read: Reader) -> Response:
         """Read, submit, wait; every failure becomes OpenAI's error object."""
         try:
-            wish = await read(request)
-            record = await self._desk.submit(await asyncio.to_thread(self._job, request, wish))
+            wish, job = await self._read(request, read)
+            record = await self._desk.submit(job)
+            forget_body()
             if wish.stream:
                 story = self._stream(record, wish, event)
                 return _Stream(story, ignored_header(wish), lambda: self._let_go(record.id))
@@ -108,6 +116,12 @@ class _Shop:
         except (OverpaintError, HTTPException) as error:
             return refusal(error)
 
+    async def _read(self, request: Request, read: Reader) -> tuple[Wish, Job]:
+        """The job, and how it is to be answered; the pictures are in the store, and nowhere else any more."""
+        wish = await read(request)
+        job = await asyncio.to_thread(self._job, request, wish)
+        return replace(wish, values={}), job
+
     # -- what is asked -------------------------------------------------------------------------------------------
 
     async def generation(self, request: Request) -> Wish:
@@ -117,23 +131,30 @@ class _Shop:
         return read_wish(given)
 
     async def edit(self, request: Request) -> Wish:
-        given, pictures, mask = await self._form(request)
-        return await asyncio.to_thread(read_wish, given, pictures, mask)
+        found = await self._asked(request)
+        return await asyncio.to_thread(found.wish)
 
     async def variation(self, request: Request) -> Wish:
         """Of the whole picture, whatever is transparent in it."""
-        given, pictures, mask = await self._form(request)
-        if mask is not None:
+        found = await self._asked(request)
+        if found.mask is not None:
             raise RequestError("mask", "a file", "variations have none; use /v1/images/edits")
-        wish = await asyncio.to_thread(read_wish, given, pictures)
+        wish = await asyncio.to_thread(found.wish)
         values = {name: each for name, each in wish.values.items() if name not in ("mask", "masked_content")}
-        return replace(wish, values={**values, "images": pictures})
+        return replace(wish, values={**values, "images": list(found.pictures)})
 
-    async def _form(self, request: Request) -> tuple[dict[str, str], list[bytes], bytes | None]:
+    async def _asked(self, request: Request) -> Asked:
+        """A form with files, or JSON with URLs."""
+        if not is_json(request.headers.get("content-type", "")):
+            return await self._form(request)
+        return await asyncio.to_thread(read_json, await json_body(request), self._config)
+
+    async def _form(self, request: Request) -> Asked:
         """The fields of a form, its pictures and its mask, which are fit to be decoded."""
         limits = self._config.limits
         fields: dict[str, str] = {}
         files: dict[str, list[bytes]] = {"image": [], "mask": []}
+        pixels = 0
         bounds = {"max_files": limits.pictures + 1, "max_fields": _MOST_FIELDS, "max_part_size": limits.body_bytes}
         async with request.form(**bounds) as form:
             for name, value in form.multi_items():
@@ -143,11 +164,9 @@ class _Shop:
                 elif kind not in files:
                     raise RequestError(name, value.filename, "files belong into image, image[] and mask")
                 elif data := await value.read():
-                    await asyncio.to_thread(admit_picture, data, limits, name)
+                    pixels += await asyncio.to_thread(admit_picture, data, limits, name)
                     files[kind].append(data)
-        if not files["image"]:
-            raise RequestError("image", None, "give the picture to paint over as a file of a multipart form")
-        return fields, files["image"], files["mask"][-1] if files["mask"] else None
+        return Asked(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
 
     def _job(self, request: Request, wish: Wish) -> Job:
         """A job, judged and with its pictures in the store."""

@@ -50,6 +50,9 @@ _SAID: Mapping[Trouble, str] = {
     "nan": "precision: the network produced NaN, so the job was painted again in float32",
 }
 
+_FIRMER = (Stop.SKIP, Stop.AFTER_BATCH, Stop.FINISH_EARLY, Stop.CANCEL)  # a later one replaces those before it
+_BELOW_THE_WEB = 5  # how much nicer than the process that answers, which needs little but needs it at once
+
 log = logging.getLogger(LOGGER)
 
 
@@ -155,12 +158,12 @@ class Worker:
     def _take(self, message: Message) -> None:
         kind = message["type"]
         if kind == "stop":
-            control = self._controls.get(message["job"])
-            if control is not None and control.message is not Stop.CANCEL:
-                control.ask(Stop(message["how"]))
+            control, how = self._controls.get(message["job"]), Stop(message["how"])
+            if control is not None and (control.message is None or _FIRMER.index(control.message) < _FIRMER.index(how)):
+                control.ask(how)
             return
         if kind == "ask" and message["what"] in questions.AT_ONCE and self._bench is not None:
-            self._answer(self._bench, message)
+            threading.Thread(target=self._answer, args=(self._bench, message), daemon=True).start()
             return
         if kind == "job":
             self._controls[message["job"]["id"]] = Control()
@@ -293,6 +296,8 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def main() -> int:
     commands, reports = own_pipes()
+    if hasattr(os, "nice"):
+        os.nice(_BELOW_THE_WEB)
     # A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of the worker.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)

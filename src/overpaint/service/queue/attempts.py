@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import time
+from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.jobs import Job, JobError, JobResult, JobState, Live
@@ -20,6 +23,7 @@ from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
 
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again
+MOST_ATTEMPTS = 25  # whatever broke them off: a job that takes the whole machine down must not do so for ever
 
 log = logging.getLogger(LOGGER)
 
@@ -34,45 +38,57 @@ class Verdict:
 
 
 class Attempt:
-    """The job in the worker's hands."""
+    """The job in the worker's hands. `before` is the attempt before it, if the worker died of that one."""
 
-    def __init__(self, job: Job, clerk: Clerk, hands: Hands, limits: Limits) -> None:
+    def __init__(self, job: Job, clerk: Clerk, hands: Hands, limits: Limits, before: Attempt | None = None) -> None:
         self.job, self._clerk, self._hands, self._limits = job, clerk, hands, limits
         self.live = Live(job=job.id, since=time.time())
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
+        self._called_off = asyncio.Event()  # for one of these reasons
+        self._early: bool = before is not None and before._early  # it is to end with what it has
+        self._deaths: int = 0 if before is None else before._deaths  # of the worker, when it had begun with this job
         self._kept: set[int] = set()
-        self.was_taken = False  # the worker has begun with it, and may die of it
+        self._was_taken = False  # the worker has begun with it, and may die of it
         self._told = False  # its "started" is out
-        self._wish: Stop | None = None
         self._next_step = 0.0  # when progress is kept again
 
     def stop(self, how: Stop) -> None:
         """Have it end; said again when the worker has begun, if it has not yet."""
-        self.cancelled = self.cancelled or how is Stop.CANCEL
-        self._wish = how
+        if how is Stop.CANCEL:
+            self.cancelled = True
+            self._called_off.set()
+        self._early = self._early or how is Stop.FINISH_EARLY
         self._hands.stop(self.job.id, how)
 
     def run_out(self) -> None:
         """Its time is over."""
         self.overdue = True
+        self._called_off.set()
         self._hands.stop(self.job.id, Stop.CANCEL)
+
+    def interrupt(self) -> None:
+        """The server ends, and the worker with it."""
+        self.interrupted = True
+        self._called_off.set()
 
     @property
     def seconds(self) -> float:
         """How long it may run."""
         return self.job.run_seconds or self._limits.run_deadline
 
-    async def run(self, begun: Begun, deaths: int) -> Verdict:
-        """`deaths`: of the worker, during earlier attempts at this job."""
+    async def run(self, begun: Begun) -> Verdict:
+        if begun.record.attempts > MOST_ATTEMPTS:
+            message = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
+            return Verdict(JobState.FAILED, result_of_batches(begun.batches), JobError(code="crashed", message=message))
         self._kept = {each.number for each in begun.batches}
         try:
             last = await self._last_word(begun)
         except Gone as gone:
-            return await self._without_word(gone, deaths)
+            return await self._without_word(gone)
         if last is None:
-            return await self._without_word(None, deaths)
+            return await self._without_word(None)
         state, error = JobState(last["state"]), error_of(last["error"])
         if self.overdue and state is JobState.CANCELLED and not self.cancelled:
             state, error = JobState.FAILED, self._too_late()
@@ -82,8 +98,8 @@ class Attempt:
         """How the job ended; None if the worker was not asked at all."""
         folder = self._clerk.store.result_file(self.job.id, "0.png").parent
         message = {"job": plain(self.job), "done": plain(begun.batches), "folder": str(folder)}
-        await self._hands.prepared()
-        if self.cancelled or self.interrupted:
+        await _first_of(self._hands.prepared(), self._called_off.wait())
+        if self._called_off.is_set():
             return None
         async with aclosing(self._hands.work(message)) as heard:
             async for each in heard:
@@ -95,9 +111,9 @@ class Attempt:
     async def _hear(self, message: Message, attempt: int) -> None:
         clerk, job_id, kind = self._clerk, self.job.id, message["type"]
         if kind == "taken":
-            self.was_taken = True
-            if self._wish is not None and self._wish is not Stop.SKIP:
-                self._hands.stop(job_id, self._wish)
+            self._was_taken = True
+            if self.cancelled or self.overdue or self._early:
+                self._hands.stop(job_id, Stop.CANCEL if self.cancelled or self.overdue else Stop.FINISH_EARLY)
         elif kind == "started" and not self._told:
             await self._hear_started(message, attempt)
         elif kind == "progress":
@@ -126,28 +142,39 @@ class Attempt:
             data = {name: getattr(self.live, name) for name in ("step", "steps", "batch", "batches", "images")}
             self._clerk.stories.publish(await self._clerk.write(self._clerk.ledger.step, self.job.id, data))
 
-    async def _without_word(self, gone: Gone | None, deaths: int) -> Verdict:
+    async def _without_word(self, gone: Gone | None) -> Verdict:
         """What becomes of a job whose worker is gone."""
-        state, error = self._judged(gone, deaths)
+        state, error = self._judged(gone)
         if state is JobState.QUEUED:
             return Verdict(state)
         batches = await self._clerk.write(self._clerk.store.batches, self.job.id)
         return Verdict(state, result_of_batches(batches), error)
 
-    def _judged(self, gone: Gone | None, deaths: int) -> tuple[JobState, JobError | None]:
+    def _judged(self, gone: Gone | None) -> tuple[JobState, JobError | None]:
         if self.cancelled:
             return JobState.CANCELLED, None
         if self.overdue:
             return JobState.FAILED, self._too_late()
-        if self.interrupted or gone is None:
+        if self.interrupted or gone is None or not self._was_taken:  # it died of something else
             return JobState.QUEUED, None
+        self._deaths += 1
         if gone.hung:
             message = f"the worker made no step for {self._limits.watchdog:g} s and was ended; ask for less at once"
             return JobState.FAILED, JobError(code="hung", message=message)
-        if self.was_taken and deaths + 1 >= DEATHS:
-            message = f"the worker died {deaths + 1} times during this job; the last time {gone}"
+        if self._deaths >= DEATHS:
+            message = f"the worker died {self._deaths} times during this job; the last time {gone}"
             return JobState.FAILED, JobError(code="crashed", message=message)
         return JobState.QUEUED, None
 
     def _too_late(self) -> JobError:
         return JobError(code="deadline", message=f"the job ran longer than {self.seconds:g} s; ask for less at once")
+
+
+async def _first_of(*awaited: Coroutine[Any, Any, Any]) -> None:
+    """Until one of these is over; the others are not waited for."""
+    tasks = [asyncio.ensure_future(each) for each in awaited]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in tasks:
+            each.cancel()

@@ -25,6 +25,7 @@ from overpaint.service.queue.turns import Turns
 from overpaint.service.queue.workers import COMMAND, Hands
 
 CANCEL_PATIENCE = 2.0  # seconds in which a step should be over
+CANCEL_TRIES = 3
 DEADLINE_PATIENCE = 10.0  # seconds from a job's deadline until the worker is killed for it
 REQUEUE_PATIENCE = 5.0  # seconds to write down that a job is to go on; else that is found out at the next start
 _TENDING = 0.5
@@ -40,9 +41,10 @@ class LocalDesk:
     def __init__(self, store: Store, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
         self._limits = config.limits
         self._clerk, self._hands = Clerk(store), Hands(config, command=command)
-        self._turns = Turns(config.limits)
+        self._turns = Turns(config.limits, self._now)
         self._running: Attempt | None = None
-        self._deaths: dict[str, int] = {}  # of the worker, by the job it had
+        self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
+        self._owed: dict[str, Verdict] = {}  # ends that the store did not take
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -58,7 +60,7 @@ class LocalDesk:
         """Take up what waits, and start a worker. Returns before that one is ready."""
         waiting, done = await self._clerk.write(self._clerk.ledger.recover)
         self._turns.learn(*done)
-        for record in waiting:
+        for record in sorted(waiting, key=lambda each: not each.attempts):  # what was begun comes before its equals
             self._turns.add(record.job, had_one=record.attempts > 0)
         if waiting:
             log.info(line("recovered", jobs=len(waiting)))
@@ -72,7 +74,7 @@ class LocalDesk:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._rest(), seconds)
         if self._running is not None:
-            self._running.interrupted = True
+            self._running.interrupt()
             await self._hands.close()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._rest(), REQUEUE_PATIENCE)
@@ -129,13 +131,17 @@ class LocalDesk:
         return record
 
     async def cancel(self, job_id: str) -> Record:
-        running = self._running
-        if running is not None and running.job.id == job_id:
-            running.stop(Stop.CANCEL)
-            return await self.wait(job_id, CANCEL_PATIENCE)
-        record = await self._end_waiting(job_id, JobState.CANCELLED)
-        if record.state is JobState.RUNNING and self._live(job_id) is not None:  # it was just taken up
-            return await self.cancel(job_id)
+        record: Record | None = None
+        for _ in range(CANCEL_TRIES):
+            running = self._running
+            if running is not None and running.job.id == job_id:
+                running.stop(Stop.CANCEL)
+                return await self.wait(job_id, CANCEL_PATIENCE)
+            record = await self._end_waiting(job_id, JobState.CANCELLED)
+            if record.state.is_end:
+                break
+            # While that was looked up it was taken up or, its worker being dead, put back.
+        assert record is not None
         return record
 
     async def finish_early(self, job_id: str | None = None) -> None:
@@ -167,11 +173,10 @@ class LocalDesk:
         return 0 if self._live(job_id) is not None else self._turns.position(job_id)
 
     def eta(self, job_id: str) -> float | None:
-        running = self._running
-        job, live = (None, None) if running is None else (running.job, running.live)
-        if job is not None and job.id == job_id:
-            return self._turns.seconds_left(job, live)
-        return self._turns.seconds_until_done(job_id, job, live)
+        live = self._live(job_id)
+        if live is None or self._running is None:
+            return self._turns.seconds_until_done(job_id)
+        return self._turns.seconds_left(self._running.job, live)
 
     def running(self) -> Live | None:
         return None if self._running is None else self._running.live
@@ -191,7 +196,7 @@ class LocalDesk:
         while not self._closing:
             await self._hands.prepared()
             self._wake.clear()
-            job = self._turns.take()
+            job = None if self._closing else self._turns.take()
             if job is not None:
                 await self._work(job)
             elif not self._closing:
@@ -199,7 +204,8 @@ class LocalDesk:
 
     async def _work(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
-        running = self._running = Attempt(job, self._clerk, self._hands, self._limits)
+        before = self._before.pop(job.id, None)
+        running = self._running = Attempt(job, self._clerk, self._hands, self._limits, before)
         timers = [loop.call_later(running.seconds, running.run_out)]
         timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._hands.kill))
         try:
@@ -207,7 +213,7 @@ class LocalDesk:
             if begun is not None:
                 for event in begun.events:
                     self._clerk.stories.publish(event)
-                await self._settle(running, await running.run(begun, self._deaths.get(job.id, 0)))
+                await self._settle(running, await running.run(begun))
         except Exception:
             log.exception(line("desk-failed", job=job.id))
             await self._fail_after_trouble(running)
@@ -220,22 +226,21 @@ class LocalDesk:
     async def _settle(self, running: Attempt, verdict: Verdict) -> None:
         job = running.job
         if verdict.state is not JobState.QUEUED:
-            await self._end(running, verdict)
+            await self._end(job.id, verdict)
             return
-        if not running.interrupted:
-            self._deaths[job.id] = self._deaths.get(job.id, 0) + running.was_taken
         log.warning(line("requeued", job=job.id, reason="drain" if running.interrupted else "worker-ended"))
         await self._clerk.write(self.store.requeue, job.id)
-        self._turns.add(job, had_one=True)
+        self._before[job.id] = running
+        self._turns.put_back(job)
         if running.cancelled:  # while that was written down
             await self._end_waiting(job.id, JobState.CANCELLED)
 
-    async def _end(self, running: Attempt, verdict: Verdict) -> None:
-        job_id = running.job.id
+    async def _end(self, job_id: str, verdict: Verdict) -> None:
         record, event = await self._clerk.write(
             lambda: self._clerk.ledger.end(job_id, verdict.state, result=verdict.result, error=verdict.error)
         )
-        self._running = None
+        if self._live(job_id) is not None:
+            self._running = None
         self._over(record, event)
 
     async def _end_waiting(self, job_id: str, state: JobState, error: JobError | None = None) -> Record:
@@ -251,7 +256,7 @@ class LocalDesk:
         """A job has ended."""
         self._turns.drop(record.id)
         self._turns.learn(record)
-        self._deaths.pop(record.id, None)
+        self._before.pop(record.id, None)
         error = record.error
         seconds = record.ended - record.started if record.ended and record.started else None
         log.info(line(record.state.value, job=record.id, seconds=seconds, code=error.code if error else None))
@@ -260,17 +265,29 @@ class LocalDesk:
     async def _fail_after_trouble(self, running: Attempt) -> None:
         """The store, or this program, failed in the middle of a job."""
         error = JobError(code="save", message="what was painted could not be written down; see the server's log")
+        verdict = Verdict(JobState.FAILED, error=error)
         try:
-            await self._end(running, Verdict(JobState.FAILED, error=error))
-        except Exception:  # a full disk takes this no more than the rest; the job is taken up at the next start
+            await self._end(running.job.id, verdict)
+        except Exception:  # a full disk takes this no more than the rest
             log.exception(line("not-ended", job=running.job.id))
+            self._owed[running.job.id] = verdict
             await asyncio.sleep(_AFTER_TROUBLE)
+
+    async def _pay(self) -> None:
+        """Write down the ends that could not be, if that is possible by now."""
+        for job_id, verdict in list(self._owed.items()):
+            with suppress(Exception):  # which was logged the first time
+                await self._end(job_id, verdict)
+                del self._owed[job_id]
 
     async def _known(self, job_id: str) -> Record:
         record = await self.get(job_id)
         if record is None:
             raise KeyError(job_id)
         return record
+
+    def _now(self) -> tuple[Job, Live] | None:
+        return None if self._running is None else (self._running.job, self._running.live)
 
     def _live(self, job_id: str) -> Live | None:
         running = self._running
@@ -283,6 +300,7 @@ class LocalDesk:
         next_expiry = 0.0
         while True:
             try:
+                await self._pay()
                 await self._fail_late()
                 if time.monotonic() >= next_expiry:
                     next_expiry = time.monotonic() + _EXPIRING

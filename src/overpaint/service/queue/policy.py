@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 
 from overpaint.service.jobs import Job, Record
 
@@ -25,14 +27,20 @@ def next_job(waiting: Sequence[Job], served: Mapping[str, float], now: float) ->
     return min(waiting, key=lambda job: _rank(job, served, now), default=None)
 
 
-def queue_order(waiting: Sequence[Job], served: Mapping[str, float], now: float, seconds: float) -> list[Job]:
-    """All that wait, in the order of their turns if nothing new came and each took so many seconds."""
-    left, had, order = list(waiting), dict(served), list[Job]()
-    while (job := next_job(left, had, now)) is not None:
-        left.remove(job)
+def queue_order(
+    waiting: Sequence[Job], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
+) -> list[Job]:
+    """All that wait, in the order of their turns if nothing new came and each took as long as `seconds` says.
+
+    Each turn is the one that `next_job` gives, and costs no more than the logarithm of how many wait.
+    """
+    line, order = _Line(waiting, served), list[Job]()
+    while len(order) < len(waiting):
+        place = line.next(now)
+        job, took = waiting[place], seconds(waiting[place])
+        line.leave(place, took)
         order.append(job)
-        had[job.client] = had.get(job.client, 0.0) + seconds
-        now += seconds
+        now += took
     return order
 
 
@@ -54,7 +62,58 @@ def retry_after(durations: Sequence[float]) -> float:
 
 
 def _rank(job: Job, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:
-    if now - job.created > PATIENCE:
+    if _is_old(job, now):
         return (False, 0, 0.0)
+    return (True, -_priority(job), served.get(job.client, 0.0))
+
+
+def _is_old(job: Job, now: float) -> bool:
+    return now - job.created > PATIENCE
+
+
+def _priority(job: Job) -> int:
     least, most = PRIORITIES
-    return (True, -min(max(job.priority, least), most), served.get(job.client, 0.0))
+    return min(max(job.priority, least), most)
+
+
+class _Line:
+    """What waits, by places in the order of acceptance. A turn changes one client's share, and who is old by now."""
+
+    def __init__(self, waiting: Sequence[Job], served: Mapping[str, float]) -> None:
+        self._waiting, self._had = waiting, defaultdict[str, float](float, served)
+        self._left = set(range(len(waiting)))
+        self._young = sorted(self._left, key=lambda place: -waiting[place].created)  # the oldest last
+        self._old: list[int] = []  # a heap
+        self._by_client = defaultdict[str, list[int]](list)  # the first in turn last
+        for place in sorted(self._left, key=lambda place: (_priority(waiting[place]), -place)):
+            self._by_client[waiting[place].client].append(place)
+        self._firsts: list[tuple[int, float, int]] = []  # a heap of each client's first, and of what was that once
+        for client in self._by_client:
+            self._line_up(client)
+
+    def next(self, now: float) -> int:
+        while self._young and _is_old(self._waiting[self._young[-1]], now):
+            heappush(self._old, self._young.pop())
+        while self._old:
+            place = heappop(self._old)
+            if place in self._left:
+                return place
+        while True:
+            _, had, place = heappop(self._firsts)
+            if place in self._left and had == self._had[self._waiting[place].client]:
+                return place
+
+    def leave(self, place: int, seconds: float) -> None:
+        """It has had its turn, which took so long."""
+        client = self._waiting[place].client
+        self._left.remove(place)
+        self._had[client] += seconds
+        self._line_up(client)
+
+    def _line_up(self, client: str) -> None:
+        places = self._by_client[client]
+        while places and places[-1] not in self._left:
+            places.pop()
+        if places:
+            first = places[-1]
+            heappush(self._firsts, (-_priority(self._waiting[first]), self._had[client], first))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import deque
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record
 from overpaint.service.limits import Limits
@@ -15,35 +16,51 @@ from overpaint.service.queue.policy import USUAL_SECONDS, next_job, queue_order,
 
 _WEIGHT = 0.3  # of the newest job
 _PIXELS = 512 * 512  # where a request names no size
-_ORDER_SECONDS = 0.5  # for which an order that was found is good
+_FORESIGHT_SECONDS = 0.5  # for which what was foreseen is believed, if nothing else changed
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """The turns as they will come, if nothing new comes."""
+
+    until: float  # when it is to be looked at again
+    places: Mapping[str, int]  # how many of those that wait come before a job
+    ends: Sequence[float]  # by place: seconds from the end of the running job until this one's
 
 
 class Turns:
-    """What waits, and what is known of earlier jobs."""
+    """What waits, and what is known of earlier jobs. Turns and what is foretold of them come from one policy.
 
-    def __init__(self, limits: Limits) -> None:
-        self._queue_deadline = limits.queue_deadline
+    `running` is asked what runs now.
+    """
+
+    def __init__(self, limits: Limits, running: Callable[[], tuple[Job, Live] | None] = lambda: None) -> None:
+        self._queue_deadline, self._running = limits.queue_deadline, running
         self._waiting: dict[str, Job] = {}  # in the order they were accepted
         self._had_one: set[str] = set()  # of those: they were begun before, and no deadline of waiting counts
         self._done: deque[Record] = deque(maxlen=LATELY)
         self._rate: float | None = None  # seconds for a unit of work
-        self._order: tuple[float, list[Job]] | None = None
+        self._foresight: Foresight | None = None  # None: something has changed
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._waiting
 
     def add(self, job: Job, *, had_one: bool = False) -> None:
-        if had_one:  # it was accepted before the others
+        self._waiting[job.id] = job
+        if had_one:
             self._had_one.add(job.id)
-            self._waiting = {job.id: job, **self._waiting}
-        else:
-            self._waiting[job.id] = job
-        self._order = None
+        self._foresight = None
+
+    def put_back(self, job: Job) -> None:
+        """It was begun, and goes on later: before its equals."""
+        self._waiting = {job.id: job, **self._waiting}
+        self._had_one.add(job.id)
+        self._foresight = None
 
     def drop(self, job_id: str) -> None:
         self._had_one.discard(job_id)
-        if self._waiting.pop(job_id, None) is not None:
-            self._order = None
+        self._waiting.pop(job_id, None)
+        self._foresight = None
 
     def take(self) -> Job | None:
         """The next job, which waits no longer."""
@@ -67,36 +84,49 @@ class Turns:
             if record.state is JobState.FINISHED:
                 rate = (record.ended - record.started) / work_of(record.job)
                 self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
-        self._order = None
+        self._foresight = None
 
     def position(self, job_id: str) -> int | None:
         """How many of those that wait come before it."""
-        return next((i for i, each in enumerate(self._ordered()) if each.id == job_id), None)
+        return self._foreseen().places.get(job_id)
 
-    def seconds_left(self, job: Job, live: Live | None) -> float | None:
+    def seconds_left(self, job: Job, live: Live) -> float | None:
         """Of a running job."""
-        elapsed = max(0.0, time.time() - live.since) if live is not None else 0.0
-        if live is not None and live.step:
+        elapsed = max(0.0, time.time() - live.since)
+        if live.step:
             return elapsed * max(0, live.steps - live.step) / live.step
         return None if self._rate is None else max(0.0, work_of(job) * self._rate - elapsed)
 
-    def seconds_until_done(self, job_id: str, running: Job | None, live: Live | None) -> float | None:
+    def seconds_until_done(self, job_id: str) -> float | None:
         """Of a waiting job; None where nothing tells."""
-        position = self.position(job_id)
-        left = 0.0 if running is None else self.seconds_left(running, live)
-        if position is None or left is None or self._rate is None:
+        running, foreseen = self._running(), self._foreseen()
+        place = foreseen.places.get(job_id)
+        left = 0.0 if running is None else self.seconds_left(*running)
+        if place is None or left is None or self._rate is None:
             return None
-        return left + sum(work_of(each) * self._rate for each in self._ordered()[: position + 1])
+        return left + foreseen.ends[place]
 
-    def _ordered(self) -> list[Job]:
+    def _foreseen(self) -> Foresight:
         now = time.time()
-        if self._order is None or now > self._order[0]:
-            durations = [each.ended - each.started for each in self._done if each.ended and each.started]
-            seconds = statistics.median(durations) if durations else USUAL_SECONDS
-            served = served_seconds(self._done, now)
-            order = queue_order(list(self._waiting.values()), served, now, seconds)
-            self._order = (now + _ORDER_SECONDS, order)
-        return self._order[1]
+        if self._foresight is None or now > self._foresight.until:
+            self._foresight = self._looked_ahead(now)
+        return self._foresight
+
+    def _looked_ahead(self, now: float) -> Foresight:
+        """The next turn is taken when the running job is over, whose client will then have had all of its time."""
+        running, done, start = self._running(), list(self._done), now
+        if running is not None:
+            job, live = running
+            left = self.seconds_left(job, live)
+            start += self._seconds(job) if left is None else left
+            done.append(Record(job=job, state=JobState.RUNNING, started=live.since))
+        order = queue_order(list(self._waiting.values()), served_seconds(done, start), start, self._seconds)
+        places = {each.id: place for place, each in enumerate(order)}
+        return Foresight(now + _FORESIGHT_SECONDS, places, list(accumulate(map(self._seconds, order))))
+
+    def _seconds(self, job: Job) -> float:
+        """How long it is likely to take."""
+        return USUAL_SECONDS if self._rate is None else work_of(job) * self._rate
 
     def _deadline(self, job: Job) -> float:
         if job.id in self._had_one or not (job.queue_deadline or job.created):

@@ -1,15 +1,19 @@
-"""The reference's API: /sdapi/v1 for everybody's clients, /internal for its own page's questions."""
+"""The reference's API: /sdapi/v1 for everybody's clients, /internal for its own page, /controlnet for an extension."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 from overpaint.service.reference.bodies import ErrorBody, WrongFields
+from overpaint.service.reference.controlnet import controlnet_routes
 from overpaint.service.reference.extras import extras_routes
 from overpaint.service.reference.jobs import job_routes
 from overpaint.service.reference.lists import list_routes
@@ -18,9 +22,10 @@ from overpaint.service.reference.options_book import OptionsBook
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.reference.progress import Tasks, control_routes, internal_routes, progress_routes
 from overpaint.service.reference.requests import Reader
+from overpaint.service.reference.saving import Saver
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": ErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 504)},
+    **{status: {"model": ErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
     422: {"model": ErrorBody | WrongFields},
 }
 
@@ -28,10 +33,17 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 def router(desk: Desk, config: ServeConfig) -> APIRouter:
     """All its routes."""
     book, models, tasks = OptionsBook.of(desk, config), KnownModels.of(config), Tasks()
-    pictures = PictureReader(config)
-    routes = APIRouter()
+    pictures, saver = PictureReader(config), Saver(desk)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        resuming = asyncio.create_task(saver.resume())
+        yield
+        resuming.cancel()
+
+    routes = APIRouter(lifespan=lifespan)
     for part in (
-        job_routes(desk, config, Reader(config, book, models), pictures, tasks),
+        job_routes(desk, config, Reader(config, book, models), pictures, tasks, saver),
         extras_routes(desk, config, book, pictures),
         progress_routes(desk, book, tasks),
         control_routes(desk, tasks),
@@ -39,5 +51,6 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
         list_routes(desk, book, models),
     ):
         routes.include_router(part, prefix="/sdapi/v1", tags=["sdapi"], responses=_REFUSALS)
-    routes.include_router(internal_routes(desk, book, tasks), tags=["sdapi"], responses=_REFUSALS)
+    for part in (internal_routes(desk, book, tasks), controlnet_routes(config, models, pictures)):
+        routes.include_router(part, tags=["sdapi"], responses=_REFUSALS)
     return routes

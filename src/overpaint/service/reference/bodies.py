@@ -14,6 +14,11 @@ def _truncated(value: Any) -> Any:
     return int(value) if isinstance(value, float) and abs(value) < 2**63 else value
 
 
+def _as_text(value: Any) -> Any:
+    """API-4: a number for a text is its digits."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _writable(text: str) -> str:
     """JSON can name half a character, which no answer could hold."""
     if not text.isascii():
@@ -30,8 +35,8 @@ _Whole = Annotated[int, BeforeValidator(_truncated)]
 _Real = Annotated[float, Field(allow_inf_nan=False)]
 Int = _Whole | None
 Float = _Real | None
-_Text = Annotated[str, AfterValidator(_writable)]
-Str = _Text | None
+Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_writable)]
+Str = Text | None
 Table = Annotated[dict[str, Any], AfterValidator(_plain)]
 Bool = bool | None
 
@@ -60,7 +65,7 @@ class _Painting(Body):
 
     prompt: Str = ""
     negative_prompt: Str = ""
-    styles: list[_Text] | None = None
+    styles: list[Text] | None = None
     seed: Int = -1
     subseed: Int = -1
     subseed_strength: Float = 0
@@ -106,7 +111,7 @@ class StableDiffusionProcessingImg2Img(_Painting):
     """POST /sdapi/v1/img2img."""
 
     denoising_strength: Float = 0.75
-    init_images: list[_Text] | None = None
+    init_images: list[Text] | None = None
     resize_mode: Int = 0
     image_cfg_scale: Float = None
     mask: Str = None
@@ -170,8 +175,8 @@ class ExtrasSingleImageRequest(_Extras):
 
 
 class FileData(BaseModel):
-    data: _Text
-    name: _Text
+    data: Text
+    name: Text
 
 
 class ExtrasBatchImagesRequest(_Extras):
@@ -184,7 +189,7 @@ ExtrasBody = ExtrasSingleImageRequest | ExtrasBatchImagesRequest
 
 
 class PNGInfoRequest(Body):
-    image: _Text
+    image: Text
 
 
 class InterrogateRequest(Body):

@@ -1,8 +1,21 @@
-"""How the reference's API says no (API-2), and the time header of its answers (API-3)."""
+"""How the reference's API says no (API-2).
+
+What a client asked wrongly is answered with 4xx, but where the reference is known to answer otherwise. On purpose:
+
+    500 HTTPException "Requests not allowed", "Request to local resource not allowed",
+                      "Invalid image url", "Invalid encoded image"          API-6, PNG-1
+    500 RuntimeError  "bad number of images passed: 3; expecting 1 or less" I2I-9
+    500 KeyError      an option that does not exist                         I2I-9, OPT-2
+    500 RuntimeError  "model 'x' not found"                                 OPT-2
+    500 AssertionError  an upscaler that does not exist                     EX-3
+    501 HTTPException   no model here describes pictures                    IGT-1
+
+Whatever was asked, the server may be in trouble of its own: 500 OutOfMemoryError, SamplingError, SaveError and
+RuntimeError (the worker died), 503 Gone (no worker just now), 504 TimeoutError (a deadline, a step that hung).
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -12,15 +25,30 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import OverpaintError, PictureError, RequestError
+from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
 from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.jobs import JobError
 from overpaint.service.ports import Conflict, Full
+from overpaint.service.queue.workers import Gone, Refused
+
+# The class name, and how what is said begins.
+DELIBERATE: tuple[tuple[int, str, str], ...] = (
+    (500, "HTTPException", "Requests not allowed"),
+    (500, "HTTPException", "Request to local resource not allowed"),
+    (500, "HTTPException", "Invalid image url"),
+    (500, "HTTPException", "Invalid encoded image"),
+    (500, "RuntimeError", "bad number of images passed: "),
+    (500, "KeyError", ""),
+    (500, "RuntimeError", "model "),
+    (500, "AssertionError", "upscaler_"),
+    (501, "HTTPException", "this server has no model that describes pictures"),
+)
+"""Answers of 500 and more that a wrong request gets, because clients of the reference know them."""
 
 # JobError.code -> status and class name
 _JOB_ERRORS: Mapping[str, tuple[int, str]] = {
     "invalid": (422, "RequestError"),
-    "checkpoint": (500, "CheckpointError"),
+    "checkpoint": (422, "CheckpointError"),
     "sampling": (500, "SamplingError"),
     "memory": (500, "OutOfMemoryError"),
     "save": (500, "SaveError"),
@@ -35,6 +63,8 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Conflict, 409),
     (RequestError, 422),
     (PictureError, 422),
+    (CheckpointError, 422),
+    (Gone, 503),
 )
 
 
@@ -54,9 +84,14 @@ def http_refusal(status: int, detail: str, errors: str = "") -> Refusal:
 def job_refusal(error: JobError | None) -> Refusal:
     """I2I-9: why a job gave nothing."""
     if error is None:
-        return Refusal(500, "Cancelled", "the job was cancelled before it had painted anything")
+        return Refusal(409, "Cancelled", "the job was cancelled before it had painted anything")
     status, name = _JOB_ERRORS.get(error.code, (500, "RuntimeError"))
     return Refusal(status, name, error.message)
+
+
+def is_deliberate(status: int, error: str, said: str) -> bool:
+    """Whether an error of 500 or more is one that is meant; `said` is its detail, or what stands in its errors."""
+    return any((status, error) == each[:2] and said.startswith(each[2]) for each in DELIBERATE)
 
 
 class ReferenceRoute(APIRoute):
@@ -65,16 +100,13 @@ class ReferenceRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def timed(request: Request) -> Response:
-            started = time.perf_counter()
+        async def answered(request: Request) -> Response:
             try:
-                response = await handle(request)
+                return await handle(request)
             except (Refusal, OverpaintError, HTTPException, RequestValidationError) as error:
-                response = _answer(error)
-            response.headers["X-Process-Time"] = f"{time.perf_counter() - started:.4f}"
-            return response
+                return _answer(error)
 
-        return timed
+        return answered
 
 
 def _answer(error: Exception) -> JSONResponse:
@@ -85,6 +117,8 @@ def _answer(error: Exception) -> JSONResponse:
         return _body(error.status_code, "HTTPException", str(error.detail), "", error.headers)
     if isinstance(error, Refusal):
         return _body(error.status, error.error, error.detail, error.errors)
+    if isinstance(error, Refused):
+        return _answer(job_refusal(error.error))
     if isinstance(error, Full):
         wait = {"Retry-After": str(max(1, round(error.retry_after)))}
         return _body(429, "Full", str(error), "", wait)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from overpaint.errors import PictureError, RequestError
+from overpaint.errors import RequestError
 from overpaint.extras import reference_fields
 from overpaint.infotext import parse_infotext
 from overpaint.metadata import read_infotext
@@ -41,7 +42,7 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
     """POST /extra-single-image, /extra-batch-images, /png-info, /interrogate."""
     routes = APIRouter(route_class=ReferenceRoute)
 
-    async def enlarged(body: ExtrasBody, sources: list[bytes], request: Request) -> tuple[str, list[str]]:
+    async def enlarged(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> tuple[str, list[str]]:
         settings = job_settings(book.settings(), config.limits)
         stored = await asyncio.to_thread(_stored, body, sources, book, config)
         job = new_job("extras", stored, settings, config, request)
@@ -59,8 +60,7 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
 
     @routes.post("/extra-batch-images")
     async def extra_batch_images(body: ExtrasBatchImagesRequest, request: Request) -> ExtrasBatchImagesResponse:
-        named = enumerate(body.imageList)
-        sources = [await pictures.read(f"imageList[{i}]", each.data) for i, each in named]
+        sources = await pictures.read_all([(f"imageList[{i}]", each.data) for i, each in enumerate(body.imageList)])
         said, images = await enlarged(body, sources, request) if sources else (_paragraph(""), [])
         return ExtrasBatchImagesResponse(html_info=said, images=images)
 
@@ -78,7 +78,7 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
     return routes
 
 
-def _stored(body: ExtrasBody, sources: list[bytes], book: OptionsBook, config: ServeConfig) -> dict[str, Any]:
+def _stored(body: ExtrasBody, sources: Sequence[bytes], book: OptionsBook, config: ServeConfig) -> dict[str, Any]:
     """EX-1 in our own words, as it is stored."""
     values = reference_fields(body.known())
     try:
@@ -86,7 +86,7 @@ def _stored(body: ExtrasBody, sources: list[bytes], book: OptionsBook, config: S
         find_upscaler_name(values["second_upscaler"], book.base, "upscaler_2")
     except RequestError as error:  # EX-3
         raise Refusal(500, "AssertionError", str(error)) from None
-    stored = {"kind": "extras", **values, "images": sources}
+    stored = {"kind": "extras", **values, "images": list(sources)}
     return stored_request(stored, book.desk.store, config.limits, settings=book.settings())
 
 
@@ -101,10 +101,7 @@ def _paragraph(text: str) -> str:
 
 def _info(data: bytes, book: OptionsBook) -> PNGInfoResponse:
     """PNG-1."""
-    try:
-        text, items = read_infotext(data)
-    except PictureError as error:
-        raise Refusal(500, "PictureError", str(error)) from None
+    text, items = read_infotext(data)
     settings = book.settings()
     styles = load_styles(settings.styles_file) if settings.styles_file else ()
     parsed = parse_infotext(text or "", settings=settings, styles=styles, extract_styles=extract_styles)

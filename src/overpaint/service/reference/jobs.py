@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from overpaint.errors import OverpaintError
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
 from overpaint.service.native.bodies import client_name
@@ -25,8 +26,8 @@ from overpaint.service.reference.errors import ReferenceRoute, Refusal, job_refu
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.reference.progress import Tasks
 from overpaint.service.reference.requests import Asked, Pictures, Reader, check_sources
-from overpaint.service.reference.saving import save_result
-from overpaint.service.reference.scripts import check_script_name
+from overpaint.service.reference.saving import Saver, Wish
+from overpaint.service.reference.scripts import ScriptsAsked
 from overpaint.settings import Settings
 
 _LOOK_EVERY = 0.5  # seconds between two looks whether the client is still there
@@ -39,35 +40,57 @@ class Gone(Refusal):
         super().__init__(499, "ClientDisconnect", "the client went away and the job was cancelled")
 
 
-def job_routes(desk: Desk, config: ServeConfig, reader: Reader, pictures: PictureReader, tasks: Tasks) -> APIRouter:
+def job_routes(
+    desk: Desk, config: ServeConfig, reader: Reader, pictures: PictureReader, tasks: Tasks, saver: Saver
+) -> APIRouter:
     """The two routes that paint."""
     routes = APIRouter(route_class=ReferenceRoute)
 
     @routes.post("/txt2img")
     async def txt2img(body: StableDiffusionProcessingTxt2Img, request: Request) -> PaintingResponse:
-        return await paint(body, Pictures(), request)
+        scripts = await asyncio.to_thread(reader.scripts, body)
+        controls = await control_pictures(scripts)
+        asked = await asyncio.to_thread(reader.asked, body, Pictures(controls=controls), scripts)
+        return await paint(asked, request)
 
     @routes.post("/img2img")
     async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
         check_sources(body)
-        check_script_name(body.script_name)
-        mask = await pictures.read("mask", body.mask) if body.mask else None
+        mask = await pictures.read("mask", body.mask) if body.mask else None  # I2I-1: before the scripts
+        scripts = await asyncio.to_thread(reader.scripts, body)
+        named = [(f"init_images[{i}]", each) for i, each in enumerate(body.init_images or ())]
+        images = await pictures.read_all(named)
         latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
-        images = [await pictures.read(f"init_images[{i}]", each) for i, each in enumerate(body.init_images or ())]
-        return await paint(body, Pictures(tuple(images), mask, latent_mask), request)
+        found = Pictures(images, mask, latent_mask, await control_pictures(scripts))
+        return await paint(await asyncio.to_thread(reader.asked, body, found, scripts), request)
 
-    async def paint(
-        body: StableDiffusionProcessingImg2Img | StableDiffusionProcessingTxt2Img, found: Pictures, request: Request
-    ) -> PaintingResponse:
-        asked = await asyncio.to_thread(reader.asked, body, found)
+    async def control_pictures(scripts: ScriptsAsked) -> tuple[bytes | None, ...]:
+        given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]
+        read = iter(await pictures.read_all(given))
+        return tuple(None if each.picture is None else next(read) for each in scripts.units)
+
+    async def paint(asked: Asked, request: Request) -> PaintingResponse:
         job = new_job("paint", asked.request, asked.settings, config, request)
-        tasks.begin(job.id, asked.kind, asked.task)
+        await saver.promise(job.id, asked.wish)
+        tasks.begin(job.id, asked.wish.kind, asked.task)
         try:
-            await desk.submit(job)
+            await submitted(job, asked.wish)
+            saved = saver.follow(job.id) if asked.wish else None
             record = await waited(desk, job.id, request, config.limits.disconnect_grace)
         finally:
             tasks.end(job.id)
+        if saved is not None:
+            await asyncio.shield(saved)
         return await asyncio.to_thread(_answer, desk.store, record, asked)
+
+    async def submitted(job: Job, wish: Wish) -> None:
+        """NOTE: only a refusal is sure to have left nothing behind; else the wish stays, and finds its job or none."""
+        try:
+            await desk.submit(job)
+        except OverpaintError:
+            if wish:
+                await saver.withdraw(job.id)
+            raise
 
     return routes
 
@@ -122,8 +145,6 @@ def _file(store: Store, job_id: str, file: str) -> bytes:
 def _answer(store: Store, record: Record, asked: Asked) -> PaintingResponse:
     """I2I-7: a sheet if there is one, pictures, masks."""
     found = result_pictures(store, record)
-    if asked.saves:
-        save_result(record.result, found, asked.request, asked.settings, asked.kind)
     info = json.loads(record.result.info)
     if not asked.returns_grid and info.get("index_of_first_image"):
         found = [each for each in found if each[0].kind != "grid"]

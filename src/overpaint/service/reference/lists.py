@@ -57,7 +57,7 @@ def list_routes(desk: Desk, book: OptionsBook, models: KnownModels) -> APIRouter
     listing("/realesrgan-models", list[Item])
     listing("/extensions", list[Item])
     listing("/prompt-styles", lambda: _styles(book))
-    listing("/scripts", _script_titles)
+    listing("/scripts", lambda: _script_titles(models))
     listing("/script-info", lambda: _script_info(models))
 
     @routes.get("/embeddings")
@@ -147,15 +147,16 @@ def _styles(book: OptionsBook) -> list[Item]:
     return [each._asdict() for each in load_styles(file)] if file else []
 
 
-def _script_titles() -> dict[str, list[str]]:
+def _script_titles(models: KnownModels) -> dict[str, list[str]]:
+    known = scripts(has_controlnets=models.has_controlnets)
     return {
-        "txt2img": [each.title for each in scripts() if not each.img2img_only],
-        "img2img": [each.title for each in scripts()],
+        "txt2img": [each.title for each in known if not each.img2img_only],
+        "img2img": [each.title for each in known],
     }
 
 
 def _script_info(models: KnownModels) -> list[Item]:
-    known = scripts(each.title for each in models.checkpoints())
+    known = scripts((each.title for each in models.checkpoints()), has_controlnets=models.has_controlnets)
     of_txt2img = [_script(each, is_img2img=False) for each in known if not each.img2img_only]
     return of_txt2img + [_script(each, is_img2img=True) for each in known]
 

@@ -137,6 +137,8 @@ class OptionsBook:
             raise SettingError(name, value, f"this version offers only {_FIXED[name]!r}")
         if name not in CLIENT_OPTIONS:
             raise unknown_option(name)
+        if isinstance(getattr(_DEFAULTS, name), bool):
+            return bool(value)  # OPT-3: whatever is given, what counts is whether it is true
         coerced = getattr(_DEFAULTS.with_changes({name: value}), name)
         if name in _outdirs() and coerced:
             return str(self._inside(name, coerced))
@@ -153,8 +155,8 @@ class OptionsBook:
 
 
 def unknown_option(name: str) -> Refusal:
-    """I2I-9, OPT-2."""
-    return Refusal(500, "KeyError", f"{name!r}: there is no such option; GET /sdapi/v1/options lists them")
+    """I2I-9, OPT-2: as the reference says it, to the letter."""
+    return Refusal(500, "KeyError", repr(name))
 
 
 def _is_left_alone(name: str, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +10,16 @@ from typing import Any
 from overpaint.contract_fields import img2img_fields, soft_inpainting, txt2img_fields
 from overpaint.errors import RequestError
 from overpaint.models.hashes import CheckpointFile
+from overpaint.service.byproducts import without_byproducts
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.reference.bodies import PaintingBody, StableDiffusionProcessingImg2Img
+from overpaint.service.reference.control_units import Unit, fitted_picture
 from overpaint.service.reference.errors import Refusal, http_refusal
 from overpaint.service.reference.infotext import Filled, filled_by
 from overpaint.service.reference.options_book import CHECKPOINT, OptionsBook, Overrides
+from overpaint.service.reference.pictures import decoded
+from overpaint.service.reference.saving import Wish
 from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_script_name
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.storage.forms import plain
@@ -33,6 +37,7 @@ class Pictures:
     images: tuple[bytes, ...] = ()
     mask: bytes | None = None
     latent_mask: bytes | None = None
+    controls: tuple[bytes | None, ...] = ()  # of the units, in their order; None: the source
 
     def fields(self) -> dict[str, Any]:
         given = {"images": list(self.images), "mask": self.mask, "latent_mask": self.latent_mask}
@@ -47,8 +52,7 @@ class Asked:
     request: Mapping[str, Any]
     settings: Settings
     warnings: tuple[str, ...]
-    kind: str  # img2img or txt2img
-    saves: bool = False
+    wish: Wish  # what is to be saved
     sends: bool = True
     returns_grid: bool = True
     task: str | None = None
@@ -62,20 +66,26 @@ class Reader:
     book: OptionsBook
     models: KnownModels
 
-    def asked(self, body: PaintingBody, pictures: Pictures) -> Asked:
-        """I2I-1 from the infotext on."""
+    def scripts(self, body: PaintingBody) -> ScriptsAsked:
+        """I2I-1: what is judged before the sources are decoded."""
+        check_script_name(body.script_name)
+        is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
+        has_any = self.models.has_controlnets
+        return always_on(body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any)
+
+    def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> Asked:
+        """The job; its pictures are kept when this returns."""
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         filled = self._filled(body, is_img2img)
         fields = {**body.effective(), **filled.fields}
-        check_script_name(fields["script_name"])
-        scripts = always_on(fields["alwayson_scripts"], is_img2img=is_img2img)
         given = {**filled.overrides, **(fields["override_settings"] or {})}
         overrides = self.book.overridden(given, self.models.vaes())
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
         soft = _soft(scripts, filled)
         values = self._values(fields, soft, overrides, len(pictures.images))
-        stored = self._stored({**values, **pictures.fields()}, overrides, settings)
+        controls = self._controls(values, pictures, scripts.units)
+        stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
         return Asked(
@@ -83,8 +93,9 @@ class Reader:
             request=stored,
             settings=settings,
             warnings=(*_unread(body), *overrides.warnings, *scripts.warnings, *self._dropped(overrides)),
-            kind="img2img" if is_img2img else "txt2img",
-            saves=saves,
+            wish=Wish(
+                kind="img2img" if is_img2img else "txt2img", pictures=saves, sources=bool(settings.save_init_img)
+            ),
             sends=bool(fields["send_images"]),
             returns_grid=overrides.settings.return_grid,
             task=fields["force_task_id"],
@@ -102,7 +113,8 @@ class Reader:
     def _settings(self, settings: Settings, saves: bool) -> Settings:
         """I2I-2: without `save_images` no sheet is made; with it one is, if it is to be shown or kept."""
         sheet = saves and (settings.return_grid or settings.grid_save)
-        return job_settings(replace(settings, return_grid=sheet), self.config.limits)
+        settings = replace(settings if saves else without_byproducts(settings), return_grid=sheet)
+        return job_settings(settings, self.config.limits)
 
     def _values(
         self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, count: int
@@ -123,6 +135,33 @@ class Reader:
         self._check_names(found)
         values: dict[str, Any] = plain(found)
         return values
+
+    def _controls(self, values: Mapping[str, Any], pictures: Pictures, units: Sequence[Unit]) -> dict[str, Any]:
+        """ControlNets, each with its picture in the shape of what is painted."""
+        found: list[dict[str, Any]] = []
+        for unit, given in zip(units, pictures.controls, strict=True):
+            model = self.models.controlnet(unit.model)
+            if model is None:
+                raise RequestError(f"{unit.place}.model", unit.model, "GET /controlnet/model_list lists what there is")
+            data = given or next(iter(pictures.images), None)
+            if data is None:
+                raise RequestError(unit.picture_place, None, "give the picture that the ControlNet should follow")
+            size = self._size_to_follow(values, pictures)
+            if size is not None:
+                data = fitted_picture(unit.picture_place, data, unit.resize_mode, size)
+            found.append(unit.fields(model, data))
+        return {"controls": found} if found else {}
+
+    def _size_to_follow(self, values: Mapping[str, Any], pictures: Pictures) -> tuple[int, int] | None:
+        """Where only a part is painted, a control picture is cut as the source is; so it has to have its shape.
+
+        None for a size that no pass may have: that is refused later, in better words than a resize would find.
+        """
+        if pictures.mask is None or not values["only_masked"]:
+            wide, high = values["width"] or 0, values["height"] or 0
+            return (wide, high) if min(wide, high) > 0 and wide * high <= self.config.limits.pass_pixels else None
+        with decoded("init_images[0]", pictures.images[0]) as source:
+            return source.size
 
     def _stored(self, values: Mapping[str, Any], overrides: Overrides, settings: Settings) -> dict[str, Any]:
         """NOTE: the checkpoint is always written down: the one in force may be another when the job's turn comes."""

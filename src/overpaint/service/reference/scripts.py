@@ -1,7 +1,7 @@
 """The scripts of the reference's API (I2I-3, LIST-2, LIST-3): those that work here, with their arguments.
 
-The selectable scripts of the stock program are no part of this project: they are not listed, and asking for one is an
-error, as it is for an unknown one.
+ControlNet is among them where the site has any. The selectable scripts of the stock program are no part of this
+project: they are not listed, and asking for one is an error, as it is for an unknown one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
+from overpaint.service.reference import control_units
+from overpaint.service.reference.control_units import Unit, units_of
 from overpaint.service.reference.errors import Refusal, http_refusal
 
 _SELECTABLE = frozenset(
@@ -18,6 +20,7 @@ _SELECTABLE = frozenset(
     | {"prompts from file or textbox", "sd upscale", "x/y/z plot"}
 )
 _NOT_HERE = "the stock program's scripts are no part of this server; GET /sdapi/v1/scripts lists what works"
+_NO_CONTROLNETS = "this server has no ControlNets; its option controlnet_dir names a folder of them"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,19 @@ class Script:
     img2img_only: bool = False
 
 
-def scripts(checkpoints: Iterable[str] = ()) -> tuple[Script, ...]:
-    """The scripts in the order of their listing; the checkpoints are the refiner's choices."""
+def scripts(checkpoints: Iterable[str] = (), *, has_controlnets: bool = False) -> tuple[Script, ...]:
+    """The scripts in the order of their listing; the checkpoints are the refiner's choices.
+
+    ControlNet is an extension of the stock program, so it comes last, and only where there are ControlNets.
+    """
+    extension = (Script(control_units.TITLE, _CONTROL_UNITS, obeyed=True),) if has_controlnets else ()
     return (
         Script("extra options"),
         Script("soft inpainting", _SOFT, obeyed=True, img2img_only=True),
         Script("refiner", _refiner(tuple(checkpoints))),
         Script("sampler", _SAMPLER),
         Script("seed", _SEED),
+        *extension,
     )
 
 
@@ -77,6 +85,9 @@ _SEED = (
 )
 
 
+_CONTROL_UNITS = tuple(Argument(f"ControlNet Unit {number}", None) for number in range(control_units.UNITS))
+
+
 def _refiner(checkpoints: tuple[str, ...]) -> tuple[Argument, ...]:
     return (
         Argument("Refiner", False),
@@ -97,13 +108,16 @@ class ScriptsAsked:
     """What the always-on scripts of a job come to."""
 
     soft: tuple[Any, ...] = ()
+    units: tuple[Unit, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool) -> ScriptsAsked:
+def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool, has_controlnets: bool = False) -> ScriptsAsked:
     """I2I-3: titles in any case; arguments without "args" count for nothing, those beyond the last are passed over."""
-    known = {each.title: each for each in scripts() if is_img2img or not each.img2img_only}
+    listed = scripts(has_controlnets=has_controlnets)
+    known = {each.title: each for each in listed if is_img2img or not each.img2img_only}
     soft: tuple[Any, ...] = ()
+    units: tuple[Unit, ...] = ()
     warnings: list[str] = []
     for title, asked in (given or {}).items():
         script = known.get(title.lower())
@@ -112,17 +126,21 @@ def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool) -> ScriptsAs
         args = _arguments(title, asked)
         if args is None:
             continue
-        if script.obeyed:
+        if script.title == control_units.TITLE:
+            units, said = units_of(f"alwayson_scripts.{title}", args)
+            warnings.extend(said)
+        elif script.obeyed:
             soft = args[: len(script.arguments)]
         elif args:
             warnings.append(f"alwayson_scripts.{title}: not obeyed, use the request's own fields")  # I2I-5
-    return ScriptsAsked(soft, tuple(warnings))
+    return ScriptsAsked(soft, units, tuple(warnings))
 
 
 def _refused(title: str) -> Refusal:
     if title.lower() in _SELECTABLE:
         return http_refusal(422, "Cannot have a selectable script in the always on scripts params", _NOT_HERE)
-    return http_refusal(422, f"Script '{title}' not found")
+    reason = _NO_CONTROLNETS if title.lower() == control_units.TITLE else ""
+    return http_refusal(422, f"Script '{title}' not found", reason)
 
 
 def _arguments(title: str, asked: Any) -> tuple[Any, ...] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import RequestError, SaveError
-from overpaint.saving import _sync_folder
+from overpaint.saving import sync_folder
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _BLOCK = 1 << 20
@@ -47,8 +47,8 @@ class ResultFiles:
         """Files of a job, durable when this returns; one that is missing is an error."""
         files = [self._measured(self.path(job_id, name)) for name in names]
         if files:
-            _sync_folder(self._root / job_id)
-            _sync_folder(self._root)
+            sync_folder(self._root / job_id)
+            sync_folder(self._root)
         return files
 
     def is_whole(self, job_id: str, file: KeptFile) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.saving import _sync_folder, save_bytes
+from overpaint.saving import save_bytes, sync_folder
 from overpaint.service.jobs import PICTURE_REFERENCE
 
 GRACE = 60.0  # seconds in which an upload is safe until a job names it, however full the disk
@@ -33,8 +33,8 @@ class SourceFiles:
         if not self._is_there(path, data):
             path.parent.mkdir(parents=True, exist_ok=True)
             save_bytes(path, data, replace=True)
-        _sync_folder(path.parent)
-        _sync_folder(self._root)
+        sync_folder(path.parent)
+        sync_folder(self._root)
         return PICTURE_REFERENCE + digest
 
     def read(self, reference: str) -> bytes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from overpaint.errors import RequestError
-from overpaint.saving import _sync_folder
+from overpaint.saving import sync_folder
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
@@ -45,7 +45,7 @@ class JobStore:
             self._lock.release()
             raise
         for folder in (data, data.resolve().parent):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -76,6 +76,12 @@ class JobStore:
 
     def waiting(self) -> Sequence[Record]:
         return self._records("WHERE state = 'queued' ORDER BY number")
+
+    def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are known in each state that there are any in."""
+        with self._database.read() as connection:
+            found = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        return {JobState(state): count for state, count in found}
 
     def start(self, job_id: str, at: float) -> Record | None:
         change = "SET state = 'running', started = ?, attempts = attempts + 1 WHERE id = ? AND state = 'queued'"

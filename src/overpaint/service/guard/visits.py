@@ -1,0 +1,136 @@
+"""What all requests together may hold: the bytes of their bodies, decoded pictures, connections to fetch from.
+
+A guard lets each request in as a `Visit`. Whoever decodes a picture for it asks for room where it happens, deep below
+the routes; outside of a request nobody is in the way, and there is always room.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+from overpaint.errors import PictureError
+from overpaint.service.guard.refusals import Refused
+from overpaint.service.limits import Limits
+from overpaint.service.ports import Full
+
+BODIES = 8  # of the largest size, held at one time
+DECODED = 2  # pictures of the largest size, decoded at one time
+FETCHED = 4  # URLs at one time
+WAITING = 24  # requests that wait for room of one kind, each with a thread
+TOGETHER = 30.0  # seconds for all URLs of one request
+
+
+class Room:
+    """So much of something for all; whoever finds it taken waits for his turn."""
+
+    def __init__(self, units: int, what: str, waiting: int = WAITING) -> None:
+        self._free = self._units = units
+        self._what, self._most = what, waiting
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, units: int) -> Iterator[None]:
+        """Room for so much. Blocks: call it in a thread. What takes more than there is, is alone with it."""
+        wanted, turn = min(units, self._units), object()
+        with self._changed:
+            if len(self._queue) >= self._most:
+                raise Full(f"{self._what}: too many requests wait for this already, come back later", retry_after=5.0)
+            self._queue.append(turn)
+            self._changed.wait_for(lambda: self._queue[0] is turn and self._free >= wanted)
+            self._queue.popleft()
+            self._free -= wanted
+            self._changed.notify_all()  # there may be room for the next one too
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+class Hall:
+    """One server's room. The bytes are counted on its event loop, the rest by threads."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.most_bytes = BODIES * limits.body_bytes
+        self.bytes = 0
+        self.decoding = Room(DECODED * limits.source_pixels, "decoding pictures")
+        self.fetching = Room(FETCHED, "fetching pictures")
+
+
+class Visit:
+    """One request while it is inside."""
+
+    def __init__(self, hall: Hall) -> None:
+        self.hall = hall
+        self._bytes = self._fetched = 0
+        self._seconds = 0.0
+
+    def hold(self, size: int) -> None:
+        """So many bytes more of its body are in memory."""
+        if self.hall.bytes + size > self.hall.most_bytes:
+            raise Refused(503, "too many large requests come in at once, send it again", {"Retry-After": "2"})
+        self.hall.bytes += size
+        self._bytes += size
+
+    def let_go(self) -> None:
+        """Its body is forgotten."""
+        self.hall.bytes -= self._bytes
+        self._bytes = 0
+
+    def fetch(self, work: Callable[[], bytes], limits: Limits, name: str) -> bytes:
+        """A picture from elsewhere: together they may be as large as a body, and take no more than their time."""
+        if self._seconds > TOGETHER:
+            raise PictureError(
+                f"{name}: this request's URLs took more than {TOGETHER:g} s, give the pictures themselves"
+            )
+        with self.hall.fetching.of(1):
+            started = time.monotonic()
+            try:
+                data = work()
+            finally:
+                self._seconds += time.monotonic() - started
+        self._fetched += len(data)
+        if self._fetched > limits.body_bytes:
+            most = f"more than {limits.body_bytes} bytes together"
+            raise PictureError(f"{name}: the pictures at this request's URLs have {most}, give smaller or fewer")
+        return data
+
+
+_VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
+
+
+@contextmanager
+def visiting(visit: Visit) -> Iterator[None]:
+    """What happens inside, in threads too, happens for this request."""
+    before = _VISIT.set(visit)
+    try:
+        yield
+    finally:
+        _VISIT.reset(before)
+        visit.let_go()
+
+
+def room_for(pixels: int) -> AbstractContextManager[None]:
+    """Room to decode so many pixels. Blocks: call it in a thread."""
+    visit = _VISIT.get()
+    return nullcontext() if visit is None else visit.hall.decoding.of(pixels)
+
+
+def fetched(work: Callable[[], bytes], limits: Limits, name: str) -> bytes:
+    """What `work` fetches for the present request, within its bounds."""
+    visit = _VISIT.get()
+    return work() if visit is None else visit.fetch(work, limits, name)
+
+
+def forget_body() -> None:
+    """The present request's body is no longer in memory, though its client still waits."""
+    visit = _VISIT.get()
+    if visit is not None:
+        visit.let_go()

@@ -1,0 +1,134 @@
+"""What a job would do, planned in the web process; the worker is asked only of checkpoints that take torch to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from overpaint.errors import CheckpointError
+from overpaint.models.families import SD1_SPEC, AutoencoderSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.planning import plan as make_plan
+from overpaint.preflight import account_of, spec_from_header, surroundings_of
+from overpaint.service.config import ServeConfig
+from overpaint.service.jobs import Json
+from overpaint.service.known_models import KnownModels, served_checkpoint
+from overpaint.service.native.answers import BODY, ApiError, NativeRoute, errors
+from overpaint.service.native.bodies import json_body
+from overpaint.service.native.models import named_checkpoint
+from overpaint.service.ports import Desk
+from overpaint.service.queue.workers import Refused
+from overpaint.service.requests import job_settings, judged_request, reader_for
+from overpaint.service.schema import plan_schema
+
+_PATIENCE = 10.0  # seconds, with a worker that is asked what a file is
+
+Ask = Callable[[Mapping[str, Any]], Coroutine[Any, Any, Any]]
+
+
+class PlanView(BaseModel):
+    """What a job would do."""
+
+    model: str = Field(description="The family of the checkpoint.")
+    source: list[int] | None
+    size: list[int]
+    network_size: list[int]
+    crop: list[int] | None = Field(description="[left, top, right, bottom] of what is painted of the source.")
+    repainted: float | None = Field(description="Percent of the picture that may change.")
+    sampler: str
+    scheduler: str
+    steps: int
+    start: float | None = Field(description="The noise, as a sigma, that painting starts from.")
+    network_calls: int | None
+    hires: dict[str, Any] | None
+    refiner: dict[str, Any] | None
+    networks: list[dict[str, Any]]
+    controls: list[dict[str, Any]]
+    pictures: list[dict[str, Any]]
+    batches: int
+    unchanged: str | None = Field(description="Why nothing would be painted.")
+    comments: list[str]
+    warnings: list[str]
+
+
+def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
+    """The one route that plans."""
+    routes = APIRouter(route_class=NativeRoute)
+    body = {"required": True, "content": {"application/json": {"schema": plan_schema(config.limits)}}}
+
+    @routes.post("/v1/plan", tags=["jobs"], responses=errors(*BODY, 422, 429), openapi_extra={"requestBody": body})
+    async def plan(request: Request) -> PlanView:
+        """What a job would do: sizes, steps, seeds, files, warnings. Nothing is painted or kept."""
+        specs = _Specs(config, asyncio.get_running_loop(), lambda values: desk.ask("recognise", values))
+        return await asyncio.to_thread(planned, await json_body(request), specs)
+
+    def planned(values: Json, specs: _Specs) -> PlanView:
+        settings = job_settings(config.settings, config.limits)
+        read = reader_for(config)
+        with ExitStack() as held:
+            request = judged_request(values, desk.store, config.limits, settings=settings, read=read, held=held)
+            known = surroundings_of(request, settings, specs.of_file)
+            account = account_of(make_plan(request, settings, specs.named(request.checkpoint), known))
+        return PlanView(**{**account, "networks": _named(account["networks"]), "controls": _named(account["controls"])})
+
+    return routes
+
+
+@dataclass(frozen=True)
+class _Specs:
+    """What checkpoints are: by their headers, or by what the worker says of them. Belongs in a thread."""
+
+    config: ServeConfig
+    loop: asyncio.AbstractEventLoop
+    ask: Ask
+
+    def named(self, name: str | None) -> ModelSpec:
+        """Of what would be painted with; the built-in checkpoint may not be made yet."""
+        if name is not None:
+            return self.of_file(named_checkpoint(name, KnownModels.of(self.config)).path)
+        path = served_checkpoint(self.config)
+        return self.of_file(path) if path.exists() else SD1_SPEC
+
+    def of_file(self, path: Path) -> ModelSpec:
+        try:
+            return spec_from_header(path)
+        except CheckpointError:
+            return self._told(path)
+
+    def _told(self, path: Path) -> ModelSpec:
+        asked = asyncio.run_coroutine_threadsafe(self.ask({"path": str(path)}), self.loop)
+        try:
+            return _spec_of(asked.result(_PATIENCE))
+        except Refused as error:
+            raise CheckpointError(str(error)) from None
+        except (TookTooLong, asyncio.TimeoutError):
+            asked.cancel()
+            said = f"{path.name}: the worker has no time to look at this file now; ask again later"
+            raise ApiError(503, "unavailable", said) from None
+
+
+def _spec_of(values: Json) -> ModelSpec:
+    """A `ModelSpec` that travelled as JSON."""
+    unet, vae, texts = values["unet"], values["vae"], values["texts"]
+    parts = {
+        "unet": UNetSpec(**_with_tuples(unet)),
+        "vae": AutoencoderSpec(**_with_tuples(vae)),
+        "texts": tuple(TextSpec(**_with_tuples(each)) for each in texts),
+    }
+    return ModelSpec(**{**values, **parts})
+
+
+def _with_tuples(values: Json) -> dict[str, Any]:
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+
+
+def _named(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where files lie is no client's business."""
+    return [{**each, "path": Path(each["path"]).name} for each in files]

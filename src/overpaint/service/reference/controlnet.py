@@ -1,0 +1,123 @@
+"""What clients ask of the extension "ControlNet" before they use it: /controlnet."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from overpaint.errors import RequestError
+from overpaint.pixels.control import Frame, control_picture
+from overpaint.service.config import ServeConfig
+from overpaint.service.known_models import KnownModels
+from overpaint.service.reference.bodies import Body, Float, Int, Str, Text
+from overpaint.service.reference.control_units import CANNY, PREPROCESSORS, UNITS, preprocessor_of
+from overpaint.service.reference.errors import ReferenceRoute
+from overpaint.service.reference.pictures import PictureReader, decoded
+
+VERSION = 3  # of the extension, whose units these are
+MODULES = tuple(name for name in PREPROCESSORS if name != "invert")  # which is another's second name
+RESOLUTIONS = (64, 2048)  # of the shorter side
+
+
+class DetectRequest(Body):
+    """POST /controlnet/detect."""
+
+    controlnet_module: Str = "none"
+    controlnet_images: list[Text] | None = None
+    controlnet_processor_res: Int = 512
+    controlnet_threshold_a: Float = -1
+    controlnet_threshold_b: Float = -1
+
+
+class DetectResponse(BaseModel):
+    images: list[str]
+    info: str
+
+
+def controlnet_routes(config: ServeConfig, models: KnownModels, pictures: PictureReader) -> APIRouter:
+    """GET /version, /model_list, /module_list, /control_types, /settings; POST /detect."""
+    routes = APIRouter(prefix="/controlnet", route_class=ReferenceRoute)
+
+    @routes.get("/version")
+    async def version() -> dict[str, Any]:
+        return {"version": VERSION}
+
+    @routes.get("/model_list")
+    async def model_list(update: bool = True) -> dict[str, Any]:
+        return {"model_list": await asyncio.to_thread(lambda: list(models.controlnets()))}
+
+    @routes.get("/module_list")
+    async def module_list(alias_names: bool = False) -> dict[str, Any]:
+        return {"module_list": list(MODULES), "module_detail": {name: _detail(name) for name in MODULES}}
+
+    @routes.get("/control_types")
+    async def control_types() -> dict[str, Any]:
+        found = await asyncio.to_thread(lambda: list(models.controlnets()))
+        return {"control_types": {"All": _control_type("none", list(MODULES), ["None", *found])}}
+
+    @routes.get("/settings")
+    async def settings() -> dict[str, Any]:
+        return {"control_net_unit_count": UNITS}
+
+    @routes.post("/detect")
+    async def detect(body: DetectRequest) -> DetectResponse:
+        asked = body.effective()
+        named = [(f"controlnet_images[{i}]", each) for i, each in enumerate(asked["controlnet_images"] or ())]
+        sources = await pictures.read_all(named)
+        images = await asyncio.to_thread(_detected, sources, asked, config.limits.pass_pixels)
+        return DetectResponse(images=images, info="Success")
+
+    return routes
+
+
+def _detail(name: str) -> dict[str, Any]:
+    """Nothing here needs a model of its own; only edges have numbers to turn."""
+    low, high = CANNY
+    ends = {"min": 1, "max": 255, "step": 1}
+    sliders: list[dict[str, Any]] = [
+        {"name": "Low Threshold", "value": low, **ends},
+        {"name": "High Threshold", "value": high, **ends},
+    ]
+    return {"model_free": False, "sliders": sliders if name == "canny" else []}
+
+
+def _control_type(module: str, modules: list[str], found: list[str]) -> dict[str, Any]:
+    return {"module_list": modules, "model_list": found, "default_option": module, "default_model": found[0]}
+
+
+def _detected(sources: Sequence[bytes], asked: dict[str, Any], most_pixels: int) -> list[str]:
+    """What a ControlNet would be shown of each."""
+    preprocessor = preprocessor_of(asked["controlnet_module"] or "none")
+    if preprocessor is None:
+        remedy = "GET /controlnet/module_list lists what there is"
+        raise RequestError("controlnet_module", asked["controlnet_module"], remedy)
+    low, high = (
+        usual if asked[name] < 0 else round(min(asked[name], 2000))
+        for name, usual in zip(("controlnet_threshold_a", "controlnet_threshold_b"), CANNY, strict=True)
+    )
+    side = min(max(asked["controlnet_processor_res"], RESOLUTIONS[0]), RESOLUTIONS[1])
+    return [
+        _shown(f"controlnet_images[{i}]", each, (side, most_pixels), preprocessor, (low, high))
+        for i, each in enumerate(sources)
+    ]
+
+
+def _shown(name: str, data: bytes, size: tuple[int, int], preprocessor: str, thresholds: tuple[int, int]) -> str:
+    """`size`: of the shorter side, and in pixels at most."""
+    with decoded(name, data) as picture:
+        side, most = size
+        scale = min(side / min(picture.size), math.sqrt(most / (picture.width * picture.height)))
+        wide, high = (max(1, int(each * scale)) for each in picture.size)
+        frame = Frame(width=wide, height=high, pass_width=wide, pass_height=high)
+        low_edge, high_edge = thresholds
+        found = control_picture(picture, frame, preprocessor, canny_low=low_edge, canny_high=high_edge)
+    written = io.BytesIO()
+    found.save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()

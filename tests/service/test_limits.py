@@ -1,0 +1,194 @@
+"""Every limit of docs/reference/limits.md has a test at N and at N + 1: here, or where this table says."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import socket
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from overpaint.errors import RequestError
+from overpaint.service import serve as serving
+from overpaint.service.config import ServeConfig
+from overpaint.service.guard import bodyguard
+from overpaint.service.guard.guards import HEADER_BYTES, _check_lengths
+from overpaint.service.guard.refusals import Refused
+from overpaint.service.limits import Limits
+from overpaint.service.native.jobs import _envelope
+from overpaint.service.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_wish
+from overpaint.service.serve import Punctual
+from tests.service.test_bodyguard import Place
+from tests.service.test_serve import served, told
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "limits.md"
+
+_REQUESTS = "test_requests.test_limits_at_n_and_one_more"
+_VISITS = "test_visits.TestRoom.test_"
+TESTS: dict[str, str] = {
+    "body_bytes": "test_bodyguard.test_the_limit_counts_what_is_unpacked",
+    "picture_bytes": "test_inputs.test_bytes_at_the_limit_and_beyond",
+    "pictures": "test_requests.test_limits_of_pictures",
+    **dict.fromkeys(
+        ("source_pixels", "source_side", "source_aspect"), "test_inputs.test_default_limits_at_the_limit_and_beyond"
+    ),
+    "text_chunk_bytes": "test_inputs.test_texts_at_the_limit_and_beyond",
+    "exif_bytes": "test_inputs.test_exif_at_the_limit_and_beyond",
+    "icc_bytes": "test_inputs.test_profiles_at_the_limit_and_beyond",
+    **dict.fromkeys(("pass_pixels", "steps", "images", "prompt_chars", "loras", "cfg_scale"), _REQUESTS),
+    **dict.fromkeys(("waiting", "waiting_per_client"), "test_store.test_the_queue_takes_its_limit_and_no_more"),
+    "queue_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
+    "run_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
+    "watchdog": "test_desk.test_a_step_that_hangs",
+    "disconnect_grace": "test_native.test_a_client_that_goes_away_takes_its_job_along",
+    "drain": "test_serve.TestSignals.test_a_job_that_takes_too_long_is_not_waited_for",
+    "result_seconds": "test_store_files.test_results_are_kept_for_their_time_and_no_longer",
+    "result_bytes": "test_store_files.test_the_oldest_results_go_when_they_are_too_much",
+    "events_per_job": "test_store.test_only_passing_events_are_thinned_and_no_number_comes_twice",
+    "CONNECTIONS": "test_limits.test_connections_at_the_limit_and_beyond",
+    "HEADER_SECONDS": "test_serve.TestWire.test_dawdling_over_headers",
+    "READER_SECONDS": "test_limits.test_answers_that_nobody_takes",
+    "KEEP_ALIVE": "test_serve.TestWire.test_dawdling_over_headers",
+    "LONGEST_TARGET": "test_serve.TestWire.test_targets_at_the_limit_and_beyond",
+    "HEADER_BYTES": "test_limits.test_headers_at_the_limit_and_beyond",
+    "PATIENCE": "test_bodyguard.test_slow_bodies_are_not_waited_for",
+    "SLOWEST": "test_limits.test_bodies_at_the_slowest_pace_and_below",
+    "RATIO": "test_limits.test_packed_bodies_at_the_ratio_and_beyond",
+    "DEEPEST": "test_bodyguard.TestShape.test_depth_at_the_limit_and_beyond",
+    "MOST_PARTS": "test_bodyguard.TestShape.test_parts_at_the_limit_and_beyond",
+    "LONGEST_PART": "test_bodyguard.TestShape.test_long_numbers_at_the_limit_and_beyond",
+    "BODIES": "test_bodyguard.test_all_bodies_together_have_a_limit",
+    "DECODED": f"{_VISITS}at_the_limit_and_beyond",
+    "WAITING": f"{_VISITS}so_many_may_wait_and_no_more",
+    "FETCHED": f"{_VISITS}at_the_limit_and_beyond",
+    "PICTURES_TOGETHER": "test_requests.test_the_pixels_of_all_pictures_count_together",
+    "SECONDS": "test_fetching.TestUrls.test_trickles_are_cut_off",
+    "TOGETHER": "test_visits.TestVisit.test_the_time_of_all_urls_together",
+    "MOST_PICTURES": "test_limits.test_what_openai_counts",
+    "MOST_PARTIALS": "test_limits.test_what_openai_counts",
+    "QUESTIONS": "test_desk.test_questions",
+}
+
+
+def documented() -> dict[str, str]:
+    section = PAGE.read_text(encoding="utf-8").partition("## A server")[2].partition("## Files")[0]
+    return dict(re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", section, re.MULTILINE))
+
+
+def test_every_limit_is_documented_and_has_a_test() -> None:
+    shown = documented()
+    assert {each.name for each in fields(Limits)} <= set(shown)
+    assert set(shown) == set(TESTS), "add a test at N and N + 1, and name it in TESTS"
+    for name, place in TESTS.items():
+        module, *path = place.split(".")
+        found: Any = importlib.import_module(f"tests.service.{module}")
+        for each in path:
+            found = getattr(found, each)
+        assert callable(found), name
+
+
+def test_every_limit_of_the_code_is_documented() -> None:
+    """By their figures; a new constant of this kind in these modules is to be told of."""
+    shown = {name: int(figure.replace(",", "")) for name, figure in documented().items()}
+    modules = ("serve", "guard.guards", "guard.bodyguard", "guard.jsonshape", "guard.visits", "guard.fetching")
+    inner = {"STOPPED", "PORT", "LINGER", "RATIO_FROM", "THREADS", "PICTURE_BLOCK"}
+    for place in modules:
+        module = importlib.import_module(f"overpaint.service.{place}")
+        own = re.findall(r"^([A-Z][A-Z_]+) = [\d\"(]", Path(str(module.__file__)).read_text("utf-8"), re.MULTILINE)
+        figures = {name: getattr(module, name) for name in own if not isinstance(getattr(module, name), str)}
+        for name, figure in figures.items():
+            if name not in inner:
+                assert shown[name] == figure, (place, name)
+
+
+def test_what_a_job_may_ask_for_itself() -> None:
+    for name in ("queue_seconds", "run_seconds"):
+        for good in (0.001, 100, 100.0):
+            assert _envelope({name: good}, 100.0, 100.0)[name] == good
+        for bad in (100.001, 101, 0, -1, True, "5", None):
+            with pytest.raises(RequestError, match="at most 100"):
+                _envelope({name: bad}, 100.0, 100.0)
+
+
+def test_what_openai_counts() -> None:
+    for name, most in (("n", MOST_PICTURES), ("partial_images", MOST_PARTIALS)):
+        read_wish({"prompt": "x", name: str(most)})
+        for bad in (most + 1, -1, "x", 1.5):
+            with pytest.raises(RequestError, match=name):
+                read_wish({"prompt": "x", name: bad})
+
+
+def test_headers_at_the_limit_and_beyond() -> None:
+    scope: dict[str, Any] = {"path": "/", "query_string": b"", "headers": [(b"x", b"y" * (HEADER_BYTES - 1))]}
+    _check_lengths(scope)
+    with pytest.raises(Refused, match=f"{HEADER_BYTES + 1} bytes"):
+        _check_lengths({**scope, "headers": [*scope["headers"], (b"", b"z")]})
+
+
+def test_connections_at_the_limit_and_beyond(config: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 3)
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with served(config) as address:
+        idle = [socket.create_connection(address) for _ in range(2)]
+        assert b" 200 " in told(address, head)[0][:20]
+        idle.append(socket.create_connection(address))
+        assert b" 503 " in told(address, head)[0][:20]
+        for each in idle:
+            each.close()
+        assert httpx.get(f"http://{address[0]}:{address[1]}/healthz").status_code == 200
+
+
+class Transport:
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+def test_answers_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "READER_SECONDS", 0.1)
+
+    async def paused(seconds: float) -> bool:
+        transport: Any = Transport()
+        protocol = object.__new__(Punctual)
+        protocol.loop, protocol.transport = asyncio.get_running_loop(), transport
+        protocol.flow = FlowControl(transport)
+        protocol.pause_writing()
+        await asyncio.sleep(seconds)
+        protocol.resume_writing()
+        await asyncio.sleep(0.15)
+        return bool(transport.aborted)
+
+    assert not asyncio.run(paused(0.02))
+    assert asyncio.run(paused(0.3))
+
+
+def test_bodies_at_the_slowest_pace_and_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodyguard, "SLOWEST", 1000)
+    assert Place(patience=0.3).post([b"x" * 200] * 12, pause=0.05)[0] == 200
+    assert Place(patience=0.3).post([b"x" * 5] * 12, pause=0.05)[0] == 408
+
+
+def test_packed_bodies_at_the_ratio_and_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zlib
+
+    monkeypatch.setattr(bodyguard, "RATIO_FROM", 1)
+    packed = zlib.compress(b"x" * 50_000)
+    for ratio, status in ((50_000 // len(packed) + 1, 200), (50_000 // len(packed), 413)):
+        monkeypatch.setattr(bodyguard, "RATIO", ratio)
+        assert Place().post([packed], content_encoding="deflate")[0] == status
+
+
+def test_the_defaults_are_a_servers(config: ServeConfig) -> None:
+    assert config.limits == Limits() == replace(Limits())
