@@ -239,7 +239,7 @@ def as_pipeline(tensors: dict[str, Any]) -> Any:
 
 def _tokenizer(kind: Any) -> Any:
     """transformers' tokenizer over the vocabulary that overpaint ships."""
-    from overpaint.tokens import clip_merges, clip_vocabulary
+    from overpaint.text.tokens import clip_merges, clip_vocabulary
 
     merges = clip_merges()
     return kind(vocab=clip_vocabulary(merges), merges=merges, model_max_length=77)

@@ -22,7 +22,7 @@ import yaml
 
 from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
 from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
-from overpaint.planning import _ONLY_OFFERED
+from overpaint.planning.plan import _ONLY_OFFERED
 from overpaint.request import _NUMBERS, SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Quirks, Settings

@@ -88,7 +88,8 @@ def adherence_figures(bench: Bench, count: int) -> Figures:
     prompts = [statement(labels) for labels in wanted]
     painter, said = bench.painter, bench.said
     return {
-        "judge on true pictures": bench.right(painter.through_codec(truth), wanted),
+        "judge on true pictures": bench.right(truth, wanted),
+        "judge, through the codec": bench.right(painter.through_codec(truth), wanted),
         "txt2img": bench.right(painter.from_nothing(prompts, bench.size, **said), wanted),
         "img2img at 0.75": bench.right(painter.over(others, prompts, strength=0.75, **said), wanted),
     }

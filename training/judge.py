@@ -87,7 +87,7 @@ def texture(pictures: Tensor) -> Tensor:
     for axis in (1, 2):
         steep = light.diff(dim=axis, append=light.narrow(axis, -1, 1)).abs()
         along = steep.mean(dim=3 - axis)
-        by_place = along.unflatten(1, (-1, side)).mean(dim=1)
+        by_place = along.view(len(along), -1, side).mean(dim=1)
         found.append(by_place / (by_place.sum(dim=1, keepdim=True) + 1e-4))
         found += [(steep < limit).float().mean(dim=(1, 2))[:, None] for limit in _STEEPNESS]
     return torch.cat(found, dim=1)

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from overpaint.tokens import CAPACITY, clip_tokenizer
+from overpaint.text.tokens import CAPACITY, clip_tokenizer
 from training.scenes.captions import phrases
 
 UNKNOWN = 0  # the row of all tokens that no caption holds

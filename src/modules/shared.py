@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from overpaint.configured import ConfiguredEngine
-from overpaint.options import Options, State
+from overpaint.contract.configured import ConfiguredEngine
+from overpaint.contract.options import Options, State
 
 opts = Options()
 state = State()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from overpaint.outcome import Processed
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.pictures import open_picture
-    from overpaint.planning import Plan, plan
+    from overpaint.planning.plan import Plan, plan
     from overpaint.quick import img2img, txt2img
     from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
@@ -95,7 +95,7 @@ _HOMES = {
     ),
     "overpaint.outcome": ("Processed",),
     "overpaint.pictures": ("open_picture",),
-    "overpaint.planning": ("Plan", "plan"),
+    "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),
     "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "Txt2ImgRequest"),

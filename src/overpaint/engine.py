@@ -18,25 +18,25 @@ import torch
 from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
-from overpaint.crew import Crew
-from overpaint.denoise import ImageCond, TextCond
-from overpaint.drive import Run
 from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
-from overpaint.hires import prepare_second
-from overpaint.latents import Prepared, at_places, batch_latents, decode, prepare
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.planning import effective_settings
-from overpaint.planning import plan as make_plan
-from overpaint.plans import ImagePlan, Plan
+from overpaint.painting.crew import Crew
+from overpaint.painting.denoise import ImageCond, TextCond
+from overpaint.painting.drive import Run
+from overpaint.painting.hires import prepare_second
+from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painting.workshop import Workshop, identity_of
+from overpaint.planning.plan import effective_settings
+from overpaint.planning.plan import plan as make_plan
+from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
-from overpaint.sampling import BatchTensors, Streams, final_latents, start_runs
 from overpaint.settings import Settings
-from overpaint.workshop import Workshop, identity_of
 
 
 @dataclass(frozen=True)

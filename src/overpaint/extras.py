@@ -13,12 +13,12 @@ from typing import Any
 from PIL import Image
 
 from overpaint.errors import RequestError
-from overpaint.infotext import quote
-from overpaint.metadata import read_infotext
+from overpaint.files.metadata import read_infotext
 from overpaint.parts import check_number, nearest
 from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled, upscaled_to
 from overpaint.request import Picture, check_decodes, data_url, pictures_from_json
 from overpaint.settings import Settings
+from overpaint.text.infotext import quote
 
 LARGEST_RESULT = 178_956_970  # pixels: what Pillow opens again
 INFO_ITEM = "postprocessing"

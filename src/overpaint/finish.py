@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from overpaint.canvas import RESIZE_FILL, Canvas, MaskPlan
 from overpaint.pictures import source_extras
 from overpaint.pixels.color import correct_color
 from overpaint.pixels.composite import (
@@ -21,7 +20,8 @@ from overpaint.pixels.composite import (
 )
 from overpaint.pixels.resize import resize_image
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
-from overpaint.plans import Plan
+from overpaint.planning.canvas import RESIZE_FILL, Canvas, MaskPlan
+from overpaint.planning.plans import Plan
 from overpaint.request import Picture, SoftInpainting
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overpaint.finish import FinishedPicture
-from overpaint.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.pixels.grid import grid_shape, image_grid
-from overpaint.plans import ImagePlan, Plan
+from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Picture
+from overpaint.text.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.version import __version__
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from PIL import Image
 
-from overpaint.contract import StableDiffusionProcessing
-from overpaint.contract_fields import img2img_fields, soft_inpainting, txt2img_fields
+from overpaint.contract.facade import Facade, shared_state
+from overpaint.contract.fields import StableDiffusionProcessing
+from overpaint.contract.requests import img2img_fields, soft_inpainting, txt2img_fields
 from overpaint.engine import Engine, Sampled, explained
 from overpaint.errors import Cancelled, OverpaintError, SaveError
-from overpaint.facade import Facade, shared_state
+from overpaint.files.output import save_batch, save_grid, save_sources
 from overpaint.outcome import FinishedBatch, Processed, account
-from overpaint.output import save_batch, save_grid, save_sources
 from overpaint.pixels.composite import make_overlay
-from overpaint.plans import ImagePlan, Plan
+from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 
 __all__ = [

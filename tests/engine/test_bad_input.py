@@ -20,9 +20,9 @@ import overpaint
 from modules.processing import Processed, process_images
 from overpaint.engine import Engine
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
-from overpaint.infotext import split_infotext
 from overpaint.pictures import open_picture
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, box, job, pixels, scene
 
 SANE = pytest.mark.usefixtures("sane_options")

@@ -21,8 +21,8 @@ from overpaint.events import Control, Event
 from overpaint.models.checkpoint import load_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_packed
+from overpaint.painting.sampling import Streams
 from overpaint.request import ControlUnit, Hires, MaskedContent
-from overpaint.sampling import Streams
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, hint, unet_spec
 from tests.unit.toy_control import control_spec, diffusers_control, diffusers_unet, random_network

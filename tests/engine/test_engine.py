@@ -13,10 +13,10 @@ from PIL import Image
 import overpaint
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, RequestError, SamplingError
-from overpaint.infotext import split_infotext
 from overpaint.request import MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
 
 

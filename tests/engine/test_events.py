@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from overpaint.drive import Run, tick
 from overpaint.engine import Engine
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
-from overpaint.latents import decode
 from overpaint.outcome import Processed
-from overpaint.sampling import final_latents
+from overpaint.painting.drive import Run, tick
+from overpaint.painting.latents import decode
+from overpaint.painting.sampling import final_latents
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, box, painted, pixels, scene
 
@@ -266,7 +266,7 @@ def test_stopping_a_batch_of_own_steps_keeps_the_picture_that_was_done(  # UPD-1
         if sum(run.finished for run in runs) == 1:
             control.ask(Stop.FINISH_EARLY)
 
-    monkeypatch.setattr("overpaint.crew.tick", watching)
+    monkeypatch.setattr("overpaint.painting.crew.tick", watching)
     *_, last = engine.run(asked(**fields), None, control)
     if control.message is None:
         pytest.skip("both pictures took the same number of steps")

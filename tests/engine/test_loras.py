@@ -11,9 +11,9 @@ import pytest
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, OverpaintError
 from overpaint.events import Finished, Painted, Progress
-from overpaint.infotext import split_infotext
 from overpaint.request import Hires, Lora
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, hypernet, lora
 

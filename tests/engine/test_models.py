@@ -10,10 +10,10 @@ import pytest
 
 from overpaint.engine import Engine
 from overpaint.errors import SettingError
-from overpaint.infotext import split_infotext
 from overpaint.models.hashes import sha256_of
 from overpaint.models.memory import size_of
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, painted, pixels
 from tests.engine.toys import Site, dreamt, lora, make_site, taesd
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine
-from overpaint.infotext import split_infotext
 from overpaint.request import Hires, Img2ImgRequest
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, lora
 

@@ -11,13 +11,13 @@ from PIL import Image
 
 from overpaint.engine import Engine
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
-from overpaint.hires_planning import LATENT_UPSCALES
-from overpaint.infotext import parse_infotext, split_infotext
 from overpaint.outcome import Processed
-from overpaint.pasting import option_overrides, request_fields
+from overpaint.planning.hires import LATENT_UPSCALES
 from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Txt2ImgRequest
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Settings
+from overpaint.text.infotext import parse_infotext, split_infotext
+from overpaint.text.pasting import option_overrides, request_fields
 from tests.engine.conftest import pixels
 from tests.engine.toys import Site, dreamt, hint
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from overpaint.engine import Engine, Sampled
 from overpaint.events import Control, Event
-from overpaint.plans import Plan
+from overpaint.painting.sampling import Streams
+from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
-from overpaint.sampling import Streams
-from overpaint.tokens import clip_merges, clip_vocabulary
+from overpaint.text.tokens import clip_merges, clip_vocabulary
 from tests.networks_vs_diffusers.families import Built, text_model
 
 SEED = 7

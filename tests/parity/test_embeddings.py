@@ -15,14 +15,14 @@ from PIL import Image
 
 from overpaint.adapters.embedding_files import bundled_embeddings
 from overpaint.adapters.embeddings import EmbeddingShelf, EmbeddingTable
-from overpaint.conditioning import Conditioner, TextCache
-from overpaint.denoise import ScheduledCond
 from overpaint.engine import Engine
 from overpaint.models.files import read_all
-from overpaint.planning import plan
-from overpaint.prompt import take_network_tags
+from overpaint.painting.conditioning import Conditioner, TextCache
+from overpaint.painting.denoise import ScheduledCond
+from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
+from overpaint.text.prompt import take_network_tags
 from tests.conftest import PARITY
 
 TOLERANCE = 2e-5

@@ -16,9 +16,9 @@ from torch import Tensor
 from overpaint.adapters.hypernet import read_hypernet, wear_hypernets
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine
-from overpaint.prompt import take_network_tags
 from overpaint.schedules import NoiseTable
-from overpaint.tokens import END, START, clip_tokenizer
+from overpaint.text.prompt import take_network_tags
+from overpaint.text.tokens import END, START, clip_tokenizer
 from tests.conftest import PARITY
 
 TOLERANCE = 3e-4

@@ -20,8 +20,8 @@ from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.hashes import network_hash
 from overpaint.networks.layers import Packable
-from overpaint.prompt import take_network_tags
 from overpaint.settings import Quirks
+from overpaint.text.prompt import take_network_tags
 
 EXTRA = Path(__file__).resolve().parents[3] / "shared" / "parity" / "extra"  # only to name the tests
 RECORDED = sorted(path.stem for path in EXTRA.glob("unit/lora_*.npz"))

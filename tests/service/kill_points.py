@@ -125,7 +125,8 @@ def _in_server(killer: Killer) -> None:
 
 
 def _in_worker(killer: Killer) -> None:
-    from overpaint import engine, saving
+    from overpaint import engine
+    from overpaint.files import saving
     from overpaint.service.painter import painting, worker
     from overpaint.service.queue import wire
 

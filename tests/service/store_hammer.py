@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from overpaint.saving import save_bytes
+from overpaint.files.saving import save_bytes
 from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,14 @@ def numbers_of(text: str) -> Numbers:
 
 def metrics(app: Any, *paths: str) -> Numbers:
     return numbers_of(ask(app, *paths, "/metrics")[-1][1])
+
+
+def test_a_full_disk_is_no_place_for_jobs(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, status in ((health.DISK_ROOM, 200), (health.DISK_ROOM - 1, 503)):
+        monkeypatch.setattr(health.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        [(found, text)] = ask(app, "/readyz")
+        assert found == status
+    assert '"status":"UNHEALTHY"' in text
 
 
 @pytest.mark.parametrize(

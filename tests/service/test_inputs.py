@@ -37,7 +37,8 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(*chunks: bytes, size: tuple[int, int] = (16, 12), depth: int = 8, pixels: bytes = b"\0") -> bytes:
+def png(*chunks: bytes, size: tuple[int, int] = (16, 12), depth: int = 8, pixels: bytes | None = None) -> bytes:
+    pixels = bytes(size[0] * size[1]) if pixels is None else pixels
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, 0, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(pixels))
     return SIGNATURE + head + b"".join(chunks) + body + chunk(b"IEND", b"")
@@ -254,6 +255,8 @@ def test_one_frame_and_two(kind: str) -> None:
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "2.5 GP of one bit": lambda: png(size=(50_000, 50_000), depth=1, pixels=b"\0" * 1_000_000),
+    "49 MP in 70 bytes": lambda: png(size=(7000, 7000), pixels=b"\0"),
+    "49 MP in a JPEG of 200 bytes": lambda: jpeg(size=(7000, 7000)),
     "zTXt of 1 GiB": lambda: png(chunk(b"zTXt", b"k\0\0" + packed_zeros(1024 * MIB))),
     "iTXt of 1 GiB": lambda: png(chunk(b"iTXt", b"k\0\1\0\0\0" + packed_zeros(1024 * MIB))),
     "iCCP of 1 GiB": lambda: png(chunk(b"iCCP", b"p\0\0" + packed_zeros(1024 * MIB))),
@@ -300,6 +303,15 @@ def test_bombs_are_refused_quickly_and_cheaply(name: str) -> None:
         tracemalloc.stop()
     assert seconds < 0.2, f"{seconds:.3f} s"
     assert peak < 64 * MIB, f"{peak / MIB:.1f} MiB"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {"compress_level": 9}), ("JPEG", {}), ("JPEG", {"optimize": True, "progressive": True, "quality": 10})],
+)
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_flat_pictures_are_no_bombs(kind: str, options: dict[str, Any], mode: str) -> None:
+    admit_picture(encoded(kind, size=(3000, 3000), mode=mode, **options), LIMITS)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

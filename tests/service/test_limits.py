@@ -41,7 +41,8 @@ TESTS: dict[str, str] = {
     "text_chunk_bytes": "test_inputs.test_texts_at_the_limit_and_beyond",
     "exif_bytes": "test_inputs.test_exif_at_the_limit_and_beyond",
     "icc_bytes": "test_inputs.test_profiles_at_the_limit_and_beyond",
-    **dict.fromkeys(("pass_pixels", "steps", "images", "prompt_chars", "loras", "cfg_scale"), _REQUESTS),
+    **dict.fromkeys(("pass_pixels", "steps", "images", "prompt_chars", "prompt_rows", "loras", "cfg_scale"), _REQUESTS),
+    "prompt_chunks": "test_requests.test_versions_of_a_prompt_at_the_limit_and_beyond",
     **dict.fromkeys(("waiting", "waiting_per_client"), "test_store.test_the_queue_takes_its_limit_and_no_more"),
     "queue_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
     "run_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
@@ -73,6 +74,7 @@ TESTS: dict[str, str] = {
     "MOST_PICTURES": "test_limits.test_what_openai_counts",
     "MOST_PARTIALS": "test_limits.test_what_openai_counts",
     "QUESTIONS": "test_desk.test_questions",
+    "DISK_ROOM": "test_health.test_a_full_disk_is_no_place_for_jobs",
 }
 
 
@@ -96,7 +98,15 @@ def test_every_limit_is_documented_and_has_a_test() -> None:
 def test_every_limit_of_the_code_is_documented() -> None:
     """By their figures; a new constant of this kind in these modules is to be told of."""
     shown = {name: int(figure.replace(",", "")) for name, figure in documented().items()}
-    modules = ("serve", "guard.guards", "guard.bodyguard", "guard.jsonshape", "guard.visits", "guard.fetching")
+    modules = (
+        "serve",
+        "health",
+        "guard.guards",
+        "guard.bodyguard",
+        "guard.jsonshape",
+        "guard.visits",
+        "guard.fetching",
+    )
     inner = {"STOPPED", "PORT", "LINGER", "RATIO_FROM", "THREADS", "PICTURE_BLOCK"}
     for place in modules:
         module = importlib.import_module(f"overpaint.service.{place}")

@@ -111,8 +111,16 @@ def test_waiting_ends_when_the_time_is_up(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("invalid", 422), ("checkpoint", 422), ("memory", 503), ("crashed", 503), ("deadline", 504), ("hung", 504)]
-    + [(each, 500) for each in ("sampling", "save", "internal")],
+    [
+        ("invalid", 422),
+        ("checkpoint", 422),
+        ("memory", 503),
+        ("crashed", 503),
+        ("save", 503),
+        ("deadline", 504),
+        ("hung", 504),
+    ]
+    + [(each, 500) for each in ("sampling", "internal")],
 )
 def test_a_job_that_fails_is_an_error_only_to_those_who_wait(page: Page, code: str, status: int) -> None:
     page.desk.script = JobError(code=code, message="it went wrong")

@@ -210,7 +210,7 @@ def test_a_client_that_goes_frees_the_queue(running_server: Any, api: Any) -> No
 @pytest.fixture(scope="module")
 def controlled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of a server that has a ControlNet for its checkpoint."""
-    from overpaint.preflight import spec_from_header
+    from overpaint.planning.preflight import spec_from_header
     from tests.unit.toy_control import control_file, random_control
 
     models = tmp_path_factory.mktemp("controlled")

@@ -86,7 +86,7 @@ def test_all_is_as_the_reference_words_it(desk: FakeDesk, config: ServeConfig) -
 @pytest.mark.parametrize(
     "code, status",
     [
-        *[("invalid", 422), ("checkpoint", 422), ("memory", 500), ("sampling", 500), ("save", 500), ("crashed", 500)],
+        *[("invalid", 422), ("checkpoint", 422), ("memory", 500), ("sampling", 500), ("save", 503), ("crashed", 500)],
         *[("internal", 500), ("deadline", 504), ("hung", 504)],
     ],
 )

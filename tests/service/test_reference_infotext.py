@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from overpaint.service.config import ServeConfig
 from overpaint.service.reference.infotext import filled_by
 from overpaint.settings import Quirks, Settings
-from overpaint.styles import Style
+from overpaint.text.styles import Style
 from tests.service.fake_desk import FakeDesk
 from tests.service.test_reference_jobs import MASK, PICTURE, SMALL, SOURCE, answered, client_for, request_of
 

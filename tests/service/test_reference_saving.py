@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from overpaint.naming import NameFacts
+from overpaint.files.naming import NameFacts
+from overpaint.files.saving import save_picture
 from overpaint.outcome import init_image_hash
-from overpaint.saving import save_picture
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file, keep_byproducts
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobResult
@@ -131,7 +131,7 @@ def test_what_cannot_be_saved_is_told_and_tried_again(client: TestClient, desk: 
     config.data.mkdir(exist_ok=True)
     (config.data / "outputs").write_text("a file stands where the folder should")
     answer = client.post(f"{BASE}/img2img", json={**SOURCE, "save_images": True, "seed": 5})
-    assert (answer.status_code, answer.json()["error"]) == (500, "SaveError")
+    assert (answer.status_code, answer.json()["error"]) == (503, "SaveError")
     assert len(desk.store.option(WISHES)) == 1
     (config.data / "outputs").unlink()
     with client_for(desk, config):  # the server's next start

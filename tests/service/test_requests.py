@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,9 +192,13 @@ AT_THE_LIMIT: list[tuple[str, Callable[[int], dict[str, Any]], int]] = [
     ("steps", lambda n: {"steps": n}, LIMITS.steps),
     ("images", lambda n: {"batch_size": n, "prompt": ""}, LIMITS.images),
     ("iterations", lambda n: {"iterations": n}, LIMITS.images),
-    ("prompt", lambda n: {"prompt": "x" * n}, LIMITS.prompt_chars),
-    ("negative_prompt", lambda n: {"negative_prompt": "x" * n}, LIMITS.prompt_chars),
-    ("hires.prompt", lambda n: {"hires": {"prompt": "x" * n, "scale": 1}}, LIMITS.prompt_chars),
+    ("prompt", lambda n: {"prompt": " " * n}, LIMITS.prompt_chars),
+    ("negative_prompt", lambda n: {"negative_prompt": " " * n}, LIMITS.prompt_chars),
+    ("hires.prompt", lambda n: {"hires": {"prompt": " " * n, "scale": 1}}, LIMITS.prompt_chars),
+    ("prompt_rows", lambda n: {"prompt": " AND ".join("a" * (n - 1))}, LIMITS.prompt_rows),
+    ("rows of chunks", lambda n: {"prompt": " BREAK ".join("a" * (n - 1))}, LIMITS.prompt_rows),
+    ("negative rows", lambda n: {"negative_prompt": "a " * 75 * (n - 2) + "b"}, LIMITS.prompt_rows),
+    ("hires rows", lambda n: {"hires": {"prompt": "a AND " * (n - 2), "scale": 1}}, LIMITS.prompt_rows),
     ("loras", lambda n: {"loras": [{"name": "a"}] * n}, LIMITS.loras),
     ("tags", lambda n: {"prompt": "<lora:a:1>" * n}, LIMITS.loras),
     ("cfg_scale", lambda n: {"cfg_scale": n}, int(LIMITS.cfg_scale)),
@@ -211,6 +216,34 @@ def test_limits_at_n_and_one_more(
     stored_request({**small, **values(limit)}, store, LIMITS)
     with pytest.raises(RequestError):
         stored_request({**small, **values(limit + 1)}, store, LIMITS)
+
+
+def test_versions_of_a_prompt_at_the_limit_and_beyond(store: FakeStore) -> None:
+    """Two chunks at each step, and one of the negative prompt; samplers of the second order count steps twice."""
+    limits, wish = replace(LIMITS, prompt_chunks=41), {"width": 64, "height": 64, "prompt": "[a|b] " + "c " * 75}
+    for sampler, steps in (("Euler", 20), ("Heun", 10)):
+        stored_request({**wish, "sampler": sampler, "steps": steps}, store, limits)
+        stored_request({**wish, "sampler": sampler, "steps": 150, "prompt": wish["prompt"][6:]}, store, limits)
+        with pytest.raises(RequestError, match="chunks.*give at most 41"):
+            stored_request({**wish, "sampler": sampler, "steps": steps + 1}, store, limits)
+
+
+def test_prompts_that_would_hold_the_worker_are_refused_at_once(store: FakeStore, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
+    started = time.perf_counter()
+    with pytest.raises(RequestError, match="prompt='5001 rows a step': give at most 64: parts between ANDs"):
+        stored_request({**small, "prompt": "a AND " * 5000}, store, LIMITS)
+    with pytest.raises(RequestError, match=r"hires\.prompt="):
+        stored_request({**small, "hires": {"prompt": ["a AND " * 64], "scale": 1}}, store, LIMITS)
+    assert time.perf_counter() - started < 1
+    styles = tmp_path / "styles.csv"
+    styles.write_text('name,prompt,negative_prompt\nboth,"{prompt} AND {prompt}",\nplain,"a lake",\n')
+    settings = Settings(styles_file=str(styles))
+    stored_request({**small, "prompt": "x", "styles": ["both"] * 5 + ["plain"]}, store, LIMITS, settings=settings)
+    with pytest.raises(RequestError, match="65 rows"):
+        stored_request({**small, "prompt": "x", "styles": ["both"] * 6}, store, LIMITS, settings=settings)
+    with pytest.raises(RequestError, match="styles='both'.*more than 32000 characters"):
+        stored_request({**small, "prompt": "x", "styles": ["both"] * 60}, store, LIMITS, settings=settings)
 
 
 def test_limits_of_pictures(store: FakeStore) -> None:

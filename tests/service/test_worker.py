@@ -23,7 +23,7 @@ from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, PictureError, RequestError, SamplingError, SaveError, SettingError
 from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
-from overpaint.metadata import read_infotext
+from overpaint.files.metadata import read_infotext
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.painting import Ended, Enlarging, Task, error_of

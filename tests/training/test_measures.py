@@ -73,6 +73,7 @@ def _figures() -> dict[str, dict[str, float]]:
         "codec, dB": {"mean": 26.5, "median": 26.0, "photo": 25.0},
         "error of the first guess": {"right caption": 0.3, "no caption": 0.6, "wrong caption": 1.1},
         "judge on true pictures": shares,
+        "judge, through the codec": shares,
         "txt2img": shares,
         "img2img at 0.75": shares,
         "likeness by strength": by_strength,

@@ -13,7 +13,7 @@ from overpaint.models.checkpoint import load_checkpoint
 from overpaint.models.detect import detect
 from overpaint.models.files import read_checkpoint
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.tokens import clip_tokenizer
+from overpaint.text.tokens import clip_tokenizer
 from training import specs
 from training.denoiser import Denoiser, Material, draw_batch, level_weights, signal_shares
 from training.export import _METADATA, checkpoint, folded

@@ -18,7 +18,7 @@ from overpaint.engine import Engine
 from overpaint.models.built_in import default_path
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.settings import Settings
-from overpaint.tokens import clip_merges, clip_vocabulary
+from overpaint.text.tokens import clip_merges, clip_vocabulary
 from tests.training.test_diffusers import _UNET, _VAE
 from training import specs
 from training.scenes.art import DrawnArt

@@ -12,7 +12,7 @@ from overpaint.events import Cancelled, Control, Event, Finished, Progress, Star
 from overpaint.finish import FinishedPicture
 from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, account
-from overpaint.planning import plan
+from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
 

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import overpaint.batch
-import overpaint.saving
+import overpaint.files.batch
+import overpaint.files.saving
 from overpaint.cli import main, session
-from overpaint.journal import Journal
+from overpaint.files.journal import Journal
 from tests.unit.fake_painter import FakePainter
 
 
@@ -57,7 +57,7 @@ os_write = os.write
 
 def arm(point: str, count: int) -> None:
     if point == "half a file":
-        overpaint.saving.os.write = at(count, os_write, half_a_file)  # type: ignore[attr-defined]
+        overpaint.files.saving.os.write = at(count, os_write, half_a_file)  # type: ignore[attr-defined]
     elif point == "half a line":
         Journal._append = at(count, Journal._append, half_a_line)  # type: ignore[method-assign]
     elif point == "before writing":

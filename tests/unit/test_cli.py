@@ -19,7 +19,7 @@ from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQ
 from overpaint.cli.output import Meter, say
 from overpaint.cli.reference import reference_page
 from overpaint.errors import CheckpointError, RequestError, SaveError
-from overpaint.metadata import encode_picture, read_infotext, read_recipe
+from overpaint.files.metadata import encode_picture, read_infotext, read_recipe
 from overpaint.parts import Hires, Lora, SoftInpainting
 from overpaint.request import (
     FIELD_NAMES,

@@ -11,7 +11,7 @@ import pytest
 from overpaint.cli import main
 from overpaint.cli.options import Asked, as_flags
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
-from overpaint.metadata import encode_picture, read_infotext, read_recipe
+from overpaint.files.metadata import encode_picture, read_infotext, read_recipe
 from overpaint.models.hashes import network_hash
 from overpaint.parts import Hires, Lora
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from overpaint import upscaling
 from overpaint.cli import main, session
 from overpaint.events import Control, Stop
-from overpaint.metadata import encode_picture, read_infotext
+from overpaint.files.metadata import encode_picture, read_infotext
 from overpaint.models.upscaler_files import LoadedUpscaler, load_upscaler
+from overpaint.painting import upscaling
 from tests.unit.esrgan import compact_state
 
 Capture = pytest.CaptureFixture[str]

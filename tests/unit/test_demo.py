@@ -13,8 +13,8 @@ from overpaint import demo
 from overpaint.cli import main
 from overpaint.demo import SIDE, gallery, painted, sheet
 from overpaint.models.built_in import default_path
-from overpaint.planning import plan
-from overpaint.preflight import network_calls, spec_from_header
+from overpaint.planning.plan import plan
+from overpaint.planning.preflight import network_calls, spec_from_header
 from overpaint.request import Img2ImgRequest, MaskedContent, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.unit.command import Capture, painter

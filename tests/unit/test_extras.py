@@ -15,7 +15,7 @@ from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.extras import FIELD_NAMES, REFERENCE_DEFAULTS, ExtrasRequest, ExtrasResult, run_extras
-from overpaint.metadata import encode_picture
+from overpaint.files.metadata import encode_picture
 from overpaint.pictures import open_picture
 from overpaint.pixels.resize import Upscaler
 from overpaint.settings import Settings

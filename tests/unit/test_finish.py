@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from overpaint.finish import SoftLatents, finish, unchanged
-from overpaint.plans import Plan
+from overpaint.planning.plans import Plan
 from overpaint.request import ResizeMode, SoftInpainting
 from overpaint.settings import Settings
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, flat_pixels, noisy_picture, planned, with_quirk

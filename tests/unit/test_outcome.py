@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from overpaint.finish import FinishedPicture
-from overpaint.infotext import split_infotext
 from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, contact_sheet
-from overpaint.planning import Plan, plan
+from overpaint.planning.plan import Plan, plan
 from overpaint.request import MaskedContent, SoftInpainting
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 from overpaint.version import __version__
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, planned
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from overpaint.planning import Plan, plan
+from overpaint.planning.plan import Plan, plan
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.settings import Quirks, Settings
 

@@ -23,7 +23,7 @@ from overpaint.models.files import read_checkpoint
 from overpaint.models.hashes import files_below, sha256_of
 from overpaint.models.unpickle import TensorRef, open_pickle
 from overpaint.pictures import FORMATS
-from overpaint.tokens import CAPACITY
+from overpaint.text.tokens import CAPACITY
 
 ALONE, CLIP_L, CLIP_G = "alone", "clip_l", "clip_g"
 

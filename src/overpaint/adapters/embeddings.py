@@ -14,7 +14,7 @@ from torch import Tensor
 from overpaint.adapters.embedding_files import ALONE, CLIP_G, CLIP_L, EmbeddingData, embedding_files, read_embedding
 from overpaint.errors import CheckpointError
 from overpaint.models.families import ModelSpec, TextSpec
-from overpaint.tokens import Found, tokenizer_for
+from overpaint.text.tokens import Found, tokenizer_for
 
 _BLOCK_OF = {"clip": CLIP_L, "openclip": CLIP_G}
 

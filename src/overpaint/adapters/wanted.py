@@ -12,8 +12,8 @@ from typing import TypeVar
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.models.hashes import files_below
 from overpaint.models.header import safetensors_header
-from overpaint.prompt import NetworkTag
 from overpaint.settings import Quirks
+from overpaint.text.prompt import NetworkTag
 
 _N = TypeVar("_N", int, float)
 _Use = TypeVar("_Use")

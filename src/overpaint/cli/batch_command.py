@@ -15,7 +15,7 @@ from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Quiet
 
 if TYPE_CHECKING:
-    from overpaint.batch import BatchEvent
+    from overpaint.files.batch import BatchEvent
     from overpaint.settings import Settings
 
 FAILED = 1
@@ -47,8 +47,8 @@ def batch(
     output inside OUT), all other names are fields of the request, and win over the options given here. "loras" and
     "controls" may be lists of what --lora and --control take. A row without a picture asks for a new one.
     """
-    from overpaint.batch import Batch, run_batch
-    from overpaint.rows import read_rows
+    from overpaint.files.batch import Batch, run_batch
+    from overpaint.files.rows import read_rows
 
     settings = asked.settings()
     rows = read_rows(source, out, masks=masks, recursive=recursive)
@@ -101,8 +101,8 @@ class _Teller:
     painters: list[session.Painter] = field(default_factory=list)
 
     def hear(self, event: BatchEvent, meter: Meter) -> None:
-        from overpaint.batch import BatchStopped, RowFailed, RowPainted, RowSkipped, RowStarted
         from overpaint.events import Progress
+        from overpaint.files.batch import BatchStopped, RowFailed, RowPainted, RowSkipped, RowStarted
 
         if isinstance(event, RowStarted):
             meter.update("pictures", self.seen, self.rows)

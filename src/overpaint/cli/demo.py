@@ -84,7 +84,7 @@ def _painted(painter: session.Painter, settings: Settings, meter: Meter, control
 
 def _saved(rows: tuple[Row, ...], folder: Path) -> Path:
     from overpaint.demo import sheet
-    from overpaint.saving import save_bytes
+    from overpaint.files.saving import save_bytes
 
     data = io.BytesIO()
     sheet(rows).save(data, "PNG", optimize=True)

@@ -161,8 +161,8 @@ def _sizes(path: Path) -> dict[str, int]:
 
 def picture_account(path: Path) -> dict[str, Any]:
     """A picture in plain values: its infotext, taken apart, and its recipe."""
-    from overpaint.infotext import split_infotext
-    from overpaint.metadata import read_infotext, read_recipe
+    from overpaint.files.metadata import read_infotext, read_recipe
+    from overpaint.text.infotext import split_infotext
 
     text, items = read_infotext(path)
     recipe = read_recipe(path)

@@ -13,9 +13,9 @@ from overpaint.errors import CheckpointError, PictureError, RequestError
 
 if TYPE_CHECKING:
     from overpaint.adapters.wanted import AdapterFile
-    from overpaint.keeping import Origins
+    from overpaint.files.keeping import Origins
+    from overpaint.files.recipe import Recipe
     from overpaint.parts import Hires
-    from overpaint.recipe import Recipe
     from overpaint.request import Img2ImgRequest, Picture
     from overpaint.settings import Settings
 
@@ -52,9 +52,9 @@ def job_of(files: Files, prompt: str, asked: Asked) -> Job:
 
 def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> Job:
     """A job of fields as JSON has them; without a source it is a txt2img job."""
-    from overpaint.keeping import Origins
+    from overpaint.files.keeping import Origins
     from overpaint.request import request_from_json
-    from overpaint.shorthand import control_files, with_control_pictures, without_second_pass
+    from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
     if files.source is not None:
@@ -77,8 +77,8 @@ def opened(path: Path, settings: Settings) -> Picture:
 
 def repeated_job(painted: Path, files: Files, asked: Asked) -> Job:
     """The request of `again`: from the recipe in or beside the picture, else from its infotext."""
-    from overpaint.metadata import read_infotext, read_recipe
-    from overpaint.recipe import Recipe
+    from overpaint.files.metadata import read_infotext, read_recipe
+    from overpaint.files.recipe import Recipe
 
     values = read_recipe(painted)
     if values is not None:
@@ -90,10 +90,10 @@ def repeated_job(painted: Path, files: Files, asked: Asked) -> Job:
 
 
 def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked) -> Job:
-    from overpaint.keeping import Origins
-    from overpaint.kept_files import find_file, open_kept
+    from overpaint.files.keeping import Origins
+    from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
-    from overpaint.shorthand import control_files, with_control_pictures, without_second_pass
+    from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     settings = asked.settings(recipe.settings_on(Settings()))
     near, limit = (painted.parent, Path()), settings.max_source_pixels
@@ -129,8 +129,8 @@ def _from_infotext(text: str, files: Files, asked: Asked) -> Job:
     """An infotext tells neither source nor mask, and of the reference's pictures expects the reference's ways."""
     from dataclasses import replace
 
-    from overpaint.pasting import is_txt2img, option_overrides, request_fields
     from overpaint.settings import Quirks, Settings
+    from overpaint.text.pasting import is_txt2img, option_overrides, request_fields
 
     parsed, networks = _with_local_names(text, asked.settings())
     if is_txt2img(parsed):
@@ -159,8 +159,8 @@ def _with_local_names(text: str, settings: Settings) -> tuple[dict[str, object],
     Files are read for their hashes only where a name is not known.
     """
     from overpaint.adapters.wanted import find_adapter, list_adapters
-    from overpaint.infotext import parse_infotext
-    from overpaint.recipe import hashes_told
+    from overpaint.files.recipe import hashes_told
+    from overpaint.text.infotext import parse_infotext
 
     parsed = parse_infotext(text)
     told = hashes_told(parsed)

@@ -142,8 +142,13 @@ def _file(path: str | Path) -> Path:
 
 
 def _check_folder(output: Path | None) -> None:
-    if output is not None and not output.is_dir():
-        raise RequestError("--output", str(output), "give a folder that is there")
+    """Made before there is anything to save: a folder that cannot be is told before the job is handed in."""
+    if output is None:
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError("--output", str(output), f"this folder cannot be made ({error.strerror})") from error
 
 
 def _watched(client: Client, job_id: str, output: Path | None, *, as_json: bool, quiet: bool) -> int:
@@ -167,7 +172,7 @@ def _watched(client: Client, job_id: str, output: Path | None, *, as_json: bool,
 
 
 def _saved(client: Client, job: Mapping[str, Any], folder: Path) -> list[Path]:
-    from overpaint.saving import save_bytes
+    from overpaint.files.saving import save_bytes
 
     suffixes = {"image/jpeg": ".jpg", "image/webp": ".webp"}
     pictures = {each["url"]: each for each in job["pictures"]}

@@ -75,13 +75,13 @@ def _part(flag: str, wanted: bool) -> tuple[dict[str, Any] | None]:
 
 
 def _loras(flag: str, texts: list[str]) -> tuple[list[dict[str, Any]]]:
-    from overpaint.shorthand import lora_from_text
+    from overpaint.text.shorthand import lora_from_text
 
     return ([lora_from_text(each, flag) for each in texts],)
 
 
 def _controls(flag: str, texts: list[str]) -> tuple[list[dict[str, Any]]]:
-    from overpaint.shorthand import control_from_text
+    from overpaint.text.shorthand import control_from_text
 
     return ([control_from_text(each, flag) for each in texts],)
 

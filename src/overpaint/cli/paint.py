@@ -25,7 +25,7 @@ from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
-    from overpaint.keeping import Origins, Painted
+    from overpaint.files.keeping import Origins, Painted
     from overpaint.outcome import ModelIdentity, Processed
     from overpaint.request import Img2ImgRequest
 
@@ -104,7 +104,7 @@ def again(
 
 def choose_target(output: Path | None, default: str, overwrite: bool) -> Target:
     """Refuse a place that cannot be used, before any work is done."""
-    from overpaint.keeping import check_format
+    from overpaint.files.keeping import check_format
 
     if output is None or output.is_dir():
         return Target((output or Path()) / default, overwrite)
@@ -144,7 +144,7 @@ def perform(job: Job, target: Target, asked: Asked, *, as_json: bool, quiet: boo
 
 def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tuple[str, ...]:
     """Those of the job, and what is not as it was when the picture was first painted."""
-    from overpaint.recipe import changed_networks, networks_of
+    from overpaint.files.recipe import changed_networks, networks_of
 
     told = processed.warnings if processed is not None else ()
     if job.painted_with and model.hash and job.painted_with != model.hash:
@@ -157,7 +157,7 @@ def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tu
 
 def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, Painted]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
-    from overpaint.keeping import files_of, finished_pictures, name_for, numbered
+    from overpaint.files.keeping import files_of, finished_pictures, name_for, numbered
 
     records = origins.records(target.path.parent)
     several = len(processed.plan.images) > 1
@@ -173,15 +173,15 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
 
 
 def _written(target: Target, name: str, data: bytes) -> Path:
-    from overpaint.saving import save_bytes
+    from overpaint.files.saving import save_bytes
 
     return save_bytes(target.path.parent / name, data, replace=target.overwrite)
 
 
 def _write_beside(path: Path, recipes: list[bytes]) -> None:
     """The recipe of a format that cannot hold it, under the name the picture got in the end."""
-    from overpaint.metadata import recipe_path
-    from overpaint.saving import save_bytes
+    from overpaint.files.metadata import recipe_path
+    from overpaint.files.saving import save_bytes
 
     for content in recipes:
         save_bytes(recipe_path(path), content, replace=True)

@@ -30,8 +30,8 @@ def plan(
 ) -> int:
     """Show what `paint` or `txt2img` would do with the same options: sizes, steps, files, warnings. Loads no model."""
     from overpaint.cli.surroundings import spec_asked_for, surroundings_of
-    from overpaint.planning import plan as make_plan
-    from overpaint.preflight import account_of
+    from overpaint.planning.plan import plan as make_plan
+    from overpaint.planning.preflight import account_of
 
     job = _new_job(picture, prompt, mask, asked) if new else job_of(Files(Path(picture), mask), prompt or "", asked)
     known = surroundings_of(job.request, job.settings)

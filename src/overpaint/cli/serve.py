@@ -38,6 +38,15 @@ AllowOrigin = Annotated[
     list[str] | None,
     typer.Option("--allow-origin", metavar="URL", help="A site whose pages may call; may be repeated."),
 ]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="Another bound, such as waiting=200, result_seconds=86400 or run_deadline=3600; may be repeated. "
+        "docs/reference/limits.md lists them.",
+    ),
+]
 UrlInputs = Annotated[
     bool,
     typer.Option("--url-inputs/--offline", help="Fetch pictures named by https URLs; by default nothing leaves."),
@@ -54,6 +63,7 @@ def serve(
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     url_inputs: UrlInputs = False,
+    limit: Limit = None,
     asked: Asked,
 ) -> int:
     """Serve jobs over HTTP: the native API, the reference's and OpenAI's, from one queue that outlives crashes.
@@ -62,6 +72,8 @@ def serve(
     it at once.
     """
     from overpaint.service.config import ServeConfig
+    from overpaint.service.known_models import check_started
+    from overpaint.service.limits import limits_from
     from overpaint.service.serve import serve as run
 
     config = ServeConfig(
@@ -74,10 +86,12 @@ def serve(
         device=asked.text("device", "auto"),
         dtype=asked.text("dtype", "auto"),
         settings=_settings(asked),
+        limits=limits_from(limit or ()),
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         url_inputs=url_inputs,
     )
+    check_started(config)
     return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))
 
 

@@ -8,15 +8,15 @@ from overpaint.cli.options import Asked
 
 if TYPE_CHECKING:
     from overpaint.models.families import ModelSpec
-    from overpaint.plans import Surroundings
+    from overpaint.planning.plans import Surroundings
     from overpaint.request import Img2ImgRequest
     from overpaint.settings import Settings
 
 
 def surroundings_of(request: Img2ImgRequest, settings: Settings) -> Surroundings:
     """For planning only: upscalers are known by name, and resample."""
-    from overpaint import preflight
     from overpaint.cli.info import spec_of
+    from overpaint.planning import preflight
 
     return preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings))
 

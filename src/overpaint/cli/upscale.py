@@ -146,7 +146,7 @@ class _Upscalers:
         if all(name in _BUILT_IN for name in self.names):
             return None
         from overpaint.models.find import choose_device
-        from overpaint.upscaling import Watch, known_upscalers
+        from overpaint.painting.upscaling import Watch, known_upscalers
 
         watch = Watch(lambda done, total: meter.update("upscaling", done, total), lambda: control.message is not None)
         return known_upscalers(settings, choose_device(asked.text("device", "auto")), watch, self.files)
@@ -157,9 +157,9 @@ def _kept(
 ) -> dict[str, Any]:
     """Write a picture with what its source carried; two of one name do not replace each other."""
     from overpaint.extras import INFO_ITEM
-    from overpaint.metadata import encode_picture, format_for
+    from overpaint.files.metadata import encode_picture, format_for
+    from overpaint.files.saving import save_bytes
     from overpaint.pictures import source_extras
-    from overpaint.saving import save_bytes
 
     source, result = made
     extras, shown = source_extras(source), settings.enable_pnginfo

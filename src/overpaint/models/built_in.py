@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError, SaveError
+from overpaint.files.saving import save_bytes
 from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
 from overpaint.models.header import safetensors_bytes
-from overpaint.saving import save_bytes
 
 Tensors = Mapping[str, NDArray[Any]]
 

@@ -15,7 +15,8 @@ from overpaint.service import health
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.bodyguard import BodyGuard
 from overpaint.service.guard.guards import OPEN_TO_ALL, Frontdoor, HostGuard, OriginGuard, TokenGuard
-from overpaint.service.guard.refusals import Refused, refusal
+from overpaint.service.guard.places import places_of
+from overpaint.service.guard.refusals import Refused, is_reference, refusal
 from overpaint.service.native import routes as native
 from overpaint.service.openai import api as openai_api
 from overpaint.service.ports import Desk
@@ -43,7 +44,7 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         middleware=[
-            Middleware(Frontdoor, observe=metrics.observe),
+            Middleware(Frontdoor, observe=metrics.observe, places=places_of(config)),
             Middleware(HostGuard, config=config),
             Middleware(OriginGuard, config=config),
             Middleware(TokenGuard, config=config),
@@ -62,7 +63,13 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
 async def _refused(request: Request, error: Exception) -> Response:
     """Where no route answers: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException)
-    return refusal(request.scope, Refused(error.status_code, str(error.detail), error.headers))
+    said = str(error.detail)
+    if error.status_code == 404 and not is_reference(request.url.path):
+        shown = request.url.path[:80]
+        said = (
+            f"{shown}: there is nothing; the APIs are /v1, /v1/images and /sdapi/v1, and /openapi.json describes them"
+        )
+    return refusal(request.scope, Refused(error.status_code, said, error.headers))
 
 
 def _tell_of_token(app: FastAPI) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overpaint.metadata import encode_picture
+from overpaint.files.metadata import encode_picture
+from overpaint.files.saving import save_bytes
 from overpaint.request import Picture
-from overpaint.saving import save_bytes
 from overpaint.settings import Settings
 
 

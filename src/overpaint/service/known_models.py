@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.adapters.wanted import AdapterFile, list_adapters
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, RequestError
 from overpaint.models.built_in import built_in_files, default_path
 from overpaint.models.control_names import SUFFIXES, list_controlnets
 from overpaint.models.find import find_checkpoint, model_folders
@@ -26,6 +26,8 @@ from overpaint.service.config import ServeConfig
 from overpaint.settings import Settings
 
 _HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")
+_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class KnownModels:
     def _own(self) -> tuple[CheckpointFile, ...]:
         """Without the built-in ones."""
         found = list_checkpoints(model_folders(self.settings), cache=user_hash_cache())
-        if any(each.path == self.served for each in (*found, *built_in_files())):
+        if not self.served.exists() or any(each.path == self.served for each in (*found, *built_in_files())):
             return found
         return (*list_checkpoints((), self.served, user_hash_cache()), *found)
 
@@ -110,6 +112,22 @@ def served_checkpoint(config: ServeConfig) -> Path:
         return find_checkpoint(wanted, config.settings)
     except CheckpointError:
         return Path(wanted).absolute()
+
+
+def check_started(config: ServeConfig) -> None:
+    """What a server is started with, as far as its words tell; what they stand for, the worker finds out."""
+    if _DEVICE.fullmatch(config.device) is None:
+        raise RequestError("--device", config.device, "use auto, cpu, cuda, cuda:1 or mps")
+    if config.dtype not in _DTYPES:
+        raise RequestError("--dtype", config.dtype, f"use {', '.join(_DTYPES)}")
+    wanted = config.checkpoint or config.settings.sd_model_checkpoint
+    if wanted is None:
+        return
+    try:
+        find_checkpoint(wanted, config.settings)
+    except CheckpointError as error:
+        flag = "--model" if config.checkpoint else "sd_model_checkpoint"
+        raise RequestError(flag, wanted, str(error).partition(": ")[2]) from None
 
 
 def _adapters(folder: str) -> tuple[AdapterFile, ...]:

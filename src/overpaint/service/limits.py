@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+from overpaint.errors import RequestError
 
 MIB = 2**20
 
@@ -27,6 +31,8 @@ class Limits:
     steps: int = 150
     images: int = 16  # batch size times iterations
     prompt_chars: int = 32_000
+    prompt_rows: int = 64  # of the network in a step, for one picture
+    prompt_chunks: int = 1024  # to be encoded for one picture
     loras: int = 16
     cfg_scale: float = 50.0
     # The queue, answered with 429 beyond
@@ -43,3 +49,28 @@ class Limits:
     result_bytes: int = 2 * 1024 * MIB
     # Server-sent events kept for replay
     events_per_job: int = 1024
+
+
+LIMIT_NAMES = tuple(each.name for each in fields(Limits))
+_MAY_BE_NOTHING = frozenset({"disconnect_grace", "drain", "result_seconds"})
+_DEFAULTS = Limits()
+
+
+def limits_from(texts: Iterable[str]) -> Limits:
+    """The defaults with some replaced, each written as NAME=VALUE."""
+    return replace(_DEFAULTS, **dict(map(_read, texts)))
+
+
+def _read(text: str) -> tuple[str, float]:
+    name, _, value = (each.strip() for each in text.partition("="))
+    if name not in LIMIT_NAMES:
+        raise RequestError("--limit", text, f"give NAME=VALUE, and as NAME one of {', '.join(LIMIT_NAMES)}")
+    is_whole = isinstance(getattr(_DEFAULTS, name), int)
+    least = 0 if name in _MAY_BE_NOTHING else 1 if is_whole else 0.001
+    try:
+        number = int(value) if is_whole else float(value)
+    except ValueError:
+        number = -1
+    if not (math.isfinite(number) and least <= number < 2**63):
+        raise RequestError("--limit", text, f"give {'a whole number' if is_whole else 'a number'} from {least} up")
+    return name, number

@@ -144,3 +144,7 @@ class Full(OverpaintError):  # noqa: N818 (answered with 429)
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Stopping(Full):
+    """The server takes nothing any more, because it is on its way out (answered with 503)."""

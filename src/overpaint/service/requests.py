@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Protocol, TypeAlias
 
-from overpaint.canvas import geometry_of
 from overpaint.errors import OverpaintError, RequestError
 from overpaint.extras import LARGEST_RESULT, ExtrasRequest
-from overpaint.hires_planning import hires_sizes
+from overpaint.files.recipe import PAINTING_OPTIONS
 from overpaint.pictures import open_picture
-from overpaint.prompt import take_network_tags
-from overpaint.recipe import PAINTING_OPTIONS
+from overpaint.planning.canvas import geometry_of
+from overpaint.planning.hires import hires_sizes
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest, request_from_json
 from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
@@ -29,8 +28,10 @@ from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text
 from overpaint.service.guard.visits import room_for
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
+from overpaint.service.prompt_rows import check_prompt_rows
 from overpaint.service.shapes import shaped_fields
 from overpaint.settings import OPTION_NAMES, Settings, inert_options
+from overpaint.text.prompt import take_network_tags
 
 AnyRequest: TypeAlias = Img2ImgRequest | Txt2ImgRequest | ExtrasRequest
 TextReader: TypeAlias = Callable[[str, str], bytes]  # (text, field) -> the picture's file
@@ -74,8 +75,7 @@ class _Sources:
             data = picture_bytes(name, value, self.read)
             reference = reference_of(data)
         self.pixels += (pixels := admit_picture(data, self.limits, name))
-        if self.pixels > (most := PICTURES_TOGETHER * self.limits.source_pixels):
-            raise RequestError(name, f"{pixels} pixels more", f"all pictures may have {most} pixels at most")
+        check_together(name, pixels, self.pixels, self.limits)
         self.given[reference] = data
         return reference
 
@@ -173,6 +173,12 @@ def job_settings(settings: Settings, limits: Limits) -> Settings:
     return settings.with_changes(changes)
 
 
+def check_together(name: str, pixels: int, total: int, limits: Limits) -> None:
+    """All pictures of a request are in memory at once; to be asked before the first of them is decoded."""
+    if total > (most := PICTURES_TOGETHER * limits.source_pixels):
+        raise RequestError(name, f"{pixels} pixels more", f"all pictures may have {most} pixels at most")
+
+
 def reference_of(data: bytes) -> str:
     """What stands for these bytes in a request."""
     return PICTURE_REFERENCE + hashlib.sha256(data).hexdigest()
@@ -218,6 +224,7 @@ def check_request(request: Img2ImgRequest, limits: Limits, settings: Settings = 
         names = (hires.sampler or request.sampler, hires.scheduler or request.scheduler)
         normalise(*names, quirks=settings.quirks)
     _check_overrides(request, settings)
+    check_prompt_rows(request, limits, settings)
     _check_passes(request, job_settings(settings, limits))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +21,11 @@ import uvicorn
 from PIL import _imaging
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from overpaint.errors import RequestError
+from overpaint.errors import OverpaintError, RequestError, SaveError
 from overpaint.service.app import create_app
+from overpaint.service.attended import Attended
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES
-from overpaint.service.guard.visits import WAITING
 from overpaint.service.limits import MIB
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.queue.desk import LocalDesk
@@ -33,7 +35,7 @@ STOPPED = 130  # the exit code after a second signal
 HEADER_SECONDS = 10.0
 READER_SECONDS = 60.0  # for a client that takes nothing of its answer
 CONNECTIONS = 512
-THREADS = 3 * WAITING
+THREADS = 32  # for what is quick; who decodes or fetches has others (visits.py)
 PICTURE_BLOCK = 64 * MIB
 KEEP_ALIVE = 15
 _FAREWELL = 2  # seconds for answers that are on their way when everything else has ended
@@ -48,7 +50,7 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     # NOTE: in smaller blocks the memory of large pictures comes from malloc's heaps, of which each thread has its own
     # and gives nothing back: 32 pictures that are decoded two at a time would hold 5 GiB instead of 0.8.
     _imaging.set_block_size(PICTURE_BLOCK)
-    store = JobStore(config.data, config.limits)
+    store = _store(config)
     try:
         with listening(config) as listener:
             return asyncio.run(_served(config, store, listener, announce))
@@ -56,16 +58,26 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
         store.close()
 
 
+def _store(config: ServeConfig) -> JobStore:
+    try:
+        return JobStore(config.data, config.limits)
+    except (OSError, sqlite3.Error, SaveError) as error:
+        reason = getattr(error, "strerror", None) or error
+        remedy = f"nothing can be kept there ({reason}); give a folder that may be written to"
+        raise RequestError("--data", str(config.data), remedy) from error
+
+
 async def _served(
     config: ServeConfig, store: JobStore, listener: socket.socket, announce: Callable[[str], None]
 ) -> int:
     desk, signals = LocalDesk(store, config), _Signals()
-    # More than can wait for room to decode and to fetch: the others must not stand behind them.
+    attended = Attended(desk)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "work"))
-    server = _Server(uvicorn_config(create_app(desk, config), config))
+    server = _Server(uvicorn_config(create_app(attended, config), config))
     with signals.caught():
         await desk.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        trouble = asyncio.create_task(attended.trouble())
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.01)
@@ -73,17 +85,30 @@ async def _served(
                 # What is there by now stays; looking through it again and again would hold answers up, for 90 ms each.
                 gc.freeze()
                 announce(url_of(listener))
-            await _first(serving, signals.first)
-            log.info(line("stopping", seconds=config.limits.drain))
-            await _first(desk.drain(config.limits.drain), signals.second, serving)
+            await _first(serving, signals.first, trouble)
+            attended.is_stopping = True
+            if not trouble.done():
+                log.info(line("stopping", seconds=config.limits.drain))
+                await _first(desk.drain(config.limits.drain), signals.second, serving)
         finally:
+            attended.is_stopping = True
             server.should_exit = True
             server.force_exit = signals.second.is_set()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(desk.close(), _CLOSING if signals.second.is_set() else None)
             await serving
+            unfit = await _ended(trouble)
     log.info(line("stopped"))
+    if unfit is not None:
+        raise unfit
     return STOPPED if signals.second.is_set() else 0
+
+
+async def _ended(trouble: asyncio.Task[OverpaintError]) -> OverpaintError | None:
+    trouble.cancel()
+    with suppress(asyncio.CancelledError):
+        return await trouble
+    return None
 
 
 async def _first(*awaited: Any) -> None:
@@ -204,8 +229,12 @@ def listening(config: ServeConfig) -> Iterator[socket.socket]:
     try:
         listener = _bound(config)
     except (OSError, UnicodeError) as error:
-        place = f"{config.host}:{config.port}"
+        is_host = isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL
         reason = getattr(error, "strerror", None) or error
+        if is_host:
+            remedy = f"this is no address of this machine ({reason}); give another one"
+            raise RequestError("--host", config.host, remedy) from error
+        place = f"{config.host}:{config.port}"
         raise RequestError("--port", place, f"nobody can listen there ({reason}); give another one") from error
     with listener:
         listener.setblocking(False)

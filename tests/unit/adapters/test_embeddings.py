@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from overpaint.adapters.embedding_files import ALONE, CLIP_G, CLIP_L, EmbeddingData, bundled_embeddings
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, EmbeddingShelf, EmbeddingTable, table_of
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.tokens import clip_tokenizer
+from overpaint.text.tokens import clip_tokenizer
 
 WIDTH = 768
 _CLIP = SD1_SPEC.texts[0]

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, find_adapter, list_adapters, uses_of
 from overpaint.errors import RequestError
-from overpaint.prompt import take_network_tags
 from overpaint.settings import Quirks
+from overpaint.text.prompt import take_network_tags
 
 SANE, REFERENCE = Quirks.none(), Quirks.reference()
 

@@ -17,7 +17,7 @@ from overpaint.networks.taesd import taesd_decoder, taesd_encoder
 from tests.unit.toy_control import random_network
 
 if TYPE_CHECKING:
-    from overpaint.latents import Codec
+    from overpaint.painting.latents import Codec
 
 SCALE = 0.18215
 PIXELS = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from overpaint.brownian import BrownianNoise
 from overpaint.errors import SamplingError
+from overpaint.painting.brownian import BrownianNoise
 from overpaint.sampler_table import SAMPLERS, SamplerSpec, normalise
 from overpaint.samplers import Churn, Query, Sampler, UniPCOptions, make
 from overpaint.schedules import NoiseTable, ScheduleOptions, img2img_steps, sigmas_for, start_index, timesteps_for

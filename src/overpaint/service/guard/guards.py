@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.places import hidden
 from overpaint.service.guard.refusals import Refused, refusal
 from overpaint.service.logs import LOGGER, line
 
@@ -54,8 +55,8 @@ log = logging.getLogger(LOGGER)
 class Frontdoor:
     """Time, name and headers for every answer; one log line without query; accidents become a bare 500."""
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
-        self._app, self._observe = app, observe
+    def __init__(self, app: ASGIApp, observe: Observe, places: re.Pattern[str] | None = None) -> None:
+        self._app, self._observe, self._places = app, observe, places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +81,8 @@ class Frontdoor:
 
         try:
             _check_lengths(scope)
-            await self._app(scope, receive, adorned)
+            with hidden(self._places):
+                await self._app(scope, receive, adorned)
         except Refused as refused:
             await refusal(scope, refused)(scope, receive, adorned)
         except Exception:

@@ -17,6 +17,8 @@ _MOST_CHUNKS = 50_000  # of a PNG or WebP: 32 MiB in the smallest pieces that en
 _MOST_SEGMENTS = 2_000  # of a JPEG
 _MOST_SCANS = 100  # of a JPEG: every one makes the decoder pass over the whole picture again
 _CUT_OFF = "the file is cut off or broken, save it again"
+_MOST_PACKED = 1100  # bytes of pixels that one byte of deflate can stand for: 1032, and some for rounding (RFC 1951)
+_MOST_IN_JPEG = 1100  # pixels for one byte: Huffman codes of 1 bit for each block of 64 pixels make 512
 
 
 class Broken(Exception):  # noqa: N818 (why a picture is refused)
@@ -77,22 +79,24 @@ _RAW_EXIF = re.compile(rb"Raw profile type (?:exif|APP1)\0")
 
 def read_png(data: bytes, room: Room) -> Header:
     """All chunks up to the last, their checksums too."""
-    header, frames, has_pixels = None, 1, False
+    header, frames, packed, unpacked = None, 1, 0, 0
     for kind, body in _png_chunks(data):
         if header is None:
-            header = _png_header(kind, body)
+            header, unpacked = _png_header(kind, body), _png_bytes(body)
         elif kind == b"IHDR":
             raise Broken("it has two headers, save it again")
         elif kind == b"acTL":
             frames = max(frames, int.from_bytes(body[:4], "big"))
         elif kind == b"IDAT":
-            has_pixels = True
+            packed += len(body)
         elif kind in _PNG_EXTRAS:
             _count_png_extra(kind, body, room)
         elif not kind[0] & 0x20 and kind not in _PNG_CRITICAL:
             raise Broken(f"it has a part that nobody knows ({kind.decode('ascii', 'replace')}), save it again")
-    if header is None or not has_pixels:
+    if header is None or not packed:
         raise Broken(_CUT_OFF)
+    if unpacked > _MOST_PACKED * packed:
+        raise Broken(_too_small(header))
     return Header(header.width, header.height, frames)
 
 
@@ -127,6 +131,17 @@ def _png_header(kind: bytes, body: memoryview) -> Header:
     return Header(width, height)
 
 
+def _png_bytes(header: memoryview) -> int:
+    """What the pixels take unpacked, at least."""
+    width, height, depth, colour = struct.unpack_from(">IIBB", header)
+    channels = {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    return int(height * (width * depth * channels // 8))
+
+
+def _too_small(header: Header) -> str:
+    return f"it says that it is {header.width}x{header.height}, but is too small a file for that, save it again"
+
+
 def _count_png_extra(kind: bytes, body: memoryview, room: Room) -> None:
     what, start = _PNG_EXTRAS[kind], bytes(body[:_LONGEST_NAMES])
     packed_at = _packed_at(kind, start)
@@ -159,6 +174,7 @@ def _packed_at(kind: bytes, body: bytes) -> int | None:
 
 _ALONE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # markers without a length
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))  # what decoders know: Huffman and arithmetic, not lossless
+_HUFFMAN = frozenset((0xC0, 0xC1, 0xC2))
 _OTHER_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF))
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _LOOKED_AT_ONCE = 2**18
@@ -168,12 +184,12 @@ _IS_MARKER = ~np.isin(np.arange(256), (0x00, 0xFF, *range(0xD0, 0xD8)))  # after
 
 def read_jpeg(data: bytes, room: Room) -> Header:
     """All segments and scans of the first picture; phones append others, which are not looked at."""
-    header, scans = None, 0
+    header, scans, is_huffman = None, 0, True
     for marker, start, end in _jpeg_segments(data):
         if marker in _FRAMES:
             if header is not None:
                 raise Broken("it has two headers, save it again")
-            header = _jpeg_header(data[start:end])
+            header, is_huffman = _jpeg_header(data[start:end]), marker in _HUFFMAN
         elif marker in _OTHER_FRAMES:
             raise Broken("it is a kind of JPEG that is not read here, save it as a usual one")
         elif marker == _START_OF_SCAN:
@@ -184,6 +200,8 @@ def read_jpeg(data: bytes, room: Room) -> Header:
             room.take(_jpeg_extra(marker, data[start : start + 14]), end - start)
     if header is None or not scans:
         raise Broken(_CUT_OFF)
+    if is_huffman and header.width * header.height > _MOST_IN_JPEG * len(data):
+        raise Broken(_too_small(header))
     return header
 
 

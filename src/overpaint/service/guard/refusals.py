@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
-_REFERENCE = ("/sdapi/", "/internal/")
+_REFERENCE = ("/sdapi/", "/internal/", "/controlnet/")
 _CODES: Mapping[int, str] = {
     400: "malformed",
     401: "unauthorized",
@@ -38,8 +38,13 @@ def refusal(scope: Scope, refused: Refused) -> JSONResponse:
     return JSONResponse(_body(scope["path"], refused.status, refused.message), refused.status, refused.headers)
 
 
+def is_reference(path: str) -> bool:
+    """Whether its clients know the reference's answers."""
+    return path.startswith(_REFERENCE)
+
+
 def _body(path: str, status: int, message: str) -> dict[str, Any]:
-    if path.startswith(_REFERENCE):
+    if is_reference(path):
         return {"error": "HTTPException", "detail": message, "body": "", "errors": ""}
     # The native clients read code, message and field; OpenAI's read message, type, param and code.
     kind = "invalid_request_error" if status < 500 else "server_error"

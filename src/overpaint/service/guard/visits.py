@@ -6,12 +6,15 @@ the routes; outside of a request nobody is in the way, and there is always room.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from typing import ParamSpec, TypeVar
 
 from overpaint.errors import PictureError
 from overpaint.service.guard.refusals import Refused
@@ -22,7 +25,12 @@ BODIES = 8  # of the largest size, held at one time
 DECODED = 2  # pictures of the largest size, decoded at one time
 FETCHED = 4  # URLs at one time
 WAITING = 24  # requests that wait for room of one kind, each with a thread
+THREADS = 3 * WAITING  # more than can wait, so that nobody stands behind them
 TOGETHER = 30.0  # seconds for all URLs of one request
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Room:
@@ -62,6 +70,7 @@ class Hall:
         self.bytes = 0
         self.decoding = Room(DECODED * limits.source_pixels, "decoding pictures")
         self.fetching = Room(FETCHED, "fetching pictures")
+        self.threads = ThreadPoolExecutor(THREADS, "visit")
 
 
 class Visit:
@@ -115,6 +124,13 @@ def visiting(visit: Visit) -> Iterator[None]:
     finally:
         _VISIT.reset(before)
         visit.let_go()
+
+
+async def at_work(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do what may wait for room in a thread for that: the loop's own are for what is quick, also while many wait."""
+    visit, context = _VISIT.get(), copy_context()
+    threads = None if visit is None else visit.hall.threads
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, *args, **kwargs))
 
 
 def room_for(pixels: int) -> AbstractContextManager[None]:

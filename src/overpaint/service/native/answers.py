@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
 from overpaint.service.guard.inputs import TooLarge
+from overpaint.service.guard.places import placeless
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
-from overpaint.service.ports import Conflict, Desk, Full
+from overpaint.service.ports import Conflict, Desk, Full, Stopping
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -109,6 +110,7 @@ class ApiError(OverpaintError):
 # The first that fits: class -> (status, code)
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "too_large"),
+    (Stopping, 503, "stopping"),
     (Full, 429, "full"),
     (Conflict, 409, "conflict"),
     (RequestError, 422, "invalid"),
@@ -119,10 +121,11 @@ _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
 # JobError.code -> status, for those who waited
 JOB_STATUS: Mapping[str, int] = {
     **dict.fromkeys(("invalid", "checkpoint"), 422),
-    **dict.fromkeys(("memory", "crashed"), 503),
+    **dict.fromkeys(("memory", "crashed", "save"), 503),
     **dict.fromkeys(("deadline", "hung"), 504),
 }
 _HTTP_CODES: Mapping[int, str] = {400: "malformed", 404: "not_found", 405: "method", 413: "too_large"}
+RETRY_SECONDS = 30.0  # until a full disk or a lack of memory may be over
 BODY = (400, 408, 413, 415, 503)  # what the guards may say of a body
 
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): ")
@@ -175,8 +178,15 @@ def error_answer(error: Exception) -> JSONResponse:
     if isinstance(error, ApiError):
         return _error(error.status, error.code, str(error), error.field)
     status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(error, kind))
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if isinstance(error, Full) else None
-    return _error(status, code, str(error), _field_of(error), headers)
+    return _error(status, code, str(error), _field_of(error), retry_header(status, error))
+
+
+def retry_header(status: int, error: Exception | None = None) -> dict[str, str]:
+    """When to come again, of what may be otherwise by then."""
+    if status not in (429, 503):
+        return {}
+    seconds = error.retry_after if isinstance(error, Full) else RETRY_SECONDS
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def _field_of(error: Exception) -> str | None:
@@ -190,7 +200,7 @@ def _field_of(error: Exception) -> str | None:
 def _error(
     status: int, code: str, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    body = ErrorAnswer(error=ErrorBody(code=code, message=message, field=field))
+    body = ErrorAnswer(error=ErrorBody(code=code, message=placeless(message), field=field))
     return JSONResponse(body.model_dump(), status, headers)
 
 
@@ -249,7 +259,7 @@ def _job_values(
         "images_base64": None if files is None else [base64.b64encode(each).decode("ascii") for each in files],
         "pictures": [_picture_view(record, each) for each in made],
         "infotexts": list(result.infotexts) or [each.infotext for each in made if each.infotext],
-        "warnings": list(result.warnings),
+        "warnings": list(map(placeless, result.warnings)),
         "stopped": result.stopped,
         "error": error_body(record.error),
     }
@@ -268,4 +278,4 @@ def progress_of(record: Record) -> float:
 
 
 def error_body(error: JobError | None) -> ErrorBody | None:
-    return None if error is None else ErrorBody(code=error.code, message=error.message)
+    return None if error is None else ErrorBody(code=error.code, message=placeless(error.message))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from overpaint.service.guard.places import placeless
 from overpaint.service.jobs import JobEvent, JobState
 from overpaint.service.native.answers import job_details
 from overpaint.service.ports import Desk
@@ -59,6 +60,8 @@ async def _written(desk: Desk, event: JobEvent, previews: str) -> str:
         if previews == "data" and live is not None and live.job == event.job and live.preview is not None:
             data["image"] = "data:image/png;base64," + base64.b64encode(live.preview).decode("ascii")
     elif event.name in _ENDS:
+        if isinstance(error := data.get("error"), Mapping):
+            data["error"] = {**error, "message": placeless(str(error.get("message", "")))}
         record = await desk.get(event.job)
         if record is not None:
             data["result"] = (await job_details(record, desk)).model_dump(mode="json")

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.visits import forget_body
+from overpaint.service.guard.visits import at_work, forget_body
 from overpaint.service.jobs import Job, JobState, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import (
@@ -252,7 +252,7 @@ class _Intake:
 
     async def _read(self, request: Request, job_id: str | None, key: str | None) -> Job:
         values = await json_body(request)
-        return await asyncio.to_thread(self._job, values, client_name(request), job_id, key)
+        return await at_work(self._job, values, client_name(request), job_id, key)
 
     def _said(self, status: int, details: JobDetails, headers: Mapping[str, str]) -> Response:
         return JSONResponse(details.model_dump(mode="json"), status, headers)

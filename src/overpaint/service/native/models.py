@@ -14,7 +14,7 @@ from overpaint.errors import OverpaintError
 from overpaint.models.control_names import list_controlnets
 from overpaint.models.hashes import CheckpointFile, files_below
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.preflight import spec_from_header
+from overpaint.planning.preflight import spec_from_header
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, NativeRoute, errors

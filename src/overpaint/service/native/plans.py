@@ -15,9 +15,11 @@ from pydantic import BaseModel, Field
 
 from overpaint.errors import CheckpointError
 from overpaint.models.families import SD1_SPEC, AutoencoderSpec, ModelSpec, TextSpec, UNetSpec
-from overpaint.planning import plan as make_plan
-from overpaint.preflight import account_of, spec_from_header, surroundings_of
+from overpaint.planning.plan import plan as make_plan
+from overpaint.planning.preflight import account_of, spec_from_header, surroundings_of
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.places import placeless
+from overpaint.service.guard.visits import at_work
 from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
 from overpaint.service.native.answers import BODY, ApiError, NativeRoute, errors
@@ -67,7 +69,7 @@ def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
     async def plan(request: Request) -> PlanView:
         """What a job would do: sizes, steps, seeds, files, warnings. Nothing is painted or kept."""
         specs = _Specs(config, asyncio.get_running_loop(), lambda values: desk.ask("recognise", values))
-        return await asyncio.to_thread(planned, await json_body(request), specs)
+        return await at_work(planned, await json_body(request), specs)
 
     def planned(values: Json, specs: _Specs) -> PlanView:
         settings = job_settings(config.settings, config.limits)
@@ -76,7 +78,15 @@ def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
             request = judged_request(values, desk.store, config.limits, settings=settings, read=read, held=held)
             known = surroundings_of(request, settings, specs.of_file)
             account = account_of(make_plan(request, settings, specs.named(request.checkpoint), known))
-        return PlanView(**{**account, "networks": _named(account["networks"]), "controls": _named(account["controls"])})
+        warnings = [placeless(each) for each in account["warnings"]]
+        return PlanView(
+            **{
+                **account,
+                "warnings": warnings,
+                "networks": _named(account["networks"]),
+                "controls": _named(account["controls"]),
+            }
+        )
 
     return routes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -14,7 +13,7 @@ from overpaint.pictures import open_picture
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.inputs import admit_picture
-from overpaint.service.guard.visits import room_for
+from overpaint.service.guard.visits import at_work, room_for
 from overpaint.service.native.answers import BODY, NativeRoute, Uploaded, errors
 from overpaint.service.native.bodies import file_body
 from overpaint.service.native.jobs import job_routes
@@ -60,7 +59,7 @@ def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
     @routes.post("/v1/pictures", tags=["pictures"], responses=errors(*BODY, 422), openapi_extra=extra)
     async def upload(request: Request) -> Uploaded:
         """Keep a picture, to be named in requests. The body is the file itself."""
-        return await asyncio.to_thread(keep, await file_body(request, limits.picture_bytes))
+        return await at_work(keep, await file_body(request, limits.picture_bytes))
 
     def keep(data: bytes) -> Uploaded:
         pixels = admit_picture(data, limits, "body")

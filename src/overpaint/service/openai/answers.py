@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,20 +13,23 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import CheckpointError, OverpaintError, RequestError
+from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
 from overpaint.service.guard.inputs import TooLarge
+from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import room_for
 from overpaint.service.jobs import JobError, Record
-from overpaint.service.native.answers import ApiError
+from overpaint.service.native.answers import ApiError, retry_header
 from overpaint.service.openai.requests import MEDIA_TYPES, Wish
-from overpaint.service.ports import Conflict, Full
+from overpaint.service.ports import Conflict, Full, Stopping
 
 CANCELLED = 499
 
 # The first that fits: class -> (status, code)
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "too_large"),
+    (Stopping, 503, "stopping"),
     (Full, 429, "rate_limit_exceeded"),
+    (SaveError, 503, "unavailable"),
     (Conflict, 409, "conflict"),
     (CheckpointError, 404, "model_not_found"),
     (OverpaintError, 400, "invalid_value"),
@@ -35,7 +37,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
 # JobError.code -> status
 _FAILURES: Mapping[str, int] = {
     **dict.fromkeys(("invalid", "checkpoint"), 400),
-    **dict.fromkeys(("memory", "crashed", "stopping"), 503),
+    **dict.fromkeys(("memory", "crashed", "save", "stopping"), 503),
     **dict.fromkeys(("deadline", "hung"), 504),
 }
 _THEIR_NAMES: Mapping[str, str] = {
@@ -81,9 +83,8 @@ def refusal(error: OverpaintError | HTTPException) -> Response:
     if isinstance(error, ApiError):
         return _said(error.status, error.code, error.field, str(error))
     status, code = next((status, code) for kind, status, code in _REFUSALS if isinstance(error, kind))
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if isinstance(error, Full) else {}
     name = error.field if isinstance(error, RequestError) else None
-    return _said(status, code, _their_name(name), str(error), headers)
+    return _said(status, code, _their_name(name), str(error), retry_header(status, error))
 
 
 def failure(error: JobError | None) -> Response:
@@ -169,5 +170,5 @@ def _said(
 
 def _body(status: int, code: str, param: str | None, message: str) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    details = ErrorDetails(message=message, type=kind, param=param, code=code)
+    details = ErrorDetails(message=placeless(message), type=kind, param=param, code=code)
     return OpenAIError(error=details).model_dump()

@@ -20,8 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.inputs import admit_picture
-from overpaint.service.guard.visits import forget_body
+from overpaint.service.guard.visits import at_work, forget_body
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Live, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, picture_file, url_of
@@ -39,7 +38,7 @@ from overpaint.service.openai.answers import (
     stream_failure,
 )
 from overpaint.service.openai.requests import Wish, body_schema, read_wish
-from overpaint.service.openai.sources import Asked, is_json, json_schema, read_json
+from overpaint.service.openai.sources import Asked, is_json, json_schema, pixels_of, read_json
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.schema import Schema
@@ -111,7 +110,7 @@ class _Shop:
             record = await self._waited(request, record.id)
             if record.state is not JobState.FINISHED:
                 return failure(record.error)
-            data = await asyncio.to_thread(self._data, record, wish, str(request.base_url))
+            data = await at_work(self._data, record, wish, str(request.base_url))
             return pictures_answer(record, data, wish)
         except (OverpaintError, HTTPException) as error:
             return refusal(error)
@@ -119,7 +118,7 @@ class _Shop:
     async def _read(self, request: Request, read: Reader) -> tuple[Wish, Job]:
         """The job, and how it is to be answered; the pictures are in the store, and nowhere else any more."""
         wish = await read(request)
-        job = await asyncio.to_thread(self._job, request, wish)
+        job = await at_work(self._job, request, wish)
         return replace(wish, values={}), job
 
     # -- what is asked -------------------------------------------------------------------------------------------
@@ -132,14 +131,14 @@ class _Shop:
 
     async def edit(self, request: Request) -> Wish:
         found = await self._asked(request)
-        return await asyncio.to_thread(found.wish)
+        return await at_work(found.wish)
 
     async def variation(self, request: Request) -> Wish:
         """Of the whole picture, whatever is transparent in it."""
         found = await self._asked(request)
         if found.mask is not None:
             raise RequestError("mask", "a file", "variations have none; use /v1/images/edits")
-        wish = await asyncio.to_thread(found.wish)
+        wish = await at_work(found.wish)
         values = {name: each for name, each in wish.values.items() if name not in ("mask", "masked_content")}
         return replace(wish, values={**values, "images": list(found.pictures)})
 
@@ -147,14 +146,14 @@ class _Shop:
         """A form with files, or JSON with URLs."""
         if not is_json(request.headers.get("content-type", "")):
             return await self._form(request)
-        return await asyncio.to_thread(read_json, await json_body(request), self._config)
+        return await at_work(read_json, await json_body(request), self._config)
 
     async def _form(self, request: Request) -> Asked:
         """The fields of a form, its pictures and its mask, which are fit to be decoded."""
         limits = self._config.limits
         fields: dict[str, str] = {}
         files: dict[str, list[bytes]] = {"image": [], "mask": []}
-        pixels = 0
+        found: list[tuple[str, bytes]] = []
         bounds = {"max_files": limits.pictures + 1, "max_fields": _MOST_FIELDS, "max_part_size": limits.body_bytes}
         async with request.form(**bounds) as form:
             for name, value in form.multi_items():
@@ -164,8 +163,9 @@ class _Shop:
                 elif kind not in files:
                     raise RequestError(name, value.filename, "files belong into image, image[] and mask")
                 elif data := await value.read():
-                    pixels += await asyncio.to_thread(admit_picture, data, limits, name)
                     files[kind].append(data)
+                    found.append((name, data))
+        pixels = await at_work(pixels_of, found, limits)
         return Asked(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
 
     def _job(self, request: Request, wish: Wish) -> Job:
@@ -225,7 +225,7 @@ class _Shop:
                 continue
             assert live.preview is not None
             size = None if record.job.request.get("only_masked") else wish.size  # previews show the pass alone
-            partial = await asyncio.to_thread(packed, live.preview, wish, size)
+            partial = await at_work(packed, live.preview, wish, size)
             yield stream_event(
                 f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wish
             )
@@ -236,7 +236,7 @@ class _Shop:
             return
         for each in record.result.pictures:
             if each.kind == "picture":
-                data = await asyncio.to_thread(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
+                data = await at_work(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
                 told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": _NO_USAGE}
                 yield stream_event(f"{event}.completed", told, record, wish)
 

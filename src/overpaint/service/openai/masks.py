@@ -9,9 +9,11 @@ from typing import Any
 
 from PIL import Image
 
+from overpaint.errors import RequestError
 from overpaint.pictures import open_picture
 
 _REPAINTED = 128  # masks count from here on
+_SAME_SHAPE = 0.02  # of which two shapes may differ; planning allows for as much
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def masked(pictures: Sequence[bytes], mask: bytes | None) -> Sources:
         return Sources(tuple(pictures), first.size, {})
     # A blurred edge reaches beyond the mask; unless it is asked for, nothing outside of it changes.
     values = {"mask": _png(repainted), "mask_blur_x": 0, "mask_blur_y": 0, **content}
-    return Sources(tuple(_shown(each, repainted) for each in pictures), first.size, values)
+    shown = tuple(_shown(i, each, repainted) for i, each in enumerate(pictures))
+    return Sources(shown, first.size, values)
 
 
 def _is_cut_out(picture: Image.Image) -> bool:
@@ -51,9 +54,20 @@ def _repainted(mask: Image.Image) -> Image.Image:
     return mask.convert("RGB").convert("L")
 
 
-def _shown(data: bytes, repainted: Image.Image) -> bytes:
+def _check_shape(index: int, size: tuple[int, int], mask: tuple[int, int]) -> None:
+    """The mask is for all pictures; on one of another shape it would cover something else than was meant."""
+    across, down = mask[0] * size[1], mask[1] * size[0]
+    if abs(across - down) > _SAME_SHAPE * max(across, down):
+        said = (
+            f"image[{index}] is {size[0]}x{size[1]}; send pictures of other shapes one by one, each with its own mask"
+        )
+        raise RequestError("mask", f"{mask[0]}x{mask[1]}", said)
+
+
+def _shown(index: int, data: bytes, repainted: Image.Image) -> bytes:
     """The picture, opaque where it is repainted: nobody would see what is painted there otherwise."""
     picture = open_picture(data)
+    _check_shape(index, picture.size, repainted.size)
     if not picture.has_transparency_data:
         return data
     picture = picture.convert("RGBA")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from overpaint.service.guard.inputs import TooLarge, admit_picture, picture_from
 from overpaint.service.guard.visits import room_for
 from overpaint.service.limits import Limits
 from overpaint.service.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.requests import check_together
 from overpaint.service.schema import Schema
 
 _PICTURES = ("images", "image", "mask")
@@ -48,10 +49,19 @@ def read_json(given: Mapping[str, Any], config: ServeConfig) -> Asked:
     if len(texts) + len(masks) > config.limits.pictures:
         raise TooLarge(f"images: the request holds more than {config.limits.pictures} pictures; send fewer")
     files = [(name, picture_from_text(text, config, name)) for name, text in (*texts, *masks)]
-    pixels = sum(admit_picture(data, config.limits, name) for name, data in files)
+    pixels = pixels_of(files, config.limits)
     pictures = tuple(data for _, data in files[: len(texts)])
     fields = {name: value for name, value in given.items() if name not in _PICTURES}
     return Asked(fields, pictures, files[-1][1] if masks else None, pixels)
+
+
+def pixels_of(files: Sequence[tuple[str, bytes]], limits: Limits) -> int:
+    """How much there is to decode, by the headers; too much for one request is refused."""
+    total = 0
+    for name, data in files:
+        total += (pixels := admit_picture(data, limits, name))
+        check_together(name, pixels, total, limits)
+    return total
 
 
 def json_schema(limits: Limits, *, mask: bool) -> Schema:

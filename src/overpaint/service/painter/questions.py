@@ -44,7 +44,7 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
     Jobs that name none keep the server's own: else a job that is taken up after a crash would give another picture.
     """
     from overpaint.models.find import find_checkpoint
-    from overpaint.workshop import identity_of
+    from overpaint.painting.workshop import identity_of
 
     engine = holder.engine()
     settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])

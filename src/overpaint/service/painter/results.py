@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from overpaint.files.metadata import KINDS, encode_picture, format_for
+from overpaint.files.saving import save_bytes
 from overpaint.finish import FinishedPicture
-from overpaint.metadata import KINDS, encode_picture, format_for
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.plans import Plan
+from overpaint.planning.plans import Plan
 from overpaint.request import Picture
-from overpaint.saving import save_bytes
+from overpaint.service.byproducts import byproduct_file, keep_byproducts, wanted_byproducts
 from overpaint.service.jobs import DoneBatch, JobResult, ResultPicture
 from overpaint.settings import Settings
 
@@ -101,6 +102,9 @@ class Portfolio:
         outputs = _outputs(self.plan, batch, told.infotexts[-len(batch.batch) :])
         settings = self.plan.settings
         pictures = tuple(keep(self.folder, first + i, each, settings) for i, each in enumerate(outputs))
+        of_each = (each.file for each in pictures if each.kind == "picture")
+        for file, finished in zip(of_each, batch.pictures, strict=True):
+            keep_byproducts(self.folder, file, vars(finished), settings)
         number = len(self.kept)
         notes = dict(batch.notes)
         done = DoneBatch(
@@ -186,6 +190,8 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
     batch, names = plan.batches[done.number], ("image", *_mask_outputs(plan))
     if len(done.pictures) != len(batch) * len(names):
         return None
+    if not all(each.is_file() for each in _byproduct_files(plan, done, folder)):
+        return None
     try:
         images = [_opened(folder / each.file) for each in done.pictures]
     except OSError:
@@ -193,6 +199,15 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
     groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
     pictures = tuple(FinishedPicture(**dict(zip(names, group, strict=True))) for group in groups)
     return FinishedBatch(batch, pictures, dict(done.notes), done.complete, done.comments, done.warnings)
+
+
+def _byproduct_files(plan: Plan, done: DoneBatch, folder: Path) -> Iterator[Path]:
+    """What was kept beside the pictures: a store that cleans up after a crash may not know of it."""
+    is_there = {"uncorrected": any(each.target is not None for each in plan.canvases)}
+    for kind in wanted_byproducts(plan.settings):
+        if is_there.get(kind.attribute, plan.mask is not None):
+            names = (each.file for each in done.pictures if each.kind == "picture")
+            yield from (folder / byproduct_file(name, kind) for name in names)
 
 
 def _opened(path: Path) -> Picture:

@@ -107,7 +107,7 @@ class Bench:
     def upscalers(
         self, settings: Settings, progress: Callable[[int, int], None], stopped: Callable[[], bool]
     ) -> Mapping[str, Upscaler]:
-        from overpaint.upscaling import Watch, known_upscalers
+        from overpaint.painting.upscaling import Watch, known_upscalers
 
         return known_upscalers(settings, self.engine().workshop.device, Watch(progress, stopped))
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+from typing_extensions import Self
 
 from overpaint.service.shapes import plain
 
@@ -45,6 +56,26 @@ class Body(BaseModel):
     """A request of the reference's API."""
 
     model_config = ConfigDict(extra="allow")
+    _cut: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _compared(cls, given: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """What was read of whole numbers against what was given."""
+        body = read(given)
+        if isinstance(given, Mapping):
+            fractions = (name for name, value in given.items() if isinstance(value, float) and not value.is_integer())
+            body._cut = tuple(name for name in fractions if isinstance(getattr(body, str(name), None), int))
+        return body
+
+    def forget(self) -> None:
+        """Let go of what it holds."""
+        for name in self.__dict__:
+            self.__dict__[name] = None
+
+    def cut(self) -> tuple[str, ...]:
+        """Fields of whole numbers that were given fractions, which are cut off (API-4)."""
+        return self._cut
 
     def unknown(self) -> tuple[str, ...]:
         """Keys that no field has."""

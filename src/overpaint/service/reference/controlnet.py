@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from overpaint.errors import RequestError
 from overpaint.pixels.control import Frame, control_picture
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.visits import at_work
 from overpaint.service.known_models import KnownModels
 from overpaint.service.reference.bodies import Body, Float, Int, Str, Text
 from overpaint.service.reference.control_units import CANNY, PREPROCESSORS, UNITS, preprocessor_of
@@ -71,7 +72,7 @@ def controlnet_routes(config: ServeConfig, models: KnownModels, pictures: Pictur
         asked = body.effective()
         named = [(f"controlnet_images[{i}]", each) for i, each in enumerate(asked["controlnet_images"] or ())]
         sources = await pictures.read_all(named)
-        images = await asyncio.to_thread(_detected, sources, asked, config.limits.pass_pixels)
+        images = await at_work(_detected, sources, asked, config.limits.pass_pixels)
         return DetectResponse(images=images, info="Success")
 
     return routes

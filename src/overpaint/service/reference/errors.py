@@ -10,12 +10,14 @@ What a client asked wrongly is answered with 4xx, but where the reference is kno
     500 AssertionError  an upscaler that does not exist                     EX-3
     501 HTTPException   no model here describes pictures                    IGT-1
 
-Whatever was asked, the server may be in trouble of its own: 500 OutOfMemoryError, SamplingError, SaveError and
-RuntimeError (the worker died), 503 Gone (no worker just now), 504 TimeoutError (a deadline, a step that hung).
+Whatever was asked, the server may be in trouble of its own: 500 OutOfMemoryError, SamplingError and RuntimeError (the
+worker died), 503 Gone (no worker just now), SaveError (the disk is full) and Stopping, 504 TimeoutError (a deadline, a
+step that hung).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -25,11 +27,16 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
+from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError, SaveError
 from overpaint.service.guard.inputs import TooLarge
+from overpaint.service.guard.places import placeless
+from overpaint.service.guard.visits import forget_body
 from overpaint.service.jobs import JobError
-from overpaint.service.ports import Conflict, Full
+from overpaint.service.native.answers import retry_header
+from overpaint.service.ports import Conflict, Full, Stopping
 from overpaint.service.queue.workers import Gone, Refused
+from overpaint.service.reference.bodies import Body
+from overpaint.service.reference.names import as_they_call_it
 
 # The class name, and how what is said begins.
 DELIBERATE: tuple[tuple[int, str, str], ...] = (
@@ -51,7 +58,7 @@ _JOB_ERRORS: Mapping[str, tuple[int, str]] = {
     "checkpoint": (422, "CheckpointError"),
     "sampling": (500, "SamplingError"),
     "memory": (500, "OutOfMemoryError"),
-    "save": (500, "SaveError"),
+    "save": (503, "SaveError"),
     "deadline": (504, "TimeoutError"),
     "hung": (504, "TimeoutError"),
 }
@@ -64,6 +71,9 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (RequestError, 422),
     (PictureError, 422),
     (CheckpointError, 422),
+    (Stopping, 503),
+    (Full, 429),
+    (SaveError, 503),
     (Gone, 503),
 )
 
@@ -102,11 +112,46 @@ class ReferenceRoute(APIRoute):
 
         async def answered(request: Request) -> Response:
             try:
-                return await handle(request)
+                if self.body_field is not None:
+                    _check_media_type(request)
+                return await handle(_LeanRequest(request.scope, request.receive))
+            except RequestError as error:
+                return _answer(as_they_call_it(error, request.url.path))
             except (Refusal, OverpaintError, HTTPException, RequestValidationError) as error:
                 return _answer(error)
 
         return answered
+
+
+class _LeanRequest(Request):
+    """NOTE: what these two give is kept by whoever asks, for as long as the client waits for its pictures."""
+
+    async def body(self) -> bytes:
+        return (await super().body())[:1] if not hasattr(self, "_json") else b""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            data = await super().body()
+            self._body = b""
+            self._json = json.loads(data)
+        return self._json
+
+
+def forget(request: Request, body: Body) -> None:
+    """The request is read and its pictures are in the store: while its client waits, nothing of it is in memory."""
+    if isinstance(request, _LeanRequest) and isinstance(given := getattr(request, "_json", None), dict):
+        given.clear()
+    body.forget()
+    forget_body()
+
+
+def _check_media_type(request: Request) -> None:
+    """NOTE: without it a body counts as a text, and every field of it as missing (API-2 has no words for that)."""
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if not is_json and request.headers.get("content-length", "0") != "0":
+        raise http_refusal(415, f"Content-Type={given[:80]!r}: send application/json")
 
 
 def _answer(error: Exception) -> JSONResponse:
@@ -116,15 +161,14 @@ def _answer(error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return _body(error.status_code, "HTTPException", str(error.detail), "", error.headers)
     if isinstance(error, Refusal):
-        return _body(error.status, error.error, error.detail, error.errors)
+        return _body(error.status, error.error, error.detail, error.errors, retry_header(error.status))
     if isinstance(error, Refused):
         return _answer(job_refusal(error.error))
-    if isinstance(error, Full):
-        wait = {"Retry-After": str(max(1, round(error.retry_after)))}
-        return _body(429, "Full", str(error), "", wait)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return _body(status, type(error).__name__, "", str(error))
+    said = (str(error), "") if isinstance(error, Full) else ("", str(error))
+    return _body(status, type(error).__name__, *said, retry_header(status, error))
 
 
 def _body(status: int, error: str, detail: str, errors: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": error, "detail": detail, "body": "", "errors": errors}, status, headers)
+    said = {"error": error, "detail": placeless(detail), "body": "", "errors": placeless(errors)}
+    return JSONResponse(said, status, headers)

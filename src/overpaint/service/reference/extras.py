@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from overpaint.errors import RequestError
 from overpaint.extras import reference_fields
-from overpaint.infotext import parse_infotext
-from overpaint.metadata import read_infotext
+from overpaint.files.metadata import read_infotext
 from overpaint.models.upscaler_names import find_upscaler_name
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Record
+from overpaint.service.guard.visits import at_work
+from overpaint.service.jobs import Job, Record
 from overpaint.service.ports import Desk
 from overpaint.service.reference.bodies import (
     ExtrasBatchImagesRequest,
@@ -28,12 +28,13 @@ from overpaint.service.reference.bodies import (
     PNGInfoRequest,
     PNGInfoResponse,
 )
-from overpaint.service.reference.errors import ReferenceRoute, Refusal, http_refusal
+from overpaint.service.reference.errors import ReferenceRoute, Refusal, forget, http_refusal
 from overpaint.service.reference.jobs import new_job, result_pictures, waited
 from overpaint.service.reference.options_book import OptionsBook
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.requests import job_settings, stored_request
-from overpaint.styles import extract_styles, load_styles
+from overpaint.text.infotext import parse_infotext
+from overpaint.text.styles import extract_styles, load_styles
 
 _INTERROGATORS = ("clip", "deepdanbooru", "deepbooru")
 
@@ -42,32 +43,40 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
     """POST /extra-single-image, /extra-batch-images, /png-info, /interrogate."""
     routes = APIRouter(route_class=ReferenceRoute)
 
-    async def enlarged(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> tuple[str, list[str]]:
-        settings = job_settings(book.settings(), config.limits)
-        stored = await asyncio.to_thread(_stored, body, sources, book, config)
-        job = new_job("extras", stored, settings, config, request)
+    async def enlarged(
+        body: ExtrasBody, sources: Awaitable[Sequence[bytes]], request: Request
+    ) -> tuple[str, list[str]]:
+        job, shows = await handed_in(body, await sources, request), body.show_extras_results is not False
+        forget(request, body)
         await desk.submit(job)
         record = await waited(desk, job.id, request, config.limits.disconnect_grace)
         found = await asyncio.to_thread(result_pictures, desk.store, record)
         images = [base64.b64encode(data).decode() for _, data in found]
-        return _html_info(record), images if body.show_extras_results is not False else []
+        return _html_info(record), images if shows else []
+
+    async def handed_in(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> Job:
+        settings = job_settings(book.settings(), config.limits)
+        stored = await at_work(_stored, body, sources, book, config)
+        return new_job("extras", stored, settings, config, request)
 
     @routes.post("/extra-single-image")
     async def extra_single_image(body: ExtrasSingleImageRequest, request: Request) -> ExtrasSingleImageResponse:
-        source = await pictures.read("image", body.image or "")
-        said, images = await enlarged(body, [source], request)
+        source = pictures.read_all([("image", body.image or "")])
+        said, images = await enlarged(body, source, request)
         return ExtrasSingleImageResponse(html_info=said, image=images[0] if images else None)
 
     @routes.post("/extra-batch-images")
     async def extra_batch_images(body: ExtrasBatchImagesRequest, request: Request) -> ExtrasBatchImagesResponse:
-        sources = await pictures.read_all([(f"imageList[{i}]", each.data) for i, each in enumerate(body.imageList)])
-        said, images = await enlarged(body, sources, request) if sources else (_paragraph(""), [])
+        if not body.imageList:
+            return ExtrasBatchImagesResponse(html_info=_paragraph(""), images=[])
+        sources = pictures.read_all([(f"imageList[{i}]", each.data) for i, each in enumerate(body.imageList)])
+        said, images = await enlarged(body, sources, request)
         return ExtrasBatchImagesResponse(html_info=said, images=images)
 
     @routes.post("/png-info")
     async def png_info(body: PNGInfoRequest) -> PNGInfoResponse:
         data = await pictures.read("image", body.image)
-        return await asyncio.to_thread(_info, data, book)
+        return await at_work(_info, data, book)
 
     @routes.post("/interrogate")
     async def interrogate(body: InterrogateRequest) -> dict[str, Any]:

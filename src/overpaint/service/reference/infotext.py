@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from overpaint.infotext import parse_infotext
 from overpaint.parts import SoftInpainting
-from overpaint.pasting import option_overrides
 from overpaint.settings import Settings
-from overpaint.styles import Style, extract_styles
+from overpaint.text.infotext import parse_infotext
+from overpaint.text.pasting import option_overrides
+from overpaint.text.styles import Style, extract_styles
 
 _Table = tuple[tuple[str, str, Callable[[str], Any]], ...]
 

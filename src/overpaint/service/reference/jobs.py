@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 
 from overpaint.errors import OverpaintError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.visits import at_work
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
 from overpaint.service.native.bodies import client_name
 from overpaint.service.ports import Desk, Store
@@ -22,7 +23,7 @@ from overpaint.service.reference.bodies import (
     StableDiffusionProcessingImg2Img,
     StableDiffusionProcessingTxt2Img,
 )
-from overpaint.service.reference.errors import ReferenceRoute, Refusal, job_refusal
+from overpaint.service.reference.errors import ReferenceRoute, Refusal, forget, job_refusal
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.reference.progress import Tasks
 from overpaint.service.reference.requests import Asked, Pictures, Reader, check_sources
@@ -48,13 +49,22 @@ def job_routes(
 
     @routes.post("/txt2img")
     async def txt2img(body: StableDiffusionProcessingTxt2Img, request: Request) -> PaintingResponse:
-        scripts = await asyncio.to_thread(reader.scripts, body)
-        controls = await control_pictures(scripts)
-        asked = await asyncio.to_thread(reader.asked, body, Pictures(controls=controls), scripts)
+        asked = await new_picture(body)
+        forget(request, body)
         return await paint(asked, request)
 
     @routes.post("/img2img")
     async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
+        asked = await over_pictures(body)
+        forget(request, body)
+        return await paint(asked, request)
+
+    async def new_picture(body: StableDiffusionProcessingTxt2Img) -> Asked:
+        scripts = await asyncio.to_thread(reader.scripts, body)
+        controls = await control_pictures(scripts)
+        return await at_work(reader.asked, body, Pictures(controls=controls), scripts)
+
+    async def over_pictures(body: StableDiffusionProcessingImg2Img) -> Asked:
         check_sources(body)
         mask = await pictures.read("mask", body.mask) if body.mask else None  # I2I-1: before the scripts
         scripts = await asyncio.to_thread(reader.scripts, body)
@@ -62,7 +72,7 @@ def job_routes(
         images = await pictures.read_all(named)
         latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
         found = Pictures(images, mask, latent_mask, await control_pictures(scripts))
-        return await paint(await asyncio.to_thread(reader.asked, body, found, scripts), request)
+        return await at_work(reader.asked, body, found, scripts)
 
     async def control_pictures(scripts: ScriptsAsked) -> tuple[bytes | None, ...]:
         given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]

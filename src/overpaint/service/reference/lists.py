@@ -21,7 +21,7 @@ from overpaint.service.ports import Desk
 from overpaint.service.reference.errors import ReferenceRoute
 from overpaint.service.reference.options_book import OptionsBook
 from overpaint.service.reference.scripts import Script, scripts
-from overpaint.styles import load_styles
+from overpaint.text.styles import load_styles
 
 _T = TypeVar("_T")
 Item = dict[str, Any]

@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from overpaint.errors import SettingError
+from overpaint.files.recipe import PAINTING_OPTIONS
 from overpaint.models.hashes import CheckpointFile
-from overpaint.recipe import PAINTING_OPTIONS
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk

@@ -19,7 +19,7 @@ from overpaint.errors import PictureError
 from overpaint.pictures import FORMATS, open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text, is_url
-from overpaint.service.guard.visits import fetched, room_for
+from overpaint.service.guard.visits import at_work, fetched, room_for
 from overpaint.service.reference.errors import http_refusal
 
 PATIENCE = 30.0  # seconds for one picture, until its turn comes included (API-6)
@@ -38,7 +38,7 @@ class PictureReader:
     async def read(self, name: str, text: str) -> bytes:
         """The bytes of a picture that is fit to be decoded."""
         if not is_url(text):
-            return await asyncio.to_thread(self._decoded, name, text)
+            return await at_work(self._decoded, name, text)
         if not self.config.url_inputs:
             raise http_refusal(500, "Requests not allowed")
         loop, visit = asyncio.get_running_loop(), copy_context()  # whose request it is goes along

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from overpaint.contract_fields import img2img_fields, soft_inpainting, txt2img_fields
+from overpaint.contract.requests import img2img_fields, soft_inpainting, txt2img_fields
 from overpaint.errors import RequestError
 from overpaint.models.hashes import CheckpointFile
 from overpaint.service.byproducts import without_byproducts
@@ -24,7 +24,7 @@ from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_s
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.storage.forms import plain
 from overpaint.settings import Settings
-from overpaint.styles import load_styles
+from overpaint.text.styles import load_styles
 
 _NOTHING_FILLED = Filled({}, {})
 _NO_MODEL = (None, "", "None", "none", "Use same checkpoint")

@@ -14,17 +14,17 @@ from typing import Any
 from PIL import Image
 
 from overpaint.errors import SaveError
-from overpaint.infotext import split_infotext
-from overpaint.metadata import encode_picture, format_for
-from overpaint.naming import NameFacts, subfolder, target_paths
+from overpaint.files.metadata import encode_picture, format_for
+from overpaint.files.naming import NameFacts, subfolder, target_paths
+from overpaint.files.saving import save_bytes, save_picture
 from overpaint.outcome import init_image_hash
 from overpaint.request import Picture
-from overpaint.saving import save_bytes, save_picture
 from overpaint.service.byproducts import byproduct_file, wanted_byproducts
 from overpaint.service.jobs import Json, Record, ResultPicture
 from overpaint.service.ports import Store
 from overpaint.service.requests import AnyRequest, loaded_request
 from overpaint.settings import Settings
+from overpaint.text.infotext import split_infotext
 
 
 @dataclass(frozen=True)

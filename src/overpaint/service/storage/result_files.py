@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import RequestError, SaveError
-from overpaint.saving import sync_folder
+from overpaint.files.saving import sync_folder
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _BLOCK = 1 << 20

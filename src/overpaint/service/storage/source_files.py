@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.saving import save_bytes, sync_folder
+from overpaint.files.saving import save_bytes, sync_folder
 from overpaint.service.jobs import PICTURE_REFERENCE
 
 GRACE = 60.0  # seconds in which an upload is safe until a job names it, however full the disk

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from overpaint.errors import RequestError
-from overpaint.saving import sync_folder
+from overpaint.files.saving import sync_folder
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full

@@ -1,0 +1,290 @@
+"""Many pictures, one after another: a folder or a manifest of rows in, a folder of pictures out.
+
+One row is one request. A row that fails is reported and the next one runs. What was finished is known from the
+journal, so the same command, given again after whatever ended it, goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeAlias
+
+from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
+from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
+from overpaint.files.journal import Journal
+from overpaint.files.keeping import FORMATS, Origins, Painted, files_of, finished_pictures, name_for, numbered
+from overpaint.files.kept_files import file_sha256
+from overpaint.files.recipe import changed_options, quirks_on
+from overpaint.files.rows import Row, Unreadable
+from overpaint.files.saving import save_first_free
+from overpaint.outcome import Processed
+from overpaint.pictures import open_picture
+from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, Picture, request_from_json
+from overpaint.seeds import fix_seed
+from overpaint.settings import Settings
+from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+
+_TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
+
+
+class Painter(Protocol):
+    """What a batch needs of an engine."""
+
+    def run(
+        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+    ) -> Iterator[Event]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What all rows share."""
+
+    out: Path
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of the request, where a row does not say otherwise
+    settings: Settings = field(default_factory=Settings)
+    model: str = ""  # names the weights: pictures of other weights are other pictures
+    format: str = "png"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise RequestError("format", self.format, f"choose one of {', '.join(FORMATS)}")
+
+
+@dataclass(frozen=True)
+class RowStarted:
+    row: Row
+
+
+@dataclass(frozen=True)
+class RowPainted:
+    row: Row
+    files: tuple[str, ...]
+    seeds: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowSkipped:
+    """It was finished before."""
+
+    row: Row
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RowFailed:
+    row: Row | Unreadable
+    error: Exception
+
+
+@dataclass(frozen=True)
+class BatchStopped:
+    """Stopped on request; the rest is for the next time."""
+
+
+BatchEvent: TypeAlias = RowStarted | Started | Progress | RowPainted | RowSkipped | RowFailed | BatchStopped
+
+
+def run_batch(
+    rows: Sequence[Row | Unreadable], batch: Batch, painter: Callable[[], Painter], control: Control | None = None
+) -> Iterator[BatchEvent]:
+    """Paint all rows that are not painted yet. The painter is asked for when the first row needs it."""
+    control = control or Control()
+    _check_shared(batch.fields, rows)
+    with Journal(batch.out) as journal:
+        _remove_torn_files(batch.out)
+        fields = _with_seed(batch, journal)
+        seen: Counter[str] = Counter()
+        for row in rows:
+            if control.message is not None:
+                yield BatchStopped()
+                return
+            if isinstance(row, Unreadable):
+                yield RowFailed(row, OverpaintError(row.problem))
+                continue
+            with closing(_row_events(row, fields, batch, journal, painter, control, seen)) as events:
+                yield from events
+        if control.message is not None:
+            yield BatchStopped()
+
+
+def _row_events(
+    row: Row,
+    fields: Mapping[str, Any],
+    batch: Batch,
+    journal: Journal,
+    painter: Callable[[], Painter],
+    control: Control,
+    seen: Counter[str],
+) -> Generator[BatchEvent, None, None]:
+    """One row, from its key to its files; only what concerns all rows leaves it as an exception."""
+    try:
+        key = _key(row, fields, batch, seen)
+        if journal.whole(key):
+            yield RowSkipped(row, _settle(key, journal))
+            return
+        yield RowStarted(row)
+        request = _request(row, fields, batch.settings)
+    except SaveError:
+        raise
+    except (OverpaintError, OSError) as error:
+        yield RowFailed(row, error)
+        return
+    engine = painter()
+    try:
+        for event in engine.run(request, batch.settings, control):
+            if isinstance(event, Started | Progress):
+                yield event
+            elif isinstance(event, Finished):
+                yield _kept(row, key, event.result, batch, journal)
+            elif isinstance(event, Cancelled) and event.result is not None:
+                _write(row, key, event.result, batch, journal)
+    except SaveError:
+        raise
+    except Exception as error:  # whatever one row makes the engine do, the others still run
+        yield RowFailed(row, error)
+
+
+def _check_shared(fields: Mapping[str, Any], rows: Sequence[Row | Unreadable]) -> None:
+    """Refuse what is asked of all rows and none can have."""
+    kinds = {row.has_source for row in rows if isinstance(row, Row)}
+    if kinds == {True}:
+        without_second_pass(fields)
+    of_source = sorted(SOURCE_FIELDS & fields.keys())
+    if kinds == {False} and of_source:
+        raise RequestError(of_source[0], fields[of_source[0]], "no row has a source picture; leave it out")
+
+
+def _fields_of(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Its own, before those of all rows as far as they fit a row of its kind."""
+    unfit = {"hires"} if row.has_source else SOURCE_FIELDS
+    return {**{name: value for name, value in shared.items() if name not in unfit}, **row.fields}
+
+
+def _settle(key: str, journal: Journal) -> tuple[str, ...]:
+    entry = journal.entry(key)
+    assert entry is not None
+    if not entry.done:
+        journal.done(key)
+    return _pictures_among(entry.files)
+
+
+def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
+    """BATCH-1: one seed for the whole batch, and the same one when it is resumed."""
+    fields = {"seed": -1, **batch.fields}
+    fresh = fix_seed(fields["seed"])
+    if fields["seed"] == -1 and isinstance(fresh, int):
+        fields["seed"] = journal.seed_of(_digest({"fields": fields, "model": batch.model}), fresh)
+    return fields
+
+
+def _key(row: Row, fields: Mapping[str, Any], batch: Batch, seen: Counter[str]) -> str:
+    """What a row's result depends on, as a name; equal rows are told apart by their order."""
+    own = _fields_of(row, fields)
+    pictures = {name: file_sha256(path) for name, path in row.files.items()}
+    guides = enumerate(control_files(own))
+    pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
+    parts = {
+        "fields": own,
+        "pictures": pictures,
+        "output": str(row.output),
+        "format": batch.format,
+        "model": batch.model,
+        "settings": changed_options(batch.settings),
+        "quirks": quirks_on(batch.settings),
+    }
+    plain = _digest(parts)
+    seen[plain] += 1
+    return plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def _request(row: Row, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
+    pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
+    own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
+    if row.has_source:
+        own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
+    return request_from_json({**own, **pictures})
+
+
+def _opened(name: str, path: Path, settings: Settings) -> Picture:
+    try:
+        return open_picture(path, max_pixels=settings.max_source_pixels)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error
+
+
+def _kept(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
+    names = _write(row, key, processed, batch, journal)
+    if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
+        return RowPainted(row, names, (), processed.warnings)
+    journal.done(key)
+    return RowPainted(row, names, tuple(each.seed for each in finished_pictures(processed)), processed.warnings)
+
+
+def _write(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
+    """Promise, then write. The names are those of an earlier promise as far as they are still free or ours."""
+    masks = {name: path for name, path in row.files.items() if name != "picture"}
+    origins = Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
+    target = batch.out / row.output
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
+    records = origins.records(target.parent)
+    files: dict[str, bytes] = {}
+    for painted in finished_pictures(processed):
+        name = _free_name(_wished_name(row, painted, processed, batch), key, journal, batch, files)
+        files.update(files_of(painted, processed, name, records))
+    promised = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    journal.promise(key, row.name, promised, part=processed.stopped)
+    for name, data in files.items():
+        save_first_free([batch.out / name], data, replace=(batch.out / name).exists())
+    return _pictures_among(files)
+
+
+def _pictures_among(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if PurePosixPath(name).suffix != ".json")
+
+
+def _wished_name(row: Row, painted: Painted, processed: Processed, batch: Batch) -> str:
+    """BATCH-3: the source's stem, numbered where a row makes several pictures."""
+    name = f"{row.output}.{batch.format}"
+    if len(processed.plan.images) > 1:
+        name = numbered(name, painted.index + 1)
+    return name_for(painted, name)
+
+
+def _free_name(name: str, key: str, journal: Journal, batch: Batch, taken: Iterable[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken or not _usable(candidate, key, journal, batch):
+        candidate, number = numbered(name, number), number + 1
+    return candidate
+
+
+def _usable(name: str, key: str, journal: Journal, batch: Batch) -> bool:
+    """Whether a file of this name may be written: it is nobody's, or this row's own."""
+    owner = journal.owner(name)
+    if owner is not None and owner != key:
+        return False
+    if not (batch.out / name).exists() or batch.overwrite:
+        return True
+    return owner == key and (journal.wrote(name) or (batch.out / name).stat().st_size == 0)
+
+
+def _remove_torn_files(out: Path) -> None:
+    """What a killed process was writing; the lock says that no other batch is writing here now."""
+    for path in out.rglob(".*.tmp"):
+        if _TORN.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,362 @@
+"""Pictures as bytes, with what is known about them inside: infotext, other text items, EXIF, colour profile, recipe.
+
+STORE of the specification. Reading takes files from strangers: every text is bounded, and anything that cannot be read
+is a PictureError.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from overpaint.errors import PictureError, SettingError
+from overpaint.text.infotext import format_infotext
+
+Source = Image.Image | Path | str | bytes
+
+KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"}
+INFOTEXT_ITEM = "parameters"
+RECIPE_ITEM = "overpaint"
+RECIPE_SUFFIX = ".overpaint.json"
+
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "GIF": 65_535}  # NOTE: libjpeg stops before 65535
+_MODES = {
+    "PNG": frozenset({"1", "L", "LA", "RGB", "RGBA", "I;16"}),
+    "JPEG": frozenset({"L", "RGB"}),
+    "WEBP": frozenset({"RGB", "RGBA"}),
+    "AVIF": frozenset({"RGB", "RGBA"}),
+    "GIF": frozenset({"1", "L", "RGB", "RGBA"}),
+}
+_SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
+_PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "I;16": b"GRAY", "1": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
+
+_EXIF_IFD, _GPS_IFD, _USER_COMMENT = 0x8769, 0x8825, 0x9286
+_STALE_EXIF = (0x0112, 0x0100, 0x0101)  # the pixels are upright already and may have another size
+_STALE_EXIF_IFD = (0x9286, 0x927C, 0xA002, 0xA003, 0xA005)  # offsets inside a maker note would point astray
+_JPEG_EXIF_LIMIT = 65_000
+
+_READ_LIMIT = 1 << 20  # characters of one text
+_RECIPE_LIMIT = 1 << 26
+_LOAD_LIMIT = 50_000_000  # pixels that are decoded only to find text behind them
+_IGNORED_ITEMS = frozenset(
+    {"dpi", "exif", "loop", "background", "timestamp", "duration", "progressive", "progression"}
+    | {"icc_profile", "chromaticity", "photoshop", INFOTEXT_ITEM, RECIPE_ITEM}
+)  # STORE-5, and every name that begins with jfif
+_UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, EOFError, OverflowError, RuntimeError, MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Warning),  # a warning, where the program makes errors of them
+)
+
+
+def format_for(image: Image.Image, extension: str, infotext: str | None = None) -> str:
+    """STORE-4: the extension under which this picture can be stored: "png" where the wished format is too small for it.
+
+    A JPEG also holds only some 32,000 characters of infotext.
+    """
+    wished = extension.lower().removeprefix(".")
+    kind = KINDS.get(wished)
+    if kind is None:
+        raise SettingError("samples_format", extension, f"choose one of {', '.join(KINDS)}")
+    too_long = kind == "JPEG" and infotext is not None and len(_user_comment(infotext)) > _JPEG_EXIF_LIMIT - 200
+    return "png" if too_long or max(image.size) > _LONGEST_SIDE.get(kind, max(image.size)) else wished
+
+
+def encode_picture(
+    image: Image.Image,
+    extension: str,
+    *,
+    infotext: str | None = None,
+    items: Mapping[str, str] | None = None,
+    exif: bytes | None = None,
+    icc: bytes | None = None,
+    recipe: Mapping[str, object] | None = None,
+    quality: int = 80,
+    lossless: bool = False,
+) -> bytes:
+    """The picture as a file of the format that `format_for` says, with all that the format can carry.
+
+    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only.
+    """
+    kind = KINDS[format_for(image, extension, infotext)]
+    picture = storable(image, kind)
+    icc_profile = icc if icc and icc[16:20] == _PROFILE_SPACES[picture.mode] else None
+    options: dict[str, Any] = {"icc_profile": icc_profile}
+    if kind == "PNG":
+        options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe), "exif": _exif(None, exif, None)}
+    elif kind == "GIF":
+        options = {"comment": (infotext or "").encode("utf-8", "replace")}
+    else:
+        limit = _JPEG_EXIF_LIMIT if kind == "JPEG" else None
+        options |= {"quality": min(max(int(quality), 1), 100), "exif": _exif(infotext, exif, limit)}
+    if kind == "WEBP":
+        options["lossless"] = lossless
+    data = io.BytesIO()
+    picture.save(data, kind, **{key: value for key, value in options.items() if value is not None})
+    return data.getvalue()
+
+
+def storable(image: Image.Image, kind: str) -> Image.Image:
+    """STORE-3: a copy in a mode the format knows, without the notes Pillow would write on its own account."""
+    modes = _MODES[kind]
+    if image.mode not in modes or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        if image.mode.startswith("I"):
+            image = image.point(lambda level: level * _SIXTEEN_TO_EIGHT).convert("L")
+        has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+        mode = "L" if image.mode in ("1", "L") and "L" in modes else "RGB"
+        image = image.convert("RGBA" if has_alpha and "RGBA" in modes else mode)
+    picture = image.copy()
+    picture.info = {}
+    return picture
+
+
+def _text_chunks(
+    infotext: str | None, items: Mapping[str, str], recipe: Mapping[str, object] | None
+) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    texts = {**items, INFOTEXT_ITEM: infotext} if infotext is not None else items
+    for key, value in texts.items():
+        # A keyword has 1 to 79 Latin-1 bytes.
+        keyword = key.replace("\0", "").encode("latin-1", "replace").decode("latin-1").strip()[:79] or "item"
+        chunks.add_text(keyword, _whole_characters(value))
+    if recipe is not None:
+        # NOTE: not compressed. Readers refuse a compressed text of more than 1 MiB, and the picture with it.
+        chunks.add_itxt(RECIPE_ITEM, recipe_text(recipe))
+    return chunks
+
+
+def _whole_characters(text: str) -> str:
+    """Halves of characters joined where both are there, replaced where not: no encoding takes them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _user_comment(infotext: str) -> bytes:
+    """STORE-2."""
+    return b"UNICODE\0" + _whole_characters(infotext).encode("utf-16-be")
+
+
+def _exif(infotext: str | None, carried: bytes | None, limit: int | None) -> bytes | None:
+    """The source's EXIF without what is no longer true, with the infotext as its comment; without room, only that."""
+    for source in (carried, None):
+        exif = _carried_exif(source)
+        if infotext is not None:
+            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _user_comment(infotext)
+        data = exif.tobytes()
+        if limit is None or len(data) <= limit:
+            break
+    return data if infotext is not None or len(exif) > 0 else None
+
+
+def _carried_exif(carried: bytes | None) -> Image.Exif:
+    exif = Image.Exif()
+    if not carried:
+        return exif
+    try:
+        exif.load(carried)
+        for tag in _STALE_EXIF:
+            exif.pop(tag, None)
+        for tag in _STALE_EXIF_IFD:
+            exif.get_ifd(_EXIF_IFD).pop(tag, None)
+        exif.get_ifd(_GPS_IFD)
+        exif.tobytes()
+    except Exception:  # whatever is wrong with a stranger's EXIF: the picture is worth more
+        return Image.Exif()
+    return exif
+
+
+def recipe_text(recipe: Mapping[str, object]) -> str:
+    """The recipe as it is written: the same recipe is the same text."""
+    return json.dumps(recipe, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+
+def recipe_path(picture: Path) -> Path:
+    """Where the recipe of a picture lies that cannot hold it itself."""
+    return picture.with_name(picture.name + RECIPE_SUFFIX)
+
+
+def read_recipe(source: Source) -> dict[str, Any] | None:
+    """The recipe inside a picture, or beside it; None if it has none."""
+    with _opened(source) as image:
+        text = _items_of(image, source, RECIPE_ITEM).get(RECIPE_ITEM)
+    if text is None and isinstance(source, Path | str) and recipe_path(Path(source)).is_file():
+        path = recipe_path(Path(source))
+        if path.stat().st_size > _RECIPE_LIMIT:
+            raise PictureError(
+                f"{path}: a recipe of more than {_RECIPE_LIMIT >> 20} MiB is not read; give the true one"
+            )
+        text = path.read_text(encoding="utf-8", errors="replace")
+    if text is None:
+        return None
+    try:
+        recipe = json.loads(text)
+    except (ValueError, RecursionError):
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise PictureError(f"{_name_of(source)}: its recipe is not a JSON object; save the picture again")
+    return recipe
+
+
+def read_infotext(source: Source) -> tuple[str | None, dict[str, object]]:
+    """STORE-5: the infotext of a picture, and its other items."""
+    with _opened(source) as image:
+        raw = _items_of(image, source, INFOTEXT_ITEM)
+        items = _other_items(raw)
+        infotext = raw.get(INFOTEXT_ITEM)
+        if image.format == "GIF":
+            infotext = items.get("comment")
+        comment = _exif_comment(raw.get("exif"))
+        if comment:
+            infotext = comment
+        if items.get("Software") == "NovelAI":
+            infotext = _from_novelai(items, image.size) or infotext
+    if infotext is not None and len(str(infotext)) > _READ_LIMIT:
+        raise PictureError(f"{_name_of(source)}: its infotext is longer than {_READ_LIMIT} characters; shorten it")
+    return (None if infotext is None else str(infotext)), items
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    if isinstance(source, Image.Image):
+        yield source
+        return
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=sorted(set(KINDS.values()))
+        ) as image:
+            yield image
+    except PictureError:
+        raise
+    except _UNREADABLE as error:
+        raise PictureError(f"{_name_of(source)}: cannot be read ({error}); give a whole picture") from error
+
+
+def _items_of(image: Image.Image, source: Source, wanted: str) -> dict[Any, Any]:
+    """What the file says of itself. A PNG may say it behind its pixels; damaged pixels do not take the rest along."""
+    is_unread_png = image.format == "PNG" and not isinstance(source, Image.Image)
+    if is_unread_png and image.width * image.height <= _LOAD_LIMIT:
+        try:
+            image.load()
+        except _UNREADABLE:
+            if wanted not in image.info:
+                raise
+    return dict(image.info)
+
+
+def _name_of(source: Source) -> str:
+    return str(source) if isinstance(source, Path | str) else "picture"
+
+
+def _other_items(raw: Mapping[Any, Any]) -> dict[str, object]:
+    items: dict[str, object] = {}
+    for key, value in raw.items():
+        if not isinstance(key, str) or key in _IGNORED_ITEMS or key.startswith("jfif"):
+            continue
+        if isinstance(value, bytes):
+            value = _text_or_none(value)
+        if isinstance(value, str) and len(value) <= _READ_LIMIT:
+            items[key] = str(value)
+        elif isinstance(value, bool | int | float):
+            items[key] = value
+    return items
+
+
+def _text_or_none(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _exif_comment(exif: object) -> str | None:
+    """The user comment, if there is one.
+
+    Read by hand: two look-ups in bounded bytes, where a general reader warns, fails or follows every pointer of a
+    hostile block.
+    """
+    if not isinstance(exif, bytes):
+        return None
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    try:
+        if order is None:
+            return None
+        first = struct.unpack_from(f"{order}I", block, 4)[0]
+        pointer = _entry(block, order, first, _EXIF_IFD)
+        entry = pointer and _entry(block, order, pointer[1], _USER_COMMENT)
+    except struct.error:
+        return None
+    if not entry:
+        return None
+    count, offset = entry
+    return _decoded_comment(block[offset : offset + min(count, 2 * _READ_LIMIT + 16)])
+
+
+def _entry(block: bytes, order: str, directory: int, wanted: int) -> tuple[int, int] | None:
+    """Count and value (an offset, if it is longer than four bytes) of a tag in a directory of twelve-byte entries."""
+    entries = struct.unpack_from(f"{order}H", block, directory)[0]
+    for index in range(entries):
+        tag, _, count, value = struct.unpack_from(f"{order}HHII", block, directory + 2 + 12 * index)
+        if tag == wanted:
+            return count, value
+    return None
+
+
+def _decoded_comment(data: bytes) -> str | None:
+    code, text = data[:8], data[8:]
+    if code == b"UNICODE\0":
+        # STORE-2 writes big-endian; some programs follow the byte order of the block or of their machine instead.
+        is_little = text[:2] == b"\xff\xfe" or text[1::2].count(0) > text[::2].count(0)
+        decoded = text.decode("utf-16-le" if is_little else "utf-16-be", "replace").lstrip("\ufeff")
+    elif code == b"JIS\0\0\0\0\0":
+        decoded = text.decode("iso2022_jp", "replace")
+    else:
+        decoded = (text if code in (b"ASCII\0\0\0", b"\0" * 8) else data).decode("utf-8", "replace")
+    return decoded.strip("\0 ") or None
+
+
+_NOVELAI_SAMPLERS = {
+    "k_euler": "Euler",
+    "k_euler_ancestral": "Euler a",
+    "k_dpm_2": "DPM2",
+    "k_dpm_2_ancestral": "DPM2 a",
+    "k_dpm_fast": "DPM fast",
+    "k_dpm_adaptive": "DPM adaptive",
+    "k_dpmpp_2m": "DPM++ 2M",
+    "k_dpmpp_2m_sde": "DPM++ 2M SDE",
+    "k_dpmpp_2s_ancestral": "DPM++ 2S a",
+    "k_dpmpp_sde": "DPM++ SDE",
+    "k_heun": "Heun",
+    "k_lms": "LMS",
+    "ddim": "DDIM",
+    "ddim_v3": "DDIM",
+    "plms": "PLMS",
+}
+
+
+def _from_novelai(items: Mapping[str, object], size: tuple[int, int]) -> str | None:
+    """NovelAI writes the prompt as the description and the parameters as JSON in the comment."""
+    try:
+        values = json.loads(str(items.get("Comment", "")))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    fields: dict[str, object] = {
+        "Steps": values.get("steps"),
+        "Sampler": _NOVELAI_SAMPLERS.get(str(values.get("sampler")), "Euler a"),
+        "CFG scale": values.get("scale"),
+        "Seed": values.get("seed"),
+        "Size": f"{size[0]}x{size[1]}",
+        "Clip skip": 2,
+        "ENSD": 31337,
+    }
+    return format_infotext(str(items.get("Description", "")), str(values.get("uc") or ""), fields)

@@ -1,0 +1,170 @@
+"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL manifest.
+
+A row of a manifest that names no picture asks for a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from overpaint.errors import PictureError, RequestError
+from overpaint.text.shorthand import with_parts
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
+_FILE_FIELDS = ("picture", "mask", "latent_mask")
+_MOST_BYTES_A_LINE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One request to be: its pictures on disk, the name of its result, and the fields that are its own."""
+
+    number: int  # from 1: its line, or its place in the folder
+    name: str  # for people
+    output: PurePosixPath  # below the output folder, without ending
+    files: Mapping[str, Path]  # perhaps picture, mask and latent_mask; control pictures are in the fields
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_source(self) -> bool:
+        return "picture" in self.files
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row that cannot become a request."""
+
+    number: int
+    name: str
+    problem: str
+
+
+def read_rows(source: Path, out: Path, *, masks: Path | None = None, recursive: bool = False) -> list[Row | Unreadable]:
+    """The rows of a folder, or of a manifest when the source is a file."""
+    if masks is not None and not masks.exists():
+        raise RequestError("masks", str(masks), "there is no such file or folder")
+    if source.is_dir():
+        return list(_folder_rows(source, out, masks, recursive))
+    if source.is_file():
+        return list(_manifest_rows(source, masks))
+    raise PictureError(f"{source}: there is no such folder or manifest")
+
+
+def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
+    """2.png before 10.png (BATCH-1)."""
+    parts = re.split(r"(\d+)", str(path).casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[Row | Unreadable]:
+    """BATCH-1, BATCH-2. The output and the masks may lie inside the folder; they are no sources."""
+    skipped = {path.resolve() for path in (out, masks) if path is not None} - {folder.resolve()}
+    found = sorted(_pictures_below(folder, recursive, skipped), key=natural_key)
+    choose = _MaskChoice(masks)
+    for number, name in enumerate(found, 1):
+        mask = choose.mask_for(name)
+        if masks is not None and mask is None:
+            yield Unreadable(number, str(name), f"there is no mask {name.stem}.* for it in {masks}")
+            continue
+        files = {"picture": folder / name} | ({"mask": mask} if mask is not None else {})
+        yield Row(number=number, name=str(name), output=name.with_suffix(""), files=files)
+
+
+def _pictures_below(folder: Path, recursive: bool, skipped: set[Path]) -> Iterator[PurePosixPath]:
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        hidden = [each for each in folders if each.startswith(".") or (here / each).resolve() in skipped]
+        folders[:] = [each for each in folders if recursive and each not in hidden]
+        for name in names:
+            is_picture = Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")
+            if is_picture and (here / name).resolve() not in skipped:
+                yield PurePosixPath((here / name).relative_to(folder).as_posix())
+
+
+class _MaskChoice:
+    """BATCH-2: one mask serves all, several serve the pictures of their names; the folder is listed once."""
+
+    def __init__(self, masks: Path | None) -> None:
+        self._only = masks if masks is not None and masks.is_file() else None
+        self._by_name: dict[PurePosixPath, Path] = {}
+        if masks is None or self._only is not None:
+            return
+        found = sorted(_pictures_below(masks, True, set()), key=natural_key)
+        self._by_name = {each.with_suffix(""): masks / each for each in reversed(found)}
+        if len(found) == 1:
+            self._only = masks / found[0]
+
+    def mask_for(self, name: PurePosixPath) -> Path | None:
+        whole = name.with_suffix("")
+        return self._only or self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
+
+
+def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[Row | Unreadable]:
+    choose = _MaskChoice(masks)
+    with manifest.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield _manifest_row(number, line, manifest.parent, choose)
+            except RequestError as error:
+                yield Unreadable(number, f"line {number}", str(error))
+
+
+def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) -> Row:
+    given = _object(line)
+    texts = {name: given.pop(name, None) for name in (*_FILE_FIELDS, "output")}
+    for name, value in texts.items():
+        if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+            raise RequestError(name, value, "give a path")
+    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None}
+    given = with_parts(given, folder)
+    if texts["picture"] is None:
+        return _new_picture(number, texts["output"], files, given)
+    picture = PurePosixPath(Path(texts["picture"]).as_posix())
+    if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
+        files["mask"] = mask
+    output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
+    return Row(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
+
+
+def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> Row:
+    if files:
+        raise RequestError("picture", None, f"give the path of the source picture that the {next(iter(files))} is for")
+    if not fields:
+        raise RequestError("picture", None, "give the path of a source picture, or the prompt of a new one")
+    name = _output_name(output) if output is not None else PurePosixPath(f"txt2img-{number}")
+    return Row(number=number, name=f"line {number}: {name}", output=name, files={}, fields=fields)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    if len(line) > _MOST_BYTES_A_LINE:
+        raise RequestError("row", f"{len(line)} bytes", "give at most 1 MiB a line")
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("row", line[:60].decode(errors="replace"), f"it is not JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise RequestError("row", given, "give one JSON object a line")
+    if "images" in given:
+        raise RequestError("images", given["images"], "a row has one source at most; name its file as picture")
+    return given
+
+
+def _output_name(text: str) -> PurePosixPath:
+    path = PurePosixPath(text.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or Path(text).drive or not path.name:
+        raise RequestError("output", text, "give a name inside the output folder")
+    return path.with_suffix("") if path.suffix.lower() in PICTURE_SUFFIXES else path
+
+
+def _inside(picture: PurePosixPath) -> PurePosixPath:
+    """The picture's own place, unless it lies elsewhere than below the manifest."""
+    elsewhere = picture.is_absolute() or ".." in picture.parts
+    return PurePosixPath(picture.stem) if elsewhere else picture.with_suffix("")

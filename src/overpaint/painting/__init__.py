@@ -1,0 +1,1 @@
+"""From a plan to pictures: tensors, noise, the loop, and what an engine works with."""

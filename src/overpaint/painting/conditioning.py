@@ -1,0 +1,299 @@
+"""Texts to what the network is guided by: schedules, sub-prompts, chunks, encoding, emphasis; and a cache of it all."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
+from overpaint.models.families import ModelSpec, TextSpec
+from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.painting.denoise import ImageCond, ScheduledCond, TextCond
+from overpaint.planning.plans import ImagePlan, Plan
+from overpaint.settings import Settings
+from overpaint.text.prompt import (
+    ScheduleEntry,
+    Segment,
+    SubPrompt,
+    parse_attention,
+    schedule,
+    split_and,
+    take_network_tags,
+    uses_emphasis,
+)
+from overpaint.text.tokens import Chunk, Tokenizer, chunk, pad_after_end, tokenizer_for
+
+SINUSOID_WIDTH = 256
+_OPTIONS_THAT_COUNT = (
+    "emphasis",
+    "comma_padding_backtrack",
+    "CLIP_stop_at_last_layers",
+    "sdxl_crop_top",
+    "sdxl_crop_left",
+    "sdxl_clip_l_skip",
+    "sdxl_refiner_low_aesthetic_score",
+    "sdxl_refiner_high_aesthetic_score",
+    "quirks",
+)
+
+
+class TextEncoders(Protocol):
+    """The text networks of a model."""
+
+    device: torch.device
+
+    def text(
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
+    ) -> TextEncoding:
+        """Token ids (n, 77) to one layer's vectors (n, 77, width), and pooled ones (n, width) if there are any."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """The stages of one text, encoded together."""
+
+    stages: tuple[TextCond, ...]
+
+
+@dataclass
+class TextCache:
+    """The latest encoded texts; equal texts under equal options are encoded once."""
+
+    limit: int = 128
+    _kept: OrderedDict[tuple[object, ...], EncodedText] = field(default_factory=OrderedDict)
+
+    def get(self, key: tuple[object, ...]) -> EncodedText | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: tuple[object, ...], value: EncodedText) -> None:
+        self._kept[key] = value
+        while len(self._kept) > self.limit:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """The texts of pictures, encoded by one model's text networks under one job's options."""
+
+    spec: ModelSpec
+    encoders: TextEncoders
+    plan: Plan
+    cache: TextCache
+    table: EmbeddingTable = NO_EMBEDDINGS
+    worn: Hashable = ()  # what changes the text networks just now, such as LoRAs: the cache tells encodings apart by it
+
+    @property
+    def settings(self) -> Settings:
+        return self.plan.settings
+
+    def images(self, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
+        """What each picture of a batch is guided by."""
+        return tuple(ImageCond(self.positive(each.prompt), self.negative(each.negative_prompt)) for each in batch)
+
+    def positive(self, prompt: str) -> tuple[tuple[ScheduledCond, float], ...]:
+        """The sub-prompts of a prompt, with their weights (AND-1)."""
+        return tuple((self._scheduled(each.text, False), each.weight) for each in self._sub_prompts(prompt))
+
+    def negative(self, text: str) -> ScheduledCond:
+        return self._scheduled(text, True)
+
+    def empty(self) -> TextCond:
+        """The empty text, which padding copies (CFG-7)."""
+        return self.encode(("",), negative=False).stages[0]
+
+    def notes(self, batch: Sequence[ImagePlan]) -> dict[str, object]:
+        """Infotext fields of the text encoder (TI-3, ENCODE-2)."""
+        notes: dict[str, object] = {}
+        hashes = self._embedding_hashes(batch)
+        if hashes and self.settings.textual_inversion_add_hashes_to_infotext:
+            notes["TI hashes"] = ", ".join(hashes)
+        emphasized = any(uses_emphasis(text) for each in batch for text in (each.prompt, each.negative_prompt))
+        if self.settings.emphasis != "Original" and emphasized:
+            notes["Emphasis"] = self.settings.emphasis
+        return notes
+
+    def warnings(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """Embeddings that a text means perhaps unawares, and those it names in vain."""
+        used = dict.fromkeys(each for text in self._texts(batch) for each in self._embeddings_in(text, 0))
+        said = [
+            f"the word {each.name!r} means the embedding of that name; rename the embedding's file if it should not"
+            for each in used
+            if self.table.is_ordinary_word(each)
+        ]
+        missed = (each.reason for text in self._texts(batch) for each in self.table.missed(text))
+        return tuple(dict.fromkeys((*said, *missed)))
+
+    def encode(self, texts: tuple[str, ...], *, negative: bool) -> EncodedText:
+        """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
+        settings = self.settings
+        size = (self.plan.geometry.width, self.plan.geometry.height) if self.spec.is_sdxl else ()
+        key = (texts, negative, size, self.table, self.worn, *(getattr(settings, name) for name in _OPTIONS_THAT_COUNT))
+        found = self.cache.get(key)
+        if found is None:
+            found = self._encode(texts, negative)
+            self.cache.put(key, found)
+        return found
+
+    def _scheduled(self, text: str, negative: bool) -> ScheduledCond:
+        stages = self._schedule(text)
+        texts = tuple(each.text for each in stages)
+        return ScheduledCond(stages, self.encode(texts, negative=negative).stages)
+
+    def _schedule(self, text: str) -> tuple[ScheduleEntry, ...]:
+        """What a text says at each step of this pass."""
+        sampler, settings = self.plan.sampler, self.settings
+        return schedule(
+            text,
+            sampler.prompt_steps,
+            old_timelines=settings.use_old_scheduling,
+            steps_before=sampler.steps_before,
+            quirks=settings.quirks,
+        )
+
+    def _sub_prompts(self, prompt: str) -> tuple[SubPrompt, ...]:
+        return split_and(take_network_tags(prompt)[0], self.settings.quirks)
+
+    def _texts(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """The texts of a batch in the order in which the reference encodes them, each once (AND-3)."""
+        negatives = [each.negative_prompt for each in batch]
+        parts = [part.text for each in batch for part in self._sub_prompts(each.prompt)]
+        return (*dict.fromkeys(negatives), *dict.fromkeys(parts))
+
+    def _embedding_hashes(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        """TI-3: each encoder of each text adds its embeddings before those that are there."""
+        added = [
+            self._embeddings_in(text, which) for text in self._texts(batch) for which in range(len(self.spec.texts))
+        ]
+        shown = self.settings.lora_bundled_ti_to_infotext
+        kept = (each for embeddings in reversed(added) for each in embeddings if shown or not each.bundled)
+        return tuple(f"{each.name.replace(':', '').replace(',', '')}: {each.tag}" for each in kept)
+
+    def _embeddings_in(self, text: str, which: int) -> tuple[Embedding, ...]:
+        """The embeddings that an encoder meets in a text, in the order of its chunks, each once."""
+        if not self.table.embeddings:
+            return ()
+        columns = self._columns(tuple(each.text for each in self._schedule(text)), self.spec.texts[which])
+        met = (embedding for column in columns for each in column for _, embedding in _embeddings_of(each))
+        return tuple(dict.fromkeys(met))
+
+    def _encode(self, texts: tuple[str, ...], negative: bool) -> EncodedText:
+        contexts: list[Tensor] = []
+        pooled: Tensor | None = None
+        for which, spec in enumerate(self.spec.texts):
+            context, vector = self._run_encoder(which, spec, texts)
+            contexts.append(context)
+            pooled = vector if vector is not None else pooled
+        longest = max(each.shape[1] for each in contexts)
+        contexts = [_pad_tokens(each, longest) for each in contexts]
+        context = torch.cat(contexts, dim=2)  # (stages, tokens, width)
+        if self.spec.unet.adm_channels is None or pooled is None:
+            return EncodedText(tuple(TextCond(each) for each in context))
+        if negative and all(text == "" for text in texts):  # ENCODE-6
+            context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
+        vectors = torch.cat([pooled, self._size_vector(negative).expand(len(texts), -1)], dim=1)
+        return EncodedText(tuple(TextCond(each, vector) for each, vector in zip(context, vectors, strict=True)))
+
+    def _run_encoder(self, which: int, spec: TextSpec, texts: tuple[str, ...]) -> tuple[Tensor, Tensor | None]:
+        """One encoder over all stages: (stages, 77 * chunks, width), pooled of the first chunk (ENCODE-5)."""
+        layer, norm = self._layer(spec)
+        parts: list[Tensor] = []
+        pooled: Tensor | None = None
+        for column in self._columns(texts, spec):
+            ids = [pad_after_end(each.ids) if spec.kind == "openclip" else each.ids for each in column]
+            overrides = tuple(_overrides(column, which))
+            encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm, overrides=overrides)
+            parts.append(self._emphasized(encoding.tokens, column))
+            pooled = encoding.pooled if pooled is None else pooled
+        return torch.cat(parts, dim=1), pooled
+
+    def _columns(self, texts: tuple[str, ...], spec: TextSpec) -> Iterator[tuple[Chunk, ...]]:
+        """The first chunks of all stages, then the second ones, and so on; short texts go on with empty chunks."""
+        tokenizer = tokenizer_for(spec.kind)
+        chunks = [self._chunks(text, tokenizer) for text in texts]
+        (empty,) = self._chunks("", tokenizer)
+        return zip_longest(*chunks, fillvalue=empty)
+
+    def _chunks(self, text: str, tokenizer: Tokenizer) -> tuple[Chunk, ...]:
+        plain = self.settings.emphasis == "None"
+        segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
+        find = self.table.find if self.table.embeddings else None
+        backtrack = self.settings.comma_padding_backtrack
+        return chunk(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=self.settings.quirks)[0]
+
+    def _layer(self, spec: TextSpec) -> tuple[int, bool]:
+        """Which layer is read (ENCODE-4): CLIP skip counts from the last."""
+        skip = self.settings.CLIP_stop_at_last_layers
+        if not spec.follows_skip:
+            return spec.layer, spec.final_norm
+        if self.spec.is_sdxl:
+            return (-skip if self.settings.sdxl_clip_l_skip else spec.layer), spec.final_norm
+        return -skip, spec.final_norm
+
+    def _emphasized(self, z: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+        """ENCODE-2: weigh the tokens, then restore the mean that weighing changed."""
+        if self.settings.emphasis not in ("Original", "No norm"):
+            return z
+        weights = torch.tensor([each.weights for each in chunks], dtype=z.dtype, device=z.device)[..., None]
+        if bool((weights == 1).all()):
+            return z
+        weighted = z * weights
+        if self.settings.emphasis == "No norm":
+            return weighted
+        if self.settings.quirks.shared_emphasis_mean:
+            return weighted * (z.mean() / weighted.mean())
+        return weighted * (z.mean(dim=(1, 2), keepdim=True) / weighted.mean(dim=(1, 2), keepdim=True))
+
+    def _size_vector(self, negative: bool) -> Tensor:
+        """ENCODE-5: the sizes an SDXL network was told in training."""
+        settings, geometry = self.settings, self.plan.geometry
+        size = [float(geometry.height), float(geometry.width)]
+        crop = [float(settings.sdxl_crop_top), float(settings.sdxl_crop_left)]
+        if self.spec.family == "sdxl-refiner":
+            high, low = settings.sdxl_refiner_high_aesthetic_score, settings.sdxl_refiner_low_aesthetic_score
+            numbers = [*size, *crop, low if negative else high]
+        else:
+            numbers = [*size, *crop, *size]
+        return torch.cat([_sinusoid(each) for each in numbers])[None].to(self.encoders.device)
+
+
+def _embeddings_of(read: Chunk) -> Iterator[tuple[int, Embedding]]:
+    return ((slot, each) for slot, each in read.embeddings if isinstance(each, Embedding))
+
+
+def _overrides(column: Sequence[Chunk], which: int) -> Iterator[TokenOverride]:
+    """The vectors that an encoder reads in place of tokens (TI-2); the first slot lies behind the start token."""
+    for row, each in enumerate(column):
+        for slot, embedding in _embeddings_of(each):
+            yield TokenOverride(row, slot + 1, embedding.parts[which])
+
+
+def _sinusoid(value: float) -> Tensor:
+    half = SINUSOID_WIDTH // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+    angles = value * frequencies
+    return torch.cat([torch.cos(angles), torch.sin(angles)])
+
+
+def _pad_tokens(context: Tensor, length: int) -> Tensor:
+    missing = length - context.shape[1]
+    return context if missing <= 0 else torch.cat([context, context[:, -1:].expand(-1, missing, -1)], dim=1)

@@ -1,0 +1,142 @@
+"""What hangs on one model just now: LoRAs in its weights, hypernetworks in its attention, and what is remembered of it.
+
+Putting on what is worn already costs nothing, so it may be asked for before every network call; jobs that take turns on
+one model therefore never see each other's networks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
+from overpaint.adapters.hypernet import Hypernet, check_widths, read_hypernet, wear_hypernets
+from overpaint.adapters.lora import LoraFile, read_lora
+from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
+from overpaint.adapters.wear import Wardrobes, WornLora
+from overpaint.backends.torch_backend import Codec, Networks
+from overpaint.errors import CheckpointError
+from overpaint.models.checkpoint import LoadedModel
+from overpaint.models.hashes import Stamp, stamp_of
+from overpaint.painting.conditioning import TextCache
+from overpaint.painting.preview import PreviewMap
+from overpaint.planning.plans import NetworkPlan
+from overpaint.settings import Quirks, Settings
+
+FILES_KEPT = 8  # parsed files of the latest jobs, of each kind
+_File = TypeVar("_File")
+
+
+@dataclass(frozen=True)
+class Worn:
+    """What a model wears, and what is to be said of it."""
+
+    loras: tuple[tuple[str, LoraFile], ...] = ()  # by the names that asked for them
+    misfits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # name -> layers left out
+    key: Hashable = ()  # equal for equal weights of the text encoders
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Name -> hash, as the infotext has them (LORA-10)."""
+        return {name.replace(":", "").replace(",", ""): file.hash12 for name, file in self.loras}
+
+    def comments(self) -> tuple[str, ...]:
+        """LORA-6: what the reference says of layers that do not fit."""
+        told = ", ".join(f"{name} ({count})" for name, count in self.misfits.items() if count)
+        return (f"Networks with errors: {told}",) if told else ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Parts of a file that are for nothing in this model."""
+        return tuple(
+            f"lora {name}: {len(file.unmatched)} of its keys name no layer of this model, such as {file.unmatched[0]}"
+            for name, file in self.loras
+            if file.unmatched
+        )
+
+    def embeddings(self, settings: Settings) -> tuple[EmbeddingData, ...]:
+        """LORA-9: the embeddings that the files bring."""
+        shown = settings.lora_bundled_ti_to_infotext
+        return tuple(
+            each
+            for name, file in self.loras
+            if file.embeddings
+            for each in bundled_embeddings(name if shown else "", file.embeddings)
+        )
+
+
+class Dressing:
+    """What one model in memory wears, and what was found out about it."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.texts = TextCache()
+        self.previews: WeakKeyDictionary[Codec, PreviewMap] = WeakKeyDictionary()  # of each VAE that it was used with
+        self._spec = model.spec
+        self._networks: Networks = model.backend.networks
+        self._wardrobes = Wardrobes(self._networks)
+        self._loras: _Files[LoraFile] = _Files()
+        self._hypernets: _Files[Hypernet] = _Files()
+        self._hypernets_worn: list[tuple[Hypernet, float]] = []
+
+    def wear(self, networks: Sequence[NetworkPlan], settings: Settings, *, forgiving: bool = False) -> Worn:
+        """Put on exactly these. `forgiving`: for a model they were not asked for, which takes what fits it."""
+        quirks = settings.quirks
+        if forgiving:
+            quirks = replace(quirks, ill_fitting_networks_pass=True)
+        found = [(each.use, self._lora(each.file, quirks)) for each in networks if isinstance(each.use, LoraUse)]
+        loras = [(use, file) for use, file in found if file is not None]
+        worn = [WornLora(file, use.unet, use.te, use.dyn) for use, file in loras]
+        counts = self._wardrobes.wear(worn, quirks, functional=settings.lora_functional)
+        hypernets = self._wanted_hypernets(networks, quirks)
+        if hypernets != self._hypernets_worn:
+            wear_hypernets(self._networks.unet, hypernets)
+            self._hypernets_worn = hypernets
+        return Worn(
+            tuple((use.name, file) for use, file in loras),
+            {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
+            # NOTE: references, for the number of a file that is forgotten may be given to another one
+            (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
+        )
+
+    def _wanted_hypernets(self, networks: Sequence[NetworkPlan], quirks: Quirks) -> list[tuple[Hypernet, float]]:
+        """HYP-1: one for other widths changes nothing in the reference, which does not say so."""
+        wanted = [
+            (self._hypernets.get(each.file.path, read_hypernet), each.use.multiplier)
+            for each in networks
+            if isinstance(each.use, HypernetUse)
+        ]
+        if not quirks.ill_fitting_networks_pass:
+            for hypernet, _ in wanted:
+                check_widths(hypernet, self._networks.unet)
+        return wanted
+
+    def _lora(self, file: AdapterFile, quirks: Quirks) -> LoraFile | None:
+        """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""
+        try:
+            passing = quirks.ill_fitting_networks_pass  # what may fit nothing then has to fit where it may not
+            return self._loras.get(file.path, lambda path: read_lora(file, self._spec, quirks), passing)
+        except CheckpointError:
+            if quirks.ill_fitting_networks_pass:
+                return None
+            raise
+
+
+class _Files(Generic[_File]):
+    """Files as they were read, until they change on disk."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[Path, Stamp, Hashable], _File] = OrderedDict()
+
+    def get(self, path: Path, read: Callable[[Path], _File], manner: Hashable = None) -> _File:
+        """`manner` tells apart what is read differently."""
+        key = (path, stamp_of(path), manner)
+        if key not in self._read:
+            self._read[key] = read(path)
+        self._read.move_to_end(key)
+        while len(self._read) > FILES_KEPT:
+            self._read.popitem(last=False)
+        return self._read[key]

@@ -1,0 +1,174 @@
+"""From a plan and its tensors to started runs: the noise, the start, the sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from overpaint.painting.brownian import BrownianNoise, stacked
+from overpaint.painting.denoise import Denoiser, ImageCond, MaskBlend, TextCond
+from overpaint.painting.drive import Run
+from overpaint.painting.noise import BatchNoise, ImageNoise
+from overpaint.planning.plans import Plan
+from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where the randomness of one batch comes from: one stream a picture."""
+
+    seeds: tuple[int, ...]
+    subseeds: tuple[int, ...]
+    subseed_strength: float
+
+
+@dataclass(frozen=True)
+class BatchTensors:
+    """What one batch starts from."""
+
+    init: Tensor  # (batch, 4, h/8, w/8)
+    nmask: Tensor | None
+    image_conditioning: Tensor | None
+    texts: tuple[ImageCond, ...]
+    empty_text: TextCond | None = None
+
+    def only(self, i: int) -> BatchTensors:
+        """The same for one picture."""
+        image = self.image_conditioning
+        return BatchTensors(
+            self.init[i : i + 1],
+            self.nmask,
+            None if image is None else image[i : i + 1],
+            self.texts[i : i + 1],
+            self.empty_text,
+        )
+
+
+def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams) -> list[Run]:
+    """One run for the batch, or one a picture where pictures must not touch each other."""
+    noises = [_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]
+    brownians = _brownians(plan, streams, tensors.init)
+    own_steps = plan.sampler.spec.adaptive and not plan.settings.quirks.batch_wide_error_norm
+    if not (plan.request.exact or own_steps):
+        return [_start(plan, tensors, noises, _path(plan, streams, brownians, tensors.init))]
+    return [
+        _start(
+            plan,
+            tensors.only(i),
+            noises[i : i + 1],
+            _path(plan, streams, brownians[i : i + 1], tensors.init[i : i + 1]),
+        )
+        for i in range(len(tensors.texts))
+    ]
+
+
+def final_latents(plan: Plan, tensors: BatchTensors, runs: Sequence[Run]) -> Tensor:
+    """The samples of a batch, with the kept part of the source put back (BLEND-3)."""
+    latents = torch.cat([run.start if run.latent is None else run.latent for run in runs])
+    blend = _blend(plan, tensors)
+    return latents if blend is None else blend.final(latents)
+
+
+def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Path | None) -> Run:
+    noise = BatchNoise(noises)
+    x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
+    denoiser = Denoiser(
+        plan=plan.sampler,
+        spec=plan.spec,
+        settings=plan.settings,
+        texts=tensors.texts,
+        blend=_blend(plan, tensors),
+        image_conditioning=tensors.image_conditioning,
+        empty_text=tensors.empty_text,
+    )
+    return Run(_sampler(plan, x, noise, path), denoiser, tensors.init)
+
+
+def _sampler(plan: Plan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sampler:
+    sampler, settings = plan.sampler, plan.settings
+    return make(
+        sampler.spec,
+        x,
+        sampler.used,
+        noise=noise.next,
+        path=path,
+        eta=sampler.eta,
+        churn=Churn(sampler.s_churn, sampler.s_tmin, sampler.s_tmax, sampler.s_noise),
+        alphas_cumprod=sampler.table.alphas_cumprod,
+        unipc_options=UniPCOptions(
+            settings.uni_pc_variant,
+            settings.uni_pc_skip_type,
+            settings.uni_pc_order,
+            settings.uni_pc_lower_order_final,
+        ),
+        from_noise=sampler.from_noise,
+        quirks=settings.quirks,
+    )
+
+
+def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:
+    if tensors.nmask is None:
+        return None
+    return MaskBlend(tensors.init, tensors.nmask, plan.request.soft_inpainting)
+
+
+def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
+    """Where a walk starts: the source, noised to its first level (STEP-4 to STEP-6), or noise alone."""
+    if plan.sampler.from_noise:
+        return noise * plan.sampler.start
+    sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
+    if sampler.spec.family != "timestep":
+        x = init + noise * sampler.start
+        return x + noise * extra if extra > 0 else x
+    a = float(sampler.table.alphas_cumprod[int(sampler.start)])
+    x = math.sqrt(a) * init + math.sqrt(1 - a) * noise
+    return x + noise * (extra * math.sqrt(a)) if extra > 0 else x
+
+
+def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:
+    return ImageNoise(
+        streams.seeds[i],
+        (like.shape[1], like.shape[2], like.shape[3]),
+        source=plan.settings.randn_source,
+        subseed=streams.subseeds[i] if i < len(streams.subseeds) else 0,
+        subseed_strength=streams.subseed_strength,
+        seed_resize=plan.request.seed_resize,
+        ensd=plan.settings.eta_noise_seed_delta,
+        device=like.device,
+        quirks=plan.settings.quirks,
+    )
+
+
+def _brownians(plan: Plan, streams: Streams, like: Tensor) -> list[BrownianNoise]:
+    """BRN-1: one tree a picture, over the full schedule."""
+    if plan.sampler.spec.noise != "brownian" or _shares_tree(plan):
+        return []
+    ends = _ends(plan.sampler.schedule)
+    source, shape = plan.settings.randn_source, tuple(like.shape[1:])
+    return [BrownianNoise(seed, *ends, shape, source=source, device=like.device) for seed in streams.seeds]
+
+
+def _shares_tree(plan: Plan) -> bool:
+    """DRAW-1: an option of the reference draws one tree for the whole batch."""
+    return plan.settings.no_dpmpp_sde_batch_determinism and plan.settings.quirks.unseeded_batch_brownian
+
+
+def _path(plan: Plan, streams: Streams, brownians: Sequence[BrownianNoise], like: Tensor) -> Path | None:
+    if brownians:
+        return stacked(brownians)
+    if plan.sampler.spec.noise != "brownian":
+        return None
+    # The reference asks torch's global stream, which the batch's last seed was just given to (NZ-9).
+    stream = torch.Generator().manual_seed(streams.seeds[-1])
+    entropy = int(torch.randint(0, 2**63 - 1, [], generator=stream))
+    ends, source = _ends(plan.sampler.used), plan.settings.randn_source
+    return BrownianNoise(entropy, *ends, tuple(like.shape), source=source, device=like.device)
+
+
+def _ends(sigmas: Iterable[float]) -> tuple[float, float]:
+    positive = [float(each) for each in sigmas if each > 0]
+    return min(positive), max(positive)

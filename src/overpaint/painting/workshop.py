@@ -1,0 +1,286 @@
+"""What an engine works with: models and all that a job may name beside them, looked up, loaded and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from overpaint.adapters.control import ControlBranch, attach, hint_of
+from overpaint.adapters.embeddings import EmbeddingShelf
+from overpaint.adapters.wanted import AdapterFile, list_adapters
+from overpaint.adapters.wear import wardrobe_of
+from overpaint.backends.torch_backend import TorchBackend
+from overpaint.errors import CheckpointError
+from overpaint.models.checkpoint import LoadedModel
+from overpaint.models.control_files import LoadedControl, load_controlnet
+from overpaint.models.control_names import find_controlnet
+from overpaint.models.control_spec import check_fits
+from overpaint.models.families import ModelSpec
+from overpaint.models.find import find_checkpoint, find_refiner, find_vae, model_folders
+from overpaint.models.hashes import CheckpointFile, Stamp, checkpoint_file, sha256_of, stamp_of, user_hash_cache
+from overpaint.models.residents import Resident, Residents
+from overpaint.models.taesd_files import Half, Taesd, find_taesd, load_taesd
+from overpaint.models.upscaler_names import list_upscalers
+from overpaint.networks.layers import set_tiling
+from overpaint.outcome import ModelIdentity
+from overpaint.painting.conditioning import Conditioner
+from overpaint.painting.dressing import Dressing, Worn
+from overpaint.painting.latents import Codec, decode
+from overpaint.painting.preview import fit_preview, preview_picture
+from overpaint.painting.upscaling import known_upscalers
+from overpaint.pixels.resize import UPSCALERS, Upscaler
+from overpaint.planning.hires import LATENT_UPSCALES
+from overpaint.planning.plans import ImagePlan, OtherModel, Plan, Surroundings
+from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.settings import Settings
+from overpaint.text.prompt import take_network_tags
+from overpaint.text.styles import load_styles
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A plan's model in place, wearing what one batch wants."""
+
+    model: LoadedModel
+    conditioner: Conditioner
+    worn: Worn
+
+    @property
+    def backend(self) -> TorchBackend:
+        return self.model.backend
+
+    def notes(self, batch: Sequence[ImagePlan]) -> dict[str, object]:
+        """Infotext fields of what the texts go through: LoRAs (LORA-10), editing, embeddings, emphasis."""
+        notes: dict[str, object] = {}
+        if self.worn.hashes and self.conditioner.settings.lora_add_hashes_to_infotext:
+            notes["Lora hashes"] = ", ".join(f"{name}: {value}" for name, value in self.worn.hashes.items())
+        return {**notes, **self.conditioner.plan.text_notes, **self.conditioner.notes(batch)}
+
+    def warnings(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
+        return (*self.worn.warnings(), *self.conditioner.warnings(batch))
+
+
+@dataclass(frozen=True)
+class _Last:
+    plan: Plan
+    batch: Sequence[ImagePlan]
+    forgiving: bool
+    ready: Ready
+
+
+class Workshop:
+    """Models in memory and everything read from a site's folders. One thread owns it."""
+
+    def __init__(self, device: str, dtype: str, default: Path) -> None:
+        self.device = device
+        self._default = default
+        self._residents: Residents[Dressing] = Residents(
+            device, dtype, attach=Dressing, is_bare=lambda each: wardrobe_of(each).is_bare
+        )
+        self._stories: dict[int, ExitStack] = {}
+        self._held: dict[tuple[int, Path], Resident[Dressing]] = {}
+        self._embeddings = EmbeddingShelf()
+        self._controls: dict[Hashable, LoadedControl] = {}
+        self._taesd: dict[tuple[Path | None, Stamp, float, Half], Taesd] = {}
+        self._upscalers: tuple[object, Mapping[str, Upscaler]] | None = None
+        self._last: _Last | None = None  # what was made ready last, and so still is
+
+    def close(self) -> None:
+        self._residents.clear()
+        self._controls.clear()
+        self._taesd.clear()
+        self._upscalers = self._last = None
+
+    # -- before a plan -------------------------------------------------------------------------------------------
+
+    def model_for(self, request: Img2ImgRequest, settings: Settings) -> Path:
+        """The checkpoint a job names, else the engine's own. The reference drops a name it does not know (JOB-1)."""
+        name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
+        if name is None or str(name) in checkpoint_file(self._default, model_folders(settings)).aliases():
+            return self._default
+        try:
+            return find_checkpoint(str(name), settings)
+        except CheckpointError:
+            if settings.quirks.unknown_names_fall_back:
+                return self._default
+            raise
+
+    def spec_of(self, path: Path, settings: Settings) -> ModelSpec:
+        """What a checkpoint is. Most say so in their headers; one that has to be asked is loaded."""
+        spec = self._residents.recognise(path, settings)
+        needs_probe = spec.family == "sd2" and spec.facts.get("prediction") == "family default"
+        return self.have(path, settings).model.spec if needs_probe else spec
+
+    def surroundings(
+        self, request: Img2ImgRequest, settings: Settings, checkpoint: Path, tables_in_force: Settings
+    ) -> Surroundings:
+        """What a request may name, as far as it names any."""
+        hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+        names_networks = bool(request.loras) or _has_tags(request, settings)
+        wants_upscaler = {settings.upscaler_for_img2img, hires.upscaler if hires else None}
+        wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}
+        return Surroundings(
+            styles=load_styles(settings.styles_file) if settings.styles_file else (),
+            loras=_adapters(settings.lora_dir) if names_networks else (),
+            hypernets=_adapters(settings.hypernetwork_dir) if names_networks else (),
+            upscalers=self.upscalers(settings) if wants_upscaler else {},
+            refiner=self._other("refiner", request.refiner, settings) if request.refiner else None,
+            hires_model=self._other("hires.checkpoint", hires.checkpoint, settings)
+            if hires and hires.checkpoint
+            else None,
+            checkpoint=checkpoint,
+            tables_in_force=tables_in_force,
+        )
+
+    def upscalers(self, settings: Settings) -> Mapping[str, Upscaler]:
+        """The upscalers of this site; their networks are loaded when they are first used."""
+        files = tuple((each.name, each.path, stamp_of(each.path)) for each in list_upscalers(settings) if each.path)
+        key = (files, settings.ESRGAN_tile, settings.ESRGAN_tile_overlap)
+        if self._upscalers is None or self._upscalers[0] != key:
+            self._upscalers = (key, known_upscalers(settings, self.device))
+        return self._upscalers[1]
+
+    def _other(self, argument: str, name: str, settings: Settings) -> OtherModel:
+        path = find_refiner(name, settings, argument=argument)
+        return OtherModel(path, _file(path, settings).short_title, self.spec_of(path, settings))
+
+    # -- for a plan ----------------------------------------------------------------------------------------------
+
+    def have(self, path: Path, settings: Settings, progress: Progress | None = None) -> Resident[Dressing]:
+        """A checkpoint in memory, with the VAE that these options choose for it."""
+        return self._residents.have(path, find_vae(path, settings).path, settings, progress)
+
+    def resident(self, plan: Plan) -> Resident[Dressing]:
+        """The model of a pass. Within a story it is the same one to the end, whatever happens to its file."""
+        path = plan.checkpoint or self._default
+        key = (id(plan.images), path)
+        if key in self._held:
+            return self._held[key]
+        resident = self.have(path, plan.settings)
+        story = self._stories.get(id(plan.images))
+        if story is not None:
+            story.enter_context(resident.held())
+            self._held[key] = resident
+        return resident
+
+    @contextmanager
+    def holding(self, plan: Plan) -> Iterator[None]:
+        """While the story of this plan runs, the models it has come to use stay in memory."""
+        passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)}
+        with ExitStack() as story:
+            self._stories.update(dict.fromkeys(passes, story))
+            try:
+                yield
+            finally:
+                for each in passes:
+                    self._stories.pop(each, None)
+                self._held = {key: kept for key, kept in self._held.items() if key[0] not in passes}
+                self._last = None  # outside a story a file may change
+
+    def ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool = False) -> Ready:
+        """Have the plan's model in place, wearing what this batch wants; nothing happens where it does already."""
+        last = self._last
+        if last is not None and last.plan is plan and last.batch is batch and last.forgiving == forgiving:
+            return last.ready
+        resident = self.resident(plan)
+        model, dressing, settings = resident.model, resident.own, plan.settings
+        model.backend.set_tiling(settings.tiling)
+        worn = dressing.wear(batch[0].networks if batch else (), settings, forgiving=forgiving)
+        table = self._embeddings.table(settings.embeddings_dir, plan.spec)
+        bundled = worn.embeddings(settings)
+        if bundled:
+            table = table.with_bundled(bundled)
+        conditioner = Conditioner(plan.spec, model.backend, plan, dressing.texts, table, worn.key)
+        self._last = _Last(plan, batch, forgiving, Ready(model, conditioner, worn))
+        return self._last.ready
+
+    def encoder(self, plan: Plan) -> Codec:
+        """What turns pictures into latents."""
+        small = plan.settings.sd_vae_encode_method == "TAESD"
+        return self._small(plan, "encoder") if small else self._full(plan)
+
+    def decoder(self, plan: Plan) -> Codec:
+        """What turns latents into pictures."""
+        small = plan.settings.sd_vae_decode_method == "TAESD"
+        return self._small(plan, "decoder") if small else self._full(plan)
+
+    def preview(self, plan: Plan, latent: Tensor) -> Picture:
+        """A look at an unfinished latent (4, h/8, w/8)."""
+        if plan.settings.show_progress_type in ("TAESD", "Full"):
+            small = plan.settings.show_progress_type == "TAESD"
+            decoder = self._small(plan, "decoder") if small else self._full(plan)
+            return Image.fromarray(decode(plan, decoder, latent[None])[0])
+        resident = self.resident(plan)
+        maps, vae = resident.own.previews, resident.model.backend.codec
+        if vae not in maps:
+            maps[vae] = fit_preview(resident.model.backend, plan.spec.scale_factor)
+        return preview_picture(maps[vae], latent)
+
+    def _full(self, plan: Plan) -> Codec:
+        """The model's own. NOTE: a refiner's is not made ready, and jobs that share it may have tiled it since."""
+        backend = self.resident(plan).model.backend
+        set_tiling(backend.networks.autoencoder, plan.settings.tiling)
+        return backend
+
+    def _small(self, plan: Plan, half: Half) -> Codec:
+        settings, scale = plan.settings, plan.spec.scale_factor
+        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
+        path = files.encoder or files.decoder
+        key = (path, stamp_of(path) if path else (), scale, half)
+        if key not in self._taesd:
+            self._taesd = {known: kept for known, kept in self._taesd.items() if known[0] != path or known[3] != half}
+            self._taesd[key] = load_taesd(files, scale_factor=scale, device=self.device)
+        self._taesd[key].set_tiling(settings.tiling)
+        return self._taesd[key]
+
+    def branches(self, plan: Plan) -> tuple[ControlBranch, ...]:
+        """The ControlNets of a pass, with the pictures they follow already encoded."""
+        folder = plan.settings.controlnet_dir
+        paths = [find_controlnet(each.model, folder, f"controls[{i}].model") for i, each in enumerate(plan.controls)]
+        # Files that do not say how many heads they have are read as the model's.
+        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
+        keys = [(path, stamp_of(path), heads) for path in paths]
+        self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
+        made: list[ControlBranch] = []
+        for i, (key, path, each) in enumerate(zip(keys, paths, plan.controls, strict=True)):
+            said = f"controls[{i}].model={each.model!r}"
+            if key not in self._controls:
+                dtype = self.resident(plan).model.backend.dtypes.unet
+                self._controls[key] = load_controlnet(path, device=self.device, dtype=dtype, model=plan.spec, said=said)
+            loaded = self._controls[key]
+            check_fits(loaded.spec, plan.spec, said)
+            how = {"weight": each.weight, "start": each.start, "end": each.end}
+            made.append(attach(loaded, hint_of(each.hint), **how, tiling=plan.settings.tiling))
+        return tuple(made)
+
+
+def identity_of(model: LoadedModel) -> ModelIdentity:
+    """How a model is named in infotexts."""
+    vae = model.vae
+    vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
+    return ModelIdentity(model.name, model.shorthash or "", vae.name if vae else None, vae_hash)
+
+
+def _has_tags(request: Img2ImgRequest, settings: Settings) -> bool:
+    named = settings.sd_lora not in ("", "None") or settings.sd_hypernetwork not in ("", "None")
+    prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt)
+    if isinstance(request, Txt2ImgRequest) and request.hires:
+        hires = request.hires.prompt
+        prompts += [hires] if isinstance(hires, str) else hires
+    return named or bool(request.styles) or any(take_network_tags(each)[1] for each in prompts)
+
+
+def _adapters(folder: str) -> tuple[AdapterFile, ...]:
+    return list_adapters((Path(folder),)) if folder else ()
+
+
+def _file(path: Path, settings: Settings) -> CheckpointFile:
+    digest = sha256_of(path, user_hash_cache()) if path.is_file() else None
+    return checkpoint_file(path, model_folders(settings), digest)

@@ -1,0 +1,1 @@
+"""From a request to a plan: everything decided before anything is computed. No torch."""

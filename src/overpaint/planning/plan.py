@@ -1,0 +1,158 @@
+"""`plan(request, settings, spec) -> Plan`: everything decided before a network is touched. Pure, and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from overpaint.errors import RequestError, SettingError
+from overpaint.models.families import SD1_SPEC, ModelSpec
+from overpaint.pixels.resize import find_upscaler
+from overpaint.planning.canvas import Canvases, Job, plan_canvases, plan_empty
+from overpaint.planning.hires import plan_controls, plan_hires
+from overpaint.planning.images import plan_batches, plan_images
+from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of
+from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
+from overpaint.planning.sampler_plan import plan_sampler
+from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.settings import Settings, inert_options
+
+__all__ = ["ImagePlan", "Plan", "Surroundings", "effective_settings", "plan"]
+
+DEFAULT_SWITCH = 0.8
+
+
+def plan(
+    request: Img2ImgRequest,
+    settings: Settings | None = None,
+    spec: ModelSpec = SD1_SPEC,
+    known: Surroundings | None = None,
+) -> Plan:
+    """Decide everything about a job for a model; `known` is what the request may name beside it."""
+    known = known or Surroundings()
+    settings = effective_settings(request, settings or Settings())
+    _check_offered(settings)
+    _check_limits(request, settings)
+    _check_model(request, spec)
+    for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
+        _check_skip(request, settings, each)
+    job = Job(request, settings, find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers))
+    prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
+    sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
+    images, comments = plan_images(request, settings, known)
+    first = Plan(
+        request=request,
+        settings=settings,
+        spec=spec,
+        geometry=prepared.geometry,
+        canvases=prepared.canvases,
+        mask=prepared.mask,
+        images=images,
+        batches=plan_batches(images, request, settings),
+        sampler=sampler,
+        notes=MappingProxyType(early_notes(request, settings, prepared)),
+        text_notes=MappingProxyType(text_notes(request, settings, images)),
+        sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
+        comments=prepared.comments + comments,
+        warnings=prepared.warnings + warnings_of(request, settings, spec, sampler),
+        unchanged=_unchanged(request, settings, prepared),
+        refiner=_plan_refiner(request, settings, spec, known),
+        controls=plan_controls(job, prepared),
+        checkpoint=known.checkpoint,
+        upscaler=job.upscaler,
+    )
+    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    return first if hires is None else plan_hires(first, hires, known)
+
+
+def effective_settings(request: Img2ImgRequest, settings: Settings) -> Settings:
+    """The site's options with this job's overrides and the request's own values on top."""
+    settings = settings.with_changes({k: v for k, v in request.overrides.items() if k not in inert_options()})
+    own = {
+        "tiling": request.tiling,
+        "img2img_color_correction": request.color_correction,
+        "CLIP_stop_at_last_layers": request.clip_skip,
+    }
+    return settings.with_changes({name: value for name, value in own.items() if value is not None})
+
+
+_ONLY_OFFERED: Mapping[str, object] = MappingProxyType(
+    {
+        "token_merging_ratio": 0.0,
+        "token_merging_ratio_img2img": 0.0,
+        "face_restoration": False,
+    }
+)
+
+
+def _check_offered(settings: Settings) -> None:
+    """Options of the reference that would change the picture and are not offered are refused, not ignored."""
+    for name, offered in _ONLY_OFFERED.items():
+        value = getattr(settings, name)
+        if value != offered:
+            raise SettingError(name, value, f"this version offers only {offered!r}")
+
+
+def _check_model(request: Img2ImgRequest, spec: ModelSpec) -> None:
+    if request.starts_from_noise and spec.conditioning == "edit":
+        raise RequestError("images", (), "an edit model needs a picture to edit; give one")
+
+
+def _check_skip(request: Img2ImgRequest, settings: Settings, spec: ModelSpec) -> None:
+    """ENCODE-4: CLIP skip may reach back to what goes into a text encoder's first layer."""
+    skip = settings.CLIP_stop_at_last_layers
+    skips = (each.layers + 1 for each in spec.texts if each.follows_skip)
+    most = min(skips, default=skip) if settings.sdxl_clip_l_skip or not spec.is_sdxl else skip
+    if not 1 <= skip <= most:
+        remedy = f"give 1 to {most}: a text encoder of this {spec.title} model has {most - 1} layers"
+        name = "CLIP_stop_at_last_layers" if request.clip_skip is None else "clip_skip"
+        raise RequestError(name, skip, remedy)
+
+
+def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
+    if request.steps > settings.max_steps:
+        raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
+    pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
+    pictures += [("mask", each) for each in (request.mask,) if each is not None]
+    pictures += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
+    for name, picture in pictures:
+        if picture.width * picture.height > settings.max_source_pixels:
+            remedy = f"give one of at most {settings.max_source_pixels} pixels (the option max_source_pixels)"
+            raise RequestError(name, f"{picture.width}x{picture.height}", remedy)
+    images = request.batch_size * request.iterations
+    if images > settings.max_images:
+        remedy = f"ask for at most {settings.max_images} pictures in one job (the option max_images)"
+        raise RequestError("batch_size x iterations", images, remedy)
+    for name in ("prompt", "negative_prompt"):
+        value = getattr(request, name)
+        longest = max((len(each) for each in ((value,) if isinstance(value, str) else value)), default=0)
+        if longest > settings.max_prompt_chars:
+            remedy = f"give at most {settings.max_prompt_chars} characters (the option max_prompt_chars)"
+            raise RequestError(name, f"{longest} characters", remedy)
+
+
+def _plan_refiner(
+    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, known: Surroundings
+) -> RefinerPlan | None:
+    """REF-1, REF-2."""
+    if known.refiner is None:
+        return None
+    theirs, ours = known.refiner.spec.unet.in_channels, spec.unet.in_channels
+    if theirs != ours:
+        remedy = f"it takes {theirs} channels and the checkpoint {ours}; choose one of the same kind"
+        raise RequestError("refiner", request.refiner, remedy)
+    at = DEFAULT_SWITCH if request.refiner_switch_at is None else float(request.refiner_switch_at)
+    by_steps = settings.refiner_switch_by_sample_steps
+    notes: dict[str, object] = {"Refiner switch by sampling steps": True} if by_steps else {}
+    if isinstance(request, Txt2ImgRequest) and request.hires and settings.hires_fix_refiner_pass != "second pass":
+        notes["Hires refiner"] = settings.hires_fix_refiner_pass
+    return RefinerPlan(known.refiner, at, by_steps, {**notes, "Refiner": known.refiner.title, "Refiner switch at": at})
+
+
+def _unchanged(request: Img2ImgRequest, settings: Settings, prepared: Canvases) -> str | None:
+    """Why a sane engine returns the source as it is."""
+    if prepared.blank_mask:
+        return "the mask selects no pixel"
+    if not request.starts_from_noise and request.strength == 0 and not settings.quirks.strength_zero_runs_a_step:
+        return "strength 0 changes nothing"
+    return None

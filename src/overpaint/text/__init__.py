@@ -1,0 +1,1 @@
+"""Prompts and infotexts: their grammar, their tokens, their styles."""
