@@ -204,7 +204,7 @@ class Client:
             response = connection.getresponse()
             if response.status == HTTPStatus.OK:
                 yield from _events(iter(response.readline, b""))
-            elif response.status not in _LOST:
+            elif response.status not in (*_LOST, HTTPStatus.NO_CONTENT):  # nothing comes any more
                 raise _refusal(response.status, response.read(), response.headers.get("Retry-After"))
         except (OSError, http.client.HTTPException):
             return

@@ -313,6 +313,7 @@ def _choices() -> dict[str, tuple[Any, ...]]:
 
 
 _CHOICES = _choices()
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
 
 def _coerced(name: str, value: Any) -> Any:
@@ -320,14 +321,17 @@ def _coerced(name: str, value: Any) -> Any:
     default = _DEFAULTS[name]
     if name in _CHOICES and value not in _CHOICES[name]:
         raise SettingError(name, value, f"choose one of {', '.join(map(str, _CHOICES[name]))}")
-    if isinstance(default, bool) or value is None or default is None:
+    if value is None:
         return value
+    if isinstance(default, bool) and value in (0, 1) and isinstance(value, int | float):
+        return bool(value)
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(value)
-    if not isinstance(value, type(default)):
-        raise SettingError(name, value, f"give a {type(default).__name__}")
+    kind = str if default is None else type(default)
+    if not isinstance(value, kind):
+        raise SettingError(name, value, f"give {_KINDS[kind]}")
     return value

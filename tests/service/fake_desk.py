@@ -143,7 +143,9 @@ class FakeDesk:
         self, job_id: str, state: JobState, *, result: JobResult | None = None, error: JobError | None = None
     ) -> Record:
         record = self._store.end(job_id, state, time.time(), result=result, error=error)
-        await self._tell(job_id, state.value, {"code": error.code, "message": error.message} if error else {})
+        await self._tell(
+            job_id, state.value, {"error": {"code": error.code, "message": error.message}} if error else {}
+        )
         return record
 
     async def _tell(self, job_id: str, name: str, data: Json) -> None:

@@ -89,7 +89,9 @@ class FakeStore:
         error: JobError | None = None,
     ) -> Record:
         record = self.jobs[job_id]
-        return self._put(replace(record, state=state, ended=at, result=result or record.result, error=error))
+        is_whole = state is JobState.FINISHED and not (result and result.stopped)
+        step = record.steps if is_whole else record.step
+        return self._put(replace(record, state=state, ended=at, step=step, result=result or record.result, error=error))
 
     def requeue(self, job_id: str) -> Record:
         return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))

@@ -213,7 +213,12 @@ def test_watch_saves_the_pictures(
     script.says(200, {**JOB, "state": "failed", "error": {"code": "memory", "message": "there is too little"}})
     assert commanded("watch", "j") == 1
     assert "there is too little" in capsys.readouterr().err
-    assert commanded("watch", "j", "--output", str(tmp_path / "none")) == 2
+    for answer in (story((1, "finished")), JOB, b"png"):
+        script.says(200, answer)
+    assert commanded("watch", "j", "--output", str(tmp_path / "new" / "folder")) == 0
+    assert len(list((tmp_path / "new" / "folder").iterdir())) == 1
+    (tmp_path / "file").touch()
+    assert commanded("watch", "j", "--output", str(tmp_path / "file" / "none")) == 2
 
 
 def test_jobs_and_cancel(commanded: Callable[..., int], script: Script, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,7 @@ def test_a_client_that_goes_away_while_it_submits(tmp_path: Path) -> None:
 def test_priorities_positions_and_estimates(tmp_path: Path) -> None:
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
-            await desk.submit(wanted("first", "step=10 sleep=1.0"))
+            await desk.submit(wanted("first", "step=1 sleep=0.1 step=10 sleep=1.0"))
             await until_running(desk, "first", step=10)
             for name, priority in (("low", -1), ("usual", 0), ("high", 5)):
                 await desk.submit(wanted(name, "sleep=0.01", priority=priority))

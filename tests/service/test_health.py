@@ -49,7 +49,7 @@ def metrics(app: Any, *paths: str) -> Numbers:
 
 def test_a_full_disk_is_no_place_for_jobs(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, status in ((health.DISK_ROOM, 200), (health.DISK_ROOM - 1, 503)):
-        monkeypatch.setattr(health.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
         [(found, text)] = ask(app, "/readyz")
         assert found == status
     assert '"status":"UNHEALTHY"' in text

@@ -19,6 +19,7 @@ from overpaint.service.queue.policy import (
     queue_order,
     retry_after,
     served_seconds,
+    usual_seconds,
 )
 
 
@@ -148,6 +149,6 @@ def test_a_clock_set_back_gives_no_credit() -> None:
 
 
 def test_retry_after_is_a_usual_job_within_bounds() -> None:
-    assert retry_after([]) == USUAL_SECONDS
-    assert retry_after([4.0, 100.0, 5.2]) == 6.0
-    assert (retry_after([0.01]), retry_after([1e6])) == RETRY_SECONDS
+    assert usual_seconds([]) == USUAL_SECONDS
+    assert retry_after(usual_seconds([4.0, 100.0, 5.2])) == 6.0
+    assert (retry_after(0.01), retry_after(1e6)) == RETRY_SECONDS

@@ -88,7 +88,7 @@ def test_parameters_are_the_recorded_ones(client: TestClient, parity: Path, name
     assert told["parameters"] == expected
     assert len(told["images"]) == case["response"]["n_images"]
     assert set(told) == {"images", "parameters", "info"}
-    assert not warnings_of(told)
+    assert bool(warnings_of(told)) is (name == "bad_sampler")
 
 
 def with_pictures(request: dict[str, Any], parity: Path) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def test_a_number_for_a_text_is_its_digits(client: TestClient, desk: FakeDesk) -
 
 
 def test_limits_hold_at_n(client: TestClient) -> None:
-    answered(client, **{**SOURCE, "steps": 150, "n_iter": 16, "cfg_scale": 50, "prompt": "x" * 32_000})
+    answered(client, **{**SOURCE, "steps": 150, "n_iter": 16, "cfg_scale": 50, "prompt": " " * 32_000})
 
 
 def test_more_pictures_than_the_batch_has_places(client: TestClient) -> None:  # I2I-9

@@ -220,11 +220,12 @@ def test_limits_at_n_and_one_more(
 
 def test_versions_of_a_prompt_at_the_limit_and_beyond(store: FakeStore) -> None:
     """Two chunks at each step, and one of the negative prompt; samplers of the second order count steps twice."""
-    limits, wish = replace(LIMITS, prompt_chunks=41), {"width": 64, "height": 64, "prompt": "[a|b] " + "c " * 75}
+    limits = replace(LIMITS, prompt_chunks=41)
+    wish: dict[str, Any] = {"width": 64, "height": 64, "prompt": "[a|b] " + "c " * 75}
     for sampler, steps in (("Euler", 20), ("Heun", 10)):
         stored_request({**wish, "sampler": sampler, "steps": steps}, store, limits)
         stored_request({**wish, "sampler": sampler, "steps": 150, "prompt": wish["prompt"][6:]}, store, limits)
-        with pytest.raises(RequestError, match="chunks.*give at most 41"):
+        with pytest.raises(RequestError, match=r"chunks.*give at most 41"):
             stored_request({**wish, "sampler": sampler, "steps": steps + 1}, store, limits)
 
 
@@ -242,7 +243,7 @@ def test_prompts_that_would_hold_the_worker_are_refused_at_once(store: FakeStore
     stored_request({**small, "prompt": "x", "styles": ["both"] * 5 + ["plain"]}, store, LIMITS, settings=settings)
     with pytest.raises(RequestError, match="65 rows"):
         stored_request({**small, "prompt": "x", "styles": ["both"] * 6}, store, LIMITS, settings=settings)
-    with pytest.raises(RequestError, match="styles='both'.*more than 32000 characters"):
+    with pytest.raises(RequestError, match=r"styles='both'.*more than 32000 characters"):
         stored_request({**small, "prompt": "x", "styles": ["both"] * 60}, store, LIMITS, settings=settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,14 +21,19 @@ import pytest
 
 from overpaint.cli import main
 from overpaint.cli.serve import TOKEN_VARIABLE
+from overpaint.errors import CheckpointError, OverpaintError
 from overpaint.service import serve as serving
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES, LONGEST_TARGET
 from overpaint.service.limits import Limits
+from overpaint.service.queue import workers
+from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.serve import STOPPED, _Server, listening, serve, url_of, uvicorn_config
+from overpaint.service.storage.store import JobStore
 from overpaint.settings import Quirks, Settings
 from tests.service.conftest import StartServer
+from tests.service.desk_tools import FAKE_WORKER, wanted
 from tests.service.fake_desk import FakeDesk
 
 Capture = pytest.CaptureFixture[str]
@@ -58,6 +65,7 @@ class TestCommand:
 
     def test_all_options(self, served: list[ServeConfig], tmp_path: Path) -> None:
         (tmp_path / "Lora").mkdir()
+        (tmp_path / "m.safetensors").touch()
         line = "serve --host 0.0.0.0 --port 0 --token t --model m --device cpu --dtype float32 --reference --url-inputs"
         names = "--allow-host a.example --allow-host b.example --allow-origin https://c.example"
         folders = ["--data", str(tmp_path / "data"), "--models", str(tmp_path), "--set", "live_previews_enable=false"]
@@ -98,11 +106,78 @@ class TestCommand:
         assert main(["serve", *options]) == 2
         assert not served
 
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--model", "nope"], "--model='nope': there is no such file or name"),
+            (["--device", "qpu"], "--device='qpu': use auto, cpu"),
+            (["--dtype", "int3"], "--dtype='int3': use auto, float32"),
+            (["--limit", "waiting"], "--limit='waiting': give a whole number from 1 up"),
+            (["--limit", "waiting=0"], "give a whole number from 1 up"),
+            (["--limit", "result_seconds=nan"], "give a number from 0 up"),
+            (["--limit", "nope=1"], "give NAME=VALUE, and as NAME one of body_bytes, "),
+        ],
+    )
+    def test_words_known_to_be_wrong(
+        self, served: list[ServeConfig], capsys: Capture, options: list[str], said: str
+    ) -> None:
+        assert main(["serve", *options]) == 2
+        assert not served and said in capsys.readouterr().err
+
+    def test_limits(self, served: list[ServeConfig]) -> None:
+        given = "--limit waiting=200 --limit result_seconds=0 --limit cfg_scale=30.5 --limit watchdog=1e3"
+        assert main(["serve", *given.split()]) == 0
+        assert served[0].limits == Limits(waiting=200, result_seconds=0, cfg_scale=30.5, watchdog=1000)
+
+    def test_a_folder_that_cannot_be_written_to(
+        self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*given: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "server.lock"))
+
+        monkeypatch.setattr(serving, "JobStore", refused)
+        assert main(["serve", "--data", str(tmp_path), "--port", "0"]) == 2
+        said = capsys.readouterr().err
+        assert f"--data={str(tmp_path)!r}: nothing can be kept there (Read-only file system); give a folder" in said
+
+    def test_an_address_that_is_none(self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(TOKEN_VARIABLE, "x")
+        for host in ("nope.invalid", "192.0.2.1", "a..b"):
+            monkeypatch.setenv(TOKEN_VARIABLE, "x")
+            assert main(["serve", "--data", str(tmp_path), "--host", host]) == 2
+            assert f"--host={host!r}: this is no address of this machine" in capsys.readouterr().err
+
     def test_a_port_that_is_taken(self, tmp_path: Path, capsys: Capture) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             assert main(["serve", "--data", str(tmp_path), "--port", str(port)]) == 2
         assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+class TestFirstStart:
+    """A worker that cannot paint from the first moment ends the server; its fake dies or is unfit."""
+
+    @pytest.mark.parametrize(
+        ("how", "said"),
+        [("is unfit", "there is no such checkpoint"), ("dies at once", "the worker ended each time it was started")],
+    )
+    def test_a_worker_that_is_of_no_use(
+        self, config: ServeConfig, monkeypatch: pytest.MonkeyPatch, how: str, said: str
+    ) -> None:
+        monkeypatch.setattr(serving, "LocalDesk", partial(LocalDesk, command=FAKE_WORKER))
+        monkeypatch.setattr(workers, "_BACKOFF", (0.0,))
+        config.data.mkdir()
+        store = JobStore(config.data)
+        store.accept(wanted("waits", "step=1", client="x"))
+        store.close()
+        announced: list[str] = []
+        with pytest.raises(OverpaintError, match=said) as caught:
+            serve(replace(config, port=0, checkpoint=how), announced.append)
+        assert isinstance(caught.value, CheckpointError) is (how == "is unfit")
+        store = JobStore(config.data)
+        record = store.get("waits")
+        store.close()
+        assert record is not None and not record.state.is_end, "it waits for a server that can paint"
 
 
 @dataclass
@@ -348,6 +423,17 @@ class TestServer:
         log = "".join(server.lines)
         assert "event=finished job=" in log and "event=stopped" in log
         assert "a-secret-token" not in log
+
+    def test_results_are_gone_after_their_time(self, start_server: StartServer) -> None:
+        server = start_server("--limit", "result_seconds=1")
+        with server.client() as client:
+            job = client.post("/v1/jobs", json=JOB, headers={"Prefer": "wait"}).json()
+            assert client.get(job["images"][0]).status_code == 200
+            end = time.monotonic() + 60  # what is old is looked for every 30 s
+            while (answer := client.get(job["images"][0])).status_code != 410:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+            assert answer.json()["error"]["code"] == "gone"
 
     def test_a_second_signal_ends_it_at_once_and_the_job_goes_on_later(self, start_server: StartServer) -> None:
         server = start_server()

@@ -14,8 +14,9 @@ import pytest
 from overpaint.service.jobs import Job, JobState, Live, Record
 from overpaint.service.limits import Limits
 from overpaint.service.queue import policy, turns
+from overpaint.service.queue.estimates import work_of
 from overpaint.service.queue.policy import PATIENCE, USUAL_SECONDS
-from overpaint.service.queue.turns import Turns, work_of
+from overpaint.service.queue.turns import Turns
 from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, until_running, wanted
 from tests.service.fake_store import FakeStore
@@ -48,6 +49,11 @@ def job(name: str, client: str = "ann", *, priority: int = 0, created: float = N
 def done(client: str, seconds: float, *, ended: float = NOW, steps: int = 20) -> Record:
     of = job(f"done by {client}", client, steps=steps)
     return Record(job=of, state=JobState.FINISHED, started=ended - seconds, ended=ended)
+
+
+def heard(step: int, steps: int, seconds: float) -> dict[str, Any]:
+    """Of a running job that makes a step a second, since so many seconds."""
+    return {"step": step, "steps": steps, "first_step": 0, "first_at": NOW - step, "step_at": NOW, "since": NOW - seconds}
 
 
 def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
@@ -90,24 +96,25 @@ def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
         found.add(job(f"{number}", client, priority=priority, created=created, steps=rng.choice((5, 20, 60))))
     names = [str(number) for number in range(40)]
     foretold = {each: (found.position(each), found.seconds_until_done(each)) for each in names}
-    steps = {each.id: each.request["steps"] for each in found._waiting.values()}
-    order = taken_in_turn(found, clock, lambda each: float(each.request["steps"]))
+    pace = 20.0 / work_of(job("any"))
+    seconds = {each.id: pace * work_of(each) for each in found._waiting.values()}
+    order = taken_in_turn(found, clock, lambda each: seconds[each.id])
     assert [foretold[each][0] for each in order] == list(range(40))
     passed = 0.0
     for each in order:
-        passed += steps[each]
+        passed += seconds[each]
         assert foretold[each][1] == pytest.approx(passed, rel=1e-6)
 
 
 def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None:
-    running = (job("long", "ann", steps=100), Live(job="long", step=50, steps=100, since=NOW - 50.0))
+    running = (job("long", "ann", steps=100), Live(job="long", **heard(50, 100, 51.0)))
     found = Turns(Limits(), lambda: running)
     found.learn(done("cat", 20.0))
     for each in (job("a", "ann"), job("b", "bob")):
         found.add(each)
     assert [found.position(each) for each in "ba"] == [0, 1]
-    assert found.seconds_left(*running) == pytest.approx(50.0)
-    assert [found.seconds_until_done(each) for each in "ba"] == [pytest.approx(70.0), pytest.approx(90.0)]
+    assert found.seconds_left(*running) == pytest.approx(51.0)  # 50 steps, and what comes after them
+    assert [found.seconds_until_done(each) for each in "ba"] == [pytest.approx(71.0), pytest.approx(91.0)]
 
 
 def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
@@ -118,7 +125,6 @@ def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
     running.append((job("r"), Live(job="r", since=NOW)))
     assert (found.seconds_until_done("a"), found.seconds_left(*running[0])) == (None, None)
     assert found._seconds(job("x")) == USUAL_SECONDS
-    assert work_of(job("x", steps=40)) == 2 * work_of(job("y", steps=20))
 
 
 def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock: Clock) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from overpaint.errors import PictureError
 from overpaint.service.guard import visits
 from overpaint.service.guard.refusals import Refused
-from overpaint.service.guard.visits import Hall, Room, Visit, fetched, forget_body, room_for, visiting
+from overpaint.service.guard.visits import Hall, Room, Visit, at_work, fetched, forget_body, room_for, visiting
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from tests.service.conftest import Server
@@ -159,6 +159,23 @@ class TestVisit:
 
         assert not asyncio.run(inside())
         assert asyncio.run(outside())
+
+    def test_who_waits_for_room_keeps_no_quick_work_from_being_done(self) -> None:
+        hall = Hall(Limits(source_pixels=1))
+
+        async def crowded() -> float:
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            with visiting(Visit(hall)), hall.decoding.of(2):
+                waiting = [asyncio.create_task(at_work(_decode, 1)) for _ in range(20)]
+                await asyncio.sleep(0.05)
+                started = time.monotonic()
+                await asyncio.to_thread(time.monotonic)
+                seconds = time.monotonic() - started
+                assert not any(each.done() for each in waiting)
+            await asyncio.gather(*waiting)
+            return seconds
+
+        assert asyncio.run(crowded()) < 0.5
 
     def test_a_body_is_forgotten_once(self) -> None:
         visit = Visit(Hall(Limits()))

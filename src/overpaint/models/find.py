@@ -115,6 +115,18 @@ def choose_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return str(torch.device(name))
+        device = torch.device(name)
     except RuntimeError:
         raise RequestError("device", name, "use auto, cpu, cuda, cuda:1 or mps") from None
+    if not _is_there(device.type, device.index or 0):
+        raise RequestError("device", name, "PyTorch finds no such device on this machine; use auto or cpu")
+    return str(device)
+
+
+def _is_there(kind: str, number: int) -> bool:
+    """Of others than these it is not asked; using one tells."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_available() and number < torch.cuda.device_count()
+    return kind != "mps" or torch.backends.mps.is_available()

@@ -8,11 +8,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from overpaint.errors import CheckpointError, OverpaintError
-from overpaint.service.jobs import Job, JobEvent, Live, Record
+from overpaint.service.jobs import Job, JobError, JobEvent, Live, Record
 from overpaint.service.ports import Desk, Full, Stopping, Store
 
 _LOOK_EVERY = 0.25  # seconds between two looks whether the worker dies again and again
-_ERRORS = {"checkpoint": CheckpointError}
+
+
+def _error_of(unfit: JobError) -> OverpaintError:
+    if unfit.code == "internal":
+        return OverpaintError("the worker cannot open its model: the lines above say why")
+    return CheckpointError(unfit.message) if unfit.code == "checkpoint" else OverpaintError(unfit.message)
 
 
 class Attended:
@@ -34,7 +39,7 @@ class Attended:
                 await asyncio.wait_for(hands.prepared(), _LOOK_EVERY)
                 if hands.unfit is None:
                     break
-                return _ERRORS.get(hands.unfit.code, OverpaintError)(hands.unfit.message)
+                return _error_of(hands.unfit)
             if self._desk.state() == "UNHEALTHY":
                 return OverpaintError("the worker ended each time it was started: the lines above say why")
         await asyncio.Event().wait()

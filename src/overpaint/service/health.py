@@ -6,9 +6,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -43,13 +41,6 @@ class Ready(BaseModel):
     version: str = __version__
 
 
-@runtime_checkable
-class Counting(Protocol):
-    """A store that can count its jobs without reading them."""
-
-    def counts(self) -> Mapping[JobState, int]: ...
-
-
 class Metrics:
     """The numbers of one server, in a registry of its own."""
 
@@ -82,9 +73,8 @@ class Metrics:
 
     def measure(self, desk: Desk, data: Path) -> None:
         """What is looked up when somebody asks. Reads the store, so it belongs in a thread."""
-        store: object = desk.store
-        counts = store.counts() if isinstance(store, Counting) else {JobState.QUEUED: len(desk.store.waiting())}
-        for state in JobState if isinstance(store, Counting) else counts:
+        counts = desk.store.counts()
+        for state in JobState:
             self.jobs.labels(state.value).set(counts.get(state, 0))
         self.waiting.set(counts.get(JobState.QUEUED, 0))
         word = desk.state()

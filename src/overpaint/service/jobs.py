@@ -153,3 +153,6 @@ class Live:
     images: int = 1
     preview: bytes | None = None  # PNG
     since: float = 0.0
+    first_step: int = 0  # of those that were heard of, and when: the job's own pace
+    first_at: float = 0.0
+    step_at: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from overpaint.errors import RequestError
 
@@ -58,7 +59,8 @@ _DEFAULTS = Limits()
 
 def limits_from(texts: Iterable[str]) -> Limits:
     """The defaults with some replaced, each written as NAME=VALUE."""
-    return replace(_DEFAULTS, **dict(map(_read, texts)))
+    changes: dict[str, Any] = dict(map(_read, texts))
+    return replace(_DEFAULTS, **changes)
 
 
 def _read(text: str) -> tuple[str, float]:

@@ -31,6 +31,10 @@ class Store(Protocol):
         """The newest first."""
         ...
 
+    def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are known in each state that there are any in."""
+        ...
+
     def waiting(self) -> Sequence[Record]:
         """Queued jobs in the order they were accepted."""
         ...
@@ -144,6 +148,15 @@ class Full(OverpaintError):  # noqa: N818 (answered with 429)
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NoPlace(Full):
+    """So many jobs wait already: everybody's, or the client's own."""
+
+    def __init__(self, waiting: int, retry_after: float, *, is_own: bool) -> None:
+        whose = f"{waiting} of your jobs" if is_own else f"{waiting} jobs"
+        super().__init__(f"{whose} wait already, which is the limit: try again in {retry_after:.0f} s", retry_after)
+        self.waiting, self.is_own = waiting, is_own
 
 
 class Stopping(Full):

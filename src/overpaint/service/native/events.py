@@ -48,12 +48,20 @@ async def sse(desk: Desk, job_id: str, after: int, *, previews: str, beat: float
             await close()
 
 
+def is_told(desk: Desk, job_id: str, after: int) -> bool:
+    """Whether the event that ends the job's story is among those up to this number. Reads the store."""
+    story = desk.store.events_after(job_id, 0)
+    return bool(story) and story[-1].number <= after and story[-1].name in _ENDS
+
+
 async def _next(story: AsyncIterator[JobEvent]) -> JobEvent:
     return await anext(story)
 
 
 async def _written(desk: Desk, event: JobEvent, previews: str) -> str:
     data: dict[str, Any] = {"job": event.job, "at": event.at, **event.data}
+    if event.name == "started":
+        data["warnings"] = [placeless(str(each)) for each in data.get("warnings", ())]
     if event.name == "preview":
         data["url"] = f"/v1/jobs/{event.job}/preview"
         live = desk.running()

@@ -37,7 +37,7 @@ from overpaint.service.native.answers import (
     pictures_of,
 )
 from overpaint.service.native.bodies import client_name, idempotency_key, json_body, last_event, seconds_to_wait
-from overpaint.service.native.events import sse
+from overpaint.service.native.events import is_told, sse
 from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, kind_of, reader_for, stored_request
@@ -133,6 +133,7 @@ def _add_looking(routes: APIRouter, desk: Desk) -> None:
         response_class=StreamingResponse,
         responses={
             200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": _STORY},
+            204: {"description": "The job is over, and nothing came after that event."},
             **errors(400, 404, 422),
         },
         openapi_extra={"parameters": [_LAST_EVENT]},
@@ -141,8 +142,10 @@ def _add_looking(routes: APIRouter, desk: Desk) -> None:
         request: Request, job_id: JobId, previews: Annotated[Literal["url", "data"], Query()] = "url"
     ) -> Response:
         """The job's story, as it happens."""
-        await known(desk, job_id)
-        story = sse(desk, job_id, last_event(request), previews=previews)
+        record, after = await known(desk, job_id), last_event(request)
+        if after and record.state.is_end and await asyncio.to_thread(is_told, desk, job_id, after):
+            return Response(status_code=204)  # which tells an EventSource to come no more
+        story = sse(desk, job_id, after, previews=previews)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(story, media_type="text/event-stream", headers=headers)
 
@@ -224,6 +227,15 @@ def _refuse_ended(record: Record) -> None:
         raise ApiError(409, "over", f"id={record.id!r}: the job is {record.state.value} already", "id")
 
 
+def _check_same(kept: Job, asked: Job) -> None:
+    """What is sent twice is one job, so the second time may not ask for it to be treated otherwise."""
+    for name in ("priority", "run_seconds"):
+        before, now = getattr(kept, name), getattr(asked, name)
+        if before != now:
+            said = f"{name}={now!r}: job {kept.id} was handed in with {before!r}, which stays; send that, or another id"
+            raise ApiError(409, "conflict", said, name)
+
+
 @dataclass(frozen=True)
 class _Intake:
     """Takes jobs in."""
@@ -235,8 +247,10 @@ class _Intake:
         """202 at once, or the outcome for those who wait."""
         longest = self.config.limits.queue_deadline + self.config.limits.run_deadline
         seconds, key = seconds_to_wait(request, longest), idempotency_key(request)
-        record = await self.desk.submit(await self._read(request, job_id, key))
+        job = await self._read(request, job_id, key)
+        record = await self.desk.submit(job)
         forget_body()
+        _check_same(record.job, job)
         headers = {"Location": f"/v1/jobs/{record.id}"}
         if seconds is not None:
             headers["Preference-Applied"] = "wait"

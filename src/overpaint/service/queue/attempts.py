@@ -7,7 +7,7 @@ import base64
 import logging
 import time
 from collections.abc import Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from overpaint.service.jobs import Job, JobError, JobResult, JobState, Live
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.painter.results import result_of_batches
-from overpaint.service.queue.ledger import Begun, Clerk
+from overpaint.service.queue.ledger import REFUSALS, Begun, Clerk
 from overpaint.service.queue.wire import Message
 from overpaint.service.queue.workers import Gone, Hands
 from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
@@ -46,6 +46,7 @@ class Attempt:
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
+        self.is_begun = False  # that was written down
         self._called_off = asyncio.Event()  # for one of these reasons
         self._early: bool = before is not None and before._early  # it is to end with what it has
         self._deaths: int = 0 if before is None else before._deaths  # of the worker, when it had begun with this job
@@ -79,6 +80,7 @@ class Attempt:
         return self.job.run_seconds or self._limits.run_deadline
 
     async def run(self, begun: Begun) -> Verdict:
+        self.is_begun = True
         if begun.record.attempts > MOST_ATTEMPTS:
             message = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
             return Verdict(JobState.FAILED, result_of_batches(begun.batches), JobError(code="crashed", message=message))
@@ -117,16 +119,17 @@ class Attempt:
         elif kind == "started" and not self._told:
             await self._hear_started(message, attempt)
         elif kind == "progress":
-            self.live = replace(self.live, **{name: message[name] for name in ("step", "steps", "batch")})
+            self.live = _further(self.live, message)
             await self._keep_step()
         elif kind == "preview":
             self.live = replace(self.live, preview=base64.b64decode(message["png"]))
-            await clerk.tell(job_id, "preview", {"step": message["step"]})
+            with suppress(*REFUSALS):  # it passes anyway
+                await clerk.tell(job_id, "preview", {"step": message["step"]})
         elif kind == "painted":
             batch = batch_of(message["batch"])
             if batch.number not in self._kept:  # what a worker paints again is the same
                 self._kept.add(batch.number)
-                clerk.stories.publish(await clerk.write(clerk.ledger.keep, job_id, batch))
+                clerk.stories.publish(await clerk.change(clerk.ledger.keep, job_id, batch))
 
     async def _hear_started(self, message: Message, attempt: int) -> None:
         self._told = True
@@ -140,7 +143,8 @@ class Attempt:
         if time.monotonic() >= self._next_step:
             self._next_step = time.monotonic() + SECONDS_BETWEEN_STEPS
             data = {name: getattr(self.live, name) for name in ("step", "steps", "batch", "batches", "images")}
-            self._clerk.stories.publish(await self._clerk.write(self._clerk.ledger.step, self.job.id, data))
+            with suppress(*REFUSALS):
+                self._clerk.stories.publish(await self._clerk.change(self._clerk.ledger.step, self.job.id, data))
 
     async def _without_word(self, gone: Gone | None) -> Verdict:
         """What becomes of a job whose worker is gone."""
@@ -168,6 +172,14 @@ class Attempt:
 
     def _too_late(self) -> JobError:
         return JobError(code="deadline", message=f"the job ran longer than {self.seconds:g} s; ask for less at once")
+
+
+def _further(live: Live, message: Message) -> Live:
+    """The running job after another step."""
+    now = time.time()
+    told = {name: message[name] for name in ("step", "steps", "batch")}
+    first = {} if live.first_at else {"first_step": message["step"], "first_at": now}
+    return replace(live, **told, **first, step_at=now)
 
 
 async def _first_of(*awaited: Coroutine[Any, Any, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,11 @@ from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import Full, Store
+from overpaint.service.ports import Full, NoPlace, Store
 from overpaint.service.queue.attempts import Attempt, Verdict
-from overpaint.service.queue.ledger import Clerk
+from overpaint.service.queue.debts import UNWRITTEN, Debts
+from overpaint.service.queue.ledger import REFUSALS, Clerk
+from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.stories import ENDS
 from overpaint.service.queue.turns import Turns
 from overpaint.service.queue.workers import COMMAND, Hands
@@ -30,7 +32,7 @@ DEADLINE_PATIENCE = 10.0  # seconds from a job's deadline until the worker is ki
 REQUEUE_PATIENCE = 5.0  # seconds to write down that a job is to go on; else that is found out at the next start
 _TENDING = 0.5
 _EXPIRING = 30.0
-_AFTER_TROUBLE = 1.0
+_PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds until a disk that refused is asked again
 
 log = logging.getLogger(LOGGER)
 
@@ -44,7 +46,7 @@ class LocalDesk:
         self._turns = Turns(config.limits, self._now)
         self._running: Attempt | None = None
         self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
-        self._owed: dict[str, Verdict] = {}  # ends that the store did not take
+        self._debts = Debts(self._end)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,6 +84,8 @@ class LocalDesk:
     async def close(self) -> None:
         """End the worker and everything that goes on here. The store stays open."""
         await self.drain(0)
+        with suppress(Exception):
+            await self._debts.pay()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
@@ -105,10 +109,16 @@ class LocalDesk:
         return await asyncio.shield(task)
 
     async def _accept(self, job: Job) -> Record:
-        record, event = await self._clerk.write(self._clerk.ledger.accept, job)
-        if event is not None:
+        try:
+            found = await self._clerk.write(self._clerk.ledger.accept, job)
+        except NoPlace as full:
+            seconds = self._turns.seconds_until_place(job.client if full.is_own else None)
+            raise NoPlace(full.waiting, retry_after(seconds), is_own=full.is_own) from None
+        record = found.record
+        if found.event is not None:
+            self._clerk.stories.publish(found.event)
+        if found.is_new:
             self._turns.add(record.job)
-            self._clerk.stories.publish(event)
             log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
             self._wake.set()
         return record
@@ -116,6 +126,8 @@ class LocalDesk:
     async def get(self, job_id: str) -> Record | None:
         record = await self._clerk.write(self.store.get, job_id)
         if record is not None and record.state is JobState.RUNNING:
+            if job_id in self._turns:  # which could not be written down
+                return replace(record, state=JobState.QUEUED)
             live = self._live(job_id)
             if live is not None and live.steps:
                 return replace(record, step=live.step, steps=live.steps, images_total=live.images)
@@ -185,7 +197,14 @@ class LocalDesk:
         if any(each.done() for each in self._tasks) and not self._closing:
             return "UNHEALTHY"
         state = self._hands.state
+        if state in ("READY", "BUSY") and not self.can_write:
+            return "UNHEALTHY"
         return "BUSY" if state == "READY" and self._running is not None else state
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the disk took what was last to be written down of a job. If not, that is tried again and again."""
+        return not self._clerk.refusals
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         return await self._hands.ask(what, values)
@@ -199,6 +218,9 @@ class LocalDesk:
             job = None if self._closing else self._turns.take()
             if job is not None:
                 await self._work(job)
+                if not self.can_write and not self._closing:
+                    with suppress(asyncio.TimeoutError):  # or until it took a new job
+                        await asyncio.wait_for(self._wake.wait(), _PAUSES[min(self._clerk.refusals, len(_PAUSES)) - 1])
             elif not self._closing:
                 await self._wake.wait()
 
@@ -209,35 +231,63 @@ class LocalDesk:
         timers = [loop.call_later(running.seconds, running.run_out)]
         timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._hands.kill))
         try:
-            begun = await self._clerk.write(self._clerk.ledger.start, job.id)
-            if begun is not None:
-                for event in begun.events:
-                    self._clerk.stories.publish(event)
-                await self._settle(running, await running.run(begun))
-        except Exception:
-            log.exception(line("desk-failed", job=job.id))
-            await self._fail_after_trouble(running)
+            await self._attempt(running)
         finally:
             for each in timers:
                 each.cancel()
             self._running = None
             self._idle.set()
 
-    async def _settle(self, running: Attempt, verdict: Verdict) -> None:
+    async def _attempt(self, running: Attempt) -> None:
         job = running.job
-        if verdict.state is not JobState.QUEUED:
-            await self._end(job.id, verdict)
-            return
-        log.warning(line("requeued", job=job.id, reason="drain" if running.interrupted else "worker-ended"))
-        await self._clerk.write(self.store.requeue, job.id)
-        self._before[job.id] = running
-        self._turns.put_back(job)
-        if running.cancelled:  # while that was written down
-            await self._end_waiting(job.id, JobState.CANCELLED)
+        try:
+            begun = await self._clerk.change(self._clerk.ledger.start, job.id)
+            if begun is None:
+                return
+            for event in begun.events:
+                self._clerk.stories.publish(event)
+            verdict = await running.run(begun)
+        except Exception as error:
+            if isinstance(error, REFUSALS) and not running.is_begun:
+                log.warning(line("put-off", job=job.id, error=error))
+                verdict = Verdict(JobState.QUEUED)
+            else:
+                log.exception(line("desk-failed", job=job.id))
+                verdict = Verdict(JobState.FAILED, error=UNWRITTEN)
+        if verdict.state is JobState.QUEUED:
+            await self._put_back(running)
+        else:
+            await self._conclude(running, verdict)
 
-    async def _end(self, job_id: str, verdict: Verdict) -> None:
-        record, event = await self._clerk.write(
-            lambda: self._clerk.ledger.end(job_id, verdict.state, result=verdict.result, error=verdict.error)
+    async def _put_back(self, running: Attempt) -> None:
+        job = running.job
+        if running.is_begun:
+            log.warning(line("requeued", job=job.id, reason="drain" if running.interrupted else "worker-ended"))
+            with suppress(*REFUSALS):  # where it waits counts, not what is written; see `Ledger.start`
+                await self._clerk.change(self.store.requeue, job.id)
+        self._before[job.id] = running
+        self._turns.put_back(job, had_one=running.is_begun)
+        if running.cancelled:  # while that was written down, or could not be
+            try:
+                await self._end_waiting(job.id, JobState.CANCELLED)
+            except REFUSALS:
+                self._owe(running, Verdict(JobState.CANCELLED), is_refused=True)
+
+    async def _conclude(self, running: Attempt, verdict: Verdict) -> None:
+        try:
+            await self._end(running.job.id, verdict, running.live)
+        except Exception as error:
+            log.exception(line("not-ended", job=running.job.id))
+            self._owe(running, verdict, is_refused=isinstance(error, REFUSALS))
+
+    def _owe(self, running: Attempt, verdict: Verdict, *, is_refused: bool) -> None:
+        self._turns.drop(running.job.id)
+        self._before.pop(running.job.id, None)
+        self._debts.owe(running.job.id, verdict, running.live, is_refused=is_refused)
+
+    async def _end(self, job_id: str, verdict: Verdict, live: Live) -> None:
+        record, event = await self._clerk.change(
+            lambda: self._clerk.ledger.end(job_id, verdict.state, result=verdict.result, error=verdict.error, live=live)
         )
         if self._live(job_id) is not None:
             self._running = None
@@ -245,7 +295,10 @@ class LocalDesk:
 
     async def _end_waiting(self, job_id: str, state: JobState, error: JobError | None = None) -> Record:
         """End a job that nobody has begun, and give its record whether that was so or not."""
-        record, event = await self._clerk.write(self._clerk.ledger.end_waiting, job_id, state, error)
+        waits = job_id in self._turns
+        record, event = await self._clerk.change(
+            lambda: self._clerk.ledger.end_waiting(job_id, state, error, waits=waits)
+        )
         if record is None:
             raise KeyError(job_id)
         if event is not None:
@@ -257,28 +310,11 @@ class LocalDesk:
         self._turns.drop(record.id)
         self._turns.learn(record)
         self._before.pop(record.id, None)
+        self._debts.drop(record.id)
         error = record.error
         seconds = record.ended - record.started if record.ended and record.started else None
         log.info(line(record.state.value, job=record.id, seconds=seconds, code=error.code if error else None))
         self._clerk.stories.publish(event)
-
-    async def _fail_after_trouble(self, running: Attempt) -> None:
-        """The store, or this program, failed in the middle of a job."""
-        error = JobError(code="save", message="what was painted could not be written down; see the server's log")
-        verdict = Verdict(JobState.FAILED, error=error)
-        try:
-            await self._end(running.job.id, verdict)
-        except Exception:  # a full disk takes this no more than the rest
-            log.exception(line("not-ended", job=running.job.id))
-            self._owed[running.job.id] = verdict
-            await asyncio.sleep(_AFTER_TROUBLE)
-
-    async def _pay(self) -> None:
-        """Write down the ends that could not be, if that is possible by now."""
-        for job_id, verdict in list(self._owed.items()):
-            with suppress(Exception):  # which was logged the first time
-                await self._end(job_id, verdict)
-                del self._owed[job_id]
 
     async def _known(self, job_id: str) -> Record:
         record = await self.get(job_id)
@@ -299,23 +335,31 @@ class LocalDesk:
         """Fail what has waited too long, and delete what was kept long enough."""
         next_expiry = 0.0
         while True:
-            try:
-                await self._pay()
-                await self._fail_late()
-                if time.monotonic() >= next_expiry:
-                    next_expiry = time.monotonic() + _EXPIRING
-                    await self._clerk.write(self._expire)
-            except Exception:
-                log.exception(line("tending-failed"))
+            await self._quietly(self._debts.pay)
+            await self._quietly(self._fail_late)
+            if time.monotonic() >= next_expiry:
+                next_expiry = time.monotonic() + _EXPIRING
+                await self._quietly(self._expire)
             await asyncio.sleep(_TENDING)
+
+    async def _quietly(self, what: Callable[[], Awaitable[None]]) -> None:
+        """One thing that fails keeps the others from nothing; of a disk that refuses everything it was said before."""
+        is_known = not self.can_write
+        try:
+            await what()
+        except Exception as error:
+            if not (is_known and isinstance(error, REFUSALS)):
+                log.exception(line("tending-failed"))
 
     async def _fail_late(self) -> None:
         for job_id in self._turns.late():
             error = JobError(code="deadline", message="the job waited too long for its turn; send it again later")
             await self._end_waiting(job_id, JobState.FAILED, error)
 
-    def _expire(self) -> None:
-        limits = self._limits
-        gone = self.store.expire(time.time(), keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
+    async def _expire(self) -> None:
+        limits, expire = self._limits, self.store.expire
+        gone = await self._clerk.write(
+            lambda: expire(time.time(), keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
+        )
         if gone:
             log.info(line("expired", jobs=len(gone)))

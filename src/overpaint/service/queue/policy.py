@@ -55,10 +55,15 @@ def served_seconds(recent: Iterable[Record], now: float) -> dict[str, float]:
     return had
 
 
-def retry_after(durations: Sequence[float]) -> float:
-    """Seconds until a place in a full queue is likely to be free: when the next of such jobs is done."""
+def usual_seconds(durations: Sequence[float]) -> float:
+    """How long a job takes that nothing more is known of."""
+    return float(statistics.median(durations or [USUAL_SECONDS]))
+
+
+def retry_after(seconds: float) -> float:
+    """When somebody who found no place is to ask again, if one is likely to be free in so many seconds."""
     least, most = RETRY_SECONDS
-    return float(min(max(math.ceil(statistics.median(durations or [USUAL_SECONDS])), least), most))
+    return float(min(max(math.ceil(seconds), least), most))
 
 
 def _rank(job: Job, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:

@@ -7,15 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record
 from overpaint.service.limits import Limits
+from overpaint.service.queue.estimates import Experience
 from overpaint.service.queue.ledger import LATELY
 from overpaint.service.queue.policy import USUAL_SECONDS, next_job, queue_order, served_seconds
 
-_WEIGHT = 0.3  # of the newest job
-_PIXELS = 512 * 512  # where a request names no size
 _FORESIGHT_SECONDS = 0.5  # for which what was foreseen is believed, if nothing else changed
 
 
@@ -25,7 +24,9 @@ class Foresight:
 
     until: float  # when it is to be looked at again
     places: Mapping[str, int]  # how many of those that wait come before a job
-    ends: Sequence[float]  # by place: seconds from the end of the running job until this one's
+    starts: Sequence[float]  # by place: seconds from the end of the running job until this one's turn
+    known: int  # how many of the first places stand on experience
+    clients: Sequence[str]  # by place
 
 
 class Turns:
@@ -39,7 +40,7 @@ class Turns:
         self._waiting: dict[str, Job] = {}  # in the order they were accepted
         self._had_one: set[str] = set()  # of those: they were begun before, and no deadline of waiting counts
         self._done: deque[Record] = deque(maxlen=LATELY)
-        self._rate: float | None = None  # seconds for a unit of work
+        self._experience = Experience()
         self._foresight: Foresight | None = None  # None: something has changed
 
     def __contains__(self, job_id: str) -> bool:
@@ -51,10 +52,11 @@ class Turns:
             self._had_one.add(job.id)
         self._foresight = None
 
-    def put_back(self, job: Job) -> None:
-        """It was begun, and goes on later: before its equals."""
+    def put_back(self, job: Job, *, had_one: bool = True) -> None:
+        """It was taken, and goes on later: before its equals."""
         self._waiting = {job.id: job, **self._waiting}
-        self._had_one.add(job.id)
+        if had_one:
+            self._had_one.add(job.id)
         self._foresight = None
 
     def drop(self, job_id: str) -> None:
@@ -81,9 +83,7 @@ class Turns:
             if record.started is None or record.ended is None:
                 continue
             self._done.append(replace(record, result=JobResult()))  # which may be large
-            if record.state is JobState.FINISHED:
-                rate = (record.ended - record.started) / work_of(record.job)
-                self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
+            self._experience.learn(record)
         self._foresight = None
 
     def position(self, job_id: str) -> int | None:
@@ -92,19 +92,23 @@ class Turns:
 
     def seconds_left(self, job: Job, live: Live) -> float | None:
         """Of a running job."""
-        elapsed = max(0.0, time.time() - live.since)
-        if live.step:
-            return elapsed * max(0, live.steps - live.step) / live.step
-        return None if self._rate is None else max(0.0, work_of(job) * self._rate - elapsed)
+        return self._experience.seconds_left(job, live, time.time())
 
     def seconds_until_done(self, job_id: str) -> float | None:
-        """Of a waiting job; None where nothing tells."""
+        """Of a waiting job; None where nothing tells of it, or of one that comes before it."""
         running, foreseen = self._running(), self._foreseen()
         place = foreseen.places.get(job_id)
         left = 0.0 if running is None else self.seconds_left(*running)
-        if place is None or left is None or self._rate is None:
+        if place is None or left is None or place >= foreseen.known:
             return None
-        return left + foreseen.ends[place]
+        return left + foreseen.starts[place + 1]
+
+    def seconds_until_place(self, client: str | None = None) -> float:
+        """Until one that waits is taken up, of this client or of any; of what nothing tells, the usual is believed."""
+        running, foreseen = self._running(), self._foreseen()
+        left = USUAL_SECONDS if running is None else self.seconds_left(*running)
+        own = (place for place, each in enumerate(foreseen.clients) if client in (None, each))
+        return (USUAL_SECONDS if left is None else left) + foreseen.starts[next(own, 0)]
 
     def _foreseen(self) -> Foresight:
         now = time.time()
@@ -122,26 +126,17 @@ class Turns:
             done.append(Record(job=job, state=JobState.RUNNING, started=live.since))
         order = queue_order(list(self._waiting.values()), served_seconds(done, start), start, self._seconds)
         places = {each.id: place for place, each in enumerate(order)}
-        return Foresight(now + _FORESIGHT_SECONDS, places, list(accumulate(map(self._seconds, order))))
+        known = sum(1 for _ in takewhile(lambda each: self._experience.seconds(each) is not None, order))
+        starts = list(accumulate(map(self._seconds, order), initial=0.0))
+        clients = [each.client for each in order]
+        return Foresight(now + _FORESIGHT_SECONDS, places, starts, known, clients)
 
     def _seconds(self, job: Job) -> float:
         """How long it is likely to take."""
-        return USUAL_SECONDS if self._rate is None else work_of(job) * self._rate
+        seconds = self._experience.seconds(job)
+        return USUAL_SECONDS if seconds is None else seconds
 
     def _deadline(self, job: Job) -> float:
         if job.id in self._had_one or not (job.queue_deadline or job.created):
             return math.inf
         return job.queue_deadline or job.created + self._queue_deadline
-
-
-def work_of(job: Job) -> float:
-    """A job's size, in steps of one picture of 512x512."""
-    request = job.request
-    if job.kind == "extras":
-        return float(max(1, len(request.get("images") or ())))
-    width, height = request.get("width"), request.get("height")
-    pixels = width * height if width and height else _PIXELS
-    images = (request.get("batch_size") or 1) * (request.get("iterations") or 1)
-    strength = request.get("strength")
-    share = 1.0 if strength is None else max(float(strength), 0.05)
-    return float(max(1.0, (request.get("steps") or 20) * share * images) * pixels / _PIXELS)

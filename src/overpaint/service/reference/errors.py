@@ -165,8 +165,8 @@ def _answer(error: Exception) -> JSONResponse:
     if isinstance(error, Refused):
         return _answer(job_refusal(error.error))
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    said = (str(error), "") if isinstance(error, Full) else ("", str(error))
-    return _body(status, type(error).__name__, *said, retry_header(status, error))
+    detail, errors = (str(error), "") if isinstance(error, Full) else ("", str(error))
+    return _body(status, type(error).__name__, detail, errors, retry_header(status, error))
 
 
 def _body(status: int, error: str, detail: str, errors: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -19,6 +19,7 @@ from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPict
 from overpaint.service.native.bodies import client_name
 from overpaint.service.ports import Desk, Store
 from overpaint.service.reference.bodies import (
+    PaintingBody,
     PaintingResponse,
     StableDiffusionProcessingImg2Img,
     StableDiffusionProcessingTxt2Img,
@@ -49,15 +50,11 @@ def job_routes(
 
     @routes.post("/txt2img")
     async def txt2img(body: StableDiffusionProcessingTxt2Img, request: Request) -> PaintingResponse:
-        asked = await new_picture(body)
-        forget(request, body)
-        return await paint(asked, request)
+        return await paint(await new_picture(body), body, request)
 
     @routes.post("/img2img")
     async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
-        asked = await over_pictures(body)
-        forget(request, body)
-        return await paint(asked, request)
+        return await paint(await over_pictures(body), body, request)
 
     async def new_picture(body: StableDiffusionProcessingTxt2Img) -> Asked:
         scripts = await asyncio.to_thread(reader.scripts, body)
@@ -79,7 +76,8 @@ def job_routes(
         read = iter(await pictures.read_all(given))
         return tuple(None if each.picture is None else next(read) for each in scripts.units)
 
-    async def paint(asked: Asked, request: Request) -> PaintingResponse:
+    async def paint(asked: Asked, body: PaintingBody, request: Request) -> PaintingResponse:
+        forget(request, body)
         job = new_job("paint", asked.request, asked.settings, config, request)
         await saver.promise(job.id, asked.wish)
         tasks.begin(job.id, asked.wish.kind, asked.task)

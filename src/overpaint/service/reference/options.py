@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from overpaint.errors import OverpaintError
+from overpaint.models.families import SD1_SPEC
 from overpaint.models.hashes import CheckpointFile
+from overpaint.planning.preflight import spec_from_header
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
@@ -38,7 +41,7 @@ def option_routes(desk: Desk, config: ServeConfig, book: OptionsBook, models: Kn
                 await desk.ask("load", {"checkpoint": str(chosen.path)})
                 known = await asyncio.to_thread(models.checkpoint, chosen.name)  # its hash is known by now
                 chosen = known or chosen
-            await asyncio.to_thread(book.set, values, None if chosen is None else chosen.title)
+            await asyncio.to_thread(_set, values, chosen, book, models)
 
     @routes.get("/cmd-flags")
     async def cmd_flags() -> dict[str, Any]:
@@ -72,6 +75,15 @@ def _chosen(values: Mapping[str, Any], book: OptionsBook, models: KnownModels) -
     if found is None:
         raise Refusal(500, "RuntimeError", f"model {name!r} not found")
     return None if found.path == book.checkpoint_in_force(models).path else found
+
+
+def _set(values: Mapping[str, Any], chosen: CheckpointFile | None, book: OptionsBook, models: KnownModels) -> None:
+    file = chosen or book.checkpoint_in_force(models)
+    try:
+        spec = spec_from_header(file.path)
+    except (OverpaintError, OSError):  # its header alone does not tell
+        spec = SD1_SPEC
+    book.set(values, None if chosen is None else chosen.title, spec)
 
 
 def flags(config: ServeConfig) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from overpaint.errors import SettingError
+from overpaint.errors import RequestError, SettingError
 from overpaint.files.recipe import PAINTING_OPTIONS
+from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.hashes import CheckpointFile
+from overpaint.planning.plan import plan
+from overpaint.request import Txt2ImgRequest
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
@@ -40,6 +43,7 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
     {"fp8_storage": "Disable", "sd_unet": "Automatic", "use_old_emphasis_implementation": False}
 )
 _OF_OTHER_PROGRAMS = "forge_"  # clients send these along to whatever server they find
+_SMALL = Txt2ImgRequest(images=(), width=64, height=64, steps=1)
 _BY_NAME = {"sd_vae": ("Automatic", "auto", "None", "")}  # and the names of files
 
 
@@ -96,15 +100,18 @@ class OptionsBook:
         inert = {**tables()["options"], **{k: v for k, v in kept.items() if k in tables()["options"]}}
         return {**inert, **_FIXED, **own, CHECKPOINT: current.title, CHECKPOINT_HASH: current.sha256}
 
-    def set(self, values: Mapping[str, Any], title: str | None = None) -> None:
+    def set(self, values: Mapping[str, Any], title: str | None = None, spec: ModelSpec = SD1_SPEC) -> None:
         """OPT-2: one after another; those before one that cannot be set are set. `title` is the checkpoint's."""
         changed: dict[str, Any] = {}
+        before = self.settings()
         try:
             for name, value in values.items():
                 if name == CHECKPOINT:
                     changed.update({} if title is None else {CHECKPOINT: title})
                 elif not _is_left_alone(name, value):
-                    changed[name] = self._checked(name, value)
+                    checked = self._checked(name, value)
+                    _try(before, name, checked, spec)
+                    changed[name] = checked
         finally:
             if changed:
                 self.desk.store.set_option(KEPT_AS, {**self._kept(), **changed})
@@ -137,8 +144,6 @@ class OptionsBook:
             raise SettingError(name, value, f"this version offers only {_FIXED[name]!r}")
         if name not in CLIENT_OPTIONS:
             raise unknown_option(name)
-        if isinstance(getattr(_DEFAULTS, name), bool):
-            return bool(value)  # OPT-3: whatever is given, what counts is whether it is true
         coerced = getattr(_DEFAULTS.with_changes({name: value}), name)
         if name in _outdirs() and coerced:
             return str(self._inside(name, coerced))
@@ -152,6 +157,17 @@ class OptionsBook:
         if not any(path.is_relative_to(root.resolve()) for root in self.output_roots):
             raise SettingError(name, value, f"give a folder below {OUTPUT_FOLDER}")
         return path
+
+
+def _try(settings: Settings, name: str, value: Any, spec: ModelSpec) -> None:
+    """A value with which no job could be planned is refused here, and not each time that one is."""
+    if name not in CLIENT_OPTIONS or _plain(getattr(settings, name)) == value:
+        return
+    try:
+        plan(_SMALL, settings.with_changes({name: value}), spec)
+    except RequestError as error:
+        if error.field == name:
+            raise
 
 
 def unknown_option(name: str) -> Refusal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+from overpaint.adapters.wanted import find_adapter
 from overpaint.contract.requests import img2img_fields, soft_inpainting, txt2img_fields
 from overpaint.errors import RequestError
 from overpaint.models.hashes import CheckpointFile
@@ -19,6 +20,7 @@ from overpaint.service.reference.errors import Refusal, http_refusal
 from overpaint.service.reference.infotext import Filled, filled_by
 from overpaint.service.reference.options_book import CHECKPOINT, OptionsBook, Overrides
 from overpaint.service.reference.pictures import decoded
+from overpaint.service.reference.replaced import replaced_names
 from overpaint.service.reference.saving import Wish
 from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_script_name
 from overpaint.service.requests import job_settings, stored_request
@@ -92,7 +94,13 @@ class Reader:
             parameters=_without_pictures(parameters),
             request=stored,
             settings=settings,
-            warnings=(*_unread(body), *overrides.warnings, *scripts.warnings, *self._dropped(overrides)),
+            warnings=(
+                *_unread(body),
+                *replaced_names(fields, settings, _lora_names(self.models)),
+                *overrides.warnings,
+                *scripts.warnings,
+                *self._dropped(overrides),
+            ),
             wish=Wish(
                 kind="img2img" if is_img2img else "txt2img", pictures=saves, sources=bool(settings.save_init_img)
             ),
@@ -190,6 +198,11 @@ class Reader:
                 raise RequestError(field_name, name, "there is no such model; GET /sdapi/v1/sd-models lists them")
 
 
+def _lora_names(models: KnownModels) -> Callable[[str], bool]:
+    known = models.loras()
+    return lambda name: find_adapter(known, name) is not None
+
+
 def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
     """I2I-1: what is asked first."""
     if not body.init_images:
@@ -202,7 +215,10 @@ def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:
 
 def _unread(body: PaintingBody) -> tuple[str, ...]:
     """Keys that no field has, and fields that change nothing."""
-    unknown = tuple(f"{name}: not obeyed, there is no such field" for name in body.unknown())
+    cut = (f"{name}: a whole number is wanted, so what is behind the point was cut off" for name in body.cut())
+    unknown = (*(f"{name}: not obeyed, there is no such field" for name in body.unknown()), *cut)
+    if isinstance(body, StableDiffusionProcessingImg2Img) and body.latent_mask and not body.mask:
+        unknown = (*unknown, "latent_mask: not obeyed, it does nothing without a mask")
     if body.override_settings and body.override_settings_restore_afterwards is False:
         said = "not obeyed, overrides are for one job; POST /sdapi/v1/options changes options"
         return (*unknown, f"override_settings_restore_afterwards: {said}")

@@ -98,10 +98,12 @@ class Database:
             try:
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    with suppress(sqlite3.Error):
+            except BaseException as error:
+                with suppress(sqlite3.Error):
+                    if connection.in_transaction:
                         connection.execute("ROLLBACK")
+                    if "is full" in str(error):  # of what the log takes of the disk, some may be had back
+                        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 raise
 
     @contextmanager

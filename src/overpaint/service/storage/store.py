@@ -14,10 +14,11 @@ from typing import Any, cast
 
 from overpaint.errors import RequestError
 from overpaint.files.saving import sync_folder
+from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
 from overpaint.service.limits import Limits
-from overpaint.service.ports import Full
-from overpaint.service.queue.policy import retry_after
+from overpaint.service.ports import NoPlace
+from overpaint.service.queue.policy import retry_after, usual_seconds
 from overpaint.service.storage import job_rows as rows
 from overpaint.service.storage.database import Database
 from overpaint.service.storage.folder_lock import FolderLock
@@ -121,7 +122,9 @@ class JobStore:
         if not state.is_end:
             raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
         files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
-        change = "SET state = ?, ended = ?, result = ?, error = ? WHERE id = ? AND ended IS NULL"
+        is_whole = state is JobState.FINISHED and not (result and result.stopped)
+        step = "steps" if is_whole else "step"  # the last steps may not have been told
+        change = f"SET state = ?, ended = ?, step = {step}, result = ?, error = ? WHERE id = ? AND ended IS NULL"
         told = (rows.text_of(result), rows.text_of(error))
         with self._database.write() as connection:
             if connection.execute(f"UPDATE jobs {change}", (state.value, at, *told, job_id)).rowcount:
@@ -220,9 +223,9 @@ class JobStore:
         if waiting < limits.waiting and own < limits.waiting_per_client:
             return
         lately = "SELECT ended - started FROM jobs WHERE state = 'finished' AND started ORDER BY number DESC LIMIT ?"
-        seconds = retry_after([each[0] for each in connection.execute(lately, (_TELLING,))])
-        whose = f"{waiting} jobs" if waiting >= limits.waiting else f"{own} of your jobs"
-        raise Full(f"{whose} wait already, which is the limit: try again in {seconds:.0f} s", seconds)
+        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(lately, (_TELLING,))]))
+        is_own = waiting < limits.waiting
+        raise NoPlace(own if is_own else waiting, seconds, is_own=is_own)
 
     def _torn_batches(self) -> Iterator[tuple[int, DoneBatch]]:
         """Batches of unfinished jobs whose files are not what was kept, each after the number of its job."""
@@ -244,7 +247,9 @@ class JobStore:
         return {job_id: self._files_of(job_id) if ended is None else None for job_id, ended in jobs}
 
     def _files_of(self, job_id: str) -> set[str]:
-        return {each.file for batch in self.batches(job_id) for each in batch.pictures}
+        pictures = [each for batch in self.batches(job_id) for each in batch.pictures]
+        beside = {byproduct_file(each.file, kind) for each in pictures for kind in BYPRODUCTS}
+        return beside.union(each.file for each in pictures)
 
     def _records(self, where: str, *values: Any) -> list[Record]:
         with self._database.read() as connection:
