@@ -1,7 +1,7 @@
 """What the siblings learn from, made once: latents of a picture, and beside them what the network is shown of it.
 
-Every row is exactly what the product's image conditioning holds (`overpaint.painting.latents`): for inpainting the mask and
-the scaled latents of the picture with mid grey in the mask; for editing the unscaled latents of the picture before.
+Every row is exactly what the product's image conditioning holds (`overpaint.painting.latents`): for inpainting the mask
+and the scaled latents of the picture with mid grey in the mask; for editing the unscaled latents of the picture before.
 """
 
 from __future__ import annotations

@@ -113,6 +113,9 @@ class FakeDesk:
     def running(self) -> Live | None:
         return self.live
 
+    async def unfit(self) -> JobError | None:
+        return None
+
     def state(self) -> str:
         return self.word
 

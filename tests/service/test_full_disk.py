@@ -194,7 +194,7 @@ def test_what_never_can_be_written_fails_after_some_tries(
 
 
 def test_who_finds_no_place_is_told_when_one_is_free(tmp_path: Path) -> None:
-    limits = {"waiting": 3, "waiting_per_client": 2}
+    limits: dict[str, Any] = {"waiting": 3, "waiting_per_client": 2}
     store = JobStore(tmp_path, Limits(**limits))
 
     async def story() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from overpaint.errors import RequestError
+from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
 from overpaint.service.storage.store import JobStore
 from tests.service.store_tools import finished, job, painted
@@ -104,6 +105,21 @@ def test_torn_and_missing_files_make_a_batch_undone(store: JobStore) -> None:
     store.recover()
     assert store.batches("a") == batches[:1]
     assert [each.name for each in store.result_file("a", "0.png").parent.iterdir()] == ["0.png"]
+
+
+def test_what_lies_beside_the_pictures_of_a_batch_stays(store: JobStore) -> None:
+    """Masks and uncorrected pictures are in no list; without them a batch would be painted again."""
+    store.accept(job())
+    store.start("a", 1.0)
+    store.keep_batch("a", DoneBatch(number=0, pictures=(painted(store, "a", 0),)))
+    folder = store.result_file("a", "0.png").parent
+    beside = [folder / byproduct_file("0.png", each) for each in BYPRODUCTS]
+    stray = [folder / byproduct_file("1.png", each) for each in BYPRODUCTS]
+    for path in (*beside, *stray):
+        path.write_bytes(b"mask")
+    store.recover()
+    assert all(each.exists() for each in beside)
+    assert not any(each.exists() for each in stray)
 
 
 def test_leftovers_are_taken_away(store: JobStore) -> None:

@@ -53,7 +53,8 @@ def done(client: str, seconds: float, *, ended: float = NOW, steps: int = 20) ->
 
 def heard(step: int, steps: int, seconds: float) -> dict[str, Any]:
     """Of a running job that makes a step a second, since so many seconds."""
-    return {"step": step, "steps": steps, "first_step": 0, "first_at": NOW - step, "step_at": NOW, "since": NOW - seconds}
+    own = {"first_step": 0, "first_at": NOW - step, "step_at": NOW}
+    return {"step": step, "steps": steps, "since": NOW - seconds, **own}
 
 
 def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
@@ -212,3 +213,22 @@ def test_what_clients_had_outlives_a_restart(tmp_path: Path) -> None:
 
     asyncio.run(before())
     asyncio.run(after())
+
+
+@pytest.mark.parametrize("fake", [True, False])
+def test_what_is_finished_has_made_all_its_steps_and_what_was_stopped_those_it_made(tmp_path: Path, fake: bool) -> None:
+    store: Any = FakeStore(tmp_path) if fake else JobStore(tmp_path)
+
+    async def story() -> None:
+        async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
+            await desk.submit(wanted("whole", "step=1 step=60 batch=0"))
+            await desk.submit(wanted("early", "step=1 step=60 listen"))
+            record = ended_well(await desk.wait("whole"))
+            assert (record.step, record.steps) == (100, 100)
+            await until_running(desk, "early", step=60)
+            await desk.finish_early("early")
+            record = ended_well(await desk.wait("early"))
+            assert (record.step, record.steps, record.result.stopped) == (60, 100, True)
+
+    run(story())
+    store.close()

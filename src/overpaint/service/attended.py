@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from overpaint.errors import CheckpointError, OverpaintError
-from overpaint.service.jobs import Job, JobError, JobEvent, Live, Record
+from overpaint.service.jobs import Job, JobEvent, Live, Record
 from overpaint.service.ports import Desk, Full, Stopping, Store
-
-_LOOK_EVERY = 0.25  # seconds between two looks whether the worker dies again and again
-
-
-def _error_of(unfit: JobError) -> OverpaintError:
-    if unfit.code == "internal":
-        return OverpaintError("the worker cannot open its model: the lines above say why")
-    return CheckpointError(unfit.message) if unfit.code == "checkpoint" else OverpaintError(unfit.message)
 
 
 class Attended:
@@ -30,20 +20,6 @@ class Attended:
     @property
     def store(self) -> Store:
         return self._desk.store
-
-    async def trouble(self) -> OverpaintError:
-        """Why the very first worker cannot paint at all. Never comes if it can."""
-        hands: Any = getattr(self._desk, "_hands", None)  # NOTE: a desk says in one word only how its worker is
-        while hands is not None:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(hands.prepared(), _LOOK_EVERY)
-                if hands.unfit is None:
-                    break
-                return _error_of(hands.unfit)
-            if self._desk.state() == "UNHEALTHY":
-                return OverpaintError("the worker ended each time it was started: the lines above say why")
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
 
     async def submit(self, job: Job) -> Record:
         with self._told_apart():

@@ -21,7 +21,7 @@ import uvicorn
 from PIL import _imaging
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from overpaint.errors import OverpaintError, RequestError, SaveError
+from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
 from overpaint.service.app import create_app
 from overpaint.service.attended import Attended
 from overpaint.service.config import ServeConfig
@@ -77,7 +77,7 @@ async def _served(
     with signals.caught():
         await desk.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        trouble = asyncio.create_task(attended.trouble())
+        trouble = asyncio.create_task(_trouble(desk))
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.01)
@@ -102,6 +102,17 @@ async def _served(
     if unfit is not None:
         raise unfit
     return STOPPED if signals.second.is_set() else 0
+
+
+async def _trouble(desk: LocalDesk) -> OverpaintError:
+    """Why the very first worker cannot paint at all. Never comes if it can."""
+    unfit = await desk.unfit()
+    if unfit is None:
+        await asyncio.Event().wait()
+    assert unfit is not None
+    if unfit.code == "internal":
+        return OverpaintError("the worker cannot open its model: the lines above say why")
+    return CheckpointError(unfit.message) if unfit.code == "checkpoint" else OverpaintError(unfit.message)
 
 
 async def _ended(trouble: asyncio.Task[OverpaintError]) -> OverpaintError | None:

@@ -6,6 +6,7 @@ Torch-free, but for the engine and the upscalers that are handed in.
 from __future__ import annotations
 
 import base64
+import errno
 import html
 import io
 import time
@@ -44,6 +45,8 @@ LARGEST_PREVIEW = 512  # pixels of its longer side
 SMALL_TILE = 64
 
 _PARTS = 100  # of one enlarged picture, for progress
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 # The first that fits; an error that is none of them is our own fault.
 _CODES: tuple[tuple[type[Exception], str], ...] = (
@@ -91,6 +94,8 @@ def error_of(error: Exception) -> JobError:
     """What is said of a failure; of one that nobody foresaw only its kind, for its text may name anything."""
     if isinstance(error, MemoryError) or str(error).startswith("memory:"):
         return JobError(code="memory", message=str(error) or "memory: there is not enough of it; ask for less")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return JobError(code="save", message=f"a file was not written ({error.strerror}): free space on the disk")
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal")
     if code == "internal" and not isinstance(error, OverpaintError):
         return JobError(code=code, message=f"the job failed by an error of the program ({type(error).__name__})")

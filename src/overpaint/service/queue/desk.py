@@ -206,6 +206,17 @@ class LocalDesk:
         """Whether the disk took what was last to be written down of a job. If not, that is tried again and again."""
         return not self._clerk.refusals
 
+    async def unfit(self) -> JobError | None:
+        """Why the first worker cannot paint at all, as soon as that is known; None once it can."""
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hands.prepared(), _TENDING)
+                return self._hands.unfit
+            if self._hands.state == "UNHEALTHY":
+                return JobError(
+                    code="crashed", message="the worker ended each time it was started: the lines above say why"
+                )
+
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         return await self._hands.ask(what, values)
 

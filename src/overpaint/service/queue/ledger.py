@@ -118,6 +118,7 @@ class Ledger:
         record = self._store.get(job_id)
         if record is None or record.state.is_end or not (waits or record.state is JobState.QUEUED):
             return record, None
+        self._tell_queued(record)
         return self.end(job_id, state, error=error)
 
     def rest(self, job_id: str, after: int) -> Sequence[JobEvent] | None:
