@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
-from overpaint.service import requests, serve
+from overpaint.service import health, requests, serve
 from overpaint.service.guard import bodyguard, fetching, guards, jsonshape, visits
 from overpaint.service.limits import Limits
 from overpaint.service.openai import requests as openai_requests
@@ -26,6 +26,15 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "steps": ("Steps of a pass.", "422"),
     "images": ("Batch size times iterations.", "422"),
     "prompt_chars": ("Characters of a prompt.", "422"),
+    "prompt_rows": (
+        "Rows of the network in a step, for one picture: parts between ANDs times the chunks of 75 tokens of the "
+        "longest, and the chunks of the negative prompt. Styles and the prompts of a second pass count.",
+        "422",
+    ),
+    "prompt_chunks": (
+        "Chunks of 75 tokens to be encoded for one picture, of all versions that prompt editing makes.",
+        "422",
+    ),
     "loras": ("LoRAs of a picture, in the list and in the prompt.", "422"),
     "cfg_scale": ("The greatest guidance; the least is 0.", "422"),
     "waiting": ("Jobs that wait.", "429"),
@@ -64,20 +73,23 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("MOST_PICTURES", openai_requests.MOST_PICTURES, "OpenAI's `n`.", "400"),
     ("MOST_PARTIALS", openai_requests.MOST_PARTIALS, "OpenAI's `partial_images`.", "400"),
     ("QUESTIONS", workers.QUESTIONS, "Questions that wait for the worker.", "429"),
+    ("DISK_ROOM", health.DISK_ROOM, "Bytes of free disk, below which `/readyz` says 503.", "503"),
 )
 
 TEXT = """\
 ## A server
 
-`GET /v1/limits` tells those of a running one. Beyond them, an answer has this status; OpenAI's API says 400 where the
+`overpaint serve --limit NAME=VALUE` sets one, as often as there are some to be set; `GET /v1/limits` tells those of a
+running server. Beyond them, an answer has this status; OpenAI's API says 400 where the
 others say 422, and 429 and 503 come with `Retry-After`.
 
 {limits}
 These hold for every server:
 
 {fixed}
-Pictures that are sent to a server are PNG, JPEG or WebP of one frame. Pictures at URLs, where a server fetches any, may
-together be as large as a body may.
+Pictures that are sent to a server are PNG, JPEG or WebP of one frame. A PNG or JPEG whose header promises more than
+1,100 times what its packed pixels can hold is refused as broken, before anything is decoded. Pictures at URLs, where a server fetches any,
+may together be as large as a body may.
 """
 
 

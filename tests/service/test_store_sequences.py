@@ -104,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             found: Record | type[Exception] = self.store.accept(job)
         except (Conflict, Full) as error:
-            found = type(error)
+            found = Full if isinstance(error, Full) else Conflict
         assert found == expected
 
     @precondition(lambda self: self.model.records)

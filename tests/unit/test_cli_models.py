@@ -67,7 +67,7 @@ class TestModels:
         header_only(parity, "tiny-sd15", Path("sd/m.safetensors"))
         adapter("ink", folder=Path("sd"))
         told = told_as_json(capsys, "models", "--models", "sd")
-        built_in, ink, model = told["models"]
+        built_in, *_, ink, model = told["models"]
         assert (built_in["name"], built_in["family"]) == ("overpaint-mini", "Stable Diffusion 1")
         assert (model["name"], model["family"], model["problem"]) == ("m.safetensors", "Stable Diffusion 1", None)
         assert ink["family"] is None

@@ -35,7 +35,7 @@ def test_what_is_set_counts_for_later_jobs_only() -> None:
     [
         ("img2img_color_corection", True, "img2img_color_correction"),
         ("randn_source", "gpu", "GPU, CPU, NV"),
-        ("jpeg_quality", "high", "int"),
+        ("jpeg_quality", "high", "whole number"),
     ],
 )
 def test_bad_options(name: str, value: object, hint: str) -> None:
