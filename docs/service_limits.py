@@ -88,8 +88,8 @@ These hold for every server:
 
 {fixed}
 Pictures that are sent to a server are PNG, JPEG or WebP of one frame. A PNG or JPEG whose header promises more than
-1,100 times what its packed pixels can hold is refused as broken, before anything is decoded. Pictures at URLs, where a server fetches any,
-may together be as large as a body may.
+1,100 times what its packed pixels can hold is refused as broken, before anything is decoded. Pictures at URLs, where a
+server fetches any, may together be as large as a body may.
 """
 
 
