@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from overpaint.models.built_in import built_in_names
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, JobState
 from overpaint.service.limits import Limits
@@ -137,7 +138,7 @@ def test_the_key_is_the_token(desk: FakeDesk, config: ServeConfig) -> None:
 
 
 def test_models(page: Served, client: Any) -> None:
-    assert [each.object for each in client.models.list()] == ["model"]
+    assert [(each.id, each.object) for each in client.models.list()] == [(each, "model") for each in built_in_names()]
 
 
 def test_a_client_that_leaves_takes_its_job_along(page: Served) -> None:
