@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from overpaint.service.jobs import JobState, Record
-from overpaint.service.ports import Conflict, Full
+from overpaint.service.ports import Conflict, Full, Stopping
 from overpaint.service.queue import attempts, workers
 from overpaint.service.queue import desk as desk_module
 from overpaint.service.queue.desk import LocalDesk
@@ -389,7 +389,8 @@ def test_a_drain_lets_the_running_job_end(tmp_path: Path) -> None:
             await desk.submit(wanted("b", "sleep=0"))
             await until_running(desk, "a", step=1)
             await desk.drain(10)
-            with pytest.raises(Full, match="stopping"):
+            assert desk.state() == "UNHEALTHY"
+            with pytest.raises(Stopping, match="stopping"):
                 await desk.submit(wanted("c", "sleep=0"))
             states = [(await desk.get(each)) for each in "ab"]
             assert [each.state for each in states if each] == [JobState.FINISHED, JobState.QUEUED]

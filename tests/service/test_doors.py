@@ -21,10 +21,10 @@ from PIL import Image
 
 from overpaint.errors import SaveError
 from overpaint.service.app import create_app
-from overpaint.service.attended import Attended
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, Record
 from overpaint.service.limits import MIB
+from overpaint.service.ports import Stopping
 from overpaint.settings import Settings
 from tests.service.conftest import client_of as in_process
 from tests.service.fake_desk import FakeDesk
@@ -114,17 +114,18 @@ def test_prompts_that_would_hold_the_worker(client: TestClient, desk: FakeDesk) 
 
 
 class ClosingDesk(FakeDesk):
-    """A desk that stops, as a `LocalDesk` says it."""
+    """A desk that stops, in the words of a `LocalDesk`."""
 
     async def submit(self, job: Job) -> Record:
-        raise AssertionError("nobody asks it any more")
+        raise Stopping("the server is stopping: send the job again when it is back", retry_after=10.0)
+
+    def state(self) -> str:
+        return "UNHEALTHY"
 
 
 def test_a_server_that_stops_takes_nothing(config: ServeConfig) -> None:
     config.data.mkdir()
-    attended = Attended(ClosingDesk(config.data))
-    attended.is_stopping = True
-    with client_of(attended, config) as client:
+    with client_of(ClosingDesk(config.data), config) as client:
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (503, "UNHEALTHY")
         for door, body in (

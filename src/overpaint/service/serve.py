@@ -23,7 +23,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
 from overpaint.service.app import create_app
-from overpaint.service.attended import Attended
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES
 from overpaint.service.limits import MIB
@@ -71,9 +70,8 @@ async def _served(
     config: ServeConfig, store: JobStore, listener: socket.socket, announce: Callable[[str], None]
 ) -> int:
     desk, signals = LocalDesk(store, config), _Signals()
-    attended = Attended(desk)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "work"))
-    server = _Server(uvicorn_config(create_app(attended, config), config))
+    server = _Server(uvicorn_config(create_app(desk, config), config))
     with signals.caught():
         await desk.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -86,12 +84,10 @@ async def _served(
                 gc.freeze()
                 announce(url_of(listener))
             await _first(serving, signals.first, trouble)
-            attended.is_stopping = True
             if not trouble.done():
                 log.info(line("stopping", seconds=config.limits.drain))
                 await _first(desk.drain(config.limits.drain), signals.second, serving)
         finally:
-            attended.is_stopping = True
             server.should_exit = True
             server.force_exit = signals.second.is_set()
             with suppress(asyncio.TimeoutError):

@@ -17,7 +17,7 @@ from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import Full, NoPlace, Store
+from overpaint.service.ports import Full, NoPlace, Stopping, Store
 from overpaint.service.queue.attempts import Attempt, Verdict
 from overpaint.service.queue.debts import UNWRITTEN, Debts
 from overpaint.service.queue.ledger import REFUSALS, Clerk
@@ -101,7 +101,7 @@ class LocalDesk:
 
     async def submit(self, job: Job) -> Record:
         if self._closing:
-            raise Full("the server is stopping: send the job again when it is back", retry_after=10.0)
+            raise Stopping("the server is stopping: send the job again when it is back", retry_after=10.0)
         # NOTE: a client that goes away cancels this call; a job that was accepted must get its place all the same.
         task = asyncio.create_task(self._accept(job))
         self._submitting.add(task)
@@ -194,7 +194,7 @@ class LocalDesk:
         return None if self._running is None else self._running.live
 
     def state(self) -> str:
-        if any(each.done() for each in self._tasks) and not self._closing:
+        if self._closing or any(each.done() for each in self._tasks):
             return "UNHEALTHY"
         state = self._hands.state
         if state in ("READY", "BUSY") and not self.can_write:

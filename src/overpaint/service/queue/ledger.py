@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from overpaint.errors import SaveError
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Live, Record
-from overpaint.service.ports import Full, Store
+from overpaint.service.ports import Stopping, Store
 from overpaint.service.queue.stories import ENDS, Stories
 from overpaint.service.storage.forms import plain
 
@@ -164,7 +164,7 @@ class Clerk:
     async def write(self, what: Callable[..., _T], *values: Any) -> _T:
         """Have something done on the thread that writes; reading there, too, sees all that was written before."""
         if self.closed:
-            raise Full("the server is stopping: ask again when it is back", retry_after=10.0)
+            raise Stopping("the server is stopping: ask again when it is back", retry_after=10.0)
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: what(*values))
 
     async def change(self, what: Callable[..., _T], *values: Any) -> _T:
