@@ -1,4 +1,4 @@
-"""A small checkpoint in the genuine layout of SD 1, made by arithmetic: for tests and a first run offline.
+"""A small checkpoint in the genuine layout of SD 1, made by arithmetic: what most tests paint with.
 
 It has learnt nothing, but it is not noise either. Its codec averages blocks of 8x8 pixels and paints them back, so that
 pictures stay recognisable. Its U-Net takes the fine grain of a latent, at most levels the noisier part, for noise.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,7 @@ _UNET = UNetSpec(
     linear_projections=False,
 )
 _VAE = AutoencoderSpec(channels=96, channel_mult=(1, 1, 1, 1), num_res_blocks=0)
-_TEXT = TextSpec(
-    kind="clip",
-    prefix=SD1_SPEC.texts[0].prefix,
-    width=64,
-    layers=4,
-    heads=1,
-    inner=256,
-    vocabulary=49408,
-    positions=77,
-    activation="quick_gelu",
-    layer=-1,
-    final_norm=True,
-    follows_skip=True,
-    pooled=False,
-)
+_TEXT = replace(SD1_SPEC.texts[0], width=64, layers=4, heads=1, inner=256)
 # The last layer of every residual branch: what it writes is added to what is carried past it.
 _BRANCH_ENDS = (
     "out_layers.3.weight",

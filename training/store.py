@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +124,3 @@ class Shelf:
 def read_records(folder: Path, shards: int) -> list[dict[str, Any]]:
     lines = (line for i in range(shards) for line in (folder / f"{i:05d}.jsonl").read_text("utf-8").splitlines())
     return [json.loads(line) for line in lines]
-
-
-def once(path: Path, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """An array that is made if its file is not there."""
-    if not path.exists():
-        save_array(path, make())
-    values: NDArray[Any] = np.load(path)
-    return values

@@ -76,11 +76,6 @@ class ExtrasRequest:
             raise RequestError(unknown[0], values[unknown[0]], nearest(unknown[0], FIELD_NAMES))
         return cls(**{**values, "images": pictures_from_json("images", values.get("images"))})
 
-    @classmethod
-    def from_reference(cls, values: Mapping[str, Any], images: Sequence[Picture]) -> ExtrasRequest:
-        """A request in the words of the reference's API (EX-1); names it does not know are passed over."""
-        return cls(images=tuple(images), **reference_fields(values))
-
 
 FIELD_NAMES = frozenset(each.name for each in fields(ExtrasRequest))
 _REFERENCE_NAMES = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from overpaint.errors import RequestError
-from overpaint.extras import FIELD_NAMES, REFERENCE_DEFAULTS, ExtrasRequest, ExtrasResult, run_extras
+from overpaint.extras import FIELD_NAMES, REFERENCE_DEFAULTS, ExtrasRequest, ExtrasResult, reference_fields, run_extras
 from overpaint.files.metadata import encode_picture
 from overpaint.pictures import open_picture
 from overpaint.pixels.resize import Upscaler
 from overpaint.settings import Settings
 
 SANE, REFERENCE = Settings(), Settings.reference()
+
+
+def from_reference(values: Mapping[str, Any], images: Sequence[Image.Image]) -> ExtrasRequest:
+    return ExtrasRequest(images=tuple(images), **reference_fields(values))
 
 
 def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -247,7 +252,7 @@ class TestReference:
         for name in ("ExtrasSingleImageRequest", "ExtrasBatchImagesRequest"):
             recorded = {key: each.get("default") for key, each in schemas[name]["properties"].items()}
             assert {key: each for key, each in recorded.items() if key not in elsewhere} == REFERENCE_DEFAULTS
-        request = ExtrasRequest.from_reference({}, [noise(4, 4)])
+        request = from_reference({}, [noise(4, 4)])
         assert request == ExtrasRequest(images=request.images, upscaler="None")
 
     def test_every_name(self) -> None:
@@ -263,7 +268,7 @@ class TestReference:
             "show_extras_results": True,
             "upscale_first": None,
         }
-        request = ExtrasRequest.from_reference(values, [noise(4, 4)])
+        request = from_reference(values, [noise(4, 4)])
         wanted = ExtrasRequest(
             images=request.images,
             scale=3.0,
@@ -273,10 +278,10 @@ class TestReference:
             second_visibility=0.5,
         )
         assert request == wanted
-        assert ExtrasRequest.from_reference({**values, "resize_mode": 0}, request.images).size is None
+        assert from_reference({**values, "resize_mode": 0}, request.images).size is None
 
     def test_faces_and_modes(self) -> None:
         with pytest.raises(RequestError, match="codeformer_visibility"):
-            ExtrasRequest.from_reference({"codeformer_visibility": 0.1}, [noise(4, 4)])
+            from_reference({"codeformer_visibility": 0.1}, [noise(4, 4)])
         with pytest.raises(RequestError, match="resize_mode=2"):
-            ExtrasRequest.from_reference({"resize_mode": 2}, [noise(4, 4)])
+            from_reference({"resize_mode": 2}, [noise(4, 4)])

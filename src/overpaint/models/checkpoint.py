@@ -163,11 +163,6 @@ def load_codec(
     return LoadedCodec(Codec(blank_one.network, dtype), blank_one.spec, named)
 
 
-def load_vae_into(model: LoadedModel, vae_path: Path | None, *, hash_cache: Path | None = None) -> LoadedModel:
-    """The same model with another VAE, or with its own again (VAE-5)."""
-    return model.with_codec(load_codec(model, vae_path, hash_cache=hash_cache))
-
-
 def recognise(path: Path, text_encoders: tuple[Path, ...] = ()) -> ModelSpec:
     """What a file is, from its header and the files beside it; no tensor is read."""
     path = Path(path)

@@ -95,11 +95,6 @@ class _Known(Mapping[str, Upscaler]):
         return self._last[1]
 
 
-def make_upscaler(loaded: LoadedUpscaler, tiling: Tiling, watch: Watch | None = None) -> Upscaler:
-    """The callable that `pixels.resize` takes: it enlarges by the network's own scale, whatever is asked."""
-    return lambda picture, scale: enlarged(picture, loaded, tiling, watch or Watch())
-
-
 def enlarged(picture: Image.Image, loaded: LoadedUpscaler, tiling: Tiling, watch: Watch) -> Image.Image:
     """The picture through the network, in its own mode if that is gray, else RGB or RGBA.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.errors import CheckpointError
 from overpaint.models import checkpoint as module
-from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_vae_into, recognise
+from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_codec, recognise
 from overpaint.models.files import read_all, read_checkpoint, write_safetensors
 from overpaint.models.filling import Source, holds
 from tests.tiny import make_tiny_checkpoint
@@ -171,10 +171,10 @@ def test_vae_of_another_file(model: LoadedModel, tiny: Path, other_vae: Path, tm
     z = torch.randn(1, 4, 4, 4)
     own, other = model.backend.decode(z), with_vae.backend.decode(z)
     assert not torch.equal(own, other)
-    restored = load_vae_into(with_vae, None, hash_cache=cache)
+    restored = with_vae.with_codec(load_codec(with_vae, None, hash_cache=cache))
     assert restored.vae is None
     assert torch.equal(restored.backend.decode(z), own)
-    again = load_vae_into(restored, other_vae, hash_cache=cache)
+    again = restored.with_codec(load_codec(restored, other_vae, hash_cache=cache))
     assert again.vae == with_vae.vae
     assert torch.equal(again.backend.decode(z), other)
 

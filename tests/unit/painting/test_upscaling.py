@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from overpaint.errors import Cancelled, RequestError, SamplingError, SettingError
 from overpaint.models.upscaler_files import LoadedUpscaler, load_upscaler
 from overpaint.painting import upscaling
-from overpaint.painting.upscaling import Tiling, Watch, known_upscalers, make_upscaler
+from overpaint.painting.upscaling import Tiling, Watch, enlarged, known_upscalers
 from overpaint.pixels.resize import resize_image
 from overpaint.settings import Quirks, Settings
 from tests.unit.esrgan import compact_state, esrgan, old_state
@@ -61,15 +61,15 @@ class TestTiles:
         self, size: tuple[int, int], reach: int
     ) -> None:
         network, picture = loaded(Blur(2, reach)), noise(*size)
-        tiled = make_upscaler(network, Tiling(32, 8))(picture, 2)
-        whole = make_upscaler(network, WHOLE)(picture, 2)
+        tiled = enlarged(picture, network, Tiling(32, 8), Watch())
+        whole = enlarged(picture, network, WHOLE, Watch())
         assert np.array_equal(levels(tiled), levels(whole))
 
     @pytest.mark.parametrize("overlap", [0, 4, 8, 16])
     def test_as_whole_away_from_seams(self, overlap: int) -> None:
         network, picture = loaded(Blur(2, 3)), noise(90, 70)
-        tiled = make_upscaler(network, Tiling(40, overlap))(picture, 2)
-        different = np.abs(levels(tiled) - levels(make_upscaler(network, WHOLE)(picture, 2))).max(axis=-1) > 1
+        tiled = enlarged(picture, network, Tiling(40, overlap), Watch())
+        different = np.abs(levels(tiled) - levels(enlarged(picture, network, WHOLE, Watch()))).max(axis=-1) > 1
         rows, columns = np.nonzero(different)
         edges = {}
         for axis, side in (("x", 90), ("y", 70)):
@@ -91,7 +91,7 @@ class TestTiles:
                 self.level.add_(0.1)
                 return torch.zeros_like(x) + self.level
 
-        result = levels(make_upscaler(loaded(Brightening(), 1), Tiling(32, 16))(Image.new("RGB", (64, 32)), 1))
+        result = levels(enlarged(Image.new("RGB", (64, 32)), loaded(Brightening(), 1), Tiling(32, 16), Watch()))
         assert np.abs(np.diff(result, axis=1)).max() <= 0.1 * 255 / 8 + 1
         assert (result[:, 0] == 26).all() and (result[:, -1] == 76).all()
 
@@ -109,13 +109,13 @@ class TestTiles:
 
     def test_memory_is_bounded_by_the_tile(self) -> None:
         blur = Blur(2, 1)
-        make_upscaler(loaded(blur), Tiling(48, 8))(noise(300, 200), 2)
+        enlarged(noise(300, 200), loaded(blur), Tiling(48, 8), Watch())
         assert set(blur.sizes) == {(1, 3, 48, 48)} and len(blur.sizes) == 8 * 5
         peaks = []
         for height in (200, 800):
             picture = noise(100, height)
             tracemalloc.start()
-            make_upscaler(loaded(Blur(2, 1)), Tiling(48, 8))(picture, 2)
+            enlarged(picture, loaded(Blur(2, 1)), Tiling(48, 8), Watch())
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         assert peaks[1] < 1.2 * peaks[0]
@@ -124,11 +124,11 @@ class TestTiles:
         told: list[tuple[int, int]] = []
         watch = Watch(lambda done, total: told.append((done, total)), lambda: len(told) >= 3)
         picture = noise(64, 64)
-        make_upscaler(loaded(Blur()), Tiling(40, 8), Watch(lambda done, total: told.append((done, total))))(picture, 2)
+        enlarged(picture, loaded(Blur()), Tiling(40, 8), Watch(lambda done, total: told.append((done, total))))
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
         told.clear()
         with pytest.raises(Cancelled):
-            make_upscaler(loaded(Blur()), Tiling(40, 8), watch)(picture, 2)
+            enlarged(picture, loaded(Blur()), Tiling(40, 8), watch)
         assert len(told) == 3
 
     def test_options(self) -> None:
@@ -148,7 +148,7 @@ class TestModes:
     def test_flat_transparency_stays_flat_and_edges_get_no_halo(self) -> None:
         picture = Image.new("RGBA", (24, 24), (0, 0, 0, 0))
         picture.paste((250, 100, 50, 255), (8, 8, 16, 24))
-        result = levels(make_upscaler(loaded(Blur()), WHOLE)(picture, 2))
+        result = levels(enlarged(picture, loaded(Blur()), WHOLE, Watch()))
         assert result.shape == (48, 48, 4)
         assert (result[30:36, 22:26] == (250, 100, 50, 255)).all() and (result[:8, :, 3] == 0).all()
         visible = result[..., 3] > 0
@@ -157,22 +157,22 @@ class TestModes:
 
     def test_opaque_and_wholly_transparent_pictures(self) -> None:
         opaque = noise(20, 10).convert("RGBA")
-        result = make_upscaler(loaded(Blur()), WHOLE)(opaque, 2)
-        plain = make_upscaler(loaded(Blur()), WHOLE)(opaque.convert("RGB"), 2)
+        result = enlarged(opaque, loaded(Blur()), WHOLE, Watch())
+        plain = enlarged(opaque.convert("RGB"), loaded(Blur()), WHOLE, Watch())
         assert result.tobytes() == plain.convert("RGBA").tobytes()
         hidden = noise(20, 10, "RGBA")
         hidden.putalpha(0)
-        assert make_upscaler(loaded(Blur()), WHOLE)(hidden, 2).getchannel("A").getextrema() == (0, 0)
+        assert enlarged(hidden, loaded(Blur()), WHOLE, Watch()).getchannel("A").getextrema() == (0, 0)
 
     @pytest.mark.parametrize(("mode", "kept"), [("L", "L"), ("LA", "LA"), ("P", "RGB"), ("1", "RGB"), ("CMYK", "RGB")])
     def test_other_modes(self, mode: str, kept: str) -> None:
-        result = make_upscaler(loaded(Blur(2, 0)), WHOLE)(noise(9, 7).convert(mode), 2)
+        result = enlarged(noise(9, 7).convert(mode), loaded(Blur(2, 0)), WHOLE, Watch())
         assert (result.mode, result.size) == (kept, (18, 14))
 
     def test_too_large_a_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(upscaling, "LARGEST_RESULT", 1000)
         with pytest.raises(RequestError, match=r"picture='20x20': give a smaller picture .* toy would make 40x40"):
-            make_upscaler(loaded(Blur()), WHOLE)(noise(20, 20), 2)
+            enlarged(noise(20, 20), loaded(Blur()), WHOLE, Watch())
 
 
 class TestNumbers:
@@ -187,7 +187,7 @@ class TestNumbers:
 
         network = loaded(Tender(), 1)
         picture = noise(20, 20)
-        assert make_upscaler(network, WHOLE)(picture, 1).tobytes() == picture.tobytes()
+        assert enlarged(picture, network, WHOLE, Watch()).tobytes() == picture.tobytes()
         assert next(network.network.parameters()).dtype is torch.float32
 
     def test_values_that_are_no_numbers(self) -> None:
@@ -196,7 +196,7 @@ class TestNumbers:
                 return super().forward(x) * float("nan")
 
         with pytest.raises(SamplingError, match=r"upscaler=toy: .* no numbers"):
-            make_upscaler(loaded(Broken()), WHOLE)(noise(8, 8), 2)
+            enlarged(noise(8, 8), loaded(Broken()), WHOLE, Watch())
 
     @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory"), torch.OutOfMemoryError()])
     def test_too_little_memory(self, error: Exception) -> None:
@@ -205,7 +205,7 @@ class TestNumbers:
                 raise error
 
         with pytest.raises(SamplingError, match=r"tiles of 28x20 .*ESRGAN_tile"):
-            make_upscaler(loaded(Hungry()), Tiling(32, 8))(noise(64, 20), 2)
+            enlarged(noise(64, 20), loaded(Hungry()), Tiling(32, 8), Watch())
 
     def test_other_failures_are_not_dressed_up(self) -> None:
         class Odd(Blur):
@@ -213,7 +213,7 @@ class TestNumbers:
                 raise RuntimeError("odd")
 
         with pytest.raises(RuntimeError, match=r"^odd$"):
-            make_upscaler(loaded(Odd()), WHOLE)(noise(8, 8), 2)
+            enlarged(noise(8, 8), loaded(Odd()), WHOLE, Watch())
 
 
 @pytest.fixture
