@@ -1,4 +1,5 @@
-"""Shared fixtures. The reference's recordings live beside the checkout in the workplace; elsewhere those tests skip."""
+"""Shared fixtures. A part of the reference's recordings is in `tests/recordings`; where the whole set lies beside the
+checkout, it is used instead."""
 
 from __future__ import annotations
 
@@ -10,12 +11,31 @@ import pytest
 # Pictures here are small, and on a busy machine a second thread only waits. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PARITY = Path(__file__).resolve().parents[2] / "shared" / "parity"
+WHOLE_SET = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY = WHOLE_SET if (WHOLE_SET / "cases.json").exists() else Path(__file__).resolve().parent / "recordings"
+needs_whole_set = pytest.mark.skipif(PARITY != WHOLE_SET, reason="the whole set of recordings is not here")
+
+
+MOST_WORKERS = 4  # each loads torch
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Every core for the whole suite; a file or a test that was named runs at once, in this process."""
+    named = any(Path(each.split("::")[0]).suffix == ".py" for each in config.args)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if named else min(cores, MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that take minutes run only when they are asked for: `-m long`."""
+    if "long" in str(config.option.markexpr):
+        return
+    long = [each for each in items if each.get_closest_marker("long")]
+    items[:] = [each for each in items if each not in long]
+    config.hook.pytest_deselected(items=long)
 
 
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """The folder of the reference's recordings."""
-    if not (PARITY / "cases.json").exists():
-        pytest.skip("the reference's recordings (../shared/parity) are not here")
     return PARITY

@@ -1,9 +1,7 @@
-"""Engines on the recorded checkpoints, unpacked once per session."""
+"""Engines on the recorded checkpoints, made once per session."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,19 +10,22 @@ import pytest
 
 from overpaint.engine import Engine
 from overpaint.settings import Settings
+from tests.checkpoints import OtherNumbersError, write_checkpoint
 
 
 @pytest.fixture(scope="session")
-def checkpoints(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """name -> path of a recorded checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
     @cache
-    def unpacked(name: str) -> Path:
-        subprocess.run([sys.executable, str(parity / "unpack.py"), str(folder), name], check=True, capture_output=True)
-        return folder / f"{name}.safetensors"
+    def made(name: str) -> Path:
+        try:
+            return write_checkpoint(name, folder)
+        except OtherNumbersError as error:
+            pytest.skip(str(error))
 
-    return unpacked
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,9 @@ from overpaint.models.hashes import network_hash
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
 from overpaint.text.prompt import take_network_tags
+from tests.conftest import PARITY
 
-EXTRA = Path(__file__).resolve().parents[3] / "shared" / "parity" / "extra"  # only to name the tests
-RECORDED = sorted(path.stem for path in EXTRA.glob("unit/lora_*.npz"))
+RECORDED = sorted(path.stem for path in (PARITY / "extra" / "unit").glob("lora_*.npz"))
 REFERENCE = Quirks.reference()
 _PLAIN = {"W": "weight", "b": "bias", "in_proj_W": "in_proj_weight", "out_proj_W": "out_proj.weight"}
 

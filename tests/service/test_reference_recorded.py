@@ -9,8 +9,6 @@ import base64
 import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.checkpoints import write_checkpoint
 from tests.service.conftest import Server, _end, start
 from tests.service.test_reference_jobs import with_pictures
 from tests.service.test_reference_lists import without_built_in
@@ -34,11 +33,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def recorded_server(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def recorded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on the checkpoint of the recordings, in their precision."""
     folder = tmp_path_factory.mktemp("recorded")
-    unpack = [sys.executable, str(parity / "unpack.py"), str(folder / "models"), "tiny-sd15"]
-    subprocess.run(unpack, check=True, capture_output=True)
+    (folder / "models").mkdir()
+    write_checkpoint("tiny-sd15", folder / "models")
     options = ("--models", str(folder / "models"), "--model", "tiny-sd15", "--device", "cpu", "--dtype", "float32")
     server = start(folder / "data", *options)
     try:

@@ -24,6 +24,7 @@ from overpaint.schedules import (
     timesteps_for,
 )
 from overpaint.settings import Quirks
+from tests.conftest import needs_whole_set
 
 TABLE = NoiseTable.default()
 AS_REFERENCE = Quirks.reference()
@@ -100,6 +101,7 @@ def test_recorded_schedules(parity: Path, model: str) -> None:  # SCH-0 to SCH-1
             np.testing.assert_allclose(got, recorded[key], rtol=1e-6, err_msg=key)
 
 
+@needs_whole_set
 def test_recorded_schedules_of_whole_jobs(parity: Path) -> None:  # SIG-9, SIG-10, STEP-3
     tables = {
         "downcast_alphas_second_run": TABLE.downcasted(),

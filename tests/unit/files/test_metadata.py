@@ -65,7 +65,7 @@ def test_the_infotext_comes_back(extension: str) -> None:  # STORE-1, STORE-2, S
 
 def test_recorded_pictures_show_their_infotext(parity: Path) -> None:  # STORE-1
     for path in sorted((parity / "goldens").glob("*/case.json"))[:40]:
-        texts = json.loads(path.read_text(encoding="utf-8"))["infotexts"]
+        texts = json.loads(path.read_text(encoding="utf-8")).get("infotexts", ())  # none where the reference fails
         for index, text in enumerate(texts):
             assert read_infotext(path.parent / f"image{index}.png") == (text, {})
 

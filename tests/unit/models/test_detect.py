@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from overpaint.models.families import (
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.text import text_network
 from overpaint.networks.unet import UNet
+from tests.checkpoints import recorded_header, recorded_sidecar
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -252,7 +252,7 @@ def test_ssd_1b(headers: dict[str, Shapes]) -> None:  # FAM-4
     assert spec.unet.output_depths == (4, 4, 10, 2, 1, 1, 0, 0, 0)
 
 
-def test_every_recorded_checkpoint(parity: Path) -> None:
+def test_every_recorded_checkpoint() -> None:
     families = {
         "tiny-sd15": ("sd1", "eps", 8, None),
         "tiny-sd15-inpainting": ("sd1-inpaint", "eps", 8, None),
@@ -261,11 +261,11 @@ def test_every_recorded_checkpoint(parity: Path) -> None:
         "tiny-sdxl": ("sdxl", "eps", None, 64),
     }
     for name, facts in families.items():
-        raw = (parity / "checkpoints" / f"{name}.header").read_bytes()
+        raw = recorded_header(name)
         header: dict[str, Any] = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
         header.pop("__metadata__", None)
         found = {key: tuple(entry["shape"]) for key, entry in header.items()}
-        spec = detect(found, {}, yaml.safe_load((parity / "checkpoints" / f"{name}.yaml").read_text()))
+        spec = detect(found, {}, yaml.safe_load(recorded_sidecar(name)))
         assert (spec.family, spec.prediction, spec.unet.heads, spec.unet.head_dim) == facts
         assert spec.facts["heads"] == "sidecar"
 

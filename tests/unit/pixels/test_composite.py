@@ -24,6 +24,7 @@ from overpaint.pixels.composite import (
 )
 from overpaint.pixels.resize import resize_image
 from overpaint.settings import Quirks
+from tests.conftest import needs_whole_set
 
 REFERENCE = Quirks.reference()
 
@@ -44,6 +45,7 @@ def test_recorded_composites(parity: Path) -> None:  # OUT-2
     assert before.tobytes() == uncrop(crop, (40, 20, 91, 73), overlay.size, REFERENCE).tobytes()
 
 
+@needs_whole_set
 @pytest.mark.parametrize(
     "name", ["inpaint_only_pad16", "inpaint_blur16", "inpaint_resize_crop", "inpaint_only_edge_128x192_invert"]
 )

@@ -24,6 +24,7 @@ from overpaint.pixels.mask import (
 )
 from overpaint.pixels.resize import resize_image
 from overpaint.settings import Quirks
+from tests.conftest import needs_whole_set
 
 REFERENCE, SANE = Quirks.reference(), Quirks.none()
 
@@ -159,6 +160,7 @@ def prepared(parity: Path, params: dict[str, Any]) -> tuple[Image.Image, Image.I
     return pixel, blurred, [left, top, right - left, bottom - top]
 
 
+@needs_whole_set
 def test_masks_of_recorded_jobs(parity: Path) -> None:  # MASK-3 to MASK-8, LAT-1
     cases = masked_cases(parity)
     assert len(cases) > 25

@@ -26,6 +26,7 @@ from overpaint.text.infotext import (
 )
 from overpaint.text.pasting import is_txt2img, option_overrides, request_fields
 from overpaint.text.styles import Style, extract_styles
+from tests.conftest import needs_whole_set
 
 PARAMETERS = "Steps: 8, Sampler: Euler, CFG scale: 7.0, Seed: 5, Size: 96x64"
 PATTERN = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # PARSE-2, quadratic: short texts only
@@ -50,6 +51,7 @@ def test_quoting(value: object, text: str) -> None:  # INFO-3
     assert quote(value) == text
 
 
+@needs_whole_set
 def test_every_recorded_text_is_written_again_from_its_fields(parity: Path) -> None:  # INFO-1, PARSE-1 to PARSE-4
     texts = recorded_infotexts(parity)
     assert len(texts) > 200
@@ -59,6 +61,7 @@ def test_every_recorded_text_is_written_again_from_its_fields(parity: Path) -> N
         assert format_infotext(prompt, negative, fields) == text
 
 
+@needs_whole_set
 def test_every_recorded_text_is_in_the_fixed_order(parity: Path) -> None:  # INFO-5
     for text in recorded_infotexts(parity):
         prompt, negative, fields = split_infotext(text)

@@ -31,6 +31,7 @@ from overpaint.text.prompt import (
     take_network_tags,
     uses_emphasis,
 )
+from tests.conftest import needs_whole_set
 
 REFERENCE = Quirks.reference()
 SANE = Quirks.none()
@@ -259,6 +260,7 @@ def test_old_timelines_repeat_the_first_pass() -> None:  # SCHED-5
     assert schedule("[a:b:0.5] [c:d:3]", 10, old_timelines=True, steps_before=8, quirks=SANE) == first
 
 
+@needs_whole_set
 @pytest.mark.parametrize(
     ("name", "second_steps"), [("hires_schedule", 8), ("hires_schedule_times", 8), ("hires_alternate", 4)]
 )

@@ -34,6 +34,7 @@ from overpaint.text.tokens import (
     open_clip_tokenizer,
     pad_after_end,
 )
+from tests.conftest import needs_whole_set
 
 REFERENCE = Quirks.reference()
 SANE = Quirks.none()
@@ -44,6 +45,7 @@ BOTH = pytest.mark.parametrize("tokenizer", [clip_tokenizer(), open_clip_tokeniz
 # ---- Tokenizers ----
 
 
+@needs_whole_set
 def test_the_vocabulary_is_the_genuine_one(parity: Path) -> None:  # TOK-1
     genuine = (parity / "checkpoints" / "clip-tiny" / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     packed = files("overpaint").joinpath("models", "data", "clip_merges.txt.gz").read_bytes()
@@ -109,6 +111,7 @@ def _random_text(source: random.Random) -> str:
     return "".join(pieces)
 
 
+@needs_whole_set
 @pytest.mark.filterwarnings("ignore")
 def test_ids_of_another_implementation(parity: Path) -> None:  # TOK-1
     transformers = pytest.importorskip("transformers")
