@@ -50,7 +50,7 @@ def test_both_doors_give_the_same_bytes(engine: Engine, kind: str, manner: str) 
     native = engine.paint(p.request(), p.settings())
     result = process_images(p)
     assert [pixels(each) for each in result.images] == [pixels(each) for each in native.images]
-    assert result.infotexts == native.infotexts
+    assert result.infotexts == list(native.infotexts)
     accounts = [json.loads(each.js()) for each in (result, native)]
     assert {**accounts[0], "job_timestamp": "0"} == accounts[1]
     again = process_images(job(engine, **KINDS[kind]))

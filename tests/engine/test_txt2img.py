@@ -89,7 +89,7 @@ def test_a_picture_does_not_depend_on_its_batch(engine: Engine, sampler: str, hi
         ({}, False),
     ],
 )
-def test_emphasis_in_the_second_pass_alone(engine: Engine, texts: dict[str, str], written: bool) -> None:  # ENCODE-3
+def test_emphasis_in_the_second_pass_alone(engine: Engine, texts: dict[str, Any], written: bool) -> None:  # ENCODE-3
     hires = Hires(scale=1.5, steps=2, **texts)
     request = dreamt(prompt="[steel::0.5] cat", hires=hires, overrides={"emphasis": "No norm"})
     assert ("Emphasis: No norm" in engine.paint(request).info) == written
