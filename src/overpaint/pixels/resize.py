@@ -92,8 +92,13 @@ def resample(image: Image.Image, width: int, height: int, filter_: Image.Resampl
     NOTE: newer Pillows begin with the cheaper pass, which moves colours by several levels against older ones.
     """
     premultiplied = {"LA": "La", "RGBA": "RGBa"}.get(image.mode, image.mode)
-    across = image.convert(premultiplied).resize((width, image.height), filter_)
-    return across.resize((width, height), filter_).convert(image.mode)
+    across = as_mode(image, premultiplied).resize((width, image.height), filter_)
+    return as_mode(across.resize((width, height), filter_), image.mode)
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image` in a mode; itself where it has that mode, of which Pillow would make a copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _resampling(filter_: Image.Resampling) -> Upscaler:
