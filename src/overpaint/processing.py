@@ -153,6 +153,8 @@ def process_images(p: Facade) -> Processed:
     state.begin("img2img" if isinstance(p, StableDiffusionProcessingImg2Img) else "txt2img")
     try:
         p.adopt(engine.plan(p.request(), p.settings()))
+        for name, value in _lasting_overrides(p).items():
+            shared_state().opts.set(name, value)
         plan = p.plan
         assert plan is not None
         with engine.story(plan):
@@ -163,6 +165,11 @@ def process_images(p: Facade) -> Processed:
         return Processed.of(result)
     finally:
         state.end()
+
+
+def _lasting_overrides(p: Facade) -> dict[str, Any]:
+    """JOB-1.8: those that are to hold after the job, too."""
+    return {} if p.override_settings_restore_afterwards else dict(p.override_settings or {})
 
 
 def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:

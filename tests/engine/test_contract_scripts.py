@@ -148,6 +148,16 @@ def test_options_begin_again() -> None:
     assert shared.opts.snapshot() == Settings.reference()
 
 
+@pytest.mark.parametrize("restored", [True, False])
+def test_overrides_hold_after_the_job_if_they_are_to(engine: Engine, restored: bool) -> None:  # JOB-1.8
+    overrides = {"eta_ddim": 0.5, "sd_checkpoint_cache": 3}
+    p = job(engine, override_settings=overrides, override_settings_restore_afterwards=restored)
+    process_images(p)
+    found = (shared.opts.eta_ddim, shared.opts.sd_checkpoint_cache)
+    shared.opts.reset()
+    assert found == ((0.0, None) if restored else (0.5, 3))
+
+
 def test_folders_are_named_rightly_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"cmd_opts\.lora_folder='x': did you mean 'lora_dir'"):
         shared.cmd_opts.lora_folder = "x"
