@@ -16,6 +16,7 @@ import pytest
 import typer
 from PIL import Image
 
+import modules.shared as shared
 import overpaint
 from overpaint import cli, errors
 from overpaint.demo import SIDE, SOURCES
@@ -73,9 +74,17 @@ def test_reference_pages_follow_from_the_code() -> None:
     assert result.returncode == 0, f"run docs/generate.py\n{result.stdout}{result.stderr}"
 
 
+@pytest.fixture
+def shared_as_new() -> Iterator[None]:
+    """What a page sets for the whole process holds for that page."""
+    yield
+    shared.opts.reset()
+    vars(shared.cmd_opts).clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
-def test_python_blocks_run(page: Path, checkout: Path) -> None:
+def test_python_blocks_run(page: Path, checkout: Path, shared_as_new: None) -> None:
     for block in blocks(page, "python"):
         names: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(block, str(page), "exec"), names)

@@ -65,7 +65,7 @@ def flatten(image: Image.Image, background: str, quirks: Quirks | None = None) -
         canvas = Image.new("RGBA", image.size, background)
         canvas.paste(image, mask=image)
         return canvas.convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a large picture takes its time
 
 
 def source_extras(image: Image.Image) -> SourceExtras:

@@ -14,11 +14,14 @@ from PIL import Image
 
 from overpaint.contract.facade import Facade, shared_state
 from overpaint.contract.fields import StableDiffusionProcessing
-from overpaint.contract.requests import img2img_fields, soft_inpainting, txt2img_fields
+from overpaint.contract.processed import Processed
+from overpaint.contract.requests import img2img_fields, txt2img_fields
+from overpaint.contract.scripts import scripts_of
 from overpaint.engine import Engine, Sampled, explained
-from overpaint.errors import Cancelled, OverpaintError, SaveError
+from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
 from overpaint.files.output import save_batch, save_grid, save_sources
-from overpaint.outcome import FinishedBatch, Processed, account
+from overpaint.outcome import FinishedBatch, account
+from overpaint.outcome import Processed as Result
 from overpaint.pixels.composite import make_overlay
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
@@ -68,7 +71,7 @@ class StableDiffusionProcessingImg2Img(Facade):
             images=tuple(self.init_images or ()),
             mask=self.image_mask,
             latent_mask=self.latent_mask,
-            **img2img_fields(self, soft_inpainting(self.alwayson_scripts, self.scripts)),
+            **img2img_fields(self, scripts_of(self, is_img2img=True)),
         )
 
     def init(self, all_prompts: Sequence[str], all_seeds: Sequence[int], all_subseeds: Sequence[int]) -> None:
@@ -132,6 +135,10 @@ class StableDiffusionProcessingTxt2Img(Facade):
 
     def request(self) -> Txt2ImgRequest:
         """The same job as a frozen request."""
+        scripts_of(self, is_img2img=False)
+        if self.firstpass_image is not None:
+            remedy = "a second pass of a finished picture is not offered; give it to img2img as init_images"
+            raise RequestError("firstpass_image", self.firstpass_image, remedy)
         return Txt2ImgRequest(**txt2img_fields(self))
 
     def adopt(self, plan: Plan) -> None:
@@ -146,6 +153,8 @@ def process_images(p: Facade) -> Processed:
     state.begin("img2img" if isinstance(p, StableDiffusionProcessingImg2Img) else "txt2img")
     try:
         p.adopt(engine.plan(p.request(), p.settings()))
+        for name, value in _lasting_overrides(p).items():
+            shared_state().opts.set(name, value)
         plan = p.plan
         assert plan is not None
         with engine.story(plan):
@@ -153,12 +162,17 @@ def process_images(p: Facade) -> Processed:
         _save(p, result)
         p.extra_generation_params = dict(result.extra_generation_params)
         p.color_corrections = None  # JOB-5
-        return result
+        return Processed.of(result)
     finally:
         state.end()
 
 
-def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Processed:
+def _lasting_overrides(p: Facade) -> dict[str, Any]:
+    """JOB-1.8: those that are to hold after the job, too."""
+    return {} if p.override_settings_restore_afterwards else dict(p.override_settings or {})
+
+
+def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:
     p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
     state.job_count, state.sampling_steps = len(plan.batches), plan.sampler.evaluations
     done: list[FinishedBatch] = []
@@ -195,7 +209,7 @@ def _batch(p: Facade, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) 
     return engine.finish(plan, p.prepared, batch, replace(made, latents=latents))
 
 
-def _save(p: Facade, result: Processed, done: FinishedBatch | None = None) -> None:
+def _save(p: Facade, result: Result, done: FinishedBatch | None = None) -> None:
     """Write a batch as soon as it is finished, and in the end the contact sheet; an error carries what was painted."""
     try:
         if done is not None and not p.do_not_save_samples:

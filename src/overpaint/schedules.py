@@ -152,18 +152,17 @@ def sigmas_for(
     options, quirks = options or ScheduleOptions(), quirks or Quirks()
     discard = options.discard or (sampler is not None and sampler.discard_penultimate)
     notes: dict[str, object] = {"Discard penultimate sigma": True} if options.discard else {}
-    if steps <= 0:
-        return np.zeros(1, np.float32), notes
     spec = _resolve(scheduler, sampler)
-    count = steps + 1 if discard else steps
     if spec.name == "automatic":
-        sigmas = _uniform(count, _Ends(table.sigma_min, table.sigma_max, 0.0, table, options, quirks))
+        ends = _Ends(table.sigma_min, table.sigma_max, 0.0, table, options, quirks)
     else:
         notes["Schedule type"] = spec.label
         ends, said = _ends(spec, table, options, quirks)
         notes.update(said)
-        sigmas = _FORMULAS[spec.name](count, ends)
-    sigmas = np.asarray(sigmas, np.float32)
+    if steps <= 0:  # STEP-10: nothing but the end; the infotext names the schedule all the same
+        return np.zeros(1, np.float32), notes
+    formula = _FORMULAS["uniform" if spec.name == "automatic" else spec.name]
+    sigmas = np.asarray(formula(steps + 1 if discard else steps, ends), np.float32)
     return np.delete(sigmas, -2) if discard else sigmas, notes
 
 

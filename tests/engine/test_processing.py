@@ -16,6 +16,8 @@ from torch import Tensor
 import modules.shared as shared
 from modules.processing import Processed, StableDiffusionProcessing, StableDiffusionProcessingImg2Img, process_images
 from overpaint.engine import Engine
+from overpaint.errors import SamplingError
+from overpaint.sampler_table import SAMPLERS
 from overpaint.settings import Quirks, Settings
 from tests.engine.conftest import box, job, pixels, scene
 
@@ -48,11 +50,60 @@ def test_both_doors_give_the_same_bytes(engine: Engine, kind: str, manner: str) 
     native = engine.paint(p.request(), p.settings())
     result = process_images(p)
     assert [pixels(each) for each in result.images] == [pixels(each) for each in native.images]
-    assert result.infotexts == native.infotexts
+    assert result.infotexts == list(native.infotexts)
     accounts = [json.loads(each.js()) for each in (result, native)]
     assert {**accounts[0], "job_timestamp": "0"} == accounts[1]
     again = process_images(job(engine, **KINDS[kind]))
     assert [pixels(each) for each in again.images] == [pixels(each) for each in result.images]
+
+
+NO_STEPS = {"img2img_fix_steps": True}
+FAIL_IN_THE_REFERENCE = ("DPM fast", "DPM adaptive", "UniPC")
+
+
+def must_not_be_called(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the network was called")
+
+
+@pytest.mark.parametrize("sampler", [each.name for each in SAMPLERS if each.name not in FAIL_IN_THE_REFERENCE])
+@pytest.mark.parametrize("kind", ["plain", "mask", "batch", "soft"])
+def test_strength_zero_with_fixed_steps(  # STEP-3 B, STEP-10
+    engine: Engine, sampler: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call is made, and the latents of the source come back; without a mask to the last bit."""
+    monkeypatch.setattr(type(engine.backend), "__call__", must_not_be_called)
+    p = job(engine, **KINDS[kind], sampler_name=sampler, denoising_strength=0.0, override_settings=NO_STEPS)
+    latents: list[Tensor] = []
+    sample = p.sample
+    p.sample = lambda *args: latents.append(sample(*args)) or latents[-1]  # type: ignore[method-assign,func-returns-value]
+    result = process_images(p)
+    assert p.init_latent is not None
+    assert len(result.images) == p.batch_size * p.n_iter
+    torch.testing.assert_close(latents[0], p.init_latent, rtol=0, atol=0 if p.nmask is None else 1e-6)
+    assert f"Sampler: {sampler}" in result.infotexts[0]
+    assert "Denoising strength: 0.0" in result.infotexts[0]
+
+
+@pytest.mark.parametrize("sampler", FAIL_IN_THE_REFERENCE)
+def test_strength_zero_with_fixed_steps_where_the_reference_fails(engine: Engine, sampler: str) -> None:
+    fields = {"sampler_name": sampler, "denoising_strength": 0.0, "override_settings": NO_STEPS}
+    with pytest.raises(SamplingError, match=f"{sampler}: the schedule has no steps; raise the strength"):
+        process_images(job(engine, **fields))
+    shared.opts.replace_all(Settings(quirks=Quirks(strength_zero_runs_a_step=True)))
+    p = job(engine, **fields)
+    process_images(p)
+    assert p.plan is not None
+    assert p.plan.sampler.steps == 0
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M SDE", "DDIM"])
+def test_extra_noise_is_added_to_no_steps_too(engine: Engine, sampler: str) -> None:  # STEP-6
+    overrides = {**NO_STEPS, "img2img_extra_noise": 0.3}
+    fields = {"sampler_name": sampler, "denoising_strength": 0.0}
+    quiet, noisy = (
+        process_images(job(engine, **fields, override_settings=each)).images[0] for each in (NO_STEPS, overrides)
+    )
+    assert pixels(quiet) != pixels(noisy)
 
 
 def test_the_same_object_twice(engine: Engine) -> None:

@@ -80,6 +80,21 @@ def test_a_picture_does_not_depend_on_its_batch(engine: Engine, sampler: str, hi
             assert np.abs(one - np.asarray(of_batch)).max() <= (0 if exact else 1 if hires is None else 2)
 
 
+@pytest.mark.parametrize(
+    ("texts", "written"),
+    [
+        ({"prompt": "(a dog)"}, True),
+        ({"negative_prompt": "[a dog]"}, True),
+        ({"prompt": "[a dog:a cat:1.5]"}, False),
+        ({}, False),
+    ],
+)
+def test_emphasis_in_the_second_pass_alone(engine: Engine, texts: dict[str, Any], written: bool) -> None:  # ENCODE-3
+    hires = Hires(scale=1.5, steps=2, **texts)
+    request = dreamt(prompt="[steel::0.5] cat", hires=hires, overrides={"emphasis": "No norm"})
+    assert ("Emphasis: No norm" in engine.paint(request).info) == written
+
+
 def test_iterations_are_batches_one_after_the_other(engine: Engine) -> None:
     fields: dict[str, Any] = {"exact": True, "steps": 2, "sampler": "Euler a", "hires": Hires(scale=1.5, steps=2)}
     assert shown(engine, dreamt(batch_size=3, **fields)) == shown(engine, dreamt(iterations=3, **fields))

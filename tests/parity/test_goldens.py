@@ -101,6 +101,16 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
         assert difference.max() <= PIXEL_TOLERANCE
 
 
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Euler a", "DPM2 a", "DPM++ SDE", "Restart", "LCM", "DDIM"])
+def test_strength_0_with_fixed_steps(sampler: str, engines: Callable[[str], Engine], parity: Path) -> None:
+    """STEP-3 B, STEP-10: the schedule is empty, so the recorded encoding of the source comes back."""
+    (case,) = (each for each in CASES if each["name"] == "fix_steps")
+    params = {**case["params"], "denoising_strength": 0.0, "sampler_name": sampler}
+    p, _ = paint({**case, "params": params}, engines(case["checkpoint"]), parity)
+    data = np.load(parity / "goldens" / "fix_steps" / "data.npz")
+    np.testing.assert_allclose(p.latents[0], data["init_latent"], atol=LATENT_TOLERANCE)
+
+
 @pytest.mark.parametrize("case", ERRORS, ids=lambda case: case["name"])
 def test_recorded_errors(case: dict[str, Any], engines: Callable[[str], Engine], parity: Path) -> None:
     """Where the reference crashes, there is one clear sentence."""

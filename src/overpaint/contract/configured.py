@@ -24,3 +24,7 @@ class ConfiguredEngine:
             self._engine = Engine(device=device, dtype=exact, settings=settings)
             self._checkpoint = settings.sd_model_checkpoint
         return self._engine
+
+    def has_made(self, engine: object) -> bool:
+        """Whether this is the engine that follows the options, and not one of the caller's own."""
+        return engine is self._engine

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from overpaint.contract.fields import StableDiffusionProcessing
+from overpaint.contract.options import FOLDERS
 from overpaint.engine import Engine, Sampled
 from overpaint.errors import Cancelled
 from overpaint.events import Event, Preview, Progress
@@ -18,7 +19,7 @@ from overpaint.painting.latents import Prepared, batch_latents
 from overpaint.painting.sampling import BatchTensors, Streams
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
-from overpaint.settings import OPTION_NAMES, Settings
+from overpaint.settings import Settings
 
 Positive = tuple[tuple[tuple[ScheduledCond, float], ...], ...]
 Negative = tuple[ScheduledCond, ...]
@@ -64,9 +65,12 @@ class Facade(StableDiffusionProcessing):
         raise NotImplementedError
 
     def settings(self) -> Settings:
-        """The options in force; the job's overrides come with the request."""
+        """The options in force; overrides come with the request. An engine of the caller's own keeps its folders."""
         shared = shared_state()
-        folders = {name: value for name, value in vars(shared.cmd_opts).items() if value and name in OPTION_NAMES}
+        folders = dict(shared.cmd_opts.given())
+        engine = self.sd_model
+        if isinstance(engine, Engine) and not shared.engines.has_made(engine):
+            folders |= {name: value for name in FOLDERS if (value := getattr(engine.settings, name))}
         snapshot: Settings = shared.opts.snapshot().with_changes(folders)
         return snapshot
 

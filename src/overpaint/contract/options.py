@@ -1,12 +1,15 @@
-"""The reference's `opts` and `state`: what its users read and set while jobs come and go."""
+"""The reference's `opts`, `cmd_opts` and `state`: what its users read and set while jobs come and go."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
+from overpaint.errors import SettingError
 from overpaint.events import Control, Stop
 from overpaint.settings import OPTION_NAMES, Settings, inert_options
 
@@ -14,11 +17,13 @@ from overpaint.settings import OPTION_NAMES, Settings, inert_options
 class Options:
     """Attribute access to a site's settings, with the reference's behaviour as the default."""
 
+    _first: Settings
     _settings: Settings
     _inert: dict[str, Any]  # options of the reference that change nothing here, kept for those who read them back
 
     def __init__(self, settings: Settings | None = None) -> None:
-        object.__setattr__(self, "_settings", settings or Settings.reference())
+        object.__setattr__(self, "_first", settings or Settings.reference())
+        object.__setattr__(self, "_settings", self._first)
         object.__setattr__(self, "_inert", {})
 
     def __getattr__(self, name: str) -> Any:
@@ -53,6 +58,43 @@ class Options:
 
     def replace_all(self, settings: Settings) -> None:
         object.__setattr__(self, "_settings", settings)
+
+    def reset(self, *names: str) -> None:
+        """Back to what the options were at first: those named, or all of them with their accidents."""
+        changed = self._first if not names else self._settings
+        for name in names:
+            if name == "quirks":
+                changed = replace(changed, quirks=self._first.quirks)
+            elif name not in inert_options():
+                changed = changed.with_changes({name: getattr(self._first, name, None)})
+        for name in names or tuple(self._inert):
+            self._inert.pop(name, None)
+        object.__setattr__(self, "_settings", changed)
+
+
+FOLDERS = (*sorted(name for name in OPTION_NAMES if name.endswith("_dir")), "styles_file")
+
+
+class CommandOptions:
+    """The reference's `cmd_opts`, as far as they name folders of models and of what hangs on them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FOLDERS:
+            return None  # not given
+        raise AttributeError(f"cmd_opts.{name}: there is no such option; there are {', '.join(FOLDERS)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in FOLDERS:
+            near = get_close_matches(name, FOLDERS, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"give one of {', '.join(FOLDERS)}"
+            raise SettingError(f"cmd_opts.{name}", value, remedy)
+        if not isinstance(value, str | os.PathLike | None):
+            raise SettingError(f"cmd_opts.{name}", value, "give a path")
+        object.__setattr__(self, name, None if value is None else os.fspath(value))
+
+    def given(self) -> dict[str, str]:
+        """Those that are set, as options."""
+        return {name: value for name, value in vars(self).items() if value}
 
 
 class _OptionData(MutableMapping[str, Any]):

@@ -5,7 +5,6 @@ A job here is anything that has the fields of the contract as attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -80,18 +79,6 @@ def txt2img_fields(job: Any) -> dict[str, Any]:
     if job.enable_hr and (job.firstphase_width or job.firstphase_height):
         fields["width"], fields["height"] = whole(job.firstphase_width), whole(job.firstphase_height)
     return {"hires": _hires(job) if job.enable_hr else None, **fields}
-
-
-def soft_inpainting(*script_tables: object) -> SoftInpainting | None:
-    """What the script "Soft inpainting" is asked for: its arguments by position, the first says whether it runs."""
-    args: Any = None
-    for table in script_tables:
-        if isinstance(table, Mapping):
-            args = {str(title).lower(): given for title, given in table.items()}.get("soft inpainting", args)
-    args = args.get("args") if isinstance(args, Mapping) else args
-    if not args or not args[0]:
-        return None
-    return SoftInpainting(**dict(zip(SoftInpainting.__dataclass_fields__, args[1:], strict=False)))
 
 
 def texts(value: Any) -> str | tuple[str, ...]:

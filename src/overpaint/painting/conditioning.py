@@ -127,8 +127,8 @@ class Conditioner:
         hashes = self._embedding_hashes(batch)
         if hashes and self.settings.textual_inversion_add_hashes_to_infotext:
             notes["TI hashes"] = ", ".join(hashes)
-        emphasized = any(uses_emphasis(text) for each in batch for text in (each.prompt, each.negative_prompt))
-        if self.settings.emphasis != "Original" and emphasized:
+        encoded = (stage.text for text in self._texts(batch) for stage in self._schedule(text))
+        if self.settings.emphasis != "Original" and any(map(uses_emphasis, encoded)):  # brackets of editing are gone
             notes["Emphasis"] = self.settings.emphasis
         return notes
 

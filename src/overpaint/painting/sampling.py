@@ -14,7 +14,7 @@ from overpaint.painting.denoise import Denoiser, ImageCond, MaskBlend, TextCond
 from overpaint.painting.drive import Run
 from overpaint.painting.noise import BatchNoise, ImageNoise
 from overpaint.planning.plans import Plan
-from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
+from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make, no_steps
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Pa
 
 def _sampler(plan: Plan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sampler:
     sampler, settings = plan.sampler, plan.settings
+    if not sampler.takes_steps:
+        return no_steps(sampler.spec, x, quirks=settings.quirks)
     return make(
         sampler.spec,
         x,
@@ -121,7 +123,7 @@ def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
     if plan.sampler.from_noise:
         return noise * plan.sampler.start
     sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
-    if sampler.spec.family != "timestep":
+    if sampler.spec.family != "timestep" or not sampler.takes_steps:
         x = init + noise * sampler.start
         return x + noise * extra if extra > 0 else x
     a = float(sampler.table.alphas_cumprod[int(sampler.start)])
@@ -145,11 +147,15 @@ def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoi
 
 def _brownians(plan: Plan, streams: Streams, like: Tensor) -> list[BrownianNoise]:
     """BRN-1: one tree a picture, over the full schedule."""
-    if plan.sampler.spec.noise != "brownian" or _shares_tree(plan):
+    if not _is_brownian(plan) or _shares_tree(plan):
         return []
     ends = _ends(plan.sampler.schedule)
     source, shape = plan.settings.randn_source, tuple(like.shape[1:])
     return [BrownianNoise(seed, *ends, shape, source=source, device=like.device) for seed in streams.seeds]
+
+
+def _is_brownian(plan: Plan) -> bool:
+    return plan.sampler.spec.brownian and plan.sampler.takes_steps
 
 
 def _shares_tree(plan: Plan) -> bool:
@@ -160,7 +166,7 @@ def _shares_tree(plan: Plan) -> bool:
 def _path(plan: Plan, streams: Streams, brownians: Sequence[BrownianNoise], like: Tensor) -> Path | None:
     if brownians:
         return stacked(brownians)
-    if plan.sampler.spec.noise != "brownian":
+    if not _is_brownian(plan):
         return None
     # The reference asks torch's global stream, which the batch's last seed was just given to (NZ-9).
     stream = torch.Generator().manual_seed(streams.seeds[-1])

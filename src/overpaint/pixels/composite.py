@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from overpaint.errors import OverpaintError
-from overpaint.pixels.resize import CROP_AND_RESIZE, RESIZE_AND_FILL, Upscaler, resize_image
+from overpaint.pixels.resize import CROP_AND_RESIZE, RESIZE_AND_FILL, Upscaler, as_mode, resize_image
 from overpaint.settings import Quirks
 
 Box = tuple[int, int, int, int]
@@ -32,7 +32,13 @@ def make_overlay(
     """The part of `image` that stays, as RGBA: opaque where the mask is black."""
     if overlay_mask.size != image.size:
         overlay_mask = resize_image(resize_mode, overlay_mask, *image.size, upscaler=upscaler, quirks=quirks)
-    return premultiplied_outside(image, overlay_mask).convert("RGBA")
+    if image.mode != "RGB" or image.has_transparency_data:
+        return premultiplied_outside(image, overlay_mask).convert("RGBA")
+    overlay, mask = image.convert("RGBA"), as_mode(overlay_mask, "L")
+    overlay.info.clear()
+    if (box := mask.getbbox()) is not None:  # where the mask is black, the picture stays as it is
+        overlay.paste(premultiplied_outside(image.crop(box), mask.crop(box)).convert("RGBA"), box)
+    return overlay
 
 
 def premultiplied_outside(image: Image.Image, mask: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from overpaint.pixels.resize import resample
+from overpaint.pixels.resize import as_mode, resample
 from overpaint.settings import Quirks
 
 Box = tuple[int, int, int, int]
@@ -21,7 +21,7 @@ _BLUR_BLOCK = 128
 def to_gray_mask(mask: Image.Image, round_: bool) -> Image.Image:
     """One 8-bit channel. A mask with transparency means its alpha; only then does `round_` act here."""
     if mask.mode != "RGBA" or mask.getextrema()[-1] == (255, 255):
-        return mask.convert("L")
+        return as_mode(mask, "L")
     alpha = mask.getchannel("A")
     return alpha.point([255 * (value > 128) for value in range(256)]) if round_ else alpha
 
@@ -31,14 +31,27 @@ def invert(mask: Image.Image) -> Image.Image:
     return ImageOps.invert(mask)
 
 
-def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float) -> Image.Image:
-    """Gaussian blur of a gray mask, first along rows, then along columns, rounded to 8 bits after each."""
-    pixels = np.asarray(mask, dtype=np.uint8)
+def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker: bool = False) -> Image.Image:
+    """Gaussian blur of a gray mask, first along rows, then along columns, rounded to 8 bits after each.
+
+    Most masks are black, or white, but for a box. Only there, and as far around it as a blur reaches, is work to do.
+    With `never_darker` every pixel keeps at least the gray that it had.
+    """
+    ground, box = _ground(mask)
+    if box is None or max(sigma_x, sigma_y) <= 0:
+        return mask.copy()
+    area = _widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+    given = np.asarray(mask.crop(area), dtype=np.uint8)
+    pixels = given
     if sigma_x > 0:
         pixels = _blurred_rows(pixels.T, sigma_x).T
     if sigma_y > 0:
         pixels = _blurred_rows(pixels, sigma_y)
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    if never_darker:
+        pixels = np.maximum(pixels, given)
+    blurred = Image.new("L", mask.size, ground)
+    blurred.paste(Image.fromarray(np.ascontiguousarray(pixels)), area)
+    return blurred
 
 
 def crop_region(mask: Image.Image, padding: int) -> Box | None:
@@ -46,13 +59,7 @@ def crop_region(mask: Image.Image, padding: int) -> Box | None:
     box = mask.getbbox()
     if box is None:
         return None
-    left, top, right, bottom = box
-    return (
-        max(left - padding, 0),
-        max(top - padding, 0),
-        min(right + padding, mask.width),
-        min(bottom + padding, mask.height),
-    )
+    return _widened(box, padding, padding, mask.size)
 
 
 def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
@@ -87,6 +94,27 @@ def overlay_mask_whole(mask: Image.Image) -> Image.Image:
     return mask.point([min(255, 2 * value) for value in range(256)] * len(mask.getbands()))
 
 
+def _ground(mask: Image.Image) -> tuple[int, Box | None]:
+    """Black or white, whichever is more of the mask, and the box round everything else; None if there is nothing."""
+    box = mask.getbbox()
+    if box is None or 2 * _area(box) <= mask.width * mask.height:
+        return 0, box
+    of_black = ImageOps.invert(mask).getbbox()
+    if of_black is None or _area(of_black) < _area(box):
+        return 255, of_black
+    return 0, box
+
+
+def _area(box: Box) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+def _widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+    left, top, right, bottom = box
+    return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
+
+
 def _grown(low: int, high: int, missing: int, limit: int) -> tuple[int, int]:
     low -= missing // 2
     high += missing - missing // 2
@@ -105,9 +133,14 @@ def _strongest(pixels: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.uint
     return np.stack([strip.max(axis=0) for strip in strips])
 
 
+def _radius(sigma: float) -> int:
+    """How far a blur reaches, in pixels."""
+    return int(2.5 * sigma + 0.5) if sigma > 0 else 0
+
+
 def _gaussian_weights(sigma: float) -> npt.NDArray[np.int64]:
     """A Gaussian in units of 1/256 whose sum is 256: each rounding error is handed on to the next weight inwards."""
-    radius = int(2.5 * sigma + 0.5)
+    radius = _radius(sigma)
     offsets = np.arange(-radius, 1)
     tail = np.exp(-(offsets**2) / (2 * sigma**2))
     tail *= 256 / (2 * tail.sum() - tail[-1])
@@ -125,23 +158,21 @@ def _blurred_rows(pixels: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np
     """Blur along the first axis, mirrored at the border without repeating the edge line.
 
     Blocks of lines are products with one banded matrix. Every partial sum is an integer below 2**16, so float32 is
-    exact in any order of summation.
+    exact in any order of summation. Where a column is of one gray throughout a block, it stays that.
     """
     weights = _gaussian_weights(sigma)
     size, radius = len(pixels), len(weights) // 2
-    padded = pixels[_mirrored(np.arange(-radius, size + radius), size)].astype(np.float32)
+    padded = np.pad(pixels, ((radius, radius), (0, 0)), mode="reflect")  # in the order of `pixels`: nothing is turned
     block = min(_BLUR_BLOCK, size)
     band = np.zeros((block, block + 2 * radius), dtype=np.float32)
     for line in range(block):
         band[line, line : line + len(weights)] = weights
-    blurred = np.empty(pixels.shape, dtype=np.uint8)
+    blurred = np.empty_like(pixels)
     for start in range(0, size, block):
         lines = min(block, size - start)
-        sums = band[:lines, : lines + 2 * radius] @ padded[start : start + lines + 2 * radius]
-        blurred[start : start + lines] = np.floor(sums / 256 + 0.5)
+        given, made = padded[start : start + lines + 2 * radius], blurred[start : start + lines]
+        made[:] = lowest = given.min(axis=0)
+        varied = lowest != given.max(axis=0)
+        sums = band[:lines, : lines + 2 * radius] @ given[:, varied].astype(np.float32)
+        made[:, varied] = (sums.astype(np.uint16) + 128) >> 8  # rounded
     return blurred
-
-
-def _mirrored(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    period = max(2 * (size - 1), 1)
-    return (size - 1) - np.abs((size - 1) - index % period) if size > 1 else np.zeros_like(index)

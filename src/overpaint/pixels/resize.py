@@ -92,8 +92,24 @@ def resample(image: Image.Image, width: int, height: int, filter_: Image.Resampl
     NOTE: newer Pillows begin with the cheaper pass, which moves colours by several levels against older ones.
     """
     premultiplied = {"LA": "La", "RGBA": "RGBa"}.get(image.mode, image.mode)
-    across = image.convert(premultiplied).resize((width, image.height), filter_)
-    return across.resize((width, height), filter_).convert(image.mode)
+    across = _along_rows(as_mode(image, premultiplied), width, filter_)
+    return as_mode(across.resize((width, height), filter_), image.mode)
+
+
+def _along_rows(image: Image.Image, width: int, filter_: Image.Resampling) -> Image.Image:
+    """The first pass. No row knows of another, so the black ones above and below a mask are left out of it."""
+    box = image.getbbox() if image.mode == "L" else None
+    if box is None:
+        return image.resize((width, image.height), filter_)
+    _, top, _, bottom = box
+    across = Image.new("L", (width, image.height))
+    across.paste(image.crop((0, top, image.width, bottom)).resize((width, bottom - top), filter_), (0, top))
+    return across
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image` in a mode; itself where it has that mode, of which Pillow would make a copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _resampling(filter_: Image.Resampling) -> Upscaler:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageOps
 
 from overpaint.errors import RequestError
 from overpaint.pictures import flatten
@@ -178,8 +178,8 @@ def _gray_mask(
         notes["Mask mode"] = "Inpaint not masked"
     if job.request.mask_blur_x > 0 or job.request.mask_blur_y > 0:
         notes["Mask blur"] = job.request.mask_blur_x if job.request.mask_blur_x == job.request.mask_blur_y else None
-    blurred = blur_mask(gray, job.request.mask_blur_x, job.request.mask_blur_y)
-    return blurred if job.settings.quirks.blur_erodes_mask else ImageChops.lighter(blurred, gray)
+    stays_white = not job.settings.quirks.blur_erodes_mask
+    return blur_mask(gray, job.request.mask_blur_x, job.request.mask_blur_y, never_darker=stays_white)
 
 
 def _check_same_shape(mask: Picture, source: Picture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from overpaint.models.families import ModelSpec
 from overpaint.planning.canvas import Canvases
@@ -87,17 +87,26 @@ def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
     return notes
 
 
-def warnings_of(request: Img2ImgRequest, settings: Settings, spec: ModelSpec, sampler: SamplerPlan) -> tuple[str, ...]:
+def warnings_of(
+    request: Img2ImgRequest,
+    settings: Settings,
+    spec: ModelSpec,
+    sampler: SamplerPlan,
+    images: tuple[ImagePlan, ...],
+) -> tuple[str, ...]:
     warnings = [f"{name}: this option changes no picture here" for name in request.overrides if name in inert_options()]
     if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
-    if settings.emphasis == "None" and any(uses_emphasis(text) for text in _texts(request)):
+    if settings.emphasis == "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
         warnings.append("emphasis: it is off, so brackets in the prompt are read as text")
     if request.strength == 0 and settings.quirks.strength_zero_runs_a_step:
-        warnings.append("strength: at 0 the reference still runs one step, so the picture changes a little")
+        why = "the reference still runs one step" if sampler.takes_steps else "the autoencoder still runs"
+        warnings.append(f"strength: at 0 {why}, so the picture changes a little")
     return tuple(warnings)
 
 
-def _texts(request: Img2ImgRequest) -> tuple[str, ...]:
-    both = (request.prompt, request.negative_prompt)
-    return tuple(text for each in both for text in ((each,) if isinstance(each, str) else each))
+def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerPlan) -> Iterator[str]:
+    """Every text at every stage of its schedule: what is in brackets for prompt editing is not in any of them."""
+    old, quirks = settings.use_old_scheduling, settings.quirks
+    for text in dict.fromkeys(text for each in images for text in (each.prompt, each.negative_prompt)):
+        yield from (each.text for each in schedule(text, sampler.prompt_steps, old_timelines=old, quirks=quirks))

@@ -54,7 +54,7 @@ def plan(
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
-        warnings=prepared.warnings + warnings_of(request, settings, spec, sampler),
+        warnings=prepared.warnings + warnings_of(request, settings, spec, sampler, images),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
         controls=plan_controls(job, prepared),

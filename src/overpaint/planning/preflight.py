@@ -169,6 +169,8 @@ def network_calls(plan: Plan) -> int | None:
 
 
 def _calls_of_one_batch(sampler: SamplerPlan) -> int | None:
+    if not sampler.takes_steps:
+        return 0
     if sampler.spec.adaptive or sampler.spec.name == "Restart":
         return None
     if sampler.spec.family == "timestep":

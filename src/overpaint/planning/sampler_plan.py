@@ -72,9 +72,14 @@ class SamplerPlan:
     steps_before: int = 0  # prompt steps of the pass before, which a second pass's schedules go on counting from
 
     @property
+    def takes_steps(self) -> bool:
+        """False where every step was asked for at strength 0: that schedule has none (STEP-10)."""
+        return self.steps > 0
+
+    @property
     def evaluations(self) -> int:
         """Iterations of the sampler's loop; what progress counts."""
-        return self.t_enc + 1
+        return self.t_enc + 1 if self.takes_steps else 0
 
     @property
     def step_multiplier(self) -> int:
@@ -131,7 +136,7 @@ def _steps(request: Img2ImgRequest, start: Start) -> tuple[int, int]:
     """STEP-3; with fixed steps a small strength asks for a long schedule, and strength 0 for none at all (STEP-10)."""
     if start.strength is None:
         return request.steps, request.steps - 1
-    steps, t_enc = img2img_steps(request.steps, start.strength, start.every_step and start.strength > 0)
+    steps, t_enc = img2img_steps(request.steps, start.strength, start.every_step)
     if steps > LONGEST_SCHEDULE:
         remedy = f"with fixed steps, steps / strength may be {LONGEST_SCHEDULE} at most; raise it"
         raise RequestError("strength", start.strength, remedy)
@@ -152,6 +157,8 @@ def _sigma_walk(
 def _timestep_walk(
     steps: int, t_enc: int, start: Start, settings: Settings
 ) -> tuple[NDArray[np.float32], tuple[float, ...], float]:
+    if steps == 0:
+        return np.zeros(0, dtype=np.float32), (), 0.0
     extra = 1 if settings.always_discard_next_to_last_sigma else 0
     timesteps = timesteps_for(steps + extra)
     schedule = np.asarray(timesteps, dtype=np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from overpaint.errors import SamplingError
 from overpaint.sampler_table import SamplerSpec
 from overpaint.samplers.adaptive import dpm_adaptive, dpm_fast
 from overpaint.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, lms
@@ -34,7 +35,7 @@ from overpaint.samplers.timestep import ddim, ddim_cfgpp, plms, visits
 from overpaint.samplers.unipc import DEFAULT_OPTIONS, UniPCOptions, unipc
 from overpaint.settings import Quirks
 
-__all__ = ["Churn", "Draw", "Path", "Query", "Sampler", "UniPCOptions", "make"]
+__all__ = ["Churn", "Draw", "Path", "Query", "Sampler", "UniPCOptions", "make", "no_steps"]
 
 _BY_NAME: Mapping[str, Callable[..., Sampler]] = {
     "DPM++ 2M": dpmpp_2m,
@@ -104,6 +105,14 @@ def make(
     by_churn: dict[str, dict[str, Any]] = {"all": {"churn": churn}, "noise": {"s_noise": churn.noise}, "none": {}}
     by_eta = {"eta": eta} if spec.takes_eta else {}
     return sampler(x, walk, **by_noise[spec.noise], **by_churn[spec.churn], **by_eta)
+
+
+def no_steps(spec: SamplerSpec, x: Tensor, *, quirks: Quirks) -> Sampler:
+    """Any sampler on a schedule without steps: no call is made, and the state stays what it is (STEP-10)."""
+    if quirks.short_runs_fail and (spec.name == "UniPC" or _BY_NAME[spec.name] in _STOP_EARLY):
+        raise SamplingError(f"{spec.name}: the schedule has no steps; raise the strength")
+    yield from ()  # makes this a generator
+    return x
 
 
 def _over_timesteps(

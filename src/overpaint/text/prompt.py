@@ -283,7 +283,7 @@ _Emphasis = tuple[int, int, float]  # the first piece, the piece behind the last
 
 
 def uses_emphasis(text: str) -> bool:
-    """ENCODE-3: whether a text counts as emphasised when the infotext is written."""
+    """ENCODE-3: whether a text, as an encoder is given it, counts as emphasised when the infotext is written."""
     return "(" in text or "[" in text
 
 

@@ -180,6 +180,31 @@ def test_order_of_the_fields() -> None:  # INFO-6
     assert list(notes) == ["TI hashes", "Emphasis"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "written"),
+    [
+        ({"prompt": "[steel::0.5] [:rust:0.3]"}, False),
+        ({"prompt": "a [red|blue] cat AND [a:b:2] dog"}, False),
+        ({"prompt": "a <lora:x:1> cat", "negative_prompt": "[dog:wolf:0.5]"}, False),
+        ({"prompt": "[steel::0.5] (rust)"}, True),
+        ({"prompt": "[steel:(rust):0.5]"}, True),  # in one stage only
+        ({"prompt": "[steel::x] cat"}, True),  # no editing, so the bracket stays
+        ({"prompt": "a cat AND a [sad] dog"}, True),
+        ({"prompt": "a cat", "negative_prompt": "[dog]"}, True),
+        ({"prompt": r"\(literal\)"}, True),
+        ({"prompt": ("a cat", "(a dog)"), "batch_size": 2}, True),
+    ],
+)
+@pytest.mark.parametrize("quirks", [Quirks.none(), Quirks.reference()], ids=["sane", "reference"])
+def test_emphasis_is_that_of_the_texts_that_are_encoded(  # ENCODE-2, ENCODE-3
+    fields: dict[str, Any], written: bool, quirks: Quirks
+) -> None:
+    job = planned(Settings(emphasis="Ignore", quirks=quirks), use_networks=False, **fields)
+    assert notes_of(job) == ({"Emphasis": "Ignore"} if written else {})
+    bracketless = planned(Settings(emphasis="None", quirks=quirks), use_networks=False, **fields)
+    assert any("brackets" in each for each in bracketless.warnings) == written
+
+
 # ---- Warnings ----
 
 

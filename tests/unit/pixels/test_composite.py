@@ -20,6 +20,7 @@ from overpaint.pixels.composite import (
     make_overlay,
     mask_composite,
     paste_back,
+    premultiplied_outside,
     uncrop,
 )
 from overpaint.pixels.resize import resize_image
@@ -77,6 +78,26 @@ def test_overlay_alpha_is_the_inverted_mask() -> None:  # OVL-2
     some = alpha > 0
     straight = np.minimum(255, 255 * premultiplied[some] // alpha[some][:, None])
     assert np.array_equal(overlay[..., :3][some], straight)
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    corner=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    mode=st.sampled_from(["RGB", "RGBA", "L"]),
+    mask_mode=st.sampled_from(["L", "RGB"]),
+    blank=st.booleans(),
+)
+@settings(deadline=None)
+def test_an_overlay_made_in_its_box_is_that_of_the_whole(
+    size: tuple[int, int], corner: tuple[float, float], mode: str, mask_mode: str, blank: bool
+) -> None:  # OVL-2
+    source = noise(*size, 4).convert(mode)
+    mask = Image.new("L", size)
+    if not blank:
+        mask.paste(noise(*size, 1, seed=1), (int(corner[0] * size[0]), int(corner[1] * size[1])))
+    overlay = make_overlay(source, mask.convert(mask_mode), 0, REFERENCE)
+    whole = premultiplied_outside(source, mask).convert("RGBA")
+    assert (overlay.mode, overlay.tobytes()) == ("RGBA", whole.tobytes())
 
 
 def test_an_overlay_mask_of_another_size_is_resized() -> None:  # OVL-1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from PIL import Image
 from overpaint.pictures import open_picture
 from overpaint.pixels.mask import (
     Box,
+    _blurred_rows,
+    _gaussian_weights,
     blur_mask,
     crop_region,
     expand_crop_region,
@@ -81,6 +84,70 @@ def test_blur_is_opencvs(size: tuple[int, int]) -> None:  # MASK-3
         assert np.array_equal(np.asarray(blur_mask(mask, sigma, 0)), across), sigma
         down = cv2.GaussianBlur(across, (1, kernel), sigma)
         assert np.array_equal(np.asarray(blur_mask(mask, sigma, sigma)), down), sigma
+
+
+def blurred_whole(pixels: npt.NDArray[np.uint8], sigma_x: float, sigma_y: float) -> npt.NDArray[np.uint8]:
+    """Every pixel of the picture by the definition: no box, no blocks."""
+    for sigma, axis in ((sigma_x, 1), (sigma_y, 0)):
+        if sigma > 0:
+            weights = _gaussian_weights(sigma)
+            margin = [(0, 0), (0, 0)]
+            margin[axis] = (len(weights) // 2, len(weights) // 2)
+            padded = np.pad(pixels.astype(np.int64), margin, mode="reflect")
+            parts = (
+                weight * np.take(padded, range(i, i + pixels.shape[axis]), axis) for i, weight in enumerate(weights)
+            )
+            pixels = ((sum(parts) + 128) // 256).astype(np.uint8)
+    return pixels
+
+
+SIGMAS = st.one_of(st.just(0), st.integers(1, 12), st.floats(0.1, 40))
+
+
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 300)),
+    ground=st.sampled_from([0, 255, 255, 7]),
+    boxes=st.lists(st.tuples(*[st.floats(0, 1)] * 4, st.sampled_from([0, 1, 128, 254, 255])), max_size=3),
+    grain=st.booleans(),
+    sigmas=st.tuples(SIGMAS, SIGMAS),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=300)
+def test_blur_in_its_box_is_the_blur_of_the_whole(
+    size: tuple[int, int],
+    ground: int,
+    boxes: list[tuple[float, float, float, float, int]],
+    grain: bool,
+    sigmas: tuple[float, float],
+    seed: int,
+) -> None:  # MASK-3
+    mask = Image.new("L", size, ground)
+    for left, top, wide, high, gray in boxes:
+        x, y = int(left * size[0]), int(top * size[1])
+        area = (x, y, x + int(wide * (size[0] - x)), y + int(high * (size[1] - y)))
+        mask.paste(gray, area)
+        if grain and area[2] > area[0] and area[3] > area[1]:
+            mask.paste(random_mask(area[2] - area[0], area[3] - area[1], seed), area[:2])
+    pixels = np.asarray(mask)
+    whole = blurred_whole(pixels, *sigmas)
+    assert np.array_equal(np.asarray(blur_mask(mask, *sigmas)), whole)
+    assert np.array_equal(np.asarray(blur_mask(mask, *sigmas, never_darker=True)), np.maximum(whole, pixels))
+    assert np.array_equal(np.asarray(mask), pixels)
+
+
+def test_blur_works_in_its_box_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def watched(pixels: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
+        seen.append(pixels.shape)
+        return _blurred_rows(pixels, sigma)
+
+    monkeypatch.setattr("overpaint.pixels.mask._blurred_rows", watched)
+    mask = Image.new("L", (2000, 1000))
+    mask.paste(255, (500, 300, 520, 310))
+    for each in (mask, invert(mask)):
+        blur_mask(each, 4, 2)
+    assert seen == [(42, 22), (22, 42)] * 2  # 10 and 5 pixels on each side are blurred, and one more proves the ground
 
 
 def test_blur_is_fast_enough_to_be_waited_for() -> None:

@@ -142,3 +142,20 @@ def test_unknown_upscalers() -> None:  # RESIZE-1
     assert resize_image(0, image, 20, 20, upscaler="Gone", quirks=REFERENCE).size == (20, 20)
     with pytest.raises(RequestError, match=r"upscaler_for_img2img='Gone'.*Lanczos"):
         resize_image(0, image, 20, 20, upscaler="Gone", quirks=SANE)
+
+
+@given(
+    size=st.tuples(sizes, sizes),
+    target=st.tuples(sizes, sizes),
+    rows=st.tuples(sizes, sizes),
+    filter_=st.sampled_from(Image.Resampling),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_mask_between_black_rows_is_resampled_as_any_picture(
+    size: tuple[int, int], target: tuple[int, int], rows: tuple[int, int], filter_: Image.Resampling
+) -> None:
+    mask = Image.new("L", size)
+    top = min(rows[0], size[1] - 1)
+    mask.paste(noise(size[0], rows[1], "L"), (0, top))
+    plain = mask.resize((target[0], size[1]), filter_).resize(target, filter_)
+    assert resample(mask, *target, filter_).tobytes() == plain.tobytes()

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from overpaint.errors import OverpaintError, RequestError, SettingError
 from overpaint.planning.plan import plan
 from overpaint.planning.plans import Surroundings
+from overpaint.planning.preflight import network_calls
 from overpaint.request import MaskedContent, SoftInpainting
+from overpaint.sampler_table import SAMPLERS
 from overpaint.settings import Settings
 from overpaint.text.styles import Style
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, noisy_picture, planned, with_quirk
@@ -63,6 +65,26 @@ def test_timesteps_without_the_skipped_call() -> None:  # STEP-5: noised to the 
 @pytest.mark.parametrize("fixed", [False, True], ids=["plain", "img2img_fix_steps"])
 def test_strength_zero_is_the_identity(sampler: str, fixed: bool) -> None:  # STEP-4, STEP-10
     assert planned(Settings(img2img_fix_steps=fixed), strength=0, sampler=sampler).unchanged
+
+
+@pytest.mark.parametrize("sampler", [each.name for each in SAMPLERS])
+@pytest.mark.parametrize("discards", [False, True], ids=["plain", "discards"])
+def test_strength_zero_with_fixed_steps_has_no_steps(sampler: str, discards: bool) -> None:  # STEP-3 B, STEP-10
+    options = Settings.reference(img2img_fix_steps=True, always_discard_next_to_last_sigma=discards)
+    decided = planned(options, strength=0, sampler=sampler)
+    walk = decided.sampler
+    assert (walk.steps, walk.evaluations, walk.start) == (0, 0, 0.0)
+    assert walk.used == (() if walk.spec.family == "timestep" else (0.0,))
+    assert network_calls(decided) == 0
+    assert decided.unchanged is None
+    assert decided.warnings == ("strength: at 0 the autoencoder still runs, so the picture changes a little",)
+
+
+@pytest.mark.parametrize("sampler", ["DPM++ 2M", "DPM2 a", "Euler", "DPM++ 3M SDE"])
+def test_a_schedule_without_steps_is_named_as_any_other(sampler: str) -> None:  # INFO-6
+    options = Settings.reference(img2img_fix_steps=True, rho=5.0)
+    none, some = (planned(options, strength=each, sampler=sampler).sampling_notes for each in (0, 0.5))
+    assert list(none.items()) == list(some.items())
 
 
 def test_fixed_steps_of_a_tiny_strength_stay_within_limits() -> None:  # STEP-3: steps / strength is 4 million here

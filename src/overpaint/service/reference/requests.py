@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from overpaint.adapters.wanted import find_adapter
-from overpaint.contract.requests import img2img_fields, soft_inpainting, txt2img_fields
+from overpaint.contract.requests import img2img_fields, txt2img_fields
+from overpaint.contract.scripts import soft_inpainting
 from overpaint.errors import RequestError
 from overpaint.models.hashes import CheckpointFile
 from overpaint.service.byproducts import without_byproducts
@@ -139,7 +140,7 @@ class Reader:
             if count > job.batch_size > 0:  # IMG-3
                 said = f"bad number of images passed: {count}; expecting {job.batch_size} or less"
                 raise Refusal(500, "RuntimeError", said)
-            found = img2img_fields(job, soft_inpainting({"soft inpainting": soft}))
+            found = img2img_fields(job, soft_inpainting(soft))
         self._check_names(found)
         values: dict[str, Any] = plain(found)
         return values
