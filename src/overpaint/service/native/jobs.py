@@ -35,6 +35,7 @@ from overpaint.service.native.answers import (
     not_found,
     picture_file,
     pictures_of,
+    refusal_body,
 )
 from overpaint.service.native.bodies import client_name, idempotency_key, json_body, last_event, seconds_to_wait
 from overpaint.service.native.events import is_told, sse
@@ -330,5 +331,6 @@ def _envelope(values: Mapping[str, Any], queue_seconds: float, run_seconds: floa
 
 def _failed(details: JobDetails, error: ErrorBody | None, headers: Mapping[str, str]) -> Response:
     assert error is not None
-    body = FailedJob(error=error, job=details)
-    return JSONResponse(body.model_dump(mode="json"), JOB_STATUS.get(error.code, 500), headers)
+    status = JOB_STATUS.get(error.code, 500)
+    body = FailedJob(error=refusal_body(status, error.code, error.message, error.field), job=details)
+    return JSONResponse(body.model_dump(mode="json"), status, headers)

@@ -68,12 +68,30 @@ class OpenAIPicture(BaseModel):
     url: str | None = None
 
 
+class OpenAITokens(BaseModel):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class OpenAIUsage(BaseModel):
+    """Nothing is metered here; clients that reckon costs expect the numbers."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: OpenAITokens = OpenAITokens()
+
+
 class OpenAIPictures(BaseModel):
     """The pictures."""
 
     created: int
     data: list[OpenAIPicture]
     output_format: str
+    usage: OpenAIUsage
+
+
+NO_USAGE: Mapping[str, Any] = OpenAIUsage().model_dump()
 
 
 def refusal(error: OverpaintError | HTTPException) -> Response:
@@ -102,8 +120,8 @@ def failure_body(error: JobError | None) -> tuple[int, dict[str, Any]]:
 
 
 def pictures_answer(record: Record, data: list[dict[str, str]], wish: Wish) -> Response:
-    values = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
-    return JSONResponse(values, headers=ignored_header(wish))
+    answer = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
+    return JSONResponse({**answer, "usage": NO_USAGE}, headers=ignored_header(wish))
 
 
 def ignored_header(wish: Wish) -> dict[str, str]:
