@@ -466,7 +466,7 @@ def test_the_served_model_goes_by_its_name(desk: FakeDesk, config: ServeConfig, 
 
 def test_the_document_names_what_is_read() -> None:
     schema = body_schema(Limits(), picture=True, mask=True)
-    assert {"image", "image[]", "mask", "prompt", "strength", "mask_blur", "size"} <= schema["properties"].keys()
+    assert {"image", "mask", "prompt", "strength", "mask_blur", "size"} <= schema["properties"].keys()
     for name, each in body_schema(Limits(), picture=False)["properties"].items():
         read_wish({name: each.get("default", "")})  # the defaults are understood
     with pytest.raises(RequestError, match="size"):

@@ -37,7 +37,15 @@ from overpaint.service.native.answers import (
     pictures_of,
     refusal_body,
 )
-from overpaint.service.native.bodies import client_name, idempotency_key, json_body, last_event, seconds_to_wait
+from overpaint.service.native.bodies import (
+    CLIENT_HEADER,
+    KEY_HEADER,
+    client_name,
+    idempotency_key,
+    json_body,
+    last_event,
+    seconds_to_wait,
+)
 from overpaint.service.native.events import is_told, sse
 from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
@@ -58,14 +66,8 @@ _HEADERS = [
         "schema": {"type": "string"},
         "description": "`wait` or `wait=30`: answer when the job is over, or that many seconds have passed.",
     },
-    {"name": "X-Client", "in": "header", "schema": {"type": "string"}, "description": "A name of yours, for lists."},
+    CLIENT_HEADER,
 ]
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
-    "description": "Sent twice with the same key, a request makes one job.",
-}
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": JobDetails, "description": "The job is over."},
     202: {
@@ -94,7 +96,7 @@ def _add_submitting(routes: APIRouter, intake: _Intake) -> None:
         "",
         status_code=202,
         responses=_ACCEPTED,
-        openapi_extra={"requestBody": body, "parameters": [*_HEADERS, _KEY]},
+        openapi_extra={"requestBody": body, "parameters": [*_HEADERS, KEY_HEADER]},
     )
     async def submit(request: Request, images: Form = "url") -> Response:
         """Hand in a job: the fields of a request, its pictures as base64, data URLs or uploads."""
@@ -169,7 +171,7 @@ _STORY = (
     "Events named queued, started, progress, preview, painted, and at the end finished, failed or cancelled, each with "
     "a number as its id and JSON as its data; the last one carries the job in `result`. Comments keep the line open."
 )
-_EVENT = {"type": "object", "properties": {each: {"type": "string"} for each in ("id", "event", "data")}}
+_EVENT = {"type": "string", "description": "Blocks of `id:`, `event:` and `data:`, each block one event."}
 _LAST_EVENT = {
     "name": "Last-Event-ID",
     "in": "header",

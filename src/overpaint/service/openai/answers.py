@@ -48,7 +48,7 @@ _THEIR_NAMES: Mapping[str, str] = {
 }
 
 
-class ErrorDetails(BaseModel):
+class OpenAIErrorBody(BaseModel):
     message: str
     type: str
     param: str | None
@@ -58,7 +58,7 @@ class ErrorDetails(BaseModel):
 class OpenAIError(BaseModel):
     """An error as OpenAI's clients read it."""
 
-    error: ErrorDetails
+    error: OpenAIErrorBody
 
 
 class OpenAIPicture(BaseModel):
@@ -188,5 +188,5 @@ def _said(
 
 def _body(status: int, code: str, param: str | None, message: str) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    details = ErrorDetails(message=placeless(message), type=kind, param=param, code=code)
+    details = OpenAIErrorBody(message=placeless(message), type=kind, param=param, code=code)
     return OpenAIError(error=details).model_dump()

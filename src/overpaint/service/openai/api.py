@@ -25,7 +25,7 @@ from overpaint.service.guard.visits import at_work, forget_body
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, picture_file, url_of
-from overpaint.service.native.bodies import client_name, idempotency_key, json_body
+from overpaint.service.native.bodies import CLIENT_HEADER, KEY_HEADER, client_name, idempotency_key, json_body
 from overpaint.service.native.events import HEARTBEAT
 from overpaint.service.openai.answers import (
     NO_USAGE,
@@ -43,7 +43,7 @@ from overpaint.service.openai.requests import Wish, body_schema, read_wish
 from overpaint.service.openai.sources import Asked, is_json, json_schema, pixels_of, read_json
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, stored_request
-from overpaint.service.schema import Schema
+from overpaint.service.schema import Schema, named
 from overpaint.settings import Settings
 
 _MOST_FIELDS = 200
@@ -69,24 +69,25 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     def body(**content: Schema) -> dict[str, Any]:
         media_types = {"form": "multipart/form-data", "json": "application/json"}
         shown = {media_types[name]: {"schema": schema} for name, schema in content.items()}
-        return {"requestBody": {"required": True, "content": shown}}
+        return {"requestBody": {"required": True, "content": shown}, "parameters": [CLIENT_HEADER, KEY_HEADER]}
 
-    def pictures(mask: bool) -> dict[str, Any]:
-        return body(form=body_schema(limits, picture=True, mask=mask), json=json_schema(limits, mask=mask))
+    def pictures(name: str, mask: bool) -> dict[str, Any]:
+        form, json = body_schema(limits, picture=True, mask=mask), json_schema(limits, mask=mask)
+        return body(form=named(f"{name}Form", form), json=named(name, json))
 
-    text = body(json=body_schema(limits, picture=False))
+    text = body(json=named("ImageGeneration", body_schema(limits, picture=False)))
 
     @routes.post("/generations", responses=_ANSWERS, openapi_extra=text)
     async def generations(request: Request) -> Response:
         """A picture from a text."""
         return await shop.answer(request, "image_generation", shop.generation)
 
-    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures(mask=True))
+    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures("ImageEdit", mask=True))
     async def edits(request: Request) -> Response:
         """Paint over pictures, or over the part of them that a mask shows. In JSON, pictures are named by URL."""
         return await shop.answer(request, "image_edit", shop.edit)
 
-    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures(mask=False))
+    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures("ImageVariation", mask=False))
     async def variations(request: Request) -> Response:
         """Other pictures like this one."""
         return await shop.answer(request, "image_edit", shop.variation)

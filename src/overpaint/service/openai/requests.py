@@ -23,6 +23,7 @@ MOST_PICTURES = 10  # of one request's `n`
 MOST_PARTIALS = 3
 MEDIA_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
+_IMAGE = "One, or several under this name or as `image[]`."
 _WITHOUT_MEANING = ("quality", "style", "user", "moderation", "background", "input_fidelity")
 _THEIRS = frozenset(
     {
@@ -175,7 +176,7 @@ def body_schema(limits: Limits, *, picture: bool, mask: bool = False) -> Schema:
     properties = {
         **{name: ours[name] for name in sorted(_OURS)},
         **theirs,
-        **({"image": {"anyOf": [file, files]}, "image[]": files} if picture else {}),
+        **({"image": {"anyOf": [file, files], "description": _IMAGE}} if picture else {}),
         **({"mask": file} if mask else {}),
         "mask_blur": ours["mask_blur_x"],
     }
