@@ -22,13 +22,11 @@ from overpaint.service.config import ServeConfig
 from tests.service.conftest import Server
 from tests.service.fake_desk import FakeDesk
 from tests.service.openai_tools import file_of, opened, scene, served
+from tests.service.test_guide import blocks
 
 TOKEN = "a token of this test"
 SMALL = {"prompt": "a lake", "width": 64, "height": 64, "steps": 2, "seed": 7, "sampler": "Euler"}
 SOURCE = base64.b64encode(file_of(scene())).decode("ascii")
-# Generators know files by one media type only.
-AS_FILES = "\n".join(["content_type_overrides:", *(f"  image/{each}: application/octet-stream" for each in
-                     ("png", "jpeg", "webp"))])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def importable(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_openapi_python_client(place: Place, importable: Any) -> None:
-    (place.folder / "config.yml").write_text(AS_FILES + "\npost_hooks: []\n")
+    (place.folder / "config.yml").write_text(blocks("yaml")[0] + "post_hooks: []\n")
     options = ("--output-path", "painted", "--meta", "none", "--config", "config.yml")
     said = place.generate("openapi_python_client", "generate", "--path", str(place.document()), *options)
     assert "arning" not in said and "Unable" not in said, said

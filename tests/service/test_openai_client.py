@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -167,6 +169,30 @@ def test_dall_e_answers_with_a_url_that_serves_the_picture(client: Any) -> None:
 
 def test_models(page: Served, client: Any) -> None:
     assert [(each.id, each.object) for each in client.models.list()] == [(each, "model") for each in built_in_names()]
+
+
+def langchain_shape(url: str) -> str:
+    """What LangChain's DALL-E wrapper sends, and how it reads the answer."""
+    told = client_for(url).images.generate(prompt="a lake", n=2, size="1024x1024", model="dall-e-2")
+    return "\n".join([item.url for item in told.data])
+
+
+def langchain(url: str) -> str:
+    """The wrapper itself, where it is installed: it brings twenty packages along, so no extra asks for it."""
+    with warnings.catch_warnings():  # of packages that nobody here chose
+        warnings.simplefilter("ignore")
+        found = pytest.importorskip("langchain_community.utilities.dalle_image_generator")
+        wrapper = found.DallEAPIWrapper(base_url=f"{url}/v1", api_key="none", n=2)
+        return str(wrapper.run("a lake"))
+
+
+@pytest.mark.parametrize("run", [langchain_shape, langchain])
+def test_langchain_gets_urls_of_pictures(run: Callable[[str], str], page: Served) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the wrapper does not close its client
+        places = run(page.url).split("\n")
+        assert [opened(httpx.get(each).content).size for each in places] == [(1024, 1024)] * 2
+        gc.collect()
 
 
 def test_a_client_that_leaves_takes_its_job_along(page: Served) -> None:

@@ -14,7 +14,7 @@ _SALT = b"overpaint: URLs of pictures"
 
 def signed(path: str, token: str | None) -> str:
     """The path, with a key that opens this one picture where the server asks for a token."""
-    return path if token is None else f"{path}?{_FIELD}={_key(path, token)}"
+    return path if not token else f"{path}?{_FIELD}={_key(path, token)}"
 
 
 def is_signed(scope: Mapping[str, Any], token: str) -> bool:
