@@ -14,6 +14,7 @@ from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.files.metadata import read_infotext
+from overpaint.other_names import REFERENCE_EXTRAS
 from overpaint.parts import check_number, nearest
 from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled, upscaled_to
 from overpaint.request import Picture, check_decodes, data_url, pictures_from_json
@@ -78,15 +79,7 @@ class ExtrasRequest:
 
 
 FIELD_NAMES = frozenset(each.name for each in fields(ExtrasRequest))
-_REFERENCE_NAMES = {
-    "upscaling_resize": "scale",
-    "upscaling_crop": "crop",
-    "upscaler_1": "upscaler",
-    "upscaler_2": "second_upscaler",
-    "extras_upscaler_2_visibility": "second_visibility",
-    "gfpgan_visibility": "gfpgan_visibility",
-    "codeformer_visibility": "codeformer_visibility",
-}
+_READ_PLAINLY = {**{ours: ours for ours in _FACES}, **{o: t for o, t in REFERENCE_EXTRAS.items() if o != "size"}}
 REFERENCE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "resize_mode": 0,
@@ -110,7 +103,7 @@ def reference_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     if mode not in (0, 1):
         raise RequestError("resize_mode", mode, "give 0 (by a factor) or 1 (to a size)")
     size = (asked["upscaling_resize_w"], asked["upscaling_resize_h"]) if mode == 1 else None
-    return {"size": size, **{ours: asked[theirs] for theirs, ours in _REFERENCE_NAMES.items()}}
+    return {"size": size, **{ours: asked[theirs] for ours, theirs in _READ_PLAINLY.items()}}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args
 from PIL import Image
 
 from overpaint.errors import RequestError
+from overpaint.other_names import hint
 
 Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
@@ -139,5 +140,7 @@ def part_from_json(name: str, kind: type[_P], value: object) -> _P:
 def nearest(name: str, known: frozenset[str]) -> str:
     from difflib import get_close_matches
 
+    if (told := hint(name, known)) is not None:
+        return told
     near = get_close_matches(name, known, n=1)
     return f"there is no such field; did you mean {near[0]!r}?" if near else "there is no such field"

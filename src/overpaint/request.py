@@ -131,6 +131,13 @@ class Img2ImgRequest:
     overrides: Mapping[str, Any] = field(default_factory=_no_overrides)  # option name -> value, for this job
     exact: bool = False  # never share a network call between pictures
 
+    if not TYPE_CHECKING:  # to a type checker the fields are all there is
+
+        def __new__(cls, *args: Any, **given: Any) -> Any:
+            """Names that no field has are refused in our words, not in Python's."""
+            cls._refuse_unknown(given)
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name in ("images", "prompt", "negative_prompt", "styles", "seed", "variation_seed", "seed_resize"):
             value = getattr(self, name)

@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class FakeDesk:
     finished_early: list[str | None] = field(default_factory=list)
     skips: int = 0
     live: Live | None = None
+    pictures: dict[tuple[str, int], bytes | None] = field(default_factory=dict)  # of previews, by job and number
     _store: FakeStore = field(init=False)
     _changed: asyncio.Condition = field(init=False, default_factory=asyncio.Condition)
 
@@ -93,7 +94,7 @@ class FakeDesk:
         while True:
             for event in self._store.events_after(job_id, after):
                 after = event.number
-                yield event
+                yield replace(event, picture=self.pictures.get((job_id, event.number)))
             if self._store.jobs[job_id].state.is_end:
                 return
             async with self._changed:
@@ -151,8 +152,9 @@ class FakeDesk:
         )
         return record
 
-    async def _tell(self, job_id: str, name: str, data: Json) -> None:
-        self._store.add_event(job_id, name, data, time.time())
+    async def _tell(self, job_id: str, name: str, data: Json, picture: bytes | None = None) -> None:
+        event = self._store.add_event(job_id, name, data, time.time())
+        self.pictures[job_id, event.number] = picture
         async with self._changed:
             self._changed.notify_all()
 

@@ -20,7 +20,6 @@ from PIL import Image
 
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Live
 from overpaint.service.native.routes import router as native_router
 from overpaint.service.openai.api import router
 from tests.service.fake_desk import FakeDesk
@@ -89,9 +88,7 @@ class Served:
 
     async def show(self, job_id: str, step: int, steps: int, preview: bytes) -> None:
         """The job is at a step, and looks like this."""
-        self.desk.live = Live(job=job_id, step=step, steps=steps, preview=preview)
-        await self.desk._tell(job_id, "preview", {"step": step})
-        await asyncio.sleep(0.1)  # whoever listens looks at the desk's present
+        await self.desk._tell(job_id, "preview", {"step": step, "steps": steps}, preview)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from overpaint.service.ports import Conflict, Full, Stopping
 from overpaint.service.queue import attempts, workers
 from overpaint.service.queue import desk as desk_module
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.queue.stories import RECENT, Stories
+from overpaint.service.queue.stories import PICTURES, RECENT, Stories
 from overpaint.service.queue.workers import Gone, Refused
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, story_of, until_running, wanted
 from tests.service.fake_store import FakeStore
@@ -95,6 +96,22 @@ def test_a_slow_follower_is_no_burden(tmp_path: Path) -> None:
         assert last is not None and [each.number for each in last] == [638, 639, 640]
         assert len(story._recent) == RECENT
     assert len(stories) == 0
+
+
+def test_followers_get_previews_with_their_events_and_few_are_held(tmp_path: Path) -> None:
+    """Whoever reads slowly gets the picture of each event, not the latest for all."""
+    stories, store = Stories(), FakeStore(tmp_path)
+    with stories.followed("a") as story:
+        for number in range(30):
+            event = store.add_event("a", "preview", {"step": number}, 0.0)
+            stories.publish(replace(event, picture=bytes([number])))
+        held = story.after(0)
+        assert held is not None and len(held) == 30
+        pictures = [None] * (30 - PICTURES) + [bytes([each]) for each in range(30 - PICTURES, 30)]
+        assert [each.picture for each in held] == pictures
+        # What the store has of it are the events alone.
+        assert {each.picture for each in store.events_after("a", 0)} == {None}
+        assert [each.picture for each in story.as_told(store.events_after("a", 0))] == pictures
 
 
 def test_floods_of_steps_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

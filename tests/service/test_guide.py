@@ -61,7 +61,7 @@ def test_python_runs(package: str, photos: Path, running_server: Server) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_is_answered(photos: Path, running_server: Server) -> None:
-    lines = [each for block in blocks("sh") for each in block.splitlines() if each.startswith("curl")]
+    lines = [each for block in blocks("sh") for each in block.splitlines() if each.startswith("curl -s ")]
     assert lines
     for line in lines:
         words = shlex.split(line.replace(SHOWN, running_server.url).replace('"steps": 4', '"steps": 4, "width": 64'))

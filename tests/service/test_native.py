@@ -126,7 +126,9 @@ def test_a_job_that_fails_is_an_error_only_to_those_who_wait(page: Page, code: s
     page.desk.script = JobError(code=code, message="it went wrong")
     answer = page("POST", "/v1/jobs", json=SMALL, headers={"Prefer": "wait"})
     assert answer.status_code == status
-    assert error_of(answer) == {"code": code, "message": "it went wrong", "field": None}
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    told = {"code": code, "message": "it went wrong", "field": None}
+    assert error_of(answer) == {**told, "type": kind, "param": None}
     job = page("GET", f"/v1/jobs/{answer.json()['job']['id']}")
     assert (job.status_code, job.json()["state"], job.json()["error"]["code"]) == (200, "failed", code)
 

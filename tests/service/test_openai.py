@@ -61,7 +61,7 @@ def test_an_edit_is_an_img2img_job(desk: FakeDesk, config: ServeConfig) -> None:
     told = ask(desk, config, "edits", data=form, files=[part("image", SOURCE)])
     assert told.status_code == 200, told.text
     body = told.json()
-    assert set(body) == {"created", "data", "output_format"} and len(body["data"]) == 2
+    assert set(body) == {"created", "data", "output_format", "usage"} and len(body["data"]) == 2
     assert opened(base64.b64decode(body["data"][1]["b64_json"])).size == (64, 64)
     request = stored(desk)
     assert request["prompt"] == "a red sofa" and request["strength"] == 0.4 and request["seed"] == 7
@@ -214,6 +214,41 @@ def test_urls_lead_to_the_pictures(desk: FakeDesk, config: ServeConfig) -> None:
     assert opened(run(got(), 20).content).size == (64, 64)
 
 
+URLS = [
+    ("dall-e-2", None, True),
+    ("dall-e-3", None, True),
+    ("dall-e-3", "b64_json", False),
+    ("gpt-image-1", None, False),
+    ("gpt-image-1", "url", True),
+    (None, None, False),
+]
+
+
+@pytest.mark.parametrize(("model", "wanted", "as_url"), URLS)
+def test_dall_e_answers_by_url_unless_asked_otherwise(
+    model: str | None, wanted: str | None, as_url: bool, desk: FakeDesk, config: ServeConfig
+) -> None:
+    fields = {name: each for name, each in {"model": model, "response_format": wanted}.items() if each is not None}
+    asked = [
+        ask(desk, config, "generations", json={"prompt": "a", **fields}),
+        ask(desk, config, "edits", data={"prompt": "a", **fields}, files=[part("image", SOURCE)]),
+        ask(desk, config, "variations", data=fields, files=[part("image", SOURCE)]),
+    ]
+    assert [set(told.json()["data"][0]) for told in asked] == [{"url"} if as_url else {"b64_json"}] * 3
+
+
+def test_urls_begin_as_the_client_calls_the_server(desk: FakeDesk, config: ServeConfig) -> None:
+    """Behind a proxy the Host header is the server's name out there, and X-Forwarded-Proto says how it is reached."""
+    for headers, base in (
+        ({}, "http://127.0.0.1:7860/v1/jobs/"),
+        ({"Host": "paint.example:8443"}, "http://paint.example:8443/v1/jobs/"),
+        ({"Host": "paint.example", "X-Forwarded-Proto": "https"}, "https://paint.example/v1/jobs/"),
+        ({"Host": "paint.example", "X-Forwarded-Proto": "javascript"}, "http://paint.example/v1/jobs/"),
+    ):
+        told = ask(desk, config, "generations", json={"prompt": "a", "response_format": "url"}, headers=headers)
+        assert told.json()["data"][0]["url"].startswith(base)
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
 def test_formats(kind: str, desk: FakeDesk, config: ServeConfig) -> None:
     wanted = {"prompt": "a", "output_format": kind, "output_compression": 80}
@@ -232,7 +267,7 @@ def test_a_stream_ends_with_the_pictures(desk: FakeDesk, config: ServeConfig) ->
     assert events[0]["size"] == "64x64"
     (record,) = desk.store.jobs.values()
     settings = Settings.from_json(record.job.settings)
-    assert settings.live_previews_enable and settings.show_progress_every_n_steps == 2
+    assert settings.live_previews_enable and settings.show_progress_every_n_steps == 1
 
 
 def test_a_stream_tells_of_a_failure(desk: FakeDesk, config: ServeConfig) -> None:
@@ -431,7 +466,7 @@ def test_the_served_model_goes_by_its_name(desk: FakeDesk, config: ServeConfig, 
 
 def test_the_document_names_what_is_read() -> None:
     schema = body_schema(Limits(), picture=True, mask=True)
-    assert {"image", "image[]", "mask", "prompt", "strength", "mask_blur", "size"} <= schema["properties"].keys()
+    assert {"image", "mask", "prompt", "strength", "mask_blur", "size"} <= schema["properties"].keys()
     for name, each in body_schema(Limits(), picture=False)["properties"].items():
         read_wish({name: each.get("default", "")})  # the defaults are understood
     with pytest.raises(RequestError, match="size"):

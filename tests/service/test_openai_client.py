@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import threading
-import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from overpaint.models.built_in import built_in_names
 from overpaint.service.config import ServeConfig
@@ -67,8 +69,8 @@ def test_a_stream_shows_what_is_painted(page: Served, client: Any) -> None:
 
     thread, results = in_background(streamed)
     job = page.only_job()
-    for step in range(1, 9):  # looks are due from the third step and from the sixth
-        page.call(page.show(job, step, 8, file_of(scene(24 + step, 16))))
+    for step in range(1, 9):  # faster than they are sent; the third and the sixth are due
+        page.call(page.show(job, step, 8, file_of(Image.new("RGB", (24, 16), (step, 0, 0)))))
     page.call(page.desk.paint_next())
     thread.join(10)
     first, second, done = results[0]
@@ -78,7 +80,7 @@ def test_a_stream_shows_what_is_painted(page: Served, client: Any) -> None:
     ]
     assert [first.partial_image_index, second.partial_image_index] == [0, 1]
     shown = [np.asarray(opened(base64.b64decode(each.b64_json))) for each in (first, second)]
-    assert all(each.shape == (64, 96, 3) for each in shown) and (shown[0] != shown[1]).any()
+    assert all(each.shape == (64, 96, 3) for each in shown) and [each[0, 0, 0] for each in shown] == [3, 6]
     assert opened(base64.b64decode(done.b64_json)).size == (96, 64)
     assert done.usage.total_tokens == 0 and done.size == "96x64"
 
@@ -132,13 +134,65 @@ def test_the_key_is_the_token(desk: FakeDesk, config: ServeConfig) -> None:
         with client_for(page.url, "secret") as client:
             told = client.images.edit(image=upload(file_of(scene())), prompt="a", response_format="url")
         place = told.data[0].url
-        assert httpx.get(place).status_code == 401
-        assert httpx.get(place, headers={"Authorization": "Bearer secret"}).status_code == 200
-        assert "secret" not in str([each.job for each in desk.store.jobs.values()])
+        assert "secret" not in str([each.job for each in desk.store.jobs.values()]) + place
+        bare, _, key = place.partition("?")
+        assert httpx.get(bare, headers={"Authorization": "Bearer secret"}).status_code == 200
+        shown = httpx.get(place)  # by a page or a chat program, which have no token
+        assert shown.headers["content-type"] == "image/png" and opened(shown.content).size == (64, 64)
+        assert httpx.head(place).status_code != 401
+        other = bare.removesuffix("0") + "1"
+        for wrong in (bare, f"{bare}?key=", f"{bare}?{key[:-1]}", f"{bare}?{key}&{key}", f"{other}?{key}"):
+            assert httpx.get(wrong).status_code == 401, wrong
+        job = bare.rpartition("/images/")[0]
+        assert httpx.get(f"{job}?{key}").status_code == 401
+        assert httpx.post(place).status_code == httpx.post(f"{job}/cancel?{key}").status_code == 401
+
+
+def test_an_unknown_model_is_an_error_of_their_kind(client: Any) -> None:
+    with pytest.raises(openai.NotFoundError) as error:
+        client.models.retrieve("no-such-model")
+    assert error.value.type == "invalid_request_error" and "no-such-model" in error.value.message
+    assert client.models.retrieve(built_in_names()[0]).object == "model"
+
+
+def test_plain_answers_tell_usage_too(client: Any) -> None:
+    told = client.images.generate(prompt="a")
+    assert (told.usage.total_tokens, told.usage.input_tokens_details.text_tokens) == (0, 0)
+    assert (told.usage.input_tokens, told.usage.output_tokens) == (0, 0)
+
+
+def test_dall_e_answers_with_a_url_that_serves_the_picture(client: Any) -> None:
+    told = client.images.generate(prompt="a", model="dall-e-3", size="96x64", n=2)
+    assert [each.b64_json for each in told.data] == [None, None]
+    assert [opened(httpx.get(each.url).content).size for each in told.data] == [(96, 64)] * 2
 
 
 def test_models(page: Served, client: Any) -> None:
     assert [(each.id, each.object) for each in client.models.list()] == [(each, "model") for each in built_in_names()]
+
+
+def langchain_shape(url: str) -> str:
+    """What LangChain's DALL-E wrapper sends, and how it reads the answer."""
+    told = client_for(url).images.generate(prompt="a lake", n=2, size="1024x1024", model="dall-e-2")
+    return "\n".join([item.url for item in told.data])
+
+
+def langchain(url: str) -> str:
+    """The wrapper itself, where it is installed: it brings twenty packages along, so no extra asks for it."""
+    with warnings.catch_warnings():  # of packages that nobody here chose
+        warnings.simplefilter("ignore")
+        found = pytest.importorskip("langchain_community.utilities.dalle_image_generator")
+        wrapper = found.DallEAPIWrapper(base_url=f"{url}/v1", api_key="none", n=2)
+        return str(wrapper.run("a lake"))
+
+
+@pytest.mark.parametrize("run", [langchain_shape, langchain])
+def test_langchain_gets_urls_of_pictures(run: Callable[[str], str], page: Served) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the wrapper does not close its client
+        places = run(page.url).split("\n")
+        assert [opened(httpx.get(each).content).size for each in places] == [(1024, 1024)] * 2
+        gc.collect()
 
 
 def test_a_client_that_leaves_takes_its_job_along(page: Served) -> None:
@@ -245,19 +299,31 @@ def test_models_by_name(real: Any) -> None:
 
 @pytest.mark.slow
 def test_streams(real: Any) -> None:
-    long = {**SMALL, "steps": 150}
-    given = {"prompt": "a", "size": "128x128", "stream": True, "partial_images": 2, "extra_body": long}
+    given = {"prompt": "a", "size": "128x128", "stream": True, "extra_body": {**SMALL, "steps": 150}}
     for kind, work in {
         "image_generation": real.images.generate,
         "image_edit": partial(real.images.edit, image=upload(file_of(scene(64, 64)))),
     }.items():
-        started = time.monotonic()
-        *looks, done = list(work(**given))
+        *looks, done = list(work(**given, partial_images=2))
         assert done.type == f"{kind}.completed" and opened(base64.b64decode(done.b64_json)).size == (128, 128)
-        assert len(looks) <= 2 and (looks or time.monotonic() - started < 4)  # previews are a second apart
+        assert len(looks) == 2
         for number, each in enumerate(looks):
             assert (each.type, each.partial_image_index) == (f"{kind}.partial_image", number)
             assert opened(base64.b64decode(each.b64_json)).size == (128, 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 20, 33])
+def test_as_many_partial_pictures_as_were_asked_for(steps: int, real: Any) -> None:
+    """However quick the job is; fewer only where it has fewer steps."""
+    given = {"prompt": "a", "size": "64x64", "stream": True, "partial_images": 3}
+    *looks, done = real.images.generate(**given, extra_body={**SMALL, "steps": steps})
+    assert done.type == "image_generation.completed"
+    assert [each.partial_image_index for each in looks] == list(range(min(3, steps)))
+    half = {**SMALL, "steps": 2 * steps, "strength": 0.5}  # of the steps, and one more
+    *looks, done = real.images.edit(image=upload(file_of(scene(64, 64))), **given, extra_body=half)
+    assert done.type == "image_edit.completed"
+    assert [each.partial_image_index for each in looks] == list(range(min(3, steps + 1)))
 
 
 @pytest.mark.slow

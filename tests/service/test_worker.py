@@ -26,7 +26,7 @@ from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.files.metadata import read_infotext
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
-from overpaint.service.painter.painting import Ended, Enlarging, Task, error_of
+from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
 from overpaint.service.painter.worker import Bench, Worker, trouble_of
 from overpaint.service.queue.wire import Message, encoded, read
 from overpaint.service.queue.workers import Refused
@@ -130,8 +130,20 @@ def test_the_result_is_the_engines_own(bench: Bench, store: FakeStore, tmp_path:
     assert told[0][1] == {"images": 4, "batches": 2, "warnings": []}
     assert [each.number for each in told.batches] == [0, 1]
     previews = [values for kind, values in told if kind == "preview"]
-    assert len(previews) == 1  # no more than one a second
+    steps = [each["step"] for each in previews]
+    assert steps == sorted(set(steps)) and 3 <= len(steps) <= LOOKS  # few, but of every part of the job
     assert Image.open(io.BytesIO(base64.b64decode(previews[0]["png"]))).format == "PNG"
+
+
+@pytest.mark.parametrize("steps", [*range(1, 30), 150, 1000])
+def test_looks_are_few_and_hold_those_at_even_distances(steps: int) -> None:
+    """In a job that takes no time at all: what is let through is what partial pictures need, and not much more."""
+    looks = _Looks()
+    shown = [step for step in range(1, steps + 1) if looks.is_due(step, steps)]
+    assert min(LOOKS, steps) <= len(shown) <= LOOKS + 1
+    for wanted in range(1, min(3, steps) + 1):
+        due = [next((each for each in shown if each * (wanted + 1) >= steps * k), 0) for k in range(1, wanted + 1)]
+        assert 0 not in due and len(set(due)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -13,8 +12,9 @@ from starlette.middleware import Middleware
 
 from overpaint.service import health
 from overpaint.service.config import ServeConfig
+from overpaint.service.document import finished
 from overpaint.service.guard.bodyguard import BodyGuard
-from overpaint.service.guard.guards import OPEN_TO_ALL, Frontdoor, HostGuard, OriginGuard, TokenGuard
+from overpaint.service.guard.guards import Frontdoor, HostGuard, OriginGuard, TokenGuard
 from overpaint.service.guard.places import places_of
 from overpaint.service.guard.refusals import Refused, is_reference, refusal
 from overpaint.service.native import routes as native
@@ -55,8 +55,7 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
     app.include_router(health.router(desk, config, metrics))
     for each in (native, openai_api, reference):
         app.include_router(each.router(desk, config))
-    if config.token:
-        _tell_of_token(app)
+    app.openapi = finished(app.openapi, has_token=bool(config.token))  # type: ignore[method-assign]
     return app
 
 
@@ -70,19 +69,3 @@ async def _refused(request: Request, error: Exception) -> Response:
             f"{shown}: there is nothing; the APIs are /v1, /v1/images and /sdapi/v1, and /openapi.json describes them"
         )
     return refusal(request.scope, Refused(error.status_code, said, error.headers))
-
-
-def _tell_of_token(app: FastAPI) -> None:
-    """The document says what the guard asks for."""
-    document = app.openapi
-
-    def with_token() -> dict[str, Any]:
-        schema = document()
-        schemes = {each: {"type": "http", "scheme": each} for each in ("bearer", "basic")}
-        schema.setdefault("components", {})["securitySchemes"] = schemes
-        schema["security"] = [{each: []} for each in schemes]
-        for operation in schema["paths"].get(OPEN_TO_ALL, {}).values():
-            operation["security"] = []
-        return schema
-
-    app.openapi = with_token  # type: ignore[method-assign]

@@ -127,6 +127,7 @@ class JobEvent:
     name: Literal["queued", "started", "progress", "preview", "painted", "finished", "failed", "cancelled"]
     data: Json = field(default_factory=_nothing)
     at: float = 0.0
+    picture: bytes | None = None  # PNG, of a preview, for those who follow the job as it runs; not kept
 
 
 @dataclass(frozen=True, kw_only=True)

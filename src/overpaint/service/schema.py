@@ -15,6 +15,7 @@ from overpaint.service.limits import Limits
 from overpaint.service.shapes import alternatives, hints_of
 
 Schema = dict[str, Any]
+NAME = "x-name"  # of a schema that others refer to; the document knows it by that
 Bounds = Mapping[str, Mapping[str, Any]]  # by field
 
 PICTURE: Mapping[str, Any] = {
@@ -54,18 +55,24 @@ def job_schema(limits: Limits) -> Schema:
     bounds = _bounds(limits)
     return {
         "oneOf": [
-            {**_closed(Img2ImgRequest, bounds, {**_PAINT, **_ENVELOPE}), "title": "img2img"},
-            {**_closed(Txt2ImgRequest, bounds, {**_PAINT, **_ENVELOPE}), "title": "txt2img"},
-            {**_closed(ExtrasRequest, {}, {"kind": {"const": "extras"}, **_ENVELOPE}, "kind"), "title": "extras"},
-        ]
+            named("Img2ImgJob", _closed(Img2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
+            named("Txt2ImgJob", _closed(Txt2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
+            named("ExtrasJob", _closed(ExtrasRequest, {}, {"kind": {"const": "extras"}, **_ENVELOPE}, "kind")),
+        ],
+        NAME: "Job",
     }
 
 
 def plan_schema(limits: Limits) -> Schema:
     """A request to plan only."""
     bounds = _bounds(limits)
-    kinds = ((Img2ImgRequest, "img2img"), (Txt2ImgRequest, "txt2img"))
-    return {"oneOf": [{**_closed(kind, bounds, _PAINT), "title": title} for kind, title in kinds]}
+    kinds = ((Img2ImgRequest, "Img2ImgPlan"), (Txt2ImgRequest, "Txt2ImgPlan"))
+    return {"oneOf": [named(name, _closed(kind, bounds, _PAINT)) for kind, name in kinds], NAME: "PlanRequest"}
+
+
+def named(name: str, schema: Schema) -> Schema:
+    """The schema, which stands in the document once and under this name."""
+    return {**schema, NAME: name}
 
 
 def schema_of(kind: type, bounds: Bounds) -> Schema:
@@ -133,7 +140,9 @@ def _of_kind(kind: Any, bounds: Mapping[str, Any]) -> Schema:
         return _of_tuple(get_args(kind), bounds)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return {"enum": [each.value for each in kind]}
-    return schema_of(kind, {}) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else {"type": "object"}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return named(kind.__name__, {**schema_of(kind, {}), "description": (kind.__doc__ or "").partition("\n")[0]})
+    return {"type": "object"}
 
 
 def _of_tuple(members: tuple[Any, ...], bounds: Mapping[str, Any]) -> Schema:

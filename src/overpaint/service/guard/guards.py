@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.places import hidden
 from overpaint.service.guard.refusals import Refused, refusal
+from overpaint.service.guard.signed_urls import is_signed
 from overpaint.service.logs import LOGGER, line
 
 OPEN_TO_ALL = "/healthz"  # says only that the process lives
@@ -34,6 +35,7 @@ HEADER_BYTES = 32 * 1024
 
 Observe = Callable[[Scope, int, float], None]  # (scope, status, seconds)
 
+_PICTURE = re.compile(r"/v1/jobs/[^/]+/images/\d+")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _QUIET = ("/healthz", "/readyz", "/metrics", "/internal/ping")  # asked every few seconds
 _USUAL = (200, 503)
@@ -248,12 +250,13 @@ class TokenGuard:
 
     def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
         self._app = app
+        self._token = config.token
         self._wanted = _digest(config.token.encode()) if config.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._wanted is not None and scope["path"] != OPEN_TO_ALL:
             given = Headers(scope=scope).getlist("authorization")
-            if len(given) != 1 or not self._is_right(given[0]):
+            if (len(given) != 1 or not self._is_right(given[0])) and not self._is_signed(scope):
                 answer = refusal(scope, Refused(401, "Incorrect username or password: give the server's token"))
                 answer.headers.append("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
                 answer.headers.append("WWW-Authenticate", f'Bearer realm="{REALM}"')
@@ -261,6 +264,9 @@ class TokenGuard:
                 return
             scope["headers"] = [each for each in scope["headers"] if each[0] != b"authorization"]
         await self._app(scope, receive, send)
+
+    def _is_signed(self, scope: Scope) -> bool:
+        return _PICTURE.fullmatch(scope["path"]) is not None and is_signed(scope, self._token or "")
 
     def _is_right(self, header: str) -> bool:
         assert self._wanted is not None

@@ -31,10 +31,17 @@ class ErrorBody(BaseModel):
     field: str | None = None
 
 
+class RefusalBody(ErrorBody):
+    """An error as our clients read it, and OpenAI's: they list and look up models here."""
+
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None = Field(default=None, description="The same as `field`.")
+
+
 class ErrorAnswer(BaseModel):
     """Every error."""
 
-    error: ErrorBody
+    error: RefusalBody
 
 
 class PictureView(BaseModel):
@@ -200,8 +207,13 @@ def _field_of(error: Exception) -> str | None:
 def _error(
     status: int, code: str, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    body = ErrorAnswer(error=ErrorBody(code=code, message=placeless(message), field=field))
+    body = ErrorAnswer(error=refusal_body(status, code, placeless(message), field))
     return JSONResponse(body.model_dump(), status, headers)
+
+
+def refusal_body(status: int, code: str, message: str, field: str | None = None) -> RefusalBody:
+    kind: Literal["invalid_request_error", "server_error"] = "invalid_request_error" if status < 500 else "server_error"
+    return RefusalBody(code=code, message=message, field=field, type=kind, param=field)
 
 
 def not_found(job_id: str) -> ApiError:

@@ -11,6 +11,20 @@ from fastapi import Request
 from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.native.answers import ApiError
 
+# What the document says of them
+CLIENT_HEADER = {
+    "name": "X-Client",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "A name of yours, for lists.",
+}
+KEY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
+    "description": "Sent twice with the same key, a request makes one job.",
+}
+
 _NAME = re.compile(r"[\w.:@/ -]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _WAIT = re.compile(r"wait(?:\s*=\s*\"?(\d{1,6})\"?)?")

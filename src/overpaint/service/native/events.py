@@ -54,6 +54,11 @@ def is_told(desk: Desk, job_id: str, after: int) -> bool:
     return bool(story) and story[-1].number <= after and story[-1].name in _ENDS
 
 
+def _picture_now(desk: Desk, job_id: str) -> bytes | None:
+    live = desk.running()
+    return live.preview if live is not None and live.job == job_id else None
+
+
 async def _next(story: AsyncIterator[JobEvent]) -> JobEvent:
     return await anext(story)
 
@@ -64,9 +69,9 @@ async def _written(desk: Desk, event: JobEvent, previews: str) -> str:
         data["warnings"] = [placeless(str(each)) for each in data.get("warnings", ())]
     if event.name == "preview":
         data["url"] = f"/v1/jobs/{event.job}/preview"
-        live = desk.running()
-        if previews == "data" and live is not None and live.job == event.job and live.preview is not None:
-            data["image"] = "data:image/png;base64," + base64.b64encode(live.preview).decode("ascii")
+        shown = event.picture or _picture_now(desk, event.job)
+        if previews == "data" and shown is not None:
+            data["image"] = "data:image/png;base64," + base64.b64encode(shown).decode("ascii")
     elif event.name in _ENDS:
         if isinstance(error := data.get("error"), Mapping):
             data["error"] = {**error, "message": placeless(str(error.get("message", "")))}

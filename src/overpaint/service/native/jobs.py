@@ -35,8 +35,17 @@ from overpaint.service.native.answers import (
     not_found,
     picture_file,
     pictures_of,
+    refusal_body,
 )
-from overpaint.service.native.bodies import client_name, idempotency_key, json_body, last_event, seconds_to_wait
+from overpaint.service.native.bodies import (
+    CLIENT_HEADER,
+    KEY_HEADER,
+    client_name,
+    idempotency_key,
+    json_body,
+    last_event,
+    seconds_to_wait,
+)
 from overpaint.service.native.events import is_told, sse
 from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
@@ -57,14 +66,8 @@ _HEADERS = [
         "schema": {"type": "string"},
         "description": "`wait` or `wait=30`: answer when the job is over, or that many seconds have passed.",
     },
-    {"name": "X-Client", "in": "header", "schema": {"type": "string"}, "description": "A name of yours, for lists."},
+    CLIENT_HEADER,
 ]
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"},
-    "description": "Sent twice with the same key, a request makes one job.",
-}
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     200: {"model": JobDetails, "description": "The job is over."},
     202: {
@@ -93,7 +96,7 @@ def _add_submitting(routes: APIRouter, intake: _Intake) -> None:
         "",
         status_code=202,
         responses=_ACCEPTED,
-        openapi_extra={"requestBody": body, "parameters": [*_HEADERS, _KEY]},
+        openapi_extra={"requestBody": body, "parameters": [*_HEADERS, KEY_HEADER]},
     )
     async def submit(request: Request, images: Form = "url") -> Response:
         """Hand in a job: the fields of a request, its pictures as base64, data URLs or uploads."""
@@ -168,7 +171,7 @@ _STORY = (
     "Events named queued, started, progress, preview, painted, and at the end finished, failed or cancelled, each with "
     "a number as its id and JSON as its data; the last one carries the job in `result`. Comments keep the line open."
 )
-_EVENT = {"type": "object", "properties": {each: {"type": "string"} for each in ("id", "event", "data")}}
+_EVENT = {"type": "string", "description": "Blocks of `id:`, `event:` and `data:`, each block one event."}
 _LAST_EVENT = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -330,5 +333,6 @@ def _envelope(values: Mapping[str, Any], queue_seconds: float, run_seconds: floa
 
 def _failed(details: JobDetails, error: ErrorBody | None, headers: Mapping[str, str]) -> Response:
     assert error is not None
-    body = FailedJob(error=error, job=details)
-    return JSONResponse(body.model_dump(mode="json"), JOB_STATUS.get(error.code, 500), headers)
+    status = JOB_STATUS.get(error.code, 500)
+    body = FailedJob(error=refusal_body(status, error.code, error.message, error.field), job=details)
+    return JSONResponse(body.model_dump(mode="json"), status, headers)

@@ -49,10 +49,14 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     return routes
 
 
+_UPLOAD = "The bytes of a PNG, JPEG or WebP file, by whatever media type."
+
+
 def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
     limits = config.limits
+    # Any media type is taken; one is told of, since generated clients ask which of several is meant.
     file = {"schema": {"type": "string", "format": "binary"}}
-    body = {"required": True, "content": dict.fromkeys(("image/png", "image/jpeg", "image/webp"), file)}
+    body = {"required": True, "description": _UPLOAD, "content": {"application/octet-stream": file}}
     extra: dict[str, Any] = {"requestBody": body}
 
     @routes.put("/v1/pictures", tags=["pictures"], responses=errors(*BODY, 422), openapi_extra=extra)

@@ -48,7 +48,7 @@ _THEIR_NAMES: Mapping[str, str] = {
 }
 
 
-class ErrorDetails(BaseModel):
+class OpenAIErrorBody(BaseModel):
     message: str
     type: str
     param: str | None
@@ -58,7 +58,7 @@ class ErrorDetails(BaseModel):
 class OpenAIError(BaseModel):
     """An error as OpenAI's clients read it."""
 
-    error: ErrorDetails
+    error: OpenAIErrorBody
 
 
 class OpenAIPicture(BaseModel):
@@ -68,12 +68,30 @@ class OpenAIPicture(BaseModel):
     url: str | None = None
 
 
+class OpenAITokens(BaseModel):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class OpenAIUsage(BaseModel):
+    """Nothing is metered here; clients that reckon costs expect the numbers."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: OpenAITokens = OpenAITokens()
+
+
 class OpenAIPictures(BaseModel):
     """The pictures."""
 
     created: int
     data: list[OpenAIPicture]
     output_format: str
+    usage: OpenAIUsage
+
+
+NO_USAGE: Mapping[str, Any] = OpenAIUsage().model_dump()
 
 
 def refusal(error: OverpaintError | HTTPException) -> Response:
@@ -102,8 +120,8 @@ def failure_body(error: JobError | None) -> tuple[int, dict[str, Any]]:
 
 
 def pictures_answer(record: Record, data: list[dict[str, str]], wish: Wish) -> Response:
-    values = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
-    return JSONResponse(values, headers=ignored_header(wish))
+    answer = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
+    return JSONResponse({**answer, "usage": NO_USAGE}, headers=ignored_header(wish))
 
 
 def ignored_header(wish: Wish) -> dict[str, str]:
@@ -170,5 +188,5 @@ def _said(
 
 def _body(status: int, code: str, param: str | None, message: str) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    details = ErrorDetails(message=placeless(message), type=kind, param=param, code=code)
+    details = OpenAIErrorBody(message=placeless(message), type=kind, param=param, code=code)
     return OpenAIError(error=details).model_dump()

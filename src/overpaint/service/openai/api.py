@@ -20,13 +20,15 @@ from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.signed_urls import signed
 from overpaint.service.guard.visits import at_work, forget_body
-from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Live, Record
+from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, picture_file, url_of
-from overpaint.service.native.bodies import client_name, idempotency_key, json_body
+from overpaint.service.native.bodies import CLIENT_HEADER, KEY_HEADER, client_name, idempotency_key, json_body
 from overpaint.service.native.events import HEARTBEAT
 from overpaint.service.openai.answers import (
+    NO_USAGE,
     OpenAIError,
     OpenAIPictures,
     failure,
@@ -41,14 +43,12 @@ from overpaint.service.openai.requests import Wish, body_schema, read_wish
 from overpaint.service.openai.sources import Asked, is_json, json_schema, pixels_of, read_json
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, stored_request
-from overpaint.service.schema import Schema
+from overpaint.service.schema import Schema, named
 from overpaint.settings import Settings
 
 _MOST_FIELDS = 200
 _LOOK_EVERY = 0.5  # seconds between two looks whether a waiting client is still there
-_PREVIEWS = 8  # of a job whose partial pictures are wanted
 _STOPPING = JobError(code="stopping", message="the server is stopping; send the request again when it is back")
-_NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": OpenAIPictures, "description": "The pictures; with `stream` they come as server-sent events."},
@@ -69,24 +69,25 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     def body(**content: Schema) -> dict[str, Any]:
         media_types = {"form": "multipart/form-data", "json": "application/json"}
         shown = {media_types[name]: {"schema": schema} for name, schema in content.items()}
-        return {"requestBody": {"required": True, "content": shown}}
+        return {"requestBody": {"required": True, "content": shown}, "parameters": [CLIENT_HEADER, KEY_HEADER]}
 
-    def pictures(mask: bool) -> dict[str, Any]:
-        return body(form=body_schema(limits, picture=True, mask=mask), json=json_schema(limits, mask=mask))
+    def pictures(name: str, mask: bool) -> dict[str, Any]:
+        form, json = body_schema(limits, picture=True, mask=mask), json_schema(limits, mask=mask)
+        return body(form=named(f"{name}Form", form), json=named(name, json))
 
-    text = body(json=body_schema(limits, picture=False))
+    text = body(json=named("ImageGeneration", body_schema(limits, picture=False)))
 
     @routes.post("/generations", responses=_ANSWERS, openapi_extra=text)
     async def generations(request: Request) -> Response:
         """A picture from a text."""
         return await shop.answer(request, "image_generation", shop.generation)
 
-    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures(mask=True))
+    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures("ImageEdit", mask=True))
     async def edits(request: Request) -> Response:
         """Paint over pictures, or over the part of them that a mask shows. In JSON, pictures are named by URL."""
         return await shop.answer(request, "image_edit", shop.edit)
 
-    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures(mask=False))
+    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures("ImageVariation", mask=False))
     async def variations(request: Request) -> Response:
         """Other pictures like this one."""
         return await shop.answer(request, "image_edit", shop.variation)
@@ -110,7 +111,7 @@ class _Shop:
             record = await self._waited(request, record.id)
             if record.state is not JobState.FINISHED:
                 return failure(record.error)
-            data = await at_work(self._data, record, wish, str(request.base_url))
+            data = await at_work(self._data, record, wish, _base_of(request))
             return pictures_answer(record, data, wish)
         except (OverpaintError, HTTPException) as error:
             return refusal(error)
@@ -181,7 +182,7 @@ class _Shop:
             id=uuid.uuid4().hex,
             kind="paint",
             request=stored,
-            settings=_with_previews(settings, stored, wish).to_json(),
+            settings=_with_previews(settings, wish).to_json(),
             origin="openai",
             client=client,
             key=key,
@@ -216,16 +217,14 @@ class _Shop:
     async def _stream(self, record: Record, wish: Wish, event: str) -> AsyncIterator[str]:
         """Looks at the picture while it is painted, as many as were asked for, then the pictures."""
         shown = 0
-        async for name in _names(self._desk, record.id):
-            if name is None:
+        async for happened in _story(self._desk, record.id):
+            if happened is None:
                 yield ": still here\n\n"
                 continue
-            live = self._desk.running()
-            if name != "preview" or live is None or live.job != record.id or not _is_due(live, shown, wish.partials):
+            if happened.picture is None or not _is_due(happened, shown, wish.partials):
                 continue
-            assert live.preview is not None
             size = None if record.job.request.get("only_masked") else wish.size  # previews show the pass alone
-            partial = await at_work(packed, live.preview, wish, size)
+            partial = await at_work(packed, happened.picture, wish, size)
             yield stream_event(
                 f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wish
             )
@@ -237,7 +236,7 @@ class _Shop:
         for each in record.result.pictures:
             if each.kind == "picture":
                 data = await at_work(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
-                told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": _NO_USAGE}
+                told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": NO_USAGE}
                 yield stream_event(f"{event}.completed", told, record, wish)
 
     def _data(self, record: Record, wish: Wish, base: str) -> list[dict[str, str]]:
@@ -245,7 +244,7 @@ class _Shop:
             raise ApiError(410, "gone", "the pictures were kept long enough and are deleted; ask again")
         pictures = [each for each in record.result.pictures if each.kind == "picture"]
         if wish.as_url:
-            return [{"url": base.rstrip("/") + url_of(record, each)} for each in pictures]
+            return [{"url": base + signed(url_of(record, each), self._config.token)} for each in pictures]
         return [{"b64_json": packed(picture_file(record, each, self._desk), wish)} for each in pictures]
 
 
@@ -268,8 +267,14 @@ class _Stream(StreamingResponse):
             await self._left()
 
 
-async def _names(desk: Desk, job_id: str) -> AsyncIterator[str | None]:
-    """The names of a job's events as they happen, to its end; None after a long silence."""
+def _base_of(request: Request) -> str:
+    """The server as the client calls it. Only a proxy knows whether that is by https; it is the client's own URL."""
+    is_https = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
+    return str(request.base_url.replace(scheme="https") if is_https else request.base_url).rstrip("/")
+
+
+async def _story(desk: Desk, job_id: str) -> AsyncIterator[JobEvent | None]:
+    """A job's events as they happen, to its end; None after a long silence."""
     story = aiter(desk.events(job_id))
 
     async def following() -> JobEvent | None:
@@ -283,7 +288,7 @@ async def _names(desk: Desk, job_id: str) -> AsyncIterator[str | None]:
             event = waiting.result()
             if event is None:
                 return
-            yield event.name
+            yield event
             waiting = asyncio.create_task(following())
     finally:
         waiting.cancel()
@@ -291,14 +296,14 @@ async def _names(desk: Desk, job_id: str) -> AsyncIterator[str | None]:
             await waiting
 
 
-def _is_due(live: Live, shown: int, partials: int) -> bool:
+def _is_due(preview: JobEvent, shown: int, partials: int) -> bool:
     """Whether it is time for the next look: they are spread evenly over the job."""
-    return live.preview is not None and shown < partials and live.step * (partials + 1) >= live.steps * (shown + 1)
+    step, steps = preview.data["step"], preview.data["steps"]
+    return shown < partials and bool(step * (partials + 1) >= steps * (shown + 1))
 
 
-def _with_previews(settings: Settings, stored: Json, wish: Wish) -> Settings:
-    """Previews often enough for the partial pictures; they change no picture."""
+def _with_previews(settings: Settings, wish: Wish) -> Settings:
+    """Previews of every step, of which the worker sends some, for the partial pictures; they change no picture."""
     if not (wish.stream and wish.partials):
         return settings
-    every = max(1, int(stored["steps"]) // _PREVIEWS)
-    return settings.with_changes({"live_previews_enable": True, "show_progress_every_n_steps": every})
+    return settings.with_changes({"live_previews_enable": True, "show_progress_every_n_steps": 1})

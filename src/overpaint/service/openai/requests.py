@@ -23,6 +23,7 @@ MOST_PICTURES = 10  # of one request's `n`
 MOST_PARTIALS = 3
 MEDIA_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
+_IMAGE = "One, or several under this name or as `image[]`."
 _WITHOUT_MEANING = ("quality", "style", "user", "moderation", "background", "input_fidelity")
 _THEIRS = frozenset(
     {
@@ -37,6 +38,7 @@ _KNOWN = _THEIRS | _OURS | _BOTH_AXES.keys()
 
 # Names that generic clients send when they mean "the image model"; any other has to be one of this server's.
 _FOREIGN_MODEL = re.compile(r"|default|overpaint|(dall-e|gpt-image|chatgpt-image)[\w.-]*", re.ASCII)
+_ANSWERED_BY_URL = ("dall-e-2", "dall-e-3")  # unless a client asks otherwise
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 _SHOWN_NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)  # which a header can hold
@@ -71,7 +73,8 @@ def read_wish(given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: by
         size = found.size
     if "width" in values and "height" in values:
         size = (values["width"], values["height"])
-    wanted = _one_of("response_format", given.get("response_format"), ("b64_json", "url"), "b64_json")
+    usual = "url" if given.get("model") in _ANSWERED_BY_URL else "b64_json"
+    wanted = _one_of("response_format", given.get("response_format"), ("b64_json", "url"), usual)
     return Wish(
         values,
         model=_model(given.get("model")),
@@ -160,7 +163,10 @@ def body_schema(limits: Limits, *, picture: bool, mask: bool = False) -> Schema:
         "model": {"type": "string", "description": "One that GET /v1/models lists; OpenAI's names mean the default."},
         "n": {"type": "integer", "minimum": 1, "maximum": MOST_PICTURES, "default": 1},
         "size": {"type": "string", "pattern": r"^(auto|[0-9]{1,5}x[0-9]{1,5})$", "default": "auto"},
-        "response_format": {"enum": ["b64_json", "url"], "default": "b64_json"},
+        "response_format": {
+            "enum": ["b64_json", "url"],
+            "description": f"Without it, `url` for the models {' and '.join(_ANSWERED_BY_URL)}, else `b64_json`.",
+        },
         "stream": {"type": "boolean", "default": False},
         "partial_images": {"type": "integer", "minimum": 0, "maximum": MOST_PARTIALS, "default": 0},
         "output_format": {"enum": list(MEDIA_TYPES), "default": "png"},
@@ -170,7 +176,7 @@ def body_schema(limits: Limits, *, picture: bool, mask: bool = False) -> Schema:
     properties = {
         **{name: ours[name] for name in sorted(_OURS)},
         **theirs,
-        **({"image": {"anyOf": [file, files]}, "image[]": files} if picture else {}),
+        **({"image": {"anyOf": [file, files], "description": _IMAGE}} if picture else {}),
         **({"mask": file} if mask else {}),
         "mask_blur": ours["mask_blur_x"],
     }

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_STEPS = 0.05
 SECONDS_BETWEEN_PREVIEWS = 1.0
+LOOKS = 12  # at a job of any length: whoever wants 1 to 4 partial pictures at even distances finds them among these
 LARGEST_PREVIEW = 512  # pixels of its longer side
 SMALL_TILE = 64
 
@@ -113,7 +114,8 @@ class Painting:
         self._task, self._tell = task, task.tell
         self._plan = engine.plan(request, task.settings)
         self._portfolio = Portfolio(self._plan, task.folder, task.done)
-        self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Pace(SECONDS_BETWEEN_PREVIEWS)
+        self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Looks()
+        self._steps = 0
         self._request = request
         self._warnings: tuple[str, ...] = ()
 
@@ -151,9 +153,11 @@ class Painting:
         return self._portfolio.result(processed, self._warnings)
 
     def _hear(self, engine: Engine, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._steps = event.steps
         if isinstance(event, Progress) and (self._stepped.is_due() or event.step == event.steps):
             self._tell("progress", step=event.step, steps=event.steps, batch=event.batch)
-        elif isinstance(event, Preview) and self._looked.is_due():
+        elif isinstance(event, Preview) and self._looked.is_due(event.step, self._steps):
             self._tell("preview", step=event.step, png=base64.b64encode(_small_png(event.image)).decode("ascii"))
         elif isinstance(event, Painted):
             done = self._portfolio.add(event.batch, engine.identity(self._plan))
@@ -245,6 +249,20 @@ class _Pace:
             return False
         self._next = now + self._seconds
         return True
+
+
+class _Looks:
+    """Lets previews through: one in each part of the job, however quick it is, and otherwise one in so many seconds."""
+
+    def __init__(self) -> None:
+        self._pace = _Pace(SECONDS_BETWEEN_PREVIEWS)
+        self._part = -1
+
+    def is_due(self, step: int, steps: int) -> bool:
+        part = step * LOOKS // max(steps, 1)
+        is_paced = self._pace.is_due()
+        is_new, self._part = part > self._part, max(part, self._part)
+        return is_new or is_paced
 
 
 def _small_png(picture: Picture) -> bytes:

@@ -123,8 +123,9 @@ class Attempt:
             await self._keep_step()
         elif kind == "preview":
             self.live = replace(self.live, preview=base64.b64decode(message["png"]))
+            data = {"step": message["step"], "steps": self.live.steps}
             with suppress(*REFUSALS):  # it passes anyway
-                await clerk.tell(job_id, "preview", {"step": message["step"]})
+                await clerk.tell(job_id, "preview", data, picture=self.live.preview)
         elif kind == "painted":
             batch = batch_of(message["batch"])
             if batch.number not in self._kept:  # what a worker paints again is the same

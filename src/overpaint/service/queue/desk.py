@@ -173,6 +173,7 @@ class LocalDesk:
                     fresh, is_new = await clerk.write(clerk.ledger.rest, job_id, after), False
                     if fresh is None:
                         return
+                    fresh = story.as_told(fresh)
                 for event in fresh:
                     after = event.number
                     yield event

@@ -177,8 +177,9 @@ class Clerk:
         self.refusals = 0
         return done
 
-    async def tell(self, job_id: str, name: str, data: Json) -> None:
-        self.stories.publish(await self.change(self.ledger.tell, job_id, name, data))
+    async def tell(self, job_id: str, name: str, data: Json, *, picture: bytes | None = None) -> None:
+        event = await self.change(self.ledger.tell, job_id, name, data)
+        self.stories.publish(event if picture is None else replace(event, picture=picture))
 
     async def close(self) -> None:
         """Write what is under way; whoever follows a job is let go."""

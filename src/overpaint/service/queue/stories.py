@@ -6,11 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from overpaint.service.jobs import JobEvent
 
 ENDS = ("finished", "failed", "cancelled")
 RECENT = 64  # events that are at hand without asking the store
+PICTURES = 12  # of the latest previews among them
 
 
 class Story:
@@ -28,6 +30,8 @@ class Story:
         if self._recent and event.number != self._recent[-1].number + 1:
             self._recent.clear()  # something was told elsewhere; the store knows it all
         self._recent.append(event)
+        if event.picture is not None:
+            self._forget_old_pictures()
         if event.name in ENDS:
             self.ended.set()
         self.changed.set()
@@ -38,6 +42,16 @@ class Story:
         if not self._recent or self._recent[0].number > number + 1:
             return None
         return [each for each in self._recent if each.number > number]
+
+    def as_told(self, events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+        """Events that the store gave, with the pictures that those at hand have."""
+        at_hand = {each.number: each for each in self._recent}
+        return [at_hand.get(each.number, each) for each in events]
+
+    def _forget_old_pictures(self) -> None:
+        shown = [place for place, each in enumerate(self._recent) if each.picture is not None]
+        for place in shown[:-PICTURES]:
+            self._recent[place] = replace(self._recent[place], picture=None)
 
 
 class Stories:

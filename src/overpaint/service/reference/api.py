@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
-from overpaint.service.reference.bodies import ErrorBody, WrongFields
+from overpaint.service.reference.bodies import SdapiErrorBody, WrongFields
 from overpaint.service.reference.controlnet import controlnet_routes
 from overpaint.service.reference.extras import extras_routes
 from overpaint.service.reference.jobs import job_routes
@@ -25,8 +25,8 @@ from overpaint.service.reference.requests import Reader
 from overpaint.service.reference.saving import Saver
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": ErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
-    422: {"model": ErrorBody | WrongFields},
+    **{status: {"model": SdapiErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
+    422: {"model": SdapiErrorBody | WrongFields},
 }
 
 

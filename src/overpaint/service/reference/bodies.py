@@ -236,7 +236,7 @@ class ProgressTaskRequest(Body):
     live_preview: Bool = True
 
 
-class ErrorBody(BaseModel):
+class SdapiErrorBody(BaseModel):
     """API-2."""
 
     error: str

@@ -6,44 +6,13 @@ import re
 from collections.abc import Mapping
 
 from overpaint.errors import RequestError
+from overpaint.other_names import REFERENCE, REFERENCE_EXTRAS
 
+# Complaints may be about two fields at once.
 _PAINTING: Mapping[str, str] = {
-    "images": "init_images",
-    "strength": "denoising_strength",
-    "iterations": "n_iter",
+    **REFERENCE,
     "batch_size x iterations": "batch_size x n_iter",
-    "padding": "inpaint_full_res_padding",
-    "only_masked": "inpaint_full_res",
-    "masked_content": "inpainting_fill",
-    "invert_mask": "inpainting_mask_invert",
-    "round_mask": "mask_round",
-    "variation_seed": "subseed",
-    "variation_strength": "subseed_strength",
-    "sampler": "sampler_name",
-    "noise_multiplier": "initial_noise_multiplier",
-    "refiner": "refiner_checkpoint",
-    "checkpoint": "override_settings.sd_model_checkpoint",
-    "clip_skip": "override_settings.CLIP_stop_at_last_layers",
-    "color_correction": "override_settings.img2img_color_correction",
-    "overrides": "override_settings",
-    "controls": "alwayson_scripts.controlnet.args",
-    "soft_inpainting": "alwayson_scripts.soft inpainting",
-    "hires.width": "hr_resize_x",
-    "hires.height": "hr_resize_y",
-    "hires.steps": "hr_second_pass_steps",
-    "hires.strength": "denoising_strength",
-    "hires.checkpoint": "hr_checkpoint_name",
-    "hires.sampler": "hr_sampler_name",
     "hires.width x height": "hr_scale",
-    **{f"hires.{name}": f"hr_{name}" for name in ("scale", "upscaler", "scheduler", "prompt", "negative_prompt")},
-}
-_EXTRAS: Mapping[str, str] = {
-    "scale": "upscaling_resize",
-    "size": "upscaling_resize_w",
-    "crop": "upscaling_crop",
-    "upscaler": "upscaler_1",
-    "second_upscaler": "upscaler_2",
-    "second_visibility": "extras_upscaler_2_visibility",
 }
 _PART = re.compile(r"([a-z_]+)(\[\d+\])?(.*)", re.DOTALL)
 
@@ -55,7 +24,7 @@ def as_they_call_it(error: RequestError, path: str) -> RequestError:
 
 
 def _images_of(path: str) -> Mapping[str, str]:
-    return {**_EXTRAS, "images": "imageList" if "batch" in path else "image"}
+    return {**REFERENCE_EXTRAS, "images": "imageList" if "batch" in path else "image"}
 
 
 def _their_name(field: str, names: Mapping[str, str]) -> str:
