@@ -63,7 +63,8 @@ def _alias(path: Path) -> str:
         metadata = safetensors_header(path)[0].get("__metadata__")
     except (CheckpointError, OSError):
         return ""
-    return str(metadata.get("ss_output_name") or "") if isinstance(metadata, Mapping) else ""
+    name = metadata.get("ss_output_name") if isinstance(metadata, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def find_adapter(files: Iterable[AdapterFile], text: str) -> AdapterFile | None:
