@@ -19,7 +19,7 @@ from torch import Tensor
 
 from overpaint.errors import CheckpointError, brief
 from overpaint.models.header import broken, safetensors_bytes, safetensors_header
-from overpaint.models.pickles import TensorRef
+from overpaint.models.pickled_values import TensorRef
 from overpaint.models.unpickle import open_pickle, read_values
 
 Progress = Callable[[int, int], None]

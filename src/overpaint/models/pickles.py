@@ -11,148 +11,19 @@ scalars are ever hashed, and nothing is copied that the program did not write ou
 from __future__ import annotations
 
 import io
-import math
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from overpaint.models.pickled_values import Inert, Parameters, Played, Unreadable, named, stored
 
 MOST_BYTES = 100 * 2**20
 _MOST_OPCODES = 2**20  # a checkpoint with all that training needs has some 150,000
-_MOST_DIMENSIONS = 64
 _LONGEST_LINE = 4096  # of the text forms, of which numbers take time in proportion to the square of their length
 _LARGEST_INTEGER = 127  # bits
 _LARGEST_KEY = 62  # bits; larger integers may be made to share one hash, which makes a table slow
 _LONGEST_KEY = 2**16  # long ones that are equal may be compared again and again
 _DEEPEST = 100
-
-
-class Unreadable(ValueError):  # noqa: N818 (half a sentence of an error)
-    """Why a pickle is refused: half a sentence."""
-
-
-class Kind(NamedTuple):
-    """The type of a storage's numbers, by torch's name for it."""
-
-    name: str
-    itemsize: int
-
-
-class StorageRef(NamedTuple):
-    """A block of numbers in the file."""
-
-    key: str
-    kind: Kind
-    size: int
-
-    @property
-    def bytes(self) -> int:
-        return self.size * self.kind.itemsize
-
-
-class TensorRef(NamedTuple):
-    """A view of a storage, as the pickle describes it. It never has more numbers than the storage."""
-
-    storage: StorageRef
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.storage.kind.itemsize
-
-    @property
-    def last(self) -> int:
-        """The place of its last number in the storage; of a tensor that has one."""
-        return self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-
-
-class Inert:
-    """Stands for an object, a class or a function of the file that is not needed, and for whatever these give."""
-
-    __slots__ = ()
-
-
-class _Played(NamedTuple):
-    """A function that torch's files call, played by one of ours."""
-
-    play: Callable[..., Any]
-
-
-_KINDS: Mapping[str, Kind] = {
-    "DoubleStorage": Kind("float64", 8),
-    "FloatStorage": Kind("float32", 4),
-    "HalfStorage": Kind("float16", 2),
-    "BFloat16Storage": Kind("bfloat16", 2),
-    "LongStorage": Kind("int64", 8),
-    "IntStorage": Kind("int32", 4),
-    "ShortStorage": Kind("int16", 2),
-    "CharStorage": Kind("int8", 1),
-    "ByteStorage": Kind("uint8", 1),
-    "BoolStorage": Kind("bool", 1),
-}
-
-
-def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> TensorRef:
-    if not isinstance(storage, StorageRef) or type(offset) is not int:
-        raise Unreadable("a tensor without a storage")
-    sizes, steps = _integers(shape), _integers(stride)
-    if offset < 0 or len(sizes) != len(steps) or math.prod(max(1, size) for size in sizes) >= 2**62:
-        raise Unreadable("a tensor with an impossible shape")
-    tensor = TensorRef(storage, offset, sizes, steps)
-    if 0 not in sizes and (tensor.last >= storage.size or math.prod(sizes) > storage.size):
-        raise Unreadable("a tensor that is larger than its storage")
-    return tensor
-
-
-def _integers(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or len(values) > _MOST_DIMENSIONS:
-        raise Unreadable("a shape that is not made of whole numbers")
-    if not all(type(each) is int and 0 <= each < 2**62 for each in values):
-        raise Unreadable("a shape that is not made of possible sizes")
-    return values
-
-
-def _size(values: object = (), *rest: object) -> tuple[Any, ...]:
-    is_short = isinstance(values, (tuple, list)) and len(values) <= _MOST_DIMENSIONS
-    return tuple(values) if is_short and isinstance(values, (tuple, list)) else ()
-
-
-_PLAYED: Mapping[str, _Played] = {
-    "collections OrderedDict": _Played(lambda *args: {}),
-    "torch._utils _rebuild_tensor": _Played(_tensor),
-    "torch._utils _rebuild_tensor_v2": _Played(_tensor),
-    "torch._utils _rebuild_parameter": _Played(lambda data, *rest: data),
-    "torch._utils _rebuild_parameter_with_state": _Played(lambda data, *rest: data),
-    "torch Size": _Played(_size),
-    # Its tensors come with its state.
-    "torch.nn.modules.container ParameterDict": _Played(lambda *args: _Parameters()),
-}
-
-
-class _Parameters(dict[Any, Any]):
-    """Plays a ParameterDict."""
-
-    __slots__ = ()
-
-
-def _named(name: str) -> Any:
-    module, _, plain = name.partition(" ")
-    if module in ("torch", "torch.storage") and plain in _KINDS:
-        return _KINDS[plain]
-    return _PLAYED.get(name) or Inert()
-
-
-def _stored(pid: object) -> StorageRef:
-    """What a persistent id stands for."""
-    what, kind, key, _, count = pid[:5] if isinstance(pid, tuple) and len(pid) >= 5 else (None,) * 5
-    if what != "storage" or not isinstance(kind, Kind) or type(count) is not int or not isinstance(key, str):
-        raise Unreadable("an unknown kind of storage")
-    if not 0 <= count < 2**62:
-        raise Unreadable("a storage of impossible size")
-    if isinstance(pid, tuple) and len(pid) > 5 and pid[5] is not None:
-        raise Unreadable("a storage that is a view of another, as only very old versions of torch wrote")
-    return StorageRef(key, kind, count)
 
 
 class _Machine:
@@ -184,7 +55,7 @@ class _Machine:
         self.memo[number] = self.stack[-1]
 
     def call(self, function: object, args: object) -> None:
-        if isinstance(function, _Played) and isinstance(args, tuple):
+        if isinstance(function, Played) and isinstance(args, tuple):
             self.stack.append(function.play(*args))
         else:
             self.stack.append(Inert())
@@ -211,7 +82,7 @@ class _Machine:
         """Give an object its state. Only a ParameterDict has one that is of use."""
         target, state = self.pop(2)
         self.stack.append(target)
-        tensors = state.get("_parameters") if isinstance(target, _Parameters) and isinstance(state, dict) else None
+        tensors = state.get("_parameters") if isinstance(target, Parameters) and isinstance(state, dict) else None
         if isinstance(tensors, dict):
             self.spend(len(tensors))
             target.update(tensors)
@@ -274,7 +145,7 @@ def _inert(count: int) -> Callable[[_Machine, Any], None]:
 
 
 def _instance(machine: _Machine, name: str) -> None:
-    machine.call(_named(name), tuple(machine.pop_to_mark()))
+    machine.call(named(name), tuple(machine.pop_to_mark()))
 
 
 def _object(machine: _Machine, _: object) -> None:
@@ -284,7 +155,7 @@ def _object(machine: _Machine, _: object) -> None:
 
 def _global_of_stack(machine: _Machine, _: object) -> None:
     module, name = machine.pop(2)
-    machine.stack.append(_named(f"{module} {name}") if type(module) is type(name) is str else Inert())
+    machine.stack.append(named(f"{module} {name}") if type(module) is type(name) is str else Inert())
 
 
 def _nothing(machine: _Machine, _: object) -> None:
@@ -327,7 +198,7 @@ _OPERATIONS: Mapping[str, _Operation] = {
     "EMPTY_SET": _inert(0),
     "ADDITEMS": lambda machine, _: machine.append(machine.pop_to_mark()),
     "FROZENSET": _frozen_set,
-    "GLOBAL": lambda machine, name: _push(machine, _named(name)),
+    "GLOBAL": lambda machine, name: _push(machine, named(name)),
     "STACK_GLOBAL": _global_of_stack,
     "REDUCE": lambda machine, _: machine.call(*machine.pop(2)),
     "NEWOBJ": lambda machine, _: machine.call(*machine.pop(2)),
@@ -335,8 +206,8 @@ _OPERATIONS: Mapping[str, _Operation] = {
     "INST": _instance,
     "OBJ": _object,
     "BUILD": lambda machine, _: machine.build(),
-    "PERSID": lambda machine, pid: _push(machine, _stored(pid)),
-    "BINPERSID": lambda machine, _: _push(machine, _stored(machine.stack.pop())),
+    "PERSID": lambda machine, pid: _push(machine, stored(pid)),
+    "BINPERSID": lambda machine, _: _push(machine, stored(machine.stack.pop())),
 }
 
 

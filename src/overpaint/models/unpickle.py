@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.models.pickles import MOST_BYTES, Pickles, TensorRef, Unreadable, parts_of, unpickled
+from overpaint.models.pickled_values import TensorRef, Unreadable
+from overpaint.models.pickles import MOST_BYTES, Pickles, parts_of, unpickled
 
 _MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip archive; each of its entries takes some 100 bytes
 _LARGEST_NOTE = 64

@@ -19,7 +19,7 @@ import torch
 
 from overpaint.errors import CheckpointError
 from overpaint.models.files import read_all, read_checkpoint
-from overpaint.models.pickles import Inert
+from overpaint.models.pickled_values import Inert
 from overpaint.models.unpickle import load_pickle, open_pickle
 
 

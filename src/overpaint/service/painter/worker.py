@@ -1,6 +1,6 @@
 """The worker: a process with one engine, which paints one job after another for its parent.
 
-    python -m overpaint.service.painter.worker      (started by `workers.py`; it speaks `wire.py` on its standard pipes)
+It is started by `workers.py`, in the way that `children.py` tells, and speaks `wire.py` on its standard pipes.
 
 The main thread owns the engine. A second one reads what the parent says, so that a stop is heard while a job runs; when
 the parent is gone, the process ends at once. torch is loaded after the first word, so that others see it starting.
@@ -309,7 +309,12 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def started() -> None:
+    """The whole life of the process."""
     code = main()
     logging.shutdown()
     os._exit(code)  # the thread that listens would wait for the parent
+
+
+if __name__ == "__main__":
+    started()
