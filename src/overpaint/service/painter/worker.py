@@ -294,13 +294,17 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(commands, "rb"), os.fdopen(reports, "wb")
 
 
+def deaf() -> None:
+    """A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of this one."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+
+
 def main() -> int:
     commands, reports = own_pipes()
     if hasattr(os, "nice"):
         os.nice(_BELOW_THE_WEB)
-    # A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of the worker.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    deaf()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -27,7 +27,7 @@ UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
 _UNREAD = 100  # messages of a job, beyond which steps and previews are dropped
-_SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
+SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
 _FAREWELL = 2.0  # seconds a worker has to end by itself
 
 log = logging.getLogger(LOGGER)
@@ -132,7 +132,7 @@ class Hands:
                     *self._command,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env=environment(without=_SECRETS),
+                    env=environment(without=SECRETS),
                 )
             except OSError as error:
                 log.error(line("worker-not-started", error=error))
