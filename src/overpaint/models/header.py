@@ -49,6 +49,21 @@ def _header_text(path: Path) -> bytes:
         return file.read(length)
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a trainer wrote into a file: texts by their names, and nothing else; nothing of a file that is damaged."""
+    try:
+        metadata = safetensors_header(path)[0].get("__metadata__") if path.suffix == ".safetensors" else None
+    except (CheckpointError, OSError):
+        return {}
+    table = metadata if isinstance(metadata, Mapping) else {}
+    return {name: value for name, value in table.items() if is_text(name) and is_text(value)}
+
+
+def is_text(value: object) -> bool:
+    """A string that can be sent or printed: JSON and names of files may hold halves of characters."""
+    return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
+
+
 def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]:
     """Shapes and metadata as the files' own library reads them, which needs no torch."""
     try:
