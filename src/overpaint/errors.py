@@ -11,18 +11,26 @@ OverpaintError
 
 from __future__ import annotations
 
+import reprlib
+
+_LONGEST = 2000  # characters of a message; of a longer one, the beginning and the end are shown
+_BRIEF = 80
+
 
 class OverpaintError(Exception):
     """Anything this package raises on purpose. `result` holds the pictures a job finished before it failed, if any."""
 
     result: object | None = None
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_cut(each) if isinstance(each, str) else each for each in args))
+
 
 class RequestError(OverpaintError, ValueError):
     """A field of a request holds a value that cannot be used."""
 
     def __init__(self, name: str, value: object, remedy: str) -> None:
-        super().__init__(f"{name}={_brief(value)}: {remedy}")
+        super().__init__(f"{name}={brief(value)}: {remedy}")
         self.field = name
         self.value = value
         self.remedy = remedy
@@ -55,6 +63,30 @@ class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an 
     """The run was stopped on request."""
 
 
-def _brief(value: object, limit: int = 80) -> str:
-    text = repr(value)
+def brief(value: object, limit: int = _BRIEF) -> str:
+    """A value as a message shows it. Of a large or deeply nested one no more is looked at than is shown."""
+    if isinstance(value, str):
+        value = value[: limit + 1]
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # of an object whose own words fail, or an integer with too many digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _shortener() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxlevel = 6
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = short.maxfrozenset = 40
+    short.maxstring = short.maxlong = short.maxother = 1000
+    return short
+
+
+_SHORT = _shortener()
+
+
+def _cut(message: str) -> str:
+    """NOTE: the end is kept, for there the remedy is."""
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST * 3 // 4]} ... {message[-_LONGEST // 5 :]}"

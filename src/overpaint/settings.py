@@ -313,6 +313,7 @@ def _choices() -> dict[str, tuple[Any, ...]]:
 
 
 _CHOICES = _choices()
+_LONGEST_PATH, _LONGEST_NAME = 1024, 255
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
 
@@ -334,4 +335,19 @@ def _coerced(name: str, value: Any) -> Any:
     kind = str if default is None else type(default)
     if not isinstance(value, kind):
         raise SettingError(name, value, f"give {_KINDS[kind]}")
+    if _is_place(name) and isinstance(value, str) and not _may_be_there(value):
+        raise SettingError(name, value, "give a name that a file or a folder can have")
     return value
+
+
+def _is_place(name: str) -> bool:
+    return name == "sd_vae" or name.startswith("outdir_") or name.endswith(("_dir", "_file"))
+
+
+def _may_be_there(path: str) -> bool:
+    """Whether a system can be asked for it; of what it refuses outright, the error comes here and not from a job."""
+    try:
+        parts = path.encode().replace(b"\\", b"/").split(b"/")
+    except UnicodeEncodeError:  # half a character
+        return False
+    return "\0" not in path and len(path) <= _LONGEST_PATH and all(len(each) <= _LONGEST_NAME for each in parts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from tests.service.conftest import client_of
 from tests.service.desk_tools import run
 from tests.service.fake_desk import FakeDesk
 from tests.service.test_requests import MASK, SOURCE, encoded
+from tests.unit.models.hostile_files import headed, hostile_files
 
 PNG = {"Content-Type": "image/png"}
 SMALL: dict[str, Any] = {"prompt": "sea", "width": 64, "height": 64, "steps": 4, "seed": 5}
@@ -371,6 +374,30 @@ def test_a_plan_asks_the_worker_what_a_header_does_not_tell(page: Page, tmp_path
     page.desk.ask = refused  # type: ignore[method-assign]
     told = page("POST", "/v1/plan", json={**SMALL, "checkpoint": "old"})
     assert (told.status_code, error_of(told)["code"]) == (422, "checkpoint")
+
+
+def test_one_unreadable_file_leaves_the_list_of_models_whole(page: Page, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_checkpoint, tmp_path / "good.safetensors")
+    hostile = {name: each for name, each in hostile_files().items() if not name.startswith(("zip", "legacy"))}
+    for number, (suffix, data) in enumerate(hostile.values()):
+        (tmp_path / f"bad{number}{suffix}").write_bytes(data)
+        if suffix == ".yaml":
+            shutil.copy(tiny_checkpoint, tmp_path / f"bad{number}.safetensors")
+    with (tmp_path / "odd.safetensors").open("wb") as odd:
+        entry = b'{"dtype":"F32","shape":[],"data_offsets":[0,4]}'
+        odd.write(headed(b'{"model.diffusion_model.input_blocks.0.0.weight":' + entry + b"}")[1])
+        odd.write(bytes(4))
+    (tmp_path / os.fsdecode(b"\xff.safetensors")).write_bytes(b"no name that could be sent")
+    settings = page.config.settings.with_changes({"models_dir": str(tmp_path), "lora_dir": str(tmp_path)})
+    page = Page(page.desk, replace(page.config, settings=settings))
+    listed = {each["id"]: each["family"] for each in page("GET", "/v1/models").json()["data"]}
+    assert listed["good"] == "Stable Diffusion 1" and listed["odd"] is None
+    assert len([name for name in listed if name.startswith("bad")]) == len(
+        [suffix for suffix, _ in hostile.values() if suffix != ".pt"]
+    )
+    assert page("GET", "/v1/models?kind=lora").status_code == 200
+    assert page("GET", "/sdapi/v1/loras").status_code == 200
+    assert page("GET", "/sdapi/v1/sd-models").status_code == 200
 
 
 def test_names_of_models_are_judged_at_the_door(page: Page, tiny_checkpoint: Path) -> None:

@@ -18,6 +18,7 @@ from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from tests.service.fake_desk import FakeDesk
 
 OPTIONS = "/sdapi/v1/options"
+AS_JSON = {"Content-Type": "application/json"}
 # Of the page's own texts only the names are kept; the others are the recording machine's, or a value of this project.
 DIFFERENT_HERE = {
     *("infotext_explanation", "profiling_explanation", "sd_vae_explanation", "settings_in_ui"),
@@ -130,6 +131,19 @@ def test_results_are_saved_below_the_outputs_only(client: TestClient, value: str
     assert client.post(OPTIONS, json={"outdir_img2img_samples": value}).status_code == 422
     answer = client.post("/sdapi/v1/txt2img", json={"override_settings": {"outdir_txt2img_samples": value}})
     assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("name", ["outdir_samples", "outdir_img2img_grids", "sd_vae"])
+@pytest.mark.parametrize("value", ["a\0b", "x" * 600, "x/" * 2500, "\ud800", "\0"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(client: TestClient, name: str, value: str) -> None:
+    """Of a server that was asked for its options, and of one that was asked for a picture."""
+    body = {"prompt": "", "steps": 1, "width": 64, "height": 64, "override_settings": {name: value}}
+    for answer in (
+        client.post(OPTIONS, content=json.dumps({name: value}), headers=AS_JSON),
+        client.post("/sdapi/v1/txt2img", content=json.dumps(body), headers=AS_JSON),
+    ):
+        assert answer.status_code == 422, answer.text
+        assert name in answer.text and len(answer.text) < 1000
 
 
 def test_a_folder_below_the_outputs_may_be_chosen(client: TestClient, config: ServeConfig) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor
 from overpaint.errors import CheckpointError
 from overpaint.models.files import read_checkpoint
 from overpaint.models.hashes import files_below, sha256_of
-from overpaint.models.unpickle import TensorRef, open_pickle
+from overpaint.models.pickled_values import TensorRef
+from overpaint.models.unpickle import open_pickle
 from overpaint.pictures import FORMATS
 from overpaint.text.tokens import CAPACITY
 

@@ -170,3 +170,6 @@ def _read(path: Path) -> _Read:
         return read_embedding(path)
     except CheckpointError as error:
         return Skipped(path.stem, str(error))
+    except Exception as error:  # whatever a file brings about, jobs that do not name it have no part in it
+        kind = type(error).__name__
+        return Skipped(path.stem, f"{path.name}: it cannot be read ({kind}); download it again, or take it away")

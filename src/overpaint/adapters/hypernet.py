@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, brief
 from overpaint.models.unpickle import load_pickle
 from overpaint.networks.unet import CrossAttention
 
@@ -179,7 +179,7 @@ def _placed(name: str, table: Mapping[Any, Any]) -> dict[int, Layer]:
     for key, value in table.items():
         match = _LAYER.fullmatch(key) if isinstance(key, str) else None
         if match is None or not isinstance(value, Tensor) or not value.is_floating_point():
-            raise CheckpointError(f"{name}: its entry {str(key)[:80]!r} is of an unknown kind; use another file")
+            raise CheckpointError(f"{name}: its entry {brief(key)} is of an unknown kind; use another file")
         found.setdefault(int(match[1]), {})[match[2]] = value.float()
     if not all(map(_is_whole, found.values())):
         raise CheckpointError(f"{name}: one of its layers is incomplete; download the file again")
@@ -207,5 +207,5 @@ def _activation(name: str, fields: Mapping[Any, Any]) -> Activation | None:
         return None
     if not isinstance(asked, str) or asked.lower() not in _ACTIVATIONS:
         known = ", ".join(sorted(_ACTIVATIONS))
-        raise CheckpointError(f"{name}: activation_func={str(asked)[:40]!r} is not known; known are {known}")
+        raise CheckpointError(f"{name}: activation_func={brief(asked)} is not known; known are {known}")
     return _ACTIVATIONS[asked.lower()]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from overpaint.errors import CheckpointError, RequestError
+from overpaint.errors import RequestError
 from overpaint.models.hashes import files_below
-from overpaint.models.header import safetensors_header
+from overpaint.models.header import metadata_of
 from overpaint.settings import Quirks
 from overpaint.text.prompt import NetworkTag
 
@@ -57,13 +57,7 @@ def list_adapters(folders: Iterable[Path]) -> tuple[AdapterFile, ...]:
 
 def _alias(path: Path) -> str:
     """The name in a file's metadata; a file that cannot be read keeps its own, and fails when it is used."""
-    if path.suffix != ".safetensors":
-        return ""
-    try:
-        metadata = safetensors_header(path)[0].get("__metadata__")
-    except (CheckpointError, OSError):
-        return ""
-    return str(metadata.get("ss_output_name") or "") if isinstance(metadata, Mapping) else ""
+    return metadata_of(path).get("ss_output_name", "")
 
 
 def find_adapter(files: Iterable[AdapterFile], text: str) -> AdapterFile | None:

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, brief
 from overpaint.models.header import broken, safetensors_bytes, safetensors_header
-from overpaint.models.unpickle import TensorRef, open_pickle, read_values
+from overpaint.models.pickled_values import TensorRef
+from overpaint.models.unpickle import open_pickle, read_values
 
 Progress = Callable[[int, int], None]
 
@@ -116,14 +117,19 @@ def _place(path: Path, name: str, entry: Any) -> _Place:
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = _DTYPES.get(str(fields.get("dtype"))), fields.get("shape"), fields.get("data_offsets")
     if dtype is None:
-        raise broken(path, f"tensor {name[:80]!r} has the unknown type {fields.get('dtype')!r}")
-    if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+        raise broken(path, f"tensor {name[:80]!r} has the unknown type {brief(fields.get('dtype'))}")
+    if not _is_shape(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise broken(path, f"tensor {name[:80]!r} has an impossible shape or place")
     return _Place(dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _whole_numbers(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(each) is int and 0 <= each < 2**62 for each in values)
+
+
+def _is_shape(values: Any) -> TypeGuard[list[int]]:
+    """NOTE: torch refuses sizes whose product overflows, even where one of them is 0."""
+    return _whole_numbers(values) and len(values) <= 64 and math.prod(max(1, each) for each in values) < 2**62
 
 
 def _check_layout(path: Path, places: Mapping[str, _Place], size: int) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, brief
 from overpaint.models.components import TextEncoder, text_encoders_of
 from overpaint.models.derived import Derived, Part, derived_weights, same, unscaled
 from overpaint.models.files import Weights, read_checkpoint
 
-_MAX_JSON_BYTES = 32 * 2**20
+_MAX_JSON_BYTES = 4 * 2**20
 _INDEX_OF_MODEL = "model_index.json"
 _UNET_CLASS = "UNet2DConditionModel"
 _TEXT_FOLDERS = ("text_encoder", "text_encoder_2")
@@ -95,7 +95,7 @@ def _why_not(path: Path, unet_folder: Path) -> str:
         return "its folder unet holds no diffusion_pytorch_model.safetensors; download it again"
     kind = _json(path / _INDEX_OF_MODEL).get("_class_name")
     if kind is not None:
-        return f"it holds a {str(kind)[:80]!r}, which has no folder unet; use a Stable Diffusion model"
+        return f"it holds a {brief(kind)}, which has no folder unet; use a Stable Diffusion model"
     return f"it is no model's folder: choose the one that holds {_INDEX_OF_MODEL}, or a file"
 
 
@@ -159,12 +159,14 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError("larger than 32 MiB")
+            raise ValueError("larger than 4 MiB")
         table = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(table, dict):
             raise ValueError("no table")
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.parent.name}/{path.name} cannot be read ({error}); download it again") from error
+        raise CheckpointError(
+            f"{path.parent.name}/{path.name} cannot be read ({str(error)[:200]}); download it again"
+        ) from error
     return table
 
 
@@ -173,7 +175,7 @@ def _config(path: Path, must: Mapping[str, tuple[object, ...]]) -> dict[str, Any
     for name, allowed in must.items():
         if name in config and config[name] not in allowed:
             raise CheckpointError(
-                f"{path.parent.name}/{path.name}: {name}={config[name]!r} is not supported "
+                f"{path.parent.name}/{path.name}: {name}={brief(config[name])} is not supported "
                 f"({' or '.join(map(repr, allowed))} is); use another model"
             )
     return config
@@ -196,11 +198,15 @@ def _heads(config: Mapping[str, Any]) -> dict[str, Any]:
     widths, kinds = _list(config.get("block_out_channels")), _list(config.get("down_block_types"))
     numbers = all(type(each) is int and each > 0 for each in (*heads, *widths))
     if not numbers or not 0 < len(heads) == len(widths) == len(kinds):
-        raise CheckpointError(f"unet/config.json: attention_head_dim={heads} does not fit its levels; correct it")
+        raise CheckpointError(
+            f"unet/config.json: attention_head_dim={brief(heads)} does not fit its levels; correct it"
+        )
     levels = [i for i, kind in enumerate(kinds) if "CrossAttn" in str(kind)] or [len(heads) - 1]
     dims, counts = {widths[i] / heads[i] for i in levels}, {heads[i] for i in levels}
     if len(dims) > 1 and len(counts) > 1:
-        raise CheckpointError(f"unet/config.json: attention_head_dim={heads}: neither heads nor their width are equal")
+        raise CheckpointError(
+            f"unet/config.json: attention_head_dim={brief(heads)}: neither heads nor their width are equal"
+        )
     dim = min(dims)
     return {"head_dim": int(dim)} if len(dims) == 1 and dim == int(dim) else {"num_heads": min(counts)}
 
@@ -219,5 +225,5 @@ def _scheduler_facts(path: Path) -> dict[str, Any]:
     if kind is None:
         return {}
     if kind not in _PREDICTIONS:
-        raise CheckpointError(f"{path.name}: prediction_type={kind!r} is not supported; use another model")
+        raise CheckpointError(f"{path.name}: prediction_type={brief(kind)} is not supported; use another model")
     return {"prediction": _PREDICTIONS[kind]}

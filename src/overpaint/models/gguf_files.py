@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, brief
 from overpaint.models.files import Weights
 from overpaint.models.header import broken
 from overpaint.models.unpickle import read_values
@@ -28,7 +28,9 @@ from overpaint.models.unpickle import read_values
 MAGIC = b"GGUF"
 ARCHITECTURE = "general.architecture"
 
-_MAX_HEADER_BYTES = 100 * 2**20
+_MAX_HEADER_BYTES = 32 * 2**20
+_MOST_ENTRIES = 2**16  # facts, or tensors
+_LONGEST_VOCABULARY = 2**20
 _MAX_NAME_BYTES = 2**16
 _LONGEST_LIST = 8  # of a fact that is kept; a vocabulary is stepped over
 # Convolutions are often stored as matrices whose rows suit the blocks; this is where writers keep the real shape.
@@ -113,13 +115,13 @@ class _Cursor:
     def take(self, count: int) -> bytes:
         self._left -= count
         if self._left < 0:
-            raise ValueError("it is cut off or longer than 100 MiB")
+            raise ValueError("it is cut off or longer than 32 MiB")
         return self._file.read(count)
 
     def skip(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise ValueError("it is cut off or longer than 100 MiB")
+            raise ValueError("it is cut off or longer than 32 MiB")
         self._file.seek(count, 1)
 
     def number(self, form: str) -> Any:
@@ -150,6 +152,8 @@ def _read_header(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, _Entry], in
     if version not in (2, 3):
         raise ValueError(f"version {version}, where 2 or 3 in little-endian order can be read")
     tensor_count, fact_count = cursor.number("<Q"), cursor.number("<Q")
+    if tensor_count > _MOST_ENTRIES or fact_count > _MOST_ENTRIES:
+        raise ValueError("it lists more than any model has")
     facts: dict[str, Any] = {}
     # Every turn takes bytes of the header, so that no count can keep these loops busy for longer than it is.
     for _ in range(fact_count):
@@ -161,14 +165,14 @@ def _read_header(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, _Entry], in
         if name in entries or dimensions > 8:
             raise ValueError(f"tensor {name[:80]!r} occurs twice or has too many dimensions")
         sizes = tuple(cursor.number("<Q") for _ in range(dimensions))
-        if any(size >= 2**40 for size in sizes):
+        if math.prod(max(1, size) for size in sizes) >= 2**62:
             raise ValueError(f"tensor {name[:80]!r} has an impossible shape")
         kind, offset = cursor.number("<I"), cursor.number("<Q")
         entries[name] = (kind, sizes[::-1], offset)
     alignment = facts.get("general.alignment", "32")
     step = int(alignment) if isinstance(alignment, str) and alignment.isdecimal() else 0
     if not 0 < step <= 2**20:
-        raise ValueError(f"general.alignment={alignment!r}")
+        raise ValueError(f"general.alignment={brief(alignment)}")
     return facts, entries, -(-cursor.position() // step) * step
 
 
@@ -182,6 +186,8 @@ def _fact(cursor: _Cursor, kind: int) -> Any:
         raise ValueError(f"a fact of the unknown type {kind}")
     inner, count = cursor.number("<I"), cursor.number("<Q")
     if inner == _TEXT:
+        if count > _LONGEST_VOCABULARY:
+            raise ValueError("a list of impossible length")
         for _ in range(count):
             cursor.skip(cursor.number("<Q"))
         return None
@@ -244,7 +250,8 @@ def _packed(path: Path, name: str, entry: _Entry, packing: _Packing, original: o
     kind, stored, offset = entry
     shape = stored
     if isinstance(original, tuple):
-        if not all(type(size) is int and size > 0 for size in original) or math.prod(original) != math.prod(stored):
+        is_shape = all(type(size) is int and 0 < size < 2**62 for size in original)
+        if not is_shape or math.prod(original) != math.prod(stored):
             raise broken(path, f"tensor {name[:80]!r} does not have as many numbers as its original shape")
         shape = original
     block, size = packing.blocks[kind]

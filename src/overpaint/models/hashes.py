@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from overpaint.models.header import safetensors_header
+from overpaint.models.header import is_text, safetensors_header
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
 _VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
@@ -100,7 +100,8 @@ def _checkpoints_below(folder: Path) -> list[Path]:
         whole = [name for name in folders if is_model_folder(Path(root) / name)]
         folders[:] = [name for name in folders if name not in whole]
         found += [(str(path), [path]) for path in (Path(root) / name for name in whole)]
-        files = sorted((name for name in names if name.endswith(CHECKPOINT_SUFFIXES)), key=natural_key)
+        kept = (name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and is_text(name))
+        files = sorted(kept, key=natural_key)
         found.append((root, [Path(root) / name for name in files]))
     return [path for _, paths in sorted(found, key=lambda each: natural_key(each[0])) for path in paths]
 
@@ -120,7 +121,8 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     """Files with these endings, links followed: folders in natural order, and files in natural order inside each."""
     for root, folders, names in sorted(os.walk(folder, followlinks=True), key=lambda entry: natural_key(entry[0])):
         folders.sort(key=natural_key)
-        yield from (Path(root) / name for name in sorted(names, key=natural_key) if name.endswith(suffixes))
+        kept = (name for name in names if name.endswith(suffixes) and is_text(name))
+        yield from (Path(root) / name for name in sorted(kept, key=natural_key))
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

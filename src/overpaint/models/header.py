@@ -13,40 +13,67 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, brief
 from overpaint.models.families import Source
 
-_MAX_HEADER_BYTES = 100 * 2**20
-_MAX_SIDECAR_BYTES = 2**20
+# Those of real models have some 300 kB and 2,000 tensors; a trainer's notes may be larger.
+_MAX_HEADER_BYTES = 16 * 2**20
+_MAX_TABLES = 2**18
+_MAX_SIDECAR_BYTES = 2**16
+_DEEPEST_SIDECAR = 32
+_LONGEST_REASON = 300  # characters of what a reader says of a file
 _NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64", np.dtype(np.uint8): "U8"}
 
 
 def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     """The JSON header and the place where the tensors' bytes start."""
+    text = _header_text(path)
+    if text.count(b"{") > _MAX_TABLES or text.count(b"[") > 2 * _MAX_TABLES:
+        raise broken(path, "its header lists more tensors than any model has")
+    try:
+        header = json.loads(text, object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise broken(path, f"its header is not valid ({str(error)[:_LONGEST_REASON]})") from error
+    if not isinstance(header, dict):
+        raise broken(path, "its header is not a table")
+    return header, 8 + len(text)
+
+
+def _header_text(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-            raise broken(path, "its header is cut off or longer than 100 MiB")
-        text = file.read(length)
+            raise broken(path, f"its header is cut off or longer than {_MAX_HEADER_BYTES // 2**20} MiB")
+        return file.read(length)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a trainer wrote into a file: texts by their names, and nothing else; nothing of a file that is damaged."""
     try:
-        header = json.loads(text, object_pairs_hook=_without_doubles)
-    except (ValueError, RecursionError) as error:
-        raise broken(path, f"its header is not valid ({error})") from error
-    if not isinstance(header, dict):
-        raise broken(path, "its header is not a table")
-    return header, 8 + length
+        metadata = safetensors_header(path)[0].get("__metadata__") if path.suffix == ".safetensors" else None
+    except (CheckpointError, OSError):
+        return {}
+    table = metadata if isinstance(metadata, Mapping) else {}
+    return {name: value for name, value in table.items() if is_text(name) and is_text(value)}
+
+
+def is_text(value: object) -> bool:
+    """A string that can be sent or printed: JSON and names of files may hold halves of characters."""
+    return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
 
 
 def safetensors_shapes(path: Path) -> tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]:
     """Shapes and metadata as the files' own library reads them, which needs no torch."""
     try:
+        _header_text(path)
         with safe_open(path, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
             return shapes, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name}: its header cannot be read ({error}); download the file again") from error
+        said = str(error)[:_LONGEST_REASON]
+        raise CheckpointError(f"{path.name}: its header cannot be read ({said}); download the file again") from error
 
 
 def safetensors_bytes(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
@@ -80,12 +107,43 @@ def read_sidecar(path: Path) -> Mapping[str, Any] | None:
     if not beside.is_file():
         return None
     try:
-        if beside.stat().st_size > _MAX_SIDECAR_BYTES:
-            raise ValueError("larger than 1 MiB")
-        config = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{beside.name} cannot be read ({error}); correct it or take it away") from error
+        config = yaml.load(_small_text(beside, _MAX_SIDECAR_BYTES), Loader=_SidecarLoader)
+    except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{beside.name} cannot be read ({_reason(error)}); correct it or take it away") from error
     return config if isinstance(config, Mapping) else None
+
+
+def _reason(error: Exception) -> str:
+    """What a reader of YAML complains of, without the picture of the place that it draws."""
+    said = str(error)
+    if isinstance(error, yaml.MarkedYAMLError):
+        place = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        said = f"{place}{error.problem}"
+    return said[:_LONGEST_REASON].replace("\n", " ")
+
+
+def _small_text(path: Path, most: int) -> str:
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"larger than {most // 1024} KiB")
+    return data.decode("utf-8")
+
+
+class _SidecarLoader(yaml.SafeLoader):
+    """YAML without references, which let a short text stand for an endless one, and not nested deeply."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it repeats a part by reference")
+        if self._depth >= _DEEPEST_SIDECAR:
+            raise ValueError("it is nested too deeply")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class Said:
@@ -170,5 +228,7 @@ def _at(tree: Any, *path: str) -> Mapping[str, Any]:
 
 def _checked(name: str, value: Any, source: str) -> Any:
     if not _VALID[name](value):
-        raise CheckpointError(f"{name}={value!r} in the model's {source} cannot be used: correct it or take it out")
+        raise CheckpointError(
+            f"{name}={brief(value)} in the model's {source} cannot be used: correct it or take it out"
+        )
     return value

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from overpaint.errors import CheckpointError
 from overpaint.models.files import Weights, read_checkpoint
 from overpaint.models.filling import load_network
-from overpaint.models.unpickle import TensorRef, open_pickle
+from overpaint.models.pickled_values import TensorRef
+from overpaint.models.unpickle import open_pickle
 from overpaint.networks.rrdbnet import RRDBNet, rrdb_keys, rrdb_spec
 from overpaint.networks.srvgg import SRVGGNet, srvgg_spec
 

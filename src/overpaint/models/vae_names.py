@@ -12,6 +12,7 @@ from overpaint.models.hashes import files_below, natural_key
 _SUFFIXES = (".ckpt", ".pt", ".safetensors")
 _BESIDE = (".vae.ckpt", ".vae.pt", ".vae.safetensors")
 _AUTOMATIC = ("Automatic", "auto")
+_MAX_NOTES_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def _named(name: str, candidates: Mapping[str, Path]) -> VaeChoice:
 def _preference(checkpoint: Path) -> str | None:
     """What the user wrote about this model in the .json file beside it."""
     try:
-        said = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with checkpoint.with_suffix(".json").open("rb") as file:
+            said = json.loads(file.read(_MAX_NOTES_BYTES))
+    except (OSError, ValueError, RecursionError):
         return None
     vae = said.get("vae") if isinstance(said, dict) else None
     return vae if isinstance(vae, str) and vae else None

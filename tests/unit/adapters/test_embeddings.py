@@ -205,3 +205,17 @@ def test_broken_neighbours_do_no_harm(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     assert names(EmbeddingShelf().table("", SD1_SPEC)) == []
     assert names(EmbeddingShelf().table(tmp_path / "none", SD1_SPEC)) == []
+
+
+def test_a_file_that_breaks_its_reader_is_skipped_like_any_other_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that do not name it have no part in it."""
+    (tmp_path / "broken.pt").write_bytes(b"x")
+
+    def breaks(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("overpaint.adapters.embeddings.read_embedding", breaks)
+    table = EmbeddingShelf().table(tmp_path, SD1_SPEC)
+    assert [each.name for each in table.skipped] == ["broken"] and "MemoryError" in table.skipped[0].reason

@@ -19,7 +19,8 @@ import torch
 
 from overpaint.errors import CheckpointError
 from overpaint.models.files import read_all, read_checkpoint
-from overpaint.models.unpickle import Inert, load_pickle, open_pickle
+from overpaint.models.pickled_values import Inert
+from overpaint.models.unpickle import load_pickle, open_pickle
 
 
 class Callback:

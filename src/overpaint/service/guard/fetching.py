@@ -32,8 +32,13 @@ Connect = Callable[[str, str, float], socket.socket]  # (address, name, seconds)
 _LONGEST = 2048
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _PIECE = 64 * 1024
-# Addresses of IPv6 that lead to one of IPv4: mapped, NAT64, 6to4, Teredo.
-_DISGUISES = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/32", "2002::/16", "2001::/32")))
+# Of IPv6 only this part is given out to be reached by all. Outside of it are site-local and unique local addresses,
+# those that stand for one of IPv4 (mapped, NAT64), segment routing and multicast.
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+# And of that not: protocols (with Teredo and ORCHID), documentation, 6to4.
+_SPECIAL = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+# Python does not count these, or counts them otherwise from version to version: protocols, the relay of 6to4.
+_SPECIAL_V4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
 
 def fetch(
@@ -101,7 +106,10 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address)
     except ValueError:  # a scope such as fe80::1%eth0, or no address at all
         return False
-    if isinstance(ip, ipaddress.IPv6Address) and (ip.scope_id or any(ip in each for each in _DISGUISES)):
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.scope_id or ip not in _UNICAST or any(ip in each for each in _SPECIAL):
+            return False
+    elif any(ip in each for each in _SPECIAL_V4):
         return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from overpaint.errors import OverpaintError
 from overpaint.models.control_names import list_controlnets
 from overpaint.models.hashes import CheckpointFile, files_below
 from overpaint.models.upscaler_names import list_upscalers
@@ -85,8 +84,8 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
         family = spec_from_header(file.path).title
-    except (OverpaintError, OSError):
-        family = None  # its header alone does not tell; painting with it does
+    except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
+        family = None
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
     changes = {"hash": file.shorthash, "family": family, "served": file.path == models.served}
     return view.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""What a job would do, planned in the web process; the worker is asked only of checkpoints that take torch to know."""
+"""What a job would do, planned in the web process; another one is asked of checkpoints that take torch to know."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from overpaint.service.queue.workers import Refused
 from overpaint.service.requests import job_settings, judged_request, reader_for
 from overpaint.service.schema import plan_schema
 
-_PATIENCE = 10.0  # seconds, with a worker that is asked what a file is
+_PATIENCE = 20.0  # seconds, with who is asked what a file is
 
 Ask = Callable[[Mapping[str, Any]], Coroutine[Any, Any, Any]]
 
@@ -93,7 +93,7 @@ def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Specs:
-    """What checkpoints are: by their headers, or by what the worker says of them. Belongs in a thread."""
+    """What checkpoints are: by their headers, or by what the examiner says of them. Belongs in a thread."""
 
     config: ServeConfig
     loop: asyncio.AbstractEventLoop
@@ -120,7 +120,7 @@ class _Specs:
             raise CheckpointError(str(error)) from None
         except (TookTooLong, asyncio.TimeoutError):
             asked.cancel()
-            said = f"{path.name}: the worker has no time to look at this file now; ask again later"
+            said = f"{path.name}: there was no time to look at this file yet; ask again later"
             raise ApiError(503, "unavailable", said) from None
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from overpaint.errors import RequestError
 from overpaint.service.painter.results import model_values
-from overpaint.service.storage.forms import plain
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
 
 
-AT_ONCE = frozenset({"memory", "recognise"})  # what may be answered while a job runs
+AT_ONCE = frozenset({"memory"})  # what may be answered while a job runs
 
 
 class Holder(Protocol):
@@ -52,15 +51,6 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
         return model_values(engine.model)
     resident = engine.workshop.have(find_checkpoint(values["checkpoint"], settings), settings)
     return model_values(identity_of(resident.model))
-
-
-def _recognise(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
-    """{"path": file or folder}: what this checkpoint is; no tensor is read."""
-    from overpaint.models.checkpoint import recognise
-
-    texts = tuple(map(Path, holder.settings.text_encoder_files))
-    told: dict[str, Any] = plain(recognise(Path(values["path"]), texts))
-    return told
 
 
 def _unload(holder: Holder, values: Mapping[str, Any]) -> None:
@@ -135,7 +125,6 @@ def _embeddings(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
 
 _ANSWERS: Mapping[str, Callable[[Holder, Mapping[str, Any]], Any]] = {
     "load": _load,
-    "recognise": _recognise,
     "unload": _unload,
     "reload": _reload,
     "model": _model,

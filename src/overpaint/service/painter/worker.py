@@ -1,6 +1,6 @@
 """The worker: a process with one engine, which paints one job after another for its parent.
 
-    python -m overpaint.service.painter.worker      (started by `workers.py`; it speaks `wire.py` on its standard pipes)
+It is started by `workers.py`, in the way that `children.py` tells, and speaks `wire.py` on its standard pipes.
 
 The main thread owns the engine. A second one reads what the parent says, so that a stop is heard while a job runs; when
 the parent is gone, the process ends at once. torch is loaded after the first word, so that others see it starting.
@@ -294,13 +294,17 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(commands, "rb"), os.fdopen(reports, "wb")
 
 
+def deaf() -> None:
+    """A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of this one."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+
+
 def main() -> int:
     commands, reports = own_pipes()
     if hasattr(os, "nice"):
         os.nice(_BELOW_THE_WEB)
-    # A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of the worker.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    deaf()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -309,7 +313,12 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def started() -> None:
+    """The whole life of the process."""
     code = main()
     logging.shutdown()
     os._exit(code)  # the thread that listens would wait for the parent
+
+
+if __name__ == "__main__":
+    started()

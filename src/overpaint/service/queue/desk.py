@@ -20,6 +20,7 @@ from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
 from overpaint.service.queue.attempts import Attempt, Verdict
 from overpaint.service.queue.debts import UNWRITTEN, Debts
+from overpaint.service.queue.examiner import Examiner
 from overpaint.service.queue.ledger import REFUSALS, Clerk
 from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.stories import ENDS
@@ -43,6 +44,7 @@ class LocalDesk:
     def __init__(self, store: Store, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
         self._limits = config.limits
         self._clerk, self._hands = Clerk(store), Hands(config, command=command)
+        self._examiner = Examiner(config.settings.text_encoder_files)
         self._turns = Turns(config.limits, self._now)
         self._running: Attempt | None = None
         self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
@@ -89,6 +91,7 @@ class LocalDesk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
+        await self._examiner.close()
         await self._hands.close()
         await self._clerk.close()
 
@@ -219,6 +222,8 @@ class LocalDesk:
                 )
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
+        if what == "recognise":
+            return await self._examiner.recognise(values or {})
         return await self._hands.ask(what, values)
 
     # -- one job after another -----------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -13,6 +11,7 @@ from typing import Any
 
 from overpaint.errors import OverpaintError
 from overpaint.events import Stop
+from overpaint.service.children import command_of, environment
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Json
 from overpaint.service.logs import LOGGER, line
@@ -20,7 +19,7 @@ from overpaint.service.ports import Full
 from overpaint.service.queue.wire import Garbled, Message, encoded, receive
 from overpaint.service.storage.forms import error_of
 
-COMMAND = (sys.executable, "-m", "overpaint.service.painter.worker")
+COMMAND = command_of("overpaint.service.painter.worker")
 LOADING_PATIENCE = 5  # times the watchdog, where models may be read and nothing is heard
 QUESTIONS = 64  # that may wait for an answer
 STARTING_PATIENCE = 60.0  # seconds that a question waits for a worker to be there
@@ -28,7 +27,7 @@ UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
 _UNREAD = 100  # messages of a job, beyond which steps and previews are dropped
-_SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
+SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
 _FAREWELL = 2.0  # seconds a worker has to end by itself
 
 log = logging.getLogger(LOGGER)
@@ -133,7 +132,7 @@ class Hands:
                     *self._command,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env={name: value for name, value in os.environ.items() if name not in _SECRETS},
+                    env=environment(without=SECRETS),
                 )
             except OSError as error:
                 log.error(line("worker-not-started", error=error))

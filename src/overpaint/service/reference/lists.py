@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
-from overpaint.errors import CheckpointError
 from overpaint.models.hashes import CheckpointFile
-from overpaint.models.header import safetensors_header
+from overpaint.models.header import metadata_of
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.known_models import KnownModels
@@ -126,20 +124,9 @@ def _upscalers(book: OptionsBook) -> list[Item]:
 
 def _loras(models: KnownModels) -> list[Item]:
     return [
-        {"name": each.name, "alias": each.alias, "path": str(each.path), "metadata": _metadata(each.path)}
+        {"name": each.name, "alias": each.alias, "path": str(each.path), "metadata": metadata_of(each.path)}
         for each in models.loras()
     ]
-
-
-def _metadata(path: Path) -> Mapping[str, Any]:
-    """What a trainer wrote into the file; a file that cannot be read is told when it is used."""
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        metadata = safetensors_header(path)[0].get("__metadata__")
-    except (CheckpointError, OSError):
-        return {}
-    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def _styles(book: OptionsBook) -> list[Item]:

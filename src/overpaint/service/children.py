@@ -1,0 +1,42 @@
+"""How this package starts processes of its own: with its Python, and never with what lies in the current folder.
+
+`python -m` puts the current folder first among the places that modules come from. A server that was started in a
+folder of downloads would run a `torch.py` or a `queue.py` there. Since 3.11 Python has an option against that; for
+3.10 the child takes the place out itself, before it imports anything. (`-I` would also take PYTHONPATH and the user's
+own packages away.) Last of all it looks where its parent has this package from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import overpaint
+
+_CODE = """\
+import sys
+sys.path[:] = [each for each in sys.path if each] + [{root!r}]
+from {module} import started
+started()
+"""
+
+
+def command_of(module: str) -> tuple[str, ...]:
+    """What starts a module that has a function `started`."""
+    root = str(Path(overpaint.__file__).absolute().parents[1])
+    # NOTE: since 3.13 Python imports something itself before the first line of -c, so there taking out is too late.
+    options = ("-P",) if sys.version_info >= (3, 11) else ()
+    return (sys.executable, *options, "-c", _CODE.format(root=root, module=module))
+
+
+def environment(without: Collection[str] = ()) -> dict[str, str]:
+    """This process's, less some names.
+
+    NOTE: an empty part of PYTHONPATH is the current folder as well; `export PYTHONPATH=$PYTHONPATH:/opt/x` leaves one.
+    """
+    values = {name: value for name, value in os.environ.items() if name not in without}
+    if "PYTHONPATH" in values:
+        values["PYTHONPATH"] = os.pathsep.join(filter(None, values["PYTHONPATH"].split(os.pathsep)))
+    return values
