@@ -18,6 +18,11 @@ class Store(Protocol):
 
     data: Path
 
+    def uptime(self) -> float:
+        """Seconds for which servers have worked on this folder, all together. Ages and deadlines are counted in them:
+        neither an outage nor a clock that is set makes anything old."""
+        ...
+
     def accept(self, job: Job) -> Record:
         """Keep a new job. The same id, or the client's same key, with the same fingerprint gives the record that is
         there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that the request
@@ -77,8 +82,9 @@ class Store(Protocol):
         twice."""
         ...
 
-    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
-        """Delete results that were kept long enough, and sources that no job needs; records stay, marked as gone."""
+    def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        """Delete results that were kept long enough, and sources that no job needs; records stay, marked as gone. The
+        seconds are those of the uptime."""
         ...
 
     def option(self, name: str) -> Any: ...

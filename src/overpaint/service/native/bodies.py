@@ -43,10 +43,13 @@ async def file_body(request: Request, largest: int) -> bytes:
 
 
 def client_name(request: Request) -> str:
-    """Who asks, for fairness and lists: a name that it gives itself, or its address. Never a secret."""
+    """Who asks, for fairness and lists: a name that it gives itself, that of its token, or its address. Never a
+    secret."""
     named = request.headers.get("x-client", "")
     if _NAME.fullmatch(named):
         return named
+    if of_token := getattr(request.state, "token_name", None):
+        return str(of_token)
     return request.client.host if request.client else ""
 
 

@@ -114,7 +114,7 @@ def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, r
         origin="sdapi",
         client=client_name(request),
         created=now,
-        queue_deadline=now + config.limits.queue_deadline,
+        queue_seconds=config.limits.queue_deadline,
         run_seconds=config.limits.run_deadline,
     )
 

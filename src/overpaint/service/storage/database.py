@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE TABLE options (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    (  # moments in the uptime, which begins here
+        "ALTER TABLE jobs ADD COLUMN accepted_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN started_at REAL",
+        "ALTER TABLE jobs ADD COLUMN ended_at REAL",
+        "UPDATE jobs SET ended_at = 0 WHERE ended IS NOT NULL",
+        "DROP INDEX jobs_by_end",
+        "CREATE INDEX jobs_by_end ON jobs (gone, ended_at)",
+    ),
 )
 
 
@@ -84,6 +93,7 @@ class Database:
             needed = ".".join(map(str, OLDEST_SQLITE))
             raise SaveError(f"SQLite is {sqlite3.sqlite_version}: jobs are kept with {needed} or newer, update Python")
         with _explained(path):
+            _make_private(path)
             self._writer = _connected(path)
             self._migrate()
             self._reader = _connected(path)
@@ -135,6 +145,12 @@ class Database:
                 for statement in MIGRATIONS[number]:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def _make_private(path: Path) -> None:
+    """A new file is for its owner; SQLite makes those beside it alike."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _connected(path: Path) -> sqlite3.Connection:

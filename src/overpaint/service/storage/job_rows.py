@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record
+from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record, Uptimes
 from overpaint.service.ports import Conflict
 from overpaint.service.storage.forms import error_of, job_of, plain, result_of
 from overpaint.service.storage.result_files import KeptFile
 
-RECORD = "SELECT job, state, started, ended, attempts, step, steps, images_total, result, error, gone FROM jobs"
+RECORD = (
+    "SELECT job, state, started, ended, attempts, step, steps, images_total, result, error, gone, "
+    "accepted_at, started_at, ended_at FROM jobs"
+)
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
 FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
 
@@ -28,6 +31,7 @@ def record_of(row: sqlite3.Row) -> Record:
         result=JobResult() if result is None else result_of(json.loads(result)),
         error=None if error is None else error_of(json.loads(error)),
         gone=bool(row["gone"]),
+        uptimes=Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"]),
         **{name: row[name] for name in _AS_THEY_ARE},
     )
 
@@ -58,9 +62,9 @@ def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
     return None if known is None else found(connection, known["id"])
 
 
-def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str]) -> Record:
-    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job))
-    added = "INSERT INTO jobs (id, client, key, fingerprint, job) VALUES (?, ?, ?, ?, ?)"
+def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str], uptime: float) -> Record:
+    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job), uptime)
+    added = "INSERT INTO jobs (id, client, key, fingerprint, job, accepted_at) VALUES (?, ?, ?, ?, ?, ?)"
     number = connection.execute(added, values).lastrowid
     connection.executemany("INSERT INTO sources VALUES (?, ?)", [(number, each) for each in references])
     return found(connection, job.id)
@@ -89,7 +93,7 @@ def drop_batch(connection: sqlite3.Connection, number: int, batch: DoneBatch) ->
 
 
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
-    change = "SET state = 'queued', started = NULL WHERE id = ? AND state = 'running'"
+    change = "SET state = 'queued', started = NULL, started_at = NULL WHERE id = ? AND state = 'running'"
     connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
 
 
@@ -110,16 +114,16 @@ def thin(connection: sqlite3.Connection, number: int) -> None:
 
 
 def too_old(
-    connection: sqlite3.Connection, now: float, keep_seconds: float, keep_bytes: int
+    connection: sqlite3.Connection, uptime: float, keep_seconds: float, keep_bytes: int
 ) -> Sequence[tuple[int, str]]:
     """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids."""
     size = "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number)"
-    query = f"SELECT number, id, ended, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
-    rows = connection.execute(f"{query} ORDER BY ended, number").fetchall()
+    query = f"SELECT number, id, ended_at, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
+    rows = connection.execute(f"{query} ORDER BY ended_at, ended, number").fetchall()
     excess = sum(each["bytes"] for each in rows) - keep_bytes
     old = []
     for row in rows:
-        if now - row["ended"] > keep_seconds or (excess > 0 and row["bytes"]):
+        if uptime - row["ended_at"] > keep_seconds or (excess > 0 and row["bytes"]):
             old.append((row["number"], row["id"]))
             excess -= row["bytes"]
     return old
@@ -141,3 +145,7 @@ def forget(connection: sqlite3.Connection) -> None:
 
 def text_of(value: Any) -> str | None:
     return None if value is None else json.dumps(plain(value))
+
+
+def set_option(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))

@@ -31,7 +31,7 @@ class ResultFiles:
     """`results/<job id>/<name>` below the data folder."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root.resolve()
 
     def path(self, job_id: str, name: str) -> Path:

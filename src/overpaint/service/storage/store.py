@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
@@ -25,7 +26,9 @@ from overpaint.service.storage.folder_lock import FolderLock
 from overpaint.service.storage.forms import batch_of, plain
 from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name
 from overpaint.service.storage.source_files import SourceFiles, references_in
+from overpaint.service.storage.uptime import Uptime
 
+_UPTIME = "uptime"  # the option that holds it
 _TELLING = 20  # jobs that tell how long the next one takes
 _DEFAULT_LIMITS = Limits()
 _BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
@@ -34,7 +37,9 @@ _BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
 class JobStore:
     """The one store of a data folder; `Store` in ports.py says what is promised. Any thread may call."""
 
-    def __init__(self, data: Path, limits: Limits = _DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, data: Path, limits: Limits = _DEFAULT_LIMITS, *, uptime: Callable[[], float] | None = None
+    ) -> None:
         _make_folder(data)
         self.data, self._limits = data, limits
         self._lock = FolderLock(data)
@@ -42,11 +47,15 @@ class JobStore:
             self._results = ResultFiles(data / "results")
             self._sources = SourceFiles(data / "inputs")
             self._database = Database(data / "jobs.db")
+            self._uptime = uptime or Uptime(self._reached()).seconds
         except BaseException:
             self._lock.release()
             raise
         for folder in (data, data.resolve().parent):
             sync_folder(folder)
+
+    def uptime(self) -> float:
+        return self._uptime()
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -61,7 +70,7 @@ class JobStore:
             for each in references:
                 if not self._sources.has(each):
                     raise RequestError("picture", each, "it is not kept here (any more); upload it again")
-            return rows.add_job(connection, job, references)
+            return rows.add_job(connection, job, references, self.uptime())
 
     def get(self, job_id: str) -> Record | None:
         found = self._records("WHERE id = ?", job_id)
@@ -85,9 +94,11 @@ class JobStore:
         return {JobState(state): count for state, count in found}
 
     def start(self, job_id: str, at: float) -> Record | None:
-        change = "SET state = 'running', started = ?, attempts = attempts + 1 WHERE id = ? AND state = 'queued'"
+        change = "SET state = 'running', started = ?, started_at = ?, attempts = attempts + 1"
         with self._database.write() as connection:
-            started = connection.execute(f"UPDATE jobs {change}", (at, job_id)).rowcount
+            started = connection.execute(
+                f"UPDATE jobs {change} WHERE id = ? AND state = 'queued'", (at, self.uptime(), job_id)
+            ).rowcount
             record = rows.found(connection, job_id)
         return record if started else None
 
@@ -124,10 +135,10 @@ class JobStore:
         files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = "steps" if is_whole else "step"  # the last steps may not have been told
-        change = f"SET state = ?, ended = ?, step = {step}, result = ?, error = ? WHERE id = ? AND ended IS NULL"
-        told = (rows.text_of(result), rows.text_of(error))
+        change = f"SET state = ?, ended = ?, ended_at = ?, step = {step}, result = ?, error = ?"
+        told = (state.value, at, self.uptime(), rows.text_of(result), rows.text_of(error))
         with self._database.write() as connection:
-            if connection.execute(f"UPDATE jobs {change}", (state.value, at, *told, job_id)).rowcount:
+            if connection.execute(f"UPDATE jobs {change} WHERE id = ? AND ended IS NULL", (*told, job_id)).rowcount:
                 rows.keep_files(connection, rows.number_of(connection, job_id), files)
             return rows.found(connection, job_id)
 
@@ -172,18 +183,20 @@ class JobStore:
         self._sources.clean()
         return records
 
-    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+    def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        uptime = self.uptime()
         with self._database.write() as connection:
-            old = rows.too_old(connection, now, keep_seconds, keep_bytes)
+            old = rows.too_old(connection, uptime, keep_seconds, keep_bytes)
             rows.let_go(connection, [number for number, _ in old])
             rows.forget(connection)
+            rows.set_option(connection, _UPTIME, uptime)
         for _, job_id in old:
             self._results.delete(job_id)
         # NOTE: within a transaction, so that no job is accepted that names a picture on its way out.
         with self._database.write() as connection:
             needed = "SELECT reference FROM sources JOIN jobs ON jobs.number = sources.job WHERE ended IS NULL"
             wanted = {each["reference"] for each in connection.execute(needed)}
-            self._sources.collect(wanted, now, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+            self._sources.collect(wanted, uptime, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
         return [job_id for _, job_id in old]
 
     # -- options and files ---------------------------------------------------------------------------------------
@@ -195,7 +208,7 @@ class JobStore:
 
     def set_option(self, name: str, value: Any) -> None:
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))
+            rows.set_option(connection, name, value)
 
     def put_picture(self, data: bytes) -> str:
         return self._sources.keep(data)
@@ -211,10 +224,19 @@ class JobStore:
         return self._database.integrity_check()
 
     def close(self) -> None:
+        with suppress(SaveError):  # then it goes on from a moment before
+            self.set_option(_UPTIME, self.uptime())
         self._database.close()
         self._lock.release()
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _reached(self) -> float:
+        """The uptime so far; after a crash, as far as it was written down anywhere."""
+        moments = "SELECT max(max(accepted_at), coalesce(max(started_at), 0), coalesce(max(ended_at), 0)) FROM jobs"
+        with self._database.read() as connection:
+            found = connection.execute(moments).fetchone()[0]
+        return max(found or 0.0, self.option(_UPTIME) or 0.0)
 
     def _check_room(self, connection: sqlite3.Connection, job: Job) -> None:
         count = "SELECT count(*), coalesce(sum(client = ?), 0) FROM jobs WHERE state = 'queued'"
@@ -222,8 +244,8 @@ class JobStore:
         limits = self._limits
         if waiting < limits.waiting and own < limits.waiting_per_client:
             return
-        lately = "SELECT ended - started FROM jobs WHERE state = 'finished' AND started ORDER BY number DESC LIMIT ?"
-        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(lately, (_TELLING,))]))
+        lately = "SELECT ended_at - started_at FROM jobs WHERE state = 'finished' AND started_at ORDER BY number DESC"
+        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(f"{lately} LIMIT ?", (_TELLING,))]))
         is_own = waiting < limits.waiting
         raise NoPlace(own if is_own else waiting, seconds, is_own=is_own)
 
