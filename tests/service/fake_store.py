@@ -151,6 +151,12 @@ class FakeStore:
             raise RequestError("name", name, "give a file of this job")
         return self.data / "results" / job_id / name
 
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        return self.result_file(job_id, name).read_bytes()
+
+    def trouble(self) -> str | None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

@@ -119,7 +119,8 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
     @routes.head("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> Ready:
         """Whether jobs are painted."""
-        word = desk.state() if has_space(config.data) else "UNHEALTHY"
+        is_fit = has_space(config.data) and await asyncio.to_thread(desk.store.trouble) is None
+        word = desk.state() if is_fit else "UNHEALTHY"
         if word not in _FIT:
             response.status_code = 503
             response.headers["Retry-After"] = "2"

@@ -65,7 +65,7 @@ class Job:
 class JobError:
     """Why a job failed, for programs and for people."""
 
-    code: str  # invalid, checkpoint, sampling, memory, deadline, hung, crashed, save, internal
+    code: str  # invalid, checkpoint, sampling, memory, deadline, hung, crashed, save, damaged, internal
     message: str
 
 

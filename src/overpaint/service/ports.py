@@ -98,6 +98,14 @@ class Store(Protocol):
         """Where a result's file lies (or is to lie); a name that would lead elsewhere is refused."""
         ...
 
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        """A result's file, if it is the one that was kept; else it is set aside and `Damaged` raised."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why nothing can be read here now; None if all is well."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -142,6 +150,10 @@ class Desk(Protocol):
 
     @property
     def store(self) -> Store: ...
+
+
+class Damaged(OverpaintError):  # noqa: N818 (answered with 410)
+    """What was kept is not what it was."""
 
 
 class Conflict(OverpaintError):  # noqa: N818 (answered with 409)

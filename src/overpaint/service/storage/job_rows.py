@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record, Uptimes
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, Record, Uptimes
 from overpaint.service.ports import Conflict
-from overpaint.service.storage.forms import error_of, job_of, plain, result_of
+from overpaint.service.storage.forms import batch_of, error_of, job_of, plain, result_of
 from overpaint.service.storage.result_files import KeptFile
 
+DAMAGED = JobError(code="damaged", message="what was kept of this job is damaged; send it again")
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what damaged JSON leads to
 RECORD = (
-    "SELECT job, state, started, ended, attempts, step, steps, images_total, result, error, gone, "
-    "accepted_at, started_at, ended_at FROM jobs"
+    "SELECT id, client, key, fingerprint, job, state, started, ended, attempts, step, steps, images_total, result, "
+    "error, gone, accepted_at, started_at, ended_at FROM jobs"
 )
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
 FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
@@ -24,16 +26,42 @@ _AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total")
 
 
 def record_of(row: sqlite3.Row) -> Record:
-    result, error = row["result"], row["error"]
+    """What is kept of a job. Of one whose row is damaged that is what is left of it, and it has failed."""
+    try:
+        return _whole(row)
+    except UNREADABLE:
+        return _left_of(row)
+
+
+def _whole(row: sqlite3.Row) -> Record:
+    result, error, state = row["result"], row["error"], JobState(row["state"])
+    job = job_of(json.loads(row["job"]))
+    if not state.is_end and job.fingerprint() != row["fingerprint"]:
+        raise ValueError("another wish than was accepted")
     return Record(
-        job=job_of(json.loads(row["job"])),
-        state=JobState(row["state"]),
+        job=job,
+        state=state,
         result=JobResult() if result is None else result_of(json.loads(result)),
         error=None if error is None else error_of(json.loads(error)),
         gone=bool(row["gone"]),
         uptimes=Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"]),
         **{name: row[name] for name in _AS_THEY_ARE},
     )
+
+
+def _left_of(row: sqlite3.Row) -> Record:
+    job = Job(id=row["id"], kind="paint", request={}, settings={}, client=row["client"], key=row["key"])
+    uptimes = Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"])
+    told = {name: row[name] for name in _AS_THEY_ARE}
+    return Record(job=job, state=JobState.FAILED, error=DAMAGED, gone=bool(row["gone"]), uptimes=uptimes, **told)
+
+
+def is_readable(row: sqlite3.Row) -> bool:
+    try:
+        _whole(row)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def found(connection: sqlite3.Connection, job_id: str) -> Record:
@@ -85,11 +113,42 @@ def keep_files(connection: sqlite3.Connection, number: int, files: Iterable[Kept
     connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
 
-def drop_batch(connection: sqlite3.Connection, number: int, batch: DoneBatch) -> None:
+def drop_batch(connection: sqlite3.Connection, number: int, place: int, batch: DoneBatch | None) -> None:
     """It is painted again: neither it nor its files count any more."""
-    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, batch.number))
-    files = [(number, each.file) for each in batch.pictures]
+    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, place))
+    files = [(number, each.file) for each in (batch.pictures if batch else ())]
     connection.executemany("DELETE FROM files WHERE job = ? AND name = ?", files)
+
+
+def batches_of(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, DoneBatch | None]]:
+    """By their numbers; None is one whose row is damaged."""
+    query = "SELECT number, batch FROM batches WHERE job = ? ORDER BY number"
+    for row in connection.execute(query, (number,)).fetchall():
+        yield row["number"], _batch_in(row["batch"])
+
+
+def _batch_in(text: str) -> DoneBatch | None:
+    try:
+        return batch_of(json.loads(text))
+    except UNREADABLE:
+        return None
+
+
+def add_sources(connection: sqlite3.Connection, job_id: str, references: Iterable[str]) -> None:
+    added = "INSERT OR IGNORE INTO sources SELECT number, ? FROM jobs WHERE id = ?"
+    connection.executemany(added, [(each, job_id) for each in references])
+
+
+def give_up(connection: sqlite3.Connection, job_id: str, at: float, uptime: float) -> None:
+    change = "SET state = 'failed', ended = ?, ended_at = ?, result = NULL, error = ? WHERE id = ?"
+    connection.execute(f"UPDATE jobs {change}", (at, uptime, text_of(DAMAGED), job_id))
+
+
+def add_lost(connection: sqlite3.Connection, number: int, job_id: str) -> None:
+    """A job of which only the name is left: who asks for it is told so."""
+    names = "number, id, client, fingerprint, job, state, ended, ended_at, error"
+    values = (number, job_id, "", "", "{}", JobState.FAILED.value, 0.0, 0.0, text_of(DAMAGED))
+    connection.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +19,14 @@ from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
 from overpaint.service.limits import Limits
-from overpaint.service.ports import NoPlace
+from overpaint.service.ports import Damaged, NoPlace
 from overpaint.service.queue.policy import retry_after, usual_seconds
 from overpaint.service.storage import job_rows as rows
-from overpaint.service.storage.database import Database
 from overpaint.service.storage.folder_lock import FolderLock
-from overpaint.service.storage.forms import batch_of, plain
-from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name
+from overpaint.service.storage.forms import plain
+from overpaint.service.storage.mending import opened
+from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name, is_kept
+from overpaint.service.storage.shelf import Shelf
 from overpaint.service.storage.source_files import SourceFiles, references_in
 from overpaint.service.storage.uptime import Uptime
 
@@ -46,7 +48,8 @@ class JobStore:
         try:
             self._results = ResultFiles(data / "results")
             self._sources = SourceFiles(data / "inputs")
-            self._database = Database(data / "jobs.db")
+            self._shelf = Shelf(data)
+            self._database = opened(data / "jobs.db", self._shelf)
             self._uptime = uptime or Uptime(self._reached()).seconds
         except BaseException:
             self._lock.release()
@@ -116,10 +119,10 @@ class JobStore:
             rows.keep_files(connection, number, files)
 
     def batches(self, job_id: str) -> Sequence[DoneBatch]:
-        query = f"SELECT batch FROM batches WHERE job = {_BY_ID} ORDER BY number"
         with self._database.read() as connection:
-            found = connection.execute(query, (job_id,)).fetchall()
-        return [batch_of(json.loads(each["batch"])) for each in found]
+            row = connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            found = list(rows.batches_of(connection, row["number"])) if row else []
+        return [batch for _, batch in found if batch is not None]
 
     def end(
         self,
@@ -166,20 +169,24 @@ class JobStore:
         query = f"SELECT number, name, data, at FROM events WHERE job = {_BY_ID} AND number > ? ORDER BY number"
         with self._database.read() as connection:
             found = connection.execute(query, (job_id, number)).fetchall()
-        return [JobEvent(job=job_id, **{**dict(each), "data": json.loads(each["data"])}) for each in found]
+        return list(_events(job_id, found))
 
     # -- what becomes old, or was broken off ---------------------------------------------------------------------
 
     def recover(self) -> Sequence[Record]:
+        self._set_unreadable_aside()
         torn = list(self._torn_batches())
         with self._database.write() as connection:
-            for number, batch in torn:
-                rows.drop_batch(connection, number, batch)
+            for number, place, batch in torn:
+                rows.drop_batch(connection, number, place, batch)
             query = "SELECT id FROM jobs WHERE state = 'running' ORDER BY number"
             interrupted = [each["id"] for each in connection.execute(query)]
             rows.requeue(connection, interrupted)
             records = [rows.found(connection, each) for each in interrupted]
-        self._results.clean(self._files_by_job())
+        files = self._files_by_job()
+        if self._shelf.said:  # somebody may want what jobs have left that nothing else is known of
+            self._results.set_unknown_aside(files, self._shelf)
+        self._results.clean(files)
         self._sources.clean()
         return records
 
@@ -204,7 +211,11 @@ class JobStore:
     def option(self, name: str) -> Any:
         with self._database.read() as connection:
             row = connection.execute("SELECT value FROM options WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row["value"])
+        try:
+            return None if row is None else json.loads(row["value"])
+        except rows.UNREADABLE:
+            self._shelf.say(f"option {name!r}: what was kept of it is damaged, so it is as if it was never set")
+            return None
 
     def set_option(self, name: str, value: Any) -> None:
         with self._database.write() as connection:
@@ -218,6 +229,31 @@ class JobStore:
 
     def result_file(self, job_id: str, name: str) -> Path:
         return self._results.path(job_id, name)
+
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        path = self.result_file(job_id, name)
+        query = "SELECT name, bytes, sha256 FROM files JOIN jobs ON jobs.number = files.job WHERE id = ? AND name = ?"
+        with self._database.read() as connection:
+            row = connection.execute(query, (job_id, name)).fetchone()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if row is None:
+                raise
+            raise Damaged(f"job {job_id}: its picture {name} is not there any more; paint it again") from None
+        if row is not None and not is_kept(KeptFile(**dict(row)), data):
+            place = self._shelf.take(path, f"{job_id}-{name}")
+            self._shelf.say(f"results/{job_id}/{name}: it is not what was kept; it lies in {place}")
+            raise Damaged(f"job {job_id}: its picture {name} was damaged on the disk; paint it again")
+        return data
+
+    def trouble(self) -> str | None:
+        if self._database.damage is None:
+            try:
+                self.counts()
+            except SaveError as error:
+                return str(error)
+        return self._database.damage
 
     def integrity_check(self) -> Sequence[str]:
         """What is wrong with the database; nothing if all is well."""
@@ -249,8 +285,20 @@ class JobStore:
         is_own = waiting < limits.waiting
         raise NoPlace(own if is_own else waiting, seconds, is_own=is_own)
 
-    def _torn_batches(self) -> Iterator[tuple[int, DoneBatch]]:
-        """Batches of unfinished jobs whose files are not what was kept, each after the number of its job."""
+    def _set_unreadable_aside(self) -> None:
+        """Jobs that wait and of which nobody can tell what they want have failed; what is left of the rows is kept."""
+        with self._database.write() as connection:
+            for row in connection.execute(f"{rows.RECORD} WHERE ended IS NULL").fetchall():
+                if rows.is_readable(row):
+                    if self._shelf.said:
+                        rows.add_sources(connection, row["id"], references_in(json.loads(row["job"])["request"]))
+                    continue
+                place = self._shelf.keep(f"{row['id']}.json", json.dumps(dict(row)).encode())
+                self._shelf.say(f"job {row['id']}: what was kept of it is damaged, and lies in {place}")
+                rows.give_up(connection, row["id"], time.time(), self.uptime())
+
+    def _torn_batches(self) -> Iterator[tuple[int, int, DoneBatch | None]]:
+        """Batches of unfinished jobs that are not what was kept, each after the number of its job and its own."""
         with self._database.read() as connection:
             unfinished = connection.execute("SELECT number, id FROM jobs WHERE ended IS NULL").fetchall()
         for number, job_id in unfinished:
@@ -258,9 +306,11 @@ class JobStore:
                 query = "SELECT name, bytes, sha256 FROM files WHERE job = ?"
                 files = [KeptFile(**dict(each)) for each in connection.execute(query, (number,))]
             whole = {each.name for each in files if self._results.is_whole(job_id, each)}
-            for batch in self.batches(job_id):
-                if not whole.issuperset(each.file for each in batch.pictures):
-                    yield number, batch
+            with self._database.read() as connection:
+                batches = list(rows.batches_of(connection, number))
+            for place, batch in batches:
+                if batch is None or not whole.issuperset(each.file for each in batch.pictures):
+                    yield number, place, batch
 
     def _files_by_job(self) -> dict[str, set[str] | None]:
         """What may lie in the result folders of jobs; of jobs that have ended, everything."""
@@ -277,6 +327,12 @@ class JobStore:
         with self._database.read() as connection:
             found = connection.execute(f"{rows.RECORD} {where}", values).fetchall()
         return [rows.record_of(each) for each in found]
+
+
+def _events(job_id: str, found: Iterable[sqlite3.Row]) -> Iterator[JobEvent]:
+    for row in found:
+        with suppress(*rows.UNREADABLE):  # the story goes on without one that is damaged
+            yield JobEvent(job=job_id, **{**dict(row), "data": json.loads(row["data"])})
 
 
 def _make_folder(data: Path) -> None:
