@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from overpaint.cli import main
 from overpaint.errors import SaveError
 from overpaint.service.jobs import DoneBatch, JobResult, JobState
 from overpaint.service.ports import Damaged
@@ -170,11 +171,11 @@ def test_a_damaged_page(data: Path, place: Place, kind: str) -> None:
         record = store.get(name)
         assert record is not None and record.error is not None and record.error.code == "damaged"
     assert set_aside(data)[0] == "jobs.db"
-    assert len(store._shelf.said) >= 1 and all("\n" not in each for each in store._shelf.said)
+    assert len(store.damage) >= 1 and all("\n" not in each for each in store.damage)
     check_goes_on(data, store)
     store.close()
     again = JobStore(data)
-    assert again._shelf.said == [] and again.integrity_check() == []
+    assert again.damage == [] and again.integrity_check() == []
     again.close()
 
 
@@ -236,7 +237,7 @@ from overpaint.service.storage.store import JobStore
 from tests.service.store_tools import finished, job
 store = JobStore(Path(sys.argv[1]))
 for number in range(8):
-    store.accept(job(f"late{number}", client=f"late{number}"))
+    store.accept(job(f"late{number}", client=f"late{number}", request={"prompt": "batch=0"}))
 finished(store, "late-done", 5.0, b"late-done" * 50)
 os._exit(9)
 """
@@ -278,8 +279,8 @@ def test_a_damaged_log(killed: Path, kind: str, has_index: bool) -> None:
     if has_index or kind != "cut":  # else there is nothing that could tell
         assert "jobs.db-wal" in set_aside(killed)
         assert next((killed / "damaged").glob("*jobs.db-wal")).read_bytes() == damaged
-        assert any("log" in each for each in store._shelf.said)
-    if "late-done" not in states and store._shelf.said:
+        assert any("log" in each for each in store.damage)
+    if "late-done" not in states and store.damage:
         assert "results-late-done" in set_aside(killed)
     check_goes_on(killed, store)
     store.close()
@@ -293,7 +294,7 @@ def test_a_log_that_a_crash_left_is_no_damage(killed: Path, how: str) -> None:
         with (killed / "jobs.db-wal").open("ab") as file:
             file.write((killed / "jobs.db-wal").read_bytes()[-PAGE - 24 :][:3000])
     store = JobStore(killed)
-    assert store._shelf.said == []
+    assert store.damage == []
     assert set(served(store)) >= {*NAMES, "late7", "late-done"}
     assert not (killed / "damaged").exists()
     store.close()
@@ -388,3 +389,89 @@ def test_what_was_set_aside_stays(data: Path) -> None:
         store.close()
     assert next((data / "damaged").glob("*-jobs.db")).read_bytes() == whole
     assert json.dumps(set_aside(data)) == '["jobs.db"]'
+
+
+# -- overpaint serve --check -----------------------------------------------------------------------------------------
+
+
+def _spoil_page(data: Path) -> None:
+    overwrite(data / "jobs.db", (pages_of(data, "jobs")[3] - 1) * PAGE, noise(1))
+
+
+def _spoil_row(data: Path) -> None:
+    with closing(sqlite3.connect(data / "jobs.db")) as connection, connection:
+        connection.execute("UPDATE jobs SET job = '{' WHERE id = 'wait2'")
+
+
+def _source_of(data: Path) -> Path:
+    return next((data / "inputs").glob("*/*"))
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str, bool]] = {  # how, what is said, whether it can be mended
+    "page": (_spoil_page, "jobs.db: it is damaged", True),
+    "row": (_spoil_row, "job wait2", True),
+    "picture cut": (
+        lambda data: os.truncate(data / "results/done5/0.png", 9),
+        "results/done5/0.png: it is not wh",
+        True,
+    ),
+    "picture gone": (
+        lambda data: (data / "results/done5/0.png").unlink(),
+        "results/done5/0.png: it is not there",
+        False,
+    ),
+    "batch": (lambda data: (data / "results/half/0.png").write_bytes(b"?"), "results/half/0.png", True),
+    "stranger": (lambda data: (data / "results/stranger").mkdir(), "results/stranger: no job", True),
+    "source": (lambda data: _source_of(data).write_bytes(b"?"), "a job that waits needs it, and it is damaged", False),
+    "no source": (lambda data: _source_of(data).unlink(), "a job that waits needs it, and it is not there", False),
+    "everything": (lambda data: (data / "jobs.db").write_bytes(noise(1)), "nothing can be read", False),
+}
+
+
+def everything_in(data: Path) -> dict[str, tuple[bytes, int]]:
+    files = (each for each in data.rglob("*") if each.is_file())
+    return {str(each.relative_to(data)): (each.read_bytes(), each.stat().st_mtime_ns) for each in files}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_folder_is_examined_and_not_touched(data: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, said, can_be_mended = SPOILT[kind]
+    spoil(data)
+    before = everything_in(data)
+    assert main(["serve", "--check", "--data", str(data)]) == 1
+    assert everything_in(data) == before
+    told = capsys.readouterr().out
+    assert said in told and "Traceback" not in told and "all of it is whole" not in told
+    if can_be_mended:
+        assert main(["serve", "--check", "--mend", "--data", str(data)]) == 1
+        capsys.readouterr()
+        assert main(["serve", "--check", "--data", str(data)]) == (1 if kind == "picture cut" else 0)
+
+
+def test_a_whole_folder_is_said_to_be_whole(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything_in(data)
+    assert main(["serve", "--check", "--data", str(data)]) == 0
+    assert everything_in(data) == before
+    told = capsys.readouterr().out
+    assert f"{len(NAMES)} jobs ({JOBS} finished, 5 queued, 1 running)" in told and "all of it is whole" in told
+
+
+def test_a_log_is_examined(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--check", "--data", str(killed)]) == 0
+    assert f"{len(NAMES) + 9} jobs" in capsys.readouterr().out
+    overwrite(killed / "jobs.db-wal", 0, noise(2, 32))
+    before = everything_in(killed)
+    assert main(["serve", "--check", "--data", str(killed)]) == 1
+    assert everything_in(killed) == before
+    assert "jobs.db-wal: its beginning is damaged" in capsys.readouterr().out
+
+
+def test_where_a_server_works_or_none_has_been_nothing_is_examined(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = JobStore(data)
+    assert main(["serve", "--check", "--data", str(data)]) == 2
+    assert f"a server (process {os.getpid()}) works there" in capsys.readouterr().err
+    store.close()
+    assert main(["serve", "--check", "--data", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()

@@ -64,6 +64,11 @@ def is_readable(row: sqlite3.Row) -> bool:
     return True
 
 
+def is_given_up(row: sqlite3.Row) -> bool:
+    """Damage that was found before, and of which whoever asks is told."""
+    return bool(row["state"] == JobState.FAILED.value and row["error"] == text_of(DAMAGED))
+
+
 def found(connection: sqlite3.Connection, job_id: str) -> Record:
     row = connection.execute(f"{RECORD} WHERE id = ?", (job_id,)).fetchone()
     if row is None:

@@ -27,7 +27,7 @@ def opened(path: Path, shelf: Shelf) -> Database:
     taken, problems = found_in(path)
     if lost := log.trouble(taken):
         place = shelf.keep(f"{path.name}-wal", log.data)
-        shelf.say(f"{path.name}-wal: {lost}; a copy lies in {place}, and what was written down last may be lost")
+        shelf.say(f"{path.name}-wal: {lost}; what was written down last may be lost", place)
     if problems:
         _mend(path, problems, log, shelf)
     return Database(path)
@@ -71,8 +71,8 @@ def _mend(path: Path, problems: list[str], log: Log, shelf: Shelf) -> None:
     finally:
         for each in (new, *_beside(new)):
             each.unlink(missing_ok=True)
-    told = f"{copied} jobs were saved out of it" + (f", of {len(lost)} only the names" if lost else "")
-    shelf.say(f"{path.name}: it was damaged ({'; '.join(problems[:_SHOWN])}); {told}, and it lies in {place}")
+    told = f"{copied} jobs can be read" + (f", of {len(lost)} only the names" if lost else "")
+    shelf.say(f"{path.name}: it is damaged ({'; '.join(problems[:_SHOWN])}); {told}", place)
 
 
 def _beside(path: Path) -> tuple[Path, ...]:

@@ -67,7 +67,7 @@ class ResultFiles:
         for folder in self._root.iterdir():
             if folder.is_dir() and not folder.is_symlink() and folder.name not in jobs:
                 place = shelf.take(folder, f"results-{folder.name}")
-                shelf.say(f"results/{folder.name}: nothing is known of its job any more; it lies in {place}")
+                shelf.say(f"results/{folder.name}: nothing is known of its job any more", place)
 
     def clean(self, jobs: Mapping[str, Set[str] | None]) -> None:
         """Keep the files of these jobs by name, or (None) all that are whole; delete the rest."""

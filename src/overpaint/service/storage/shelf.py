@@ -21,9 +21,10 @@ class Shelf:
         self._root = data / "damaged"
         self.said: list[str] = []
 
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
-        log.error(line("damaged", what=sentence))
+    def say(self, sentence: str, place: Path | None = None) -> None:
+        """`place`: where the thing lies by now."""
+        self.said.append(sentence if place is None else f"{sentence}; it lies in {place}")
+        log.error(line("damaged", what=self.said[-1]))
 
     def keep(self, name: str, data: bytes) -> Path:
         """A copy of something."""

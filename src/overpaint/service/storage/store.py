@@ -243,9 +243,14 @@ class JobStore:
             raise Damaged(f"job {job_id}: its picture {name} is not there any more; paint it again") from None
         if row is not None and not is_kept(KeptFile(**dict(row)), data):
             place = self._shelf.take(path, f"{job_id}-{name}")
-            self._shelf.say(f"results/{job_id}/{name}: it is not what was kept; it lies in {place}")
+            self._shelf.say(f"results/{job_id}/{name}: it is not what was kept", place)
             raise Damaged(f"job {job_id}: its picture {name} was damaged on the disk; paint it again")
         return data
+
+    @property
+    def damage(self) -> Sequence[str]:
+        """What was found damaged and was set aside since this was opened, in a sentence each."""
+        return self._shelf.said
 
     def trouble(self) -> str | None:
         if self._database.damage is None:
@@ -294,7 +299,7 @@ class JobStore:
                         rows.add_sources(connection, row["id"], references_in(json.loads(row["job"])["request"]))
                     continue
                 place = self._shelf.keep(f"{row['id']}.json", json.dumps(dict(row)).encode())
-                self._shelf.say(f"job {row['id']}: what was kept of it is damaged, and lies in {place}")
+                self._shelf.say(f"job {row['id']}: what was kept of it is damaged", place)
                 rows.give_up(connection, row["id"], time.time(), self.uptime())
 
     def _torn_batches(self) -> Iterator[tuple[int, int, DoneBatch | None]]:
