@@ -24,6 +24,7 @@ from overpaint.service.ports import Damaged
 from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, wanted
 from tests.service.store_tools import job, painted
+from tests.service.test_troubles import running
 
 PAGE = 4096
 JOBS = 60  # finished ones
@@ -228,6 +229,15 @@ def test_a_database_of_which_nothing_is_left_is_not_begun_anew(data: Path) -> No
     assert after == before
 
 
+def test_results_of_a_database_that_was_deleted_are_not_deleted_with_it(data: Path) -> None:
+    (data / "jobs.db").unlink()
+    store = JobStore(data)
+    assert served(store) == {}
+    assert (next((data / "damaged").glob("*-results-done5")) / "0.png").read_bytes() == b"done5" * 50
+    check_goes_on(data, store)
+    store.close()
+
+
 # -- the log ---------------------------------------------------------------------------------------------------------
 
 _KILLED = """
@@ -423,6 +433,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, bool]] = {  # how, what i
     "batch": (lambda data: (data / "results/half/0.png").write_bytes(b"?"), "results/half/0.png", True),
     "stranger": (lambda data: (data / "results/stranger").mkdir(), "results/stranger: no job", True),
     "source": (lambda data: _source_of(data).write_bytes(b"?"), "a job that waits needs it, and it is damaged", False),
+    "no sources": (
+        lambda data: shutil.rmtree(data / "inputs"),
+        "a job that waits needs it, and it is not there",
+        False,
+    ),
     "no source": (lambda data: _source_of(data).unlink(), "a job that waits needs it, and it is not there", False),
     "everything": (lambda data: (data / "jobs.db").write_bytes(noise(1)), "nothing can be read", False),
 }
@@ -475,3 +490,22 @@ def test_where_a_server_works_or_none_has_been_nothing_is_examined(
     store.close()
     assert main(["serve", "--check", "--data", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_a_server_serves_the_rest(data: Path) -> None:
+    _spoil_page(data)
+    _spoil_row(data)
+    os.truncate(data / "results/done5/0.png", 9)
+    with running(data, "fake") as server:
+        told = server.client.get("/v1/jobs", params={"limit": 1000}).json()["jobs"]
+        assert {each["id"] for each in told} == NAMES
+        assert server.client.get("/readyz").status_code == 200
+        account = server.client.get("/v1/jobs/wait2").json()
+        assert (account["state"], account["error"]["code"]) == ("failed", "damaged")
+        cut, whole = (server.client.get(f"/v1/jobs/{each}/images/0") for each in ("done5", "done40"))
+        assert (cut.status_code, cut.json()["error"]["code"]) == (410, "damaged")
+        assert whole.content == b"done40" * 50
+        wish = {"prompt": "batch=0", "width": 64, "height": 64}
+        answer = server.client.post("/v1/jobs", json=wish, headers={"Prefer": "wait=30"})
+        assert answer.json()["state"] == "finished"
+    assert set_aside(data) == ["done5-0.png", "jobs.db", "wait2.json"]

@@ -304,8 +304,7 @@ def test_a_small_disk_that_is_full_and_has_room_again(tmp_path: Path, monkeypatc
             await until_running(desk, "f0", step=1)
             fill(disk / "filler")
             await until(lambda: not desk.can_write)
-            await asyncio.sleep(0.5)
-            assert desk.state() == "UNHEALTHY"
+            await until(lambda: desk.state() == "UNHEALTHY")
             (disk / "filler").unlink()
             for number in range(4):
                 record = await desk.wait(f"f{number}", 20)

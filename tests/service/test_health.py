@@ -56,6 +56,15 @@ def test_a_full_disk_is_no_place_for_jobs(app: FastAPI, monkeypatch: pytest.Monk
     assert '"status":"UNHEALTHY"' in text
 
 
+def test_a_store_that_cannot_be_read_is_no_place_for_jobs(
+    app: FastAPI, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for trouble, status in ((None, 200), ("jobs.db: the file is damaged", 503)):
+        monkeypatch.setattr(desk.store, "trouble", lambda trouble=trouble: trouble)
+        [(found, text)] = ask(app, "/readyz")
+        assert found == status and "jobs.db" not in text
+
+
 @pytest.mark.parametrize(
     ("word", "status"), [("STARTING", 503), ("READY", 200), ("BUSY", 200), ("UNHEALTHY", 503), ("ELSE", 503)]
 )

@@ -171,7 +171,7 @@ def _make_private(path: Path) -> None:
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.text_factory = _text  # damaged text is for those who read it, and not for SQLite
+    connection.text_factory = lenient_text
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",
@@ -184,5 +184,6 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _text(data: bytes) -> str:
+def lenient_text(data: bytes) -> str:
+    """Damaged text is for those who read it; SQLite would refuse the whole row."""
     return data.decode(errors="replace")

@@ -105,14 +105,15 @@ def _sources(database: Database, data: Path) -> Iterator[str]:
     with database.read() as connection:
         query = "SELECT DISTINCT reference FROM sources JOIN jobs ON jobs.number = sources.job WHERE ended IS NULL"
         needed = [row["reference"] for row in connection.execute(query)]
-    sources = SourceFiles(data / "inputs")
+    root = data / "inputs"
+    sources = SourceFiles(root) if root.is_dir() else None
     for each in needed:
         if wrong := _wrong_with(sources, each):
             yield f"inputs/{each.removeprefix(PICTURE_REFERENCE)}: a job that waits needs it, and it is {wrong}"
 
 
-def _wrong_with(sources: SourceFiles, reference: str) -> str | None:
-    if not sources.has(reference):
+def _wrong_with(sources: SourceFiles | None, reference: str) -> str | None:
+    if sources is None or not sources.has(reference):
         return "not there"
     try:
         sources.read(reference)

@@ -56,7 +56,7 @@ def check_nobody_works(folder: Path) -> None:
     """Refuse a folder that a server works in; nothing is made or changed there."""
     try:
         handle = os.open(folder / "server.lock", os.O_RDWR)
-    except FileNotFoundError:
+    except OSError:  # no server has been there, or none could be
         return
     try:
         _try_lock(handle)

@@ -21,9 +21,11 @@ def opened(path: Path, shelf: Shelf) -> Database:
     """The database, which nobody else has open for writing."""
     log = Log.of(path)
     if not path.exists() or not path.stat().st_size:
-        if not log.data:
-            return Database(path)
-        shelf.say(f"{path.name}: it is empty or not there, though its log is")
+        if log.data:
+            shelf.say(f"{path.name}: it is not there, though its log is", shelf.keep(f"{path.name}-wal", log.data))
+        elif _has_any(path.parent / "results"):
+            shelf.say(f"{path.name}: it is not there, though there are results")
+        return Database(path)
     taken, problems = found_in(path)
     if lost := log.trouble(taken):
         place = shelf.keep(f"{path.name}-wal", log.data)
@@ -73,6 +75,10 @@ def _mend(path: Path, problems: list[str], log: Log, shelf: Shelf) -> None:
             each.unlink(missing_ok=True)
     told = f"{copied} jobs can be read" + (f", of {len(lost)} only the names" if lost else "")
     shelf.say(f"{path.name}: it is damaged ({'; '.join(problems[:_SHOWN])}); {told}", place)
+
+
+def _has_any(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _beside(path: Path) -> tuple[Path, ...]:

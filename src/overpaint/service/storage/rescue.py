@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from overpaint.service.storage.database import lenient_text
+
 _OF_JOBS = ("events", "batches", "files", "sources")
 _FARTHEST = 1_000_000  # numbers that are tried one by one, where no list of them can be read
 _DATABASE = ("", "-wal")
@@ -37,6 +39,7 @@ def rescued(damaged: Path, new: Path) -> tuple[int, Numbers]:
 
 def _copied(source: Path, into: sqlite3.Connection) -> tuple[int, Numbers]:
     with closing(sqlite3.connect(source, isolation_level=None)) as connection:
+        connection.text_factory = lenient_text
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA cell_size_check = ON")
         into.execute("BEGIN IMMEDIATE")
