@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
-from overpaint.service import health, requests, serve
+from overpaint.service import requests, serve
 from overpaint.service.guard import bodyguard, fetching, guards, jsonshape, visits
 from overpaint.service.limits import Limits
 from overpaint.service.openai import requests as openai_requests
 from overpaint.service.queue import workers
+from overpaint.service.storage import room
 
 # name -> (of what, beyond it)
 MEANINGS: Mapping[str, tuple[str, str]] = {
@@ -73,7 +74,7 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("MOST_PICTURES", openai_requests.MOST_PICTURES, "OpenAI's `n`.", "400"),
     ("MOST_PARTIALS", openai_requests.MOST_PARTIALS, "OpenAI's `partial_images`.", "400"),
     ("QUESTIONS", workers.QUESTIONS, "Questions that wait for the worker.", "429"),
-    ("DISK_ROOM", health.DISK_ROOM, "Bytes of free disk, below which `/readyz` says 503.", "503"),
+    ("DISK_ROOM", room.DISK_ROOM, "Bytes of free disk, below which `/readyz` says 503.", "503"),
 )
 
 TEXT = """\

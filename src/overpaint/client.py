@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from overpaint.errors import OverpaintError, RequestError
+from overpaint.named_files import check_regular
 
 Json = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Client:
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise RequestError("base_url", base_url, "give an address like http://127.0.0.1:7860")
         self._timeout = timeout
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Authorization": f"Bearer {token.strip()}"} if token and token.strip() else {}
         self._headers |= {"X-Client": name} if name else {}
 
     def url(self, place: str) -> str:
@@ -142,7 +143,7 @@ class Client:
 
     def upload(self, picture: bytes | os.PathLike[str]) -> str:
         """Keep a picture on the server; what is returned stands for it in requests."""
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        data = picture if isinstance(picture, bytes) else _read(picture)
         answer = json.loads(self._call("PUT", "/v1/pictures", data, {"Content-Type": "application/octet-stream"}))
         return str(answer["picture"])
 
@@ -230,10 +231,15 @@ def _place(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
 
 
+def _read(path: os.PathLike[str]) -> bytes:
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
 def _encoded(value: Any) -> Any:
     """Files as base64; everything else as it is."""
     if isinstance(value, os.PathLike):
-        value = Path(value).read_bytes()
+        value = _read(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Mapping):

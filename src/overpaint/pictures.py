@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from overpaint.errors import PictureError
+from overpaint.named_files import check_regular
 from overpaint.settings import Quirks
 
 DEFAULT_MAX_PIXELS = 50_000_000
@@ -77,6 +78,8 @@ def source_extras(image: Image.Image) -> SourceExtras:
 
 
 def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
+    if not isinstance(source, bytes):
+        check_regular(source)
     Image.init()
     known = [each for each in FORMATS if each in Image.OPEN]
     try:

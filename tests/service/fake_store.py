@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from overpaint.service.jobs import (
     JobState,
     Json,
     Record,
+    Uptimes,
 )
 from overpaint.service.ports import Conflict, Full
 
@@ -36,6 +38,9 @@ class FakeStore:
     done: dict[str, list[DoneBatch]] = field(default_factory=dict)
     closed: bool = False
 
+    def uptime(self) -> float:
+        return time.monotonic()
+
     def accept(self, job: Job) -> Record:
         known = next((each for each in self.jobs.values() if _same_name(each.job, job)), None)
         if known is not None:
@@ -44,7 +49,7 @@ class FakeStore:
             return known
         if len(self.waiting()) >= self.most_waiting:
             raise Full(f"{self.most_waiting} jobs wait already: come back later", retry_after=7.0)
-        self.jobs[job.id] = Record(job=job)
+        self.jobs[job.id] = Record(job=job, uptimes=Uptimes(accepted=self.uptime()))
         return self.jobs[job.id]
 
     def get(self, job_id: str) -> Record | None:
@@ -68,7 +73,9 @@ class FakeStore:
         record = self.jobs[job_id]
         if record.state is not JobState.QUEUED:
             return None
-        return self._put(replace(record, state=JobState.RUNNING, started=at, attempts=record.attempts + 1))
+        uptimes = replace(record.uptimes, started=self.uptime())
+        changes: dict[str, Any] = {"started": at, "uptimes": uptimes, "attempts": record.attempts + 1}
+        return self._put(replace(record, state=JobState.RUNNING, **changes))
 
     def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None:
         self._put(replace(self.jobs[job_id], step=step, steps=steps, images_total=images_total))
@@ -91,7 +98,8 @@ class FakeStore:
         record = self.jobs[job_id]
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = record.steps if is_whole else record.step
-        return self._put(replace(record, state=state, ended=at, step=step, result=result or record.result, error=error))
+        told: dict[str, Any] = {"ended": at, "uptimes": replace(record.uptimes, ended=self.uptime())}
+        return self._put(replace(record, state=state, step=step, result=result or record.result, error=error, **told))
 
     def requeue(self, job_id: str) -> Record:
         return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))
@@ -108,8 +116,10 @@ class FakeStore:
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
         return self.stories.get(job_id, [])[number:]
 
-    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
-        old = [each for each in self.jobs.values() if each.ended is not None and each.ended + keep_seconds < now]
+    def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        now = self.uptime()
+        ended = [each for each in self.jobs.values() if each.uptimes.ended is not None]
+        old = [each for each in ended if (each.uptimes.ended or 0.0) + keep_seconds < now]
         for each in old:
             for picture in each.result.pictures:
                 (self.data / picture.file).unlink(missing_ok=True)
@@ -140,6 +150,12 @@ class FakeStore:
         if not (_is_plain(job_id) and _is_plain(name)):
             raise RequestError("name", name, "give a file of this job")
         return self.data / "results" / job_id / name
+
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        return self.result_file(job_id, name).read_bytes()
+
+    def trouble(self) -> str | None:
+        return None
 
     def close(self) -> None:
         self.closed = True

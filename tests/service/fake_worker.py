@@ -50,7 +50,7 @@ def _answer(sender: Sender, message: Message) -> None:
 def _job(sender: Sender, message: Message) -> None:
     job, folder = message["job"], Path(message["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    if _is_first(folder, job["request"].get("untaken", 0)):
+    if "untaken" in job["request"] and _is_first(folder, job["request"]["untaken"]):
         os._exit(7)
     sender.send("taken", job=job["id"])
     sender.send("started", job=job["id"], images=1, batches=1, warnings=[])
@@ -70,7 +70,11 @@ def _job(sender: Sender, message: Message) -> None:
         "model": {},
         "extra": {},
     }
-    sender.send("ended", job=job["id"], state=state, result=result, error=None)
+    refused = "refused" in job["request"]["prompt"] and _is_first(folder, job["request"].get("refusals", 1))
+    if refused:
+        state = "failed"
+    error = {"code": "save", "message": "a file was not written"} if refused else None
+    sender.send("ended", job=job["id"], state=state, result=result, error=error, refused=refused)
 
 
 def _told(job: str) -> str:

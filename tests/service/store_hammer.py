@@ -103,7 +103,7 @@ class Hammer:
             self.tell(record.id, state.value)
 
     def expire(self) -> None:
-        say("expire", self.store.expire(time.time(), keep_seconds=3_600.0, keep_bytes=KEEP_BYTES))
+        say("expire", self.store.expire(keep_seconds=3_600.0, keep_bytes=KEEP_BYTES))
 
     def again(self) -> None:
         for record in self.running():

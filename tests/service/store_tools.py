@@ -8,6 +8,16 @@ from overpaint.service.jobs import Job, JobResult, JobState, ResultPicture
 from overpaint.service.storage.store import JobStore
 
 
+class Clock:
+    """An uptime that goes where a test wants it."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def job(name: str = "a", **changes: Any) -> Job:
     return Job(**{"id": name, "kind": "paint", "request": {"seed": 1}, "settings": {"eta": 0.5}, **changes})
 
@@ -20,6 +30,9 @@ def painted(store: JobStore, job_id: str, number: int, data: bytes = b"png") -> 
 
 
 def finished(store: JobStore, name: str, at: float, data: bytes = b"png") -> None:
+    """A job that has ended at this moment, which is also that of the store's clock if a test has set it."""
+    if isinstance(store._uptime, Clock):
+        store._uptime.now = at
     store.accept(job(name, client=name))
     store.start(name, at - 1)
     store.end(name, JobState.FINISHED, at, result=JobResult(pictures=(painted(store, name, 0, data),)))

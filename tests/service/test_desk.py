@@ -235,8 +235,8 @@ def test_a_job_that_waits_too_long(tmp_path: Path) -> None:
         async with desk_on(tmp_path) as desk:
             await desk.submit(wanted("a", "sleep=1.5"))
             await until_running(desk, "a")
-            await desk.submit(wanted("b", "sleep=0", queue_deadline=time.time() + 0.2))
-            await desk.submit(wanted("c", "sleep=0", queue_deadline=time.time() + 60))
+            await desk.submit(wanted("b", "sleep=0", queue_seconds=0.2))
+            await desk.submit(wanted("c", "sleep=0", queue_seconds=60))
             record = await desk.wait("b")
             assert code_of(record) == "deadline"
             assert record.started is None
@@ -324,7 +324,7 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert desk.state() == "STARTING"
             while desk.state() != "UNHEALTHY":
                 await asyncio.sleep(0.02)
-            await desk.submit(wanted("a", "sleep=0", queue_deadline=time.time() + 0.3))
+            await desk.submit(wanted("a", "sleep=0", queue_seconds=0.3))
             assert code_of(await desk.wait("a")) == "deadline"
             with pytest.raises(Gone, match="no worker"):
                 await desk.ask("memory")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from overpaint.service.jobs import Job, JobResult, JobState, Live, Record
+from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import FARTHEST, Experience, work_of
 from overpaint.service.queue.turns import Turns
+from tests.service.store_tools import Clock
 
 NOW = 1_000_000.0
 
@@ -20,7 +21,7 @@ def job(width: int = 512, height: int = 512, steps: int = 20, *, kind: Any = "pa
 
 
 def done(of: Job, seconds: float, **fields: Any) -> Record:
-    return Record(job=of, state=JobState.FINISHED, started=NOW, ended=NOW + seconds, **fields)
+    return Record(job=of, state=JobState.FINISHED, uptimes=Uptimes(started=NOW, ended=NOW + seconds), **fields)
 
 
 def taught(*records: Record) -> Experience:
@@ -71,7 +72,7 @@ def test_what_is_like_it_counts_and_outliers_do_not() -> None:
         {"state": JobState.CANCELLED},
         {"result": JobResult(stopped=True)},
         {"attempts": 2},
-        {"started": None},
+        {"uptimes": Uptimes()},
     ],
 )
 def test_what_was_broken_off_tells_nothing(fields: dict[str, Any]) -> None:
@@ -98,11 +99,11 @@ def test_work_is_steps_pictures_pixels_and_passes() -> None:
 
 def test_a_running_job_is_foretold_by_its_own_steps() -> None:
     found, of = Experience(), job()
-    waiting = Live(job="a", since=NOW - 60.0)  # its model is being read
+    waiting = Live(job="a", begun_at=NOW - 60.0)  # its model is being read
     assert found.seconds_left(of, waiting, NOW) is None
-    first = Live(job="a", step=1, steps=20, since=NOW - 60.0, first_step=1, first_at=NOW, step_at=NOW)
+    first = Live(job="a", step=1, steps=20, begun_at=NOW - 60.0, first_step=1, first_at=NOW, step_at=NOW)
     assert found.seconds_left(of, first, NOW) is None  # one step does not tell how long one takes
-    third = Live(job="a", step=3, steps=20, since=NOW - 60.0, first_step=1, first_at=NOW, step_at=NOW + 1.0)
+    third = Live(job="a", step=3, steps=20, begun_at=NOW - 60.0, first_step=1, first_at=NOW, step_at=NOW + 1.0)
     assert found.seconds_left(of, third, NOW + 1.0) == pytest.approx(9.0)
     assert found.seconds_left(of, third, NOW + 1.4) == pytest.approx(8.6)
     assert found.seconds_left(of, third, NOW + 100.0) == 0.0
@@ -112,12 +113,12 @@ def test_a_running_job_is_foretold_by_its_own_steps() -> None:
 
 
 def test_estimates_grow_with_the_position_and_end_where_knowledge_does() -> None:
-    found = Turns(Limits())
+    found = Turns(Limits(), Clock())
     found.learn(done(job(), 4.0))
     named = [Job(**{**vars(job()), "id": str(number), "client": "ann"}) for number in range(4)]
     unknown = Job(**{**vars(job(checkpoint="another")), "id": "unknown", "client": "ann"})
     for each in (*named[:2], unknown, *named[2:]):
-        found.add(each)
+        found.add(Record(job=each))
     order = ("0", "1", "unknown", "2", "3")
     assert [found.position(each) for each in order] == [0, 1, 2, 3, 4]
     told = [found.seconds_until_done(each) for each in order]

@@ -180,6 +180,24 @@ class TestToken:
         assert ask(app, "GET", "/look/", {"Authorization": f"Bearer {TOKEN}"}).status_code == 204
         assert b"host" in seen and b"authorization" not in seen
 
+    def test_clients_are_told_apart_by_what_they_present(self, desk: FakeDesk, config: ServeConfig) -> None:
+        """Here no token is asked for, as where OpenAI's clients send a key to a server on loopback."""
+        app = create_app(desk, config)
+        names = []
+        for headers in (
+            {"Authorization": "Bearer key-of-ann"},
+            {"Authorization": "Bearer key-of-bob"},
+            basic("me:key-of-bob"),
+            {},
+            {"Authorization": "Bearer key-of-ann", "X-Client": "ann"},
+        ):
+            answer = ask(app, "POST", "/v1/jobs", headers, json={"prompt": "a", "width": 64, "height": 64})
+            assert answer.status_code == 202 and "key-of" not in answer.text
+            names.append(answer.json()["client"])
+        ann, bob, again, address, named = names
+        assert ann.startswith("token-") and ann != bob and bob == again
+        assert (address, named) == ("127.0.0.1", "ann")
+
     def test_without_a_token_nobody_is_asked(self, app: FastAPI) -> None:
         assert ask(app, "GET", "/readyz").status_code == 200
         assert "security" not in app.openapi()

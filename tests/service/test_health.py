@@ -19,6 +19,7 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.health import Metrics
 from overpaint.service.jobs import Job, JobState, Live
+from overpaint.service.storage import room
 from overpaint.service.storage.store import JobStore
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
@@ -48,11 +49,20 @@ def metrics(app: Any, *paths: str) -> Numbers:
 
 
 def test_a_full_disk_is_no_place_for_jobs(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    for free, status in ((health.DISK_ROOM, 200), (health.DISK_ROOM - 1, 503)):
+    for free, status in ((room.DISK_ROOM, 200), (room.DISK_ROOM - 1, 503)):
         monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
         [(found, text)] = ask(app, "/readyz")
         assert found == status
     assert '"status":"UNHEALTHY"' in text
+
+
+def test_a_store_that_cannot_be_read_is_no_place_for_jobs(
+    app: FastAPI, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for trouble, status in ((None, 200), ("jobs.db: the file is damaged", 503)):
+        monkeypatch.setattr(desk.store, "trouble", lambda trouble=trouble: trouble)
+        [(found, text)] = ask(app, "/readyz")
+        assert found == status and "jobs.db" not in text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard import inputs
 from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
 from overpaint.service.limits import MIB, Limits
 
@@ -378,6 +380,41 @@ def test_any_damage_passes_or_is_refused(kind: str, where: float, bits: int) -> 
 
 
 class TestText:
+    @given(
+        st.binary(min_size=1, max_size=600), st.integers(0, 4), st.lists(st.integers(0, 800), max_size=12), st.data()
+    )
+    def test_base64_in_pieces_is_base64(self, data: bytes, cut: int, spaces: list[int], drawn: st.DataObject) -> None:
+        """Spaces anywhere, the padding there or not, and whatever ends at the end of a piece."""
+        text = base64.b64encode(data).decode()
+        text = text.rstrip("=") if cut else text
+        for at in spaces:
+            text = text[:at] + drawn.draw(st.sampled_from(" \n\t\r")) + text[at:]
+        with mock.patch.object(inputs, "_PIECE", drawn.draw(st.integers(1, 70))):
+            assert decoded_text(text, Limits()) == data
+            for wrong in (
+                text.rstrip("=").rstrip() + "=AAAA",
+                text + "AAAA=A",
+                text[:3] + "*" + text[3:],
+                text + "\xe4",
+            ):
+                with pytest.raises(PictureError, match="no base64"):
+                    decoded_text(wrong, Limits())
+
+    def test_a_large_text_is_decoded_in_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One call for all of it would keep every other thread from its turn, and so /healthz from its answer."""
+        largest = 0
+
+        def decoded(data: bytes, **options: Any) -> bytes:
+            nonlocal largest
+            largest = max(largest, len(data))
+            return b64decode(data, **options)
+
+        b64decode = base64.b64decode
+        monkeypatch.setattr(base64, "b64decode", decoded)
+        data = bytes(5 * 2**20)
+        assert decoded_text(base64.b64encode(data).decode(), Limits()) == data
+        assert largest <= 2**18 + 8
+
     def test_base64_and_data_urls(self) -> None:
         data = encoded()
         text = base64.b64encode(data).decode()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ def test_a_job_is_accepted_with_all_it_needs(page: Page) -> None:
     assert page.desk.store.picture(record.job.request["images"][0]) == SOURCE
     assert record.job.request["seed"] >= 0 and job["request"] == record.job.request
     assert (job["state"], job["position"], job["progress"], job["eta"]) == ("queued", 0, 0.0, 2.0)
-    assert record.job.queue_deadline is not None and record.job.queue_deadline > time.time() + 800
+    assert record.job.queue_seconds == 900
 
 
 def test_a_finished_job_tells_its_pictures(page: Page) -> None:
@@ -162,7 +161,7 @@ def test_an_id_of_ones_own_makes_one_job(page: Page) -> None:
 def test_who_asks_has_a_name_but_never_the_secret(page: Page) -> None:
     for headers, name in (
         ({"X-Client": "studio 1"}, "studio 1"),
-        ({"Authorization": "Bearer secret"}, "127.0.0.1"),
+        ({"Authorization": "Bearer secret"}, "token-"),
         ({"X-Client": "\x7f"}, "127.0.0.1"),
         ({}, "127.0.0.1"),
     ):
@@ -293,7 +292,7 @@ def test_pictures_have_tags_and_go_in_time(page: Page) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
     assert page("GET", place, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
     assert page("GET", place.replace("images/0", "images/9")).status_code == 404
-    page.desk.store.expire(time.time() + 10, keep_seconds=1, keep_bytes=0)
+    page.desk.store.expire(keep_seconds=-1, keep_bytes=0)
     gone = page("GET", place, headers={"If-None-Match": answer.headers["ETag"]})
     assert (gone.status_code, error_of(gone)["code"]) == (410, "gone")
     job = page("GET", place.partition("/images")[0])

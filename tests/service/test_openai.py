@@ -68,7 +68,7 @@ def test_an_edit_is_an_img2img_job(desk: FakeDesk, config: ServeConfig) -> None:
     assert (request["iterations"], request["batch_size"], request.get("mask")) == (2, 1, None)
     assert desk.store.picture(request["images"][0]) == SOURCE
     (record,) = desk.store.jobs.values()
-    assert record.job.origin == "openai" and record.job.queue_deadline is not None
+    assert record.job.origin == "openai" and record.job.queue_seconds == 900
 
 
 def test_a_mask_shows_by_its_alpha_what_changes(desk: FakeDesk, config: ServeConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overpaint.service.jobs import Job, JobState, Record
+from overpaint.service.jobs import Job, JobState, Record, Uptimes
 from overpaint.service.queue.policy import (
     HALF_LIFE,
     PATIENCE,
@@ -23,13 +23,15 @@ from overpaint.service.queue.policy import (
 )
 
 
-def job(name: str, client: str = "ann", *, priority: int = 0, created: float = 0.0) -> Job:
-    return Job(id=name, kind="paint", request={}, settings={}, client=client, priority=priority, created=created)
+def job(name: str, client: str = "ann", *, priority: int = 0, accepted: float = 0.0) -> Record:
+    """One that waits."""
+    wish = Job(id=name, kind="paint", request={}, settings={}, client=client, priority=priority)
+    return Record(job=wish, uptimes=Uptimes(accepted=accepted))
 
 
 def record(client: str, started: float, ended: float | None) -> Record:
     state = JobState.RUNNING if ended is None else JobState.FINISHED
-    return Record(job=job("x", client), state=state, started=started, ended=ended)
+    return Record(job=job("x", client).job, state=state, uptimes=Uptimes(started=started, ended=ended))
 
 
 JOBS = st.lists(
@@ -38,7 +40,7 @@ JOBS = st.lists(
         st.uuids().map(str),
         st.sampled_from("abc"),
         priority=st.integers(-(10**9), 10**9),
-        created=st.floats(0, 10_000),
+        accepted=st.floats(0, 10_000),
     ),
     max_size=12,
     unique_by=lambda each: each.id,
@@ -64,7 +66,7 @@ def test_two_clients_take_turns_however_many_jobs_one_sends() -> None:
 
 
 def test_patience_ends_at_its_limit_and_not_before() -> None:
-    old, urgent = job("old", priority=PRIORITIES[0]), job("urgent", priority=PRIORITIES[1], created=PATIENCE)
+    old, urgent = job("old", priority=PRIORITIES[0]), job("urgent", priority=PRIORITIES[1], accepted=PATIENCE)
     assert next_job([old, urgent], {"ann": 1e6}, PATIENCE) is urgent
     assert next_job([old, urgent], {"ann": 1e6}, PATIENCE + 0.001) is old
 
@@ -76,7 +78,7 @@ def test_a_priority_beyond_the_bounds_counts_as_the_bound() -> None:
 
 @given(JOBS, SERVED, st.floats(0, 10_000), st.lists(st.floats(0, 400), min_size=1))
 def test_the_order_is_what_turn_after_turn_gives(
-    waiting: list[Job], served: dict[str, float], now: float, durations: list[float]
+    waiting: list[Record], served: dict[str, float], now: float, durations: list[float]
 ) -> None:
     def seconds(job: Job) -> float:
         return durations[int(job.id[:8], 16) % len(durations)]
@@ -85,8 +87,9 @@ def test_the_order_is_what_turn_after_turn_gives(
     while (chosen := next_job(left, had, time)) is not None:
         left.remove(chosen)
         wanted.append(chosen)
-        had[chosen.client] = had.get(chosen.client, 0.0) + seconds(chosen)
-        time += seconds(chosen)
+        client = chosen.job.client
+        had[client] = had.get(client, 0.0) + seconds(chosen.job)
+        time += seconds(chosen.job)
     assert queue_order(waiting, served, now, seconds) == wanted
 
 
@@ -96,13 +99,16 @@ def test_the_order_of_many_is_found_without_comparing_each_with_each() -> None:
     class Counted(Job):
         def __getattribute__(self, name: str) -> Any:
             nonlocal ranked
-            ranked += name in ("priority", "created", "client")
+            ranked += name in ("priority", "client")
             return super().__getattribute__(name)
 
     found = {}
     for count in (64, 640):
-        jobs = [job(f"{n}", f"client{n % 40}", created=float(n)) for n in range(count)]
-        waiting = [Counted(**{each.name: getattr(one, each.name) for each in fields(one)}) for one in jobs]
+        jobs = [job(f"{n}", f"client{n % 40}", accepted=float(n)) for n in range(count)]
+        waiting = [
+            replace(one, job=Counted(**{each.name: getattr(one.job, each.name) for each in fields(one.job)}))
+            for one in jobs
+        ]
         ranked = 0
         assert len(queue_order(waiting, {}, 100.0, lambda job: 5.0)) == count
         found[count] = ranked
@@ -129,7 +135,7 @@ def test_no_job_starves(arrivals: list[list[tuple[int, bool]]], ahead: int, seco
         new = arrivals[turn % len(arrivals)] or [(20, True)]
         for place, (priority, is_new_client) in enumerate(new):
             client = f"new{turn}.{place}" if is_new_client else "again"
-            waiting.append(job(f"{turn}.{place}", client, priority=priority, created=now))
+            waiting.append(job(f"{turn}.{place}", client, priority=priority, accepted=now))
         turn += 1
     raise AssertionError(f"after {now} s the job still waits")
 
@@ -140,7 +146,7 @@ def test_what_clients_had_counts_less_with_time() -> None:
     )
     assert had == {"ann": 50.0, "bob": 50.0}
     assert served_seconds([record("ann", 10.0, None)], 25.0) == {"ann": 15.0}
-    waiting = replace(record("ann", 0.0, None), started=None)
+    waiting = replace(record("ann", 0.0, None), uptimes=Uptimes())
     assert served_seconds([waiting], 25.0) == {}
 
 

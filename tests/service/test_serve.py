@@ -93,6 +93,25 @@ class TestCommand:
         assert served[0].token == "secret"
         assert TOKEN_VARIABLE not in os.environ
 
+    @pytest.mark.parametrize("given", [" secret", "secret\n", "\tsecret\r\n"])
+    @pytest.mark.parametrize("as_option", [True, False])
+    def test_what_files_leave_around_a_token_is_no_part_of_it(
+        self, served: list[ServeConfig], monkeypatch: pytest.MonkeyPatch, given: str, as_option: bool
+    ) -> None:
+        monkeypatch.setenv(TOKEN_VARIABLE, "other" if as_option else given)
+        assert main(["serve", "--host", "0.0.0.0", *(["--token", given] if as_option else [])]) == 0
+        assert served[0].token == "secret"
+
+    @pytest.mark.parametrize("given", [" ", "\n", " \t ", "se\ncret", "se\x00cret"])
+    @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+    def test_what_nobody_could_present_is_no_token(
+        self, served: list[ServeConfig], capsys: Capture, given: str, host: str
+    ) -> None:
+        assert main(["serve", "--host", host, "--token", given]) == 2
+        assert not served
+        told = capsys.readouterr().err
+        assert "--token" in told and "cret" not in told
+
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
     def test_other_addresses_need_a_token(self, served: list[ServeConfig], capsys: Capture, host: str) -> None:
         assert main(["serve", "--host", host]) == 2

@@ -41,7 +41,7 @@ def test_it_is_a_store(store: JobStore) -> None:
 
 def test_a_job_comes_back_as_it_was_given(store: JobStore) -> None:
     request = MappingProxyType({"prompt": "ä\0'", "deep": MappingProxyType({"x": [1, 2.5, None]})})
-    given = job(request=request, client="ann", key="k", priority=3, created=5.5, queue_deadline=9.0, run_seconds=1.0)
+    given = job(request=request, client="ann", key="k", priority=3, created=5.5, queue_seconds=9.0, run_seconds=1.0)
     record = store.accept(given)
     assert record == store.get("a")
     assert record.job == replace(given, request={"prompt": "ä\0'", "deep": {"x": [1, 2.5, None]}})

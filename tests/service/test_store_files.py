@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
+from overpaint.service.painter.results import Output, keep
 from overpaint.service.storage.store import JobStore
-from tests.service.store_tools import finished, job, painted
+from overpaint.settings import Settings
+from tests.service.store_tools import Clock, finished, job, painted
 
 DAY = 86_400.0
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
-    opened = JobStore(tmp_path / "data")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
+    opened = JobStore(tmp_path / "data", uptime=clock)
     yield opened
     assert not opened.integrity_check()
     opened.close()
@@ -30,49 +38,57 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
 # -- what becomes old ------------------------------------------------------------------------------------------------
 
 
-def test_results_are_kept_for_their_time_and_no_longer(store: JobStore) -> None:
+def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: Clock) -> None:
     finished(store, "a", at=100.0)
     store.add_event("a", "progress", {}, 1.0)
     store.add_event("a", "finished", {}, 2.0)
-    assert store.expire(160.0, keep_seconds=60.0, keep_bytes=100) == []
+    clock.now = 160.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == []
     assert store.result_file("a", "0.png").is_file()
-    assert store.expire(160.1, keep_seconds=60.0, keep_bytes=100) == ["a"]
+    clock.now = 160.1
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == ["a"]
     record = store.get("a")
     assert record is not None
     assert (record.gone, record.state, len(record.result.pictures)) == (True, JobState.FINISHED, 1)
     assert not store.result_file("a", "0.png").parent.exists()
     assert [each.name for each in store.events_after("a", 0)] == ["finished"]
-    assert store.expire(900.0, keep_seconds=60.0, keep_bytes=100) == []
+    clock.now = 900.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == []
     with pytest.raises(RequestError, match="deleted"):
         store.keep_batch("a", DoneBatch(number=1, pictures=()))
 
 
-def test_the_oldest_results_go_when_they_are_too_much(store: JobStore) -> None:
+def test_the_oldest_results_go_when_they_are_too_much(store: JobStore, clock: Clock) -> None:
     for name, at in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         finished(store, name, at, b"x" * 10)
     store.accept(job("empty", client="e"))
     store.end("empty", JobState.CANCELLED, 0.5)
-    assert store.expire(4.0, keep_seconds=DAY, keep_bytes=30) == []
-    assert store.expire(4.0, keep_seconds=DAY, keep_bytes=29) == ["a"]
-    assert store.expire(4.0, keep_seconds=DAY, keep_bytes=0) == ["b", "c"]
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=30) == []
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=29) == ["a"]
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=0) == ["b", "c"]
 
 
-def test_unfinished_jobs_lose_nothing(store: JobStore) -> None:
+def test_unfinished_jobs_lose_nothing(store: JobStore, clock: Clock) -> None:
     store.accept(job())
     store.start("a", 1.0)
     batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),))
     store.keep_batch("a", batch)
-    assert store.expire(1e12, keep_seconds=0.0, keep_bytes=0) == []
+    clock.now = 1e12
+    assert store.expire(keep_seconds=0.0, keep_bytes=0) == []
     assert store.batches("a") == [batch]
     assert store.result_file("a", "0.png").is_file()
 
 
-def test_records_are_forgotten_at_last(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_forgotten_at_last(store: JobStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overpaint.service.storage.job_rows.FORGOTTEN_BEYOND", 2)
     for i, name in enumerate("abcd"):
         finished(store, name, float(i))
     store.accept(job("waiting"))
-    assert store.expire(DAY, keep_seconds=1.0, keep_bytes=0) == list("abcd")
+    clock.now = DAY
+    assert store.expire(keep_seconds=1.0, keep_bytes=0) == list("abcd")
     assert [each.id for each in store.records()] == ["waiting", "d", "c"]
 
 
@@ -122,13 +138,14 @@ def test_what_lies_beside_the_pictures_of_a_batch_stays(store: JobStore) -> None
     assert not any(each.exists() for each in stray)
 
 
-def test_leftovers_are_taken_away(store: JobStore) -> None:
+def test_leftovers_are_taken_away(store: JobStore, clock: Clock) -> None:
     finished(store, "done", 1.0)
     finished(store, "gone", 0.0)
     store.accept(job("open"))
     kept = store.result_file("done", "0.png")
     gone = store.result_file("gone", "0.png")
-    store.expire(1.5, keep_seconds=1.0, keep_bytes=100)
+    clock.now = 1.5
+    store.expire(keep_seconds=1.0, keep_bytes=100)
     stray = [gone, kept.with_name(".x.tmp"), store.result_file("unknown", "0.png"), store.result_file("open", "0.png")]
     stray += [store.data / "results" / "file", store.data / "inputs" / "ab" / ".y.tmp"]
     for each in stray:
@@ -168,32 +185,70 @@ def test_a_job_whose_source_is_missing_is_not_accepted(store: JobStore) -> None:
     assert store.get("a") is None
 
 
-def test_sources_stay_while_a_job_needs_them(store: JobStore) -> None:
+def test_sources_stay_while_a_job_needs_them(store: JobStore, clock: Clock) -> None:
     needed, idle = store.put_picture(b"needed"), store.put_picture(b"idle")
     store.accept(job(request={"controls": [{"image": needed}]}))
-    now = time.time()
-    store.expire(now + 50, keep_seconds=0.0, keep_bytes=0)
+    now = clock.now
+    store.expire(keep_seconds=0.0, keep_bytes=0)
+    clock.now = now + 50
+    store.expire(keep_seconds=0.0, keep_bytes=0)
     assert store.picture(idle) == b"idle", "an upload has time to be named"
-    store.expire(now + 3_000, keep_seconds=3_600.0, keep_bytes=4)
+    clock.now = now + 3_000
+    store.expire(keep_seconds=3_600.0, keep_bytes=4)
     assert store.picture(idle) == b"idle"
-    store.expire(now + 3_000, keep_seconds=3_600.0, keep_bytes=3)
+    clock.now = now + 3_000
+    store.expire(keep_seconds=3_600.0, keep_bytes=3)
     with pytest.raises(RequestError):
         store.picture(idle)
-    store.expire(now + DAY, keep_seconds=1.0, keep_bytes=0)
+    clock.now = now + DAY
+    store.expire(keep_seconds=1.0, keep_bytes=0)
     assert store.picture(needed) == b"needed"
     store.end("a", JobState.CANCELLED, now)
-    store.expire(now + DAY, keep_seconds=3_600.0, keep_bytes=100)
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    assert store.picture(needed) == b"needed"
+    clock.now += 3_601.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
     with pytest.raises(RequestError):
         store.picture(needed)
 
 
-def test_a_source_given_again_is_young_again(store: JobStore) -> None:
+def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> None:
     reference = store.put_picture(b"source")
     path = next((store.data / "inputs").glob("*/*"))
     os.utime(path, (1.0, 1.0))
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    clock.now = 3_000.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
     store.put_picture(b"source")
-    store.expire(time.time(), keep_seconds=3_600.0, keep_bytes=100)
+    clock.now = 4_000.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
     assert store.picture(reference) == b"source"
+
+
+# -- whose business it is --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_is_kept_is_for_its_owner_only(tmp_path: Path, is_new: bool) -> None:
+    data, before = tmp_path / "data", os.umask(0)
+    try:
+        if not is_new:
+            data.mkdir()
+        store = JobStore(data)
+        finished(store, "a", 1.0)
+        store.put_picture(b"source")
+        picture = keep(store.result_file("a", "0.png").parent, 1, Output(Image.new("RGB", (8, 8))), Settings())
+        store.accept(job("b"))
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
+        assert {each.name for each in modes} >= {"jobs.db", "jobs.db-wal", "jobs.db-shm", "inputs", picture.file}
+        by_test = store.result_file("a", "0.png")  # written by the test itself
+        inner = {path for path in modes if path.is_dir() and path.parent != data} | {by_test}
+        assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077 and path not in inner} == {}
+        assert stat.S_IMODE(data.stat().st_mode) == (0o700 if is_new else 0o777)
+        store.close()
+    finally:
+        os.umask(before)
 
 
 # -- names of results ------------------------------------------------------------------------------------------------

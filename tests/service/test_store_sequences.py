@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from overpaint.service.jobs import DoneBatch, Job, JobEvent, JobResult, JobState, Record, ResultPicture
+from overpaint.service.jobs import DoneBatch, Job, JobEvent, JobResult, JobState, Record, ResultPicture, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full
 from overpaint.service.storage.store import JobStore
@@ -34,7 +34,7 @@ class Model:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     events: dict[str, list[JobEvent]] = field(default_factory=dict)
 
-    def accept(self, job: Job) -> Record | type[Exception]:
+    def accept(self, job: Job, now: float) -> Record | type[Exception]:
         known = [each for each in (self.records.get(job.id), self._by_key(job)) if each is not None]
         if any(each.job.fingerprint() != job.fingerprint() for each in known):
             return Conflict
@@ -44,7 +44,7 @@ class Model:
         own = [each for each in waiting if each.job.client == job.client]
         if len(waiting) >= LIMITS.waiting or len(own) >= LIMITS.waiting_per_client:
             return Full
-        self.records[job.id] = Record(job=job)
+        self.records[job.id] = Record(job=job, uptimes=Uptimes(accepted=now))
         return self.records[job.id]
 
     def waiting(self) -> list[Record]:
@@ -53,6 +53,10 @@ class Model:
     def change(self, job_id: str, **changes: Any) -> Record:
         self.records[job_id] = replace(self.records[job_id], **changes)
         return self.records[job_id]
+
+    def requeue(self, job_id: str) -> Record:
+        uptimes = replace(self.records[job_id].uptimes, started=None)
+        return self.change(job_id, state=JobState.QUEUED, started=None, uptimes=uptimes)
 
     def expire(self, now: float, keep_seconds: float, keep_bytes: int) -> list[str]:
         ended = [each for each in self.records.values() if each.ended is not None and not each.gone]
@@ -83,7 +87,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.hasty = mock.patch("os.fsync")
         self.hasty.start()
-        self.store, self.model, self.now = self._opened(), Model(), 0.0
+        self.now = 0.0
+        self.store, self.model = self._opened(), Model()
         self.last_numbers: dict[str, int] = {}
 
     def teardown(self) -> None:
@@ -100,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(job_id=IDS, client=CLIENTS, key=KEYS, seed=st.integers(0, 1))
     def accept(self, job_id: str, client: str, key: str | None, seed: int) -> None:
         job = Job(id=job_id, kind="paint", request={"seed": seed}, settings={}, client=client, key=key)
-        expected = self.model.accept(job)
+        expected = self.model.accept(job, self.now)
         try:
             found: Record | type[Exception] = self.store.accept(job)
         except (Conflict, Full) as error:
@@ -113,7 +118,8 @@ class StoreMachine(RuleBasedStateMachine):
         record, at = self._any(data), self.tick()
         started = self.store.start(record.id, at)
         if record.state is JobState.QUEUED:
-            changes = {"state": JobState.RUNNING, "started": at, "attempts": record.attempts + 1}
+            uptimes = replace(record.uptimes, started=at)
+            changes = {"state": JobState.RUNNING, "started": at, "uptimes": uptimes, "attempts": record.attempts + 1}
             assert started == self.model.change(record.id, **changes)
         else:
             assert started is None
@@ -140,7 +146,8 @@ class StoreMachine(RuleBasedStateMachine):
         record, at = self._any(data, lambda each: not each.state.is_end), self.tick()
         result = JobResult(pictures=(self._painted(record.id, 9, size),), infotexts=("t",))
         ended = self.store.end(record.id, state, at, result=result)
-        assert ended == self.model.change(record.id, state=state, ended=at, result=result)
+        uptimes = replace(record.uptimes, ended=at)
+        assert ended == self.model.change(record.id, state=state, ended=at, uptimes=uptimes, result=result)
         assert self.store.end(record.id, JobState.FAILED, at + 1) == ended
 
     @precondition(lambda self: self.model.records)
@@ -148,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
     def requeue(self, data: st.DataObject) -> None:
         record = self._any(data)
         if record.state is JobState.RUNNING:
-            record = self.model.change(record.id, state=JobState.QUEUED, started=None)
+            record = self.model.requeue(record.id)
         assert self.store.requeue(record.id) == record
 
     @precondition(lambda self: self.model.records)
@@ -163,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(keep_seconds=st.integers(0, 20), keep_bytes=st.integers(0, 60))
     def expire(self, keep_seconds: int, keep_bytes: int) -> None:
-        found = self.store.expire(self.now, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+        found = self.store.expire(keep_seconds=keep_seconds, keep_bytes=keep_bytes)
         assert found == self.model.expire(self.now, keep_seconds, keep_bytes)
 
     @rule(torn=st.booleans(), data=st.data())
@@ -175,7 +182,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._tear(data.draw(st.sampled_from(unfinished)))
         self.store = self._opened()
         running = [each.id for each in self.model.records.values() if each.state is JobState.RUNNING]
-        expected = [self.model.change(each, state=JobState.QUEUED, started=None) for each in running]
+        expected = [self.model.requeue(each) for each in running]
         assert self.store.recover() == expected
         on_disk = {(each.parent.name, each.name) for each in (self.folder / "results").glob("*/*")}
         assert on_disk == {(name, file) for name, files in self.model.files.items() for file in files}
@@ -203,7 +210,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _opened(self) -> JobStore:
         """A store that does not wait for the disk: no power is cut here."""
-        store = JobStore(self.folder, LIMITS)
+        store = JobStore(self.folder, LIMITS, uptime=lambda: self.now)
         store._database._writer.execute("PRAGMA synchronous = OFF")
         return store
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from overpaint.service.jobs import Job, JobState, Live, Record
+from overpaint.service.jobs import Job, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue import policy, turns
 from overpaint.service.queue.estimates import work_of
@@ -20,41 +20,30 @@ from overpaint.service.queue.turns import Turns
 from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, until_running, wanted
 from tests.service.fake_store import FakeStore
+from tests.service.store_tools import Clock
 
 NOW = 1_000_000.0
 
 
-class Clock:
-    """The time of `turns`."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(turns, "time", found)
-    return found
+def clock() -> Clock:
+    return Clock(NOW)
 
 
-def job(name: str, client: str = "ann", *, priority: int = 0, created: float = NOW, steps: int = 20) -> Job:
-    request = {"steps": steps}
-    return Job(id=name, kind="paint", request=request, settings={}, client=client, priority=priority, created=created)
+def job(name: str, client: str = "ann", *, priority: int = 0, accepted: float = NOW, steps: int = 20) -> Record:
+    wish = Job(id=name, kind="paint", request={"steps": steps}, settings={}, client=client, priority=priority)
+    return Record(job=wish, uptimes=Uptimes(accepted=accepted))
 
 
 def done(client: str, seconds: float, *, ended: float = NOW, steps: int = 20) -> Record:
-    of = job(f"done by {client}", client, steps=steps)
-    return Record(job=of, state=JobState.FINISHED, started=ended - seconds, ended=ended)
+    of = job(f"done by {client}", client, steps=steps).job
+    return Record(job=of, state=JobState.FINISHED, uptimes=Uptimes(started=ended - seconds, ended=ended))
 
 
 def heard(step: int, steps: int, seconds: float) -> dict[str, Any]:
     """Of a running job that makes a step a second, since so many seconds."""
     own = {"first_step": 0, "first_at": NOW - step, "step_at": NOW}
-    return {"step": step, "steps": steps, "since": NOW - seconds, **own}
+    return {"step": step, "steps": steps, "begun_at": NOW - seconds, **own}
 
 
 def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
@@ -63,20 +52,21 @@ def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -
     while (each := found.take()) is not None:
         order.append(each.id)
         started = clock.now
-        clock.now += seconds(each)
-        found.learn(Record(job=each, state=JobState.FINISHED, started=started, ended=clock.now))
+        clock.now += seconds(each.job)
+        uptimes = Uptimes(started=started, ended=clock.now)
+        found.learn(Record(job=each.job, state=JobState.FINISHED, uptimes=uptimes))
     return order
 
 
 def test_clients_priorities_and_age_in_one_queue(clock: Clock) -> None:
-    found = Turns(Limits())
+    found = Turns(Limits(), clock)
     found.learn(done("ann", 100.0), done("bob", 10.0))
     for each in (
         job("ann 1"),
         job("bob 1", "bob"),
         job("ann urgent", priority=1),
         job("cat 1", "cat"),
-        job("ann old", priority=-10, created=NOW - PATIENCE - 1),
+        job("ann old", priority=-10, accepted=NOW - PATIENCE - 1),
     ):
         found.add(each)
     order = ["ann old", "ann urgent", "cat 1", "bob 1", "ann 1"]
@@ -89,16 +79,16 @@ def test_clients_priorities_and_age_in_one_queue(clock: Clock) -> None:
 def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
     """Positions and estimates are those of the turns that are taken, if nothing new comes and jobs take their time."""
     rng = random.Random(seed)
-    found = Turns(Limits())
+    found = Turns(Limits(), clock)
     found.learn(*(done(rng.choice("abc"), 20.0) for _ in range(5)))  # a second for each step
     for number in range(40):
-        created = NOW - rng.choice((0, 250, 290, 400))
+        accepted = NOW - rng.choice((0, 250, 290, 400))
         client, priority = rng.choice("abcdef"), rng.choice((0, 0, 0, 3))
-        found.add(job(f"{number}", client, priority=priority, created=created, steps=rng.choice((5, 20, 60))))
+        found.add(job(f"{number}", client, priority=priority, accepted=accepted, steps=rng.choice((5, 20, 60))))
     names = [str(number) for number in range(40)]
     foretold = {each: (found.position(each), found.seconds_until_done(each)) for each in names}
-    pace = 20.0 / work_of(job("any"))
-    seconds = {each.id: pace * work_of(each) for each in found._waiting.values()}
+    pace = 20.0 / work_of(job("any").job)
+    seconds = {each.id: pace * work_of(each.job) for each in found._waiting.values()}
     order = taken_in_turn(found, clock, lambda each: seconds[each.id])
     assert [foretold[each][0] for each in order] == list(range(40))
     passed = 0.0
@@ -108,8 +98,8 @@ def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
 
 
 def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None:
-    running = (job("long", "ann", steps=100), Live(job="long", **heard(50, 100, 51.0)))
-    found = Turns(Limits(), lambda: running)
+    running = (job("long", "ann", steps=100).job, Live(job="long", **heard(50, 100, 51.0)))
+    found = Turns(Limits(), clock, lambda: running)
     found.learn(done("cat", 20.0))
     for each in (job("a", "ann"), job("b", "bob")):
         found.add(each)
@@ -120,16 +110,16 @@ def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None
 
 def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
     running: list[tuple[Job, Live]] = []
-    found = Turns(Limits(), lambda: running[0] if running else None)
+    found = Turns(Limits(), clock, lambda: running[0] if running else None)
     found.add(job("a"))
     assert (found.position("a"), found.seconds_until_done("a"), found.position("b")) == (0, None, None)
-    running.append((job("r"), Live(job="r", since=NOW)))
+    running.append((job("r").job, Live(job="r", begun_at=NOW)))
     assert (found.seconds_until_done("a"), found.seconds_left(*running[0])) == (None, None)
-    assert found._seconds(job("x")) == USUAL_SECONDS
+    assert found._seconds(job("x").job) == USUAL_SECONDS
 
 
 def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock: Clock) -> None:
-    found = Turns(Limits(queue_deadline=10.0))
+    found = Turns(Limits(queue_deadline=10.0), clock)
     for each in ("a", "b"):
         found.add(job(each, each))
     taken = found.take()
@@ -143,13 +133,13 @@ def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock
 def test_asking_is_cheap(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
-    def counted(*values: Any) -> list[Job]:
+    def counted(*values: Any) -> list[Record]:
         nonlocal asked
         asked += 1
         return policy.queue_order(*values)
 
     monkeypatch.setattr(turns, "queue_order", counted)
-    found = Turns(Limits())
+    found = Turns(Limits(), clock)
     found.learn(done("ann", 20.0))
     for number in range(64):
         found.add(job(f"{number}", f"client{number % 8}"))

@@ -51,6 +51,13 @@ UrlInputs = Annotated[
     bool,
     typer.Option("--url-inputs/--offline", help="Fetch pictures named by https URLs; by default nothing leaves."),
 ]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Look through what is kept in --data, say what is damaged, and change nothing."),
+]
+Mend = Annotated[
+    bool, typer.Option("--mend", help="With --check: set aside what is damaged, as a server's start does.")
+]
 
 
 @takes(*JOB_OPTIONS)
@@ -64,6 +71,8 @@ def serve(
     allow_origin: AllowOrigin = None,
     url_inputs: UrlInputs = False,
     limit: Limit = None,
+    check: Check = False,
+    mend: Mend = False,
     asked: Asked,
 ) -> int:
     """Serve jobs over HTTP: the native API, the reference's and OpenAI's, from one queue that outlives crashes.
@@ -71,6 +80,8 @@ def serve(
     SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
     it at once.
     """
+    if check or mend:
+        return _checked((data or _default_data()).expanduser(), mend)
     from overpaint.service.config import ServeConfig
     from overpaint.service.known_models import check_started
     from overpaint.service.limits import limits_from
@@ -93,6 +104,21 @@ def serve(
     )
     check_started(config)
     return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))
+
+
+def _checked(data: Path, mend: bool) -> int:
+    from overpaint.service.storage.examination import examined, mended
+
+    report = examined(data)
+    say(f"{data}: {report.summary}")
+    for each in report.found:
+        say(each)
+    if not report.found:
+        say("all of it is whole")
+    elif mend:
+        for each in mended(data):
+            say(f"set aside: {each}")
+    return 1 if report.found else 0
 
 
 def _settings(asked: Asked) -> Settings:

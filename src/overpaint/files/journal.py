@@ -109,11 +109,14 @@ class Journal:
     def _read(self, file: BinaryIO) -> None:
         file.seek(0)
         data = file.read()
+        self._take_all(data)
+        if data and not data.endswith(b"\n"):
+            file.write(b"\n")
+
+    def _take_all(self, data: bytes) -> None:
         for line in data.split(b"\n"):
             with suppress(ValueError):  # the last line of a process that was killed
                 self._take(json.loads(line))
-        if data and not data.endswith(b"\n"):
-            file.write(b"\n")
 
     def _take(self, line: Any) -> None:
         if not isinstance(line, Mapping):
@@ -126,6 +129,16 @@ class Journal:
             self._owners.update(dict.fromkeys(files, key))
         elif isinstance(key, str) and line.get("done") is True and key in self._entries:
             self._entries[key] = Entry(self._entries[key].files, done=True)
+
+
+def results_in(folder: Path) -> set[Path]:
+    """The files in a folder that are, byte for byte, what batches have written there."""
+    path = folder / JOURNAL_NAME
+    if not path.is_file():
+        return set()
+    journal = Journal(folder)
+    journal._take_all(path.read_bytes())
+    return {(folder / name).resolve() for name in journal._owners if journal.wrote(name)}
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

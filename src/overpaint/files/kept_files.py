@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from overpaint.errors import PictureError, RequestError
+from overpaint.named_files import check_regular
 from overpaint.pictures import open_picture
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.request import Picture
@@ -60,6 +61,7 @@ def open_kept(kept: FileRecord | str | None, what: str, near: Sequence[Path], ma
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
+    check_regular(path)
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

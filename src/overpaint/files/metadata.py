@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from overpaint.errors import PictureError, SettingError
+from overpaint.named_files import check_regular
 from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
@@ -228,6 +229,8 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
+    if not isinstance(source, bytes):
+        check_regular(source)
     try:
         with Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=sorted(set(KINDS.values()))

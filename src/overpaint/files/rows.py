@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from overpaint.errors import PictureError, RequestError
+from overpaint.files.journal import results_in
 from overpaint.text.shorthand import with_parts
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
@@ -47,7 +48,7 @@ class Unreadable:
 
 def read_rows(source: Path, out: Path, *, masks: Path | None = None, recursive: bool = False) -> list[Row | Unreadable]:
     """The rows of a folder, or of a manifest when the source is a file."""
-    if masks is not None and not masks.exists():
+    if masks is not None and not (masks.is_dir() or masks.is_file()):
         raise RequestError("masks", str(masks), "there is no such file or folder")
     if source.is_dir():
         return list(_folder_rows(source, out, masks, recursive))
@@ -63,8 +64,9 @@ def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
 
 
 def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[Row | Unreadable]:
-    """BATCH-1, BATCH-2. The output and the masks may lie inside the folder; they are no sources."""
+    """BATCH-1, BATCH-2. The output and the masks may lie inside the folder, and results in it: they are no sources."""
     skipped = {path.resolve() for path in (out, masks) if path is not None} - {folder.resolve()}
+    skipped |= results_in(out)
     found = sorted(_pictures_below(folder, recursive, skipped), key=natural_key)
     choose = _MaskChoice(masks)
     for number, name in enumerate(found, 1):
@@ -128,6 +130,8 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
     if texts["picture"] is None:
         return _new_picture(number, texts["output"], files, given)
     picture = PurePosixPath(Path(texts["picture"]).as_posix())
+    if picture.name in ("", ".."):
+        raise RequestError("picture", texts["picture"], "this is a folder; give the path of a picture")
     if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
         files["mask"] = mask
     output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)

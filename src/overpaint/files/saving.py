@@ -45,15 +45,18 @@ class SavedPicture:
     recipe_path: Path | None = None
 
 
-def save_bytes(path: Path, data: bytes, *, replace: bool = False) -> Path:
+EVERYBODY, OWNER = 0o666, 0o600  # who may read a file, as far as the umask lets them
+
+
+def save_bytes(path: Path, data: bytes, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
     """Writes a file, atomically; returns where: a taken name gets -1, -2, ... behind it unless it may be replaced."""
     if replace:
-        return save_first_free([path], data, replace=True)
+        return save_first_free([path], data, replace=True, mode=mode)
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
-    return save_first_free(chain([path], islice(numbered, _SUFFIX_TRIES)), data)
+    return save_first_free(chain([path], islice(numbered, _SUFFIX_TRIES)), data, mode=mode)
 
 
-def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False) -> Path:
+def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
     """Writes a file under the first of several names of one folder that is not taken.
 
     Any number of processes may do so at once: the name is claimed by the file system, in one step, with the whole file.
@@ -64,7 +67,7 @@ def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False
         raise SaveError("no name is left for the picture: clear the folder or change the name pattern")
     path = first
     try:
-        with _temporary_file(first.parent, data) as temporary:
+        with _temporary_file(first.parent, data, mode) as temporary:
             for path in chain([first], names):
                 if _claimed(temporary, path, replace):
                     sync_folder(path.parent)
@@ -77,14 +80,14 @@ def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False
 
 
 @contextmanager
-def _temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
+def _temporary_file(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
     """The data on disk under a name of no meaning, in the folder where it is wanted; gone afterwards."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         try:
             view = memoryview(data)
@@ -117,7 +120,7 @@ def _claimed(temporary: Path, path: Path, may_replace: bool) -> bool:
 def _claimed_without_link(temporary: Path, path: Path) -> bool:
     """For file systems without hard links: an empty file holds the name until the whole one takes its place."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, EVERYBODY))
     except FileExistsError:
         return False
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.files.metadata import encode_picture
-from overpaint.files.saving import save_bytes
+from overpaint.files.saving import OWNER, save_bytes
 from overpaint.request import Picture
 from overpaint.settings import Settings
 
@@ -58,7 +58,9 @@ def keep_byproducts(
     """Write what there is of one picture, by attribute, in the place of files that are there already."""
     wanted = ((each, found.get(each.attribute)) for each in wanted_byproducts(settings))
     return tuple(
-        save_bytes(folder / byproduct_file(picture_file, kind), encode_picture(picture, "png"), replace=True)
+        save_bytes(
+            folder / byproduct_file(picture_file, kind), encode_picture(picture, "png"), replace=True, mode=OWNER
+        )
         for kind, picture in wanted
         if picture is not None
     )

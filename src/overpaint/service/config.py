@@ -29,6 +29,8 @@ class ServeConfig:
     url_inputs: bool = False  # fetch pictures that are named by URL
 
     def __post_init__(self) -> None:
+        if self.token:
+            object.__setattr__(self, "token", _trimmed(self.token))
         if not self.is_loopback and not self.token:
             remedy = "give --token, since others can reach this address, or use 127.0.0.1"
             raise RequestError("--host", self.host, remedy)
@@ -43,3 +45,12 @@ class ServeConfig:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _trimmed(token: str) -> str:
+    """Without what files and shells leave around it."""
+    found = token.strip()
+    if not found or not found.isprintable():
+        remedy = "give one of printable characters" if found else "it is blank; give a token or none"
+        raise RequestError("--token", "***", remedy)
+    return found

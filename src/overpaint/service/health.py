@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from starlette.types import Scope
 
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobState
-from overpaint.service.limits import MIB
 from overpaint.service.ports import Desk
+from overpaint.service.storage.room import has_space
 from overpaint.version import __version__
 
 WORDS = ("STARTING", "READY", "BUSY", "UNHEALTHY")
 _FIT = ("READY", "BUSY")
-DISK_ROOM = 16 * MIB  # free space, below which nothing can be accepted or kept
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _PULSE = 0.25  # seconds between looks at the running job
 _FOLDER_AGE = 10.0  # seconds for which the size of the results is believed
@@ -121,7 +119,8 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
     @routes.head("/readyz", include_in_schema=False)
     async def readyz(response: Response) -> Ready:
         """Whether jobs are painted."""
-        word = desk.state() if _has_room(config.data) else "UNHEALTHY"
+        is_fit = has_space(config.data) and await asyncio.to_thread(desk.store.trouble) is None
+        word = desk.state() if is_fit else "UNHEALTHY"
         if word not in _FIT:
             response.status_code = 503
             response.headers["Retry-After"] = "2"
@@ -138,13 +137,6 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def _has_room(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free >= DISK_ROOM
-    except OSError:
-        return False
 
 
 def _size_of(folder: Path) -> int:

@@ -52,7 +52,7 @@ class Job:
     priority: int = 0  # higher is sooner
     key: str | None = None  # the client's idempotency key
     created: float = 0.0  # seconds since 1970
-    queue_deadline: float | None = None  # seconds since 1970; still waiting then, it fails
+    queue_seconds: float | None = None  # it may wait, while there is a server; still waiting then, it fails
     run_seconds: float | None = None
 
     def fingerprint(self) -> str:
@@ -65,7 +65,7 @@ class Job:
 class JobError:
     """Why a job failed, for programs and for people."""
 
-    code: str  # invalid, checkpoint, sampling, memory, deadline, hung, crashed, save, internal
+    code: str  # invalid, checkpoint, sampling, memory, deadline, hung, crashed, save, damaged, internal
     message: str
 
 
@@ -98,13 +98,23 @@ class JobResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Uptimes:
+    """Moments of a job in the uptime of its store, for ages and durations. The time of day is what people are told."""
+
+    accepted: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """A job with all that happened to it; a new value after every change."""
 
     job: Job
     state: JobState = JobState.QUEUED
-    started: float | None = None
+    started: float | None = None  # seconds since 1970, as the next one
     ended: float | None = None
+    uptimes: Uptimes = field(default_factory=Uptimes)
     attempts: int = 0
     step: int = 0
     steps: int = 0
@@ -153,7 +163,8 @@ class Live:
     batches: int = 1
     images: int = 1
     preview: bytes | None = None  # PNG
-    since: float = 0.0
+    since: float = 0.0  # seconds since 1970
+    begun_at: float = 0.0  # the same in the store's uptime, as the next ones
     first_step: int = 0  # of those that were heard of, and when: the job's own pace
     first_at: float = 0.0
     step_at: float = 0.0

@@ -18,6 +18,11 @@ class Store(Protocol):
 
     data: Path
 
+    def uptime(self) -> float:
+        """Seconds for which servers have worked on this folder, all together. Ages and deadlines are counted in them:
+        neither an outage nor a clock that is set makes anything old."""
+        ...
+
     def accept(self, job: Job) -> Record:
         """Keep a new job. The same id, or the client's same key, with the same fingerprint gives the record that is
         there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that the request
@@ -77,8 +82,9 @@ class Store(Protocol):
         twice."""
         ...
 
-    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
-        """Delete results that were kept long enough, and sources that no job needs; records stay, marked as gone."""
+    def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        """Delete results that were kept long enough, and sources that no job needs; records stay, marked as gone. The
+        seconds are those of the uptime."""
         ...
 
     def option(self, name: str) -> Any: ...
@@ -90,6 +96,14 @@ class Store(Protocol):
     def picture(self, reference: str) -> bytes: ...
     def result_file(self, job_id: str, name: str) -> Path:
         """Where a result's file lies (or is to lie); a name that would lead elsewhere is refused."""
+        ...
+
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        """A result's file, if it is the one that was kept; else it is set aside and `Damaged` raised."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why nothing can be read here now; None if all is well."""
         ...
 
     def close(self) -> None: ...
@@ -136,6 +150,10 @@ class Desk(Protocol):
 
     @property
     def store(self) -> Store: ...
+
+
+class Damaged(OverpaintError):  # noqa: N818 (answered with 410)
+    """What was kept is not what it was."""
 
 
 class Conflict(OverpaintError):  # noqa: N818 (answered with 409)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -235,6 +236,25 @@ class TestManifests:
         assert sorted(contents(batch.out)) == ["a-1.png", "a.png"]
         assert kinds(paint_all(source, batch)) == ["RowSkipped"] * 2
 
+    @pytest.mark.parametrize("text", [".", "/", "..", "./", "a/..", "//", "sub/.."])
+    def test_a_row_whose_picture_is_a_folder_fails_alone(self, tmp_path: Path, text: str) -> None:
+        fill(tmp_path, "a.png")
+        rows = manifest(tmp_path / "rows.jsonl", {"picture": text}, {"picture": "a.png"})
+        events = paint_all(rows, Batch(out=tmp_path / "out"))
+        assert kinds(events) == ["RowFailed", "RowPainted"]
+        assert list(contents(tmp_path / "out")) == ["a.png"]
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files")
+    @pytest.mark.parametrize("field", ["picture", "mask", "latent_mask"])
+    @pytest.mark.timeout(30)
+    def test_a_row_that_names_a_pipe_or_a_device_fails_alone(self, tmp_path: Path, field: str) -> None:
+        fill(tmp_path, "a.png")
+        os.mkfifo(tmp_path / "pipe.png")
+        odd: list[object] = [{"picture": "a.png", field: each} for each in ("/dev/zero", "pipe.png", "/dev/stdin")]
+        rows = manifest(tmp_path / "rows.jsonl", *odd, {"picture": "a.png"})
+        events = paint_all(rows, Batch(out=tmp_path / "out"))
+        assert kinds(events) == ["RowFailed", "RowFailed", "RowFailed", "RowPainted"]
+
 
 class TestResults:
     def test_each_carries_infotext_and_recipe(self, tmp_path: Path) -> None:
@@ -315,6 +335,31 @@ class TestResults:
 
 
 class TestGoingOn:
+    @pytest.mark.parametrize("recursive", [True, False])
+    def test_results_in_the_folder_itself_are_no_sources(self, tmp_path: Path, recursive: bool) -> None:
+        fill(tmp_path, "a.png", "sub/b.png")
+        batch = Batch(out=tmp_path)
+        first = paint_all(tmp_path, batch, recursive=recursive)
+        painted = contents(tmp_path)
+        assert kinds(first) == ["RowPainted"] * (2 if recursive else 1)
+        for _ in range(2):
+            assert kinds(paint_all(tmp_path, batch, recursive=recursive)) == ["RowSkipped"] * len(kinds(first))
+            assert contents(tmp_path) == painted
+
+    def test_results_of_a_killed_batch_are_no_sources_either(self, tmp_path: Path) -> None:
+        fill(tmp_path, "a.png")
+        paint_all(tmp_path, Batch(out=tmp_path))
+        journal = tmp_path / JOURNAL_NAME
+        lines = [each for each in journal.read_bytes().splitlines() if b'"done"' not in each]
+        journal.write_bytes(b"\n".join(lines) + b'\n{"row": "torn')
+        assert kinds(paint_all(tmp_path, Batch(out=tmp_path))) == ["RowSkipped"]
+
+    def test_another_picture_under_the_name_of_a_result_is_a_source(self, tmp_path: Path) -> None:
+        fill(tmp_path, "a.png")
+        paint_all(tmp_path, Batch(out=tmp_path))
+        drawing(color=(9, 99, 9)).save(tmp_path / "a-1.png")
+        assert sorted(kinds(paint_all(tmp_path, Batch(out=tmp_path)))) == ["RowPainted", "RowSkipped"]
+
     def test_a_stop_keeps_what_is_finished_and_the_rest_comes_next_time(self, tmp_path: Path) -> None:
         control = Control()
 

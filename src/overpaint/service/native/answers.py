@@ -20,7 +20,7 @@ from overpaint.errors import CheckpointError, OverpaintError, PictureError, Requ
 from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.guard.places import placeless
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
-from overpaint.service.ports import Conflict, Desk, Full, Stopping
+from overpaint.service.ports import Conflict, Damaged, Desk, Full, Stopping
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -230,7 +230,9 @@ def pictures_of(record: Record, desk: Desk) -> tuple[ResultPicture, ...]:
 def picture_file(record: Record, picture: ResultPicture, desk: Desk) -> bytes:
     """The bytes of a result; a picture that is deleted by now is an error."""
     try:
-        return desk.store.result_file(record.id, picture.file.rpartition("/")[2]).read_bytes()
+        return desk.store.result_bytes(record.id, picture.file.rpartition("/")[2])
+    except Damaged as error:
+        raise ApiError(410, "damaged", str(error)) from None
     except FileNotFoundError:
         message = f"{url_of(record, picture)}: the picture was kept long enough and is deleted; paint it again"
         raise ApiError(410, "gone", message) from None

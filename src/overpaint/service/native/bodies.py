@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -38,7 +39,7 @@ async def json_body(request: Request) -> dict[str, Any]:
     # NOTE: `request.body()` would keep the bytes for as long as the client waits for its pictures.
     body = b"".join([piece async for piece in request.stream()])
     try:
-        values = json.loads(body, parse_constant=_no_number)
+        values = await asyncio.to_thread(json.loads, body, parse_constant=_no_number)  # large ones hold others up
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "malformed", f"body: it is not valid JSON ({str(error)[:120]}); send an object") from None
     if not isinstance(values, dict):
@@ -57,10 +58,13 @@ async def file_body(request: Request, largest: int) -> bytes:
 
 
 def client_name(request: Request) -> str:
-    """Who asks, for fairness and lists: a name that it gives itself, or its address. Never a secret."""
+    """Who asks, for fairness and lists: a name that it gives itself, that of its token, or its address. Never a
+    secret."""
     named = request.headers.get("x-client", "")
     if _NAME.fullmatch(named):
         return named
+    if of_token := getattr(request.state, "token_name", None):
+        return str(of_token)
     return request.client.host if request.client else ""
 
 

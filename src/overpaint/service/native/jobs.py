@@ -296,7 +296,7 @@ class _Intake:
             priority=int(envelope["priority"]),
             key=key,
             created=now,
-            queue_deadline=now + envelope["queue_seconds"],
+            queue_seconds=envelope["queue_seconds"],
             run_seconds=envelope["run_seconds"],
         )
 

@@ -187,7 +187,7 @@ class _Shop:
             client=client,
             key=key,
             created=now,
-            queue_deadline=now + limits.queue_deadline,
+            queue_seconds=limits.queue_deadline,
             run_seconds=limits.run_deadline,
         )
 

@@ -89,6 +89,12 @@ class Ended:
     state: JobState
     result: JobResult = field(default_factory=JobResult)
     error: JobError | None = None
+    refused: bool = False  # by the disk: it may go on when there is room
+
+
+def is_refused_by_disk(error: BaseException) -> bool:
+    """Whether it is no fault of the job that a file could not be written."""
+    return any(isinstance(each, OSError) and each.errno in _DISK for each in (error, error.__cause__))
 
 
 def error_of(error: Exception) -> JobError:
@@ -145,7 +151,7 @@ class Painting:
         """The end of a job that cannot go on, with what was finished before."""
         before = getattr(error, "result", None)
         result = self._result(before if isinstance(before, Processed) else None)
-        return Ended(JobState.FAILED, result, error_of(error))
+        return Ended(JobState.FAILED, result, error_of(error), is_refused_by_disk(error))
 
     def _result(self, processed: Processed | None) -> JobResult:
         if processed is None:
@@ -199,7 +205,7 @@ class Enlarging:
 
     def failed(self, error: Exception) -> Ended:
         """The end of a job that cannot go on, with what was finished before."""
-        return Ended(JobState.FAILED, self._result(stopped=True), error_of(error))
+        return Ended(JobState.FAILED, self._result(stopped=True), error_of(error), is_refused_by_disk(error))
 
     def _enlarge(self, settings: Settings, known: Mapping[str, Upscaler]) -> None:
         first = len(self._done)

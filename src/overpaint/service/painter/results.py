@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from overpaint.files.metadata import KINDS, encode_picture, format_for
-from overpaint.files.saving import save_bytes
+from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.planning.plans import Plan
@@ -58,7 +58,7 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless,
     )
-    path = save_bytes(folder / f"{number}.{extension}", data, replace=True)
+    path = save_bytes(folder / f"{number}.{extension}", data, replace=True, mode=OWNER)
     return ResultPicture(
         number=number,
         file=path.name,

@@ -28,7 +28,7 @@ from overpaint.pixels.resize import Upscaler
 from overpaint.service.jobs import JobState
 from overpaint.service.logs import LOGGER, formatter, line
 from overpaint.service.painter import questions
-from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of
+from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of, is_refused_by_disk
 from overpaint.service.painter.results import model_values
 from overpaint.service.queue.wire import Garbled, Message, Sender, read
 from overpaint.service.requests import loaded_request
@@ -206,7 +206,13 @@ class Worker:
         tell("taken")
         ended = self._carried_out(bench, task)
         self._controls.pop(job.id, None)
-        tell("ended", state=ended.state.value, result=plain(ended.result), error=plain(ended.error))
+        tell(
+            "ended",
+            state=ended.state.value,
+            result=plain(ended.result),
+            error=plain(ended.error),
+            refused=ended.refused,
+        )
 
     def _carried_out(self, bench: Bench, task: Task) -> Ended:
         was_unfit = not bench.has_engine
@@ -218,7 +224,8 @@ class Worker:
             work: Painting | Enlarging
             work = Enlarging(task, request) if isinstance(request, ExtrasRequest) else Painting(engine, task, request)
         except Exception as error:
-            return self._failed(error, task, Ended(JobState.FAILED, error=error_of(error)))
+            ended = Ended(JobState.FAILED, error=error_of(error), refused=is_refused_by_disk(error))
+            return self._failed(error, task, ended)
         try:
             return work.run(bench.upscalers) if isinstance(work, Enlarging) else work.run(engine)
         except Exception as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from overpaint.events import Stop
-from overpaint.service.jobs import Job, JobError, JobResult, JobState, Live
+from overpaint.service.jobs import JobError, JobResult, JobState, Live, Record
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.painter.results import result_of_batches
@@ -23,7 +23,10 @@ from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
 
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again
+REFUSALS_TAKEN = 10  # of the disk, each of which broke the job off although there seemed to be room
 MOST_ATTEMPTS = 25  # whatever broke them off: a job that takes the whole machine down must not do so for ever
+
+UNWRITTEN = JobError(code="save", message="what was painted could not be written down; see the server's log")
 
 log = logging.getLogger(LOGGER)
 
@@ -40,13 +43,18 @@ class Verdict:
 class Attempt:
     """The job in the worker's hands. `before` is the attempt before it, if the worker died of that one."""
 
-    def __init__(self, job: Job, clerk: Clerk, hands: Hands, limits: Limits, before: Attempt | None = None) -> None:
-        self.job, self._clerk, self._hands, self._limits = job, clerk, hands, limits
-        self.live = Live(job=job.id, since=time.time())
+    def __init__(
+        self, record: Record, clerk: Clerk, hands: Hands, limits: Limits, before: Attempt | None = None
+    ) -> None:
+        self.record, self.job = record, record.job  # as it waited
+        self._clerk, self._hands, self._limits = clerk, hands, limits
+        self.live = Live(job=record.id, since=time.time(), begun_at=clerk.store.uptime())
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
         self.is_begun = False  # that was written down
+        self.was_refused = False  # by the disk, which so broke it off
+        self._refusals: int = 0 if before is None else before._refusals  # of that kind, with this one
         self._called_off = asyncio.Event()  # for one of these reasons
         self._early: bool = before is not None and before._early  # it is to end with what it has
         self._deaths: int = 0 if before is None else before._deaths  # of the worker, when it had begun with this job
@@ -74,6 +82,14 @@ class Attempt:
         self.interrupted = True
         self._called_off.set()
 
+    def refused(self) -> Verdict:
+        """The disk took nothing of it: it goes on when there is room, unless that was so too often."""
+        self.was_refused = True
+        self._refusals += 1
+        if self._refusals < REFUSALS_TAKEN:
+            return Verdict(JobState.QUEUED)
+        return Verdict(JobState.FAILED, error=UNWRITTEN)
+
     @property
     def seconds(self) -> float:
         """How long it may run."""
@@ -91,6 +107,10 @@ class Attempt:
             return await self._without_word(gone)
         if last is None:
             return await self._without_word(None)
+        if last.get("refused") and not (self.cancelled or self.overdue):
+            again = self.refused()
+            if again.state is JobState.QUEUED:
+                return again
         state, error = JobState(last["state"]), error_of(last["error"])
         if self.overdue and state is JobState.CANCELLED and not self.cancelled:
             state, error = JobState.FAILED, self._too_late()
@@ -119,7 +139,7 @@ class Attempt:
         elif kind == "started" and not self._told:
             await self._hear_started(message, attempt)
         elif kind == "progress":
-            self.live = _further(self.live, message)
+            self.live = _further(self.live, message, clerk.store.uptime())
             await self._keep_step()
         elif kind == "preview":
             self.live = replace(self.live, preview=base64.b64decode(message["png"]))
@@ -175,9 +195,8 @@ class Attempt:
         return JobError(code="deadline", message=f"the job ran longer than {self.seconds:g} s; ask for less at once")
 
 
-def _further(live: Live, message: Message) -> Live:
+def _further(live: Live, message: Message, now: float) -> Live:
     """The running job after another step."""
-    now = time.time()
     told = {name: message[name] for name in ("step", "steps", "batch")}
     first = {} if live.first_at else {"first_step": message["step"], "first_at": now}
     return replace(live, **told, **first, step_at=now)

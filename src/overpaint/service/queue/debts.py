@@ -6,13 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from overpaint.service.jobs import JobError, JobState, Live
+from overpaint.service.jobs import JobState, Live
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.queue.attempts import Verdict
+from overpaint.service.queue.attempts import UNWRITTEN, Verdict
 from overpaint.service.queue.ledger import REFUSALS
 
 TRIES = 6  # to write down how a job ended as it did
-UNWRITTEN = JobError(code="save", message="what was painted could not be written down; see the server's log")
 
 log = logging.getLogger(LOGGER)
 
@@ -25,10 +24,12 @@ class _Debt:
 
 
 class Debts:
-    """What is owed, by job. `end` writes an end down and tells of it."""
+    """What is owed, by job. `end` writes an end down and tells of it; `has_room` says whether the disk takes any."""
 
-    def __init__(self, end: Callable[[str, Verdict, Live], Awaitable[None]]) -> None:
-        self._end = end
+    def __init__(
+        self, end: Callable[[str, Verdict, Live], Awaitable[None]], has_room: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._end, self._has_room = end, has_room
         self._owed: dict[str, _Debt] = {}
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class Debts:
             debt.tries += 1
             is_over = await self._is_over(job_id, debt.verdict, debt.live)
             # NOTE: what is refused so often may be refused for its own sake, such as a picture that was deleted.
-            if not is_over and debt.tries > TRIES:
+            if not is_over and debt.tries > TRIES and await self._has_room():
                 is_over = await self._is_over(job_id, Verdict(JobState.FAILED, error=UNWRITTEN), debt.live)
             if is_over:
                 self.drop(job_id)

@@ -18,14 +18,15 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
-from overpaint.service.queue.attempts import Attempt, Verdict
-from overpaint.service.queue.debts import UNWRITTEN, Debts
+from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Verdict
+from overpaint.service.queue.debts import Debts
 from overpaint.service.queue.examiner import Examiner
 from overpaint.service.queue.ledger import REFUSALS, Clerk
 from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.stories import ENDS
 from overpaint.service.queue.turns import Turns
 from overpaint.service.queue.workers import COMMAND, Hands
+from overpaint.service.storage.room import takes_files
 
 CANCEL_PATIENCE = 2.0  # seconds in which a step should be over
 CANCEL_TRIES = 3
@@ -45,12 +46,13 @@ class LocalDesk:
         self._limits = config.limits
         self._clerk, self._hands = Clerk(store), Hands(config, command=command)
         self._examiner = Examiner(config.settings.text_encoder_files)
-        self._turns = Turns(config.limits, self._now)
+        self._turns = Turns(config.limits, store.uptime, self._now)
         self._running: Attempt | None = None
         self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
-        self._debts = Debts(self._end)
+        self._debts = Debts(self._end, self._has_room)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._closing = False
+        self._is_short = False  # of room on the disk, which broke a job off
         self._tasks: list[asyncio.Task[None]] = []
         self._submitting: set[asyncio.Task[Record]] = set()
 
@@ -65,7 +67,7 @@ class LocalDesk:
         waiting, done = await self._clerk.write(self._clerk.ledger.recover)
         self._turns.learn(*done)
         for record in sorted(waiting, key=lambda each: not each.attempts):  # what was begun comes before its equals
-            self._turns.add(record.job, had_one=record.attempts > 0)
+            self._turns.add(record, had_one=record.attempts > 0)
         if waiting:
             log.info(line("recovered", jobs=len(waiting)))
         self._hands.open()
@@ -121,7 +123,7 @@ class LocalDesk:
         if found.event is not None:
             self._clerk.stories.publish(found.event)
         if found.is_new:
-            self._turns.add(record.job)
+            self._turns.add(record)
             log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
             self._wake.set()
         return record
@@ -208,7 +210,7 @@ class LocalDesk:
     @property
     def can_write(self) -> bool:
         """Whether the disk took what was last to be written down of a job. If not, that is tried again and again."""
-        return not self._clerk.refusals
+        return not (self._clerk.refusals or self._is_short)
 
     async def unfit(self) -> JobError | None:
         """Why the first worker cannot paint at all, as soon as that is known; None once it can."""
@@ -232,19 +234,32 @@ class LocalDesk:
         while not self._closing:
             await self._hands.prepared()
             self._wake.clear()
-            job = None if self._closing else self._turns.take()
-            if job is not None:
-                await self._work(job)
-                if not self.can_write and not self._closing:
-                    with suppress(asyncio.TimeoutError):  # or until it took a new job
-                        await asyncio.wait_for(self._wake.wait(), _PAUSES[min(self._clerk.refusals, len(_PAUSES)) - 1])
+            record = None if self._closing else self._turns.take()
+            if record is not None:
+                await self._work(record)
+                await self._until_disk()
             elif not self._closing:
                 await self._wake.wait()
 
-    async def _work(self, job: Job) -> None:
+    async def _until_disk(self) -> None:
+        """Give a disk that refused something a moment, and one that broke a job off until there is room."""
+        tries = max(0, self._clerk.refusals - 1)
+        while not (self.can_write or self._closing):
+            self._wake.clear()
+            with suppress(asyncio.TimeoutError):  # or until it took a new job
+                await asyncio.wait_for(self._wake.wait(), _PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+            if not self._is_short:
+                return
+            self._is_short = not await self._has_room()
+
+    async def _has_room(self) -> bool:
+        return await asyncio.to_thread(takes_files, self.store.data)
+
+    async def _work(self, record: Record) -> None:
         loop = asyncio.get_running_loop()
-        before = self._before.pop(job.id, None)
-        running = self._running = Attempt(job, self._clerk, self._hands, self._limits, before)
+        before = self._before.pop(record.id, None)
+        running = self._running = Attempt(record, self._clerk, self._hands, self._limits, before)
         timers = [loop.call_later(running.seconds, running.run_out)]
         timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._hands.kill))
         try:
@@ -265,9 +280,9 @@ class LocalDesk:
                 self._clerk.stories.publish(event)
             verdict = await running.run(begun)
         except Exception as error:
-            if isinstance(error, REFUSALS) and not running.is_begun:
+            if isinstance(error, REFUSALS):
                 log.warning(line("put-off", job=job.id, error=error))
-                verdict = Verdict(JobState.QUEUED)
+                verdict = running.refused() if running.is_begun else Verdict(JobState.QUEUED)
             else:
                 log.exception(line("desk-failed", job=job.id))
                 verdict = Verdict(JobState.FAILED, error=UNWRITTEN)
@@ -278,12 +293,14 @@ class LocalDesk:
 
     async def _put_back(self, running: Attempt) -> None:
         job = running.job
+        self._is_short = self._is_short or running.was_refused
         if running.is_begun:
-            log.warning(line("requeued", job=job.id, reason="drain" if running.interrupted else "worker-ended"))
+            reason = "drain" if running.interrupted else "disk" if running.was_refused else "worker-ended"
+            log.warning(line("requeued", job=job.id, reason=reason))
             with suppress(*REFUSALS):  # where it waits counts, not what is written; see `Ledger.start`
                 await self._clerk.change(self.store.requeue, job.id)
         self._before[job.id] = running
-        self._turns.put_back(job, had_one=running.is_begun)
+        self._turns.put_back(running.record, had_one=running.is_begun)
         if running.cancelled:  # while that was written down, or could not be
             try:
                 await self._end_waiting(job.id, JobState.CANCELLED)
@@ -329,7 +346,8 @@ class LocalDesk:
         self._before.pop(record.id, None)
         self._debts.drop(record.id)
         error = record.error
-        seconds = record.ended - record.started if record.ended and record.started else None
+        started, ended = record.uptimes.started, record.uptimes.ended
+        seconds = None if started is None or ended is None else ended - started
         log.info(line(record.state.value, job=record.id, seconds=seconds, code=error.code if error else None))
         self._clerk.stories.publish(event)
 
@@ -376,7 +394,7 @@ class LocalDesk:
     async def _expire(self) -> None:
         limits, expire = self._limits, self.store.expire
         gone = await self._clerk.write(
-            lambda: expire(time.time(), keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
+            lambda: expire(keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
         )
         if gone:
             log.info(line("expired", jobs=len(gone)))

@@ -41,8 +41,9 @@ class Experience:
     def learn(self, record: Record) -> None:
         """A job has ended. One that was broken off, or taken up again, does not tell what the whole of it takes."""
         is_whole = record.state is JobState.FINISHED and not record.result.stopped and record.attempts <= 1
-        if is_whole and record.started is not None and record.ended is not None:
-            seconds = max(0.0, record.ended - record.started)
+        started, ended = record.uptimes.started, record.uptimes.ended
+        if is_whole and started is not None and ended is not None:
+            seconds = max(0.0, ended - started)
             self._examples.append(Example(likeness_of(record.job), work_of(record.job), seconds))
 
     def seconds(self, job: Job) -> float | None:

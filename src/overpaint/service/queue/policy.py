@@ -18,28 +18,28 @@ USUAL_SECONDS = 10.0  # of a job, where none was done yet
 RETRY_SECONDS = (1.0, 300.0)
 
 
-def next_job(waiting: Sequence[Job], served: Mapping[str, float], now: float) -> Job | None:
-    """The job whose turn it is, of those that wait in the order they were accepted.
+def next_job(waiting: Sequence[Record], served: Mapping[str, float], now: float) -> Record | None:
+    """The job whose turn it is, of those that wait in the order they were accepted; `now` is the uptime.
 
     First those that have waited longer than anyone should, then by priority, then the client that was served least,
     then the first come.
     """
-    return min(waiting, key=lambda job: _rank(job, served, now), default=None)
+    return min(waiting, key=lambda each: _rank(each, served, now), default=None)
 
 
 def queue_order(
-    waiting: Sequence[Job], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
-) -> list[Job]:
+    waiting: Sequence[Record], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
+) -> list[Record]:
     """All that wait, in the order of their turns if nothing new came and each took as long as `seconds` says.
 
     Each turn is the one that `next_job` gives, and costs no more than the logarithm of how many wait.
     """
-    line, order = _Line(waiting, served), list[Job]()
+    line, order = _Line(waiting, served), list[Record]()
     while len(order) < len(waiting):
         place = line.next(now)
-        job, took = waiting[place], seconds(waiting[place])
+        took = seconds(waiting[place].job)
         line.leave(place, took)
-        order.append(job)
+        order.append(waiting[place])
         now += took
     return order
 
@@ -48,10 +48,11 @@ def served_seconds(recent: Iterable[Record], now: float) -> dict[str, float]:
     """What each client has had, by the jobs that were run lately; the longer ago, the less it counts."""
     had: dict[str, float] = {}
     for record in recent:
-        if record.started is not None:
-            ended = now if record.ended is None else record.ended
+        started = record.uptimes.started
+        if started is not None:
+            ended = now if record.uptimes.ended is None else record.uptimes.ended
             weight = 0.5 ** (max(0.0, now - ended) / HALF_LIFE)
-            had[record.job.client] = had.get(record.job.client, 0.0) + weight * max(0.0, ended - record.started)
+            had[record.job.client] = had.get(record.job.client, 0.0) + weight * max(0.0, ended - started)
     return had
 
 
@@ -66,32 +67,32 @@ def retry_after(seconds: float) -> float:
     return float(min(max(math.ceil(seconds), least), most))
 
 
-def _rank(job: Job, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:
-    if _is_old(job, now):
+def _rank(record: Record, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:
+    if _is_old(record, now):
         return (False, 0, 0.0)
-    return (True, -_priority(job), served.get(job.client, 0.0))
+    return (True, -_priority(record), served.get(record.job.client, 0.0))
 
 
-def _is_old(job: Job, now: float) -> bool:
-    return now - job.created > PATIENCE
+def _is_old(record: Record, now: float) -> bool:
+    return now - record.uptimes.accepted > PATIENCE
 
 
-def _priority(job: Job) -> int:
+def _priority(record: Record) -> int:
     least, most = PRIORITIES
-    return min(max(job.priority, least), most)
+    return min(max(record.job.priority, least), most)
 
 
 class _Line:
     """What waits, by places in the order of acceptance. A turn changes one client's share, and who is old by now."""
 
-    def __init__(self, waiting: Sequence[Job], served: Mapping[str, float]) -> None:
+    def __init__(self, waiting: Sequence[Record], served: Mapping[str, float]) -> None:
         self._waiting, self._had = waiting, defaultdict[str, float](float, served)
         self._left = set(range(len(waiting)))
-        self._young = sorted(self._left, key=lambda place: -waiting[place].created)  # the oldest last
+        self._young = sorted(self._left, key=lambda place: -waiting[place].uptimes.accepted)  # the oldest last
         self._old: list[int] = []  # a heap
         self._by_client = defaultdict[str, list[int]](list)  # the first in turn last
         for place in sorted(self._left, key=lambda place: (_priority(waiting[place]), -place)):
-            self._by_client[waiting[place].client].append(place)
+            self._by_client[waiting[place].job.client].append(place)
         self._firsts: list[tuple[int, float, int]] = []  # a heap of each client's first, and of what was that once
         for client in self._by_client:
             self._line_up(client)
@@ -105,12 +106,12 @@ class _Line:
                 return place
         while True:
             _, had, place = heappop(self._firsts)
-            if place in self._left and had == self._had[self._waiting[place].client]:
+            if place in self._left and had == self._had[self._waiting[place].job.client]:
                 return place
 
     def leave(self, place: int, seconds: float) -> None:
         """It has had its turn, which took so long."""
-        client = self._waiting[place].client
+        client = self._waiting[place].job.client
         self._left.remove(place)
         self._had[client] += seconds
         self._line_up(client)

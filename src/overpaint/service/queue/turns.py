@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 
-from overpaint.service.jobs import Job, JobResult, JobState, Live, Record
+from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
 from overpaint.service.queue.ledger import LATELY
@@ -32,12 +31,17 @@ class Foresight:
 class Turns:
     """What waits, and what is known of earlier jobs. Turns and what is foretold of them come from one policy.
 
-    `running` is asked what runs now.
+    `uptime` is the store's, and `running` is asked what runs now.
     """
 
-    def __init__(self, limits: Limits, running: Callable[[], tuple[Job, Live] | None] = lambda: None) -> None:
-        self._queue_deadline, self._running = limits.queue_deadline, running
-        self._waiting: dict[str, Job] = {}  # in the order they were accepted
+    def __init__(
+        self,
+        limits: Limits,
+        uptime: Callable[[], float],
+        running: Callable[[], tuple[Job, Live] | None] = lambda: None,
+    ) -> None:
+        self._queue_deadline, self._uptime, self._running = limits.queue_deadline, uptime, running
+        self._waiting: dict[str, Record] = {}  # in the order they were accepted
         self._had_one: set[str] = set()  # of those: they were begun before, and no deadline of waiting counts
         self._done: deque[Record] = deque(maxlen=LATELY)
         self._experience = Experience()
@@ -46,17 +50,17 @@ class Turns:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._waiting
 
-    def add(self, job: Job, *, had_one: bool = False) -> None:
-        self._waiting[job.id] = job
+    def add(self, record: Record, *, had_one: bool = False) -> None:
+        self._waiting[record.id] = record
         if had_one:
-            self._had_one.add(job.id)
+            self._had_one.add(record.id)
         self._foresight = None
 
-    def put_back(self, job: Job, *, had_one: bool = True) -> None:
+    def put_back(self, record: Record, *, had_one: bool = True) -> None:
         """It was taken, and goes on later: before its equals."""
-        self._waiting = {job.id: job, **self._waiting}
+        self._waiting = {record.id: record, **self._waiting}
         if had_one:
-            self._had_one.add(job.id)
+            self._had_one.add(record.id)
         self._foresight = None
 
     def drop(self, job_id: str) -> None:
@@ -64,23 +68,23 @@ class Turns:
         self._waiting.pop(job_id, None)
         self._foresight = None
 
-    def take(self) -> Job | None:
+    def take(self) -> Record | None:
         """The next job, which waits no longer."""
-        now = time.time()
-        job = next_job(list(self._waiting.values()), served_seconds(self._done, now), now)
-        if job is not None:
-            self.drop(job.id)
-        return job
+        now = self._uptime()
+        record = next_job(list(self._waiting.values()), served_seconds(self._done, now), now)
+        if record is not None:
+            self.drop(record.id)
+        return record
 
     def late(self) -> list[str]:
         """Those that have waited longer than they may."""
-        now = time.time()
+        now = self._uptime()
         return [each.id for each in self._waiting.values() if now > self._deadline(each)]
 
     def learn(self, *records: Record) -> None:
         """Jobs that have ended, in that order."""
         for record in records:
-            if record.started is None or record.ended is None:
+            if record.uptimes.started is None or record.uptimes.ended is None:
                 continue
             self._done.append(replace(record, result=JobResult()))  # which may be large
             self._experience.learn(record)
@@ -92,7 +96,7 @@ class Turns:
 
     def seconds_left(self, job: Job, live: Live) -> float | None:
         """Of a running job."""
-        return self._experience.seconds_left(job, live, time.time())
+        return self._experience.seconds_left(job, live, self._uptime())
 
     def seconds_until_done(self, job_id: str) -> float | None:
         """Of a waiting job; None where nothing tells of it, or of one that comes before it."""
@@ -111,7 +115,7 @@ class Turns:
         return (USUAL_SECONDS if left is None else left) + foreseen.starts[next(own, 0)]
 
     def _foreseen(self) -> Foresight:
-        now = time.time()
+        now = self._uptime()
         if self._foresight is None or now > self._foresight.until:
             self._foresight = self._looked_ahead(now)
         return self._foresight
@@ -123,12 +127,12 @@ class Turns:
             job, live = running
             left = self.seconds_left(job, live)
             start += self._seconds(job) if left is None else left
-            done.append(Record(job=job, state=JobState.RUNNING, started=live.since))
+            done.append(Record(job=job, state=JobState.RUNNING, uptimes=Uptimes(started=live.begun_at)))
         order = queue_order(list(self._waiting.values()), served_seconds(done, start), start, self._seconds)
         places = {each.id: place for place, each in enumerate(order)}
-        known = sum(1 for _ in takewhile(lambda each: self._experience.seconds(each) is not None, order))
-        starts = list(accumulate(map(self._seconds, order), initial=0.0))
-        clients = [each.client for each in order]
+        known = sum(1 for _ in takewhile(lambda each: self._experience.seconds(each.job) is not None, order))
+        starts = list(accumulate((self._seconds(each.job) for each in order), initial=0.0))
+        clients = [each.job.client for each in order]
         return Foresight(now + _FORESIGHT_SECONDS, places, starts, known, clients)
 
     def _seconds(self, job: Job) -> float:
@@ -136,7 +140,8 @@ class Turns:
         seconds = self._experience.seconds(job)
         return USUAL_SECONDS if seconds is None else seconds
 
-    def _deadline(self, job: Job) -> float:
-        if job.id in self._had_one or not (job.queue_deadline or job.created):
+    def _deadline(self, record: Record) -> float:
+        if record.id in self._had_one:
             return math.inf
-        return job.queue_deadline or job.created + self._queue_deadline
+        given = record.job.queue_seconds
+        return record.uptimes.accepted + (self._queue_deadline if given is None else given)

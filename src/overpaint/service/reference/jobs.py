@@ -17,7 +17,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.guard.visits import at_work
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
 from overpaint.service.native.bodies import client_name
-from overpaint.service.ports import Desk, Store
+from overpaint.service.ports import Damaged, Desk, Store
 from overpaint.service.reference.bodies import (
     PaintingBody,
     PaintingResponse,
@@ -114,7 +114,7 @@ def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, r
         origin="sdapi",
         client=client_name(request),
         created=now,
-        queue_deadline=now + config.limits.queue_deadline,
+        queue_seconds=config.limits.queue_deadline,
         run_seconds=config.limits.run_deadline,
     )
 
@@ -147,7 +147,10 @@ def result_pictures(store: Store, record: Record) -> list[tuple[ResultPicture, b
 
 
 def _file(store: Store, job_id: str, file: str) -> bytes:
-    return store.result_file(job_id, file.rpartition("/")[2]).read_bytes()
+    try:
+        return store.result_bytes(job_id, file.rpartition("/")[2])
+    except Damaged as error:
+        raise Refusal(410, "Gone", str(error)) from None
 
 
 def _answer(store: Store, record: Record, asked: Asked) -> PaintingResponse:

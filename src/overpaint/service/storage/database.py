@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE TABLE options (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    (  # moments in the uptime, which begins here
+        "ALTER TABLE jobs ADD COLUMN accepted_at REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN started_at REAL",
+        "ALTER TABLE jobs ADD COLUMN ended_at REAL",
+        "UPDATE jobs SET ended_at = 0 WHERE ended IS NOT NULL",
+        "DROP INDEX jobs_by_end",
+        "CREATE INDEX jobs_by_end ON jobs (gone, ended_at)",
+    ),
 )
 
 
@@ -80,10 +89,12 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writing, self._reading = threading.Lock(), threading.Lock()
+        self.damage: str | None = None  # that was met while it is open
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             needed = ".".join(map(str, OLDEST_SQLITE))
             raise SaveError(f"SQLite is {sqlite3.sqlite_version}: jobs are kept with {needed} or newer, update Python")
-        with _explained(path):
+        with self._explained():
+            _make_private(path)
             self._writer = _connected(path)
             self._migrate()
             self._reader = _connected(path)
@@ -92,7 +103,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: on disk when the block is left, or nothing of it has happened."""
-        with self._writing, _explained(self.path):
+        with self._writing, self._explained():
             connection = self._writer
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -109,7 +120,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """To see everything that was written before."""
-        with self._reading, _explained(self.path):
+        with self._reading, self._explained():
             yield self._reader
 
     def integrity_check(self) -> Sequence[str]:
@@ -126,6 +137,20 @@ class Database:
             self._reader.close()
             self._writer.close()
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the disk refuses, in the house's words. Violated constraints are mistakes of ours and stay what they
+        are."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise SaveError(f"{self.path}: nothing was written down ({error}): free space or check the disk") from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
+                raise
+            self.damage = f"{self.path}: the file is damaged ({error}): move it away or restore a backup"
+            raise SaveError(self.damage) from error
+
     def _migrate(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
@@ -137,9 +162,16 @@ class Database:
                 connection.execute(f"PRAGMA user_version = {number + 1}")
 
 
+def _make_private(path: Path) -> None:
+    """A new file is for its owner; SQLite makes those beside it alike."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
+    connection.text_factory = lenient_text
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",
@@ -152,14 +184,6 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """What the disk refuses, in the house's words. Violated constraints are mistakes of ours and stay what they are."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise SaveError(f"{path}: nothing was written down ({error}): free space or check the disk") from error
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
-            raise
-        raise SaveError(f"{path}: the file is damaged ({error}): move it away or restore a backup") from error
+def lenient_text(data: bytes) -> str:
+    """Damaged text is for those who read it; SQLite would refuse the whole row."""
+    return data.decode(errors="replace")

@@ -52,6 +52,20 @@ class FolderLock:
             self._handle = None
 
 
+def check_nobody_works(folder: Path) -> None:
+    """Refuse a folder that a server works in; nothing is made or changed there."""
+    try:
+        handle = os.open(folder / "server.lock", os.O_RDWR)
+    except OSError:  # no server has been there, or none could be
+        return
+    try:
+        _try_lock(handle)
+    except OSError as error:
+        raise RequestError("--data", str(folder), f"a server{_holder(folder / 'server.lock')} works there") from error
+    finally:
+        os.close(handle)
+
+
 def _holder(path: Path) -> str:
     try:
         number = path.read_text(encoding="ascii").strip()

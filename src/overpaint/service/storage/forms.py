@@ -24,7 +24,12 @@ def plain(value: Any) -> Any:
 
 
 def job_of(values: Json) -> Job:
-    return Job(**values)
+    """Also one that a server of version 0.1 kept, which wrote down until when a job may wait."""
+    given = dict(values)
+    until = given.pop("queue_deadline", None)
+    if until is not None:
+        given["queue_seconds"] = max(0.0, until - given["created"])
+    return Job(**given)
 
 
 def error_of(values: Json | None) -> JobError | None:

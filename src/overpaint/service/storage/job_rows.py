@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, Record, Uptimes
 from overpaint.service.ports import Conflict
-from overpaint.service.storage.forms import error_of, job_of, plain, result_of
+from overpaint.service.storage.forms import batch_of, error_of, job_of, plain, result_of
 from overpaint.service.storage.result_files import KeptFile
 
-RECORD = "SELECT job, state, started, ended, attempts, step, steps, images_total, result, error, gone FROM jobs"
+DAMAGED = JobError(code="damaged", message="what was kept of this job is damaged; send it again")
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what damaged JSON leads to
+RECORD = (
+    "SELECT id, client, key, fingerprint, job, state, started, ended, attempts, step, steps, images_total, result, "
+    "error, gone, accepted_at, started_at, ended_at FROM jobs"
+)
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
 FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
 
@@ -21,15 +26,47 @@ _AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total")
 
 
 def record_of(row: sqlite3.Row) -> Record:
-    result, error = row["result"], row["error"]
+    """What is kept of a job. Of one whose row is damaged that is what is left of it, and it has failed."""
+    try:
+        return _whole(row)
+    except UNREADABLE:
+        return _left_of(row)
+
+
+def _whole(row: sqlite3.Row) -> Record:
+    result, error, state = row["result"], row["error"], JobState(row["state"])
+    job = job_of(json.loads(row["job"]))
+    if not state.is_end and job.fingerprint() != row["fingerprint"]:
+        raise ValueError("another wish than was accepted")
     return Record(
-        job=job_of(json.loads(row["job"])),
-        state=JobState(row["state"]),
+        job=job,
+        state=state,
         result=JobResult() if result is None else result_of(json.loads(result)),
         error=None if error is None else error_of(json.loads(error)),
         gone=bool(row["gone"]),
+        uptimes=Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"]),
         **{name: row[name] for name in _AS_THEY_ARE},
     )
+
+
+def _left_of(row: sqlite3.Row) -> Record:
+    job = Job(id=row["id"], kind="paint", request={}, settings={}, client=row["client"], key=row["key"])
+    uptimes = Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"])
+    told = {name: row[name] for name in _AS_THEY_ARE}
+    return Record(job=job, state=JobState.FAILED, error=DAMAGED, gone=bool(row["gone"]), uptimes=uptimes, **told)
+
+
+def is_readable(row: sqlite3.Row) -> bool:
+    try:
+        _whole(row)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def is_given_up(row: sqlite3.Row) -> bool:
+    """Damage that was found before, and of which whoever asks is told."""
+    return bool(row["state"] == JobState.FAILED.value and row["error"] == text_of(DAMAGED))
 
 
 def found(connection: sqlite3.Connection, job_id: str) -> Record:
@@ -58,9 +95,9 @@ def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
     return None if known is None else found(connection, known["id"])
 
 
-def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str]) -> Record:
-    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job))
-    added = "INSERT INTO jobs (id, client, key, fingerprint, job) VALUES (?, ?, ?, ?, ?)"
+def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str], uptime: float) -> Record:
+    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job), uptime)
+    added = "INSERT INTO jobs (id, client, key, fingerprint, job, accepted_at) VALUES (?, ?, ?, ?, ?, ?)"
     number = connection.execute(added, values).lastrowid
     connection.executemany("INSERT INTO sources VALUES (?, ?)", [(number, each) for each in references])
     return found(connection, job.id)
@@ -81,15 +118,46 @@ def keep_files(connection: sqlite3.Connection, number: int, files: Iterable[Kept
     connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
 
-def drop_batch(connection: sqlite3.Connection, number: int, batch: DoneBatch) -> None:
+def drop_batch(connection: sqlite3.Connection, number: int, place: int, batch: DoneBatch | None) -> None:
     """It is painted again: neither it nor its files count any more."""
-    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, batch.number))
-    files = [(number, each.file) for each in batch.pictures]
+    connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, place))
+    files = [(number, each.file) for each in (batch.pictures if batch else ())]
     connection.executemany("DELETE FROM files WHERE job = ? AND name = ?", files)
 
 
+def batches_of(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, DoneBatch | None]]:
+    """By their numbers; None is one whose row is damaged."""
+    query = "SELECT number, batch FROM batches WHERE job = ? ORDER BY number"
+    for row in connection.execute(query, (number,)).fetchall():
+        yield row["number"], _batch_in(row["batch"])
+
+
+def _batch_in(text: str) -> DoneBatch | None:
+    try:
+        return batch_of(json.loads(text))
+    except UNREADABLE:
+        return None
+
+
+def add_sources(connection: sqlite3.Connection, job_id: str, references: Iterable[str]) -> None:
+    added = "INSERT OR IGNORE INTO sources SELECT number, ? FROM jobs WHERE id = ?"
+    connection.executemany(added, [(each, job_id) for each in references])
+
+
+def give_up(connection: sqlite3.Connection, job_id: str, at: float, uptime: float) -> None:
+    change = "SET state = 'failed', ended = ?, ended_at = ?, result = NULL, error = ? WHERE id = ?"
+    connection.execute(f"UPDATE jobs {change}", (at, uptime, text_of(DAMAGED), job_id))
+
+
+def add_lost(connection: sqlite3.Connection, number: int, job_id: str) -> None:
+    """A job of which only the name is left: who asks for it is told so."""
+    names = "number, id, client, fingerprint, job, state, ended, ended_at, error"
+    values = (number, job_id, "", "", "{}", JobState.FAILED.value, 0.0, 0.0, text_of(DAMAGED))
+    connection.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
-    change = "SET state = 'queued', started = NULL WHERE id = ? AND state = 'running'"
+    change = "SET state = 'queued', started = NULL, started_at = NULL WHERE id = ? AND state = 'running'"
     connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
 
 
@@ -110,16 +178,16 @@ def thin(connection: sqlite3.Connection, number: int) -> None:
 
 
 def too_old(
-    connection: sqlite3.Connection, now: float, keep_seconds: float, keep_bytes: int
+    connection: sqlite3.Connection, uptime: float, keep_seconds: float, keep_bytes: int
 ) -> Sequence[tuple[int, str]]:
     """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids."""
     size = "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number)"
-    query = f"SELECT number, id, ended, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
-    rows = connection.execute(f"{query} ORDER BY ended, number").fetchall()
+    query = f"SELECT number, id, ended_at, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
+    rows = connection.execute(f"{query} ORDER BY ended_at, ended, number").fetchall()
     excess = sum(each["bytes"] for each in rows) - keep_bytes
     old = []
     for row in rows:
-        if now - row["ended"] > keep_seconds or (excess > 0 and row["bytes"]):
+        if uptime - row["ended_at"] > keep_seconds or (excess > 0 and row["bytes"]):
             old.append((row["number"], row["id"]))
             excess -= row["bytes"]
     return old
@@ -141,3 +209,7 @@ def forget(connection: sqlite3.Connection) -> None:
 
 def text_of(value: Any) -> str | None:
     return None if value is None else json.dumps(plain(value))
+
+
+def set_option(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))

@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
+from overpaint.service.storage.shelf import Shelf
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _BLOCK = 1 << 20
@@ -31,7 +32,7 @@ class ResultFiles:
     """`results/<job id>/<name>` below the data folder."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root.resolve()
 
     def path(self, job_id: str, name: str) -> Path:
@@ -62,6 +63,12 @@ class ResultFiles:
         """All files of a job. What the system does not let go of is left to the next start."""
         shutil.rmtree(self._root / job_id, ignore_errors=True)
 
+    def set_unknown_aside(self, jobs: Container[str], shelf: Shelf) -> None:
+        for folder in self._root.iterdir():
+            if folder.is_dir() and not folder.is_symlink() and folder.name not in jobs:
+                place = shelf.take(folder, f"results-{folder.name}")
+                shelf.say(f"results/{folder.name}: nothing is known of its job any more", place)
+
     def clean(self, jobs: Mapping[str, Set[str] | None]) -> None:
         """Keep the files of these jobs by name, or (None) all that are whole; delete the rest."""
         for folder in self._root.iterdir():
@@ -79,6 +86,11 @@ class ResultFiles:
         except OSError as error:
             reason = error.strerror or str(error)
             raise SaveError(f"{path}: the picture is not there ({reason}): paint it again") from error
+
+
+def is_kept(file: KeptFile, data: bytes) -> bool:
+    """Whether these are the bytes that were kept."""
+    return len(data) == file.bytes and hashlib.sha256(data).hexdigest() == file.sha256
 
 
 def check_name(field: str, value: str) -> None:

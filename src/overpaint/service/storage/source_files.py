@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import RequestError
-from overpaint.files.saving import save_bytes, sync_folder
+from overpaint.files.saving import OWNER, save_bytes, sync_folder
 from overpaint.service.jobs import PICTURE_REFERENCE
 
 GRACE = 60.0  # seconds in which an upload is safe until a job names it, however full the disk
@@ -23,16 +23,20 @@ class SourceFiles:
     """`inputs/ab/<sha256>` below the data folder."""
 
     def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root
+        self._seen: dict[str, float] = {}  # the uptime at which nobody needed a file; anew with each server
         self._lock = threading.Lock()  # a file that is there already must not be collected while it is counted on
 
     def keep(self, data: bytes) -> str:
         """Its reference; the file is durable when this returns."""
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
+        with self._lock:
+            self._seen.pop(digest, None)
         if not self._is_there(path, data):
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_bytes(path, data, replace=True)
+            save_bytes(path, data, replace=True, mode=OWNER)
         sync_folder(path.parent)
         sync_folder(self._root)
         return PICTURE_REFERENCE + digest
@@ -54,13 +58,14 @@ class SourceFiles:
     def has(self, reference: str) -> bool:
         return self._path(reference.removeprefix(PICTURE_REFERENCE)).is_file()
 
-    def collect(self, wanted: Set[str], now: float, *, keep_seconds: float, keep_bytes: int) -> None:
+    def collect(self, wanted: Set[str], uptime: float, *, keep_seconds: float, keep_bytes: int) -> None:
         """Delete what no job needs: what was not given again for so long, and the oldest of what is too much."""
         with self._lock:
             files = sorted(self._unwanted(wanted), key=lambda each: each[1].st_mtime)
+            self._seen = {path.name: self._seen.get(path.name, uptime) for path, _ in files}
             excess = sum(stat.st_size for _, stat in files) - keep_bytes
             for path, stat in files:
-                age = now - stat.st_mtime
+                age = uptime - self._seen[path.name]
                 if age > max(keep_seconds, GRACE) or (excess > 0 and age > GRACE):
                     with suppress(OSError):
                         path.unlink()

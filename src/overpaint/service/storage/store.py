@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
 from overpaint.service.limits import Limits
-from overpaint.service.ports import NoPlace
+from overpaint.service.ports import Damaged, NoPlace
 from overpaint.service.queue.policy import retry_after, usual_seconds
 from overpaint.service.storage import job_rows as rows
-from overpaint.service.storage.database import Database
 from overpaint.service.storage.folder_lock import FolderLock
-from overpaint.service.storage.forms import batch_of, plain
-from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name
+from overpaint.service.storage.forms import plain
+from overpaint.service.storage.mending import opened
+from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name, is_kept
+from overpaint.service.storage.shelf import Shelf
 from overpaint.service.storage.source_files import SourceFiles, references_in
+from overpaint.service.storage.uptime import Uptime
 
+_UPTIME = "uptime"  # the option that holds it
 _TELLING = 20  # jobs that tell how long the next one takes
 _DEFAULT_LIMITS = Limits()
 _BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
@@ -34,19 +39,26 @@ _BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
 class JobStore:
     """The one store of a data folder; `Store` in ports.py says what is promised. Any thread may call."""
 
-    def __init__(self, data: Path, limits: Limits = _DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, data: Path, limits: Limits = _DEFAULT_LIMITS, *, uptime: Callable[[], float] | None = None
+    ) -> None:
         _make_folder(data)
         self.data, self._limits = data, limits
         self._lock = FolderLock(data)
         try:
             self._results = ResultFiles(data / "results")
             self._sources = SourceFiles(data / "inputs")
-            self._database = Database(data / "jobs.db")
+            self._shelf = Shelf(data)
+            self._database = opened(data / "jobs.db", self._shelf)
+            self._uptime = uptime or Uptime(self._reached()).seconds
         except BaseException:
             self._lock.release()
             raise
         for folder in (data, data.resolve().parent):
             sync_folder(folder)
+
+    def uptime(self) -> float:
+        return self._uptime()
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -61,7 +73,7 @@ class JobStore:
             for each in references:
                 if not self._sources.has(each):
                     raise RequestError("picture", each, "it is not kept here (any more); upload it again")
-            return rows.add_job(connection, job, references)
+            return rows.add_job(connection, job, references, self.uptime())
 
     def get(self, job_id: str) -> Record | None:
         found = self._records("WHERE id = ?", job_id)
@@ -85,9 +97,11 @@ class JobStore:
         return {JobState(state): count for state, count in found}
 
     def start(self, job_id: str, at: float) -> Record | None:
-        change = "SET state = 'running', started = ?, attempts = attempts + 1 WHERE id = ? AND state = 'queued'"
+        change = "SET state = 'running', started = ?, started_at = ?, attempts = attempts + 1"
         with self._database.write() as connection:
-            started = connection.execute(f"UPDATE jobs {change}", (at, job_id)).rowcount
+            started = connection.execute(
+                f"UPDATE jobs {change} WHERE id = ? AND state = 'queued'", (at, self.uptime(), job_id)
+            ).rowcount
             record = rows.found(connection, job_id)
         return record if started else None
 
@@ -105,10 +119,10 @@ class JobStore:
             rows.keep_files(connection, number, files)
 
     def batches(self, job_id: str) -> Sequence[DoneBatch]:
-        query = f"SELECT batch FROM batches WHERE job = {_BY_ID} ORDER BY number"
         with self._database.read() as connection:
-            found = connection.execute(query, (job_id,)).fetchall()
-        return [batch_of(json.loads(each["batch"])) for each in found]
+            row = connection.execute("SELECT number FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            found = list(rows.batches_of(connection, row["number"])) if row else []
+        return [batch for _, batch in found if batch is not None]
 
     def end(
         self,
@@ -124,10 +138,10 @@ class JobStore:
         files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = "steps" if is_whole else "step"  # the last steps may not have been told
-        change = f"SET state = ?, ended = ?, step = {step}, result = ?, error = ? WHERE id = ? AND ended IS NULL"
-        told = (rows.text_of(result), rows.text_of(error))
+        change = f"SET state = ?, ended = ?, ended_at = ?, step = {step}, result = ?, error = ?"
+        told = (state.value, at, self.uptime(), rows.text_of(result), rows.text_of(error))
         with self._database.write() as connection:
-            if connection.execute(f"UPDATE jobs {change}", (state.value, at, *told, job_id)).rowcount:
+            if connection.execute(f"UPDATE jobs {change} WHERE id = ? AND ended IS NULL", (*told, job_id)).rowcount:
                 rows.keep_files(connection, rows.number_of(connection, job_id), files)
             return rows.found(connection, job_id)
 
@@ -155,35 +169,41 @@ class JobStore:
         query = f"SELECT number, name, data, at FROM events WHERE job = {_BY_ID} AND number > ? ORDER BY number"
         with self._database.read() as connection:
             found = connection.execute(query, (job_id, number)).fetchall()
-        return [JobEvent(job=job_id, **{**dict(each), "data": json.loads(each["data"])}) for each in found]
+        return list(_events(job_id, found))
 
     # -- what becomes old, or was broken off ---------------------------------------------------------------------
 
     def recover(self) -> Sequence[Record]:
+        self._set_unreadable_aside()
         torn = list(self._torn_batches())
         with self._database.write() as connection:
-            for number, batch in torn:
-                rows.drop_batch(connection, number, batch)
+            for number, place, batch in torn:
+                rows.drop_batch(connection, number, place, batch)
             query = "SELECT id FROM jobs WHERE state = 'running' ORDER BY number"
             interrupted = [each["id"] for each in connection.execute(query)]
             rows.requeue(connection, interrupted)
             records = [rows.found(connection, each) for each in interrupted]
-        self._results.clean(self._files_by_job())
+        files = self._files_by_job()
+        if self._shelf.said:  # somebody may want what jobs have left that nothing else is known of
+            self._results.set_unknown_aside(files, self._shelf)
+        self._results.clean(files)
         self._sources.clean()
         return records
 
-    def expire(self, now: float, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+    def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
+        uptime = self.uptime()
         with self._database.write() as connection:
-            old = rows.too_old(connection, now, keep_seconds, keep_bytes)
+            old = rows.too_old(connection, uptime, keep_seconds, keep_bytes)
             rows.let_go(connection, [number for number, _ in old])
             rows.forget(connection)
+            rows.set_option(connection, _UPTIME, uptime)
         for _, job_id in old:
             self._results.delete(job_id)
         # NOTE: within a transaction, so that no job is accepted that names a picture on its way out.
         with self._database.write() as connection:
             needed = "SELECT reference FROM sources JOIN jobs ON jobs.number = sources.job WHERE ended IS NULL"
             wanted = {each["reference"] for each in connection.execute(needed)}
-            self._sources.collect(wanted, now, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+            self._sources.collect(wanted, uptime, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
         return [job_id for _, job_id in old]
 
     # -- options and files ---------------------------------------------------------------------------------------
@@ -191,11 +211,15 @@ class JobStore:
     def option(self, name: str) -> Any:
         with self._database.read() as connection:
             row = connection.execute("SELECT value FROM options WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row["value"])
+        try:
+            return None if row is None else json.loads(row["value"])
+        except rows.UNREADABLE:
+            self._shelf.say(f"option {name!r}: what was kept of it is damaged, so it is as if it was never set")
+            return None
 
     def set_option(self, name: str, value: Any) -> None:
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))
+            rows.set_option(connection, name, value)
 
     def put_picture(self, data: bytes) -> str:
         return self._sources.keep(data)
@@ -206,15 +230,54 @@ class JobStore:
     def result_file(self, job_id: str, name: str) -> Path:
         return self._results.path(job_id, name)
 
+    def result_bytes(self, job_id: str, name: str) -> bytes:
+        path = self.result_file(job_id, name)
+        query = "SELECT name, bytes, sha256 FROM files JOIN jobs ON jobs.number = files.job WHERE id = ? AND name = ?"
+        with self._database.read() as connection:
+            row = connection.execute(query, (job_id, name)).fetchone()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if row is None:
+                raise
+            raise Damaged(f"job {job_id}: its picture {name} is not there any more; paint it again") from None
+        if row is not None and not is_kept(KeptFile(**dict(row)), data):
+            place = self._shelf.take(path, f"{job_id}-{name}")
+            self._shelf.say(f"results/{job_id}/{name}: it is not what was kept", place)
+            raise Damaged(f"job {job_id}: its picture {name} was damaged on the disk; paint it again")
+        return data
+
+    @property
+    def damage(self) -> Sequence[str]:
+        """What was found damaged and was set aside since this was opened, in a sentence each."""
+        return self._shelf.said
+
+    def trouble(self) -> str | None:
+        if self._database.damage is None:
+            try:
+                self.counts()
+            except SaveError as error:
+                return str(error)
+        return self._database.damage
+
     def integrity_check(self) -> Sequence[str]:
         """What is wrong with the database; nothing if all is well."""
         return self._database.integrity_check()
 
     def close(self) -> None:
+        with suppress(SaveError):  # then it goes on from a moment before
+            self.set_option(_UPTIME, self.uptime())
         self._database.close()
         self._lock.release()
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _reached(self) -> float:
+        """The uptime so far; after a crash, as far as it was written down anywhere."""
+        moments = "SELECT max(max(accepted_at), coalesce(max(started_at), 0), coalesce(max(ended_at), 0)) FROM jobs"
+        with self._database.read() as connection:
+            found = connection.execute(moments).fetchone()[0]
+        return max(found or 0.0, self.option(_UPTIME) or 0.0)
 
     def _check_room(self, connection: sqlite3.Connection, job: Job) -> None:
         count = "SELECT count(*), coalesce(sum(client = ?), 0) FROM jobs WHERE state = 'queued'"
@@ -222,13 +285,25 @@ class JobStore:
         limits = self._limits
         if waiting < limits.waiting and own < limits.waiting_per_client:
             return
-        lately = "SELECT ended - started FROM jobs WHERE state = 'finished' AND started ORDER BY number DESC LIMIT ?"
-        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(lately, (_TELLING,))]))
+        lately = "SELECT ended_at - started_at FROM jobs WHERE state = 'finished' AND started_at ORDER BY number DESC"
+        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(f"{lately} LIMIT ?", (_TELLING,))]))
         is_own = waiting < limits.waiting
         raise NoPlace(own if is_own else waiting, seconds, is_own=is_own)
 
-    def _torn_batches(self) -> Iterator[tuple[int, DoneBatch]]:
-        """Batches of unfinished jobs whose files are not what was kept, each after the number of its job."""
+    def _set_unreadable_aside(self) -> None:
+        """Jobs that wait and of which nobody can tell what they want have failed; what is left of the rows is kept."""
+        with self._database.write() as connection:
+            for row in connection.execute(f"{rows.RECORD} WHERE ended IS NULL").fetchall():
+                if rows.is_readable(row):
+                    if self._shelf.said:
+                        rows.add_sources(connection, row["id"], references_in(json.loads(row["job"])["request"]))
+                    continue
+                place = self._shelf.keep(f"{row['id']}.json", json.dumps(dict(row)).encode())
+                self._shelf.say(f"job {row['id']}: what was kept of it is damaged", place)
+                rows.give_up(connection, row["id"], time.time(), self.uptime())
+
+    def _torn_batches(self) -> Iterator[tuple[int, int, DoneBatch | None]]:
+        """Batches of unfinished jobs that are not what was kept, each after the number of its job and its own."""
         with self._database.read() as connection:
             unfinished = connection.execute("SELECT number, id FROM jobs WHERE ended IS NULL").fetchall()
         for number, job_id in unfinished:
@@ -236,9 +311,11 @@ class JobStore:
                 query = "SELECT name, bytes, sha256 FROM files WHERE job = ?"
                 files = [KeptFile(**dict(each)) for each in connection.execute(query, (number,))]
             whole = {each.name for each in files if self._results.is_whole(job_id, each)}
-            for batch in self.batches(job_id):
-                if not whole.issuperset(each.file for each in batch.pictures):
-                    yield number, batch
+            with self._database.read() as connection:
+                batches = list(rows.batches_of(connection, number))
+            for place, batch in batches:
+                if batch is None or not whole.issuperset(each.file for each in batch.pictures):
+                    yield number, place, batch
 
     def _files_by_job(self) -> dict[str, set[str] | None]:
         """What may lie in the result folders of jobs; of jobs that have ended, everything."""
@@ -255,6 +332,12 @@ class JobStore:
         with self._database.read() as connection:
             found = connection.execute(f"{rows.RECORD} {where}", values).fetchall()
         return [rows.record_of(each) for each in found]
+
+
+def _events(job_id: str, found: Iterable[sqlite3.Row]) -> Iterator[JobEvent]:
+    for row in found:
+        with suppress(*rows.UNREADABLE):  # the story goes on without one that is damaged
+            yield JobEvent(job=job_id, **{**dict(row), "data": json.loads(row["data"])})
 
 
 def _make_folder(data: Path) -> None:

@@ -1,0 +1,85 @@
+"""Pipes and devices are no files: nobody waits for them, whatever opens what a user names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overpaint.cli import main
+from overpaint.client import Client
+from overpaint.errors import OverpaintError, PictureError
+from overpaint.files.kept_files import file_sha256
+from overpaint.files.metadata import read_infotext, read_recipe
+from overpaint.files.rows import read_rows
+from overpaint.named_files import check_regular
+from overpaint.pictures import open_picture
+from tests.unit.fake_painter import drawing
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files"),
+    pytest.mark.timeout(30),  # who opens one waits for ever
+]
+
+DOORS: dict[str, Callable[[Path], object]] = {
+    "picture": open_picture,
+    "hash": file_sha256,
+    "infotext": read_infotext,
+    "recipe": read_recipe,
+    "rows": lambda path: read_rows(path, path.parent / "out"),
+    "masks": lambda path: read_rows(path.parent, path.parent / "out", masks=path),
+    "upload": lambda path: Client("http://127.0.0.1:9").upload(path),
+    "wish": lambda path: Client("http://127.0.0.1:9").submit({"images": [path]}),
+}
+COMMANDS = (
+    "paint {} -p x -o {out}",
+    "paint {picture} -p x --mask {} -o {out}",
+    "paint {picture} -p x --model {} -o {out}",
+    "info {}",
+    "again {} -o {out}",
+    "upscale {} -o {out}",
+    "batch {} {out}",
+    "batch {folder} {out} --masks {} -p x",
+    "plan {} -p x",
+)
+
+
+@pytest.fixture(params=["pipe", "device", "link"])
+def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "odd.png"
+    if request.param == "pipe":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/zero")
+    if request.param == "link":
+        (tmp_path / "link.png").symlink_to(path)
+        path = tmp_path / "link.png"
+    return path
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_waits_for_it(no_file: Path, door: str) -> None:
+    with pytest.raises(OverpaintError) as told:
+        DOORS[door](no_file)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_no_command_waits_for_it(no_file: Path, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    drawing().save(tmp_path / "folder" / "a.png")
+    picture = tmp_path / "folder" / "a.png"
+    words = line.format(no_file, picture=picture, folder=tmp_path / "folder", out=tmp_path / "out.png").split()
+    assert main(words) in (1, 2, 3)
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 3
+    assert not (tmp_path / "out.png").is_file()
+
+
+def test_files_folders_and_nothing_pass(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for each in (tmp_path / "a", tmp_path, tmp_path / "none", "\0"):
+        check_regular(each)
+    with pytest.raises(PictureError, match="device"):
+        check_regular("/dev/null")
