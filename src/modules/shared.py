@@ -23,6 +23,10 @@ cmd_opts = SimpleNamespace(
     hypernetwork_dir=None,
     controlnet_dir=None,
     esrgan_dir=None,
+    realesrgan_dir=None,
+    swinir_dir=None,
+    scunet_dir=None,
+    dat_dir=None,
 )
 
 _engines = ConfiguredEngine()

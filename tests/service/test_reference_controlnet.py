@@ -181,7 +181,9 @@ def test_many_pictures_are_too_many(client: TestClient) -> None:
 
 def test_without_control_nets_there_is_no_such_script(desk: FakeDesk, config: ServeConfig) -> None:
     with client_for(desk, config) as client:
-        answer = client.post(f"{BASE}/img2img", json={**SOURCE, **units()})
+        answered(client, **SOURCE, **units())
+        answered(client, **SOURCE, **units({**WEBUIAPI, "enabled": False}))
+        answer = client.post(f"{BASE}/img2img", json={**SOURCE, **units(WEBUIAPI)})
         assert (answer.status_code, answer.json()["detail"]) == (422, "Script 'ControlNet' not found")
         assert "controlnet" not in client.get(f"{BASE}/scripts").json()["img2img"]
         assert client.get("/controlnet/model_list").json() == {"model_list": []}

@@ -18,6 +18,7 @@ from overpaint.service.reference.pictures import decoded
 from overpaint.settings import Quirks
 
 TITLE = "controlnet"
+SIGN = "controlnet m2m"  # another script of the extension
 UNITS = 3  # as many as its page shows; a request may hold more
 CANNY = (100, 200)  # the thresholds that -1 stands for
 
@@ -91,10 +92,15 @@ def units_of(place: str, args: tuple[Any, ...]) -> tuple[tuple[Unit, ...], tuple
             continue
         if not isinstance(given, Mapping):
             raise RequestError(here, given, "give a unit as an object with image, model and weight")
-        if given.get("enabled", True):
+        if is_on(given):
             units.append(_unit(here, given))
             warnings.extend(_passed_over(here, given))
     return tuple(units), tuple(warnings)
+
+
+def is_on(given: object) -> bool:
+    """Whether an argument of the script is a unit that is switched on."""
+    return isinstance(given, Mapping) and bool(given.get("enabled", True))
 
 
 def _unit(place: str, given: Mapping[str, Any]) -> Unit:

@@ -23,6 +23,7 @@ from overpaint.service.reference.pictures import decoded
 from overpaint.service.reference.replaced import replaced_names
 from overpaint.service.reference.saving import Wish
 from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_script_name
+from overpaint.service.reference.unoffered import warns, without_unoffered
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.storage.forms import plain
 from overpaint.settings import Settings
@@ -73,14 +74,16 @@ class Reader:
         check_script_name(body.script_name)
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         has_any = self.models.has_controlnets
-        return always_on(body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any)
+        return always_on(
+            body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
+        )
 
     def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> Asked:
         """The job; its pictures are kept when this returns."""
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         filled = self._filled(body, is_img2img)
-        fields = {**body.effective(), **filled.fields}
-        given = {**filled.overrides, **(fields["override_settings"] or {})}
+        fields, unoffered = without_unoffered({**body.effective(), **filled.fields}, self.book.settings())
+        given = {**filled.overrides, **fields["override_settings"]}
         overrides = self.book.overridden(given, self.models.vaes())
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
@@ -97,6 +100,7 @@ class Reader:
             warnings=(
                 *_unread(body),
                 *replaced_names(fields, settings, _lora_names(self.models)),
+                *unoffered,
                 *overrides.warnings,
                 *scripts.warnings,
                 *self._dropped(overrides),
