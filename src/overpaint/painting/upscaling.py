@@ -64,8 +64,8 @@ def known_upscalers(
     watch: Watch | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> Mapping[str, Upscaler]:
-    """The upscalers of the site's folders, and of `files`, by name. A network is loaded when its callable is first used,
-    and kept until another one's is.
+    """The upscalers of the site's folders, and of `files`, by name. A network is loaded when its callable is first
+    used, and kept until another one's is.
     """
     return _Known(
         {**upscaler_files(settings), **(files or {})}, Tiling.of(settings), torch.device(device), watch or Watch()

@@ -150,13 +150,17 @@ def _controls(plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             "model": each.model,
-            "path": str(find_controlnet(each.model, folder, f"controls[{number}].model")),
+            "path": _path_of(each.model, folder, number),
             "weight": each.weight,
             "start": each.start,
             "end": each.end,
         }
         for number, each in enumerate(plan.controls)
     ]
+
+
+def _path_of(model: str | None, folder: str, number: int) -> str | None:
+    return None if model is None else str(find_controlnet(model, folder, f"controls[{number}].model"))
 
 
 def network_calls(plan: Plan) -> int | None:

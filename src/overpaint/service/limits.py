@@ -58,7 +58,7 @@ _DEFAULTS = Limits()
 
 
 def limits_from(texts: Iterable[str]) -> Limits:
-    """The defaults with some replaced, each written as NAME=VALUE. A client's share is the queue, if it is not given."""
+    """The defaults with some replaced, each written as NAME=VALUE. A client's share is the queue, unless given."""
     changes: dict[str, Any] = dict(map(_read, texts))
     if "waiting" in changes:
         changes.setdefault("waiting_per_client", changes["waiting"])

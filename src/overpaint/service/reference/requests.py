@@ -41,6 +41,7 @@ class Pictures:
     mask: bytes | None = None
     latent_mask: bytes | None = None
     controls: tuple[bytes | None, ...] = ()  # of the units, in their order; None: the source
+    control_masks: tuple[bytes | None, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         given = {"images": list(self.images), "mask": self.mask, "latent_mask": self.latent_mask}
@@ -151,9 +152,9 @@ class Reader:
     def _controls(self, values: Mapping[str, Any], pictures: Pictures, units: Sequence[Unit]) -> dict[str, Any]:
         """ControlNets, each with its picture in the shape of what is painted."""
         found: list[dict[str, Any]] = []
-        for unit, given in zip(units, pictures.controls, strict=True):
-            model = self.models.controlnet(unit.model)
-            if model is None:
+        for unit, given, mask in zip(units, pictures.controls, pictures.control_masks, strict=True):
+            model = None if unit.model is None else self.models.controlnet(unit.model)
+            if model is None and unit.model is not None:
                 raise RequestError(f"{unit.place}.model", unit.model, "GET /controlnet/model_list lists what there is")
             data = given or next(iter(pictures.images), None)
             if data is None:
@@ -161,7 +162,8 @@ class Reader:
             size = self._size_to_follow(values, pictures)
             if size is not None:
                 data = fitted_picture(unit.picture_place, data, unit.resize_mode, size)
-            found.append(unit.fields(model, data))
+                mask = None if mask is None else fitted_picture(f"{unit.place}.mask", mask, unit.resize_mode, size)
+            found.append(unit.fields(model, data, mask))
         return {"controls": found} if found else {}
 
     def _size_to_follow(self, values: Mapping[str, Any], pictures: Pictures) -> tuple[int, int] | None:
