@@ -194,7 +194,7 @@ def test_what_clients_ask_before(client: TestClient) -> None:
     listed = client.get("/controlnet/module_list?alias_names=true").json()
     assert listed["module_list"] == ["none", "canny", "invert (from white bg & black line)"]
     sliders = listed["module_detail"]["canny"]["sliders"]
-    names = ["Preprocessor Resolution", "Canny Low Threshold", "Canny High Threshold"]
+    names = ["Resolution", "Low Threshold", "High Threshold"]
     assert [each["name"] for each in sliders] == names and [each["value"] for each in sliders] == [512, 100, 200]
     types = client.get("/controlnet/control_types").json()["control_types"]
     assert types["All"]["model_list"] == ["None", "lines", "depth"] and types["All"]["default_model"] == "None"
@@ -232,8 +232,8 @@ def test_detect_shows_what_a_control_net_would_see(client: TestClient) -> None:
 def test_detect_gives_a_picture_for_each(client: TestClient, name: str) -> None:
     told = client.post("/controlnet/detect", json={"controlnet_module": "invert", name: [SQUARE, PICTURE]}).json()
     assert len(told["images"]) == 2 and told["info"] == "Success"
-    nothing: dict[str, Any] = {}
-    for empty in ({name: []}, nothing, {"controlnet_module": "canny"}):
+    bodies: list[dict[str, Any]] = [{name: []}, {}, {"controlnet_module": "canny"}]
+    for empty in bodies:
         answer = client.post("/controlnet/detect", json=empty)
         assert (answer.status_code, answer.json()["detail"]) == (422, "No image selected")
 
@@ -282,6 +282,26 @@ def test_a_mask_says_where_a_unit_counts(client: TestClient, desk: FakeDesk, nam
     for nothing in ("", None, encoded("L", (64, 64), 0)):  # clients send empty layers along
         answered(client, **SOURCE, **units({**unit, name: nothing}))
         assert request_of(desk).controls[0].mask is None
+
+
+INFOTEXT = (
+    "cat\nSteps: 4, Sampler: Euler, Seed: 1, Size: 64x64, "
+    'ControlNet 0: "Module: canny, Model: lines [a1b2c3d4], Weight: 0.7, Resize Mode: Crop and Resize, Processor Res: '
+    "512, Threshold A: 50, Threshold B: 150, Guidance Start: 0.1, Guidance End: 0.9, Pixel Perfect: False, Control "
+    'Mode: My prompt is more important, Hr Option: Both", Version: v1.10.1'
+)
+
+
+def test_an_infotext_may_speak_of_units(client: TestClient, desk: FakeDesk) -> None:  # I2I-6
+    told = answered(client, **SOURCE, infotext=INFOTEXT)
+    (control,) = request_of(desk).controls
+    assert (control.model, control.preprocessor, control.weight, control.mode) == ("lines", "canny", 0.7, "prompt")
+    assert (control.start, control.end, control.canny_low, control.canny_high) == (0.1, 0.9, 50, 150)
+    assert control.image.size == (64, 64) and not warnings_of(told)  # it follows the source
+    answered(client, **SOURCE, infotext=INFOTEXT, **units({"model": "depth"}))
+    assert [each.model for each in request_of(desk).controls] == ["depth"]
+    (warning,) = warnings_of(answered(client, "txt2img", **SMALL, infotext=INFOTEXT))
+    assert warning.startswith("infotext: not obeyed, it speaks of a ControlNet") and not request_of(desk).controls
 
 
 def test_a_mask_takes_the_way_of_its_picture(client: TestClient, desk: FakeDesk) -> None:

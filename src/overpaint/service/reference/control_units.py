@@ -20,7 +20,7 @@ from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.resize import CROP_AND_RESIZE, JUST_RESIZE, RESIZE_AND_FILL, resize_image
 from overpaint.service.reference.pictures import decoded
 from overpaint.settings import Quirks
-from overpaint.text.control_notes import MODES, MODULES, PASSES
+from overpaint.text.control_notes import MODES, MODULES, PASSES, controls_told
 
 _T = TypeVar("_T")
 
@@ -45,7 +45,7 @@ _READ = frozenset({"enabled", "image", "input_image", "model", "module", "weight
 _READ |= {"guidance_start", "guidance_end", "threshold_a", "threshold_b", "control_mode", "guessmode", "guess_mode"}
 _READ |= {"mask", "mask_image", "effective_region_mask", "hr_option", "save_detected_map"}
 # Of memory and of the page; and how finely to look, since edges are found at the size of the pass.
-_CHANGES_NOTHING = frozenset({"low_vram", "lowvram", "is_ui", "pixel_perfect", "processor_res"})
+_CHANGES_NOTHING = frozenset({"low_vram", "lowvram", "is_ui", "pixel_perfect", "processor_res", "use_preview_as_input"})
 # What is offered of fields that would change the picture, beside null and what is empty.
 _OFFERED: Mapping[str, tuple[Any, ...]] = {
     "input_mode": ("simple",),
@@ -55,6 +55,8 @@ _OFFERED: Mapping[str, tuple[Any, ...]] = {
     "batch_images": (),
     "ipadapter_input": (),
 }
+_TOLD = {"weight": "weight", "guidance_start": "start", "guidance_end": "end"}
+_TOLD |= {"threshold_a": "canny_low", "threshold_b": "canny_high"}
 _MASKS = ("mask", "mask_image", "effective_region_mask")
 _NO_MODEL = ("", "none")
 _MODES_BY_NUMBER: tuple[ControlMode, ...] = ("balanced", "prompt", "control")
@@ -96,6 +98,20 @@ def units_of(place: str, args: tuple[Any, ...]) -> tuple[tuple[Unit, ...], tuple
             units.append(_unit(here, given))
             warnings.extend(_passed_over(here, given))
     return tuple(units), tuple(warnings)
+
+
+def units_told(parsed: Mapping[str, object]) -> tuple[dict[str, Any], ...]:
+    """The units that an infotext speaks of, as clients send them; their pictures are not in it."""
+    return tuple(
+        {
+            "model": unit["model"],
+            "module": unit["preprocessor"],
+            "control_mode": unit["mode"],
+            "hr_option": next(name for name, each in PASSES.items() if each == unit["passes"]),
+            **{theirs: unit[ours] for theirs, ours in _TOLD.items() if ours in unit},
+        }
+        for unit in controls_told(parsed)
+    )
 
 
 def is_on(given: object) -> bool:

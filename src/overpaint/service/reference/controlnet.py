@@ -105,11 +105,11 @@ def controlnet_routes(config: ServeConfig, models: KnownModels, pictures: Pictur
 def _detail(name: str) -> dict[str, Any]:
     """Every module works with a model. Sliders by their places: how finely it looks, then its own two numbers."""
     low, high = CANNY
-    fine = {"name": "Preprocessor Resolution", "value": 512, "min": RESOLUTIONS[0], "max": RESOLUTIONS[1], "step": 8}
+    fine = {"name": "Resolution", "value": 512, "min": RESOLUTIONS[0], "max": RESOLUTIONS[1], "step": 8}
     ends = {"min": 1, "max": 255, "step": 1}
     edges: list[dict[str, Any]] = [
-        {"name": "Canny Low Threshold", "value": low, **ends},
-        {"name": "Canny High Threshold", "value": high, **ends},
+        {"name": "Low Threshold", "value": low, **ends},
+        {"name": "High Threshold", "value": high, **ends},
     ]
     sliders = {"none": [], "canny": [fine, *edges]}.get(name, [fine])
     return {"model_free": False, "sliders": sliders}

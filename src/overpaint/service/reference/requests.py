@@ -15,7 +15,7 @@ from overpaint.service.byproducts import without_byproducts
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.reference.bodies import PaintingBody, StableDiffusionProcessingImg2Img
-from overpaint.service.reference.control_units import Unit, fitted_picture
+from overpaint.service.reference.control_units import Unit, fitted_picture, units_of
 from overpaint.service.reference.errors import Refusal, http_refusal
 from overpaint.service.reference.infotext import Filled, filled_by
 from overpaint.service.reference.options_book import CHECKPOINT, OptionsBook, Overrides
@@ -42,6 +42,11 @@ class Pictures:
     latent_mask: bytes | None = None
     controls: tuple[bytes | None, ...] = ()  # of the units, in their order; None: the source
     control_masks: tuple[bytes | None, ...] = ()
+
+    def with_nothing_for(self, units: Sequence[Unit]) -> Pictures:
+        """More units, whose pictures are the source."""
+        none = (None,) * len(units)
+        return replace(self, controls=self.controls + none, control_masks=self.control_masks + none)
 
     def fields(self) -> dict[str, Any]:
         given = {"images": list(self.images), "mask": self.mask, "latent_mask": self.latent_mask}
@@ -90,7 +95,8 @@ class Reader:
         settings = self._settings(overrides.settings, saves)
         soft = _soft(scripts, filled)
         values = self._values(fields, soft, overrides, len(pictures.images))
-        controls = self._controls(values, pictures, scripts.units)
+        told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
+        controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
         stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
@@ -104,6 +110,7 @@ class Reader:
                 *unoffered,
                 *overrides.warnings,
                 *scripts.warnings,
+                *said,
                 *self._dropped(overrides),
             ),
             wish=Wish(
@@ -217,6 +224,15 @@ def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
 
 def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:
     return scripts.soft or filled.soft
+
+
+def _told_units(scripts: ScriptsAsked, filled: Filled, *, has_source: bool) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """I2I-6: units that only the infotext speaks of. They follow the source, as units without a picture do."""
+    if scripts.units or not filled.units:
+        return (), ()
+    if not has_source:
+        return (), ("infotext: not obeyed, it speaks of a ControlNet but does not hold its picture; send the unit",)
+    return units_of("infotext", filled.units)
 
 
 def _unread(body: PaintingBody) -> tuple[str, ...]:
