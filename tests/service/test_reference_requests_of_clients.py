@@ -85,7 +85,8 @@ CLIENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
             "prompt": "a cat", "negative_prompt": "", "steps": 4, "cfg_scale": 7.5, "seed": -1, "width": 64,
             "height": 64, "batch_size": 1, "sampler_index": "Euler a", "alwayson_scripts": {"controlnet": {"args": [
                 {"input_image": LAYER, "mask": encoded("L", (64, 64), 0), "model": "lines",
-                 "module": "invert (from white bg & black line)", "weight": 0.8, "resize_mode": 1, "lowvram": False, "processor_res": 64,
+                 "module": "invert (from white bg & black line)", "weight": 0.8, "resize_mode": 1, "lowvram": False,
+                 "processor_res": 64,
                  "threshold_a": 64, "threshold_b": 64, "guidance": 1.0, "guidance_start": 0.0, "guidance_end": 1.0,
                  "control_mode": 2},
             ]}},
