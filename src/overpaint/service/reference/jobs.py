@@ -61,7 +61,7 @@ def job_routes(
 
     async def new_picture(body: StableDiffusionProcessingTxt2Img) -> Asked:
         scripts = await asyncio.to_thread(reader.scripts, body)
-        controls, masks = await control_pictures(scripts)
+        controls, masks = await _control_pictures(scripts, pictures)
         return await at_work(reader.asked, body, Pictures(controls=controls, control_masks=masks), scripts)
 
     async def over_pictures(body: StableDiffusionProcessingImg2Img) -> Asked:
@@ -71,16 +71,8 @@ def job_routes(
         named = [(f"init_images[{i}]", each) for i, each in enumerate(body.init_images or ())]
         images = await pictures.read_all(named)
         latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
-        found = Pictures(images, mask, latent_mask, *await control_pictures(scripts))
+        found = Pictures(images, mask, latent_mask, *await _control_pictures(scripts, pictures))
         return await at_work(reader.asked, body, found, scripts)
-
-    async def control_pictures(scripts: ScriptsAsked) -> ControlPictures:
-        given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]
-        masks = [each for unit in scripts.units for each in unit.masks]
-        read = iter(await pictures.read_all([*given, *masks]))
-        own = tuple(None if each.picture is None else next(read) for each in scripts.units)
-        named = [[(place, next(read)) for place, _ in each.masks] for each in scripts.units]
-        return own, tuple([await at_work(mask_of, each) for each in named])
 
     async def paint(asked: Asked, body: PaintingBody, request: Request) -> PaintingResponse:
         forget(request, body)
@@ -107,6 +99,16 @@ def job_routes(
             raise
 
     return routes
+
+
+async def _control_pictures(scripts: ScriptsAsked, pictures: PictureReader) -> ControlPictures:
+    """Those of the units, in their order."""
+    given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]
+    masks = [each for unit in scripts.units for each in unit.masks]
+    read = iter(await pictures.read_all([*given, *masks]))
+    own = tuple(None if each.picture is None else next(read) for each in scripts.units)
+    named = [[(place, next(read)) for place, _ in each.masks] for each in scripts.units]
+    return own, tuple([await at_work(mask_of, each) for each in named])
 
 
 def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, request: Request) -> Job:
