@@ -46,10 +46,10 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(Frontdoor, observe=metrics.observe, places=places_of(config)),
-            Middleware(pages.NoSlashes),
             Middleware(HostGuard, config=config),
             Middleware(OriginGuard, config=config),
             Middleware(TokenGuard, config=config),
+            Middleware(pages.NoSlashes),  # behind the guards, which judge paths as they were given
             Middleware(BodyGuard, limits=config.limits),
         ],
         exception_handlers={HTTPException: _refused},

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from overpaint.version import __version__
@@ -77,5 +77,13 @@ class NoSlashes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].endswith("/"):
-            scope["path"] = scope["path"].rstrip("/") or "/"
+            path = scope["path"].rstrip("/") or "/"
+            if _is_a_route({**scope, "path": path}):
+                scope["path"] = path
         await self._app(scope, receive, send)
+
+
+def _is_a_route(scope: Scope) -> bool:
+    """Whether a route has this path; what is mounted has paths of its own."""
+    routes: list[BaseRoute] = scope["app"].router.routes
+    return any(not isinstance(each, Mount) and each.matches(scope)[0] is not Match.NONE for each in routes)
