@@ -26,7 +26,6 @@ from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
 from overpaint.request import ControlUnit, Hires, MaskedContent
 from overpaint.service.painter.results import Portfolio
-from overpaint.settings import Settings
 from overpaint.text.control_notes import controls_told
 from overpaint.text.infotext import parse_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
@@ -255,14 +254,14 @@ def walked(plan: Any, init: Tensor, noise: Tensor, predicted: Any) -> Tensor:
 # -- modes, passes, regions, and painting again ------------------------------------------------------------------------
 
 
-def test_modes_differ_and_meet_where_there_is_no_guidance(site_engine: Engine) -> None:
+def test_modes_differ_and_meet_where_there_is_no_guidance(site_engine: Engine, site: Site) -> None:
     by_mode = {
         mode: painted(site_engine, controls=(unit(mode=mode),), cfg_scale=4.0) for mode in ("balanced", "control")
     }
     assert by_mode["balanced"] != by_mode["control"]
     same = [painted(site_engine, controls=(unit(mode=each),), cfg_scale=1.0) for each in by_mode]
     assert difference(same[0][0], same[1][0]) <= 2  # with a scale of 1 the negative does not count
-    one_by_one = Settings(batch_cond_uncond=False)
+    one_by_one = site.with_options(batch_cond_uncond=False)
     alone = site_engine.paint(asked(controls=(unit(mode="control"),), cfg_scale=4.0), one_by_one)
     assert difference(pixels(alone.images[0]), by_mode["control"][0]) <= 1
 
