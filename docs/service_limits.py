@@ -39,7 +39,7 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "loras": ("LoRAs of a picture, in the list and in the prompt.", "422"),
     "cfg_scale": ("The greatest guidance; the least is 0.", "422"),
     "waiting": ("Jobs that wait.", "429"),
-    "waiting_per_client": ("Jobs of one client that wait.", "429"),
+    "waiting_per_client": ("Jobs of one client that wait; as many as `waiting`, unless it is given.", "429"),
     "queue_deadline": ("Seconds that a job may wait.", "the job fails, 504"),
     "run_deadline": ("Seconds that a job may run.", "the job fails, 504"),
     "watchdog": ("Seconds of a running job without a step.", "the worker is killed, the job fails, 504"),

@@ -57,6 +57,11 @@ class Processed:
         return "".join(f"{each}\n" for each in (*self.plan.comments, *self.later_comments))
 
     @property
+    def control_maps(self) -> tuple[Picture, ...]:
+        """What the ControlNets saw that were asked to show it."""
+        return tuple(each.hint for each in self.plan.controls if each.is_shown)
+
+    @property
     def info(self) -> str:
         return self.infotexts[0]
 

@@ -14,6 +14,8 @@ from overpaint.other_names import hint
 
 Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
+ControlMode = Literal["balanced", "prompt", "control"]
+Passes = Literal["both", "first", "second"]
 _P = TypeVar("_P")
 
 LARGEST_SIDE = 16_384
@@ -55,23 +57,34 @@ class Lora:
 class ControlUnit:
     """A ControlNet and the picture it follows, for a part of the steps."""
 
-    model: str  # a name in the option controlnet_dir, or a path
+    model: str | None  # a name in the option controlnet_dir, or a path; None: the picture is only preprocessed
     image: Picture
+    mask: Picture | None = None  # where it counts is white; None: everywhere
     weight: float = 1.0
     start: float = 0.0  # fractions of the steps
     end: float = 1.0
     preprocessor: Preprocessor = "none"
     canny_low: int = 100
     canny_high: int = 200
+    mode: ControlMode = "balanced"  # which has the last word, the prompt or the ControlNet
+    passes: Passes = "both"  # of a job with a second pass
+    return_map: bool = False  # the job gives back what the ControlNet saw
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, str) or not self.model:
+        if self.model is None and self.preprocessor == "none":
+            raise RequestError("controls.model", None, "give the name of a file in the option controlnet_dir")
+        if self.model is not None and (not isinstance(self.model, str) or not self.model):
             raise RequestError("controls.model", self.model, "give the name of a file in the option controlnet_dir")
         if not isinstance(self.image, Image.Image):
             raise RequestError("controls.image", self.image, "give the picture that the ControlNet should follow")
-        if self.preprocessor not in get_args(Preprocessor):
-            names = ", ".join(get_args(Preprocessor))
-            raise RequestError("controls.preprocessor", self.preprocessor, f"choose one of {names}")
+        if self.mask is not None and not isinstance(self.mask, Image.Image):
+            raise RequestError("controls.mask", self.mask, "give a picture that is white where the ControlNet counts")
+        for name, kind in (("preprocessor", Preprocessor), ("mode", ControlMode), ("passes", Passes)):
+            if getattr(self, name) not in get_args(kind):
+                remedy = f"choose one of {', '.join(get_args(kind))}"
+                raise RequestError(f"controls.{name}", getattr(self, name), remedy)
+        if not isinstance(self.return_map, bool):
+            raise RequestError("controls.return_map", self.return_map, "say true or false")
         check_number("controls.weight", self.weight, low=-10, high=10)
         check_number("controls.start", self.start, low=0, high=1)
         check_number("controls.end", self.end, low=self.start, high=1)

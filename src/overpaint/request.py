@@ -264,6 +264,7 @@ def _check_pictures(request: Img2ImgRequest) -> None:
     named: list[tuple[str, Any]] = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
     named += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
+    named += [(f"controls[{i}].mask", each.mask) for i, each in enumerate(request.controls)]
     for name, picture in named:
         if picture is None and not name.startswith("images"):
             continue
@@ -366,12 +367,14 @@ def _controls_from_json(value: Any) -> Any:
     """Control units with their pictures opened."""
     if not isinstance(value, list | tuple):
         raise RequestError("controls", value, "give a list")
-    return tuple(
-        {**each, "image": pictures_from_json(f"controls[{i}].image", each["image"])}
-        if isinstance(each, Mapping) and "image" in each
-        else each
-        for i, each in enumerate(value)
-    )
+    return tuple(_with_pictures(f"controls[{i}]", each) for i, each in enumerate(value))
+
+
+def _with_pictures(name: str, unit: Any) -> Any:
+    if not isinstance(unit, Mapping):
+        return unit
+    given = {each: pictures_from_json(f"{name}.{each}", unit[each]) for each in ("image", "mask") if each in unit}
+    return {**unit, **given}
 
 
 def pictures_from_json(name: str, value: Any) -> Any:

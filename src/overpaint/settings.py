@@ -107,6 +107,10 @@ class Settings:
     hypernetwork_dir: str = ""
     controlnet_dir: str = ""
     esrgan_dir: str = ""
+    realesrgan_dir: str = ""
+    swinir_dir: str = ""
+    scunet_dir: str = ""
+    dat_dir: str = ""
     styles_file: str = ""
 
     # Checkpoint and networks
@@ -252,6 +256,9 @@ class Settings:
     live_previews_enable: bool = True
     show_progress_type: Literal["Full", "Approx NN", "Approx cheap", "TAESD"] = "Approx NN"
     show_progress_every_n_steps: int = 10
+
+    # The reference's API
+    unoffered_features: Literal["warn", "refuse"] = "warn"
 
     # Limits (docs/reference/limits.md)
     max_source_pixels: int = 50_000_000

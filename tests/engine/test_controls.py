@@ -17,12 +17,17 @@ from torch import Tensor
 
 from overpaint.adapters.control import hint_of
 from overpaint.engine import Engine, Sampled
-from overpaint.events import Control, Event
+from overpaint.events import Control, Event, Finished, Painted
+from overpaint.files.metadata import read_recipe
+from overpaint.files.recipe import Recipe
 from overpaint.models.checkpoint import load_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
 from overpaint.request import ControlUnit, Hires, MaskedContent
+from overpaint.service.painter.results import Portfolio
+from overpaint.text.control_notes import controls_told
+from overpaint.text.infotext import parse_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, hint, unet_spec
 from tests.unit.toy_control import control_spec, diffusers_control, diffusers_unet, random_network
@@ -169,7 +174,7 @@ def test_the_whole_walk(site_engine: Engine, site: Site, sampler: str, units: tu
     model = load_checkpoint(Path(site.model("tiny")), device="cpu", dtype="float32")
     unet = diffusers_unet(unpacked(model.backend.networks.unet))
     branches = [
-        (diffusers_control(made_again(site, each.model)), hint_of(each.image), each.weight, each.start, each.end)
+        (diffusers_control(made_again(site, str(each.model))), hint_of(each.image), each.weight, each.start, each.end)
         for each in controls
     ]
     steps = plan.sampler.evaluations
@@ -244,3 +249,74 @@ def walked(plan: Any, init: Tensor, noise: Tensor, predicted: Any) -> Tensor:
         x0 = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
         x = math.sqrt(b) * x0 + math.sqrt(1 - b) * eps
     return x
+
+
+# -- modes, passes, regions, and painting again ------------------------------------------------------------------------
+
+
+def test_modes_differ_and_meet_where_there_is_no_guidance(site_engine: Engine, site: Site) -> None:
+    by_mode = {
+        mode: painted(site_engine, controls=(unit(mode=mode),), cfg_scale=4.0) for mode in ("balanced", "control")
+    }
+    assert by_mode["balanced"] != by_mode["control"]
+    same = [painted(site_engine, controls=(unit(mode=each),), cfg_scale=1.0) for each in by_mode]
+    assert difference(same[0][0], same[1][0]) <= 2  # with a scale of 1 the negative does not count
+    one_by_one = site.with_options(batch_cond_uncond=False)
+    alone = site_engine.paint(asked(controls=(unit(mode="control"),), cfg_scale=4.0), one_by_one)
+    assert difference(pixels(alone.images[0]), by_mode["control"][0]) <= 1
+
+
+def test_a_unit_can_be_for_one_pass(site_engine: Engine) -> None:
+    units = (unit(passes="first"), unit(passes="second", weight=0.5), unit())
+    plan = site_engine.plan(dreamt(controls=units, hires=Hires(scale=1.5, steps=2)))
+    assert plan.hires is not None
+    assert [each.passes for each in plan.controls] == ["first", "both"]
+    assert [each.passes for each in plan.hires.plan.controls] == ["second", "both"]
+    assert len(site_engine.plan(dreamt(controls=units)).controls) == 3  # there is one pass, and no choice
+
+
+def test_a_mask_keeps_it_to_a_part(site_engine: Engine) -> None:
+    plain, whole = painted(site_engine), painted(site_engine, controls=(unit(),))
+    everywhere, nowhere = (Image.new("L", (32, 32), level) for level in (255, 0))
+    assert painted(site_engine, controls=(unit(mask=everywhere),)) == whole
+    assert painted(site_engine, controls=(unit(mask=nowhere),)) == plain
+    part = painted(site_engine, controls=(unit(mask=box(32, 32, (0, 0, 16, 32))),))
+    assert part not in (plain, whole)
+
+
+def test_a_unit_without_a_model_only_shows_its_picture(site_engine: Engine) -> None:
+    told = site_engine.paint(asked(controls=(unit(model=None, preprocessor="canny", return_map=True),)))
+    assert [pixels(each) for each in told.images] == painted(site_engine)
+    (shown,) = told.control_maps
+    assert shown.size == (32, 32) and len(shown.getcolors() or ()) <= 2
+
+
+def test_a_servers_picture_can_be_painted_again(site_engine: Engine, site: Site, tmp_path: Path) -> None:
+    """What it followed, and where, is in its recipe; how, in its infotext too."""
+    units = (
+        unit(preprocessor="canny", canny_low=20, weight=0.5, end=0.9, mode="prompt", return_map=True),
+        unit(model="depth", mask=box(32, 32, (0, 0, 16, 32)), mode="control"),
+    )
+    request = asked(controls=units, cfg_scale=3.0)
+    plan = site_engine.plan(request)
+    portfolio, result = Portfolio(plan, tmp_path, ()), None
+    for event in site_engine.run(request):
+        if isinstance(event, Painted):
+            portfolio.add(event.batch, site_engine.identity(plan))
+        elif isinstance(event, Finished):
+            result = portfolio.result(event.result)
+    assert result is not None
+    assert [each.kind for each in result.pictures] == ["picture", "control"]
+    picture, shown = (Image.open(tmp_path / each.file) for each in result.pictures)
+    assert pixels(shown.convert("RGB")) == pixels(plan.controls[0].hint)
+
+    recipe = Recipe.from_json(read_recipe(tmp_path / result.pictures[0].file))
+    again = recipe.request_for(scene(), changes={"controls": recipe.control_fields(())})
+    assert [pixels(each) for each in site_engine.paint(again).images] == [pixels(picture.convert("RGB"))]
+
+    text = result.infotexts[0]
+    assert 'ControlNet 0: "Module: canny, Model: edges, Weight: 0.5, Resize Mode: Just Resize, ' in text
+    assert 'Control Mode: ControlNet is more important, Hr Option: Both"' in text
+    first, second = controls_told(parse_infotext(text))
+    assert (first["canny_low"], first["end"], first["mode"]) == (20, 0.9, "prompt")
+    assert (second["model"], second["preprocessor"], second["mode"]) == ("depth", "none", "control")

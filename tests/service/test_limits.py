@@ -20,7 +20,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.guard import bodyguard
 from overpaint.service.guard.guards import HEADER_BYTES, _check_lengths
 from overpaint.service.guard.refusals import Refused
-from overpaint.service.limits import Limits
+from overpaint.service.limits import Limits, limits_from
 from overpaint.service.native.jobs import _envelope
 from overpaint.service.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_wish
 from overpaint.service.serve import Punctual
@@ -132,6 +132,11 @@ def test_what_openai_counts() -> None:
         for bad in (most + 1, -1, "x", 1.5):
             with pytest.raises(RequestError, match=name):
                 read_wish({"prompt": "x", name: bad})
+
+
+def test_a_clients_share_is_the_queue_unless_it_is_given() -> None:
+    found = [limits_from(each) for each in ((), ("waiting=200",), ("waiting=200", "waiting_per_client=8"))]
+    assert [(each.waiting, each.waiting_per_client) for each in found] == [(64, 64), (200, 200), (200, 8)]
 
 
 def test_headers_at_the_limit_and_beyond() -> None:

@@ -428,4 +428,4 @@ def test_lists(page: Page) -> None:
     found = page("GET", "/v1/samplers").json()
     assert "Euler a" in [each["name"] for each in found["samplers"]]
     assert "Karras" in [each["name"] for each in found["schedulers"]]
-    assert page("GET", "/v1/limits").json()["waiting_per_client"] == 8
+    assert page("GET", "/v1/limits").json()["waiting_per_client"] == 64

@@ -130,13 +130,12 @@ def test_where_a_part_is_painted_the_picture_lies_over_the_source(client: TestCl
         ({"model": 3}, "model"),
         ({"module": "openpose"}, "module"),
         ({"module": 1}, "module"),
-        ({"control_mode": 2}, "control_mode"),
-        ({"control_mode": "My prompt is more important"}, "control_mode"),
-        ({"guessmode": True}, "guessmode"),
-        ({"mask": SQUARE}, "mask"),
-        ({"image": {"image": SQUARE, "mask": SQUARE}}, "image.mask"),
+        ({"control_mode": 3}, "control_mode"),
+        ({"control_mode": "nobody is"}, "control_mode"),
+        ({"mask": 5}, "mask"),
+        ({"image": {"image": SQUARE, "mask": [SQUARE]}}, "image.mask"),
         ({"image": 5}, "image"),
-        ({"hr_option": "High res only"}, "hr_option"),
+        ({"hr_option": "Mid res only"}, "hr_option"),
         ({"input_mode": "batch"}, "input_mode"),
         ({"resize_mode": 3}, "resize_mode"),
         ({"resize_mode": "somehow"}, "resize_mode"),
@@ -181,7 +180,9 @@ def test_many_pictures_are_too_many(client: TestClient) -> None:
 
 def test_without_control_nets_there_is_no_such_script(desk: FakeDesk, config: ServeConfig) -> None:
     with client_for(desk, config) as client:
-        answer = client.post(f"{BASE}/img2img", json={**SOURCE, **units()})
+        answered(client, **SOURCE, **units())
+        answered(client, **SOURCE, **units({**WEBUIAPI, "enabled": False}))
+        answer = client.post(f"{BASE}/img2img", json={**SOURCE, **units(WEBUIAPI)})
         assert (answer.status_code, answer.json()["detail"]) == (422, "Script 'ControlNet' not found")
         assert "controlnet" not in client.get(f"{BASE}/scripts").json()["img2img"]
         assert client.get("/controlnet/model_list").json() == {"model_list": []}
@@ -192,12 +193,20 @@ def test_what_clients_ask_before(client: TestClient) -> None:
     assert client.get("/controlnet/model_list?update=true").json() == {"model_list": ["lines", "depth"]}
     listed = client.get("/controlnet/module_list?alias_names=true").json()
     assert listed["module_list"] == ["none", "canny", "invert (from white bg & black line)"]
-    assert [each["name"] for each in listed["module_detail"]["canny"]["sliders"]] == ["Low Threshold", "High Threshold"]
-    (types,) = client.get("/controlnet/control_types").json()["control_types"].values()
-    assert types["model_list"] == ["None", "lines", "depth"] and types["default_model"] == "None"
+    sliders = listed["module_detail"]["canny"]["sliders"]
+    names = ["Resolution", "Low Threshold", "High Threshold"]
+    assert [each["name"] for each in sliders] == names and [each["value"] for each in sliders] == [512, 100, 200]
+    types = client.get("/controlnet/control_types").json()["control_types"]
+    assert types["All"]["model_list"] == ["None", "lines", "depth"] and types["All"]["default_model"] == "None"
+    assert types["Depth"] == {
+        "module_list": ["none"], "model_list": ["None", "depth"], "default_option": "none", "default_model": "depth"
+    }  # fmt: skip
+    assert types["Canny"]["module_list"] == ["none", "canny"] and types["Canny"]["default_option"] == "canny"
+    assert types["Canny"]["model_list"] == ["None"] and types["Canny"]["default_model"] == "None"
     assert client.get("/controlnet/settings").json() == {"control_net_unit_count": 3}
     scripts = client.get(f"{BASE}/scripts").json()
     assert scripts["img2img"][-1] == scripts["txt2img"][-1] == "controlnet"
+    assert scripts["img2img"][0] == scripts["txt2img"][0] == "controlnet m2m"  # webuiapi looks for it
     info = [each for each in client.get(f"{BASE}/script-info").json() if each["name"] == "controlnet"]
     assert [each["is_img2img"] for each in info] == [False, True] and len(info[0]["args"]) == 3
 
@@ -217,6 +226,89 @@ def test_detect_shows_what_a_control_net_would_see(client: TestClient) -> None:
         assert found.size == (64, 64)
         assert found.convert("L").tobytes() == canny(picture, 100, 200).tobytes()
     assert client.post("/controlnet/detect", json={**body, "controlnet_module": "depth"}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["controlnet_input_images", "controlnet_images"])
+def test_detect_gives_a_picture_for_each(client: TestClient, name: str) -> None:
+    told = client.post("/controlnet/detect", json={"controlnet_module": "invert", name: [SQUARE, PICTURE]}).json()
+    assert len(told["images"]) == 2 and told["info"] == "Success"
+    bodies: list[dict[str, Any]] = [{name: []}, {}, {"controlnet_module": "canny"}]
+    for empty in bodies:
+        answer = client.post("/controlnet/detect", json=empty)
+        assert (answer.status_code, answer.json()["detail"]) == (422, "No image selected")
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "value"),
+    [
+        *(({"control_mode": each}, "mode", "balanced") for each in (0, "Balanced", None, "balanced")),
+        *(({"control_mode": each}, "mode", "prompt") for each in (1, "My prompt is more important")),
+        *(({"control_mode": each}, "mode", "control") for each in (2, "ControlNet is more important")),
+        *(({each: True}, "mode", "control") for each in ("guessmode", "guess_mode")),
+        ({"hr_option": "Both"}, "passes", "both"),
+        ({"hr_option": "Low res only"}, "passes", "first"),
+        ({"hr_option": "High res only"}, "passes", "second"),
+        ({"module": "canny"}, "return_map", True),
+        ({"module": "canny", "save_detected_map": False}, "return_map", False),
+        ({"module": "none"}, "return_map", False),
+        ({"module": "canny", "model": "None"}, "model", None),
+    ],
+)
+def test_how_a_unit_is_to_work(
+    client: TestClient, desk: FakeDesk, given: dict[str, Any], field: str, value: Any
+) -> None:
+    told = answered(client, **SOURCE, **units({"model": "lines", "image": SQUARE, **given}))
+    assert getattr(request_of(desk).controls[0], field) == value
+    assert not warnings_of(told)
+
+
+def half(black: int = 0, size: tuple[int, int] = (64, 64)) -> str:
+    """White on its left, something else on its right."""
+    mask = Image.new("L", size, black)
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    data = io.BytesIO()
+    mask.save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+@pytest.mark.parametrize("name", ["mask", "mask_image", "effective_region_mask"])
+def test_a_mask_says_where_a_unit_counts(client: TestClient, desk: FakeDesk, name: str) -> None:
+    unit = {"model": "lines", "image": SQUARE}
+    answered(client, **SOURCE, **units({**unit, name: half()}))
+    mask = request_of(desk).controls[0].mask
+    assert mask.size == (64, 64) and mask.getpixel((5, 5)) == 255 and mask.getpixel((60, 5)) == 0
+    answered(client, **SOURCE, **units({**unit, name: half(), "image": {"image": SQUARE, "mask": half(128)}}))
+    assert request_of(desk).controls[0].mask.getpixel((60, 5)) == 0
+    for nothing in ("", None, encoded("L", (64, 64), 0)):  # clients send empty layers along
+        answered(client, **SOURCE, **units({**unit, name: nothing}))
+        assert request_of(desk).controls[0].mask is None
+
+
+INFOTEXT = (
+    "cat\nSteps: 4, Sampler: Euler, Seed: 1, Size: 64x64, "
+    'ControlNet 0: "Module: canny, Model: lines [a1b2c3d4], Weight: 0.7, Resize Mode: Crop and Resize, Processor Res: '
+    "512, Threshold A: 50, Threshold B: 150, Guidance Start: 0.1, Guidance End: 0.9, Pixel Perfect: False, Control "
+    'Mode: My prompt is more important, Hr Option: Both", Version: v1.10.1'
+)
+
+
+def test_an_infotext_may_speak_of_units(client: TestClient, desk: FakeDesk) -> None:  # I2I-6
+    told = answered(client, **SOURCE, infotext=INFOTEXT)
+    (control,) = request_of(desk).controls
+    assert (control.model, control.preprocessor, control.weight, control.mode) == ("lines", "canny", 0.7, "prompt")
+    assert (control.start, control.end, control.canny_low, control.canny_high) == (0.1, 0.9, 50, 150)
+    assert control.image.size == (64, 64) and not warnings_of(told)  # it follows the source
+    answered(client, **SOURCE, infotext=INFOTEXT, **units({"model": "depth"}))
+    assert [each.model for each in request_of(desk).controls] == ["depth"]
+    (warning,) = warnings_of(answered(client, "txt2img", **SMALL, infotext=INFOTEXT))
+    assert warning.startswith("infotext: not obeyed, it speaks of a ControlNet") and not request_of(desk).controls
+
+
+def test_a_mask_takes_the_way_of_its_picture(client: TestClient, desk: FakeDesk) -> None:
+    unit = {"model": "lines", "image": encoded(size=(64, 32)), "mask": half(size=(64, 32)), "resize_mode": 1}
+    answered(client, **SOURCE, **units(unit))
+    control = request_of(desk).controls[0]
+    assert control.image.size == control.mask.size == (64, 64)
 
 
 def test_detect_is_bounded(client: TestClient) -> None:

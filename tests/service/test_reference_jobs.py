@@ -202,7 +202,7 @@ def test_numbers_are_finite(client: TestClient, text: str) -> None:
     "field, value",
     [
         *[("denoising_strength", 1.5), ("width", 0), ("steps", 151), ("n_iter", 17), ("cfg_scale", 51)],
-        *[("prompt", "x" * 32_001), ("resize_mode", 4), ("inpainting_fill", -1), ("restore_faces", True)],
+        *[("prompt", "x" * 32_001), ("resize_mode", 4), ("inpainting_fill", -1)],
         ("seed", 2**70),
     ],
 )
@@ -312,7 +312,7 @@ def test_soft_inpainting_by_position(client: TestClient, desk: FakeDesk) -> None
 @pytest.mark.parametrize(
     "scripts, status, detail",
     [
-        ({"ControlNet": {"args": []}}, 422, "Script 'ControlNet' not found"),
+        ({"ControlNet": {"args": [{"model": "x"}]}}, 422, "Script 'ControlNet' not found"),
         ({"Loopback": {"args": []}}, 422, "Cannot have a selectable script in the always on scripts params"),
         ({"Seed": {"args": [1, False]}, "extra options": {}, "refiner": {"x": 1}}, 200, ""),
     ],

@@ -29,6 +29,8 @@ MORE = {"/sdapi/v1/loras", "/sdapi/v1/refresh-loras", "/internal/progress", "/in
 # Of the extension "ControlNet", where clients look before they use it.
 MORE |= {f"/controlnet/{each}" for each in ("version", "model_list", "module_list", "control_types", "settings")}
 MORE |= {"/controlnet/detect"}
+# Of the page, where clients look whether there is a server at all.
+MORE |= {"/queue/status", "/config", "/user", "/login", "/sdapi/v1/version"}
 BODIES = {
     "/sdapi/v1/txt2img": "StableDiffusionProcessingTxt2Img",
     "/sdapi/v1/img2img": "StableDiffusionProcessingImg2Img",

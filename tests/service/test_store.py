@@ -97,6 +97,16 @@ def test_the_queue_takes_its_limit_and_no_more(tmp_path: Path) -> None:
     store.close()
 
 
+def test_one_client_may_have_the_whole_queue(tmp_path: Path) -> None:
+    """All users of one Open WebUI share an address."""
+    store = JobStore(tmp_path)
+    for i in range(Limits().waiting):
+        store.accept(job(f"a{i}", client="127.0.0.1"))
+    with pytest.raises(Full, match="64 jobs"):
+        store.accept(job("one-more", client="127.0.0.1"))
+    store.close()
+
+
 def test_racing_clients_do_not_exceed_the_limit(tmp_path: Path) -> None:
     store = JobStore(tmp_path, Limits(waiting=20))
 

@@ -408,6 +408,23 @@ class TestAgain:
         assert main(["again", "old.png", "--picture", "cat.png", "--mask", "mask.png"]) == 0
         assert (asked_for(painter).mask_blur_x, asked_for(painter).mask is not None) == (3, True)
 
+    def test_an_infotext_with_a_controlnet_needs_its_picture(self, painter: FakePainter, capsys: Capture) -> None:
+        text = (
+            "moon\nSteps: 12, Sampler: Euler, Seed: 1, Size: 32x24, "
+            'ControlNet 0: "Module: canny, Model: lines [0123abcd], Weight: 0.7, Resize Mode: Crop and Resize, '
+            "Processor Res: 512, Threshold A: 50, Threshold B: 200, Guidance Start: 0, Guidance End: 0.5, "
+            'Pixel Perfect: False, Control Mode: ControlNet is more important, Hr Option: Both", Version: v1.10.1'
+        )
+        Path("old.png").write_bytes(encode_picture(drawing(), "png", infotext=text))
+        assert main(["again", "old.png"]) == 2
+        said = capsys.readouterr().err
+        assert "--control lines=PICTURE,weight=0.7,end=0.5,pre=canny,low=50,mode=control" in said
+        told = said.partition("--control ")[2].split()[0]
+        assert main(["again", "old.png", "--control", told.replace("PICTURE", "cat.png")]) == 0
+        (unit,) = asked_for(painter).controls
+        assert (unit.model, unit.weight, unit.end, unit.mode) == ("lines", 0.7, 0.5, "control")
+        assert (unit.preprocessor, unit.canny_low, unit.canny_high) == ("canny", 50, 200)
+
 
 class TestBatch:
     def test_people_and_the_exit_code(self, painter: FakePainter, capsys: Capture) -> None:

@@ -22,9 +22,11 @@ from overpaint.networks.layers import set_tiling
 if TYPE_CHECKING:
     from overpaint.backends.torch_backend import TorchBackend
     from overpaint.models.control_files import LoadedControl
-    from overpaint.request import Picture
+    from overpaint.parts import ControlMode, Picture
 
 Network = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+
+FADING = 0.825  # from one map to the one before it, where the prompt has the last word
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +39,34 @@ class ControlBranch:
     start: float = 0.0  # fractions of the steps
     end: float = 1.0
     tiling: bool = False
+    mode: ControlMode = "balanced"
+    region: Tensor | None = None  # (1, 1, height, width), 1 where it counts
 
     def is_on(self, step: int, steps: int) -> bool:
         """Whether it takes part in step 0, 1, ... of so many: the whole step has to lie between start and end."""
         step = min(step, steps - 1)  # samplers ask once more below the last sigma of the schedule
         return self.weight != 0 and self.start <= step / steps and (step + 1) / steps <= self.end
 
+    def weighted(self, maps: list[Tensor]) -> list[Tensor]:
+        """What it adds, by its weight, its mode and its region. The last map is the one of the middle."""
+        factors = [self.weight * self._fading(len(maps) - 1 - i) for i in range(len(maps))]
+        maps = [each if factor == 1 else each * factor for each, factor in zip(maps, factors, strict=True)]
+        return maps if self.region is None else [each * _shrunk(self.region, each) for each in maps]
+
+    def _fading(self, before_last: int) -> float:
+        """Where the prompt has the last word, the finer a map is, the less it counts."""
+        return FADING**before_last if self.mode == "prompt" else 1.0
+
 
 def hint_of(picture: Picture) -> Tensor:
     """A picture at the size of the pass as a ControlNet sees it: (1, 3, height, width) in 0..1."""
     values = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(values).permute(2, 0, 1)[None]
+
+
+def region_of(mask: Picture) -> Tensor:
+    """A gray picture at the size of the pass: (1, 1, height, width) in 0..1."""
+    return torch.from_numpy(np.asarray(mask.convert("L"), dtype=np.float32) / 255)[None, None]
 
 
 @torch.no_grad()
@@ -59,12 +78,15 @@ def attach(
     start: float = 0.0,
     end: float = 1.0,
     tiling: bool = False,
+    mode: ControlMode = "balanced",
+    region: Tensor | None = None,
 ) -> ControlBranch:
     """Encode a hint (1, 3, height, width) for a job. `tiling` is the job's: pictures whose edges meet (ARCH-9)."""
     network = loaded.network
     set_tiling(network, tiling)
     encoded = network.encode_hint(_ready(hint, network))
-    return ControlBranch(network, encoded, weight, start, end, tiling)
+    where = None if region is None else _ready(region, network)
+    return ControlBranch(network, encoded, weight, start, end, tiling, mode, where)
 
 
 def controlled(backend: TorchBackend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
@@ -72,25 +94,52 @@ def controlled(backend: TorchBackend, branches: Sequence[ControlBranch], step: i
 
     Several add up, each times its weight. Without one the result is the backend's own network.
     """
-    active = [each for each in branches if each.is_on(step, steps)]
-    if not active:
-        return backend.unet
+    active = tuple(each for each in branches if each.is_on(step, steps))
+    return Controlled(backend, active) if active else backend.unet
 
-    def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        added = _sum([_residuals(each, x, timesteps, context, vector) for each in active])
-        return backend.unet(x, timesteps, context, vector, control=added)
 
-    return network
+@dataclass(frozen=True, eq=False)
+class Controlled:
+    """A U-Net that some ControlNets guide."""
+
+    backend: TorchBackend
+    branches: tuple[ControlBranch, ...]
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        negative: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """`negative` are the rows that guidance leads away from; a ControlNet with the last word leaves them alone."""
+        found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
+        added = [each for each in found if each is not None]
+        return self.backend.unet(x, timesteps, context, vector, control=_sum(added) if added else None)
 
 
 @torch.no_grad()
 def _residuals(
-    branch: ControlBranch, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None
-) -> list[Tensor]:
+    branch: ControlBranch,
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    vector: Tensor | None,
+    negative: Sequence[bool] | None,
+) -> list[Tensor] | None:
+    """What a ControlNet adds to the rows that it guides; None where those are none."""
     network = branch.network
     if x.shape[-2:] != branch.hint.shape[-2:]:
         hint, wanted = (f"{8 * each.shape[-1]}x{8 * each.shape[-2]}" for each in (branch.hint, x))
         raise SamplingError(f"controls: the picture was made ready for {hint}, this pass is {wanted}; attach it again")
+    guided = [i for i in range(len(x)) if branch.mode != "control" or negative is None or not negative[i]]
+    if not guided:
+        return None
+    is_partial = len(guided) < len(x)
+    if is_partial:
+        x, timesteps, context = x[guided], timesteps[guided], context[guided]
+        vector = None if vector is None else vector[guided]
     set_tiling(network, branch.tiling)  # jobs that share a ControlNet may take turns
     added = network(
         _ready(x, network),
@@ -99,7 +148,20 @@ def _residuals(
         None if vector is None else _ready(vector, network),
         branch.hint,
     )
-    return added if branch.weight == 1 else [each * branch.weight for each in added]
+    added = branch.weighted(added)
+    return [_among(each, guided, len(negative or ())) for each in added] if is_partial else added
+
+
+def _among(part: Tensor, rows: list[int], count: int) -> Tensor:
+    """Rows at their places among all, the others 0."""
+    whole = part.new_zeros((count, *part.shape[1:]))
+    whole[rows] = part
+    return whole
+
+
+def _shrunk(region: Tensor, like: Tensor) -> Tensor:
+    """At the size of a map; each place is the mean of what it covers."""
+    return torch.nn.functional.interpolate(region, size=like.shape[-2:], mode="area")
 
 
 def _sum(parts: Sequence[list[Tensor]]) -> list[Tensor]:

@@ -16,7 +16,11 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
     "embeddings_dir": ("embeddings",),
     "hypernetwork_dir": ("hypernetworks",),
     "controlnet_dir": ("controlnet", "controlnets"),
-    "esrgan_dir": ("esrgan", "realesrgan", "upscale_models"),
+    "esrgan_dir": ("esrgan", "upscale_models"),
+    "realesrgan_dir": ("realesrgan",),
+    "swinir_dir": ("swinir",),
+    "scunet_dir": ("scunet",),
+    "dat_dir": ("dat",),
 }
 
 

@@ -130,6 +130,7 @@ def _from_infotext(text: str, files: Files, asked: Asked) -> Job:
     from dataclasses import replace
 
     from overpaint.settings import Quirks, Settings
+    from overpaint.text.control_notes import controls_told
     from overpaint.text.pasting import is_txt2img, option_overrides, request_fields
 
     parsed, networks = _with_local_names(text, asked.settings())
@@ -145,8 +146,17 @@ def _from_infotext(text: str, files: Files, asked: Asked) -> Job:
     settings = asked.settings(site.with_changes(option_overrides(parsed, site)))
     told = request_fields(parsed)
     fields = {**told, **asked.fields(_table_of(told.get("hires")))}
+    if (units := controls_told(parsed)) and "controls" not in fields:
+        raise RequestError("--control", None, f"the infotext does not hold its picture; give {_controls_again(units)}")
     painted_with = str(parsed.get("Model hash", ""))
     return _job(files, fields, settings, painted_with=painted_with, networks=networks)
+
+
+def _controls_again(units: Iterable[Mapping[str, Any]]) -> str:
+    """ControlNets as the command line has them, each with a place for its picture."""
+    from overpaint.text.shorthand import control_text
+
+    return " ".join(f"--control {control_text(each)}" for each in units)
 
 
 def _table_of(hires: Hires | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from overpaint.pixels.mask import to_gray_mask
 from overpaint.request import Picture
 
 LARGEST_EMBEDDED = 262_144  # bytes of PNG; a larger picture is named by its file
+LARGEST_CONTROLS = 524_288  # of all control pictures together; readers take a MiB of texts in a picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +81,22 @@ def kept_mask(mask: Picture | None, round_mask: bool, record: FileRecord | None)
     return _data_url(data.getvalue())
 
 
-def embedded(picture: Picture) -> str | None:
-    """A picture as a PNG data URL; None where it is too large to be carried."""
+def embedded_controls(pictures: Sequence[Picture | None]) -> tuple[str | None, ...]:
+    """Pictures as PNG data URLs; None for one that there is no room left for."""
+    kept: list[str | None] = []
+    room = LARGEST_CONTROLS
+    for picture in pictures:
+        data = b"" if picture is None else _png(picture)
+        kept.append(_data_url(data) if 0 < len(data) <= room else None)
+        room -= len(data) if kept[-1] is not None else 0
+    return tuple(kept)
+
+
+def _png(picture: Picture) -> bytes:
     data = io.BytesIO()
     shown = picture if picture.mode in ("1", "L", "RGB", "RGBA") else picture.convert("RGB")
     shown.save(data, format="PNG", optimize=True)
-    return _data_url(data.getvalue()) if data.tell() <= LARGEST_EMBEDDED else None
+    return data.getvalue()
 
 
 def _data_url(data: bytes) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from overpaint.adapters.wanted import LoraUse
 from overpaint.errors import RequestError
-from overpaint.files.kept_files import FileRecord, embedded, find_file, kept_mask
+from overpaint.files.kept_files import FileRecord, embedded_controls, find_file, kept_mask
 from overpaint.models.hashes import network_hash
 from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
@@ -68,6 +68,7 @@ class Recipe:
     mask: FileRecord | str | None = None  # a PNG data URL when small
     latent_mask: FileRecord | str | None = None
     controls: tuple[FileRecord | str | None, ...] = ()  # the pictures of the request's controls
+    control_masks: tuple[str | None, ...] = ()  # and where they count
     networks: Mapping[str, str] = field(default_factory=dict)  # LoRAs and hypernetworks -> their hashes
     settings: Mapping[str, Any] = field(default_factory=dict)  # options that differ from their defaults
     quirks: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Recipe:
             "mask": _record_json(self.mask),
             "latent_mask": _record_json(self.latent_mask),
             "controls": [_record_json(each) for each in self.controls],
+            **({"control_masks": list(self.control_masks)} if any(self.control_masks) else {}),
             "networks": dict(self.networks),
             "settings": {name: _plain(value) for name, value in self.settings.items()},
             "quirks": list(self.quirks),
@@ -111,6 +113,7 @@ class Recipe:
             mask=_mask_record("mask", given.get("mask")),
             latent_mask=_mask_record("latent_mask", given.get("latent_mask")),
             controls=tuple(_mask_record("controls", each) for each in _list("controls", given.get("controls"))),
+            control_masks=tuple(_kept_text(each) for each in _list("control_masks", given.get("control_masks"))),
             networks=_texts("networks", given.get("networks")),
             settings=_painting(_table("settings", given.get("settings"))),
             quirks=tuple(each for each in _list("quirks", given.get("quirks")) if each in _QUIRK_NAMES),
@@ -139,14 +142,17 @@ class Recipe:
 
     def control_fields(self, near: Sequence[Path]) -> list[dict[str, Any]]:
         """The request's controls as JSON has them, each picture as the path of its file, or as a data URL."""
-        units = _list("request.controls", self.request.get("controls"))
-        if len(self.controls) != len(units) or any(each is None for each in self.controls):
+        units = [_table("request.controls", each) for each in _list("request.controls", self.request.get("controls"))]
+        masks = self.control_masks or (None,) * len(units)
+        # A unit that had a mask says nothing of it; one that had none says so.
+        lost = any(mask is None and unit.get("mask", "") == "" for unit, mask in zip(units, masks, strict=False))
+        if len(self.controls) != len(units) or any(each is None for each in self.controls) or lost:
             raise RequestError("controls", len(units), "the recipe does not hold all their pictures; give them again")
         images = (
             str(find_file(each, "control", near)) if isinstance(each, FileRecord) else each for each in self.controls
         )
-        pairs = zip(units, images, strict=True)
-        return [{**_table("request.controls", unit), "image": image} for unit, image in pairs]
+        given = zip(units, images, masks, strict=True)
+        return [{**unit, "image": image, "mask": mask} for unit, image, mask in given]
 
 
 _DEFAULT_SETTINGS = Settings()
@@ -157,13 +163,15 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
     plan, model, files = processed.plan, processed.model, files or JobFiles()
     request = plan.request
     told = {name: value for name, value in request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
+    controls, masks = _kept_controls(request, files.controls)
     return Recipe(
         kind="txt2img" if isinstance(request, Txt2ImgRequest) else "img2img",
         request={**told, **_own_fields(processed, index, told)},
         source=files.source,
         mask=kept_mask(request.mask, request.round_mask, files.mask),
         latent_mask=kept_mask(request.latent_mask, request.round_mask, files.latent_mask),
-        controls=_kept_controls(request, files.controls),
+        controls=controls,
+        control_masks=masks,
         networks=networks_of(processed, index),
         settings=changed_options(plan.settings),
         quirks=quirks_on(plan.settings),
@@ -260,10 +268,13 @@ def versions() -> dict[str, str]:
 
 def _kept_controls(
     request: Img2ImgRequest, files: tuple[FileRecord | None, ...]
-) -> tuple[FileRecord | str | None, ...]:
-    """Control pictures are named by their files, as sources are; one that has none travels inside if it is small."""
-    known = (*files, *(None for _ in request.controls))
-    return tuple(file or embedded(unit.image) for unit, file in zip(request.controls, known, strict=False))
+) -> tuple[tuple[FileRecord | str | None, ...], tuple[str | None, ...]]:
+    """Control pictures and their masks: named by their files, as sources are; what has none travels inside."""
+    known = (*files, *(None for _ in request.controls))[: len(request.controls)]
+    pairs = zip(request.controls, known, strict=True)
+    inside = embedded_controls([None if file is not None else unit.image for unit, file in pairs])
+    masks = embedded_controls([each.mask for each in request.controls])
+    return tuple(file or own for file, own in zip(known, inside, strict=True)), masks
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -314,6 +325,10 @@ def _file_record(name: str, value: object) -> FileRecord | None:
 
 def _mask_record(name: str, value: object) -> FileRecord | str | None:
     return value if isinstance(value, str) else _file_record(name, value)
+
+
+def _kept_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _model_record(value: object) -> ModelRecord:

@@ -93,6 +93,7 @@ class Row:
     x: Tensor  # (channels, h/8, w/8), scaled, with any image conditioning appended
     timestep: float
     cond: TextCond
+    is_negative: bool = False  # the side that guidance leads away from
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,11 @@ class Denoiser:
         if self._skips_negative(query.sigma, call):
             return rows
         negatives = self._negative_conds(call)
-        rows += [Row(self._with_image(inputs[i], i), timestep, cond) for i, cond in enumerate(negatives)]
-        if self._three_way:
-            rows += [Row(self._with_image(inputs[i], i, 0.0), timestep, cond) for i, cond in enumerate(negatives)]
+        for factor in (1.0, 0.0) if self._three_way else (1.0,):
+            rows += [
+                Row(self._with_image(inputs[i], i, factor), timestep, cond, is_negative=True)
+                for i, cond in enumerate(negatives)
+            ]
         return rows
 
     def notes(self, query: Query, call: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from overpaint.adapters.control import Controlled
 from overpaint.painting.denoise import Denoiser, Estimate, Row
 from overpaint.samplers import Query, Sampler
 
@@ -118,11 +119,15 @@ def _call(network: Network, rows: Sequence[Row], batched: bool) -> list[Tensor]:
     for members in groups.values():
         chosen = [rows[i] for i in members]
         vectors = [row.cond.vector for row in chosen if row.cond.vector is not None]
-        result = network(
+        given = (
             torch.stack([row.x for row in chosen]),
             torch.tensor([row.timestep for row in chosen], dtype=torch.float32, device=chosen[0].x.device),
             torch.stack([row.cond.context for row in chosen]),
             torch.stack(vectors) if vectors else None,
         )
+        if isinstance(network, Controlled):  # which may guide one side alone
+            result = network(*given, [row.is_negative for row in chosen])
+        else:
+            result = network(*given)
         outputs.update(zip(members, result, strict=True))
     return [outputs[i] for i in range(len(rows))]

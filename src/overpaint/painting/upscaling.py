@@ -19,7 +19,7 @@ from torch import Tensor
 
 from overpaint.errors import Cancelled, RequestError, SamplingError, SettingError
 from overpaint.models.upscaler_files import LoadedUpscaler, load_upscaler
-from overpaint.models.upscaler_names import list_upscalers
+from overpaint.models.upscaler_names import upscaler_files
 from overpaint.pixels.fill import fill_masked
 from overpaint.pixels.resize import Upscaler, resample
 from overpaint.settings import Settings
@@ -64,11 +64,12 @@ def known_upscalers(
     watch: Watch | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> Mapping[str, Upscaler]:
-    """The upscalers of `esrgan_dir`, and of `files`, by name. A network is loaded when its callable is first used, and
-    kept until another one's is.
+    """The upscalers of the site's folders, and of `files`, by name. A network is loaded when its callable is first
+    used, and kept until another one's is.
     """
-    found = {each.name: each.path for each in list_upscalers(settings) if each.path is not None}
-    return _Known({**found, **(files or {})}, Tiling.of(settings), torch.device(device), watch or Watch())
+    return _Known(
+        {**upscaler_files(settings), **(files or {})}, Tiling.of(settings), torch.device(device), watch or Watch()
+    )
 
 
 class _Known(Mapping[str, Upscaler]):

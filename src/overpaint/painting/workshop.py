@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from overpaint.adapters.control import ControlBranch, attach, hint_of
+from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
 from overpaint.adapters.embeddings import EmbeddingShelf
 from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.adapters.wear import wardrobe_of
@@ -243,21 +243,32 @@ class Workshop:
     def branches(self, plan: Plan) -> tuple[ControlBranch, ...]:
         """The ControlNets of a pass, with the pictures they follow already encoded."""
         folder = plan.settings.controlnet_dir
-        paths = [find_controlnet(each.model, folder, f"controls[{i}].model") for i, each in enumerate(plan.controls)]
+        named = [(i, each, each.model) for i, each in enumerate(plan.controls) if each.model is not None]
+        paths = [find_controlnet(model, folder, f"controls[{i}].model") for i, _, model in named]
         # Files that do not say how many heads they have are read as the model's.
         heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
         keys = [(path, stamp_of(path), heads) for path in paths]
         self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
         made: list[ControlBranch] = []
-        for i, (key, path, each) in enumerate(zip(keys, paths, plan.controls, strict=True)):
-            said = f"controls[{i}].model={each.model!r}"
+        for key, path, (i, each, model) in zip(keys, paths, named, strict=True):
+            said = f"controls[{i}].model={model!r}"
             if key not in self._controls:
                 dtype = self.resident(plan).model.backend.dtypes.unet
                 self._controls[key] = load_controlnet(path, device=self.device, dtype=dtype, model=plan.spec, said=said)
             loaded = self._controls[key]
             check_fits(loaded.spec, plan.spec, said)
-            how = {"weight": each.weight, "start": each.start, "end": each.end}
-            made.append(attach(loaded, hint_of(each.hint), **how, tiling=plan.settings.tiling))
+            made.append(
+                attach(
+                    loaded,
+                    hint_of(each.hint),
+                    weight=each.weight,
+                    start=each.start,
+                    end=each.end,
+                    tiling=plan.settings.tiling,
+                    mode=each.mode,
+                    region=None if each.region is None else region_of(each.region),
+                )
+            )
         return tuple(made)
 
 

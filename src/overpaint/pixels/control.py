@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from overpaint.errors import RequestError
 from overpaint.pictures import flatten
-from overpaint.pixels.mask import Box
+from overpaint.pixels.mask import Box, to_gray_mask
 from overpaint.pixels.resize import JUST_RESIZE, LATENT_UPSCALE, RESIZE_AND_FILL, resize_image
 from overpaint.settings import Quirks
 
@@ -58,6 +58,11 @@ def control_picture(
     if preprocessor == "none":
         return fitted
     raise RequestError("controls.preprocessor", preprocessor, "choose one of none, canny, invert")
+
+
+def control_region(mask: Image.Image, frame: Frame, quirks: Quirks) -> Image.Image:
+    """Where a ControlNet counts: the mask in gray, at the size of the pass."""
+    return fit_to_pass(to_gray_mask(mask, round_=False).convert("RGB"), frame, quirks).convert("L")
 
 
 def fit_to_pass(picture: Image.Image, frame: Frame, quirks: Quirks) -> Image.Image:

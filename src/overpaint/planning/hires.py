@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from overpaint.errors import RequestError, SettingError
-from overpaint.pixels.control import Frame, control_picture
+from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
 from overpaint.planning.canvas import LATENT_FACTOR, Canvases, Geometry, Job, geometry_of
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
@@ -39,6 +39,7 @@ def plan_hires(first: Plan, hires: Hires, known: Surroundings) -> Plan:
         batches=plan_batches(first.images, second.request, first.settings, second.images),
         hires=HiresPlan(second, _upscaler(hires.upscaler or "Latent", first.settings, known), scaled, hires.strength),
         refiner=_in_pass("first pass", first.refiner, first.settings),
+        controls=tuple(each for each in first.controls if each.passes != "second"),
         notes=MappingProxyType({**first.notes, **_notes(first, second, hires, known)}),
         comments=first.comments + tuple(each for each in comments if each not in first.comments),
     )
@@ -93,7 +94,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
         sampler=sampler,
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         refiner=_in_pass("second pass", first.refiner, settings),
-        controls=plan_controls(Job(request, settings), Canvases(geometry, (), None)),
+        controls=_of_second_pass(plan_controls(Job(request, settings), Canvases(geometry, (), None))),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
     )
     return second, scaled, comments
@@ -145,7 +146,21 @@ def _control(unit: ControlUnit, frame: Frame, settings: Settings) -> ControlPlan
         background=settings.img2img_background_color,
         quirks=settings.quirks,
     )
-    return ControlPlan(unit.model, hint, unit.weight, unit.start, unit.end)
+    return ControlPlan(
+        model=unit.model,
+        hint=hint,
+        weight=unit.weight,
+        start=unit.start,
+        end=unit.end,
+        mode=unit.mode,
+        passes=unit.passes,
+        region=None if unit.mask is None else control_region(unit.mask, frame, settings.quirks),
+        is_shown=unit.return_map,
+    )
+
+
+def _of_second_pass(controls: tuple[ControlPlan, ...]) -> tuple[ControlPlan, ...]:
+    return tuple(each for each in controls if each.passes != "first")
 
 
 def _second_images(

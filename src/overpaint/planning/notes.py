@@ -11,6 +11,7 @@ from overpaint.planning.plans import ImagePlan
 from overpaint.planning.sampler_plan import CHURN, SamplerPlan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Quirks, Settings, inert_options
+from overpaint.text.control_notes import control_notes
 from overpaint.text.prompt import schedule, uses_emphasis
 
 
@@ -19,6 +20,7 @@ def early_notes(request: Img2ImgRequest, settings: Settings, prepared: Canvases)
     notes: dict[str, object] = {}
     if request.soft_inpainting is not None and request.mask is not None:
         notes.update(_soft_notes(request))
+    notes.update(control_notes(request.controls, request.resize_mode.value))
     if not request.starts_from_noise:
         notes["Denoising strength"] = request.strength
     notes.update(prepared.notes)

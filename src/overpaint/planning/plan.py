@@ -115,6 +115,7 @@ def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     pictures += [("mask", each) for each in (request.mask,) if each is not None]
     pictures += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
+    pictures += [(f"controls[{i}].mask", each.mask) for i, each in enumerate(request.controls) if each.mask is not None]
     for name, picture in pictures:
         if picture.width * picture.height > settings.max_source_pixels:
             remedy = f"give one of at most {settings.max_source_pixels} pixels (the option max_source_pixels)"

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
 from overpaint.models.families import ModelSpec
+from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
 from overpaint.planning.canvas import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
@@ -61,11 +62,15 @@ class RefinerPlan:
 class ControlPlan:
     """A ControlNet by name, and the picture it sees, at the size of the pass."""
 
-    model: str
+    model: str | None  # None: nothing is guided, the picture is only shown
     hint: Picture
     weight: float
     start: float
     end: float
+    mode: ControlMode = "balanced"
+    passes: Passes = "both"
+    region: Picture | None = None  # where it counts, gray, at the size of the pass
+    is_shown: bool = False
 
 
 @dataclass(frozen=True)

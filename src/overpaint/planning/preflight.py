@@ -15,7 +15,7 @@ from overpaint.models.families import UNET_PREFIX, ModelSpec
 from overpaint.models.find import find_refiner, model_folders
 from overpaint.models.hashes import checkpoint_file
 from overpaint.models.header import read_sidecar, safetensors_shapes
-from overpaint.models.upscaler_names import list_upscalers
+from overpaint.models.upscaler_names import upscaler_files
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
@@ -57,7 +57,7 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings, spec_of: SpecRe
 def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
     resample = UPSCALERS["Lanczos"]
     assert resample is not None
-    return {each.name: resample for each in list_upscalers(settings) if each.path is not None}
+    return dict.fromkeys(upscaler_files(settings), resample)
 
 
 def _other(name: str, settings: Settings, argument: str, spec_of: SpecReader) -> OtherModel:
@@ -150,13 +150,17 @@ def _controls(plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             "model": each.model,
-            "path": str(find_controlnet(each.model, folder, f"controls[{number}].model")),
+            "path": _path_of(each.model, folder, number),
             "weight": each.weight,
             "start": each.start,
             "end": each.end,
         }
         for number, each in enumerate(plan.controls)
     ]
+
+
+def _path_of(model: str | None, folder: str, number: int) -> str | None:
+    return None if model is None else str(find_controlnet(model, folder, f"controls[{number}].model"))
 
 
 def network_calls(plan: Plan) -> int | None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from overpaint.service import health
+from overpaint.service import health, pages
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import finished
 from overpaint.service.guard.bodyguard import BodyGuard
@@ -42,16 +42,19 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,  # those pages load their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
             Middleware(Frontdoor, observe=metrics.observe, places=places_of(config)),
             Middleware(HostGuard, config=config),
             Middleware(OriginGuard, config=config),
             Middleware(TokenGuard, config=config),
+            Middleware(pages.NoSlashes),  # behind the guards, which judge paths as they were given
             Middleware(BodyGuard, limits=config.limits),
         ],
         exception_handlers={HTTPException: _refused},
     )
+    app.include_router(pages.router())
     app.include_router(health.router(desk, config, metrics))
     for each in (native, openai_api, reference):
         app.include_router(each.router(desk, config))
@@ -62,6 +65,8 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
 async def _refused(request: Request, error: Exception) -> Response:
     """Where no route answers: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException)
+    if request.method == "OPTIONS" and (answer := pages.options(request)) is not None:
+        return answer
     said = str(error.detail)
     if error.status_code == 404 and not is_reference(request.url.path):
         shown = request.url.path[:80]

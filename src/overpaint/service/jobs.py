@@ -76,7 +76,7 @@ class ResultPicture:
     number: int  # place in the result's list
     file: str  # its name there, no path
     infotext: str = ""
-    kind: Literal["picture", "mask", "grid"] = "picture"
+    kind: Literal["picture", "mask", "grid", "control"] = "picture"
     media_type: str = "image/png"
     seed: int | None = None
     width: int = 0

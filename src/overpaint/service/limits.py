@@ -38,7 +38,7 @@ class Limits:
     cfg_scale: float = 50.0
     # The queue, answered with 429 beyond
     waiting: int = 64
-    waiting_per_client: int = 8
+    waiting_per_client: int = 64  # all of it: clients have a token, or are on this machine
     # Time, in seconds
     queue_deadline: float = 900.0
     run_deadline: float = 600.0
@@ -58,8 +58,10 @@ _DEFAULTS = Limits()
 
 
 def limits_from(texts: Iterable[str]) -> Limits:
-    """The defaults with some replaced, each written as NAME=VALUE."""
+    """The defaults with some replaced, each written as NAME=VALUE. A client's share is the queue, unless given."""
     changes: dict[str, Any] = dict(map(_read, texts))
+    if "waiting" in changes:
+        changes.setdefault("waiting_per_client", changes["waiting"])
     return replace(_DEFAULTS, **changes)
 
 

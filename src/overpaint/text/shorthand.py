@@ -5,16 +5,19 @@ ink:0.8              with its weight
 ink:0.8:0.5          and another one for the text encoders
 depth=room.png       a ControlNet and the picture it follows
 canny=room.jpg,weight=0.7,start=0.1,end=0.8,pre=canny,low=50,high=150
+canny=room.jpg,mode=prompt,passes=first
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, TypeVar
 
 from overpaint.errors import RequestError
+from overpaint.parts import ControlUnit
 
 _T = TypeVar("_T")
 
@@ -28,6 +31,8 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "pre": ("preprocessor", str),
     "low": ("canny_low", int),
     "high": ("canny_high", int),
+    "mode": ("mode", str),
+    "passes": ("passes", str),
 }
 
 
@@ -59,6 +64,13 @@ def control_from_text(text: str, argument: str = "controls", folder: Path | None
         raise RequestError(argument, text, _CONTROL)
     model, picture = next((each for each in usable if (folder / each[1]).is_file()), usable[0])
     return {"model": model, "image": str(folder / picture), **fields}
+
+
+def control_text(unit: Mapping[str, Any], picture: str = "PICTURE") -> str:
+    """The fields of a `ControlUnit` in one word, as `control_from_text` reads them; what is usual is left out."""
+    usual = {each.name: each.default for each in fields_of(ControlUnit)}
+    named = ((short, name) for short, (name, _) in _SETTINGS.items() if unit.get(name, usual[name]) != usual[name])
+    return ",".join((f"{unit['model']}={picture}", *(f"{short}={unit[name]}" for short, name in named)))
 
 
 def _is_file(head: str, folder: Path) -> bool:

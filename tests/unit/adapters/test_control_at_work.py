@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overpaint.adapters.control import ControlBranch, attach, controlled, hint_of
+from overpaint.adapters.control import ControlBranch, Controlled, attach, controlled, hint_of
 from overpaint.backends.torch_backend import Dtypes, TorchBackend
 from overpaint.errors import SamplingError
 from overpaint.models.control_files import LoadedControl, load_controlnet
@@ -265,3 +265,63 @@ def test_same_pictures_as_the_pipeline_of_diffusers(tmp_path: Path) -> None:
     got = painted_here(branches, source, texts)
     torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0)
     assert not torch.allclose(painted_here((), source, texts), wanted, atol=1e-2)
+
+
+# -- who has the last word, and where ----------------------------------------------------------------------------------
+
+
+def maps_of(seed: int, spec: UNetSpec = SD1) -> list[Tensor]:
+    """What a ControlNet adds to two rows."""
+    x, t, context, vector, hint = inputs(spec)
+    network = random_control(spec, seed)
+    with torch.no_grad():
+        found: list[Tensor] = network(x, t, context, vector, network.encode_hint(hint))
+    return found
+
+
+def guided_by(maps: list[Tensor] | None) -> Tensor:
+    x, t, context, vector, _ = inputs(SD1)
+    with torch.no_grad():
+        found: Tensor = random_unet(SD1)(x, t, context, vector, maps)
+    return found
+
+
+def test_a_prompt_with_the_last_word_fades_the_finer_maps(tmp_path: Path) -> None:
+    x, t, context, vector, hint = inputs(SD1)
+    branch = attach(loaded(tmp_path), hint, weight=0.5, mode="prompt")
+    maps = maps_of(1)
+    wanted = guided_by([0.5 * 0.825 ** (len(maps) - 1 - i) * each for i, each in enumerate(maps)])
+    torch.testing.assert_close(controlled(backend(), [branch], 0, 4)(x, t, context, vector), wanted)
+
+
+def test_a_controlnet_with_the_last_word_leaves_the_negative_alone(tmp_path: Path) -> None:
+    x, t, context, vector, hint = inputs(SD1)
+    branch = attach(loaded(tmp_path), hint, mode="control")
+    rows = counted(branch)
+    network = controlled(backend(), [branch], 0, 4)
+    assert isinstance(network, Controlled)
+    with torch.no_grad():
+        got = network(x, t, context, vector, [False, True])
+        torch.testing.assert_close(got[:1], guided_by(maps_of(1))[:1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(got[1:], guided_by(None)[1:], atol=1e-4, rtol=1e-4)
+        alone = network(x[1:], t[1:], context[1:], vector, [True])
+        torch.testing.assert_close(alone, guided_by(None)[1:], atol=1e-4, rtol=1e-4)
+    assert rows == [1]  # of the negative row it is not even asked
+
+
+def test_a_region_says_where_it_counts(tmp_path: Path) -> None:
+    x, t, context, vector, hint = inputs(SD1)
+    one, size = loaded(tmp_path), hint.shape[-2:]
+
+    def with_region(region: Tensor) -> Tensor:
+        branch = attach(one, hint, region=region)
+        return controlled(backend(), [branch], 0, 4)(x, t, context, vector)
+
+    torch.testing.assert_close(with_region(torch.ones(1, 1, *size)), guided_by(maps_of(1)))
+    torch.testing.assert_close(with_region(torch.zeros(1, 1, *size)), guided_by(None))
+    left = torch.zeros(1, 1, *size)
+    left[..., : size[1] // 2] = 1
+    halves = [each.clone() for each in maps_of(1)]
+    for each in halves:
+        each[..., each.shape[-1] // 2 :] = 0
+    torch.testing.assert_close(with_region(left), guided_by(halves))

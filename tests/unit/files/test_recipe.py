@@ -180,11 +180,21 @@ class TestControls:
         assert (first["image"], second["model"]) == (str(tmp_path / "a.png"), "depth")
 
     def test_a_large_one_without_a_file_has_to_be_given_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("overpaint.files.kept_files.LARGEST_EMBEDDED", 10)
+        monkeypatch.setattr("overpaint.files.kept_files.LARGEST_CONTROLS", 10)
         recipe = through_json(recipe_of(new(controls=(control(),)), 0))
         assert recipe.controls == (None,)
         with pytest.raises(RequestError, match="give them again"):
             recipe.control_fields(())
+
+    def test_a_mask_travels_inside(self) -> None:
+        mask = Image.new("L", (8, 8), 255)
+        job = new(controls=(control(mask=mask, mode="control"), control(passes="first")))
+        recipe = through_json(recipe_of(job, 0))
+        first, second = recipe.request_for(changes={"controls": recipe.control_fields(())}).controls
+        assert first.mask is not None and first.mask.tobytes() == mask.tobytes() and second.mask is None
+        assert (first.mode, second.passes) == ("control", "first")
+        with pytest.raises(RequestError, match="give them again"):  # there was no room for it
+            replace(recipe, control_masks=(None, None)).control_fields(())
 
     def test_a_changed_one_is_refused(self, tmp_path: Path) -> None:
         drawing().save(tmp_path / "a.png")

@@ -49,7 +49,7 @@ class PictureView(BaseModel):
 
     number: int
     url: str
-    kind: Literal["picture", "mask", "grid"]
+    kind: Literal["picture", "mask", "grid", "control"]
     media_type: str
     infotext: str
     seed: int | None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from overpaint.files.metadata import KINDS, encode_picture, format_for
+from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
@@ -27,7 +28,7 @@ from overpaint.settings import Settings
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 _MEDIA_TYPES |= {"avif": "image/avif"}
 
-_Kind = Literal["picture", "mask", "grid"]
+_Kind = Literal["picture", "mask", "grid", "control"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Output:
     items: Mapping[str, str] | None = None
     exif: bytes | None = None
     icc: bytes | None = None
+    recipe: Mapping[str, Any] | None = None
 
 
 def keep(folder: Path, number: int, output: Output, settings: Settings) -> ResultPicture:
@@ -55,6 +57,7 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         items=output.items if settings.enable_pnginfo else None,
         exif=output.exif,
         icc=output.icc,
+        recipe=output.recipe if settings.enable_pnginfo else None,
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless,
     )
@@ -99,7 +102,7 @@ class Portfolio:
         self.finished.append(batch)
         told = account(_without_grid(self.plan), model, self.finished)
         first = _grid_comes(self.plan) + sum(len(each.pictures) for each in self.kept)
-        outputs = _outputs(self.plan, batch, told.infotexts[-len(batch.batch) :])
+        outputs = _outputs(told, batch)
         settings = self.plan.settings
         pictures = tuple(keep(self.folder, first + i, each, settings) for i, each in enumerate(outputs))
         of_each = (each.file for each in pictures if each.kind == "picture")
@@ -124,6 +127,9 @@ class Portfolio:
         if processed.index_of_first_image:
             sheet = Output(processed.images[0], processed.infotexts[0], "grid")
             pictures.insert(0, keep(self.folder, 0, sheet, self.plan.settings))
+        first = len(pictures) + 1  # a name that is free, whether a sheet was expected or not
+        maps = (Output(each, kind="control") for each in processed.control_maps)
+        pictures += [keep(self.folder, first + i, each, self.plan.settings) for i, each in enumerate(maps)]
         return JobResult(
             pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
             infotexts=processed.infotexts,
@@ -175,10 +181,14 @@ def _mask_outputs(plan: Plan) -> tuple[str, ...]:
     return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
 
-def _outputs(plan: Plan, batch: FinishedBatch, texts: Sequence[str]) -> Iterator[Output]:
+def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
+    plan, texts = told.plan, told.infotexts[-len(batch.batch) :]
     for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
         info = finished.image.info
-        yield Output(finished.image, text, seed=image.seed, exif=info.get("exif"), icc=info.get("icc_profile"))
+        # An infotext does not hold what a ControlNet followed.
+        recipe = recipe_of(told, image.index).to_json() if plan.controls else None
+        own, profile = info.get("exif"), info.get("icc_profile")
+        yield Output(finished.image, text, seed=image.seed, exif=own, icc=profile, recipe=recipe)
         found = (getattr(finished, name) for name in _mask_outputs(plan))
         yield from (Output(each, kind="mask") for each in found if each is not None)
 

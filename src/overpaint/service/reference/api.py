@@ -1,4 +1,4 @@
-"""The reference's API: /sdapi/v1 for everybody's clients, /internal for its own page, /controlnet for an extension."""
+"""The reference's API: /sdapi/v1 for everybody's clients, /controlnet for an extension, and what its own page has."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from overpaint.service.reference.jobs import job_routes
 from overpaint.service.reference.lists import list_routes
 from overpaint.service.reference.options import option_routes
 from overpaint.service.reference.options_book import OptionsBook
+from overpaint.service.reference.page import page_routes
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.reference.progress import Tasks, control_routes, internal_routes, progress_routes
 from overpaint.service.reference.requests import Reader
@@ -51,6 +52,7 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
         list_routes(desk, book, models),
     ):
         routes.include_router(part, prefix="/sdapi/v1", tags=["sdapi"], responses=_REFUSALS)
-    for part in (internal_routes(desk, book, tasks), controlnet_routes(config, models, pictures)):
+    others = (internal_routes(desk, book, tasks), controlnet_routes(config, models, pictures), page_routes(desk, book))
+    for part in others:
         routes.include_router(part, tags=["sdapi"], responses=_REFUSALS)
     return routes

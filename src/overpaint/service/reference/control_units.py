@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from PIL import Image, ImageChops
 
 from overpaint.errors import RequestError
+from overpaint.parts import ControlMode, Preprocessor
+from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.resize import CROP_AND_RESIZE, JUST_RESIZE, RESIZE_AND_FILL, resize_image
 from overpaint.service.reference.pictures import decoded
 from overpaint.settings import Quirks
+from overpaint.text.control_notes import MODES, MODULES, PASSES, controls_told
+
+_T = TypeVar("_T")
 
 TITLE = "controlnet"
+SIGN = "controlnet m2m"  # another script of the extension
 UNITS = 3  # as many as its page shows; a request may hold more
 CANNY = (100, 200)  # the thresholds that -1 stands for
 
-PREPROCESSORS: Mapping[str, str] = {
-    "none": "none",
-    "canny": "canny",
-    "invert (from white bg & black line)": "invert",
-    "invert": "invert",
-}
 _RESIZE_MODES: Mapping[str, int] = {
     "just resize": JUST_RESIZE,
     "resize": JUST_RESIZE,
@@ -40,45 +42,46 @@ _RESIZE_MODES: Mapping[str, int] = {
 _SIZES = (JUST_RESIZE, CROP_AND_RESIZE, RESIZE_AND_FILL)
 
 _READ = frozenset({"enabled", "image", "input_image", "model", "module", "weight", "resize_mode"})
-_READ |= {"guidance_start", "guidance_end", "threshold_a", "threshold_b"}
-# Of memory, of the page, of what is sent back; and how finely to look, since edges are found at the size of the pass.
-_CHANGES_NOTHING = frozenset({"low_vram", "lowvram", "save_detected_map", "is_ui", "pixel_perfect", "processor_res"})
+_READ |= {"guidance_start", "guidance_end", "threshold_a", "threshold_b", "control_mode", "guessmode", "guess_mode"}
+_READ |= {"mask", "mask_image", "effective_region_mask", "hr_option", "save_detected_map"}
+# Of memory and of the page; and how finely to look, since edges are found at the size of the pass.
+_CHANGES_NOTHING = frozenset({"low_vram", "lowvram", "is_ui", "pixel_perfect", "processor_res", "use_preview_as_input"})
 # What is offered of fields that would change the picture, beside null and what is empty.
 _OFFERED: Mapping[str, tuple[Any, ...]] = {
-    "control_mode": (0, "Balanced"),
-    "guessmode": (),
-    "guess_mode": (),
-    "mask": (),
-    "mask_image": (),
-    "effective_region_mask": (),
     "input_mode": ("simple",),
-    "hr_option": ("Both",),
     "loopback": (),
     "inpaint_crop_input_image": (True,),
     "advanced_weighting": (),
     "batch_images": (),
     "ipadapter_input": (),
 }
+_TOLD = {"weight": "weight", "guidance_start": "start", "guidance_end": "end"}
+_TOLD |= {"threshold_a": "canny_low", "threshold_b": "canny_high"}
+_MASKS = ("mask", "mask_image", "effective_region_mask")
+_NO_MODEL = ("", "none")
+_MODES_BY_NUMBER: tuple[ControlMode, ...] = ("balanced", "prompt", "control")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit that is switched on; its picture is still a text, or is to be the source."""
+    """One unit that is switched on; its pictures are still texts, its own may have to be the source."""
 
     place: str  # of its table in the request, for errors
-    model: str
-    preprocessor: str
+    model: str | None  # None: its picture is only preprocessed
+    preprocessor: Preprocessor
     picture: str | None
+    masks: tuple[tuple[str, str], ...]  # places and texts; where all are white, it counts
     resize_mode: int
-    numbers: Mapping[str, float]  # fields of a ControlUnit
+    others: Mapping[str, Any]  # fields of a ControlUnit
 
     @property
     def picture_place(self) -> str:
         return f"{self.place}.image"
 
-    def fields(self, model: str, picture: bytes) -> dict[str, Any]:
-        """A `ControlUnit` as JSON has it, with the picture as a file."""
-        return {"model": model, "image": picture, "preprocessor": self.preprocessor, **self.numbers}
+    def fields(self, model: str | None, picture: bytes, mask: bytes | None) -> dict[str, Any]:
+        """A `ControlUnit` as JSON has it, with its pictures as files."""
+        pictures = {"image": picture, "mask": mask}
+        return {"model": model, "preprocessor": self.preprocessor, **pictures, **self.others}
 
 
 def units_of(place: str, args: tuple[Any, ...]) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
@@ -91,28 +94,97 @@ def units_of(place: str, args: tuple[Any, ...]) -> tuple[tuple[Unit, ...], tuple
             continue
         if not isinstance(given, Mapping):
             raise RequestError(here, given, "give a unit as an object with image, model and weight")
-        if given.get("enabled", True):
+        if is_on(given):
             units.append(_unit(here, given))
             warnings.extend(_passed_over(here, given))
     return tuple(units), tuple(warnings)
 
 
+def units_told(parsed: Mapping[str, object]) -> tuple[dict[str, Any], ...]:
+    """The units that an infotext speaks of, as clients send them; their pictures are not in it."""
+    return tuple(
+        {
+            "model": unit["model"],
+            "module": unit["preprocessor"],
+            "control_mode": unit["mode"],
+            "hr_option": next(name for name, each in PASSES.items() if each == unit["passes"]),
+            **{theirs: unit[ours] for theirs, ours in _TOLD.items() if ours in unit},
+        }
+        for unit in controls_told(parsed)
+    )
+
+
+def is_on(given: object) -> bool:
+    """Whether an argument of the script is a unit that is switched on."""
+    return isinstance(given, Mapping) and bool(given.get("enabled", True))
+
+
 def _unit(place: str, given: Mapping[str, Any]) -> Unit:
     _check_offered(place, given)
     preprocessor = _preprocessor(place, given.get("module"))
-    model = given.get("model")
-    if not isinstance(model, str) or model.lower() in ("", "none"):
-        raise RequestError(f"{place}.model", model, "give a name that GET /controlnet/model_list lists")
-    numbers = {
+    others: dict[str, Any] = {
         "weight": _number(place, given, "weight", 1.0),
         "start": _number(place, given, "guidance_start", 0.0),
         "end": _number(place, given, "guidance_end", 1.0),
+        "mode": _mode(place, given),
+        "passes": _chosen(place, given, "hr_option", PASSES, "both"),
+        "return_map": preprocessor != "none" and given.get("save_detected_map") is not False,
     }
     if preprocessor == "canny":
         for ours, theirs, usual in zip(("canny_low", "canny_high"), ("threshold_a", "threshold_b"), CANNY, strict=True):
             value = _number(place, given, theirs, usual)
-            numbers[ours] = usual if value < 0 else round(value)
-    return Unit(place, model, preprocessor, _picture(place, given), _resize_mode(place, given), numbers)
+            others[ours] = usual if value < 0 else round(value)
+    return Unit(
+        place=place,
+        model=_model(place, given.get("model"), preprocessor),
+        preprocessor=preprocessor,
+        picture=_picture(place, given),
+        masks=_masks(place, given),
+        resize_mode=_resize_mode(place, given),
+        others=others,
+    )
+
+
+def _model(place: str, model: object, preprocessor: str) -> str | None:
+    """None where a picture is only to be preprocessed."""
+    is_named = isinstance(model, str) and model.lower() not in _NO_MODEL
+    is_empty = model is None or (isinstance(model, str) and model.lower() in _NO_MODEL)
+    if is_named:
+        return str(model)
+    if is_empty and preprocessor != "none":
+        return None
+    raise RequestError(f"{place}.model", _shown(model), "give a name that GET /controlnet/model_list lists")
+
+
+def _mode(place: str, given: Mapping[str, Any]) -> ControlMode:
+    """Older clients have a switch that gives the ControlNet the last word."""
+    if given.get("guessmode") or given.get("guess_mode"):
+        return "control"
+    value = given.get("control_mode")
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(_MODES_BY_NUMBER):
+        return _MODES_BY_NUMBER[value]
+    return _chosen(place, given, "control_mode", MODES, "balanced")
+
+
+def _chosen(place: str, given: Mapping[str, Any], name: str, known: Mapping[str, _T], usual: _T) -> _T:
+    value = given.get(name)
+    if value in (None, ""):
+        return usual
+    if not isinstance(value, str) or value.lower() not in known:
+        raise RequestError(f"{place}.{name}", _shown(value), f"give one of {', '.join(known)}")
+    return known[value.lower()]
+
+
+def _masks(place: str, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """All that there are: of the unit, and beside the picture that newer clients wrap up with one."""
+    found = [(f"{place}.{name}", given.get(name)) for name in _MASKS]
+    image = given.get("image")
+    if isinstance(image, Mapping):
+        found.append((f"{place}.image.mask", image.get("mask")))
+    for name, value in found:
+        if value and not isinstance(value, str):
+            raise RequestError(name, _shown(value), "give a picture as base64")
+    return tuple((name, value) for name, value in found if value)
 
 
 def _check_offered(place: str, given: Mapping[str, Any]) -> None:
@@ -128,15 +200,17 @@ def _passed_over(place: str, given: Mapping[str, Any]) -> list[str]:
     return [f"{place}.{name}: not obeyed, there is no such field" for name in sorted(given.keys() - known)]
 
 
-def preprocessor_of(name: object) -> str | None:
+def preprocessor_of(name: object) -> Preprocessor | None:
     """Ours, if it is one that there is."""
-    return PREPROCESSORS.get(str(name).lower()) if isinstance(name, str) else None
+    return MODULES.get(name.lower()) if isinstance(name, str) else None
 
 
-def _preprocessor(place: str, module: object) -> str:
+def _preprocessor(place: str, module: object) -> Preprocessor:
     found = "none" if module in (None, "") else preprocessor_of(module)
     if found is None:
-        raise RequestError(f"{place}.module", module, f"give one of {', '.join(PREPROCESSORS)}, or a finished picture")
+        known = ", ".join(MODULES)
+        remedy = f"give one of {known}; of others only finished pictures are taken, with the module none"
+        raise RequestError(f"{place}.module", _shown(module), remedy)
     return found
 
 
@@ -144,8 +218,6 @@ def _picture(place: str, given: Mapping[str, Any]) -> str | None:
     """None: the source. Newer clients wrap the picture up with a mask for it."""
     value = given.get("image") or given.get("input_image")
     if isinstance(value, Mapping):
-        if value.get("mask"):
-            raise RequestError(f"{place}.image.mask", "...", "this is not offered; leave it out")
         value = value.get("image")
     if value and not isinstance(value, str):
         raise RequestError(f"{place}.image", _shown(value), "give a picture as base64")
@@ -187,7 +259,20 @@ def fitted_picture(name: str, data: bytes, mode: int, size: tuple[int, int]) -> 
     with decoded(name, data) as picture:
         if picture.width * high == picture.height * wide:
             return data
-        shaped = resize_image(mode, picture.convert("RGB"), wide, high, quirks=Quirks.reference())
-    written = io.BytesIO()
-    shaped.save(written, "PNG", compress_level=1)
-    return written.getvalue()
+        return _written(resize_image(mode, picture.convert("RGB"), wide, high, quirks=Quirks.reference()))
+
+
+def mask_of(named: Sequence[tuple[str, bytes]]) -> bytes | None:
+    """One mask of all, white where each is; None if it would be black: clients send empty layers along."""
+    whole: Image.Image | None = None
+    for name, data in named:
+        with decoded(name, data) as picture:
+            mask = to_gray_mask(picture, round_=False)
+            whole = mask if whole is None else ImageChops.darker(whole, mask.resize(whole.size))
+    return _written(whole) if whole is not None and whole.getbbox() is not None else None
+
+
+def _written(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG", compress_level=1)
+    return data.getvalue()

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from overpaint.errors import RequestError
 from overpaint.extras import reference_fields
 from overpaint.files.metadata import read_infotext
-from overpaint.models.upscaler_names import find_upscaler_name
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.visits import at_work
 from overpaint.service.jobs import Job, Record
@@ -32,6 +31,7 @@ from overpaint.service.reference.errors import ReferenceRoute, Refusal, forget, 
 from overpaint.service.reference.jobs import new_job, result_pictures, waited
 from overpaint.service.reference.options_book import OptionsBook
 from overpaint.service.reference.pictures import PictureReader
+from overpaint.service.reference.upscalers import chosen_upscaler
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.text.infotext import parse_infotext
 from overpaint.text.styles import extract_styles, load_styles
@@ -46,18 +46,19 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
     async def enlarged(
         body: ExtrasBody, sources: Awaitable[Sequence[bytes]], request: Request
     ) -> tuple[str, list[str]]:
-        job, shows = await handed_in(body, await sources, request), body.show_extras_results is not False
+        job, warnings = await handed_in(body, await sources, request)
+        shows = body.show_extras_results is not False
         forget(request, body)
         await desk.submit(job)
         record = await waited(desk, job.id, request, config.limits.disconnect_grace)
         found = await asyncio.to_thread(result_pictures, desk.store, record)
         images = [base64.b64encode(data).decode() for _, data in found]
-        return _html_info(record), images if shows else []
+        return _html_info(record) + "".join(map(_paragraph, warnings)), images if shows else []
 
-    async def handed_in(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> Job:
+    async def handed_in(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> tuple[Job, tuple[str, ...]]:
         settings = job_settings(book.settings(), config.limits)
-        stored = await at_work(_stored, body, sources, book, config)
-        return new_job("extras", stored, settings, config, request)
+        stored, warnings = await at_work(_stored, body, sources, book, config)
+        return new_job("extras", stored, settings, config, request), warnings
 
     @routes.post("/extra-single-image")
     async def extra_single_image(body: ExtrasSingleImageRequest, request: Request) -> ExtrasSingleImageResponse:
@@ -79,24 +80,28 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
         return await at_work(_info, data, book)
 
     @routes.post("/interrogate")
-    async def interrogate(body: InterrogateRequest) -> dict[str, Any]:
-        if body.model not in _INTERROGATORS:
+    async def interrogate(body: InterrogateRequest | None = None) -> dict[str, Any]:
+        if body is not None and body.model not in _INTERROGATORS:
             raise http_refusal(404, "Model not found")
         raise http_refusal(501, "this server has no model that describes pictures")
 
     return routes
 
 
-def _stored(body: ExtrasBody, sources: Sequence[bytes], book: OptionsBook, config: ServeConfig) -> dict[str, Any]:
-    """EX-1 in our own words, as it is stored."""
+def _stored(
+    body: ExtrasBody, sources: Sequence[bytes], book: OptionsBook, config: ServeConfig
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """EX-1 in our own words, as it is stored; and what was not obeyed."""
     values = reference_fields(body.known())
-    try:
-        find_upscaler_name(values["upscaler"], book.base, "upscaler_1")
-        find_upscaler_name(values["second_upscaler"], book.base, "upscaler_2")
-    except RequestError as error:  # EX-3
-        raise Refusal(500, "AssertionError", str(error)) from None
+    warnings: list[str] = []
+    for name, field in (("upscaler", "upscaler_1"), ("second_upscaler", "upscaler_2")):
+        try:
+            values[name], said = chosen_upscaler(field, values[name], book.base)
+        except RequestError as error:  # EX-3
+            raise Refusal(500, "AssertionError", str(error)) from None
+        warnings.extend(said)
     stored = {"kind": "extras", **values, "images": list(sources)}
-    return stored_request(stored, book.desk.store, config.limits, settings=book.settings())
+    return stored_request(stored, book.desk.store, config.limits, settings=book.settings()), tuple(warnings)
 
 
 def _html_info(record: Record) -> str:

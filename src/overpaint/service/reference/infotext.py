@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overpaint.parts import SoftInpainting
+from overpaint.service.reference.control_units import units_told
 from overpaint.settings import Settings
 from overpaint.text.infotext import parse_infotext
 from overpaint.text.pasting import option_overrides
@@ -85,6 +86,7 @@ class Filled:
     fields: Mapping[str, Any]
     overrides: Mapping[str, Any]
     soft: tuple[Any, ...] = ()  # the arguments of the script "Soft inpainting"
+    units: tuple[Mapping[str, Any], ...] = ()  # those of the script "ControlNet", without their pictures
 
 
 def filled_by(
@@ -103,7 +105,8 @@ def filled_by(
         found["styles"] = [str(each) for each in names]
     if not is_img2img and "enable_hr" not in given and any(key in parsed for key in _HIRES_MARKS):
         found["enable_hr"] = True
-    return Filled(found, option_overrides(parsed, settings), _soft(parsed) if is_img2img else ())
+    soft = _soft(parsed) if is_img2img else ()
+    return Filled(found, option_overrides(parsed, settings), soft, units_told(parsed))
 
 
 def _table(settings: Settings, is_img2img: bool) -> _Table:

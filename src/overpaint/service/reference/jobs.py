@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
 
@@ -24,6 +24,7 @@ from overpaint.service.reference.bodies import (
     StableDiffusionProcessingImg2Img,
     StableDiffusionProcessingTxt2Img,
 )
+from overpaint.service.reference.control_units import mask_of
 from overpaint.service.reference.errors import ReferenceRoute, Refusal, forget, job_refusal
 from overpaint.service.reference.pictures import PictureReader
 from overpaint.service.reference.progress import Tasks
@@ -31,6 +32,8 @@ from overpaint.service.reference.requests import Asked, Pictures, Reader, check_
 from overpaint.service.reference.saving import Saver, Wish
 from overpaint.service.reference.scripts import ScriptsAsked
 from overpaint.settings import Settings
+
+ControlPictures: TypeAlias = tuple[tuple[bytes | None, ...], tuple[bytes | None, ...]]  # those to follow, and masks
 
 _LOOK_EVERY = 0.5  # seconds between two looks whether the client is still there
 
@@ -58,8 +61,8 @@ def job_routes(
 
     async def new_picture(body: StableDiffusionProcessingTxt2Img) -> Asked:
         scripts = await asyncio.to_thread(reader.scripts, body)
-        controls = await control_pictures(scripts)
-        return await at_work(reader.asked, body, Pictures(controls=controls), scripts)
+        controls, masks = await _control_pictures(scripts, pictures)
+        return await at_work(reader.asked, body, Pictures(controls=controls, control_masks=masks), scripts)
 
     async def over_pictures(body: StableDiffusionProcessingImg2Img) -> Asked:
         check_sources(body)
@@ -68,13 +71,8 @@ def job_routes(
         named = [(f"init_images[{i}]", each) for i, each in enumerate(body.init_images or ())]
         images = await pictures.read_all(named)
         latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
-        found = Pictures(images, mask, latent_mask, await control_pictures(scripts))
+        found = Pictures(images, mask, latent_mask, *await _control_pictures(scripts, pictures))
         return await at_work(reader.asked, body, found, scripts)
-
-    async def control_pictures(scripts: ScriptsAsked) -> tuple[bytes | None, ...]:
-        given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]
-        read = iter(await pictures.read_all(given))
-        return tuple(None if each.picture is None else next(read) for each in scripts.units)
 
     async def paint(asked: Asked, body: PaintingBody, request: Request) -> PaintingResponse:
         forget(request, body)
@@ -101,6 +99,16 @@ def job_routes(
             raise
 
     return routes
+
+
+async def _control_pictures(scripts: ScriptsAsked, pictures: PictureReader) -> ControlPictures:
+    """Those of the units, in their order."""
+    given = [(each.picture_place, each.picture) for each in scripts.units if each.picture is not None]
+    masks = [each for unit in scripts.units for each in unit.masks]
+    read = iter(await pictures.read_all([*given, *masks]))
+    own = tuple(None if each.picture is None else next(read) for each in scripts.units)
+    named = [[(place, next(read)) for place, _ in each.masks] for each in scripts.units]
+    return own, tuple([await at_work(mask_of, each) for each in named])
 
 
 def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, request: Request) -> Job:

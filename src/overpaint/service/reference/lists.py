@@ -12,13 +12,13 @@ from fastapi import APIRouter
 
 from overpaint.models.hashes import CheckpointFile
 from overpaint.models.header import metadata_of
-from overpaint.models.upscaler_names import list_upscalers
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 from overpaint.service.reference.errors import ReferenceRoute
 from overpaint.service.reference.options_book import OptionsBook
 from overpaint.service.reference.scripts import Script, scripts
+from overpaint.service.reference.upscalers import offered_upscalers, realesrgan_models
 from overpaint.text.styles import load_styles
 
 _T = TypeVar("_T")
@@ -52,7 +52,7 @@ def list_routes(desk: Desk, book: OptionsBook, models: KnownModels) -> APIRouter
     listing("/hypernetworks", lambda: [{"name": each.name, "path": str(each.path)} for each in models.hypernetworks()])
     listing("/loras", lambda: _loras(models))
     listing("/face-restorers", list[Item])
-    listing("/realesrgan-models", list[Item])
+    listing("/realesrgan-models", lambda: _realesrgan_models(book))
     listing("/extensions", list[Item])
     listing("/prompt-styles", lambda: _styles(book))
     listing("/scripts", lambda: _script_titles(models))
@@ -118,8 +118,13 @@ def _upscalers(book: OptionsBook) -> list[Item]:
             "model_url": None,
             "scale": each.scale,
         }
-        for each in list_upscalers(book.base)
+        for each in offered_upscalers(book.base)
     ]
+
+
+def _realesrgan_models(book: OptionsBook) -> list[Item]:
+    found = realesrgan_models(book.base)
+    return [{"name": each.name, "path": str(each.path), "scale": int(each.scale)} for each in found]
 
 
 def _loras(models: KnownModels) -> list[Item]:
@@ -150,4 +155,4 @@ def _script_info(models: KnownModels) -> list[Item]:
 
 def _script(script: Script, *, is_img2img: bool) -> Item:
     args = [asdict(each) for each in script.arguments]
-    return {"name": script.title, "is_alwayson": True, "is_img2img": is_img2img, "args": args}
+    return {"name": script.title, "is_alwayson": not script.selectable, "is_img2img": is_img2img, "args": args}

@@ -97,6 +97,10 @@ def flags(config: ServeConfig) -> dict[str, Any]:
         "embeddings_dir": settings.embeddings_dir,
         "hypernetwork_dir": settings.hypernetwork_dir,
         "esrgan_models_path": settings.esrgan_dir,
+        "realesrgan_models_path": settings.realesrgan_dir,
+        "swinir_models_path": settings.swinir_dir,
+        "scunet_models_path": settings.scunet_dir,
+        "dat_models_path": settings.dat_dir,
     }
     own = {
         "api": True,

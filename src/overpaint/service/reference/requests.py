@@ -16,7 +16,7 @@ from overpaint.service.byproducts import without_byproducts
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.reference.bodies import PaintingBody, StableDiffusionProcessingImg2Img
-from overpaint.service.reference.control_units import Unit, fitted_picture
+from overpaint.service.reference.control_units import Unit, fitted_picture, units_of
 from overpaint.service.reference.errors import Refusal, http_refusal
 from overpaint.service.reference.infotext import Filled, filled_by
 from overpaint.service.reference.options_book import CHECKPOINT, OptionsBook, Overrides
@@ -24,6 +24,7 @@ from overpaint.service.reference.pictures import decoded
 from overpaint.service.reference.replaced import replaced_names
 from overpaint.service.reference.saving import Wish
 from overpaint.service.reference.scripts import ScriptsAsked, always_on, check_script_name
+from overpaint.service.reference.unoffered import warns, without_unoffered
 from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.storage.forms import plain
 from overpaint.settings import Settings
@@ -41,6 +42,12 @@ class Pictures:
     mask: bytes | None = None
     latent_mask: bytes | None = None
     controls: tuple[bytes | None, ...] = ()  # of the units, in their order; None: the source
+    control_masks: tuple[bytes | None, ...] = ()
+
+    def with_nothing_for(self, units: Sequence[Unit]) -> Pictures:
+        """More units, whose pictures are the source."""
+        none = (None,) * len(units)
+        return replace(self, controls=self.controls + none, control_masks=self.control_masks + none)
 
     def fields(self) -> dict[str, Any]:
         given = {"images": list(self.images), "mask": self.mask, "latent_mask": self.latent_mask}
@@ -74,20 +81,23 @@ class Reader:
         check_script_name(body.script_name)
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         has_any = self.models.has_controlnets
-        return always_on(body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any)
+        return always_on(
+            body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
+        )
 
     def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> Asked:
         """The job; its pictures are kept when this returns."""
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         filled = self._filled(body, is_img2img)
-        fields = {**body.effective(), **filled.fields}
-        given = {**filled.overrides, **(fields["override_settings"] or {})}
+        fields, unoffered = without_unoffered({**body.effective(), **filled.fields}, self.book.settings())
+        given = {**filled.overrides, **fields["override_settings"]}
         overrides = self.book.overridden(given, self.models.vaes())
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
         soft = _soft(scripts, filled)
         values = self._values(fields, soft, overrides, len(pictures.images))
-        controls = self._controls(values, pictures, scripts.units)
+        told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
+        controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
         stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
@@ -98,8 +108,10 @@ class Reader:
             warnings=(
                 *_unread(body),
                 *replaced_names(fields, settings, _lora_names(self.models)),
+                *unoffered,
                 *overrides.warnings,
                 *scripts.warnings,
+                *said,
                 *self._dropped(overrides),
             ),
             wish=Wish(
@@ -148,9 +160,9 @@ class Reader:
     def _controls(self, values: Mapping[str, Any], pictures: Pictures, units: Sequence[Unit]) -> dict[str, Any]:
         """ControlNets, each with its picture in the shape of what is painted."""
         found: list[dict[str, Any]] = []
-        for unit, given in zip(units, pictures.controls, strict=True):
-            model = self.models.controlnet(unit.model)
-            if model is None:
+        for unit, given, mask in zip(units, pictures.controls, pictures.control_masks, strict=True):
+            model = None if unit.model is None else self.models.controlnet(unit.model)
+            if model is None and unit.model is not None:
                 raise RequestError(f"{unit.place}.model", unit.model, "GET /controlnet/model_list lists what there is")
             data = given or next(iter(pictures.images), None)
             if data is None:
@@ -158,7 +170,8 @@ class Reader:
             size = self._size_to_follow(values, pictures)
             if size is not None:
                 data = fitted_picture(unit.picture_place, data, unit.resize_mode, size)
-            found.append(unit.fields(model, data))
+                mask = None if mask is None else fitted_picture(f"{unit.place}.mask", mask, unit.resize_mode, size)
+            found.append(unit.fields(model, data, mask))
         return {"controls": found} if found else {}
 
     def _size_to_follow(self, values: Mapping[str, Any], pictures: Pictures) -> tuple[int, int] | None:
@@ -212,6 +225,15 @@ def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
 
 def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:
     return scripts.soft or filled.soft
+
+
+def _told_units(scripts: ScriptsAsked, filled: Filled, *, has_source: bool) -> tuple[tuple[Unit, ...], tuple[str, ...]]:
+    """I2I-6: units that only the infotext speaks of. They follow the source, as units without a picture do."""
+    if scripts.units or not filled.units:
+        return (), ()
+    if not has_source:
+        return (), ("infotext: not obeyed, it speaks of a ControlNet but does not hold its picture; send the unit",)
+    return units_of("infotext", filled.units)
 
 
 def _unread(body: PaintingBody) -> tuple[str, ...]:

@@ -14,9 +14,17 @@ from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.reference import control_units
 from overpaint.service.reference.control_units import Unit, units_of
 from overpaint.service.reference.errors import Refusal, http_refusal
+from overpaint.service.reference.unoffered import is_known_elsewhere, left_out
 
 _SELECTABLE = frozenset(
-    {"img2img alternative test", "loopback", "outpainting mk2", "poor man's outpainting", "prompt matrix"}
+    {
+        "controlnet m2m",
+        "img2img alternative test",
+        "loopback",
+        "outpainting mk2",
+        "poor man's outpainting",
+        "prompt matrix",
+    }
     | {"prompts from file or textbox", "sd upscale", "x/y/z plot"}
 )
 _NOT_HERE = "the stock program's scripts are no part of this server; GET /sdapi/v1/scripts lists what works"
@@ -37,21 +45,28 @@ class Argument:
 
 @dataclass(frozen=True)
 class Script:
-    """A script that is always on. `obeyed`: what it is given counts; the others' place is taken by request fields."""
+    """A script that is always on. `obeyed`: what it is given counts; the others' place is taken by request fields.
+
+    One that is `selectable` is listed as a sign for clients that look for it, and does nothing.
+    """
 
     title: str
     arguments: tuple[Argument, ...] = ()
     obeyed: bool = False
     img2img_only: bool = False
+    selectable: bool = False
 
 
 def scripts(checkpoints: Iterable[str] = (), *, has_controlnets: bool = False) -> tuple[Script, ...]:
     """The scripts in the order of their listing; the checkpoints are the refiner's choices.
 
-    ControlNet is an extension of the stock program, so it comes last, and only where there are ControlNets.
+    ControlNet is an extension of the stock program, so it comes last, and only where there are ControlNets. Its other
+    script comes first, as selectable ones do: webuiapi knows by it that there is a ControlNet.
     """
     extension = (Script(control_units.TITLE, _CONTROL_UNITS, obeyed=True),) if has_controlnets else ()
+    sign = (Script(control_units.SIGN, selectable=True),) if has_controlnets else ()
     return (
+        *sign,
         Script("extra options"),
         Script("soft inpainting", _SOFT, obeyed=True, img2img_only=True),
         Script("refiner", _refiner(tuple(checkpoints))),
@@ -112,18 +127,24 @@ class ScriptsAsked:
     warnings: tuple[str, ...] = ()
 
 
-def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool, has_controlnets: bool = False) -> ScriptsAsked:
-    """I2I-3: titles in any case; arguments without "args" count for nothing, those beyond the last are passed over."""
+def always_on(
+    given: Mapping[str, Any] | None, *, is_img2img: bool, has_controlnets: bool = False, is_strict: bool = False
+) -> ScriptsAsked:
+    """I2I-3: titles in any case; arguments without "args" count for nothing, those beyond the last are passed over.
+
+    Scripts that other sites have are left out, if they are on with a warning; where that is strict they are refused.
+    """
     listed = scripts(has_controlnets=has_controlnets)
-    known = {each.title: each for each in listed if is_img2img or not each.img2img_only}
+    known = {each.title: each for each in listed if not each.selectable and (is_img2img or not each.img2img_only)}
     soft: tuple[Any, ...] = ()
     units: tuple[Unit, ...] = ()
     warnings: list[str] = []
     for title, asked in (given or {}).items():
         script = known.get(title.lower())
-        if script is None:
-            raise _refused(title)
         args = _arguments(title, asked)
+        if script is None:
+            warnings.extend(_left_out(title, args or (), is_strict))
+            continue
         if args is None:
             continue
         if script.title == control_units.TITLE:
@@ -134,6 +155,19 @@ def always_on(given: Mapping[str, Any] | None, *, is_img2img: bool, has_controln
         elif args:
             warnings.append(f"alwayson_scripts.{title}: not obeyed, use the request's own fields")  # I2I-5
     return ScriptsAsked(soft, units, tuple(warnings))
+
+
+def _left_out(title: str, args: tuple[Any, ...], is_strict: bool) -> tuple[str, ...]:
+    """What is said of a script that is not here. A picture without its ControlNet would be another one: that is said no
+    to."""
+    if title.lower() == control_units.TITLE and not any(map(control_units.is_on, args)):
+        return ()
+    if not is_known_elsewhere(title):
+        raise _refused(title)
+    said = left_out(f"alwayson_scripts.{title}", args)
+    if said and is_strict:
+        raise _refused(title)
+    return said
 
 
 def _refused(title: str) -> Refusal:
