@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from PIL import Image
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, RequestTypeError
+from overpaint.named import by_name, missing
+from overpaint.taking import as_picture
 
 Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
@@ -18,6 +20,7 @@ _P = TypeVar("_P")
 LARGEST_SIDE = 16_384
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class SoftInpainting:
     """Parameters of soft inpainting: the mask's gray decides how much each place may change."""
@@ -29,11 +32,16 @@ class SoftInpainting:
     difference_threshold: float = 0.5
     difference_contrast: float = 2
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("soft_inpainting", cls, given)
+
     def __post_init__(self) -> None:
         for each in fields(self):
             check_number(f"soft_inpainting.{each.name}", getattr(self, each.name), low=0, high=100)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Lora:
     """A LoRA (or one of its kin) by name, as `<lora:name:text_weight:weight>` in a prompt would ask for it."""
@@ -42,14 +50,19 @@ class Lora:
     weight: float = 1.0
     text_weight: float | None = None  # None: as `weight`
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("loras", cls, given)
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise RequestError("loras.name", self.name, "give the name of a file in the option lora_dir")
+            raise RequestTypeError("loras.name", self.name, "give the name of a file in the option lora_dir")
         check_number("loras.weight", self.weight, low=-100, high=100)
         if self.text_weight is not None:
             check_number("loras.text_weight", self.text_weight, low=-100, high=100)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class ControlUnit:
     """A ControlNet and the picture it follows, for a part of the steps."""
@@ -63,11 +76,14 @@ class ControlUnit:
     canny_low: int = 100
     canny_high: int = 200
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("controls", cls, given)
+
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise RequestError("controls.model", self.model, "give the name of a file in the option controlnet_dir")
-        if not isinstance(self.image, Image.Image):
-            raise RequestError("controls.image", self.image, "give the picture that the ControlNet should follow")
+            raise RequestTypeError("controls.model", self.model, "give the name of a file in the option controlnet_dir")
+        object.__setattr__(self, "image", as_picture("controls.image", self.image))
         if self.preprocessor not in get_args(Preprocessor):
             names = ", ".join(get_args(Preprocessor))
             raise RequestError("controls.preprocessor", self.preprocessor, f"choose one of {names}")
@@ -78,6 +94,7 @@ class ControlUnit:
         check_number("controls.canny_high", self.canny_high, low=0, high=2_000, whole=True)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Hires:
     """A second pass over an enlarged picture. A size of None follows from `scale`; one side alone keeps the shape."""
@@ -94,6 +111,10 @@ class Hires:
     prompt: str | tuple[str, ...] = ""  # empty: the first pass's
     negative_prompt: str | tuple[str, ...] = ""
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("hires", cls, given)
+
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
             if isinstance(getattr(self, name), list):
@@ -108,7 +129,8 @@ class Hires:
 
 def check_number(name: str, value: object, *, low: float, high: float, whole: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(name, value, f"give {'a whole number' if whole else 'a number'} from {low:g} to {high:g}")
+        kind = "a whole number" if whole else "a number"
+        raise RequestTypeError(name, value, f"give {kind} from {low:g} to {high:g}")
     if math.isnan(value) or not low <= value <= high:
         raise RequestError(name, value, f"give a value from {low:g} to {high:g}")
 
@@ -117,7 +139,7 @@ def check_texts(name: str, value: object) -> None:
     if isinstance(value, tuple) and value and all(isinstance(each, str) for each in value):
         return
     if not isinstance(value, str):
-        raise RequestError(name, value, "give a text, or a non-empty list of texts, one per picture")
+        raise RequestTypeError(name, value, "give a text, or a non-empty list of texts, one per picture")
 
 
 def part_from_json(name: str, kind: type[_P], value: object) -> _P:
@@ -125,15 +147,19 @@ def part_from_json(name: str, kind: type[_P], value: object) -> _P:
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise RequestError(name, value, "a table of its fields belongs there")
-    known = frozenset(each.name for each in fields(kind))  # type: ignore[arg-type]
-    unknown = sorted(set(value) - known)
+        what = kind.__name__
+        raise RequestTypeError(name, value, f"give an overpaint.{what}, or a table of its fields")
+    _refuse_unknown(name, kind, value)
+    if lacking := missing(kind, value):
+        raise RequestTypeError(name, dict(value), f"it needs {', '.join(lacking)}")
+    return kind(**value)
+
+
+def _refuse_unknown(name: str, kind: type, given: Mapping[str, Any]) -> None:
+    known = frozenset(each.name for each in fields(kind))
+    unknown = sorted(set(given) - known)
     if unknown:
-        raise RequestError(f"{name}.{unknown[0]}", value[unknown[0]], nearest(unknown[0], known))
-    try:
-        return kind(**value)
-    except TypeError:
-        raise RequestError(name, dict(value), f"it needs {', '.join(sorted(known - value.keys()))}") from None
+        raise RequestTypeError(f"{name}.{unknown[0]}", given[unknown[0]], nearest(unknown[0], known))
 
 
 def nearest(name: str, known: frozenset[str]) -> str:

@@ -254,7 +254,7 @@ class Settings:
     show_progress_every_n_steps: int = 10
 
     # Limits (docs/reference/limits.md)
-    max_source_pixels: int = 50_000_000
+    max_source_pixels: int = 100_000_000
     max_pixels_per_pass: int = 4_194_304
     max_steps: int = 1000
     max_images: int = 1000

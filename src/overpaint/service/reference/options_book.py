@@ -43,7 +43,7 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
     {"fp8_storage": "Disable", "sd_unet": "Automatic", "use_old_emphasis_implementation": False}
 )
 _OF_OTHER_PROGRAMS = "forge_"  # clients send these along to whatever server they find
-_SMALL = Txt2ImgRequest(images=(), width=64, height=64, steps=1)
+_SMALL = Txt2ImgRequest(width=64, height=64, steps=1)
 _BY_NAME = {"sd_vae": ("Automatic", "auto", "None", "")}  # and the names of files
 
 
