@@ -9,7 +9,7 @@ the plan, and has that plan's model in place, with what hangs on it, before it t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
+from overpaint.painted import with_stories
 from overpaint.painting.crew import Crew
 from overpaint.painting.denoise import ImageCond, TextCond
 from overpaint.painting.drive import Run
@@ -37,6 +38,7 @@ from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
+from overpaint.watching import Watcher, warn, watching
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,23 @@ class Engine:
 
     # -- the story -----------------------------------------------------------------------------------------------
 
-    def paint(self, request: Img2ImgRequest, settings: Settings | None = None) -> Processed:
-        """Run a request to its end."""
-        *_, last = self.run(request, settings)
+    def paint(
+        self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Watcher = False
+    ) -> Processed:
+        """Run a request to its end. What to know about the job is an `OverpaintWarning`, if possible beforehand.
+
+        `progress=True` shows a bar, in a terminal or a notebook; a function is called with each `Progress`.
+        """
+        told: tuple[str, ...] = ()
+        with watching(progress) as step, closing(self.run(request, settings)) as story:
+            for event in story:
+                if isinstance(event, Started):
+                    warn(told := event.warnings)
+                elif isinstance(event, Progress):
+                    step(event)
+                last = event
         assert isinstance(last, Finished)  # nobody holds the control that could stop it
+        warn(each for each in last.result.warnings if each not in told)
         return last.result
 
     def run(
@@ -123,7 +138,7 @@ class Engine:
         settings: Settings | None = None,
         control: Control | None = None,
         done: Sequence[FinishedBatch] = (),
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
         control, done = control or Control(), list(done)
         plan = self.plan(request, settings)
@@ -133,9 +148,9 @@ class Engine:
                 yield from self._batches(plan, control, done)
             except (OverpaintError, RuntimeError, MemoryError) as error:
                 told = explained(error)
-                told.result = account(plan, self.identity(plan), done) if done else None
+                told.result = with_stories(account(plan, self.identity(plan), done)) if done else None
                 raise told from error.__cause__ if told is error else error
-            result = account(plan, self.identity(plan), done)
+            result = with_stories(account(plan, self.identity(plan), done))
         if control.message is Stop.CANCEL and len(done) < len(plan.batches):
             yield Cancelled(result if done else None)
         else:

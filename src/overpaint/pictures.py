@@ -54,6 +54,8 @@ def open_picture(
         _decode(picture)
         opened = upright(as_8_bits(picture))
         opened = _with_byte_alpha(opened.copy() if opened is source or opened is picture else opened)
+        if picture.format == "TIFF" and len(found := picture.getexif()):
+            opened.info.setdefault("exif", found.tobytes())  # a TIFF's is not apart from the rest of the file
         opened.info.setdefault(SOURCE_MODE, picture.mode)  # a picture may pass here twice
         return opened
     finally:
@@ -76,7 +78,7 @@ def flatten(image: Image.Image, background: str, quirks: Quirks | None = None) -
         canvas = Image.new("RGBA", image.size, background)
         canvas.paste(image, mask=image)
         return canvas.convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" and "transparency" not in image.info else image.convert("RGB")
 
 
 def source_extras(image: Image.Image) -> SourceExtras:

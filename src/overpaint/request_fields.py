@@ -157,7 +157,7 @@ class Txt2ImgOptions(_BothOptions, total=False):
 
 
 class _Rest(TypedDict, total=False):
-    """What the functions of one line name themselves."""
+    """Parameters of the functions."""
 
     prompt: str | list[str] | tuple[str, ...]
     """What to paint. A list has one text per picture."""
