@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
-from overpaint.errors import OverpaintError, SamplingError
+from overpaint.errors import OverpaintError, RequestTypeError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.models.checkpoint import LoadedModel
@@ -63,7 +63,7 @@ class Engine:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings = checked(settings) or Settings()
         self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
         self._own = find_checkpoint(checkpoint, self.settings)
         self._workshop: Workshop | None = Workshop(choose_device(device), dtype, self._own)
@@ -187,7 +187,9 @@ class Engine:
 
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
         """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
-        settings, workshop = settings or self.settings, self.workshop
+        if not isinstance(request, Img2ImgRequest):
+            raise RequestTypeError("request", request, "give an Img2ImgRequest or a Txt2ImgRequest")
+        settings, workshop = checked(settings) or self.settings, self.workshop
         effective = effective_settings(request, settings)
         path = workshop.model_for(request, effective)
         known = workshop.surroundings(request, effective, path, self._tables_in_force)
@@ -330,6 +332,13 @@ class Engine:
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
             yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
+
+
+def checked(settings: object) -> Settings | None:
+    """Refuse what is often given in their place."""
+    if isinstance(settings, Settings) or settings is None:
+        return settings
+    raise RequestTypeError("settings", settings, "give an overpaint.Settings")
 
 
 def explained(error: Exception) -> OverpaintError:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from overpaint.errors import PictureError, PictureTypeError
 from overpaint.settings import Quirks, Settings
-from overpaint.taking import SOURCE_MODE, as_8_bits, as_picture, is_array, upright
+from overpaint.taking import SOURCE_MODE, as_8_bits, as_picture, is_array, is_deep, upright
 
 if TYPE_CHECKING:
     from overpaint.taking import PictureLike
@@ -51,6 +51,8 @@ def open_picture(
     picture = _unopened(source)
     try:
         _check_size(picture, max_pixels)
+        if is_deep(picture):
+            picture.info.setdefault(SOURCE_MODE, f"{picture.mode};16")  # Pillow makes 8 bits of them by itself
         _decode(picture)
         opened = upright(as_8_bits(picture))
         opened = _with_byte_alpha(opened.copy() if opened is source or opened is picture else opened)

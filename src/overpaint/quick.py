@@ -96,6 +96,7 @@ def img2img(
     """
     if image is None:
         raise RequestError("image", None, "give the picture to paint over")
+    painter = _Painter(engine, checkpoint, settings, progress)
     limit = _pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
     several = isinstance(image, list | tuple)
     images = tuple(_opened(each, limit) for each in image) if several else (_opened(image, limit),)
@@ -103,7 +104,7 @@ def img2img(
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
     place = _place(mask)
     origins = Origins(None if several else _place(image), {} if place is None else {"mask": place})
-    return _painted(request, _Painter(engine, checkpoint, settings, progress), origins, fields)
+    return _painted(request, painter, origins, fields)
 
 
 @overload

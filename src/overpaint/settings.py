@@ -338,7 +338,7 @@ def _near(name: str, known: Iterable[str]) -> str | None:
 
 def _nearest_option(name: str) -> str:
     near = _near(name, OPTION_NAMES)
-    return f"did you mean {near!r}?" if near else "see docs/reference/settings.md for the options"
+    return f"did you mean {near!r}?" if near else "`overpaint settings` lists the options"
 
 
 def _choices() -> dict[str, tuple[Any, ...]]:

@@ -87,6 +87,18 @@ def upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
+def is_deep(picture: Image.Image) -> bool:
+    """Whether a file that is not decoded yet has colours of 16 bits."""
+    tiles: Any = getattr(picture, "tile", ())
+    return any("RGB" in str(each[3]) and ";16" in str(each[3]) for each in tiles)
+
+
+def had_16_bits(picture: Image.Image) -> bool:
+    """Whether the picture was given with 16 bits per channel."""
+    mode = str(picture.info.get(SOURCE_MODE, ""))
+    return mode in MODES_OF_16_BITS or mode.endswith(";16")
+
+
 def as_8_bits(picture: Image.Image) -> Image.Image:
     """Pillow would cut 16-bit gray off at 255 instead of scaling it."""
     if picture.mode not in MODES_OF_16_BITS:

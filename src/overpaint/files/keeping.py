@@ -137,7 +137,7 @@ def choose_target(place: str | os.PathLike[str], default: str, overwrite: bool, 
         return Target(path / default, overwrite)
     check_format(path.name, argument)
     if not path.parent.is_dir():
-        raise RequestError(argument, str(path), "its folder does not exist; make it first")
+        raise RequestError(argument, str(path), "its folder does not exist; make it first, or end the path in a slash")
     if path.exists() and not overwrite:
         remedy = (
             "give --overwrite or another name" if argument.startswith("-") else "give overwrite=True or another name"
