@@ -216,6 +216,6 @@ def _place(source: object) -> Path | None:
     return Path(source).absolute() if isinstance(source, str | os.PathLike) else None
 
 
-def _pixel_limit(overrides: object, site: Settings | None) -> int:
+def _pixel_limit(overrides: object, site: object) -> int:
     given = overrides.get("max_source_pixels") if isinstance(overrides, Mapping) else None
-    return given if isinstance(given, int) else (site or Settings()).max_source_pixels
+    return given if isinstance(given, int) else (site if isinstance(site, Settings) else Settings()).max_source_pixels

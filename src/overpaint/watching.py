@@ -59,14 +59,16 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def terminal_bar(**options: Any) -> RichProgress:
-    """A bar with the time that is left, on standard error."""
+def terminal_bar() -> RichProgress:
+    """A bar with the time that is left, on standard error; in a pipe or a file only its end is written."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     text = TextColumn("{task.description}", markup=False)
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, **options)
+    console = Console(stderr=True)
+    # NOTE: by default rich sends stdout where the bar is; results that go to a file or a pipe must stay there.
+    return Progress(*columns, console=console, transient=console.is_terminal, redirect_stdout=sys.stdout.isatty())
 
 
 class _Bar(Protocol):
@@ -76,8 +78,7 @@ class _Bar(Protocol):
 
 class _TerminalBar:
     def __init__(self) -> None:
-        # NOTE: by default rich sends stdout where the bar is; results that go to a file or a pipe must stay there.
-        self._progress = terminal_bar(redirect_stdout=sys.stdout.isatty())
+        self._progress = terminal_bar()
         self._task = self._progress.add_task("painting", total=None)
         self._progress.start()
 

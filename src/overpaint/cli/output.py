@@ -80,7 +80,6 @@ class Meter:
     def _start(self) -> Progress:
         from overpaint.watching import terminal_bar
 
-        # NOTE: by default rich sends stdout where the bar is; results that go to a file or a pipe must stay there.
-        self._progress = terminal_bar(redirect_stdout=sys.stdout.isatty())
+        self._progress = terminal_bar()
         self._progress.start()
         return self._progress
