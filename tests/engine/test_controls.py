@@ -16,12 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.adapters.control import hint_of
-from overpaint.engine import Engine, Sampled
+from overpaint.engine import Engine, stages_of
 from overpaint.events import Control, Event
 from overpaint.models.checkpoint import load_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
+from overpaint.painting.stages import Sampled
 from overpaint.request import ControlUnit, Hires, MaskedContent
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, hint, unet_spec
@@ -207,11 +208,11 @@ def unpacked(network: Any) -> Any:
 
 def sampled(engine: Engine, plan: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The latents of the engine's only pass, what it starts from, and its texts, the negative first."""
-    prepared = engine.prepare(plan)
+    prepared = stages_of(engine).prepare(plan)
     batch = plan.batches[0]
-    texts = engine.texts(plan, batch)
-    tensors = engine.tensors(plan, prepared, batch, texts)
-    story = engine.sample_tensors(plan, tensors, Streams((1,), (5,), 0.0), control=Control())
+    texts = stages_of(engine).texts(plan, batch)
+    tensors = stages_of(engine).tensors(plan, prepared, batch, texts)
+    story = stages_of(engine).sample_tensors(plan, tensors, Streams((1,), (5,), 0.0), control=Control())
     ends: list[Sampled | None] = []
 
     def told() -> Iterator[Event]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import modules.shared as shared
 from modules.processing import Processed, StableDiffusionProcessing, StableDiffusionProcessingImg2Img, process_images
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.settings import Quirks, Settings
 from tests.engine.conftest import box, job, pixels, scene
 
@@ -302,7 +302,7 @@ def test_sample_by_hand_is_what_process_images_does(engine: Engine) -> None:
     p = job(engine, **fields)
     p.init(["a"], [1], [5])
     assert p.plan is not None
-    texts = engine.texts(p.plan, p.plan.batches[0])
+    texts = stages_of(engine).texts(p.plan, p.plan.batches[0])
     samples = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [1], [5], 0, ["a"])
     assert torch.equal(samples, kept[0])
     other = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [2], [5], 0, ["a"])

@@ -40,7 +40,7 @@ def as_engine(recorder: Recorder) -> Engine:
 
 def test_bad_fields_are_told_before_a_model_is_loaded() -> None:
     with pytest.raises(RequestError, match="has no source"):
-        overpaint.txt2img("a moon", strength=0.5)
+        overpaint.txt2img("a moon", strength=0.5)  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="steps"):
         overpaint.txt2img("a moon", steps=0)
 
