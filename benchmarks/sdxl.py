@@ -74,6 +74,7 @@ def paint(file: Path, dtype: str, size: int, steps: int) -> dict[str, Any]:
     from PIL import Image
 
     from overpaint import Engine, Img2ImgRequest, Progress
+    from overpaint.engine import stages_of
 
     started = time.perf_counter()
     source = Image.effect_mandelbrot((size, size), (-2, -1.5, 1, 1.5), 60).convert("RGB")
@@ -90,7 +91,7 @@ def paint(file: Path, dtype: str, size: int, steps: int) -> dict[str, Any]:
         )
         times = [time.perf_counter() for event in engine.run(request) if isinstance(event, Progress)]
         return {
-            "dtype": str(engine.backend.dtypes.unet),
+            "dtype": str(stages_of(engine).backend.dtypes.unet),
             "seconds to load": round(loaded, 1),
             "peak GiB, loaded": round(peak / 2**20, 2),
             "seconds a step": round((times[-1] - times[0]) / max(len(times) - 1, 1), 1),

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import service_limits
+import typed_fields
 import yaml
 
 from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
 from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
 from overpaint.planning.plan import _ONLY_OFFERED
-from overpaint.request import _NUMBERS, SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
+from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
+from overpaint.request_checks import NUMBERS
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Quirks, Settings
 
@@ -48,15 +50,21 @@ class Line:
 
 def lines_of(cls: type) -> tuple[Line, ...]:
     """The fields of a dataclass with the comments that stand beside and above them."""
+    found = own_lines_of(cls)
+    names = [each.name for each in fields(cls)]
+    if [each.name for each in found] != names:
+        raise SystemExit(f"{cls.__name__}: write every field on one line; read {found}, there are {names}")
+    return found
+
+
+def own_lines_of(cls: type) -> tuple[Line, ...]:
+    """The fields that stand in the class itself."""
     section, found = "", []
     for text in inspect.getsource(cls).splitlines():
         if match := _SECTION.match(text):
             section = match[1]
         elif match := _FIELD.match(text):
             found.append(Line(section, match[1], match[2], match[3] or "", match[4] or ""))
-    names = [each.name for each in fields(cls)]
-    if [each.name for each in found] != names:
-        raise SystemExit(f"{cls.__name__}: write every field on one line; read {found}, there are {names}")
     return tuple(found)
 
 
@@ -168,7 +176,7 @@ def request_page() -> str:
     meaning = meanings("request", Img2ImgRequest)
     rows = []
     for line in lines_of(Img2ImgRequest):
-        text = meaning[line.name] + (f" {line.comment[0].upper()}{line.comment[1:]}." if line.comment else "")
+        text = typed_fields.meaning(line, meaning)
         rows.append(
             (
                 code(line.name),
@@ -203,7 +211,7 @@ def part_table(name: str, kind: type) -> str:
             code(line.kind),
             code(line.default) or "required",
             code(FLAGS.get(f"{name}.{line.name}", "")),
-            meaning[line.name] + (f" {line.comment[0].upper()}{line.comment[1:]}." if line.comment else ""),
+            typed_fields.meaning(line, meaning),
         )
         for line in lines_of(kind)
     ]
@@ -239,9 +247,9 @@ def default_of(line: Line) -> str:
 
 
 def limits_of(name: str) -> str:
-    if name not in _NUMBERS:
+    if name not in NUMBERS:
         return ""
-    low, high, _, _ = _NUMBERS[name]
+    low, high, _, _ = NUMBERS[name]
     return f"{low:,g} to {high:,g}" if high < 1e6 else f"{low:,g} up"
 
 
@@ -344,7 +352,7 @@ def limits_page() -> str:
         for each in fields(Settings)
         if each.name.startswith("max_")
     ]
-    numbers = [(code(name), limits_of(name), "whole" if whole else "") for name, (_, _, whole, _) in _NUMBERS.items()]
+    numbers = [(code(name), limits_of(name), "whole" if whole else "") for name, (_, _, whole, _) in NUMBERS.items()]
     return LIMITS_TEXT.format(
         options=table(("option", "at most", "of what"), options),
         numbers=table(("field", "from, to", ""), numbers),
@@ -380,20 +388,32 @@ Elsewhere pictures are decoded only from PNG, JPEG (MPO), WebP, AVIF, GIF, BMP, 
 picture of several frames, and one whose header promises more than `max_source_pixels`, are refused without decoding.
 """
 
-PAGES: dict[str, Callable[[], str]] = {
-    "settings.md": settings_page,
-    "quirks.md": quirks_page,
-    "request.md": request_page,
-    "samplers.md": samplers_page,
-    "limits.md": limits_page,
+
+def typed_keywords() -> str:
+    """The module that type checkers read."""
+    return typed_fields.typed_keywords(own_lines_of, meanings("request", Img2ImgRequest))
+
+
+def help_texts() -> str:
+    """The module that `help()` reads."""
+    return typed_fields.help_texts(own_lines_of, meanings("request", Img2ImgRequest))
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    DOCS / "reference" / "settings.md": settings_page,
+    DOCS / "reference" / "quirks.md": quirks_page,
+    DOCS / "reference" / "request.md": request_page,
+    DOCS / "reference" / "samplers.md": samplers_page,
+    DOCS / "reference" / "limits.md": limits_page,
+    SOURCE / "request_fields.py": typed_keywords,
+    SOURCE / "request_help.py": help_texts,
 }
 
 
 def main(check: bool) -> int:
     """Write the pages, or say what would change."""
     stale = 0
-    for name, page in PAGES.items():
-        path = DOCS / "reference" / name
+    for path, page in PAGES.items():
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         new = page()
         if old == new:

@@ -68,6 +68,7 @@ NEEDS_TORCH = {
     "painting.preview",
     "painting.refining",
     "painting.sampling",
+    "painting.stages",
     "painting.upscaling",
     "painting.workshop",
     "processing",
@@ -221,7 +222,7 @@ def test_public_names_are_sorted_and_there() -> None:
         # Importing a module of this name would put it in the place of what is meant.
         assert f"overpaint.{name}" not in NAMES
     with pytest.raises(AttributeError, match="no attribute 'img2txt'"):
-        overpaint.img2txt  # noqa: B018
+        overpaint.img2txt  # type: ignore[attr-defined]  # noqa: B018
 
 
 def requirements_of(name: str, extras: frozenset[str]) -> Iterator[Requirement]:

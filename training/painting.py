@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from training.denoiser import LEVELS, signal_shares
 from training.words import tokens
@@ -25,7 +25,7 @@ class Painter:
 
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
         self._engine = Engine(checkpoint, device)
-        self._backend, self.spec = self._engine.backend, self._engine.spec
+        self._backend, self.spec = stages_of(self._engine).backend, self._engine.spec
         self._scale = self.spec.scale_factor
 
     def from_nothing(self, prompts: Sequence[str], size: int, seed: int = 0, **said: Any) -> Pixels:

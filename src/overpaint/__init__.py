@@ -11,21 +11,25 @@ would do. Importing this package loads no torch; the names that need it do so wh
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
     from overpaint.errors import (
         CheckpointError,
         OverpaintError,
+        OverpaintWarning,
         PictureError,
+        PictureTypeError,
         RequestError,
+        RequestTypeError,
         SamplingError,
         SaveError,
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
     from overpaint.outcome import Processed
+    from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.pictures import open_picture
     from overpaint.planning.plan import Plan, plan
@@ -47,7 +51,10 @@ __all__ = [
     "Lora",
     "MaskedContent",
     "OverpaintError",
+    "OverpaintWarning",
+    "PaintedPicture",
     "PictureError",
+    "PictureTypeError",
     "Plan",
     "Preview",
     "Processed",
@@ -55,6 +62,7 @@ __all__ = [
     "Queued",
     "Quirks",
     "RequestError",
+    "RequestTypeError",
     "ResizeMode",
     "SamplingError",
     "SaveError",
@@ -68,6 +76,7 @@ __all__ = [
     "img2img",
     "open_picture",
     "plan",
+    "save",
     "txt2img",
 ]
 
@@ -76,8 +85,11 @@ _HOMES = {
     "overpaint.errors": (
         "CheckpointError",
         "OverpaintError",
+        "OverpaintWarning",
         "PictureError",
+        "PictureTypeError",
         "RequestError",
+        "RequestTypeError",
         "SamplingError",
         "SaveError",
         "SettingError",
@@ -94,6 +106,7 @@ _HOMES = {
         "Stop",
     ),
     "overpaint.outcome": ("Processed",),
+    "overpaint.painted": ("PaintedPicture", "save"),
     "overpaint.pictures": ("open_picture",),
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
@@ -105,12 +118,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'overpaint' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names from above, and that there are no others
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'overpaint' has no attribute {name!r}")
+        value = getattr(import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

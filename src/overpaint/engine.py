@@ -1,52 +1,28 @@
-"""`Engine`: models on a device, and the numbered story of a job.
+"""`Engine`: models on a device, and the story of a job, told as events.
 
-    1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
-
-One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it: each stage is given
-the plan, and has that plan's model in place, with what hangs on it, before it touches a network.
+One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
-import torch
-from torch import Tensor
-
-from overpaint.backends.torch_backend import TorchBackend
-from overpaint.errors import OverpaintError, SamplingError
-from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
-from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
-from overpaint.models.checkpoint import LoadedModel
+from overpaint.errors import OverpaintError, RequestTypeError
+from overpaint.events import Cancelled, Control, Event, Finished, Painted, Progress, Started, Stop
+from overpaint.finish import unchanged
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
-from overpaint.painting.crew import Crew
-from overpaint.painting.denoise import ImageCond, TextCond
-from overpaint.painting.drive import Run
-from overpaint.painting.hires import prepare_second
-from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
-from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painted import with_stories
+from overpaint.painting.stages import Stages, explained, steps_of
 from overpaint.painting.workshop import Workshop, identity_of
-from overpaint.planning.plan import effective_settings
-from overpaint.planning.plan import plan as make_plan
-from overpaint.planning.plans import ImagePlan, Plan
+from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """The latents of one batch, and what sampling adds to the infotext."""
-
-    latents: Tensor  # (batch, 4, h/8, w/8)
-    complete: bool
-    notes: Mapping[str, object]
-    made_by: Plan | None = None  # the pass they come from, where that is not the job's first
+from overpaint.watching import Watcher, warn, watching
 
 
 class Engine:
@@ -61,12 +37,11 @@ class Engine:
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.settings = settings or Settings()
-        self._tables_in_force = self.settings  # SIG-11: what the job before left in the model
-        self._own = find_checkpoint(checkpoint, self.settings)
-        self._workshop: Workshop | None = Workshop(choose_device(device), dtype, self._own)
-        # The model of the latest job.
-        self._loaded: LoadedModel | None = self._workshop.have(self._own, self.settings, progress).model
+        self.settings = checked(settings) or Settings()
+        own = find_checkpoint(checkpoint, self.settings)
+        workshop = Workshop(choose_device(device), dtype, own)
+        loaded = workshop.have(own, self.settings, progress).model
+        self._stages: Stages | None = Stages(workshop, self.settings, loaded)
 
     def __enter__(self) -> Engine:
         return self
@@ -78,43 +53,50 @@ class Engine:
 
     def close(self) -> None:
         """Drop the weights and everything remembered."""
-        if self._workshop is not None:
-            self._workshop.close()
-        self._workshop = self._loaded = None
+        if self._stages is not None:
+            self._stages.workshop.close()
+        self._stages = None
 
     @property
-    def workshop(self) -> Workshop:
-        """The models in memory, and what else jobs may name."""
-        if self._workshop is None:
-            raise OverpaintError("this engine is closed; make a new one")
-        return self._workshop
-
-    @property
-    def loaded(self) -> LoadedModel:
-        """The model of the latest job."""
-        if self._loaded is None:
-            raise OverpaintError("this engine is closed; make a new one")
-        return self._loaded
+    def device(self) -> str:
+        """Where the models lie, such as "cpu" or "cuda"."""
+        return self._inner.workshop.device
 
     @property
     def spec(self) -> ModelSpec:
-        return self.loaded.spec
+        """What the model of the latest job is."""
+        return self._inner.loaded.spec
 
     @property
     def model(self) -> ModelIdentity:
-        return identity_of(self.loaded)
+        """How it is named in infotexts."""
+        return identity_of(self._inner.loaded)
 
     @property
-    def backend(self) -> TorchBackend:
-        """The networks."""
-        return self.loaded.backend
+    def _inner(self) -> Stages:
+        if self._stages is None:
+            raise OverpaintError("this engine is closed; make a new one")
+        return self._stages
 
     # -- the story -----------------------------------------------------------------------------------------------
 
-    def paint(self, request: Img2ImgRequest, settings: Settings | None = None) -> Processed:
-        """Run a request to its end."""
-        *_, last = self.run(request, settings)
+    def paint(
+        self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Watcher = False
+    ) -> Processed:
+        """Run a request to its end. What to know about the job is an `OverpaintWarning`, if possible beforehand.
+
+        `progress=True` shows a bar, in a terminal or a notebook; a function is called with each `Progress`.
+        """
+        told: tuple[str, ...] = ()
+        with watching(progress) as step, closing(self.run(request, settings)) as story:
+            for event in story:
+                if isinstance(event, Started):
+                    warn(told := event.warnings)
+                elif isinstance(event, Progress):
+                    step(event)
+                last = event
         assert isinstance(last, Finished)  # nobody holds the control that could stop it
+        warn(each for each in last.result.warnings if each not in told)
         return last.result
 
     def run(
@@ -123,37 +105,30 @@ class Engine:
         settings: Settings | None = None,
         control: Control | None = None,
         done: Sequence[FinishedBatch] = (),
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
-        control, done = control or Control(), list(done)
+        control, done, stages = control or Control(), list(done), self._inner
         plan = self.plan(request, settings)
-        yield Started(sum(map(len, plan.batches)), _steps(plan), plan.warnings)
-        with self.story(plan):
+        yield Started(sum(map(len, plan.batches)), steps_of(plan), plan.warnings)
+        with stages.story(plan):
             try:
                 yield from self._batches(plan, control, done)
             except (OverpaintError, RuntimeError, MemoryError) as error:
                 told = explained(error)
-                told.result = account(plan, self.identity(plan), done) if done else None
+                told.result = with_stories(account(plan, stages.identity(plan), done)) if done else None
                 raise told from error.__cause__ if told is error else error
-            result = account(plan, self.identity(plan), done)
+            result = with_stories(account(plan, stages.identity(plan), done))
         if control.message is Stop.CANCEL and len(done) < len(plan.batches):
             yield Cancelled(result if done else None)
         else:
             yield Finished(result)
 
-    def story(self, plan: Plan) -> AbstractContextManager[None]:
-        """While it lasts, the models of this plan stay as they are."""
-        return self.workshop.holding(plan)
-
-    def identity(self, plan: Plan) -> ModelIdentity:
-        """The model a plan is painted with."""
-        return identity_of(self.workshop.resident(plan).model)
-
     def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
         """Batch after batch into `done`, until all are made or somebody stops it."""
         if len(done) == len(plan.batches):
             return
-        prepared = None if plan.unchanged else self.prepare(plan)
+        stages = self._inner
+        prepared = None if plan.unchanged else stages.prepare(plan)
         for number, batch in list(enumerate(plan.batches))[len(done) :]:
             control.take_skip()  # one that came between two batches was meant for neither (INT-3)
             if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
@@ -162,184 +137,26 @@ class Engine:
                 done.append(FinishedBatch(batch, tuple(unchanged(plan, each.place) for each in batch)))
                 yield Painted(done[-1])
                 continue
-            sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
+            sampled = yield from stages.sample(plan, prepared, batch, control=control, number=number)
             if sampled is None:
                 return
-            done.append(self.finish(plan, prepared, batch, sampled))
+            done.append(stages.finish(plan, prepared, batch, sampled))
             yield Painted(done[-1])
 
-    # -- its stages, which the contract's door calls one by one --------------------------------------------------
-
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
-        """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
-        settings, workshop = settings or self.settings, self.workshop
-        effective = effective_settings(request, settings)
-        path = workshop.model_for(request, effective)
-        known = workshop.surroundings(request, effective, path, self._tables_in_force)
-        return make_plan(request, settings, workshop.spec_of(path, effective), known)
-
-    @torch.no_grad()
-    def prepare(self, plan: Plan) -> Prepared:
-        """2. Have the job's model in place, and encode the sources."""
-        self._loaded = self.workshop.ready(plan, ()).model
-        self._tables_in_force = plan.settings
-        return prepare(plan, self.workshop.encoder(plan))
-
-    @torch.no_grad()
-    def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
-        """3. What each picture of a batch is guided by."""
-        return self.workshop.ready(plan, batch).conditioner.images(batch)
-
-    @torch.no_grad()
-    def tensors(
-        self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], texts: tuple[ImageCond, ...]
-    ) -> BatchTensors:
-        """Everything one batch starts from."""
-        image = prepared.image_conditioning
-        return BatchTensors(
-            init=batch_latents(plan, prepared, batch),
-            nmask=prepared.nmask,
-            image_conditioning=None if image is None else at_places(image, batch),
-            texts=texts,
-            empty_text=self._empty_text(plan, batch),
-        )
-
-    def sample(
-        self,
-        plan: Plan,
-        prepared: Prepared,
-        batch: Sequence[ImagePlan],
-        *,
-        control: Control,
-        number: int = 0,
-    ) -> Generator[Event, None, Sampled | None]:
-        """3 to 5 for a batch of the plan, with its own seeds."""
-        tensors = self.tensors(plan, prepared, batch, self.texts(plan, batch))
-        streams = Streams(
-            tuple(each.seed for each in batch),
-            tuple(each.subseed for each in batch),
-            plan.request.variation_strength,
-        )
-        return (yield from self.sample_passes(plan, tensors, streams, control=control, number=number))
-
-    def sample_passes(
-        self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
-    ) -> Generator[Event, None, Sampled | None]:
-        """4 and 5, and once more where the plan has a second pass; None when cancelled."""
-        sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
-        if sampled is None or plan.hires is None or not sampled.complete:
-            return sampled
-        second = plan.hires.plan
-        prepared = self._prepare_second(plan, sampled)
-        if not plan.hires.paints:
-            return Sampled(prepared.latents, True, sampled.notes, second)
-        texts = self.texts(second, second.batches[number])
-        empty = self._empty_text(second, second.batches[number])
-        tensors = BatchTensors(prepared.latents, None, prepared.image_conditioning, texts, empty)
-        again = yield from self.sample_tensors(second, tensors, streams, control=control, number=number, first=plan)
-        if again is None:
-            return None
-        return Sampled(again.latents, again.complete, _of_both(sampled.notes, again.notes), again.made_by)
-
-    @torch.no_grad()
-    def _prepare_second(self, plan: Plan, sampled: Sampled) -> Prepared:
-        assert plan.hires is not None
-        second = plan.hires.plan
-        self.workshop.ready(second, ())
-        return prepare_second(plan, self.workshop.decoder(plan), self.workshop.encoder(second), sampled.latents)
-
-    @torch.no_grad()
-    def sample_tensors(
-        self,
-        plan: Plan,
-        tensors: BatchTensors,
-        streams: Streams,
-        *,
-        control: Control,
-        number: int = 0,
-        first: Plan | None = None,
-    ) -> Generator[Event, None, Sampled | None]:
-        """One pass: start the samplers and answer their questions; None when cancelled. `first` is a pass before it."""
-        runs = start_runs(plan, tensors, streams)
-        crew = Crew(self.workshop, plan, plan.batches[number])
-        complete = True
-        while any(not run.finished for run in runs):
-            if control.message is Stop.CANCEL:
-                for run in runs:
-                    run.close()
-                return None
-            if control.message in (Stop.FINISH_EARLY, Stop.SKIP):
-                for run in runs:
-                    run.stop()
-                control.take_skip()
-                complete = False
-                break
-            crew.tick(runs)
-            yield from self._progress(plan, runs, number, first)
-        latents = final_latents(plan, tensors, runs)
-        if bool(torch.isnan(latents).any()):
-            remedy = "use dtype='float32', a lower cfg_scale or another sampler"
-            raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
-        notes = {name: value for run in runs for name, value in run.notes.items()}
-        made_by = crew.last_plan(runs)
-        return Sampled(latents, complete, {**crew.notes(), **plan.sampling_notes, **notes}, made_by)
-
-    @torch.no_grad()
-    def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
-        """6. Decode each latent alone and composite it over its source."""
-        pictures: list[FinishedPicture] = []
-        made_by = sampled.made_by or plan
-        init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(decode(made_by, self.workshop.decoder(made_by), sampled.latents)):
-            soft = None
-            if plan.request.soft_inpainting is not None and prepared.nmask is not None:
-                arrays = (sampled.latents[i], init[i], prepared.nmask)
-                soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
-            pictures.append(finish(made_by, batch[i].place, pixels, soft))
-        ready = self.workshop.ready(plan, batch)
-        notes = dict(sampled.notes)
-        if plan.settings.sd_vae_decode_method != "Full":
-            notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
-        return FinishedBatch(
-            tuple(batch), tuple(pictures), notes, sampled.complete, ready.worn.comments(), ready.warnings(batch)
-        )
-
-    def _empty_text(self, plan: Plan, batch: Sequence[ImagePlan]) -> TextCond | None:
-        return self.workshop.ready(plan, batch).conditioner.empty() if plan.settings.pad_cond_uncond else None
-
-    def _progress(self, plan: Plan, runs: Sequence[Run], number: int, first: Plan | None) -> Iterator[Event]:
-        step = min(run.step for run in runs)
-        sigma = next((run.query.sigma for run in runs if run.query is not None), 0.0)
-        before = number * _steps_of_batch(first or plan) + (first.sampler.evaluations if first is not None else 0)
-        yield Progress(before + step, _steps(first or plan), sigma, number)
-        every = plan.settings.show_progress_every_n_steps
-        if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
-            yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
+        """Decide everything. Nothing changes, and only what has to be asked is loaded."""
+        if not isinstance(request, Img2ImgRequest):
+            raise RequestTypeError("request", request, "give an Img2ImgRequest or a Txt2ImgRequest")
+        return self._inner.plan(request, checked(settings) or self.settings)
 
 
-def explained(error: Exception) -> OverpaintError:
-    """A failure of torch as one of ours, if it is about memory; anything else is not for us to explain."""
-    if isinstance(error, OverpaintError):
-        return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        return SamplingError(f"memory: there is not enough of it ({error}); ask for a smaller size or batch")
-    raise error
+def stages_of(engine: Engine) -> Stages:
+    """What an engine is made of, for the doors of this package that take the stages one by one."""
+    return engine._inner
 
 
-def _of_both(first: Mapping[str, object], second: Mapping[str, object]) -> dict[str, object]:
-    """Infotext fields of two passes: the LoRAs of both, and otherwise the second's word."""
-    notes = {**first, **second}
-    hashes = [str(each["Lora hashes"]).split(", ") for each in (first, second) if "Lora hashes" in each]
-    if hashes:
-        notes["Lora hashes"] = ", ".join(dict.fromkeys(each for part in hashes for each in part))
-    return notes
-
-
-def _steps(plan: Plan) -> int:
-    """Sampler iterations of the whole job; what progress counts to."""
-    return 0 if plan.unchanged else _steps_of_batch(plan) * len(plan.batches)
-
-
-def _steps_of_batch(plan: Plan) -> int:
-    hires = plan.hires
-    return plan.sampler.evaluations + (hires.plan.sampler.evaluations if hires is not None and hires.paints else 0)
+def checked(settings: object) -> Settings | None:
+    """Refuse what is often given in their place."""
+    if isinstance(settings, Settings) or settings is None:
+        return settings
+    raise RequestTypeError("settings", settings, "give an overpaint.Settings")

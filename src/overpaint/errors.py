@@ -2,11 +2,15 @@
 
 OverpaintError
 |- RequestError            a field of a request cannot be used            (also a ValueError)
+|  |- RequestTypeError     there is no such field, or its value is of another kind  (also a TypeError)
 |  `- SettingError         an option does not exist or has a wrong value  (also a KeyError)
-|- PictureError            a picture cannot be decoded or is too large
+|- PictureError            a picture cannot be decoded or is too large     (also a ValueError)
+|  `- PictureTypeError     something was given that is no picture          (also a TypeError)
 |- CheckpointError         a model file cannot be used
 |- SamplingError           the numbers of a run failed (NaN, schedule)
 `- SaveError               a result could not be written; what was finished is kept
+
+What works, but not quite as asked, is an OverpaintWarning.
 """
 
 from __future__ import annotations
@@ -39,12 +43,20 @@ class RequestError(OverpaintError, ValueError):
         return str(self.args[0])
 
 
+class RequestTypeError(RequestError, TypeError):
+    """There is no such field, or it holds a value of another kind than belongs there."""
+
+
 class SettingError(RequestError, KeyError):
     """An option does not exist or holds a value that cannot be used."""
 
 
 class PictureError(OverpaintError, ValueError):
     """A picture cannot be decoded, or its header promises more than the limits allow."""
+
+
+class PictureTypeError(PictureError, TypeError):
+    """What was given is nothing that a picture can be read from."""
 
 
 class CheckpointError(OverpaintError):
@@ -61,6 +73,10 @@ class SaveError(OverpaintError, OSError):
 
 class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an error)
     """The run was stopped on request."""
+
+
+class OverpaintWarning(UserWarning):
+    """What to know about a job that works all the same."""
 
 
 def brief(value: object, limit: int = _BRIEF) -> str:

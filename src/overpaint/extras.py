@@ -17,8 +17,9 @@ from overpaint.files.metadata import read_infotext
 from overpaint.other_names import REFERENCE_EXTRAS
 from overpaint.parts import check_number, nearest
 from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled, upscaled_to
-from overpaint.request import Picture, check_decodes, data_url, pictures_from_json
+from overpaint.request import Picture, data_url, pictures_from_json
 from overpaint.settings import Settings
+from overpaint.taking import check_decodes
 from overpaint.text.infotext import quote
 
 LARGEST_RESULT = 178_956_970  # pixels: what Pillow opens again

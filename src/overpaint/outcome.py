@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from overpaint.finish import FinishedPicture
 from overpaint.pixels.grid import grid_shape, image_grid
@@ -13,6 +16,8 @@ from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.text.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.version import __version__
+
+_SHOWN, _SHOWN_TEXT, _SHOWN_SIDE = 8, 80, 512  # pictures and seeds, characters, pixels
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class FinishedBatch:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Processed:
     """The result of a job. `images[0]` is the picture; with a returned grid it is `images[index_of_first_image]`."""
 
@@ -51,6 +56,36 @@ class Processed:
     stopped: bool = False  # ended early on request; what was finished is here
     job_timestamp: str = "0"
     later_comments: tuple[str, ...] = ()  # those that only painting brought about
+
+    def save(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int | None = None
+    ) -> tuple[Path, ...]:
+        """Write the pictures with recipe, infotext, EXIF and colour profile, as `overpaint.save` does."""
+        from overpaint.painted import save
+
+        return save(self, path, overwrite=overwrite, quality=quality)
+
+    def __repr__(self) -> str:
+        count = len(self.images)
+        seeds = ", ".join(map(str, self.all_seeds[:_SHOWN])) + (", ..." if len(self.all_seeds) > _SHOWN else "")
+        pictures = f"{count} picture{'' if count == 1 else 's'} of {self.width}x{self.height}"
+        how = f"{self.sampler_name}, {self.steps} steps, seed {seeds}, model {self.model.name or 'unnamed'}"
+        prompt = self.plan.images[0].prompt if self.plan.images else ""
+        shown = prompt if len(prompt) <= _SHOWN_TEXT else prompt[:_SHOWN_TEXT] + "..."
+        return f"<Processed: {pictures}{' (stopped)' if self.stopped else ''}, {how}\n {shown!r}>"
+
+    def _repr_html_(self) -> str:
+        """The pictures, in a notebook."""
+        from overpaint.request import data_url
+
+        rows = []
+        for each in self.images[:_SHOWN]:
+            small = each.copy()
+            small.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            alt = html.escape(self.info if self.infotexts else "", quote=True)
+            rows.append(f'<img src="{data_url(small)}" alt="{alt}" title="{alt}" style="display:inline-block">')
+        left = len(self.images) - len(rows)
+        return "".join(rows) + (f"<p>and {left} more</p>" if left else "")
 
     @property
     def comments(self) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from PIL import Image
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, RequestTypeError
+from overpaint.named import by_name, missing
 from overpaint.other_names import hint
+from overpaint.taking import as_picture
 
 Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
@@ -21,6 +23,7 @@ _P = TypeVar("_P")
 LARGEST_SIDE = 16_384
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class SoftInpainting:
     """Parameters of soft inpainting: the mask's gray decides how much each place may change."""
@@ -32,11 +35,16 @@ class SoftInpainting:
     difference_threshold: float = 0.5
     difference_contrast: float = 2
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("soft_inpainting", cls, given)
+
     def __post_init__(self) -> None:
         for each in fields(self):
             check_number(f"soft_inpainting.{each.name}", getattr(self, each.name), low=0, high=100)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Lora:
     """A LoRA (or one of its kin) by name, as `<lora:name:text_weight:weight>` in a prompt would ask for it."""
@@ -45,14 +53,19 @@ class Lora:
     weight: float = 1.0
     text_weight: float | None = None  # None: as `weight`
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("loras", cls, given)
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise RequestError("loras.name", self.name, "give the name of a file in the option lora_dir")
+            raise RequestTypeError("loras.name", self.name, "give the name of a file in the option lora_dir")
         check_number("loras.weight", self.weight, low=-100, high=100)
         if self.text_weight is not None:
             check_number("loras.text_weight", self.text_weight, low=-100, high=100)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class ControlUnit:
     """A ControlNet and the picture it follows, for a part of the steps."""
@@ -70,21 +83,24 @@ class ControlUnit:
     passes: Passes = "both"  # of a job with a second pass
     return_map: bool = False  # the job gives back what the ControlNet saw
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("controls", cls, given)
+
     def __post_init__(self) -> None:
         if self.model is None and self.preprocessor == "none":
             raise RequestError("controls.model", None, "give the name of a file in the option controlnet_dir")
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
-            raise RequestError("controls.model", self.model, "give the name of a file in the option controlnet_dir")
-        if not isinstance(self.image, Image.Image):
-            raise RequestError("controls.image", self.image, "give the picture that the ControlNet should follow")
-        if self.mask is not None and not isinstance(self.mask, Image.Image):
-            raise RequestError("controls.mask", self.mask, "give a picture that is white where the ControlNet counts")
+            raise RequestTypeError("controls.model", self.model, "give the name of a file in the option controlnet_dir")
+        object.__setattr__(self, "image", as_picture("controls.image", self.image))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", as_picture("controls.mask", self.mask))
         for name, kind in (("preprocessor", Preprocessor), ("mode", ControlMode), ("passes", Passes)):
             if getattr(self, name) not in get_args(kind):
                 remedy = f"choose one of {', '.join(get_args(kind))}"
                 raise RequestError(f"controls.{name}", getattr(self, name), remedy)
         if not isinstance(self.return_map, bool):
-            raise RequestError("controls.return_map", self.return_map, "say true or false")
+            raise RequestTypeError("controls.return_map", self.return_map, "say true or false")
         check_number("controls.weight", self.weight, low=-10, high=10)
         check_number("controls.start", self.start, low=0, high=1)
         check_number("controls.end", self.end, low=self.start, high=1)
@@ -92,6 +108,7 @@ class ControlUnit:
         check_number("controls.canny_high", self.canny_high, low=0, high=2_000, whole=True)
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Hires:
     """A second pass over an enlarged picture. A size of None follows from `scale`; one side alone keeps the shape."""
@@ -108,6 +125,10 @@ class Hires:
     prompt: str | tuple[str, ...] = ""  # empty: the first pass's
     negative_prompt: str | tuple[str, ...] = ""
 
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        _refuse_unknown("hires", cls, given)
+
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
             if isinstance(getattr(self, name), list):
@@ -122,7 +143,8 @@ class Hires:
 
 def check_number(name: str, value: object, *, low: float, high: float, whole: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(name, value, f"give {'a whole number' if whole else 'a number'} from {low:g} to {high:g}")
+        kind = "a whole number" if whole else "a number"
+        raise RequestTypeError(name, value, f"give {kind} from {low:g} to {high:g}")
     if math.isnan(value) or not low <= value <= high:
         raise RequestError(name, value, f"give a value from {low:g} to {high:g}")
 
@@ -131,7 +153,7 @@ def check_texts(name: str, value: object) -> None:
     if isinstance(value, tuple) and value and all(isinstance(each, str) for each in value):
         return
     if not isinstance(value, str):
-        raise RequestError(name, value, "give a text, or a non-empty list of texts, one per picture")
+        raise RequestTypeError(name, value, "give a text, or a non-empty list of texts, one per picture")
 
 
 def part_from_json(name: str, kind: type[_P], value: object) -> _P:
@@ -139,15 +161,19 @@ def part_from_json(name: str, kind: type[_P], value: object) -> _P:
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise RequestError(name, value, "a table of its fields belongs there")
-    known = frozenset(each.name for each in fields(kind))  # type: ignore[arg-type]
-    unknown = sorted(set(value) - known)
+        what = kind.__name__
+        raise RequestTypeError(name, value, f"give an overpaint.{what}, or a table of its fields")
+    _refuse_unknown(name, kind, value)
+    if lacking := missing(kind, value):
+        raise RequestTypeError(name, dict(value), f"it needs {', '.join(lacking)}")
+    return kind(**value)
+
+
+def _refuse_unknown(name: str, kind: type, given: Mapping[str, Any]) -> None:
+    known = frozenset(each.name for each in fields(kind))
+    unknown = sorted(set(given) - known)
     if unknown:
-        raise RequestError(f"{name}.{unknown[0]}", value[unknown[0]], nearest(unknown[0], known))
-    try:
-        return kind(**value)
-    except TypeError:
-        raise RequestError(name, dict(value), f"it needs {', '.join(sorted(known - value.keys()))}") from None
+        raise RequestTypeError(f"{name}.{unknown[0]}", given[unknown[0]], nearest(unknown[0], known))
 
 
 def nearest(name: str, known: frozenset[str]) -> str:

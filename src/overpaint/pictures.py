@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from overpaint.errors import PictureError
+from overpaint.errors import PictureError, PictureTypeError
 from overpaint.named_files import check_regular
-from overpaint.settings import Quirks
+from overpaint.settings import Quirks, Settings
+from overpaint.taking import SOURCE_MODE, as_8_bits, as_picture, is_array, is_deep, upright
 
-DEFAULT_MAX_PIXELS = 50_000_000
+if TYPE_CHECKING:
+    from overpaint.taking import PictureLike
+
+DEFAULT_MAX_PIXELS = Settings.max_source_pixels
 
 # Only these decoders run on what strangers send; Pillow knows others that start programs or read further files.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "ICO", "TGA")
 
 _SEVERAL_FRAMES_ARE_ONE_PICTURE = ("MPO", "ICO")  # phones add depth or gain maps, icons other sizes
-_MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _UNUSABLE_MODES = ("F",)
-_SOURCE_MODE = "source_mode"
+LOSSLESS = "lossless"  # in a picture's info: its file was a WebP that kept every pixel
+_WEBP_START = 1 << 20  # a colour profile stands before the pixels
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,28 @@ class SourceExtras:
     exif: bytes | None
     icc: bytes | None
     mode: str
+    lossless: bool = False  # it came from a WebP that keeps every pixel
 
 
 def open_picture(
-    source: bytes | str | os.PathLike[str] | Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    source: bytes | str | os.PathLike[str] | PictureLike, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> Image.Image:
-    """A picture, decoded, upright and with 8 bits per channel. Its header is judged before its pixels are decoded."""
-    picture = source if isinstance(source, Image.Image) else _header(source)
+    """A picture, decoded, upright and with 8 bits per channel. Its header is judged before its pixels are decoded.
+
+    `source` is a file's path or content, a PIL picture, a numpy array or a torch tensor (`overpaint.taking` has the
+    rules). A picture of more than `max_pixels` is refused.
+    """
+    picture = _unopened(source)
     try:
         _check_size(picture, max_pixels)
+        if is_deep(picture):
+            picture.info.setdefault(SOURCE_MODE, f"{picture.mode};16")  # Pillow makes 8 bits of them by itself
         _decode(picture)
-        opened = _with_byte_alpha(_upright(_as_8_bits(picture)))
-        opened.info.setdefault(_SOURCE_MODE, picture.mode)  # a picture may pass here twice
+        opened = upright(as_8_bits(picture))
+        opened = _with_byte_alpha(opened.copy() if opened is source or opened is picture else opened)
+        if picture.format == "TIFF" and len(found := picture.getexif()):
+            opened.info.setdefault("exif", found.tobytes())  # a TIFF's is not apart from the rest of the file
+        opened.info.setdefault(SOURCE_MODE, picture.mode)  # a picture may pass here twice
         return opened
     finally:
         if picture is not source:
@@ -66,7 +81,8 @@ def flatten(image: Image.Image, background: str, quirks: Quirks | None = None) -
         canvas = Image.new("RGBA", image.size, background)
         canvas.paste(image, mask=image)
         return canvas.convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of a large picture takes its time
+    # Converting copies a large picture, which takes its time.
+    return image if image.mode == "RGB" and "transparency" not in image.info else image.convert("RGB")
 
 
 def source_extras(image: Image.Image) -> SourceExtras:
@@ -74,7 +90,19 @@ def source_extras(image: Image.Image) -> SourceExtras:
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     exif = image.getexif().tobytes() if len(image.getexif()) else None
     profile = image.info.get("icc_profile")
-    return SourceExtras(alpha, exif, profile or None, str(image.info.get(_SOURCE_MODE, image.mode)))
+    mode, lossless = str(image.info.get(SOURCE_MODE, image.mode)), image.info.get(LOSSLESS) is True
+    return SourceExtras(alpha, exif, profile or None, mode, lossless)
+
+
+def _unopened(source: bytes | str | os.PathLike[str] | PictureLike) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if is_array(source):
+        return as_picture("picture", source)
+    if isinstance(source, bytes | str | os.PathLike):
+        return _header(source)
+    given = type(source).__name__
+    raise PictureTypeError(f"{given} is no picture: give a path, bytes, a PIL picture, a numpy array or a torch tensor")
 
 
 def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
@@ -83,8 +111,14 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
     Image.init()
     known = [each for each in FORMATS if each in Image.OPEN]
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=known)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with warnings.catch_warnings():
+            # Pillow warns above a number of pixels of its own; ours is judged next, from the same header.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=known)
+        if picture.format == "WEBP" and _is_lossless_webp(source):
+            picture.info[LOSSLESS] = True
+        return picture
+    except Image.DecompressionBombError as error:
         raise PictureError(f"the picture is too large ({error}): give a smaller one") from error
     except OSError as error:
         remedy = f"give one of {', '.join(FORMATS)}" if error.errno is None else "give a file that can be read"
@@ -93,24 +127,34 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
 
 
+def _is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
+    """Whether the first picture in the file is a VP8L chunk."""
+    if isinstance(source, bytes):
+        start = source[:_WEBP_START]
+    else:
+        with Path(source).open("rb") as file:
+            start = file.read(_WEBP_START)
+    position = 12
+    while position + 8 <= len(start):
+        kind, size = start[position : position + 4], int.from_bytes(start[position + 4 : position + 8], "little")
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        position += 8 + size + size % 2
+    return False
+
+
 def _check_size(picture: Image.Image, max_pixels: int) -> None:
     pixels = picture.width * picture.height
     if pixels == 0:
         raise PictureError("the picture has no pixels: give one of at least 1x1")
     if pixels > max_pixels:
         size = f"{picture.width}x{picture.height} = {pixels} pixels"
-        raise PictureError(f"the picture has {size}, more than max_source_pixels={max_pixels}: give a smaller one")
+        remedy = "give a smaller one, or raise the option max_source_pixels"
+        raise PictureError(f"the picture has {size}, more than max_source_pixels={max_pixels}: {remedy}")
     if picture.mode in _UNUSABLE_MODES:
         raise PictureError(f"the picture's pixels are of mode {picture.mode}: save it with 8 or 16 bits per channel")
     if picture.format not in _SEVERAL_FRAMES_ARE_ONE_PICTURE and getattr(picture, "is_animated", False):
         raise PictureError("the picture has several frames: give one frame of it")
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # REQ-5: broken EXIF must not spoil a picture that is otherwise good
-        return picture.copy()
 
 
 def _with_byte_alpha(picture: Image.Image) -> Image.Image:
@@ -118,13 +162,3 @@ def _with_byte_alpha(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGB", "P") and isinstance(picture.info.get("transparency"), bytes):
         return picture.convert("RGBA")
     return picture
-
-
-def _as_8_bits(picture: Image.Image) -> Image.Image:
-    """Pillow would cut 16-bit gray off at 255 instead of scaling it."""
-    if picture.mode not in _MODES_OF_16_BITS:
-        return picture
-    values = np.clip(np.asarray(picture, dtype=np.int64), 0, 65535)
-    small = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    small.info = dict(picture.info)
-    return small

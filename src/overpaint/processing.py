@@ -17,11 +17,12 @@ from overpaint.contract.fields import StableDiffusionProcessing
 from overpaint.contract.processed import Processed
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.contract.scripts import scripts_of
-from overpaint.engine import Engine, Sampled, explained
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
 from overpaint.files.output import save_batch, save_grid, save_sources
 from overpaint.outcome import FinishedBatch, account
 from overpaint.outcome import Processed as Result
+from overpaint.painting.stages import Sampled, explained
 from overpaint.pixels.composite import make_overlay
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
@@ -157,7 +158,7 @@ def process_images(p: Facade) -> Processed:
             shared_state().opts.set(name, value)
         plan = p.plan
         assert plan is not None
-        with engine.story(plan):
+        with stages_of(engine).story(plan):
             result = _run(p, engine, plan, state)
         _save(p, result)
         p.extra_generation_params = dict(result.extra_generation_params)
@@ -196,7 +197,7 @@ def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:
 
 def _batch(p: Facade, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) -> FinishedBatch:
     assert p.prepared is not None
-    conds = engine.texts(plan, batch)
+    conds = stages_of(engine).texts(plan, batch)
     latents = p.sample(
         tuple(each.parts for each in conds),
         tuple(each.negative for each in conds),
@@ -206,7 +207,7 @@ def _batch(p: Facade, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) 
         p.prompts,
     )
     made = p.sampled or Sampled(latents, True, plan.sampling_notes)  # a subclass may sample in its own way
-    return engine.finish(plan, p.prepared, batch, replace(made, latents=latents))
+    return stages_of(engine).finish(plan, p.prepared, batch, replace(made, latents=latents))
 
 
 def _save(p: Facade, result: Result, done: FinishedBatch | None = None) -> None:

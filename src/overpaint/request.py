@@ -16,22 +16,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, RequestTypeError
+from overpaint.named import by_name
 from overpaint.parts import (
-    LARGEST_SIDE,
     ControlUnit,
     Hires,
     Lora,
     Picture,
     SoftInpainting,
-    check_number,
-    check_texts,
     nearest,
     part_from_json,
 )
+from overpaint.request_checks import check_numbers, check_seeds, check_texts_of
+from overpaint.request_help import IMG2IMG_HELP, TXT2IMG_HELP
+from overpaint.taking import as_picture, as_pictures
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from overpaint.request_fields import AnyFields, Img2ImgFields, Txt2ImgFields
 
 __all__ = [
     "ControlUnit",
@@ -48,8 +51,6 @@ __all__ = [
 
 _E = TypeVar("_E", bound=Enum)
 _P = TypeVar("_P")
-
-SEED_LIMIT = 2**63
 
 
 class ResizeMode(str, Enum):
@@ -74,6 +75,7 @@ def _no_overrides() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Img2ImgRequest:
     """One job. Run it twice, get the same pictures twice (give a seed: -1 means a new one each time)."""
@@ -131,27 +133,24 @@ class Img2ImgRequest:
     overrides: Mapping[str, Any] = field(default_factory=_no_overrides)  # option name -> value, for this job
     exact: bool = False  # never share a network call between pictures
 
-    if not TYPE_CHECKING:  # to a type checker the fields are all there is
+    if TYPE_CHECKING:  # more may be given than is kept: one bare picture, arrays, lists, the words of enums
 
-        def __new__(cls, *args: Any, **given: Any) -> Any:
-            """Names that no field has are refused in our words, not in Python's."""
-            cls._refuse_unknown(given)
-            return super().__new__(cls)
+        def __init__(self, **fields: Unpack[Img2ImgFields]) -> None: ...
 
     def __post_init__(self) -> None:
-        for name in ("images", "prompt", "negative_prompt", "styles", "seed", "variation_seed", "seed_resize"):
+        for name in ("prompt", "negative_prompt", "styles", "seed", "variation_seed", "seed_resize"):
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         object.__setattr__(self, "resize_mode", _as_enum("resize_mode", self.resize_mode, ResizeMode))
         object.__setattr__(self, "masked_content", _as_enum("masked_content", self.masked_content, MaskedContent))
-        object.__setattr__(self, "overrides", MappingProxyType(dict(self.overrides)))
+        object.__setattr__(self, "overrides", MappingProxyType(_table("overrides", self.overrides)))
         for name, kind in (("loras", Lora), ("controls", ControlUnit)):
             object.__setattr__(self, name, _parts(name, getattr(self, name), kind))
-        _check_numbers(self)
-        _check_pictures(self)
-        _check_texts(self)
-        _check_seeds(self)
+        check_numbers(self)
+        _take_pictures(self)
+        check_texts_of(self)
+        check_seeds(self)
 
     @property
     def starts_from_noise(self) -> bool:
@@ -162,10 +161,16 @@ class Img2ImgRequest:
     def field_names(cls) -> frozenset[str]:
         return frozenset(each.name for each in fields(cls))
 
-    def with_changes(self, **changes: Any) -> Self:
+    def with_changes(self, **changes: Unpack[AnyFields]) -> Self:
         """A copy with some fields replaced, validated again."""
-        self._refuse_unknown(changes)
-        return replace(self, **changes)
+        changed: dict[str, Any] = {**changes}
+        return replace(self, **changed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "overrides": dict(self.overrides)}  # a read-only view cannot be pickled
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update({**state, "overrides": MappingProxyType(state["overrides"])})
 
     def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
         """Plain JSON values; pictures become PNG data URLs, or are left out."""
@@ -196,13 +201,14 @@ class Img2ImgRequest:
         known = cls.field_names()
         unknown = sorted(set(given) - known)
         if unknown:
-            raise RequestError(unknown[0], given[unknown[0]], nearest(unknown[0], known))
+            raise RequestTypeError(unknown[0], given[unknown[0]], nearest(unknown[0], known))
 
     def _check_sources(self) -> None:
-        if not isinstance(self.images, tuple) or not self.images:
+        if not self.images:
             raise RequestError("images", self.images, "give at least one source picture")
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Txt2ImgRequest(Img2ImgRequest):
     """A job that starts from noise alone, so that fields about a source may not be set; `hires` adds a second pass."""
@@ -211,13 +217,21 @@ class Txt2ImgRequest(Img2ImgRequest):
     strength: float = 1.0
     hires: Hires | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[Txt2ImgFields]) -> None: ...
+
     def _check_sources(self) -> None:
         for each in fields(self):
             if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
                 remedy = "leave it out, since txt2img has no source, or make it an img2img job with images"
                 raise RequestError(each.name, getattr(self, each.name), remedy)
         if self.hires is not None and not isinstance(self.hires, Hires):
-            raise RequestError("hires", self.hires, "give an overpaint.Hires")
+            raise RequestTypeError("hires", self.hires, "give an overpaint.Hires")
+
+
+Img2ImgRequest.__doc__ = f"{Img2ImgRequest.__doc__}\n\n{IMG2IMG_HELP}"
+Txt2ImgRequest.__doc__ = f"{Txt2ImgRequest.__doc__}\n\n{TXT2IMG_HELP}"
 
 
 def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
@@ -233,96 +247,20 @@ SOURCE_FIELDS = PICTURE_FIELDS | {
     *("masked_content", "soft_inpainting", "image_cfg_scale", "color_correction"),
 }
 
-# name: (least, greatest, integers only, None allowed)
-_NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
-    "strength": (0, 1, False, False),
-    "width": (1, LARGEST_SIDE, True, True),
-    "height": (1, LARGEST_SIDE, True, True),
-    "mask_blur_x": (0, 256, True, False),
-    "mask_blur_y": (0, 256, True, False),
-    "padding": (0, LARGEST_SIDE, True, False),
-    "variation_strength": (0, 1, False, False),
-    "batch_size": (1, 1_000, True, False),
-    "iterations": (1, 100_000, True, False),
-    "steps": (1, 10_000, True, False),
-    "cfg_scale": (-100, 1_000, False, False),
-    "image_cfg_scale": (-100, 1_000, False, True),
-    "eta": (0, 100, False, True),
-    "s_churn": (0, 10_000, False, True),
-    "s_tmin": (0, 1e9, False, True),
-    "s_tmax": (0, math.inf, False, True),
-    "s_noise": (0, 100, False, True),
-    "s_min_uncond": (0, 1e9, False, True),
-    "noise_multiplier": (0, 100, False, True),
-    "refiner_switch_at": (0, 1, False, True),
-    "clip_skip": (1, 64, True, True),
-}
 
-
-def _check_pictures(request: Img2ImgRequest) -> None:
+def _take_pictures(request: Img2ImgRequest) -> None:
+    given: Any = request.images
+    if given is not None and not (isinstance(given, list | tuple) and not given):
+        object.__setattr__(request, "images", as_pictures("images", given))
+    else:
+        object.__setattr__(request, "images", ())
+    for name in ("mask", "latent_mask"):
+        if getattr(request, name) is not None:
+            object.__setattr__(request, name, as_picture(name, getattr(request, name)))
     request._check_sources()
-    named: list[tuple[str, Any]] = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
-    named += [(name, getattr(request, name)) for name in ("mask", "latent_mask")]
-    named += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
-    named += [(f"controls[{i}].mask", each.mask) for i, each in enumerate(request.controls)]
-    for name, picture in named:
-        if picture is None and not name.startswith("images"):
-            continue
-        if not isinstance(picture, Image.Image):
-            raise RequestError(name, picture, "give a PIL picture, or open it with overpaint.open_picture")
-        if min(picture.size) < 1:
-            raise RequestError(name, picture.size, "give a picture of at least one pixel")
-        check_decodes(name, picture)
     if len(request.images) > request.batch_size:
         remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
         raise RequestError("images", f"{len(request.images)} pictures", remedy)
-
-
-def check_decodes(name: str, picture: Picture) -> None:
-    """Pillow decodes late; a file cut short should not end a job half-way."""
-    try:
-        picture.load()
-    except Exception as error:  # decoders raise whatever a broken file makes them
-        raise RequestError(name, picture, f"it cannot be decoded ({error}); save it again as PNG or JPEG") from error
-
-
-def _check_texts(request: Img2ImgRequest) -> None:
-    for name in ("prompt", "negative_prompt"):
-        check_texts(name, getattr(request, name))
-    if not isinstance(request.styles, tuple) or not all(isinstance(each, str) for each in request.styles):
-        raise RequestError("styles", request.styles, "give a list of style names")
-    for name in ("checkpoint", "refiner"):
-        if not isinstance(getattr(request, name), str | None):
-            raise RequestError(name, getattr(request, name), "give a name; `overpaint models` lists them")
-    for name in ("sampler", "scheduler"):
-        if not isinstance(getattr(request, name), str):
-            raise RequestError(name, getattr(request, name), "give a name; `overpaint samplers` lists them")
-    both = (request.prompt, request.negative_prompt)
-    if all(isinstance(each, tuple) for each in both) and len(both[0]) != len(both[1]):
-        raise RequestError("negative_prompt", f"{len(both[1])} texts", f"give {len(both[0])}, one per prompt")
-
-
-def _check_numbers(request: Img2ImgRequest) -> None:
-    for name, (low, high, whole, optional) in _NUMBERS.items():
-        value = getattr(request, name)
-        if value is None and optional:
-            continue
-        check_number(name, value, low=low, high=high, whole=whole)
-    resize: tuple[int, ...] | None = request.seed_resize
-    if resize is not None and len(resize) != 2:
-        raise RequestError("seed_resize", resize, "give (width, height)")
-    for side in resize or ():
-        check_number("seed_resize", side, low=8, high=LARGEST_SIDE, whole=True)
-
-
-def _check_seeds(request: Img2ImgRequest) -> None:
-    for name in ("seed", "variation_seed"):
-        value = getattr(request, name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, bool) or not isinstance(each, int) or not -SEED_LIMIT <= each < SEED_LIMIT:
-                raise RequestError(name, each, "give a whole number below 2^63, or -1 for a new one")
-        if value == ():
-            raise RequestError(name, value, "give at least one seed, or -1 for a new one")
 
 
 def _as_enum(name: str, value: object, kind: type[_E]) -> _E:
@@ -335,8 +273,14 @@ def _as_enum(name: str, value: object, kind: type[_E]) -> _E:
 
 def _parts(name: str, given: Any, kind: type[_P]) -> tuple[_P, ...]:
     if not isinstance(given, list | tuple):
-        raise RequestError(name, given, "give a list")
+        raise RequestTypeError(name, given, f"give a list of overpaint.{kind.__name__}")
     return tuple(part_from_json(f"{name}[{i}]", kind, each) for i, each in enumerate(given))
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RequestTypeError(name, value, "give a table of options, such as {'eta_ancestral': 0.5}")
+    return dict(value)
 
 
 def _plain(value: Any, pictures: bool) -> Any:

@@ -6,18 +6,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.errors import SettingError
+from overpaint.named import by_name
+
+REFERENCE_QUALITY = 80  # of JPEG, at the reference's doors
 
 RandomSource = Literal["GPU", "CPU", "NV"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
     """One flag per accident of the reference; true = as the reference. The rule ids are those of the specification."""
@@ -82,6 +86,20 @@ class Quirks:
     unread_beta_schedule: bool = False  # PARSE-9: "Beta schedule alpha" is written, "Beta scheduler alpha" is read
 
     @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        known = frozenset(each.name for each in fields(cls))
+        unknown = sorted(set(given) - known)
+        if unknown:
+            near = _near(unknown[0], known)
+            remedy = f"did you mean {near!r}?" if near else "docs/reference/quirks.md lists them"
+            raise SettingError(f"quirks.{unknown[0]}", given[unknown[0]], remedy)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not isinstance(getattr(self, each.name), bool):
+                raise SettingError(f"quirks.{each.name}", getattr(self, each.name), "give True or False")
+
+    @classmethod
     def reference(cls) -> Quirks:
         """Every accident on: the picture the reference paints."""
         return cls(**{each.name: True for each in fields(cls)})
@@ -92,6 +110,7 @@ class Quirks:
         return cls()
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A site's options, by the reference's names and with its defaults, unless a comment says otherwise."""
@@ -234,7 +253,7 @@ class Settings:
     save_init_img: bool = False
     save_incomplete_images: bool = False
     save_txt: bool = False
-    jpeg_quality: int = 80
+    jpeg_quality: int = 95  # at the reference's doors 80
     webp_lossless: bool = False
     export_for_4chan: bool = True
     img_downscale_threshold: float = 4.0
@@ -261,7 +280,7 @@ class Settings:
     unoffered_features: Literal["warn", "refuse"] = "warn"
 
     # Limits (docs/reference/limits.md)
-    max_source_pixels: int = 50_000_000
+    max_source_pixels: int = 100_000_000
     max_pixels_per_pass: int = 4_194_304
     max_steps: int = 1000
     max_images: int = 1000
@@ -270,14 +289,26 @@ class Settings:
     @classmethod
     def reference(cls, **changes: Any) -> Settings:
         """The settings of the reference's doors: all its accidents on."""
-        return cls(quirks=Quirks.reference(), **changes)
+        return cls(**{"quirks": Quirks.reference(), "jpeg_quality": REFERENCE_QUALITY, **changes})
+
+    @classmethod
+    def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
+        unknown = sorted(set(given) - OPTION_NAMES - {"quirks"})
+        if unknown:
+            raise SettingError(unknown[0], given[unknown[0]], _nearest_option(unknown[0]))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.quirks, Quirks):
+            raise SettingError("quirks", self.quirks, "give an overpaint.Quirks, such as Quirks.reference()")
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value is not default:
+                object.__setattr__(self, name, _coerced(name, value))
 
     def with_changes(self, changes: Mapping[str, Any]) -> Settings:
         """A copy with some options replaced, as `override_settings` asks; an unknown name is an error."""
-        unknown = sorted(set(changes) - OPTION_NAMES)
-        if unknown:
-            raise SettingError(unknown[0], changes[unknown[0]], _nearest_option(unknown[0]))
-        return replace(self, **{name: _coerced(name, value) for name, value in changes.items()})
+        self._refuse_unknown({name: value for name, value in changes.items() if name != "quirks"})
+        return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values."""
@@ -306,11 +337,15 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _nearest_option(name: str) -> str:
+def _near(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, OPTION_NAMES, n=1)
-    return f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md for the options"
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _nearest_option(name: str) -> str:
+    near = _near(name, OPTION_NAMES)
+    return f"did you mean {near!r}?" if near else "`overpaint settings` lists the options"
 
 
 def _choices() -> dict[str, tuple[Any, ...]]:
@@ -344,6 +379,8 @@ def _coerced(name: str, value: Any) -> Any:
         raise SettingError(name, value, f"give {_KINDS[kind]}")
     if _is_place(name) and isinstance(value, str) and not _may_be_there(value):
         raise SettingError(name, value, "give a name that a file or a folder can have")
+    if name == "jpeg_quality" and not (isinstance(value, int) and 1 <= value <= 100):
+        raise SettingError(name, value, "give a quality from 1 to 100")
     return value
 
 

@@ -155,7 +155,7 @@ def test_unknown_names_at_both_doors(
 
 
 def test_unknown_fields_name_the_nearest() -> None:
-    assert "strength" in message_of(lambda: asked().with_changes(strenght=0.5))
+    assert "strength" in message_of(lambda: asked().with_changes(strenght=0.5))  # type: ignore[call-arg]
     assert "strength" in message_of(lambda: overpaint.Img2ImgRequest.from_json({"images": [], "strenght": 0.5}))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.adapters.control import hint_of
-from overpaint.engine import Engine, Sampled
+from overpaint.engine import Engine, stages_of
 from overpaint.events import Control, Event, Finished, Painted
 from overpaint.files.metadata import read_recipe
 from overpaint.files.recipe import Recipe
@@ -24,6 +24,7 @@ from overpaint.models.checkpoint import load_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
+from overpaint.painting.stages import Sampled
 from overpaint.request import ControlUnit, Hires, MaskedContent
 from overpaint.service.painter.results import Portfolio
 from overpaint.text.control_notes import controls_told
@@ -212,11 +213,11 @@ def unpacked(network: Any) -> Any:
 
 def sampled(engine: Engine, plan: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The latents of the engine's only pass, what it starts from, and its texts, the negative first."""
-    prepared = engine.prepare(plan)
+    prepared = stages_of(engine).prepare(plan)
     batch = plan.batches[0]
-    texts = engine.texts(plan, batch)
-    tensors = engine.tensors(plan, prepared, batch, texts)
-    story = engine.sample_tensors(plan, tensors, Streams((1,), (5,), 0.0), control=Control())
+    texts = stages_of(engine).texts(plan, batch)
+    tensors = stages_of(engine).tensors(plan, prepared, batch, texts)
+    story = stages_of(engine).sample_tensors(plan, tensors, Streams((1,), (5,), 0.0), control=Control())
     ends: list[Sampled | None] = []
 
     def told() -> Iterator[Event]:
@@ -302,7 +303,7 @@ def test_a_servers_picture_can_be_painted_again(site_engine: Engine, site: Site,
     portfolio, result = Portfolio(plan, tmp_path, ()), None
     for event in site_engine.run(request):
         if isinstance(event, Painted):
-            portfolio.add(event.batch, site_engine.identity(plan))
+            portfolio.add(event.batch, stages_of(site_engine).identity(plan))
         elif isinstance(event, Finished):
             result = portfolio.result(event.result)
     assert result is not None

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import overpaint
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import CheckpointError, RequestError, SamplingError
 from overpaint.request import MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
@@ -189,7 +189,7 @@ def test_emphasis_is_written_every_time(engine: Engine) -> None:  # INFO-8
 def test_a_network_that_answers_nan(engine: Engine, checkpoint: Path) -> None:
     with Engine(checkpoint, device="cpu", dtype="float32") as broken:
         with torch.no_grad():
-            for parameter in broken.backend.networks.unet.out.parameters():
+            for parameter in stages_of(broken).backend.networks.unet.out.parameters():
                 parameter.fill_(float("nan"))
         for sampler in ("Euler", "DDIM", "DPM adaptive"):
             with pytest.raises(SamplingError, match=sampler) as caught:
@@ -200,7 +200,7 @@ def test_a_network_that_answers_nan(engine: Engine, checkpoint: Path) -> None:
 def test_a_decoder_that_answers_nan(checkpoint: Path) -> None:  # DEC-2
     with Engine(checkpoint, device="cpu", dtype="float32") as broken:
         with torch.no_grad():
-            for parameter in broken.backend.networks.autoencoder.decoder.conv_out.parameters():
+            for parameter in stages_of(broken).backend.networks.autoencoder.decoder.conv_out.parameters():
                 parameter.fill_(float("nan"))
         with pytest.raises(SamplingError, match="vae"):
             broken.paint(asked(steps=1))
@@ -213,14 +213,14 @@ def test_a_failure_keeps_the_pictures_that_were_finished(engine: Engine, monkeyp
     events = engine.run(asked(iterations=2, steps=1, strength=1))
     assert isinstance(next(events), Started)
     calls = 0
-    answer = type(engine.backend).unet
+    answer = type(stages_of(engine).backend).unet
 
     def once(self: Any, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         return answer(self, *args) * (1 if calls == 1 else float("nan"))
 
-    monkeypatch.setattr(type(engine.backend), "unet", once)
+    monkeypatch.setattr(type(stages_of(engine).backend), "unet", once)
     with pytest.raises(SamplingError) as caught:
         list(events)
     result = getattr(caught.value, "result", None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.outcome import Processed
 from overpaint.painting.drive import Run, tick
@@ -137,7 +137,7 @@ def test_cancel_within_a_tick_and_nothing_is_decoded(engine: Engine, monkeypatch
     def forbidden(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("overpaint.engine.decode", forbidden)
+    monkeypatch.setattr("overpaint.painting.stages.decode", forbidden)
     _, last, between = stopped(engine, Stop.CANCEL, at_step(2), steps=20)
     assert last == Cancelled(None)
     assert between <= 1
@@ -183,13 +183,13 @@ def test_finish_early_shows_the_last_conditional_prediction(  # INT-2
         runs.extend(started)
         return final_latents(plan, tensors, started)
 
-    monkeypatch.setattr("overpaint.engine.final_latents", keep)
+    monkeypatch.setattr("overpaint.painting.stages.final_latents", keep)
     for event in engine.run(asked(**fields), None, control):
         if at_step(3)(event):
             control.ask(Stop.FINISH_EARLY)
     (run,) = runs
     assert run.estimate is not None
-    (shown,) = decode(result.plan, engine.backend, run.estimate.conditional)
+    (shown,) = decode(result.plan, stages_of(engine).backend, run.estimate.conditional)
     assert shown.tobytes() == result.images[0].tobytes()
     assert pixels(result.images[0]) != painted(engine, **fields)[0]
 

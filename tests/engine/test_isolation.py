@@ -100,7 +100,7 @@ def test_an_interrupted_job_leaves_nothing(engine: Engine) -> None:
             control.ask(Stop.CANCEL)
     abandoned = engine.run(asked(steps=8, tiling=True, mask=box()))
     next(abandoned), next(abandoned)
-    abandoned.close()  # type: ignore[attr-defined]
+    abandoned.close()
     assert painted(engine) == before
     assert torch.is_grad_enabled()
 

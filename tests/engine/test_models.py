@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import SettingError
 from overpaint.models.hashes import sha256_of
 from overpaint.models.memory import size_of
@@ -54,17 +54,17 @@ def test_there_and_back(site: Site) -> None:
             first, other = painted(engine), painted(engine, checkpoint="other")
             assert painted(engine) == first
             assert painted(engine, checkpoint="other") == other
-            kept = engine.workshop._residents.paths()
+            kept = stages_of(engine).workshop._residents.paths()
             assert len(kept) == (2 if memory == 0 else 1)
 
 
 def test_text_encoders_of_twins_are_shared(site: Site) -> None:
     with Engine(site.model("tiny"), device="cpu", dtype="float32", settings=site.settings) as engine:
         plain, worn = painted(engine), painted(engine, prompt="a cat <lora:text:1>")
-        own = engine.backend.networks
+        own = stages_of(engine).backend.networks
         painted(engine)  # bare again
         twin = painted(engine, checkpoint="twin")
-        theirs = engine.backend.networks
+        theirs = stages_of(engine).backend.networks
         assert theirs.texts[0] is own.texts[0]
         assert theirs.unet is not own.unet
         assert size_of([*own.texts, *theirs.texts]) == size_of(own.texts)

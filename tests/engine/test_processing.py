@@ -15,7 +15,7 @@ from torch import Tensor
 
 import modules.shared as shared
 from modules.processing import Processed, StableDiffusionProcessing, StableDiffusionProcessingImg2Img, process_images
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import SamplingError
 from overpaint.sampler_table import SAMPLERS
 from overpaint.settings import Quirks, Settings
@@ -71,7 +71,7 @@ def test_strength_zero_with_fixed_steps(  # STEP-3 B, STEP-10
     engine: Engine, sampler: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No call is made, and the latents of the source come back; without a mask to the last bit."""
-    monkeypatch.setattr(type(engine.backend), "__call__", must_not_be_called)
+    monkeypatch.setattr(type(stages_of(engine).backend), "unet", must_not_be_called)
     p = job(engine, **KINDS[kind], sampler_name=sampler, denoising_strength=0.0, override_settings=NO_STEPS)
     latents: list[Tensor] = []
     sample = p.sample
@@ -353,7 +353,7 @@ def test_sample_by_hand_is_what_process_images_does(engine: Engine) -> None:
     p = job(engine, **fields)
     p.init(["a"], [1], [5])
     assert p.plan is not None
-    texts = engine.texts(p.plan, p.plan.batches[0])
+    texts = stages_of(engine).texts(p.plan, p.plan.batches[0])
     samples = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [1], [5], 0, ["a"])
     assert torch.equal(samples, kept[0])
     other = p.sample(tuple(each.parts for each in texts), tuple(each.negative for each in texts), [2], [5], 0, ["a"])

@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.request import Hires, Img2ImgRequest
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
@@ -24,7 +24,7 @@ def asked_of(site_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
     """Which U-Net answered each call: "own" or "refiner"."""
     calls: list[str] = []
     painted(site_engine, steps=1)
-    own, kept = site_engine.backend.networks.unet, TorchBackend.unet
+    own, kept = stages_of(site_engine).backend.networks.unet, TorchBackend.unet
 
     def watched(self: TorchBackend, *args: Any, **told: Any) -> Tensor:
         calls.append("own" if self.networks.unet is own else "refiner")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import OverpaintError
 from overpaint.events import Finished
 from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Lora
@@ -152,9 +152,9 @@ def test_an_abandoned_job_lets_go(site: Site, site_engine: Engine, alone: dict[s
         story = site_engine.run(JOBS[name], settings)
         for _ in range(3):
             next(story)
-        story.close()  # type: ignore[attr-defined]
+        story.close()
     assert shown(site_engine, JOBS["plain"], settings) == alone["plain"]
-    assert site_engine.workshop._residents.paths() == (Path(site.model("tiny")),)
+    assert stages_of(site_engine).workshop._residents.paths() == (Path(site.model("tiny")),)
 
 
 # -- what is remembered must not outlive what it came from -------------------------------------------------------------

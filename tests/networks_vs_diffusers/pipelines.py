@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from overpaint.engine import Engine, Sampled
+from overpaint.engine import Engine, stages_of
 from overpaint.events import Control, Event
 from overpaint.painting.sampling import Streams
+from overpaint.painting.stages import Sampled
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.text.tokens import clip_merges, clip_vocabulary
@@ -90,16 +91,16 @@ def noised(plan: Plan, latents: Tensor) -> Tensor:
 def sampled(engine: Engine, request: Img2ImgRequest, *, blend: bool = True) -> tuple[Plan, Tensor]:
     """The engine's stages up to the decoder; without `blend` the kept part is left to the network."""
     plan = engine.plan(request)
-    prepared = engine.prepare(plan)
+    prepared = stages_of(engine).prepare(plan)
     batch = plan.batches[0]
-    tensors = engine.tensors(plan, prepared, batch, engine.texts(plan, batch))
+    tensors = stages_of(engine).tensors(plan, prepared, batch, stages_of(engine).texts(plan, batch))
     if not blend:
         tensors = replace(tensors, nmask=None)
     ends: list[Sampled | None] = []
 
     def story() -> Iterator[Event]:
         streams = Streams((SEED,), (0,), 0.0)
-        ends.append((yield from engine.sample_tensors(plan, tensors, streams, control=Control())))
+        ends.append((yield from stages_of(engine).sample_tensors(plan, tensors, streams, control=Control())))
 
     list(story())
     assert ends[0] is not None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from overpaint.adapters.embedding_files import bundled_embeddings
 from overpaint.adapters.embeddings import EmbeddingShelf, EmbeddingTable
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.models.files import read_all
 from overpaint.painting.conditioning import Conditioner, TextCache
 from overpaint.painting.denoise import ScheduledCond
@@ -65,7 +65,7 @@ def conditioner_of(case: dict[str, Any], engine: Engine, table: EmbeddingTable, 
     )
     settings = Settings.reference(**case.get("opts") or {})
     job = plan(request, settings, engine.spec)
-    return Conditioner(engine.spec, engine.backend, job, TextCache(), table)
+    return Conditioner(engine.spec, stages_of(engine).backend, job, TextCache(), table)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

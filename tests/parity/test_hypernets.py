@@ -15,7 +15,7 @@ from torch import Tensor
 
 from overpaint.adapters.hypernet import read_hypernet, wear_hypernets
 from overpaint.backends.torch_backend import TorchBackend
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.schedules import NoiseTable
 from overpaint.text.prompt import take_network_tags
 from overpaint.text.tokens import END, START, clip_tokenizer
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def backend(engines: Callable[[str], Engine]) -> Iterator[TorchBackend]:
-    yield (backend := engines("tiny-sd15").backend)
+    yield (backend := stages_of(engines("tiny-sd15")).backend)
     wear_hypernets(backend.networks.unet, ())
 
 

@@ -125,14 +125,14 @@ def _in_server(killer: Killer) -> None:
 
 
 def _in_worker(killer: Killer) -> None:
-    from overpaint import engine
     from overpaint.files import saving
+    from overpaint.painting import stages
     from overpaint.service.painter import painting, worker
     from overpaint.service.queue import wire
 
     killer.around(worker.Bench, "engine", "load")
     killer.around(painting.Painting, "_hear", "step")
-    killer.around(engine, "decode", "decode")
+    killer.around(stages, "decode", "decode")
     killer.around(saving, "_temporary_file", "write", _half_a_file)
     killer.around(saving, "_claimed", "rename")
     killer.around(wire.Sender, "send", "tell", _half_a_message)

@@ -19,11 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from overpaint.engine import Engine
+from overpaint.engine import stages_of
 from overpaint.errors import CheckpointError, PictureError, RequestError, SamplingError, SaveError, SettingError
 from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.files.metadata import read_infotext
+from overpaint.painting.stages import Stages
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
@@ -341,9 +342,9 @@ def test_a_request_that_cannot_be_done(
 
 def failing(times: int, error: Exception) -> Any:
     """The engine's stage, but for the first calls."""
-    whole, left = Engine.sample_tensors, [times]
+    whole, left = Stages.sample_tensors, [times]
 
-    def sample_tensors(self: Engine, *values: Any, **named: Any) -> Any:
+    def sample_tensors(self: Stages, *values: Any, **named: Any) -> Any:
         if named.get("number") == 1 and left[0]:
             left[0] -= 1
             raise error
@@ -362,7 +363,7 @@ def test_one_smaller_retry(
 ) -> None:
     job = paint_job(store, "a", settings=GRID, iterations=3, batch_size=2)
     whole, _ = carried_out(bench, job, tmp_path / "whole")
-    monkeypatch.setattr(Engine, "sample_tensors", failing(1, error))
+    monkeypatch.setattr(Stages, "sample_tensors", failing(1, error))
     again, told = carried_out(bench, job, tmp_path / "again")
     assert again.state is JobState.FINISHED
     assert len(again.result.warnings) == 1
@@ -377,7 +378,7 @@ def test_one_smaller_retry(
 def test_then_that_job_only_fails(
     bench: Bench, store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
-    monkeypatch.setattr(Engine, "sample_tensors", failing(2, error))
+    monkeypatch.setattr(Stages, "sample_tensors", failing(2, error))
     job = paint_job(store, "a", iterations=3)
     ended, _ = carried_out(bench, job, tmp_path / "a")
     assert (ended.state, ended.error and ended.error.code) == (JobState.FAILED, code)
@@ -394,11 +395,11 @@ def test_a_half_precision_engine_is_made_anew_in_float32(
     full = Bench({**values, "settings": {}, "dtype": "float32"}, lambda done, total: None)
     job = paint_job(FakeStore(tmp_path), "a", iterations=2)
     carried_out(full, job, tmp_path / "full")
-    monkeypatch.setattr(Engine, "sample_tensors", failing(1, NAN))
+    monkeypatch.setattr(Stages, "sample_tensors", failing(1, NAN))
     ended, _ = carried_out(half, job, tmp_path / "half")
     assert ended.state is JobState.FINISHED
     assert (tmp_path / "half" / "1.png").read_bytes() == (tmp_path / "full" / "1.png").read_bytes()
-    assert half.engine().backend.dtypes.unet is torch.bfloat16
+    assert stages_of(half.engine()).backend.dtypes.unet is torch.bfloat16
     for each in (half, full):
         each.put_away()
 

@@ -70,9 +70,9 @@ TROUBLES: Mapping[str, Callable[[Any], Any]] = {
 
 def make_trouble() -> None:
     """Have the engine do what prompts ask for."""
-    from overpaint.engine import Engine
+    from overpaint.painting.stages import Stages
 
-    whole = Engine.sample_tensors
+    whole = Stages.sample_tensors
     had: set[str] = set()
 
     def sample_tensors(self: Any, plan: Any, tensors: Any, *values: Any, **named: Any) -> Generator[Any, None, Any]:
@@ -83,7 +83,7 @@ def make_trouble() -> None:
                 tensors = TROUBLES[name](tensors)
         return (yield from whole(self, plan, tensors, *values, **named))
 
-    setattr(Engine, "sample_tensors", sample_tensors)  # noqa: B010
+    setattr(Stages, "sample_tensors", sample_tensors)  # noqa: B010
 
 
 def main(role: str, *values: str) -> int:

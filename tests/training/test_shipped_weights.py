@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from overpaint.engine import Engine
+from overpaint.engine import Engine, stages_of
 from overpaint.models.built_in import default_path
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.settings import Settings
@@ -70,7 +70,7 @@ def painted(engine: Engine) -> dict[str, Pixels]:
 def test_the_codec_brings_scenes_back(engine: Engine) -> None:
     pixels = torch.from_numpy(np.stack(SCENES)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
-        back = engine.backend.decode(engine.backend.encode(pixels)[0]).clamp(-1, 1)
+        back = stages_of(engine).backend.decode(stages_of(engine).backend.encode(pixels)[0]).clamp(-1, 1)
     errors = ((back - pixels) / 2).pow(2).mean(dim=(1, 2, 3))
     assert float(-10 * errors.log10().mean()) > 23
 
@@ -162,7 +162,7 @@ def test_diffusers_opens_it_unchanged(engine: Engine, described: Path) -> None:
     x, steps = torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([501.0])
     ids = pipe.tokenizer("a red car", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
-        context = engine.backend.text(0, ids).tokens
+        context = stages_of(engine).backend.text(0, ids).tokens
         torch.testing.assert_close(pipe.text_encoder(ids).last_hidden_state, context, atol=1e-4, rtol=1e-4)
-        wanted = engine.backend.unet(x, steps, context)
+        wanted = stages_of(engine).backend.unet(x, steps, context)
         torch.testing.assert_close(pipe.unet(x, steps, context).sample, wanted, atol=1e-3, rtol=1e-3)

@@ -74,7 +74,7 @@ def test_a_name_of_another_program_gets_ours(name: str) -> None:
     with pytest.raises(RequestError, match="did you mean"):
         Img2ImgRequest(images=(SOURCE,), **made_of({name: 0.5}))
     with pytest.raises(RequestError, match="did you mean"):
-        Img2ImgRequest(images=(SOURCE,)).with_changes(**{name: 0.5})
+        Img2ImgRequest(images=(SOURCE,)).with_changes(**made_of({name: 0.5}))
 
 
 def test_python_s_first_line_tells_it_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ def test_python_s_first_line_tells_it_before_anything_is_loaded(tmp_path: Path) 
     picture = tmp_path / "a.png"
     SOURCE.save(picture)
     with pytest.raises(RequestError, match=r"^denoising_strength=0.5: there is no such field; did you mean 'strength'"):
-        overpaint.img2img(picture, "a", checkpoint="none", denoising_strength=0.5)
+        overpaint.img2img(picture, "a", checkpoint="none", **made_of({"denoising_strength": 0.5}))
     with pytest.raises(RequestError, match=r"^guidance_scale=5: there is no such field; did you mean 'cfg_scale'"):
-        overpaint.txt2img("a", checkpoint="none", guidance_scale=5)
+        overpaint.txt2img("a", checkpoint="none", **made_of({"guidance_scale": 5}))
     with pytest.raises(RequestError, match=r"^strenght=0.5: there is no such field; did you mean 'strength'"):
-        overpaint.img2img(picture, "a", checkpoint="none", strenght=0.5)
+        overpaint.img2img(picture, "a", checkpoint="none", **made_of({"strenght": 0.5}))
 
 
 def test_parts_have_names_elsewhere_too() -> None:

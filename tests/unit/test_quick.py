@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from PIL import Image
 
 import overpaint
 from overpaint.errors import RequestError
+from overpaint.events import Finished
+from overpaint.outcome import Processed
 from overpaint.parts import Hires
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
-from tests.unit.fake_painter import drawing
+from overpaint.settings import Settings
+from tests.unit.fake_painter import FakePainter, drawing
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
 
 
-class Recorder:
-    """An engine that paints nothing."""
+class Recorder(FakePainter):
+    """An engine of flat colours."""
 
-    def __init__(self) -> None:
-        self.requests: list[Img2ImgRequest] = []
-
-    def paint(self, request: Img2ImgRequest) -> Any:
-        self.requests.append(request)
-        return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+    def paint(self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Any = False) -> Processed:
+        *_, last = self.run(request, settings)
+        assert isinstance(last, Finished)
+        return last.result
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def as_engine(recorder: Recorder) -> Engine:
 
 def test_bad_fields_are_told_before_a_model_is_loaded() -> None:
     with pytest.raises(RequestError, match="has no source"):
-        overpaint.txt2img("a moon", strength=0.5)
+        overpaint.txt2img("a moon", strength=0.5)  # type: ignore[call-overload]
     with pytest.raises(RequestError, match="steps"):
         overpaint.txt2img("a moon", steps=0)
 

@@ -119,4 +119,4 @@ def test_changes_are_validated_again() -> None:
     with pytest.raises(RequestError, match="steps"):
         request().with_changes(steps=-3)
     with pytest.raises(RequestError, match="no such field"):
-        request().with_changes(stepz=-3)
+        request().with_changes(stepz=-3)  # type: ignore[call-arg]

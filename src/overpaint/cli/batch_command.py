@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FAILED = 1
 Masks = Annotated[Path | None, typer.Option("--masks", help="One mask for all, or a folder of masks by name.")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too; OUT gets the same ones.")]
-Format = Annotated[str, typer.Option("--format", help="png, jpg, webp or avif.")]
+Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, tiff or bmp.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in OUT that are not this batch's own.")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a row, and nothing else.")]
 

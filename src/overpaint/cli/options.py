@@ -86,6 +86,12 @@ def _controls(flag: str, texts: list[str]) -> tuple[list[dict[str, Any]]]:
     return ([control_from_text(each, flag) for each in texts],)
 
 
+def _quality(value: int) -> int:
+    if not 1 <= value <= 100:
+        raise RequestError("--quality", value, "give a quality from 1 to 100")
+    return value
+
+
 _ON_OFF = bool | None
 _MANY = list[str] | None
 _TEXT = str | None
@@ -202,6 +208,7 @@ JOB_OPTIONS = (
         variable="OVERPAINT_MODELS",
     ),
     PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
+    PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP and AVIF, 1 to 100 (default 95)."),
     PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
@@ -247,8 +254,10 @@ class Asked:
         settings = (base or Settings()).with_changes(quiet)
         if "reference" in self.given:
             settings = replace(settings, quirks=Quirks.reference() if self.given["reference"] else Quirks.none())
-        options = _folders(self.text("models")) if "models" in self.given else {}
+        options: dict[str, Any] = {**_folders(self.text("models"))} if "models" in self.given else {}
         options |= dict(read_option(each) for each in self.given.get("set", ()))
+        if "quality" in self.given:
+            options["jpeg_quality"] = _quality(self.given["quality"])
         if "vae" in self.given:
             options["sd_vae"] = self.text("vae")
         return settings.with_changes(options)

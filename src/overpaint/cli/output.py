@@ -78,14 +78,8 @@ class Meter:
         progress.update(self._tasks[what], completed=done, total=total)
 
     def _start(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from overpaint.watching import terminal_bar
 
-        text = TextColumn("{task.description}", markup=False)
-        columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # NOTE: by default rich sends stdout where the bar is; results that go to a file or a pipe must stay there.
-        self._progress = Progress(
-            *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-        )
+        self._progress = terminal_bar()
         self._progress.start()
         return self._progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,28 +21,20 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.errors import PictureError, RequestError
+from overpaint.errors import PictureError
 
 if TYPE_CHECKING:
-    from overpaint.files.keeping import Origins, Painted
+    from overpaint.files.keeping import Origins, Painted, Target
     from overpaint.outcome import ModelIdentity, Processed
     from overpaint.request import Img2ImgRequest
 
 STOPPED = 130
 
 Mask = Annotated[Path | None, typer.Option("--mask", help="White, or opaque where it has alpha: repaint.")]
-Out = Annotated[Path | None, typer.Option("--output", "-o", help="File or folder (default: a new name here).")]
+Out = Annotated[str | None, typer.Option("--output", "-o", help="File, or FOLDER/ (default: a new name here).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the pictures go."""
-
-    path: Path
-    overwrite: bool  # otherwise a taken name gets a number
 
 
 @takes(*REQUEST_OPTIONS, *JOB_OPTIONS)
@@ -102,18 +93,11 @@ def again(
     return perform(job, target, asked, as_json=as_json, quiet=quiet)
 
 
-def choose_target(output: Path | None, default: str, overwrite: bool) -> Target:
+def choose_target(output: str | None, default: str, overwrite: bool) -> Target:
     """Refuse a place that cannot be used, before any work is done."""
-    from overpaint.files.keeping import check_format
+    from overpaint.files import keeping
 
-    if output is None or output.is_dir():
-        return Target((output or Path()) / default, overwrite)
-    check_format(output.name, "--output")
-    if not output.parent.is_dir():
-        raise RequestError("--output", str(output), "its folder does not exist; make it first")
-    if output.exists() and not overwrite:
-        raise RequestError("--output", str(output), "it exists; give --overwrite or another name")
-    return Target(output, overwrite)
+    return keeping.choose_target(output or "./", default, overwrite, "--output")
 
 
 def perform(job: Job, target: Target, asked: Asked, *, as_json: bool, quiet: bool) -> int:
@@ -157,34 +141,9 @@ def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tu
 
 def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, Painted]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
-    from overpaint.files.keeping import files_of, finished_pictures, name_for, numbered
+    from overpaint.files.keeping import save_painted
 
-    records = origins.records(target.path.parent)
-    several = len(processed.plan.images) > 1
-    kept = []
-    for each in finished_pictures(processed):
-        name = numbered(target.path.name, each.index + 1) if several else target.path.name
-        name = name_for(each, name)
-        *beside, (_, data) = files_of(each, processed, name, records)
-        path = _written(target, name, data)
-        _write_beside(path, [content for _, content in beside])
-        kept.append((path, each))
-    return kept
-
-
-def _written(target: Target, name: str, data: bytes) -> Path:
-    from overpaint.files.saving import save_bytes
-
-    return save_bytes(target.path.parent / name, data, replace=target.overwrite)
-
-
-def _write_beside(path: Path, recipes: list[bytes]) -> None:
-    """The recipe of a format that cannot hold it, under the name the picture got in the end."""
-    from overpaint.files.metadata import recipe_path
-    from overpaint.files.saving import save_bytes
-
-    for content in recipes:
-        save_bytes(recipe_path(path), content, replace=True)
+    return list(save_painted(processed, target, origins))
 
 
 def _account(path: Path, painted: Painted) -> dict[str, Any]:

@@ -15,17 +15,18 @@ from overpaint.cli import session
 from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, Asked, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json
-from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, Target, choose_target
+from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
 from overpaint.errors import Cancelled, PictureError, RequestError
 
 if TYPE_CHECKING:
     from overpaint.events import Control
     from overpaint.extras import ExtrasResult
+    from overpaint.files.keeping import Target
     from overpaint.pixels.resize import Upscaler
     from overpaint.request import Picture
     from overpaint.settings import Settings
 
-_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("set", "reference", "device"))
+_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("quality", "set", "reference", "device"))
 _FLAGS = {"scale": "--scale", "size": "--size", "second_visibility": "--visibility"}
 _BUILT_IN = ("", "None", "Lanczos", "Nearest")
 
@@ -108,10 +109,12 @@ def _in_flags() -> Iterator[None]:
         raise RequestError(_FLAGS[error.field], error.value, error.remedy) from error
 
 
-def _targets(pictures: list[Path], output: Path | None, overwrite: bool) -> list[Target]:
+def _targets(pictures: list[Path], output: str | None, overwrite: bool) -> list[Target]:
     """Refuse places and pictures that cannot be used, before any work is done."""
-    if len(pictures) > 1 and output is not None and not output.is_dir():
-        raise RequestError("--output", str(output), "for several pictures give a folder that exists")
+    from overpaint.files.keeping import is_folder
+
+    if len(pictures) > 1 and output is not None and not is_folder(output):
+        raise RequestError("--output", output, "for several pictures give a folder, as in results/")
     for path in pictures:
         if not path.is_file():
             raise PictureError(f"{path}: there is no such file")
@@ -175,7 +178,7 @@ def _kept(
         exif=extras.exif,
         icc=extras.icc,
         quality=settings.jpeg_quality,
-        lossless=settings.webp_lossless,
+        lossless=settings.webp_lossless or extras.lossless,
     )
     is_own = str(path) in (each["path"] for each in before)
     path = save_bytes(path, data, replace=target.overwrite and not is_own)

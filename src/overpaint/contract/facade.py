@@ -10,13 +10,14 @@ from torch import Tensor
 
 from overpaint.contract.fields import StableDiffusionProcessing
 from overpaint.contract.options import FOLDERS
-from overpaint.engine import Engine, Sampled
+from overpaint.engine import Engine, stages_of
 from overpaint.errors import Cancelled
 from overpaint.events import Event, Preview, Progress
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.denoise import ImageCond, ScheduledCond
 from overpaint.painting.latents import Prepared, batch_latents
 from overpaint.painting.sampling import BatchTensors, Streams
+from overpaint.painting.stages import Sampled
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
@@ -86,9 +87,9 @@ class Facade(StableDiffusionProcessing):
             self.adopt(engine.plan(request, self.settings()))
         plan = self.plan
         assert plan is not None
-        self.prepared = prepared = engine.prepare(plan)
+        self.prepared = prepared = stages_of(engine).prepare(plan)
         self.init_latent, self.nmask = batch_latents(plan, prepared, plan.batches[0]), prepared.nmask
-        self.model = engine.identity(plan)
+        self.model = stages_of(engine).identity(plan)
         image = prepared.image_conditioning
         shape = (len(self.init_latent), NO_CONDITIONING_CHANNELS, 1, 1)
         self.image_conditioning = self.init_latent.new_zeros(shape) if image is None else image
@@ -108,10 +109,10 @@ class Facade(StableDiffusionProcessing):
         if plan is None or prepared is None:
             raise RuntimeError("sample: call init first")
         texts = tuple(ImageCond(*each) for each in zip(conditioning, unconditional_conditioning, strict=True))
-        tensors = self._changed(engine.tensors(plan, prepared, plan.batches[self.iteration], texts))
+        tensors = self._changed(stages_of(engine).tensors(plan, prepared, plan.batches[self.iteration], texts))
         streams = Streams(tuple(seeds), tuple(subseeds), subseed_strength)
         state = shared_state().state
-        story = engine.sample_passes(plan, tensors, streams, control=state, number=self.iteration)
+        story = stages_of(engine).sample_passes(plan, tensors, streams, control=state, number=self.iteration)
         self.sampled = sampled = _drain(story, state)
         return sampled.latents
 

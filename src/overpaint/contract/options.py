@@ -112,7 +112,7 @@ class _OptionData(MutableMapping[str, Any]):
         self._options.set(name, value)
 
     def __delitem__(self, name: str) -> None:
-        self._options.set(name, getattr(Settings(), name))
+        self._options.set(name, getattr(Settings.reference(), name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(OPTION_NAMES))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import RequestError
 from overpaint.files.kept_files import FileRecord
 from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.recipe import JobFiles, recipe_of
-from overpaint.outcome import Processed
+from overpaint.files.saving import save_bytes
 from overpaint.pictures import SourceExtras, source_extras
-from overpaint.request import Picture
 
-FORMATS = ("png", "jpg", "jpeg", "webp", "avif")
+if TYPE_CHECKING:
+    from overpaint.outcome import Processed
+    from overpaint.request import Picture
+
+FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "bmp")
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ class Origins:
     masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask
     controls: Sequence[Path | None] = ()
 
-    def records(self, beside: Path) -> JobFiles:
+    def records(self, beside: Path | None) -> JobFiles:
         """As a recipe keeps them."""
 
         def record(path: Path | None) -> FileRecord | None:
-            return None if path is None else FileRecord.of(path, beside)
+            return None if path is None or not path.is_file() else FileRecord.of(path, beside)
 
         masks = {name: record(path) for name, path in self.masks.items()}
         return JobFiles(source=record(self.source), controls=tuple(map(record, self.controls)), **masks)
@@ -60,25 +65,29 @@ def finished_pictures(processed: Processed) -> Iterator[Painted]:
 
 def files_of(painted: Painted, processed: Processed, name: str, files: JobFiles) -> list[tuple[str, bytes]]:
     """The files to write for a picture of this name; the picture last, so that it never lacks a part."""
-    settings = processed.plan.settings
     path = PurePosixPath(name)
-    extras = _extras(painted, processed)
-    wanted = settings.enable_pnginfo
-    recipe = recipe_of(processed, painted.index, files).to_json() if wanted else None
-    data = encode_picture(
-        painted.image,
-        path.suffix,
-        infotext=painted.infotext if wanted else None,
-        exif=extras.exif if extras else None,
-        icc=extras.icc if extras else None,
-        recipe=recipe,
-        quality=settings.jpeg_quality,
-        lossless=settings.webp_lossless,
-    )
+    contents = contents_of(painted, processed, files)
+    recipe = contents["recipe"]
+    data = encode_picture(painted.image, path.suffix, **contents)
     if recipe is None or path.suffix.lower() == ".png":
         return [(name, data)]
     beside = path.with_name(recipe_path(Path(path.name)).name)
     return [(str(beside), recipe_text(recipe).encode()), (name, data)]
+
+
+def contents_of(painted: Painted, processed: Processed, files: JobFiles) -> dict[str, Any]:
+    """What goes into a picture's file besides its pixels, and how they are packed, as `encode_picture` takes it."""
+    settings = processed.plan.settings
+    extras = _extras(painted, processed)
+    wanted = settings.enable_pnginfo
+    return {
+        "infotext": painted.infotext if wanted else None,
+        "exif": extras.exif if extras else None,
+        "icc": extras.icc if extras else None,
+        "recipe": recipe_of(processed, painted.index, files).to_json() if wanted else None,
+        "quality": settings.jpeg_quality,
+        "lossless": settings.webp_lossless or (extras is not None and extras.lossless),
+    }
 
 
 def _extras(painted: Painted, processed: Processed) -> SourceExtras | None:
@@ -106,3 +115,51 @@ def numbered(name: str, number: int) -> str:
     """a.png -> a-2.png."""
     path = PurePosixPath(name)
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where pictures go."""
+
+    path: Path
+    overwrite: bool  # otherwise a taken name gets a number
+
+
+def is_folder(place: str | os.PathLike[str]) -> bool:
+    """A place that ends in a slash is a folder, and is made if it is not there."""
+    return os.fspath(place).endswith(("/", os.sep)) or Path(place).is_dir()
+
+
+def choose_target(place: str | os.PathLike[str], default: str, overwrite: bool, argument: str = "path") -> Target:
+    """Refuse a place that cannot be used, before any work is done; in a folder a taken name gets a number."""
+    path = Path(place)
+    if is_folder(place):
+        return Target(path / default, overwrite)
+    check_format(path.name, argument)
+    if not path.parent.is_dir():
+        raise RequestError(argument, str(path), "its folder does not exist; make it first, or end the path in a slash")
+    if path.exists() and not overwrite:
+        remedy = (
+            "give --overwrite or another name" if argument.startswith("-") else "give overwrite=True or another name"
+        )
+        raise RequestError(argument, str(path), f"it exists; {remedy}")
+    return Target(path, overwrite)
+
+
+def save_painted(processed: Processed, target: Target, origins: Origins) -> Iterator[tuple[Path, Painted]]:
+    """Write every finished picture; one that cannot be written leaves those before it where they are."""
+    records = origins.records(target.path.parent)
+    several = len(processed.plan.images) > 1
+    for each in finished_pictures(processed):
+        name = numbered(target.path.name, each.index + 1) if several else target.path.name
+        yield save_one(each, processed, replace(target, path=target.path.with_name(name)), records), each
+
+
+def save_one(painted: Painted, processed: Processed, target: Target, records: JobFiles) -> Path:
+    """Write a picture, and beside it the recipe if its format holds none; returns where it is."""
+    name = name_for(painted, target.path.name)
+    *beside, (_, data) = files_of(painted, processed, name, records)
+    path = save_bytes(target.path.with_name(name), data, replace=target.overwrite)
+    for _, content in beside:
+        save_bytes(recipe_path(path), content, replace=True)
+    return path

@@ -23,7 +23,11 @@ from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
 
-KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"}
+KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"} | {
+    "tif": "TIFF",
+    "tiff": "TIFF",
+    "bmp": "BMP",
+}
 INFOTEXT_ITEM = "parameters"
 RECIPE_ITEM = "overpaint"
 RECIPE_SUFFIX = ".overpaint.json"
@@ -35,18 +39,23 @@ _MODES = {
     "WEBP": frozenset({"RGB", "RGBA"}),
     "AVIF": frozenset({"RGB", "RGBA"}),
     "GIF": frozenset({"1", "L", "RGB", "RGBA"}),
+    "TIFF": frozenset({"1", "L", "LA", "RGB", "RGBA", "I;16"}),
+    "BMP": frozenset({"1", "L", "RGB"}),
 }
 _SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
 _PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "I;16": b"GRAY", "1": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
 
 _EXIF_IFD, _GPS_IFD, _USER_COMMENT = 0x8769, 0x8825, 0x9286
-_STALE_EXIF = (0x0112, 0x0100, 0x0101)  # the pixels are upright already and may have another size
+# The pixels are upright already and may have another size; a TIFF's own layout is not the result's.
+_STALE_EXIF = (0x0112, 0x0100, 0x0101, *range(0x00FE, 0x0100), *range(0x0102, 0x0107), 0x0111, *range(0x0115, 0x0118))
+_STALE_EXIF += (0x011C, 0x013D, 0x0140, *range(0x0142, 0x0146), 0x014A, 0x0152, 0x0153, 0x015B, 0x8773)
 _STALE_EXIF_IFD = (0x9286, 0x927C, 0xA002, 0xA003, 0xA005)  # offsets inside a maker note would point astray
 _JPEG_EXIF_LIMIT = 65_000
 
+_LARGE = 8_000_000  # pixels
 _READ_LIMIT = 1 << 20  # characters of one text
 _RECIPE_LIMIT = 1 << 26
-_LOAD_LIMIT = 50_000_000  # pixels that are decoded only to find text behind them
+_LOAD_LIMIT = 100_000_000  # pixels that are decoded only to find text behind them
 _IGNORED_ITEMS = frozenset(
     {"dpi", "exif", "loop", "background", "timestamp", "duration", "progressive", "progression"}
     | {"icc_profile", "chromaticity", "photoshop", INFOTEXT_ITEM, RECIPE_ITEM}
@@ -88,20 +97,48 @@ def encode_picture(
     """
     kind = KINDS[format_for(image, extension, infotext)]
     picture = storable(image, kind)
-    icc_profile = icc if icc and icc[16:20] == _PROFILE_SPACES[picture.mode] else None
+    told: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "recipe": recipe}
+    options = save_options(picture, kind, **told, quality=quality, lossless=lossless)
+    data = io.BytesIO()
+    picture.save(data, kind, **options)
+    return data.getvalue()
+
+
+def save_options(
+    picture: Image.Image,
+    kind: str,
+    *,
+    infotext: str | None = None,
+    items: Mapping[str, str] | None = None,
+    exif: bytes | None = None,
+    icc: bytes | None = None,
+    recipe: Mapping[str, object] | None = None,
+    quality: int = 80,
+    lossless: bool = False,
+) -> dict[str, Any]:
+    """What Pillow has to be told to write the picture with all that a format can carry."""
+    icc_profile = icc if icc and icc[16:20] == _PROFILE_SPACES.get(picture.mode) else None
     options: dict[str, Any] = {"icc_profile": icc_profile}
     if kind == "PNG":
         options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe), "exif": _exif(None, exif, None)}
+        options["compress_type"] = _packing(picture)
     elif kind == "GIF":
         options = {"comment": (infotext or "").encode("utf-8", "replace")}
+    elif kind == "BMP":
+        options = {}
+    elif kind == "TIFF":  # NOTE: not packed. The library that packs them leaves most of the EXIF out.
+        options["exif"] = _exif(infotext, exif, None)
     else:
         limit = _JPEG_EXIF_LIMIT if kind == "JPEG" else None
         options |= {"quality": min(max(int(quality), 1), 100), "exif": _exif(infotext, exif, limit)}
     if kind == "WEBP":
-        options["lossless"] = lossless
-    data = io.BytesIO()
-    picture.save(data, kind, **{key: value for key, value in options.items() if value is not None})
-    return data.getvalue()
+        options |= {"lossless": lossless, "exact": lossless}  # exact: the colours of what is transparent, too
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _packing(picture: Image.Image) -> int | None:
+    """How zlib looks for what repeats. The usual way takes half a minute for a camera's picture, and gains nothing."""
+    return zlib.Z_RLE if picture.width * picture.height > _LARGE else None
 
 
 def storable(image: Image.Image, kind: str) -> Image.Image:
@@ -214,7 +251,7 @@ def read_infotext(source: Source) -> tuple[str | None, dict[str, object]]:
         infotext = raw.get(INFOTEXT_ITEM)
         if image.format == "GIF":
             infotext = items.get("comment")
-        comment = _exif_comment(raw.get("exif"))
+        comment = _exif_comment(image.getexif().tobytes() if image.format == "TIFF" else raw.get("exif"))
         if comment:
             infotext = comment
         if items.get("Software") == "NovelAI":

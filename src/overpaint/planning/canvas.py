@@ -30,6 +30,7 @@ from overpaint.pixels.mask import (
 from overpaint.pixels.resize import Upscaler, resize_image
 from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
 from overpaint.settings import Settings
+from overpaint.taking import had_16_bits
 
 STRETCH, RESIZE_FILL = 0, 2
 LATENT_FACTOR = 8
@@ -123,7 +124,8 @@ def plan_canvases(job: Job, native_size: int) -> Canvases:
     request, settings = job.request, job.settings
     sources = tuple(flatten(each, settings.img2img_background_color, settings.quirks) for each in request.images)
     notes: dict[str, object] = {}
-    warnings: list[str] = []
+    deep = [i for i, each in enumerate(request.images) if had_16_bits(each)]
+    warnings = [f"images[{i}]: its 16 bits per channel became 8, which is what is painted with" for i in deep]
     gray = _gray_mask(job, sources[0], notes, warnings)
     geometry = _geometry(job, sources[0], gray, native_size, warnings)
     if gray is not None and gray.getbbox() is None and _blank_counts(job):

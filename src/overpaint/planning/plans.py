@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
 from overpaint.models.families import ModelSpec
@@ -90,10 +91,17 @@ class HiresPlan:
     scaled: tuple[int, int]  # (width, height) it is enlarged to, before the latent is cut to the plan's
     strength: float
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles, without a network that enlarged."""
+        return {**vars(self), "upscaler": self.upscaler if isinstance(self.upscaler, LatentUpscale) else None}
+
     @property
     def paints(self) -> bool:
         """Strength 0 only enlarges."""
         return self.strength > 0
+
+
+_NOTES = ("notes", "text_notes", "sampling_notes")
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,14 @@ class Plan:
     controls: tuple[ControlPlan, ...] = ()
     checkpoint: Path | None = None  # None: the engine's own
     upscaler: Upscaler | None = None  # for sources smaller than the result
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""
+        notes = {name: dict(getattr(self, name)) for name in _NOTES}
+        return {**vars(self), **notes, "upscaler": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update({**state, **{name: MappingProxyType(state[name]) for name in _NOTES}})
 
     def canvas_of(self, place: int) -> Canvas:
         """The canvas of a place within an iteration: one source serves all, several serve in order."""

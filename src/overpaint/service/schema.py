@@ -10,7 +10,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from overpaint.extras import ExtrasRequest
-from overpaint.request import _NUMBERS, SEED_LIMIT, SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.request_checks import NUMBERS, SEED_LIMIT
 from overpaint.service.limits import Limits
 from overpaint.service.shapes import alternatives, hints_of
 
@@ -96,7 +97,7 @@ def _bounds(limits: Limits) -> Bounds:
     """The requests' own bounds within the server's."""
     bounds: dict[str, dict[str, Any]] = {
         name: {"minimum": low, **({"maximum": high} if math.isfinite(high) else {})}
-        for name, (low, high, _, _) in _NUMBERS.items()
+        for name, (low, high, _, _) in NUMBERS.items()
     }
     for name in ("seed", "variation_seed"):
         bounds[name] = {"minimum": -SEED_LIMIT, "maximum": SEED_LIMIT - 1}

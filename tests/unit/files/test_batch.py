@@ -461,7 +461,7 @@ def test_pictures_of_a_batch_are_pictures(tmp_path: Path) -> None:
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="choose one of png"):
-        Batch(out=tmp_path, format="bmp")
+        Batch(out=tmp_path, format="tga")
 
 
 def test_the_rows_of_the_guide_are_rows(tmp_path: Path) -> None:

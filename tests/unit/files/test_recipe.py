@@ -104,12 +104,12 @@ class TestWhatIsKept:
         recipe = through_json(recipe_of(painted(settings, overrides={"eta_noise_seed_delta": 31337}), 0))
         assert recipe.settings == {"randn_source": "NV", "uni_pc_order": 2, "eta_noise_seed_delta": 31337}
         assert recipe.settings_on(Settings(max_steps=9)) == Settings.reference(
-            randn_source="NV", uni_pc_order=2, eta_noise_seed_delta=31337, max_steps=9
+            randn_source="NV", uni_pc_order=2, eta_noise_seed_delta=31337, max_steps=9, jpeg_quality=95
         )
 
     def test_what_the_site_says_otherwise_does_not_leak_in(self) -> None:
         recipe = recipe_of(painted(), 0)
-        assert recipe.settings_on(Settings.reference(randn_source="CPU")) == Settings()
+        assert recipe.settings_on(Settings.reference(randn_source="CPU")) == Settings(jpeg_quality=80)
 
     def test_model_and_versions(self) -> None:
         recipe = through_json(recipe_of(painted(), 0))

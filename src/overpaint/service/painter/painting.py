@@ -140,7 +140,9 @@ class Painting:
         last: Event | None = None
         plan = self._plan
         self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
-        with engine.story(plan):  # its infotexts name one model to the end
+        from overpaint.engine import stages_of
+
+        with stages_of(engine).story(plan):  # its infotexts name one model to the end
             for last in engine.run(request, settings, self._task.control, done=tuple(self._portfolio.finished)):
                 self._hear(engine, last)
         assert isinstance(last, Finished | Cancelled)
@@ -166,7 +168,9 @@ class Painting:
         elif isinstance(event, Preview) and self._looked.is_due(event.step, self._steps):
             self._tell("preview", step=event.step, png=base64.b64encode(_small_png(event.image)).decode("ascii"))
         elif isinstance(event, Painted):
-            done = self._portfolio.add(event.batch, engine.identity(self._plan))
+            from overpaint.engine import stages_of
+
+            done = self._portfolio.add(event.batch, stages_of(engine).identity(self._plan))
             self._tell("painted", batch=plain(done))
 
 

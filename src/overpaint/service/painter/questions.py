@@ -42,6 +42,7 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Jobs that name none keep the server's own: else a job that is taken up after a crash would give another picture.
     """
+    from overpaint.engine import stages_of
     from overpaint.models.find import find_checkpoint
     from overpaint.painting.workshop import identity_of
 
@@ -49,7 +50,7 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
     settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
     if values.get("checkpoint") is None:
         return model_values(engine.model)
-    resident = engine.workshop.have(find_checkpoint(values["checkpoint"], settings), settings)
+    resident = stages_of(engine).workshop.have(find_checkpoint(values["checkpoint"], settings), settings)
     return model_values(identity_of(resident.model))
 
 

@@ -26,7 +26,13 @@ from overpaint.service.jobs import DoneBatch, JobResult, ResultPicture
 from overpaint.settings import Settings
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-_MEDIA_TYPES |= {"avif": "image/avif"}
+_MEDIA_TYPES |= {
+    "avif": "image/avif",
+    "gif": "image/gif",
+    "bmp": "image/bmp",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+}
 
 _Kind = Literal["picture", "mask", "grid", "control"]
 

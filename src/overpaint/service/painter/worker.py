@@ -80,7 +80,7 @@ class Bench:
     def put_away(self) -> None:
         """Free what the engine holds."""
         if self._engine is not None:
-            device = self._engine.workshop.device
+            device = self._engine.device
             self._engine.close()
             self._engine = None
             self.tidy(device)
@@ -109,7 +109,7 @@ class Bench:
     ) -> Mapping[str, Upscaler]:
         from overpaint.painting.upscaling import Watch, known_upscalers
 
-        return known_upscalers(settings, self.engine().workshop.device, Watch(progress, stopped))
+        return known_upscalers(settings, self.engine().device, Watch(progress, stopped))
 
     def _made(self, dtype: str) -> Engine:
         from overpaint.engine import Engine
@@ -183,7 +183,7 @@ class Worker:
         except Exception as error:
             self._unfit(error)
             return False
-        self._sender.send("ready", model=model_values(engine.model), device=engine.workshop.device)
+        self._sender.send("ready", model=model_values(engine.model), device=engine.device)
         return True
 
     def _unfit(self, error: Exception) -> None:
@@ -262,7 +262,7 @@ class Worker:
 
 def _smaller(bench: Bench, work: Painting | Enlarging, trouble: Trouble) -> Ended:
     """The one second try."""
-    bench.tidy(bench.engine().workshop.device)
+    bench.tidy(bench.engine().device)
     if isinstance(work, Enlarging):
         return work.run_smaller(bench.upscalers, _SAID[trouble])
     if trouble == "nan" and not _is_float32(bench.engine()):
@@ -283,7 +283,9 @@ def trouble_of(error: BaseException) -> Trouble | None:
 def _is_float32(engine: Engine) -> bool:
     import torch
 
-    return engine.backend.dtypes.unet is torch.float32
+    from overpaint.engine import stages_of
+
+    return stages_of(engine).backend.dtypes.unet is torch.float32
 
 
 def _is_ruined(error: Exception) -> bool:

@@ -25,7 +25,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 from overpaint.service.reference.errors import Refusal
-from overpaint.settings import OPTION_NAMES, Quirks, Settings
+from overpaint.settings import OPTION_NAMES, REFERENCE_QUALITY, Quirks, Settings
 
 KEPT_AS = "sdapi_options"  # in the store
 CHECKPOINT, CHECKPOINT_HASH = "sd_model_checkpoint", "sd_checkpoint_hash"
@@ -43,7 +43,7 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
     {"fp8_storage": "Disable", "sd_unet": "Automatic", "use_old_emphasis_implementation": False}
 )
 _OF_OTHER_PROGRAMS = "forge_"  # clients send these along to whatever server they find
-_SMALL = Txt2ImgRequest(images=(), width=64, height=64, steps=1)
+_SMALL = Txt2ImgRequest(width=64, height=64, steps=1)
 _BY_NAME = {"sd_vae": ("Automatic", "auto", "None", "")}  # and the names of files
 
 
@@ -78,7 +78,9 @@ class OptionsBook:
         root = config.data.absolute() / OUTPUT_FOLDER
         site = {name: Path(getattr(config.settings, name)) for name in _outdirs() if getattr(config.settings, name)}
         placed = {name: path if path.is_absolute() else config.data.absolute() / path for name, path in site.items()}
-        base = replace(config.settings, quirks=Quirks.reference(), return_grid=True)
+        given = config.settings.jpeg_quality
+        quality = REFERENCE_QUALITY if given == Settings.jpeg_quality else given
+        base = replace(config.settings, quirks=Quirks.reference(), return_grid=True, jpeg_quality=quality)
         base = base.with_changes({name: str(path) for name, path in placed.items()})
         configured = tuple(placed[name] for name, path in site.items() if path.is_absolute())
         return cls(desk, base, (root, *configured))

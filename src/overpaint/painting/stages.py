@@ -1,0 +1,241 @@
+"""The stages of a job, one by one. The engine walks through them, and so does the contract's door.
+
+    1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
+
+Jobs may take turns: each stage is given the plan, and has that plan's model in place, with what hangs on it, before it
+touches a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from overpaint.backends.torch_backend import TorchBackend
+from overpaint.errors import OverpaintError, SamplingError
+from overpaint.events import Control, Event, Preview, Progress, Stop
+from overpaint.finish import FinishedPicture, SoftLatents, finish
+from overpaint.models.checkpoint import LoadedModel
+from overpaint.outcome import FinishedBatch, ModelIdentity
+from overpaint.painting.crew import Crew
+from overpaint.painting.denoise import ImageCond, TextCond
+from overpaint.painting.drive import Run
+from overpaint.painting.hires import prepare_second
+from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painting.workshop import Workshop, identity_of
+from overpaint.planning.plan import effective_settings
+from overpaint.planning.plan import plan as make_plan
+from overpaint.planning.plans import ImagePlan, Plan
+from overpaint.request import Img2ImgRequest
+from overpaint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The latents of one batch, and what sampling adds to the infotext."""
+
+    latents: Tensor  # (batch, 4, h/8, w/8)
+    complete: bool
+    notes: Mapping[str, object]
+    made_by: Plan | None = None  # the pass they come from, where that is not the job's first
+
+
+class Stages:
+    """What an engine does, step by step, with the models of its workshop."""
+
+    def __init__(self, workshop: Workshop, settings: Settings, loaded: LoadedModel) -> None:
+        self.workshop = workshop
+        self.loaded = loaded  # the model of the latest job
+        self._tables_in_force = settings  # SIG-11: what the job before left in the model
+
+    @property
+    def backend(self) -> TorchBackend:
+        """The networks."""
+        return self.loaded.backend
+
+    def story(self, plan: Plan) -> AbstractContextManager[None]:
+        """While it lasts, the models of this plan stay as they are."""
+        return self.workshop.holding(plan)
+
+    def identity(self, plan: Plan) -> ModelIdentity:
+        """The model a plan is painted with."""
+        return identity_of(self.workshop.resident(plan).model)
+
+    def plan(self, request: Img2ImgRequest, settings: Settings) -> Plan:
+        """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
+        workshop = self.workshop
+        effective = effective_settings(request, settings)
+        path = workshop.model_for(request, effective)
+        known = workshop.surroundings(request, effective, path, self._tables_in_force)
+        return make_plan(request, settings, workshop.spec_of(path, effective), known)
+
+    @torch.no_grad()
+    def prepare(self, plan: Plan) -> Prepared:
+        """2. Have the job's model in place, and encode the sources."""
+        self.loaded = self.workshop.ready(plan, ()).model
+        self._tables_in_force = plan.settings
+        return prepare(plan, self.workshop.encoder(plan))
+
+    @torch.no_grad()
+    def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
+        """3. What each picture of a batch is guided by."""
+        return self.workshop.ready(plan, batch).conditioner.images(batch)
+
+    @torch.no_grad()
+    def tensors(
+        self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], texts: tuple[ImageCond, ...]
+    ) -> BatchTensors:
+        """Everything one batch starts from."""
+        image = prepared.image_conditioning
+        return BatchTensors(
+            init=batch_latents(plan, prepared, batch),
+            nmask=prepared.nmask,
+            image_conditioning=None if image is None else at_places(image, batch),
+            texts=texts,
+            empty_text=self._empty_text(plan, batch),
+        )
+
+    def sample(
+        self,
+        plan: Plan,
+        prepared: Prepared,
+        batch: Sequence[ImagePlan],
+        *,
+        control: Control,
+        number: int = 0,
+    ) -> Generator[Event, None, Sampled | None]:
+        """3 to 5 for a batch of the plan, with its own seeds."""
+        tensors = self.tensors(plan, prepared, batch, self.texts(plan, batch))
+        streams = Streams(
+            tuple(each.seed for each in batch),
+            tuple(each.subseed for each in batch),
+            plan.request.variation_strength,
+        )
+        return (yield from self.sample_passes(plan, tensors, streams, control=control, number=number))
+
+    def sample_passes(
+        self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
+    ) -> Generator[Event, None, Sampled | None]:
+        """4 and 5, and once more where the plan has a second pass; None when cancelled."""
+        sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
+        if sampled is None or plan.hires is None or not sampled.complete:
+            return sampled
+        second = plan.hires.plan
+        prepared = self._prepare_second(plan, sampled)
+        if not plan.hires.paints:
+            return Sampled(prepared.latents, True, sampled.notes, second)
+        texts = self.texts(second, second.batches[number])
+        empty = self._empty_text(second, second.batches[number])
+        tensors = BatchTensors(prepared.latents, None, prepared.image_conditioning, texts, empty)
+        again = yield from self.sample_tensors(second, tensors, streams, control=control, number=number, first=plan)
+        if again is None:
+            return None
+        return Sampled(again.latents, again.complete, _of_both(sampled.notes, again.notes), again.made_by)
+
+    @torch.no_grad()
+    def _prepare_second(self, plan: Plan, sampled: Sampled) -> Prepared:
+        assert plan.hires is not None
+        second = plan.hires.plan
+        self.workshop.ready(second, ())
+        return prepare_second(plan, self.workshop.decoder(plan), self.workshop.encoder(second), sampled.latents)
+
+    @torch.no_grad()
+    def sample_tensors(
+        self,
+        plan: Plan,
+        tensors: BatchTensors,
+        streams: Streams,
+        *,
+        control: Control,
+        number: int = 0,
+        first: Plan | None = None,
+    ) -> Generator[Event, None, Sampled | None]:
+        """One pass: start the samplers and answer their questions; None when cancelled. `first` is a pass before it."""
+        runs = start_runs(plan, tensors, streams)
+        crew = Crew(self.workshop, plan, plan.batches[number])
+        complete = True
+        while any(not run.finished for run in runs):
+            if control.message is Stop.CANCEL:
+                for run in runs:
+                    run.close()
+                return None
+            if control.message in (Stop.FINISH_EARLY, Stop.SKIP):
+                for run in runs:
+                    run.stop()
+                control.take_skip()
+                complete = False
+                break
+            crew.tick(runs)
+            yield from self._progress(plan, runs, number, first)
+        latents = final_latents(plan, tensors, runs)
+        if bool(torch.isnan(latents).any()):
+            remedy = "use dtype='float32', a lower cfg_scale or another sampler"
+            raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
+        notes = {name: value for run in runs for name, value in run.notes.items()}
+        made_by = crew.last_plan(runs)
+        return Sampled(latents, complete, {**crew.notes(), **plan.sampling_notes, **notes}, made_by)
+
+    @torch.no_grad()
+    def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
+        """6. Decode each latent alone and composite it over its source."""
+        pictures: list[FinishedPicture] = []
+        made_by = sampled.made_by or plan
+        init = batch_latents(plan, prepared, batch)
+        for i, pixels in enumerate(decode(made_by, self.workshop.decoder(made_by), sampled.latents)):
+            soft = None
+            if plan.request.soft_inpainting is not None and prepared.nmask is not None:
+                arrays = (sampled.latents[i], init[i], prepared.nmask)
+                soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
+            pictures.append(finish(made_by, batch[i].place, pixels, soft))
+        ready = self.workshop.ready(plan, batch)
+        notes = dict(sampled.notes)
+        if plan.settings.sd_vae_decode_method != "Full":
+            notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
+        return FinishedBatch(
+            tuple(batch), tuple(pictures), notes, sampled.complete, ready.worn.comments(), ready.warnings(batch)
+        )
+
+    def _empty_text(self, plan: Plan, batch: Sequence[ImagePlan]) -> TextCond | None:
+        return self.workshop.ready(plan, batch).conditioner.empty() if plan.settings.pad_cond_uncond else None
+
+    def _progress(self, plan: Plan, runs: Sequence[Run], number: int, first: Plan | None) -> Iterator[Event]:
+        step = min(run.step for run in runs)
+        sigma = next((run.query.sigma for run in runs if run.query is not None), 0.0)
+        before = number * _steps_of_batch(first or plan) + (first.sampler.evaluations if first is not None else 0)
+        yield Progress(before + step, steps_of(first or plan), sigma, number)
+        every = plan.settings.show_progress_every_n_steps
+        if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
+            yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
+
+
+def explained(error: Exception) -> OverpaintError:
+    """A failure of torch as one of ours, if it is about memory; anything else is not for us to explain."""
+    if isinstance(error, OverpaintError):
+        return error
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return SamplingError(f"memory: there is not enough of it ({error}); ask for a smaller size or batch")
+    raise error
+
+
+def _of_both(first: Mapping[str, object], second: Mapping[str, object]) -> dict[str, object]:
+    """Infotext fields of two passes: the LoRAs of both, and otherwise the second's word."""
+    notes = {**first, **second}
+    hashes = [str(each["Lora hashes"]).split(", ") for each in (first, second) if "Lora hashes" in each]
+    if hashes:
+        notes["Lora hashes"] = ", ".join(dict.fromkeys(each for part in hashes for each in part))
+    return notes
+
+
+def steps_of(plan: Plan) -> int:
+    """Sampler iterations of the whole job; what progress counts to."""
+    return 0 if plan.unchanged else _steps_of_batch(plan) * len(plan.batches)
+
+
+def _steps_of_batch(plan: Plan) -> int:
+    hires = plan.hires
+    return plan.sampler.evaluations + (hires.plan.sampler.evaluations if hires is not None and hires.paints else 0)
