@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args
 from PIL import Image
 
 from overpaint.errors import RequestError
+from overpaint.hints import did_you_mean
 
 Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
@@ -137,7 +138,5 @@ def part_from_json(name: str, kind: type[_P], value: object) -> _P:
 
 
 def nearest(name: str, known: frozenset[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1)
-    return f"there is no such field; did you mean {near[0]!r}?" if near else "there is no such field"
+    near = did_you_mean(name, sorted(known))
+    return f"there is no such field; {near}" if near else "there is no such field"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from overpaint.errors import PictureError
 from overpaint.settings import Quirks
@@ -83,11 +83,21 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=known)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"the picture is too large ({error}): give a smaller one") from error
+    except FileNotFoundError:
+        raise PictureError(f"{_name_of(source)}: there is no such file") from None
+    except IsADirectoryError:
+        raise PictureError(f"{_name_of(source)}: it is a folder; give one picture") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"the picture cannot be opened: it is none of {', '.join(FORMATS)}") from None
     except OSError as error:
-        remedy = f"give one of {', '.join(FORMATS)}" if error.errno is None else "give a file that can be read"
-        raise PictureError(f"the picture cannot be opened ({error}): {remedy}") from error
+        said = error.strerror or str(error)
+        raise PictureError(f"the picture cannot be opened ({said}): give a file that can be read") from error
     except Exception as error:  # parsers of headers raise whatever a broken file makes them
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
+
+
+def _name_of(source: bytes | str | os.PathLike[str]) -> str:
+    return "the picture" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from overpaint.pictures import open_picture
+from overpaint.planning.preflight import check
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
@@ -43,6 +45,8 @@ def txt2img(
 def _painted(request: Img2ImgRequest, engine: Engine | None, checkpoint: Checkpoint | None) -> Picture:
     """By the engine that is given, or by one of its own; a checkpoint may be named either way."""
     named = None if checkpoint is None else os.fspath(checkpoint)
+    if engine is None:
+        check(request, Settings(), named)  # what cannot be painted is told before torch is imported
     if engine is not None:
         return engine.paint(request if named is None else request.with_changes(checkpoint=named)).images[0]
     from overpaint.engine import Engine as LoadedEngine

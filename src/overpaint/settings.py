@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.errors import SettingError
+from overpaint.hints import did_you_mean
 
 RandomSource = Literal["GPU", "CPU", "NV"]
 Emphasis = Literal["Original", "No norm", "Ignore", "None"]
@@ -300,10 +301,7 @@ def _listed(value: Any) -> Any:
 
 
 def _nearest_option(name: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, OPTION_NAMES, n=1)
-    return f"did you mean {near[0]!r}?" if near else "see docs/reference/settings.md for the options"
+    return did_you_mean(name, sorted(OPTION_NAMES)) or "there is no such option; `overpaint settings` lists them"
 
 
 def _choices() -> dict[str, tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import RequestError
+from overpaint.hints import did_you_mean, listed
 from overpaint.models.hashes import files_below
 from overpaint.settings import Settings
 
@@ -48,6 +49,6 @@ def find_upscaler_name(name: str, settings: Settings, field: str = "upscaler") -
         matches = [each for each in known if fold(each.name) == fold(name)]
         if len(matches) == 1:
             return matches[0]
-    names = ", ".join(each.name for each in known)
+    names = [each.name for each in known]
     where = "" if settings.esrgan_dir else "; files are looked for in the folder that the option esrgan_dir names"
-    raise RequestError(field, name, f"give one of {names}{where}")
+    raise RequestError(field, name, did_you_mean(name, names) or f"give one of {listed(names)}{where}")
