@@ -160,12 +160,12 @@ class TestPaint:
             "subseed": 0,
             "infotext": "",
         }
-        assert (told["stopped"], told["model"]) == (False, {"name": "fake", "hash": "0123456789"})
+        assert (told["stopped"], told["model"]) == (False, {"name": "overpaint-mini", "hash": painter.model.hash})
 
     def test_warnings_are_told_beside(self, painter: FakePainter, capsys: Capture) -> None:
         Image.new("L", (32, 24)).save("blank.png")
         assert main(["paint", "cat.png", "--mask", "blank.png"]) == 0
-        assert "overpaint: warning: mask: it selects no pixel" in capsys.readouterr().err
+        assert "overpaint: warning: --mask: it selects no pixel" in capsys.readouterr().err
         assert main(["paint", "cat.png", "--mask", "blank.png", "--quiet"]) == 0
         assert capsys.readouterr().err == ""
 
@@ -218,21 +218,21 @@ class TestErrors:
             ("paint cat.png --steps many", 2, "--steps"),
             ("paint cat.png --sampler eulr", 2, "did you mean 'Euler'?"),
             ("paint cat.png --fill sky", 2, "--fill 'sky': choose one of fill, original"),
-            ("paint cat.png --size 640", 2, "--size='640': give width x height"),
+            ("paint cat.png --size 640", 2, "--size '640': give width x height"),
             ("paint cat.png --size 0x8", 2, "--size 0: give a value from 1"),
-            ("paint cat.png --lora nice", 2, "there is no such LoRA; none is known; set"),
-            ("paint cat.png --lora a:b", 2, "--lora='a:b': give NAME, NAME:WEIGHT"),
-            ("paint cat.png --lora a:1:2:3", 2, "--lora='a:1:2:3': give NAME"),
+            ("paint cat.png --lora nice", 2, "there is no such LoRA; none is known; give --models FOLDER"),
+            ("paint cat.png --lora a:b", 2, "--lora 'a:b': give NAME, NAME:WEIGHT"),
+            ("paint cat.png --lora a:1:2:3", 2, "--lora 'a:1:2:3': give NAME"),
             ("paint cat.png --lora a:101", 2, "--lora weight 101.0: give a value from -100"),
-            ("paint cat.png --control a", 2, "--control='a': give MODEL=PICTURE"),
+            ("paint cat.png --control a", 2, "--control 'a': give MODEL=PICTURE"),
             ("paint cat.png --control a=", 2, "give MODEL=PICTURE"),
             ("paint cat.png --control a=mask.png,wieght=1", 2, "'wieght' is none of weight, start, end, pre"),
             ("paint cat.png --control a=mask.png,weight=x", 2, "weight is a number"),
             ("paint cat.png --control a=mask.png,pre=depth", 2, "--control preprocessor 'depth': choose one of"),
             ("paint cat.png --control a=mask.png,start=0.5,end=0.2", 2, "--control end 0.2: give a value from 0.5"),
-            ("paint cat.png --control a=gone.png", 3, "gone.png: the picture cannot be opened"),
+            ("paint cat.png --control a=gone.png", 3, "gone.png: there is no such file"),
             ("paint cat.png --refiner-at 2", 2, "--refiner-at 2.0: give a value from 0 to 1"),
-            ("paint cat.png --models gone", 2, "--models='gone': there is no such folder"),
+            ("paint cat.png --models gone", 2, "--models 'gone': there is no such folder"),
             ("paint cat.png --hires", 2, "No such option"),
             ("plan cat.png --hires", 2, "only a picture painted from noise has a second pass"),
             ("plan cat.png moon --txt2img", 2, "with --txt2img give one text"),
@@ -246,12 +246,12 @@ class TestErrors:
             ("txt2img moon --hires-strength nan", 2, "--hires-strength nan: give a value"),
             ("txt2img moon --hires-steps 0", 2, "--hires-steps 0: give a value from 1"),
             ("txt2img moon --hires-size 0x", 2, "--hires-size 0: give a value from 1"),
-            ("txt2img moon --hires-size x", 2, "--hires-size='x': give width x height"),
-            ("txt2img moon --hires-size 640", 2, "--hires-size='640': give width x height"),
+            ("txt2img moon --hires-size x", 2, "--hires-size 'x': give width x height"),
+            ("txt2img moon --hires-size 640", 2, "--hires-size '640': give width x height"),
             (
                 "txt2img moon --hires-size 640x480 --hires-scale 2",
                 2,
-                "--hires-size='640x480': give it or --hires-scale",
+                "--hires-size '640x480': give it or --hires-scale",
             ),
             ("txt2img moon --no-hires --hires-steps 2", 2, "--no-hires: leave it out"),
             (
@@ -282,8 +282,8 @@ class TestErrors:
             ("batch gone out", 3, "there is no such folder or manifest"),
             ("batch . out --format bmp", 2, "choose one of png"),
             ("models gone", 3, "there is no such folder"),
-            ("models --kind lora", 2, "DIR: name the folder, or set the option lora_dir"),
-            ("models --kind checkpoints", 2, "--kind='checkpoints': choose one of checkpoint, lora"),
+            ("models --kind lora", 2, "DIR: name the folder, or give --models FOLDER or --set lora_dir=..."),
+            ("models --kind checkpoints", 2, "--kind 'checkpoints': choose one of checkpoint, lora"),
             ("batch . out --hires-scale 2", 2, "only a picture painted from noise has a second pass"),
         ],
     )
@@ -384,19 +384,27 @@ class TestAgain:
 
     def test_another_model_is_told(self, painter: FakePainter, capsys: Capture) -> None:
         assert main(["paint", "cat.png", "-o", "x.png"]) == 0
+        Path("x.png").rename("y.png")
         painter.model = type(painter.model)("other", "fedcba9876")
-        assert main(["again", "x.png"]) == 0
-        assert "painted with 0123456789, this is other [fedcba9876]" in capsys.readouterr().err
+        assert main(["paint", "cat.png", "-o", "x.png"]) == 0
+        assert main(["again", "x.png"]) == 3
+        assert "was painted with other [fedcba9876]" in capsys.readouterr().err
+        painter.model = type(painter.model)("mine", "0123456789")
+        assert main(["again", "x.png", "--any-model"]) == 0
+        assert "painted with fedcba9876, this is mine [0123456789]" in capsys.readouterr().err
 
     def test_pictures_of_the_reference(self, painter: FakePainter, capsys: Capture) -> None:
         text = (
             "a moon\nNegative prompt: sun\nSteps: 12, Sampler: Euler a, Schedule type: Karras, CFG scale: 6.5, "
-            "Seed: 99, Size: 40x32, Model hash: aaaa, Denoising strength: 0.4, Clip skip: 2, RNG: CPU, Version: v1.10.1"
+            "Seed: 99, Size: 40x32, Model hash: aaaa, Model: dreams, "
+            "Denoising strength: 0.4, Clip skip: 2, RNG: CPU, Version: v1.10.1"
         )
         Path("old.png").write_bytes(encode_picture(drawing(), "png", infotext=text))
         assert main(["again", "old.png"]) == 2
         assert "--picture" in capsys.readouterr().err
-        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13"]) == 0
+        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13"]) == 3
+        assert "was painted with dreams [aaaa]" in capsys.readouterr().err
+        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13", "--any-model"]) == 0
         request, settings = asked_for(painter), painter.settings[-1]
         assert (request.prompt, request.negative_prompt, request.seed) == ("a moon", "sun", 99)
         assert (request.steps, request.sampler, request.scheduler) == (13, "Euler a", "Karras")

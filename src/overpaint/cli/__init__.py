@@ -19,7 +19,6 @@ from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.models import models
-from overpaint.cli.options import as_flags
 from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
@@ -129,6 +128,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "stopped"
     if isinstance(error, OverpaintError):
+        from overpaint.cli.flags import as_flags
+
         return as_flags(error)
     formatted: Any = getattr(error, "format_message", None)
     if formatted is not None:

@@ -23,7 +23,8 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings) -> Surroundings
 
 def spec_asked_for(asked: Asked, settings: Settings) -> ModelSpec:
     """What the header of the model in question says."""
+    from overpaint.cli.chosen_model import model_asked_for
     from overpaint.cli.info import spec_of
     from overpaint.models.find import find_checkpoint
 
-    return spec_of(find_checkpoint(asked.text("model") or None, settings), settings)
+    return spec_of(find_checkpoint(model_asked_for(asked, settings), settings), settings)

@@ -16,7 +16,7 @@ from typing import Any
 from overpaint.errors import PictureError, RequestError
 from overpaint.text.shorthand import with_parts
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
 _FILE_FIELDS = ("picture", "mask", "latent_mask")
 _MOST_BYTES_A_LINE = 1 << 20
 

@@ -51,4 +51,8 @@ def find_upscaler_name(name: str, settings: Settings, field: str = "upscaler") -
             return matches[0]
     names = [each.name for each in known]
     where = "" if settings.esrgan_dir else "; files are looked for in the folder that the option esrgan_dir names"
-    raise RequestError(field, name, did_you_mean(name, names) or f"give one of {listed(names)}{where}")
+    raise RequestError(
+        field,
+        name,
+        did_you_mean(name, [each for each in names if each not in BUILT_IN]) or f"give one of {listed(names)}{where}",
+    )
