@@ -221,10 +221,13 @@ def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
 
 FIELD_NAMES = Txt2ImgRequest.field_names()  # of both kinds
 PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
-SOURCE_FIELDS = PICTURE_FIELDS | {
-    *("strength", "resize_mode", "invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding"),
-    *("masked_content", "soft_inpainting", "image_cfg_scale", "color_correction"),
-}
+MASK_FIELDS = frozenset(
+    {
+        *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
+        *("latent_mask", "soft_inpainting"),
+    }
+)
+SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
 
 # name: (least, greatest, integers only, None allowed)
 _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {

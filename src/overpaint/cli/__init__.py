@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -99,15 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("OVERPAINT_DEBUG") == "1":
             raise
-        return _fail(error, "--json" in given)
+        return _fail(error, given)
     return status if isinstance(status, int) else 0
 
 
-def _fail(error: BaseException, as_json: bool) -> int:
+def _fail(error: BaseException, given: Sequence[str]) -> int:
     """One line on stderr; for machines the same as an object on stdout."""
-    message, code = _message(error), _exit_code(error)
+    message, code = _message(error, given), _exit_code(error)
     note(message)
-    if as_json:
+    if "--json" in given:
         field = error.field if isinstance(error, RequestError) else None
         say_json({"error": {"message": message, "code": code, "field": field}})
     return code
@@ -124,14 +124,15 @@ def _is_usage_error(error: BaseException) -> bool:
     return hasattr(error, "format_message")
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, given: Sequence[str]) -> str:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "stopped"
     if isinstance(error, OverpaintError):
         from overpaint.cli.flags import as_flags
 
         return as_flags(error)
-    formatted: Any = getattr(error, "format_message", None)
-    if formatted is not None:
-        return f"{formatted()} `overpaint --help` lists commands and options."
+    if _is_usage_error(error):
+        from overpaint.cli.mistakes import told
+
+        return told(error, given)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -16,6 +16,7 @@ from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.adapters.wear import wardrobe_of
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.errors import CheckpointError
+from overpaint.models.built_in import words_of
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.control_files import LoadedControl, load_controlnet
 from overpaint.models.control_names import find_controlnet
@@ -136,6 +137,7 @@ class Workshop:
             if hires and hires.checkpoint
             else None,
             checkpoint=checkpoint,
+            words=words_of(checkpoint),
             tables_in_force=tables_in_force,
         )
 

@@ -20,6 +20,7 @@ from overpaint.models.hashes import checkpoint_file
 from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.pixels.resize import UPSCALERS, Upscaler
+from overpaint.planning.canvas import selected
 from overpaint.planning.images import names_networks, plan_images
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
@@ -272,5 +273,4 @@ def _repainted(plan: Plan) -> float:
         return 0.0
     if plan.mask is None:
         return 100.0
-    histogram = plan.mask.overlay.convert("L").histogram()
-    return round(100 * sum(histogram[1:]) / sum(histogram), 1)
+    return selected(plan.mask)

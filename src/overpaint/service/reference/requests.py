@@ -85,7 +85,7 @@ class Reader:
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
         soft = _soft(scripts, filled)
-        values = self._values(fields, soft, overrides, len(pictures.images))
+        values = self._values(fields, soft, overrides, pictures)
         controls = self._controls(values, pictures, scripts.units)
         stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
@@ -125,7 +125,7 @@ class Reader:
         return job_settings(settings, self.config.limits)
 
     def _values(
-        self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, count: int
+        self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, pictures: Pictures
     ) -> dict[str, Any]:
         """The request in our own words, without its pictures."""
         job = SimpleNamespace(**{**fields, "seed_enable_extras": True, "override_settings": dict(overrides.painting)})
@@ -136,10 +136,12 @@ class Reader:
         else:
             if fields["mask_blur"] is not None:
                 job.mask_blur_x = job.mask_blur_y = fields["mask_blur"]
+            count = len(pictures.images)
             if count > job.batch_size > 0:  # IMG-3
                 said = f"bad number of images passed: {count}; expecting {job.batch_size} or less"
                 raise Refusal(500, "RuntimeError", said)
-            found = img2img_fields(job, soft_inpainting({"soft inpainting": soft}))
+            masked = pictures.mask is not None
+            found = img2img_fields(job, soft_inpainting({"soft inpainting": soft}), masked=masked)
         self._check_names(found)
         values: dict[str, Any] = plain(found)
         return values
