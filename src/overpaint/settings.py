@@ -292,6 +292,13 @@ def inert_options() -> frozenset[str]:
     return frozenset(files("overpaint").joinpath("inert_options.txt").read_text("utf-8").split())
 
 
+@cache
+def option_meanings() -> dict[str, str]:
+    """What each option is for, in one line. `docs/generate.py` writes the list from docs/meanings.yaml."""
+    lines = files("overpaint").joinpath("option_meanings.txt").read_text("utf-8").splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
 OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}
 _DEFAULTS = {each.name: each.default for each in fields(Settings) if each.name != "quirks"}
 

@@ -15,6 +15,7 @@ import typer
 
 from overpaint.cli.batch_command import batch
 from overpaint.cli.demo import demo
+from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
@@ -66,11 +67,10 @@ app = typer.Typer(
     epilog=EPILOG,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for _command in COMMANDS:
-    app.command(epilog=EPILOG)(_command)
+    app.command(cls=Page, epilog=EPILOG)(_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -37,7 +37,9 @@ def demo(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint a small gallery with the built-in model: img2img, inpainting, outpainting, variations, styles.
+    """Paint a small gallery with the built-in model.
+
+    Img2img, inpainting, outpainting, variations and styles.
 
     It takes under a minute, and all of it is one sheet, overpaint-demo.png. A file that is there is never replaced.
     """

@@ -34,7 +34,9 @@ def info(
     ],
     as_json: AsJson = False,
 ) -> int:
-    """Say what a model file is and how each fact was known, or how a picture was painted.
+    """Say what a model file is, or how a picture was painted.
+
+    It tells how each fact was known.
 
     A checkpoint may be a folder. LoRAs, VAEs, ControlNets, upscalers, embeddings and hypernetworks are recognised too.
     """

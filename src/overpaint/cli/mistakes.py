@@ -111,12 +111,12 @@ def _no_such_option(error: Any, context: Any) -> tuple[str, str]:
     place = _AS_ARGUMENT.get(name, "")
     if place and (found := next((each for each in arguments if each.startswith(place)), None)):
         return f"{name}: there is no such option; {found} is an argument, without a name before it", "shows its place"
+    if others := _commands_with(name, context):
+        have = f"{' and '.join(others)} {'have' if len(others) > 1 else 'has'}"
+        return f"{name}: `{context.command_path}` has no such option, {have}", said
     instead = INSTEAD.get(name) or INSTEAD.get(name.replace("_", "-"))
     if instead is None or instead.split()[0] not in known:
         instead = closest(name, {flag: flag for flag in known if flag.startswith("--")}) if len(name) > 2 else None
-    if instead is None and (others := _commands_with(name, context)):
-        have = f"{' and '.join(others)} {'have' if len(others) > 1 else 'has'}"
-        return f"{name}: `{context.command_path}` has no such option, {have}", said
     return f"{name}: there is no such option" + (f"; did you mean {instead}?" if instead else ""), said
 
 

@@ -89,6 +89,7 @@ _MANY = list[str] | None
 _TEXT = str | None
 _WHOLE = int | None
 _NUMBER = float | None
+_METAVARS: Mapping[Any, str] = {_MANY: "TEXT", _TEXT: "TEXT", _WHOLE: "INTEGER", _NUMBER: "NUMBER"}
 
 
 def _of_source(
@@ -307,7 +308,7 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
                 default=None,
                 annotation=Annotated[
                     each.kind,
-                    typer.Option(each.flag, help=each.help, show_default=False),
+                    typer.Option(each.flag, help=each.help, show_default=False, metavar=_METAVARS.get(each.kind)),
                 ],
             )
             for each in options

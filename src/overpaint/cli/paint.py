@@ -40,7 +40,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Open = Annotated[bool, typer.Option("--open", help="Show what was painted.")]
 Prompt = Annotated[
-    str, typer.Argument(metavar="[PROMPT]", help="What it should show; --prompt says the same.", show_default=False)
+    str, typer.Argument(metavar="PROMPT", help="What it should show; --prompt says the same.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]
 
@@ -102,7 +102,10 @@ def txt2img(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint a new picture; options that begin with --hires ask for a second pass over it, enlarged."""
+    """Paint a new picture from a text.
+
+    Options that begin with --hires ask for a second pass over it, enlarged.
+    """
     target = choose_target(output, "txt2img.png", overwrite)
     return perform(job_of(Files(), prompt, asked), target, asked, Telling(as_json, quiet, show))
 

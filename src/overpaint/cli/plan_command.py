@@ -28,7 +28,10 @@ def plan(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Show what `paint` or `txt2img` would do with the same options: sizes, steps, files, warnings. Loads no model."""
+    """Show what `paint` or `txt2img` would do; loads no model.
+
+    The options are the same; it tells sizes, steps, files and warnings.
+    """
     from overpaint.cli.info import spec_of
     from overpaint.cli.surroundings import path_asked_for, surroundings_of
     from overpaint.planning.plan import plan as make_plan

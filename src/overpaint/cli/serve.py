@@ -66,7 +66,9 @@ def serve(
     limit: Limit = None,
     asked: Asked,
 ) -> int:
-    """Serve jobs over HTTP: the native API, the reference's and OpenAI's, from one queue that outlives crashes.
+    """Serve jobs over HTTP from one queue that outlives crashes.
+
+    Three APIs: the native one, AUTOMATIC1111's and OpenAI's.
 
     SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
     it at once.
