@@ -7,6 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+_PICTURE = "picture prompt negative style size resize color_correction tiling clip_skip"
 _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
     "strength sampler scheduler steps cfg image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
@@ -15,13 +16,13 @@ _MASK = "mask masks invert_mask mask_blur round_mask only_masked padding fill so
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
 _FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {
-    "Picture": frozenset("picture prompt negative style size resize color_correction tiling clip_skip".split()),
+    "Picture": frozenset(_PICTURE.split()),
     "Mask": frozenset(_MASK.split()),
     "Strength and steps": frozenset(_STEPS.split()),
     "Seeds and how many": frozenset([*_SEEDS.split(), "count", "batch_size", "exact"]),
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
-    "Output": frozenset("output overwrite show as_json quiet format recursive".split()),
+    "Output": frozenset(["output", "overwrite", "show", "as_json", "quiet", "format", "quality", "recursive"]),
 }
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {

@@ -58,8 +58,8 @@ def settings(
     elif not rows:
         say(f"no option has {like!r} in its name or line")
     for each in () if as_json else rows:
-        choices = f"  ({' | '.join(each['choices'])})" if each["choices"] else ""
-        say(f"{each['name']}={_value(each['default'])}{choices}\n    {each['meaning']}")
+        words = f"  ({' | '.join(each['choices'])})" if each["choices"] else ""
+        say(f"{each['name']}={_value(each['default'])}{words}\n    {each['meaning']}")
     return 0
 
 

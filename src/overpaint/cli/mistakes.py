@@ -101,7 +101,8 @@ def _no_such_option(error: Any, context: Any) -> tuple[str, str]:
     from overpaint.hints import closest
 
     name = str(error.option_name)
-    arguments, known = [], {}
+    arguments: list[str] = []
+    known: dict[str, str] = {}
     for each in context.command.params if context is not None else ():
         if each.param_type_name == "argument":
             arguments.append(str(each.metavar or each.name.upper()).strip("[]"))
