@@ -90,8 +90,8 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
     except UnidentifiedImageError:
         raise PictureError(f"the picture cannot be opened: it is none of {', '.join(FORMATS)}") from None
     except OSError as error:
-        said = error.strerror or str(error)
-        raise PictureError(f"the picture cannot be opened ({said}): give a file that can be read") from error
+        remedy = "save it again as PNG or JPEG" if error.errno is None else "give a file that can be read"
+        raise PictureError(f"the picture cannot be opened ({error.strerror or error}): {remedy}") from error
     except Exception as error:  # parsers of headers raise whatever a broken file makes them
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
 

@@ -207,7 +207,7 @@ class Txt2ImgRequest(Img2ImgRequest):
     def _check_sources(self) -> None:
         for each in fields(self):
             if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
-                remedy = "leave it out, since txt2img has no source, or make it an img2img job with images"
+                remedy = "leave it out, since txt2img has no source, or give a source picture"
                 raise RequestError(each.name, getattr(self, each.name), remedy)
         if self.hires is not None and not isinstance(self.hires, Hires):
             raise RequestError("hires", self.hires, "give an overpaint.Hires")

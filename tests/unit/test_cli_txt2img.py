@@ -90,7 +90,8 @@ class TestControls:
     @pytest.fixture(autouse=True)
     def networks(self, painter: FakePainter) -> None:
         """Files by which they are called; nothing of them is read."""
-        Path("canny").touch(), Path("depth").touch()
+        for name in ("canny", "depth"):
+            Path(name).touch()
 
     def test_the_picture_is_opened_and_kept_by_name(self, painter: FakePainter) -> None:
         line = ["--control", "canny=mask.png,weight=0.5,end=0.6,pre=invert", "--control", "depth=cat.png"]

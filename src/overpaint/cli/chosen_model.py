@@ -35,6 +35,28 @@ def model_asked_for(asked: Asked, settings: Settings) -> str | None:
     raise RequestError("--model", None, f"name one of the {len(found)} models of {settings.models_dir}: {names}")
 
 
+def check_is_checkpoint(path: Path) -> None:
+    """Refuse what the first bytes, or the names of the tensors, show to be something else."""
+    from overpaint.cli.other_files import account_of_other
+    from overpaint.models.header import safetensors_shapes
+
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(9)
+    is_safetensors = head[8:] == b"{" and not head.startswith(b"PK")
+    if not is_safetensors and not head.startswith((b"PK", b"\x80", b"GGUF")):
+        raise CheckpointError(
+            f"{path.name}: it is no model file; give one in .safetensors, .ckpt or .gguf, or a folder"
+        )
+    if not is_safetensors or path.suffix != ".safetensors":
+        return
+    account = account_of_other(path, *safetensors_shapes(path))
+    if account is not None:
+        use = f"; use it as {account['use_as']}" if account.get("use_as") else ""
+        raise CheckpointError(f"{path.name}: it is no checkpoint but of the kind {account['kind']}{use}")
+
+
 def checkpoints_in(settings: Settings) -> Iterator[CheckpointFile]:
     """The checkpoints of the models folder; what a header shows to be something else is left out."""
     from overpaint.models.families import UNET_PREFIX

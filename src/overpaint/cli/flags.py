@@ -18,6 +18,9 @@ _OF_JOB = {
     "device": "--device",
     "dtype": "--dtype",
     "masks": "--masks",
+    "format": "--format",
+    "prompt": "PROMPT",
+    "batch_size x iterations": "--count x --batch-size",
     "width x height": "--size",
 }
 OF_FIELD: Mapping[str, str] = _OF_JOB | {
@@ -38,21 +41,33 @@ def as_flags(error: OverpaintError) -> str:
     name = error.field if isinstance(error, RequestError) else found[0] if found else ""
     if not name or not text.startswith(name):
         return in_flags(text)
-    flag = name if name.startswith("--") else _flag_of(re.sub(r"\[\d+\]", "", name))
-    if flag is None and (isinstance(error, SettingError) or name in OPTION_NAMES):
-        flag = f"--set {name}"
-    if isinstance(error, RequestError) and error.value is None:
-        return f"{flag or name}: {in_flags(error.remedy)}"
+    flag = _place_of(name, error)
+    # A complaint of the command itself speaks its language already, of options apart.
+    in_our_words = _in_options if flag == name else in_flags
+    if isinstance(error, RequestError) and error.value in (None, {}):
+        return f"{flag or name}: {in_our_words(error.remedy)}"
     value, colon, remedy = text.removeprefix(name).lstrip("=").partition(": ")
-    if flag is None:
-        return f"{name}={value}{colon}{in_flags(remedy)}"
-    return f"{flag}{'=' if flag.startswith('--set ') else ' '}{value}{colon}{in_flags(remedy)}"
+    joint = "=" if flag is None or flag.startswith("--set ") else " "
+    return f"{flag or name}{joint}{value}{colon}{in_our_words(remedy)}"
+
+
+def _place_of(name: str, error: OverpaintError) -> str | None:
+    """Where on the command line a field was given."""
+    if name.startswith("--") or name.isupper():
+        return name
+    if isinstance(error, SettingError) and name not in _OF_JOB:
+        return f"--set {name}"
+    flag = _flag_of(re.sub(r"\[\d+\]", "", name))
+    return flag or (f"--set {name}" if name in OPTION_NAMES else None)
 
 
 def in_flags(text: str) -> str:
     """A sentence with the names of options and fields as the command has them."""
-    text = _NAMED_OPTION.sub(_told_option, text)
-    return _NAMED_FIELD.sub(lambda found: _TOLD[found[1]], text)
+    return _NAMED_FIELD.sub(lambda found: _TOLD[found[1]], _in_options(text))
+
+
+def _in_options(text: str) -> str:
+    return _NAMED_OPTION.sub(_told_option, text)
 
 
 def _told_option(found: re.Match[str]) -> str:

@@ -70,6 +70,9 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
     if files.source is not None:
         fields = without_second_pass(fields)
+        if files.source.is_dir():
+            folder = files.source
+            raise PictureError(f"{folder}: it is a folder; `overpaint batch {folder} OUT` paints every picture of one")
         pictures["images"] = [opened(files.source, settings)]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
     origins = files.origins(control_files(fields))
@@ -85,8 +88,6 @@ def opened(path: Path, settings: Settings) -> Picture:
     from overpaint.pictures import open_picture
 
     name = "stdin" if is_stdin(path) else str(path)
-    if path.is_dir():
-        raise PictureError(f"{name}: it is a folder; `overpaint batch {name} OUT` paints every picture of one")
     try:
         return open_picture(_from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
     except PictureError as error:
@@ -127,8 +128,11 @@ def told_infotext(path: Path) -> str | None:
 
     if not is_text(path):
         return read_infotext(path)[0]
+    from overpaint.text.infotext import split_infotext
+
     try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
+        text = path.read_text(encoding="utf-8-sig").strip()
+        return text if split_infotext(text).fields else None
     except (OSError, UnicodeDecodeError) as error:
         raise PictureError(f"{path}: it cannot be read ({error}); give a text in UTF-8") from None
 
@@ -206,7 +210,7 @@ def _from_infotext(text: str, files: Files, asked: Asked, any_model: bool) -> Jo
         raise RequestError("--mask", None, "the infotext speaks of a mask but does not hold it; give it")
     is_reference = str(parsed.get("Version", "v")).startswith("v")
     site = replace(Settings(), quirks=Quirks.reference() if is_reference else Quirks.none())
-    changes, notes = _with_rng(option_overrides(parsed, site), parsed, is_reference, asked)
+    changes, notes = _with_rng(option_overrides(parsed, site), text, is_reference, asked)
     settings = asked.settings(site.with_changes(changes))
     told = request_fields(parsed)
     fields = {**told, **asked.fields(_table_of(told.get("hires")))}
@@ -220,11 +224,13 @@ def _from_infotext(text: str, files: Files, asked: Asked, any_model: bool) -> Jo
 
 
 def _with_rng(
-    changes: dict[str, Any], parsed: Mapping[str, object], is_reference: bool, asked: Asked
+    changes: dict[str, Any], text: str, is_reference: bool, asked: Asked
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The reference's default noise is that of a graphics card, of which its infotexts say nothing."""
+    from overpaint.text.infotext import split_infotext
+
     chosen = any(str(each).partition("=")[0].strip() == "randn_source" for each in asked.given.get("set", ()))
-    if not is_reference or "RNG" in parsed or chosen:
+    if not is_reference or chosen or "RNG" in split_infotext(text).fields:
         return changes, ()
     said = "the infotext names no RNG, so the noise is that of an NVIDIA card, the webui's default (randn_source=NV)"
     return {**changes, "randn_source": "NV"}, (f"{said}; --set randn_source=CPU if it was painted without one",)

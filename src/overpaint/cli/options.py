@@ -268,7 +268,7 @@ class Asked:
         if not prompt:
             return self
         if "prompt" in self.given:
-            raise RequestError("--prompt", self.given["prompt"], "give the prompt once")
+            raise RequestError("--prompt", self.given["prompt"], f"it is given twice, as {prompt!r} too; leave one out")
         return Asked({**self.given, "prompt": prompt}, self.standing)
 
     def with_model(self, model: str | None) -> Asked:

@@ -136,7 +136,7 @@ def again(
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
     target = choose_target(output, f"{painted.stem}-again.png", overwrite)
-    if not painted.is_file():
+    if not painted.exists():
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask), asked, any_model=any_model)

@@ -43,8 +43,11 @@ def open_engine(
 
 def check(request: Img2ImgRequest, settings: Settings, asked: Asked) -> None:
     """Refuse what cannot be painted, before torch is imported and a model is read."""
+    from overpaint.cli.chosen_model import check_is_checkpoint
+    from overpaint.models.find import find_checkpoint
     from overpaint.planning import preflight
 
+    check_is_checkpoint(find_checkpoint(asked.text("model") or None, settings))
     machine = {"device": asked.text("device", "auto"), "dtype": asked.text("dtype", "auto")}
     preflight.check(request, settings, asked.text("model") or None, **machine)
 

@@ -86,7 +86,9 @@ def _unknown(
     called = {called: each.name for each in known for called in (each.name_for_extra, each.name)}
     near = did_you_mean(str(wanted), called | {each: each for each in built_in_names()})
     built_in = f"built in: {', '.join(built_in_names())}"
-    told = f"known in {settings.models_dir}: {listed(names) or 'none'}; {built_in}" if settings.models_dir else built_in
+    told = f"{built_in}; set the option models_dir for others"
+    if settings.models_dir:
+        told = f"known in {settings.models_dir}: {listed(names) or 'none'}; {built_in}"
     missing = "there is no such file or name"
     return CheckpointError(f"{argument}={str(wanted)!r}: {missing}; {f'{near} ' if near else ''}{told}")
 
