@@ -14,7 +14,7 @@ from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, Asked, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Prompt, Quiet
-from overpaint.errors import PictureError
+from overpaint.errors import OverpaintError, PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +155,7 @@ class _Teller:
     stopped: bool = False
 
     def hear(self, event: BatchEvent, meter: Meter) -> None:
+        from overpaint.cli.flags import as_flags
         from overpaint.events import Progress
         from overpaint.files.batch import BatchStopped, RowFailed, RowPainted, RowSkipped, RowStarted
 
@@ -168,7 +169,8 @@ class _Teller:
         elif isinstance(event, RowSkipped):
             self._tell("skipped", event.row.name, files=event.files)
         elif isinstance(event, RowFailed):
-            self._tell("failed", event.row.name if event.row else "", error=str(event.error))
+            told = as_flags(event.error) if isinstance(event.error, OverpaintError) else str(event.error)
+            self._tell("failed", event.row.name if event.row else "", error=told)
         elif isinstance(event, BatchStopped):
             self.stopped = True
 

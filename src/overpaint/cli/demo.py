@@ -45,6 +45,7 @@ def demo(
     """
     if to.exists() and not to.is_dir():
         raise RequestError("--to", str(to), "it is a file; name a folder")
+    asked = asked.machine_alone()
     # Networks this small gain little from a second thread, and on a busy machine the two wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started, settings = time.monotonic(), asked.settings()

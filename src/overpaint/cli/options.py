@@ -271,6 +271,10 @@ class Asked:
             raise RequestError("--prompt", self.given["prompt"], f"it is given twice, as {prompt!r} too; leave one out")
         return Asked({**self.given, "prompt": prompt}, self.standing)
 
+    def machine_alone(self) -> Asked:
+        """Without what a user's file and environment say of models and options: for the built-in model's own show."""
+        return Asked(self.given, {name: self.standing[name] for name in ("device", "dtype") if name in self.standing})
+
     def with_model(self, model: str | None) -> Asked:
         """The same with a model chosen; None leaves the built-in one."""
         return Asked({**self.given, "model": model or ""}, self.standing)

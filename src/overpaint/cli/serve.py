@@ -100,7 +100,9 @@ def serve(
 
 def _token(asked: Asked, said: str | None) -> str | None:
     variable = os.environ.pop(TOKEN_VARIABLE, None)
-    return (variable or asked.text("token") or None) if said is None else said
+    if said is not None:
+        return said
+    return variable if variable is not None else asked.text("token") or None
 
 
 def _model(asked: Asked, settings: Settings) -> str | None:

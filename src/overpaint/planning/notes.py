@@ -121,7 +121,8 @@ def word_warnings(images: Sequence[ImagePlan], words: frozenset[str]) -> tuple[s
     if not unknown:
         return ()
     known = listed(sorted(each for each in words if len(each) > 3), 12)
-    return (f"prompt: the built-in model does not know {listed(map(repr, unknown))}; it knows {known}",)
+    rest = "; `overpaint info overpaint-mini` lists them" if "more" in known else ""
+    return (f"prompt: the built-in model does not know {listed(map(repr, unknown))}; it knows {known}{rest}",)
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")

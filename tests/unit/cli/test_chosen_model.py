@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,12 @@ class TestInfotexts:
         Path("x.txt").write_text(self.TEXT.format(more="RNG: CPU, "))
         assert main(["again", "x.txt"]) == 0
         assert "names no RNG" not in capsys.readouterr().err.splitlines()[-1]
+
+    def test_info_reads_them_too(self, painter: FakePainter, capsys: Capture) -> None:
+        Path("x.txt").write_text(self.TEXT.format(more=""))
+        assert main(["info", "x.txt", "--json"]) == 0
+        account = json.loads(capsys.readouterr().out)
+        assert (account["prompt"], account["parameters"]["Seed"]) == ("moon", "1")
 
     def test_fields_without_effect_are_named(self, painter: FakePainter, capsys: Capture) -> None:
         more = "ADetailer model: face.pt, ADetailer confidence: 0.3, Face restoration: CodeFormer, "

@@ -80,6 +80,11 @@ def test_every_setting_says_what_it_is_for(capsys: Capture) -> None:
     assert "no option has 'zzz'" in capsys.readouterr().out
 
 
+def test_the_built_in_models_words_are_listed(painter: FakePainter, capsys: Capture) -> None:
+    assert main(["info", "overpaint-mini"]) == 0
+    assert "words it knows: a airplane among" in capsys.readouterr().out
+
+
 def test_completion(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_OVERPAINT_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "overpaint paint --stre")
