@@ -22,6 +22,7 @@ import typed_fields
 import yaml
 
 from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
+from overpaint.cli.standing import KEYS, OTHER_VARIABLES
 from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
 from overpaint.planning.plan import _ONLY_OFFERED
 from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
@@ -399,14 +400,59 @@ def help_texts() -> str:
     return typed_fields.help_texts(own_lines_of, meanings("request", Img2ImgRequest))
 
 
+def meanings_list() -> str:
+    """What `overpaint settings` shows: the wheel has no docs."""
+    meaning = meanings("settings", Settings, skip=("quirks",))
+    return "".join(f"{each.name}: {meaning[each.name]}\n" for each in fields(Settings) if each.name in meaning)
+
+
+def configuration_page() -> str:
+    """What holds for all commands of a user."""
+    rows = [
+        (code(key), code(f"--{key}"), code(variable), code({bool: "true or false", str: "text"}[kind]), meaning)
+        for key, (kind, variable, meaning) in KEYS.items()
+    ]
+    return CONFIGURATION_TEXT.format(
+        keys=table(("in the file", "option", "variable", "holds", "meaning"), rows),
+        others=table(("variable", "meaning"), [(code(name), meaning) for name, meaning in OTHER_VARIABLES.items()]),
+    )
+
+
+CONFIGURATION_TEXT = """\
+# What holds for all commands: overpaint.toml and environment variables
+
+An option on the command line beats the environment, the environment beats the file, and the file beats the defaults.
+
+The file is `overpaint.toml` in the platform's place for settings: `~/.config/overpaint/` on Linux,
+`~/Library/Application Support/overpaint/` on macOS, `%LOCALAPPDATA%\\overpaint\\` on Windows. `OVERPAINT_CONFIG` names
+another. An unknown key is an error that names the nearest.
+
+```toml
+models = "/data/webui/models"
+model = "dreams"
+device = "cuda"
+
+[set]
+randn_source = "NV"
+jpeg_quality = 95
+```
+
+{keys}
+The table `[set]` holds [options](settings.md), as `--set` does. `again` repeats what a picture was painted with: of all
+this only folders, `device` and `dtype` count there.
+
+{others}"""
+
 PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "reference" / "settings.md": settings_page,
     DOCS / "reference" / "quirks.md": quirks_page,
     DOCS / "reference" / "request.md": request_page,
     DOCS / "reference" / "samplers.md": samplers_page,
     DOCS / "reference" / "limits.md": limits_page,
+    DOCS / "reference" / "configuration.md": configuration_page,
     SOURCE / "request_fields.py": typed_keywords,
     SOURCE / "request_help.py": help_texts,
+    SOURCE / "option_meanings.txt": meanings_list,
 }
 
 

@@ -1,9 +1,14 @@
-"""Captions as token ids. Only the words that captions can hold are trained; every other token shares one vector."""
+"""Captions as token ids. Only the words that captions can hold are trained; every other token shares one vector.
+
+`python -m training.words` writes the list of them that the package carries.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +35,12 @@ def trained_tokens() -> tuple[int, ...]:
 
 def vocabulary() -> int:
     return 1 + len(trained_tokens())
+
+
+def known_words() -> tuple[str, ...]:
+    """Every word that a caption can hold, in order: what the package tells its users that the model knows."""
+    text = " ".join((*phrases(), *_OTHERS)).lower()
+    return tuple(sorted(set(re.findall(r"[a-z']+", text))))
 
 
 @cache
@@ -67,3 +78,13 @@ def _framed(texts: Iterable[str]) -> Iterator[Sequence[int]]:
     for text in texts:
         ids = tokenizer.encode(text)[:CAPACITY]
         yield [tokenizer.start, *ids, *[tokenizer.end] * (POSITIONS - 1 - len(ids))]
+
+
+def _write() -> None:
+    from overpaint.models.built_in import DATA
+
+    Path(DATA / "words.txt").write_text("\n".join(known_words()) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write()

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from PIL import Image
 
 from overpaint.errors import RequestError, RequestTypeError
+from overpaint.hints import did_you_mean
 from overpaint.named import by_name, missing
 from overpaint.other_names import hint
 from overpaint.taking import as_picture
@@ -177,9 +178,7 @@ def _refuse_unknown(name: str, kind: type, given: Mapping[str, Any]) -> None:
 
 
 def nearest(name: str, known: frozenset[str]) -> str:
-    from difflib import get_close_matches
-
     if (told := hint(name, known)) is not None:
         return told
-    near = get_close_matches(name, known, n=1)
-    return f"there is no such field; did you mean {near[0]!r}?" if near else "there is no such field"
+    near = did_you_mean(name, sorted(known))
+    return f"there is no such field; {near}" if near else "there is no such field"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from overpaint.errors import PictureError, PictureTypeError
 from overpaint.named_files import check_regular
@@ -120,9 +120,15 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
         return picture
     except Image.DecompressionBombError as error:
         raise PictureError(f"the picture is too large ({error}): give a smaller one") from error
+    except FileNotFoundError:
+        raise PictureError(f"{_name_of(source)}: there is no such file") from None
+    except IsADirectoryError:
+        raise PictureError(f"{_name_of(source)}: it is a folder; give one picture") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"the picture cannot be opened: it is none of {', '.join(FORMATS)}") from None
     except OSError as error:
-        remedy = f"give one of {', '.join(FORMATS)}" if error.errno is None else "give a file that can be read"
-        raise PictureError(f"the picture cannot be opened ({error}): {remedy}") from error
+        remedy = "save it again as PNG or JPEG" if error.errno is None else "give a file that can be read"
+        raise PictureError(f"the picture cannot be opened ({error.strerror or error}): {remedy}") from error
     except Exception as error:  # parsers of headers raise whatever a broken file makes them
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
 
@@ -141,6 +147,10 @@ def _is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
             return kind == b"VP8L"
         position += 8 + size + size % 2
     return False
+
+
+def _name_of(source: bytes | str | os.PathLike[str]) -> str:
+    return "the picture" if isinstance(source, bytes) else os.fspath(source)
 
 
 def _check_size(picture: Image.Image, max_pixels: int) -> None:

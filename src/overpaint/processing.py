@@ -71,8 +71,8 @@ class StableDiffusionProcessingImg2Img(Facade):
         return Img2ImgRequest(
             images=tuple(self.init_images or ()),
             mask=self.image_mask,
-            latent_mask=self.latent_mask,
-            **img2img_fields(self, scripts_of(self, is_img2img=True)),
+            latent_mask=None if self.image_mask is None else self.latent_mask,
+            **img2img_fields(self, scripts_of(self, is_img2img=True), masked=self.image_mask is not None),
         )
 
     def init(self, all_prompts: Sequence[str], all_seeds: Sequence[int], all_subseeds: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from overpaint.errors import PictureError, RequestError, RequestTypeError
 from overpaint.files.keeping import Origins
 from overpaint.painted import PaintedPicture, with_stories
 from overpaint.pictures import open_picture
+from overpaint.planning.preflight import check
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.request_help import IMG2IMG_HELP, TXT2IMG_HELP
 from overpaint.settings import Settings
@@ -188,6 +189,8 @@ class _Painter:
         if self._engine is not None:
             asked = request if self._named is None else request.with_changes(checkpoint=self._named)
             return self._engine.paint(asked, self._settings, progress=self._progress)
+        # What cannot be painted is told before torch is imported.
+        check(request, self._settings or Settings(), self._named)
         from overpaint.engine import Engine
 
         with Engine(self._named, settings=self._settings) as own:

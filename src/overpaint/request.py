@@ -224,7 +224,7 @@ class Txt2ImgRequest(Img2ImgRequest):
     def _check_sources(self) -> None:
         for each in fields(self):
             if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
-                remedy = "leave it out, since txt2img has no source, or make it an img2img job with images"
+                remedy = "leave it out, since txt2img has no source, or give a source picture"
                 raise RequestError(each.name, getattr(self, each.name), remedy)
         if self.hires is not None and not isinstance(self.hires, Hires):
             raise RequestTypeError("hires", self.hires, "give an overpaint.Hires")
@@ -242,10 +242,13 @@ def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
 
 FIELD_NAMES = Txt2ImgRequest.field_names()  # of both kinds
 PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
-SOURCE_FIELDS = PICTURE_FIELDS | {
-    *("strength", "resize_mode", "invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding"),
-    *("masked_content", "soft_inpainting", "image_cfg_scale", "color_correction"),
-}
+MASK_FIELDS = frozenset(
+    {
+        *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
+        *("latent_mask", "soft_inpainting"),
+    }
+)
+SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
 
 
 def _take_pictures(request: Img2ImgRequest) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Literal, NoReturn
 
 from overpaint.errors import RequestError
+from overpaint.hints import did_you_mean
 from overpaint.settings import Quirks
 
 
@@ -166,7 +166,7 @@ def _read_as_reference(sampler: str, scheduler: str) -> tuple[SamplerSpec, Sched
 
 
 def _read(sampler: str, scheduler: str) -> tuple[SamplerSpec, SchedulerSpec]:
-    asked = _SCHEDULER_BY_NAME.get(_key(scheduler)) or _unknown("scheduler", scheduler, _LABELS)
+    asked = _SCHEDULER_BY_NAME.get(_key(scheduler)) or _unknown("scheduler", scheduler, _SCHEDULER_NAMES)
     spec = _SAMPLER_BY_NAME.get(_key(sampler))
     if spec is not None:
         return spec, asked
@@ -178,7 +178,7 @@ def _read(sampler: str, scheduler: str) -> tuple[SamplerSpec, SchedulerSpec]:
                     "scheduler", scheduler, f"the sampler's name, {sampler!r}, already names another one"
                 )
             return _SAMPLER_BY_NAME[head], named
-    return _unknown("sampler", sampler, [each.name for each in SAMPLERS])
+    return _unknown("sampler", sampler, _SAMPLER_NAMES)
 
 
 def _splits(key: str) -> Iterator[tuple[str, str]]:
@@ -191,13 +191,13 @@ def _key(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-def _unknown(field: str, value: str, known: list[str]) -> NoReturn:
-    by_key = {_key(each): each for each in known}
-    near = get_close_matches(_key(value), by_key, n=1, cutoff=0.4)
-    remedy = f"did you mean {by_key[near[0]]!r}?" if near else f"choose one of {', '.join(known)}"
-    raise RequestError(field, value, remedy)
+def _unknown(field: str, value: str, known: Mapping[str, str]) -> NoReturn:
+    every = ", ".join(dict.fromkeys(known.values()))
+    raise RequestError(field, value, did_you_mean(value, known) or f"choose one of {every}")
 
 
-_LABELS = [each.label for each in SCHEDULERS]
+# Whatever a sampler or a schedule may be called -> the name it is shown by.
+_SAMPLER_NAMES = {name: each.name for each in SAMPLERS for name in (each.name, *each.aliases)}
+_SCHEDULER_NAMES = {name: each.label for each in SCHEDULERS for name in (each.label, each.name, *each.aliases)}
 _SAMPLER_BY_NAME = {_key(name): each for each in SAMPLERS for name in (each.name, *each.aliases)}
 _SCHEDULER_BY_NAME = {_key(name): each for each in SCHEDULERS for name in (each.name, each.label, *each.aliases)}

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.errors import SettingError
+from overpaint.hints import did_you_mean
 from overpaint.named import by_name
 
 REFERENCE_QUALITY = 80  # of JPEG, at the reference's doors
@@ -90,8 +91,7 @@ class Quirks:
         known = frozenset(each.name for each in fields(cls))
         unknown = sorted(set(given) - known)
         if unknown:
-            near = _near(unknown[0], known)
-            remedy = f"did you mean {near!r}?" if near else "docs/reference/quirks.md lists them"
+            remedy = did_you_mean(unknown[0], sorted(known)) or "docs/reference/quirks.md lists them"
             raise SettingError(f"quirks.{unknown[0]}", given[unknown[0]], remedy)
 
     def __post_init__(self) -> None:
@@ -329,6 +329,13 @@ def inert_options() -> frozenset[str]:
     return frozenset(files("overpaint").joinpath("inert_options.txt").read_text("utf-8").split())
 
 
+@cache
+def option_meanings() -> dict[str, str]:
+    """What each option is for, in one line. `docs/generate.py` writes the list from docs/meanings.yaml."""
+    lines = files("overpaint").joinpath("option_meanings.txt").read_text("utf-8").splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
 OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}
 _DEFAULTS = {each.name: each.default for each in fields(Settings) if each.name != "quirks"}
 
@@ -337,15 +344,8 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _near(name: str, known: Iterable[str]) -> str | None:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(name, known, n=1)), None)
-
-
 def _nearest_option(name: str) -> str:
-    near = _near(name, OPTION_NAMES)
-    return f"did you mean {near!r}?" if near else "`overpaint settings` lists the options"
+    return did_you_mean(name, sorted(OPTION_NAMES)) or "there is no such option; `overpaint settings` lists them"
 
 
 def _choices() -> dict[str, tuple[Any, ...]]:

@@ -128,10 +128,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            (["--model", "nope"], "--model='nope': there is no such file or name"),
-            (["--device", "qpu"], "--device='qpu': use auto, cpu"),
-            (["--dtype", "int3"], "--dtype='int3': use auto, float32"),
-            (["--limit", "waiting"], "--limit='waiting': give a whole number from 1 up"),
+            (["--model", "nope"], "--model 'nope': there is no such file or name"),
+            (["--device", "qpu"], "--device 'qpu': use auto, cpu"),
+            (["--dtype", "int3"], "--dtype 'int3': use auto, float32"),
+            (["--limit", "waiting"], "--limit 'waiting': give a whole number from 1 up"),
             (["--limit", "waiting=0"], "give a whole number from 1 up"),
             (["--limit", "result_seconds=nan"], "give a number from 0 up"),
             (["--limit", "nope=1"], "give NAME=VALUE, and as NAME one of body_bytes, "),
@@ -157,14 +157,14 @@ class TestCommand:
         monkeypatch.setattr(serving, "JobStore", refused)
         assert main(["serve", "--data", str(tmp_path), "--port", "0"]) == 2
         said = capsys.readouterr().err
-        assert f"--data={str(tmp_path)!r}: nothing can be kept there (Read-only file system); give a folder" in said
+        assert f"--data {str(tmp_path)!r}: nothing can be kept there (Read-only file system); give a folder" in said
 
     def test_an_address_that_is_none(self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(TOKEN_VARIABLE, "x")
         for host in ("nope.invalid", "192.0.2.1", "a..b"):
             monkeypatch.setenv(TOKEN_VARIABLE, "x")
             assert main(["serve", "--data", str(tmp_path), "--host", host]) == 2
-            assert f"--host={host!r}: this is no address of this machine" in capsys.readouterr().err
+            assert f"--host {host!r}: this is no address of this machine" in capsys.readouterr().err
 
     def test_a_port_that_is_taken(self, tmp_path: Path, capsys: Capture) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from overpaint.cli import session
+from overpaint.models.built_in import default_path
+from overpaint.models.hashes import sha256_of, user_hash_cache
+from overpaint.outcome import ModelIdentity
 from overpaint.request import Img2ImgRequest
 from tests.unit.fake_painter import FakePainter, drawing
 
@@ -22,7 +26,10 @@ def painter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePainter:
     """An empty folder to stand in, with a source and a mask, and the painter that the command gets."""
     fake = FakePainter()
     monkeypatch.setattr(session, "open_engine", lambda asked, settings, progress: fake)
-    monkeypatch.delenv("OVERPAINT_MODELS", raising=False)
+    fake.model = ModelIdentity("overpaint-mini", sha256_of(default_path(), user_hash_cache())[:10])
+    for variable in [each for each in os.environ if each.startswith("OVERPAINT_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("OVERPAINT_CONFIG", "")
     monkeypatch.chdir(tmp_path)
     exif = Image.Exif()
     exif[0x010E] = "my drawing"

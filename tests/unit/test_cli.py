@@ -160,12 +160,12 @@ class TestPaint:
             "subseed": 0,
             "infotext": "",
         }
-        assert (told["stopped"], told["model"]) == (False, {"name": "fake", "hash": "0123456789"})
+        assert (told["stopped"], told["model"]) == (False, {"name": "overpaint-mini", "hash": painter.model.hash})
 
     def test_warnings_are_told_beside(self, painter: FakePainter, capsys: Capture) -> None:
         Image.new("L", (32, 24)).save("blank.png")
         assert main(["paint", "cat.png", "--mask", "blank.png"]) == 0
-        assert "overpaint: warning: mask: it selects no pixel" in capsys.readouterr().err
+        assert "overpaint: warning: --mask: it selects no pixel" in capsys.readouterr().err
         assert main(["paint", "cat.png", "--mask", "blank.png", "--quiet"]) == 0
         assert capsys.readouterr().err == ""
 
@@ -218,43 +218,47 @@ class TestErrors:
             ("paint cat.png --steps many", 2, "--steps"),
             ("paint cat.png --sampler eulr", 2, "did you mean 'Euler'?"),
             ("paint cat.png --fill sky", 2, "--fill 'sky': choose one of fill, original"),
-            ("paint cat.png --size 640", 2, "--size='640': give width x height"),
+            ("paint cat.png --size 640", 2, "--size '640': give width x height"),
             ("paint cat.png --size 0x8", 2, "--size 0: give a value from 1"),
-            ("paint cat.png --lora nice", 2, "there is no such LoRA; known: none; set the option lora_dir"),
-            ("paint cat.png --lora a:b", 2, "--lora='a:b': give NAME, NAME:WEIGHT"),
-            ("paint cat.png --lora a:1:2:3", 2, "--lora='a:1:2:3': give NAME"),
+            ("paint cat.png --lora nice", 2, "there is no such LoRA; none is known; give --models FOLDER"),
+            ("paint cat.png --lora a:b", 2, "--lora 'a:b': give NAME, NAME:WEIGHT"),
+            ("paint cat.png --lora a:1:2:3", 2, "--lora 'a:1:2:3': give NAME"),
             ("paint cat.png --lora a:101", 2, "--lora weight 101.0: give a value from -100"),
-            ("paint cat.png --control a", 2, "--control='a': give MODEL=PICTURE"),
+            ("paint cat.png --control a", 2, "--control 'a': give MODEL=PICTURE"),
             ("paint cat.png --control a=", 2, "give MODEL=PICTURE"),
             ("paint cat.png --control a=mask.png,wieght=1", 2, "'wieght' is none of weight, start, end, pre"),
             ("paint cat.png --control a=mask.png,weight=x", 2, "weight is a number"),
             ("paint cat.png --control a=mask.png,pre=depth", 2, "--control preprocessor 'depth': choose one of"),
             ("paint cat.png --control a=mask.png,start=0.5,end=0.2", 2, "--control end 0.2: give a value from 0.5"),
-            ("paint cat.png --control a=gone.png", 3, "gone.png: the picture cannot be opened"),
+            ("paint cat.png --control a=gone.png", 3, "gone.png: there is no such file"),
             ("paint cat.png --refiner-at 2", 2, "--refiner-at 2.0: give a value from 0 to 1"),
-            ("paint cat.png --models gone", 2, "--models='gone': there is no such folder"),
-            ("paint cat.png --hires", 2, "No such option"),
+            ("paint cat.png --models gone", 2, "--models 'gone': there is no such folder"),
+            ("paint cat.png --hires", 2, "has no such option, `txt2img`"),
             ("plan cat.png --hires", 2, "only a picture painted from noise has a second pass"),
             ("plan cat.png moon --txt2img", 2, "with --txt2img give one text"),
             ("plan moon --txt2img --mask mask.png", 2, "a new picture has no mask"),
             ("plan moon --txt2img --strength 0.5", 2, "--strength 0.5: leave it out, since txt2img has no source"),
             ("plan moon", 3, "moon"),
             ("txt2img", 2, "PROMPT"),
-            ("txt2img moon --strength 0.5", 2, "No such option"),
-            ("txt2img moon --mask mask.png", 2, "No such option"),
+            ("txt2img moon --strength 0.5", 2, "has no such option, `paint`"),
+            ("txt2img moon --mask mask.png", 2, "has no such option, `paint`"),
             ("txt2img moon --hires-scale 20", 2, "--hires-scale 20.0: give a value from 0.0625 to 16"),
             ("txt2img moon --hires-strength nan", 2, "--hires-strength nan: give a value"),
             ("txt2img moon --hires-steps 0", 2, "--hires-steps 0: give a value from 1"),
             ("txt2img moon --hires-size 0x", 2, "--hires-size 0: give a value from 1"),
-            ("txt2img moon --hires-size x", 2, "--hires-size='x': give width x height"),
-            ("txt2img moon --hires-size 640", 2, "--hires-size='640': give width x height"),
+            ("txt2img moon --hires-size x", 2, "--hires-size 'x': give width x height"),
+            ("txt2img moon --hires-size 640", 2, "--hires-size '640': give width x height"),
             (
                 "txt2img moon --hires-size 640x480 --hires-scale 2",
                 2,
-                "--hires-size='640x480': give it or --hires-scale",
+                "--hires-size '640x480': give it or --hires-scale",
             ),
             ("txt2img moon --no-hires --hires-steps 2", 2, "--no-hires: leave it out"),
-            ("txt2img moon --hires-upscaler nice", 2, "--hires-upscaler 'nice': could not find it; known: Latent"),
+            (
+                "txt2img moon --hires-upscaler nice",
+                2,
+                "--hires-upscaler 'nice': there is no such upscaler; known: Latent",
+            ),
             ("txt2img moon --hires-sampler eulr", 2, "did you mean 'Euler'?"),
             ("txt2img moon -o gone/x.png", 2, "its folder does not exist"),
             ("paint cat.png --style nice", 2, "--style 'nice': there is no such style"),
@@ -265,9 +269,9 @@ class TestErrors:
             ("paint cat.png --set tiling", 2, "give OPTION=VALUE"),
             ("paint cat.png -o x.tga", 2, "ends in one of .png"),
             ("paint cat.png -o gone/x.png", 2, "its folder does not exist"),
-            ("paint cat.png --sede 4", 2, "No such option"),
+            ("paint cat.png --sede 4", 2, "there is no such option; did you mean --seed?"),
             ("paint", 2, "PICTURE"),
-            ("repaint cat.png", 2, "No such command"),
+            ("repaint cat.png", 2, "there is no such command; did you mean 'paint'?"),
             ("paint gone.png", 3, "gone.png"),
             ("paint notes.txt", 3, "notes.txt: the picture cannot be opened"),
             ("paint cat.png --mask notes.txt", 3, "notes.txt: the picture cannot be opened"),
@@ -278,8 +282,8 @@ class TestErrors:
             ("batch gone out", 3, "there is no such folder or manifest"),
             ("batch . out --format tga", 2, "choose one of png"),
             ("models gone", 3, "there is no such folder"),
-            ("models --kind lora", 2, "DIR: name the folder, or set the option lora_dir"),
-            ("models --kind checkpoints", 2, "--kind='checkpoints': choose one of checkpoint, lora"),
+            ("models --kind lora", 2, "DIR: name the folder, or give --models FOLDER or --set lora_dir=..."),
+            ("models --kind checkpoints", 2, "--kind 'checkpoints': choose one of checkpoint, lora"),
             ("batch . out --hires-scale 2", 2, "only a picture painted from noise has a second pass"),
         ],
     )
@@ -380,19 +384,27 @@ class TestAgain:
 
     def test_another_model_is_told(self, painter: FakePainter, capsys: Capture) -> None:
         assert main(["paint", "cat.png", "-o", "x.png"]) == 0
+        Path("x.png").rename("y.png")
         painter.model = type(painter.model)("other", "fedcba9876")
-        assert main(["again", "x.png"]) == 0
-        assert "painted with 0123456789, this is other [fedcba9876]" in capsys.readouterr().err
+        assert main(["paint", "cat.png", "-o", "x.png"]) == 0
+        assert main(["again", "x.png"]) == 3
+        assert "was painted with other [fedcba9876]" in capsys.readouterr().err
+        painter.model = type(painter.model)("mine", "0123456789")
+        assert main(["again", "x.png", "--any-model"]) == 0
+        assert "painted with fedcba9876, this is mine [0123456789]" in capsys.readouterr().err
 
     def test_pictures_of_the_reference(self, painter: FakePainter, capsys: Capture) -> None:
         text = (
             "a moon\nNegative prompt: sun\nSteps: 12, Sampler: Euler a, Schedule type: Karras, CFG scale: 6.5, "
-            "Seed: 99, Size: 40x32, Model hash: aaaa, Denoising strength: 0.4, Clip skip: 2, RNG: CPU, Version: v1.10.1"
+            "Seed: 99, Size: 40x32, Model hash: aaaa, Model: dreams, "
+            "Denoising strength: 0.4, Clip skip: 2, RNG: CPU, Version: v1.10.1"
         )
         Path("old.png").write_bytes(encode_picture(drawing(), "png", infotext=text))
         assert main(["again", "old.png"]) == 2
         assert "--picture" in capsys.readouterr().err
-        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13"]) == 0
+        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13"]) == 3
+        assert "was painted with dreams [aaaa]" in capsys.readouterr().err
+        assert main(["again", "old.png", "--picture", "cat.png", "--steps", "13", "--any-model"]) == 0
         request, settings = asked_for(painter), painter.settings[-1]
         assert (request.prompt, request.negative_prompt, request.seed) == ("a moon", "sun", 99)
         assert (request.steps, request.sampler, request.scheduler) == (13, "Euler a", "Karras")

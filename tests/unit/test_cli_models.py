@@ -54,7 +54,7 @@ class TestModels:
     @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"checkpoint"}))
     def test_without_a_folder(self, capsys: Capture, kind: str) -> None:
         assert main(["models", "--kind", kind]) == 2
-        assert f"set the option {KINDS[kind].option}" in capsys.readouterr().err
+        assert f"--set {KINDS[kind].option}=..." in capsys.readouterr().err
 
     def test_the_configured_folder(self, capsys: Capture) -> None:
         adapter("ink", folder=Path("models/Lora/new"))

@@ -88,7 +88,7 @@ def test_opening_is_asked_for(painter: FakePainter, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_where_the_folder_should_be(painter: FakePainter, capsys: Capture) -> None:
     assert main(["demo", "--to", "cat.png"]) == 2
-    assert "--to='cat.png': it is a file" in capsys.readouterr().err
+    assert "--to 'cat.png': it is a file" in capsys.readouterr().err
     assert not painter.requests
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from overpaint.cli.batch_command import batch
 from overpaint.cli.demo import demo
+from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.models import models
-from overpaint.cli.options import as_flags
 from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
@@ -67,11 +67,10 @@ app = typer.Typer(
     epilog=EPILOG,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for _command in COMMANDS:
-    app.command(epilog=EPILOG)(_command)
+    app.command(cls=Page, epilog=EPILOG)(_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -100,15 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("OVERPAINT_DEBUG") == "1":
             raise
-        return _fail(error, "--json" in given)
+        return _fail(error, given)
     return status if isinstance(status, int) else 0
 
 
-def _fail(error: BaseException, as_json: bool) -> int:
+def _fail(error: BaseException, given: Sequence[str]) -> int:
     """One line on stderr; for machines the same as an object on stdout."""
-    message, code = _message(error), _exit_code(error)
+    message, code = _message(error, given), _exit_code(error)
     note(message)
-    if as_json:
+    if "--json" in given:
         field = error.field if isinstance(error, RequestError) else None
         say_json({"error": {"message": message, "code": code, "field": field}})
     return code
@@ -125,12 +124,15 @@ def _is_usage_error(error: BaseException) -> bool:
     return hasattr(error, "format_message")
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, given: Sequence[str]) -> str:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "stopped"
     if isinstance(error, OverpaintError):
+        from overpaint.cli.flags import as_flags
+
         return as_flags(error)
-    formatted: Any = getattr(error, "format_message", None)
-    if formatted is not None:
-        return f"{formatted()} `overpaint --help` lists commands and options."
+    if _is_usage_error(error):
+        from overpaint.cli.mistakes import told
+
+        return told(error, given)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, Asked, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.cli.paint import STOPPED, Quiet
+from overpaint.cli.paint import STOPPED, Prompt, Quiet
+from overpaint.errors import OverpaintError, PictureError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from overpaint.files.batch import BatchEvent
+    from overpaint.files.rows import Row, Unreadable
     from overpaint.settings import Settings
 
 FAILED = 1
@@ -33,6 +38,7 @@ def batch(
         Path, typer.Argument(metavar="FOLDER|MANIFEST.jsonl", help="Pictures, or rows of requests.", show_default=False)
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)],
+    text: Prompt = "",
     masks: Masks = None,
     recursive: Recursive = False,
     format: Format = "png",
@@ -41,17 +47,25 @@ def batch(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint every picture of a folder, or every row of a manifest; the same command again goes on after a stop.
+    """Paint all pictures of a folder, or all rows of a manifest.
 
-    A row of a manifest is a JSON object: "picture", "mask" and "output" are paths (relative to the manifest; the
-    output inside OUT), all other names are fields of the request, and win over the options given here. "loras" and
-    "controls" may be lists of what --lora and --control take. A row without a picture asks for a new one.
+    The same command again goes on after a stop. A row of a manifest is a JSON object: "picture", "mask" and "output"
+    are paths (relative to the manifest; the output inside OUT), all other names are fields of the request, and win over
+    the options given here. "loras" and "controls" may be lists of what --lora and --control take. A row without a
+    picture asks for a new one.
     """
     from overpaint.files.batch import Batch, run_batch
     from overpaint.files.rows import read_rows
+    from overpaint.hints import listed
 
+    asked = asked.with_prompt(text)
     settings = asked.settings()
+    asked = asked.with_model(model_asked_for(asked, settings))
+    _check_source(source)
     rows = read_rows(source, out, masks=masks, recursive=recursive)
+    _check_shared(rows, asked, settings)
+    left_out = pictures_left_out(source, recursive) if source.is_dir() else []
+    warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet or as_json)
     work = Batch(
         out=out,
         fields=asked.fields(),
@@ -65,15 +79,56 @@ def batch(
         control = stack.enter_context(session.stoppable())
         meter = stack.enter_context(Meter(quiet or as_json))
 
-        def painter() -> session.Painter:
-            if not teller.painters:
-                told = session.loading(meter, control)
-                teller.painters.append(stack.enter_context(session.open_engine(asked, settings, told)))
-            return teller.painters[0]
+        def engine() -> session.Painter:
+            return stack.enter_context(session.open_engine(asked, settings, session.loading(meter, control)))
 
-        for event in run_batch(rows, work, painter, control):
+        painter = session.LatePainter(asked, settings, engine)
+        for event in run_batch(rows, work, lambda: painter, control):
             teller.hear(event, meter)
     return teller.end()
+
+
+_OTHER_PICTURES = frozenset(
+    {".heic", ".heif", ".jxl", ".psd", ".xcf", ".kra", ".svg", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".exr"}
+)
+
+
+def _check_source(source: Path) -> None:
+    """A folder or rows, not a picture; and never a word of what else is in the file."""
+    from overpaint.files.rows import PICTURE_SUFFIXES
+
+    if not source.is_file():
+        return
+    if source.suffix.lower() in PICTURE_SUFFIXES | _OTHER_PICTURES:
+        raise PictureError(f"{source}: it is a picture; `overpaint paint {source}` paints over one")
+    with source.open("rb") as file:
+        head = file.read(4096)
+    if b"\0" in head or not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line")
+
+
+def pictures_left_out(folder: Path, recursive: bool) -> list[str]:
+    """Files that are pictures by their names and are not painted."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(str(each.relative_to(folder)) for each in found if each.suffix.lower() in _OTHER_PICTURES)
+
+
+def _check_shared(rows: Sequence[Row | Unreadable], asked: Asked, settings: Settings) -> None:
+    """What is wrong with the command line is wrong with every row, and told once."""
+    from PIL import Image
+
+    from overpaint.cli.jobs import opened
+    from overpaint.files.rows import Row
+    from overpaint.request import SOURCE_FIELDS, request_from_json
+    from overpaint.text.shorthand import with_control_pictures, without_second_pass
+
+    kinds = {row.has_source for row in rows if isinstance(row, Row)}
+    fields = with_control_pictures(asked.fields(), lambda path: opened(path, settings))
+    if len(kinds) != 1 or (kinds == {False} and SOURCE_FIELDS & fields.keys()):
+        return  # told apart, and refused, row by row
+    pictures = {"images": [Image.new("RGB", (64, 64))]} if kinds == {True} else {}
+    fields = without_second_pass(fields) if pictures else fields
+    session.check(request_from_json({**fields, **pictures}), settings, asked)
 
 
 def _model_key(asked: Asked, settings: Settings) -> str:
@@ -98,9 +153,9 @@ class _Teller:
     seen: int = 0
     counts: dict[str, int] = field(default_factory=lambda: {"painted": 0, "skipped": 0, "failed": 0})
     stopped: bool = False
-    painters: list[session.Painter] = field(default_factory=list)
 
     def hear(self, event: BatchEvent, meter: Meter) -> None:
+        from overpaint.cli.flags import as_flags
         from overpaint.events import Progress
         from overpaint.files.batch import BatchStopped, RowFailed, RowPainted, RowSkipped, RowStarted
 
@@ -114,7 +169,8 @@ class _Teller:
         elif isinstance(event, RowSkipped):
             self._tell("skipped", event.row.name, files=event.files)
         elif isinstance(event, RowFailed):
-            self._tell("failed", event.row.name if event.row else "", error=str(event.error))
+            told = as_flags(event.error) if isinstance(event.error, OverpaintError) else str(event.error)
+            self._tell("failed", event.row.name if event.row else "", error=told)
         elif isinstance(event, BatchStopped):
             self.stopped = True
 

@@ -37,12 +37,15 @@ def demo(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint a small gallery with the built-in model: img2img, inpainting, outpainting, variations, styles.
+    """Paint a small gallery with the built-in model.
+
+    Img2img, inpainting, outpainting, variations and styles.
 
     It takes under a minute, and all of it is one sheet, overpaint-demo.png. A file that is there is never replaced.
     """
     if to.exists() and not to.is_dir():
         raise RequestError("--to", str(to), "it is a file; name a folder")
+    asked = asked.machine_alone()
     # Networks this small gain little from a second thread, and on a busy machine the two wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started, settings = time.monotonic(), asked.settings()

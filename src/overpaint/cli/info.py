@@ -34,7 +34,9 @@ def info(
     ],
     as_json: AsJson = False,
 ) -> int:
-    """Say what a model file is and how each fact was known, or how a picture was painted.
+    """Say what a model file is, or how a picture was painted.
+
+    It tells how each fact was known.
 
     A checkpoint may be a folder. LoRAs, VAEs, ControlNets, upscalers, embeddings and hypernetworks are recognised too.
     """
@@ -124,11 +126,13 @@ def _other_account(path: Path) -> dict[str, Any] | None:
 
 
 def _checkpoint_account(path: Path) -> dict[str, Any]:
+    from overpaint.models.built_in import words_of
     from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
 
     account = {**_spec_account(spec_of(path)), "parameters": _sizes(path)}
     named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()) if path.is_file() else None)
-    return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256}
+    words = {"words": sorted(words_of(path))} if words_of(path) else {}
+    return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256, **words}
 
 
 def _spec_account(spec: ModelSpec) -> dict[str, Any]:
@@ -161,11 +165,12 @@ def _sizes(path: Path) -> dict[str, int]:
 
 def picture_account(path: Path) -> dict[str, Any]:
     """A picture in plain values: its infotext, taken apart, and its recipe."""
+    from overpaint.cli.jobs import is_text, told_infotext
     from overpaint.files.metadata import read_infotext, read_recipe
     from overpaint.text.infotext import split_infotext
 
-    text, items = read_infotext(path)
-    recipe = read_recipe(path)
+    text, items = (told_infotext(path), {}) if is_text(path) else read_infotext(path)
+    recipe = None if is_text(path) else read_recipe(path)
     parts = split_infotext(text) if text else None
     return {
         "kind": "picture",
@@ -196,6 +201,8 @@ def _say_model(account: Mapping[str, Any]) -> None:
             rows.append((name.replace("_", " "), account[name], origin))
     rows += [(name, f"{count / 1e6:.1f} M parameters", "") for name, count in account.get("parameters", {}).items()]
     say(table(rows))
+    if account.get("words"):
+        say(f"words it knows: {' '.join(account['words'])}")
     for each in account["problems"]:
         note(each)
 

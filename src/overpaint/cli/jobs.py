@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from overpaint.cli.chosen_model import model_asked_for, model_painted_with
 from overpaint.cli.options import Asked
 from overpaint.errors import CheckpointError, PictureError, RequestError
 
@@ -27,16 +29,26 @@ class Job:
     request: Img2ImgRequest
     settings: Settings
     origins: Origins
+    model: str | None = None  # the checkpoint; None: the built-in one
     painted_with: str = ""  # the hash of the model an earlier picture was painted with
     networks: Mapping[str, str] = field(default_factory=dict)  # and those of what hung on it, by name
+    notes: tuple[str, ...] = ()  # what its user should know before anything is painted
 
 
 @dataclass(frozen=True)
 class Files:
     """The pictures that a command names."""
 
-    source: Path | None = None
+    source: Path | None = None  # "-" is what comes in on stdin
     mask: Path | None = None
+
+    def origins(self, controls: tuple[Path | None, ...]) -> Origins:
+        """The files by which a recipe finds the pictures again."""
+        from overpaint.files.keeping import Origins
+
+        source = None if self.source is None or is_stdin(self.source) else self.source
+        masks = {name: path for name, path in self.masks.items() if not is_stdin(path)}
+        return Origins(source, masks, controls)
 
     @property
     def masks(self) -> dict[str, Path]:
@@ -46,51 +58,93 @@ class Files:
 
 def job_of(files: Files, prompt: str, asked: Asked) -> Job:
     """The request of `paint`, `txt2img` and `plan`."""
-    settings, fields = asked.settings(), asked.fields()
-    return _job(files, {"prompt": prompt, **fields}, settings)
+    settings, fields = asked.settings(), asked.with_prompt(prompt).fields()
+    return _job(files, {"prompt": "", **fields}, settings, model=model_asked_for(asked, settings))
 
 
 def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> Job:
     """A job of fields as JSON has them; without a source it is a txt2img job."""
-    from overpaint.files.keeping import Origins
     from overpaint.request import request_from_json
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
     if files.source is not None:
         fields = without_second_pass(fields)
+        if files.source.is_dir():
+            folder = files.source
+            raise PictureError(f"{folder}: it is a folder; `overpaint batch {folder} OUT` paints every picture of one")
         pictures["images"] = [opened(files.source, settings)]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
-    origins = Origins(files.source, files.masks, control_files(fields))
+    origins = files.origins(control_files(fields))
     return Job(request_from_json({**whole, **pictures}), settings, origins, **known)
 
 
+def is_stdin(path: Path) -> bool:
+    return str(path) == "-"
+
+
 def opened(path: Path, settings: Settings) -> Picture:
-    """A picture file, decoded; complaints name the file."""
+    """A picture file, or what comes in on stdin, decoded; complaints name the file."""
     from overpaint.pictures import open_picture
 
+    name = "stdin" if is_stdin(path) else str(path)
     try:
-        return open_picture(path, max_pixels=settings.max_source_pixels)
+        return open_picture(_from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
     except PictureError as error:
-        raise PictureError(f"{path}: {error}") from error
+        told = str(error)
+        raise PictureError(told if told.startswith(f"{name}: ") else f"{name}: {told}") from error
 
 
-def repeated_job(painted: Path, files: Files, asked: Asked) -> Job:
-    """The request of `again`: from the recipe in or beside the picture, else from its infotext."""
-    from overpaint.files.metadata import read_infotext, read_recipe
+def _from_stdin() -> bytes:
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise PictureError("stdin: nothing came in; send a picture, as in `overpaint paint - PROMPT < cat.png`")
+    return data
+
+
+def repeated_job(painted: Path, files: Files, asked: Asked, *, any_model: bool = False) -> Job:
+    """The request of `again`: from the recipe in or beside the picture, else from its infotext, or from a text file."""
+    from overpaint.files.metadata import read_recipe
     from overpaint.files.recipe import Recipe
 
-    values = read_recipe(painted)
+    if painted.is_dir():
+        raise PictureError(f"{painted}: it is a folder; give one painted picture")
+    values = None if is_text(painted) else read_recipe(painted)
     if values is not None:
-        return _from_recipe(Recipe.from_json(values), painted, files, asked)
-    text, _ = read_infotext(painted)
+        return _from_recipe(Recipe.from_json(values), painted, files, asked, any_model)
+    text = told_infotext(painted)
     if text is None:
         raise PictureError(f"{painted}: it holds neither a recipe nor an infotext; use `overpaint paint`")
-    return _from_infotext(text, files, asked)
+    return _from_infotext(text, files, asked, any_model)
 
 
-def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked) -> Job:
-    from overpaint.files.keeping import Origins
+def is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt"
+
+
+def told_infotext(path: Path) -> str | None:
+    """The infotext of a picture, or the one that a text file is."""
+    from overpaint.files.metadata import read_infotext
+
+    if not is_text(path):
+        return read_infotext(path)[0]
+    from overpaint.text.infotext import split_infotext
+
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        return text if split_infotext(text).fields else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictureError(f"{path}: it cannot be read ({error}); give a text in UTF-8") from None
+
+
+def _model_again(name: str, digest: str, settings: Settings, asked: Asked, any_model: bool) -> str | None:
+    """The model of an earlier picture, unless another one is asked for."""
+    if any_model or "model" in asked.given or not (name or digest):
+        return model_asked_for(asked, settings)
+    return model_painted_with(name, digest, settings)
+
+
+def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked, any_model: bool) -> Job:
     from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -114,8 +168,22 @@ def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked) -> J
     masks |= {name: opened(path, settings) for name, path in files.masks.items()}
     source = None if files.source is None else opened(files.source, settings)
     request = recipe.request_for(source, masks, with_control_pictures(changes, lambda path: opened(path, settings)))
-    origins = Origins(files.source, files.masks, control_files(changes))
-    return Job(request, settings, origins, recipe.model.hash, recipe.networks)
+    model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
+    request = _without_other_checkpoint(request, model, settings)
+    origins = files.origins(control_files(changes))
+    return Job(request, settings, origins, model, recipe.model.hash, recipe.networks)
+
+
+def _without_other_checkpoint(request: Img2ImgRequest, model: str | None, settings: Settings) -> Img2ImgRequest:
+    """The model was found by what it is; a name that means another one here, or nothing, is left out."""
+    from overpaint.models.find import find_checkpoint
+
+    if request.checkpoint is None:
+        return request
+    with suppress(CheckpointError):
+        if find_checkpoint(request.checkpoint, settings) == find_checkpoint(model, settings):
+            return request
+    return request.with_changes(checkpoint=None)
 
 
 def _refuse_files(files: Files) -> None:
@@ -125,13 +193,13 @@ def _refuse_files(files: Files) -> None:
             raise RequestError(flag, str(path), "the picture was painted from noise, without a source; leave it out")
 
 
-def _from_infotext(text: str, files: Files, asked: Asked) -> Job:
+def _from_infotext(text: str, files: Files, asked: Asked, any_model: bool) -> Job:
     """An infotext tells neither source nor mask, and of the reference's pictures expects the reference's ways."""
     from dataclasses import replace
 
     from overpaint.settings import Quirks, Settings
     from overpaint.text.control_notes import controls_told
-    from overpaint.text.pasting import is_txt2img, option_overrides, request_fields
+    from overpaint.text.pasting import fields_without_effect, is_txt2img, option_overrides, request_fields
 
     parsed, networks = _with_local_names(text, asked.settings())
     if is_txt2img(parsed):
@@ -143,13 +211,32 @@ def _from_infotext(text: str, files: Files, asked: Asked) -> Job:
         raise RequestError("--mask", None, "the infotext speaks of a mask but does not hold it; give it")
     is_reference = str(parsed.get("Version", "v")).startswith("v")
     site = replace(Settings(), quirks=Quirks.reference() if is_reference else Quirks.none())
-    settings = asked.settings(site.with_changes(option_overrides(parsed, site)))
+    changes, notes = _with_rng(option_overrides(parsed, site), text, is_reference, asked)
+    settings = asked.settings(site.with_changes(changes))
     told = request_fields(parsed)
     fields = {**told, **asked.fields(_table_of(told.get("hires")))}
     if (units := controls_told(parsed)) and "controls" not in fields:
         raise RequestError("--control", None, f"the infotext does not hold its picture; give {_controls_again(units)}")
-    painted_with = str(parsed.get("Model hash", ""))
-    return _job(files, fields, settings, painted_with=painted_with, networks=networks)
+    name, digest = (str(parsed.get(key, "")) for key in ("Model", "Model hash"))
+    if silent := fields_without_effect(text):
+        notes = (*notes, f"these fields of the infotext have no effect here: {', '.join(silent)}")
+    if not (name or digest) and "model" not in asked.given:
+        notes = (*notes, "the infotext names no model; --model chooses one")
+    model = _model_again(name, digest, settings, asked, any_model)
+    return _job(files, fields, settings, model=model, painted_with=digest, networks=networks, notes=notes)
+
+
+def _with_rng(
+    changes: dict[str, Any], text: str, is_reference: bool, asked: Asked
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The reference's default noise is that of a graphics card, of which its infotexts say nothing."""
+    from overpaint.text.infotext import split_infotext
+
+    chosen = any(str(each).partition("=")[0].strip() == "randn_source" for each in asked.given.get("set", ()))
+    if not is_reference or chosen or "RNG" in split_infotext(text).fields:
+        return changes, ()
+    said = "the infotext names no RNG, so the noise is that of an NVIDIA card, the webui's default (randn_source=NV)"
+    return {**changes, "randn_source": "NV"}, (f"{said}; --set randn_source=CPU if it was painted without one",)
 
 
 def _controls_again(units: Iterable[Mapping[str, Any]]) -> str:

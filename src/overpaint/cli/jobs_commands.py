@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 _OF_A_JOB = tuple(each for each in JOB_OPTIONS if each.name in ("model", "vae", "set"))
 _STOPPED = 130
 
-Url = Annotated[str, typer.Option("--url", envvar="OVERPAINT_URL", help="The server's address.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The server's address (environment: OVERPAINT_URL; default http://127.0.0.1:7860)."),
+]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="OVERPAINT_TOKEN", help="Its token, if it has one.", show_default=False),
+    typer.Option("--token", help="Its token, if it has one (environment: OVERPAINT_TOKEN).", show_default=False),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job.", show_default=False)]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs.", show_default=False)]
@@ -46,7 +49,7 @@ def submit(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it should show.")] = None,
     new: New = False,
     mask: Mask = None,
-    url: Url = _HERE,
+    url: Url = None,
     token: Token = None,
     job_id: Name = None,
     priority: Priority = 0,
@@ -55,7 +58,10 @@ def submit(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Hand in a job to a server, with the options of `paint` or `txt2img`. It outlives this command."""
+    """Hand in a job to a server.
+
+    With the options of `paint` or `txt2img`. It outlives this command.
+    """
     if new and (prompt is not None or mask is not None):
         raise RequestError("PROMPT", prompt, "with --txt2img give one text, the prompt, and neither picture nor mask")
     _check_folder(output)
@@ -75,19 +81,25 @@ def submit(
 
 def watch(
     job_id: Id,
-    url: Url = _HERE,
+    url: Url = None,
     token: Token = None,
     output: Folder = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
-    """Follow a job to its end, and save its pictures if asked to. Ctrl-C stops watching, not the job."""
+    """Follow a job of a server to its end.
+
+    Its pictures are saved if --output is given. Ctrl-C stops watching, not the job.
+    """
     _check_folder(output)
     return _watched(_client(url, token), job_id, output, as_json=as_json, quiet=quiet)
 
 
-def cancel(job_ids: Ids, url: Url = _HERE, token: Token = None, as_json: AsJson = False) -> int:
-    """End jobs at once, waiting or running; what is finished of them stays."""
+def cancel(job_ids: Ids, url: Url = None, token: Token = None, as_json: AsJson = False) -> int:
+    """End jobs of a server, waiting or running.
+
+    They end at once; what is finished of them stays.
+    """
     client = _client(url, token)
     ended = [client.cancel(each) for each in job_ids]
     if as_json:
@@ -98,7 +110,7 @@ def cancel(job_ids: Ids, url: Url = _HERE, token: Token = None, as_json: AsJson 
 
 
 def jobs(
-    state: States = None, mine: Mine = False, url: Url = _HERE, token: Token = None, as_json: AsJson = False
+    state: States = None, mine: Mine = False, url: Url = None, token: Token = None, as_json: AsJson = False
 ) -> int:
     """List a server's jobs, the newest first."""
     for each in state or ():
@@ -114,11 +126,14 @@ def jobs(
     return 0
 
 
-def _client(url: str, token: str | None) -> Client:
+def _client(url: str | None, token: str | None) -> Client:
+    from overpaint.cli.standing import standing_values
     from overpaint.client import Client
 
+    standing = standing_values()
+    url = url or standing.get("url") or _HERE
     try:
-        return Client(url, token)
+        return Client(url, token or standing.get("token"))
     except RequestError as error:
         raise RequestError("--url", url, error.remedy) from None
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from overpaint.cli.options import choices_of, option_kinds
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
@@ -33,23 +37,30 @@ def samplers(as_json: AsJson = False) -> int:
 _SAMPLER_HEADER = ("SAMPLER", "OTHER NAMES", "ITS OWN SCHEDULER")
 
 
-def settings(as_json: AsJson = False) -> int:
-    """List the options of --set with their defaults and choices."""
-    from overpaint.settings import Settings
+def settings(
+    like: Annotated[
+        str, typer.Argument(metavar="WORD", help="Only those that have it in their name or line.", show_default=False)
+    ] = "",
+    as_json: AsJson = False,
+) -> int:
+    """List the options of --set and what each is for."""
+    from overpaint.settings import Settings, option_meanings
 
-    defaults = Settings()
+    defaults, meanings = Settings(), option_meanings()
     rows = []
     for name, kind in option_kinds().items():
-        if name != "quirks":
-            rows.append({"name": name, "default": getattr(defaults, name), "choices": list(choices_of(kind))})
+        meaning = meanings.get(name, "")
+        if name != "quirks" and like.lower() in f"{name} {meaning}".lower():
+            choices = list(choices_of(kind))
+            rows.append({"name": name, "default": getattr(defaults, name), "choices": choices, "meaning": meaning})
     if as_json:
         say_json({"settings": rows})
-        return 0
-    say(table([(each["name"], _value(each["default"]), " | ".join(each["choices"])) for each in rows], _SETTING_HEADER))
+    elif not rows:
+        say(f"no option has {like!r} in its name or line")
+    for each in () if as_json else rows:
+        words = f"  ({' | '.join(each['choices'])})" if each["choices"] else ""
+        say(f"{each['name']}={_value(each['default'])}{words}\n    {each['meaning']}")
     return 0
-
-
-_SETTING_HEADER = ("OPTION", "DEFAULT", "CHOICES")
 
 
 def _value(value: object) -> str:

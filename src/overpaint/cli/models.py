@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from overpaint.cli.folders import folders_below
 from overpaint.cli.options import JOB_OPTIONS, Asked, takes
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
@@ -125,15 +126,18 @@ OfKind = Annotated[str, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.
 
 @takes(*_OPTIONS)
 def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJson = False, asked: Asked) -> int:
-    """List the models of a folder and those below it, by the names that commands and prompts use.
+    """List the models of a folder by the names that commands use.
 
-    Unless a folder is named, those that are built in come first.
+    Folders below it count too. Unless a folder is named, those that are built in come first.
     Checkpoints come with family and, where it is known already, hash; folders and GGUF files count too.
     """
     if kind not in KINDS:
         raise RequestError("--kind", kind, f"choose one of {', '.join(KINDS)}")
     chosen = _folder(folder, KINDS[kind], asked)
-    found = [*(_built_in() if kind == "checkpoint" and folder is None else ()), *KINDS[kind].listed(chosen)]
+    listed = KINDS[kind].listed(chosen)
+    if kind == "checkpoint":
+        listed = _where_they_belong(listed, chosen)
+    found = [*(_built_in() if kind == "checkpoint" and folder is None else ()), *listed]
     if as_json:
         say_json({"kind": kind, "folder": str(chosen), "models": found})
     elif not found:
@@ -149,7 +153,11 @@ def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJso
 def _folder(given: Path | None, kind: _Kind, asked: Asked) -> Path:
     """The folder that was named, the configured one, or for checkpoints the one we are in."""
     configured = getattr(asked.settings(), kind.option)
-    folder = given or (Path(configured) if configured else None)
+    folder = Path(configured) if configured else None
+    if given is not None:
+        folder = given
+        if given.is_dir():  # a whole folder of models has one for each kind
+            folder = Path(folders_below(str(given)).get(kind.option, given))
     if folder is None and kind.option == "models_dir":
         folder = Path()
     if folder is None:
@@ -157,6 +165,17 @@ def _folder(given: Path | None, kind: _Kind, asked: Asked) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
     return folder
+
+
+def _where_they_belong(entries: list[Entry], folder: Path) -> list[Entry]:
+    """Without the files of other kinds that lie in the folders of their kinds, such as `Lora` below this one."""
+    others = [Path(path).resolve() for name, path in folders_below(str(folder)).items() if name != "models_dir"]
+
+    def belongs(entry: Entry) -> bool:
+        path = Path(entry["path"]).resolve()
+        return entry["family"] is None and any(path.is_relative_to(each) for each in others)
+
+    return [each for each in entries if not belongs(each)]
 
 
 def _advice(problem: str) -> str:

@@ -6,14 +6,13 @@ NOTE: nothing heavy may be imported at the top of this package's modules; `overp
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overpaint.errors import OverpaintError, RequestError, SettingError
+from overpaint.errors import RequestError, SettingError
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
@@ -32,7 +31,6 @@ class PaintOption:
     fields: tuple[str, ...] = ()
     read: Callable[[str, Any], tuple[Any, ...]] | None = None  # (flag, value) -> one value per field
     of_source: bool = False  # means nothing where there is no picture to paint over
-    variable: str | None = None  # of the environment
 
     @property
     def name(self) -> str:
@@ -97,6 +95,7 @@ _MANY = list[str] | None
 _TEXT = str | None
 _WHOLE = int | None
 _NUMBER = float | None
+_METAVARS: Mapping[Any, str] = {_MANY: "TEXT", _TEXT: "TEXT", _WHOLE: "INTEGER", _NUMBER: "NUMBER"}
 
 
 def _of_source(
@@ -200,12 +199,12 @@ HIRES_OPTIONS = (
     PaintOption("--hires-negative", _TEXT, "Its negative prompt (default: the same).", ("hires.negative_prompt",)),
 )
 JOB_OPTIONS = (
-    PaintOption("--model", _TEXT, "Checkpoint: file, name in models_dir, or a built-in one (default: overpaint-mini)."),
+    PaintOption("--model", _TEXT, "Checkpoint: file, name or hash (default: the one of --models, or overpaint-mini)."),
     PaintOption(
         "--models",
         _TEXT,
-        "Folder of checkpoints, sets models_dir; a whole models folder sets lora_dir, vae_dir ... as well.",
-        variable="OVERPAINT_MODELS",
+        "Folder of checkpoints, or a whole models folder such as the webui's: LoRAs, VAEs ... are found, too "
+        "(environment: OVERPAINT_MODELS).",
     ),
     PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
     PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP and AVIF, 1 to 100 (default 95)."),
@@ -214,16 +213,14 @@ JOB_OPTIONS = (
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
 )
-_OF_FIELD = {"picture": "--picture", "mask": "--mask", "checkpoint": "--model", "control": "--control"} | {
-    name: each.main_flag for each in (*REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields
-}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was said on the command line; what was not said is not here."""
+    """What was said on the command line, and what holds for all of a user's commands; what was not said is not here."""
 
     given: Mapping[str, Any]
+    standing: Mapping[str, Any] = field(default_factory=dict)  # from the environment and overpaint.toml
 
     def fields(self, hires: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The request's fields, control pictures still as paths; `hires` is what there is of a second pass already."""
@@ -244,27 +241,59 @@ class Asked:
         return result
 
     def settings(self, base: Settings | None = None) -> Settings:
-        """The site's settings for this job."""
-        from dataclasses import replace
-
-        from overpaint.settings import Quirks, Settings
+        """The site's settings for this job; those of an earlier picture keep what it was painted with."""
+        from overpaint.settings import Settings
 
         # Nobody looks at previews here, and only the pictures themselves are kept.
         quiet = {"live_previews_enable": False, "return_grid": False}
-        settings = (base or Settings()).with_changes(quiet)
-        if "reference" in self.given:
-            settings = replace(settings, quirks=Quirks.reference() if self.given["reference"] else Quirks.none())
-        options: dict[str, Any] = {**_folders(self.text("models"))} if "models" in self.given else {}
+        return self.over((base or Settings()).with_changes(quiet), repeats=base is not None)
+
+    def over(self, settings: Settings, *, repeats: bool = False) -> Settings:
+        """Some settings with what was asked on top; what stands for all commands does not change a repeated picture."""
+        from dataclasses import replace
+
+        from overpaint.settings import Quirks
+
+        said = self.given if repeats else {**self.standing, **self.given}
+        if "reference" in said:
+            settings = replace(settings, quirks=Quirks.reference() if said["reference"] else Quirks.none())
+        options: dict[str, Any] = _folders(self.text("models")) if self.text("models") else {}
+        options |= {
+            name: value for name, value in self.standing.get("set", {}).items() if not (repeats and _paints(name))
+        }
         options |= dict(read_option(each) for each in self.given.get("set", ()))
         if "quality" in self.given:
             options["jpeg_quality"] = _quality(self.given["quality"])
-        if "vae" in self.given:
-            options["sd_vae"] = self.text("vae")
+        if "vae" in said:
+            options["sd_vae"] = str(said["vae"])
         return settings.with_changes(options)
 
     def text(self, name: str, default: str = "") -> str:
         """A job's option by name."""
-        return str(self.given.get(name, default))
+        return str(self.given.get(name, self.standing.get(name, default)))
+
+    def with_prompt(self, prompt: str) -> Asked:
+        """The same with a prompt from its place on the line."""
+        if not prompt:
+            return self
+        if "prompt" in self.given:
+            raise RequestError("--prompt", self.given["prompt"], f"it is given twice, as {prompt!r} too; leave one out")
+        return Asked({**self.given, "prompt": prompt}, self.standing)
+
+    def machine_alone(self) -> Asked:
+        """Without what a user's file and environment say of models and options: for the built-in model's own show."""
+        return Asked(self.given, {name: self.standing[name] for name in ("device", "dtype") if name in self.standing})
+
+    def with_model(self, model: str | None) -> Asked:
+        """The same with a model chosen; None leaves the built-in one."""
+        return Asked({**self.given, "model": model or ""}, self.standing)
+
+
+def _paints(option: str) -> bool:
+    """Whether an option changes pictures, and so belongs to their recipes."""
+    from overpaint.files.recipe import PAINTING_OPTIONS
+
+    return option in PAINTING_OPTIONS
 
 
 def _check_hires(given: Mapping[str, Any]) -> None:
@@ -292,7 +321,7 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
                 default=None,
                 annotation=Annotated[
                     each.kind,
-                    typer.Option(each.flag, help=each.help, show_default=False, envvar=each.variable),
+                    typer.Option(each.flag, help=each.help, show_default=False, metavar=_METAVARS.get(each.kind)),
                 ],
             )
             for each in options
@@ -301,7 +330,9 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
         def command(**values: Any) -> int:
             taken = {each.name: values.pop(each.name) for each in options}
             given = {name: value for name, value in taken.items() if value is not None and value != []}
-            return function(**values, asked=Asked(given))
+            from overpaint.cli.standing import standing_values
+
+            return function(**values, asked=Asked(given, standing_values()))
 
         kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values() if each.name != "asked"]
         command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -359,26 +390,3 @@ def _as_kind(name: str, text: str, kind: Any) -> Any:
 
 
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-
-_FIELD = re.compile(r"[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?(?==)")
-
-
-def as_flags(error: OverpaintError) -> str:
-    """A complaint about a field in the words of the command line."""
-    text = " ".join(str(error).split())
-    found = _FIELD.match(text)
-    name = error.field if isinstance(error, RequestError) else found[0] if found else ""
-    if not name or not text.startswith(name):
-        return text
-    flag = _flag_of(re.sub(r"\[\d+\]", "", name))
-    rest = text.removeprefix(name).lstrip("=")
-    if isinstance(error, RequestError) and error.value is None:
-        return f"{flag or name}: {rest.partition(': ')[2]}"
-    return f"{flag} {rest}" if flag else text
-
-
-def _flag_of(field: str) -> str | None:
-    """The flag of a field, or of the part that it is in."""
-    part, _, inner = field.partition(".")
-    return _OF_FIELD.get(field) or (f"{_OF_FIELD[part]} {inner}" if part in _OF_FIELD else None)

@@ -34,8 +34,12 @@ def note(text: str) -> None:
 
 def warn(warnings: Iterable[str], quiet: bool = False) -> None:
     """What to know about a job that works all the same."""
-    for each in () if quiet else warnings:
-        note(f"warning: {each}")
+    told = () if quiet else tuple(warnings)
+    if told:
+        from overpaint.cli.flags import warning_in_flags
+
+        for each in told:
+            note(f"warning: {warning_in_flags(each)}")
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> str:

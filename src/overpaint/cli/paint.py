@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.jobs import Files, Job, job_of, repeated_job
+from overpaint.cli.jobs import Files, Job, is_stdin, job_of, repeated_job
 from overpaint.cli.options import (
     HIRES_OPTIONS,
     JOB_OPTIONS,
@@ -21,7 +23,7 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.errors import PictureError
+from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
     from overpaint.files.keeping import Origins, Painted, Target
@@ -29,30 +31,53 @@ if TYPE_CHECKING:
     from overpaint.request import Img2ImgRequest
 
 STOPPED = 130
+STDOUT = "-"
 
 Mask = Annotated[Path | None, typer.Option("--mask", help="White, or opaque where it has alpha: repaint.")]
-Out = Annotated[str | None, typer.Option("--output", "-o", help="File, or FOLDER/ (default: a new name here).")]
+Out = Annotated[
+    str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Open = Annotated[bool, typer.Option("--open", help="Show what was painted.")]
+Prompt = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="What it should show; --prompt says the same.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]
 
 
-@takes(*REQUEST_OPTIONS, *JOB_OPTIONS)
+@dataclass(frozen=True)
+class Telling:
+    """How much is told, and to whom."""
+
+    as_json: bool = False
+    quiet: bool = False
+    show: bool = False  # open the pictures
+
+    @property
+    def hushed(self) -> bool:
+        return self.quiet or self.as_json
+
+
+@takes(PROMPT_OPTION, *REQUEST_OPTIONS, *JOB_OPTIONS)
 def paint(
     *,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture to paint over.", show_default=False)],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.", show_default=False)] = "",
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="The picture to paint over; - reads stdin.", show_default=False)
+    ],
+    text: Prompt = "",
     mask: Mask = None,
     output: Out = None,
     overwrite: Overwrite = False,
+    show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
-    target = choose_target(output, f"{picture.stem}-painted.png", overwrite)
-    job = job_of(Files(picture, mask), prompt, asked)
-    return perform(job, target, asked, as_json=as_json, quiet=quiet)
+    target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
+    job = job_of(Files(picture, mask), text, asked)
+    return perform(job, target, asked, Telling(as_json, quiet, show))
 
 
 @takes(*NEW_PICTURE_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -61,69 +86,102 @@ def txt2img(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.", show_default=False)],
     output: Out = None,
     overwrite: Overwrite = False,
+    show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint a new picture; options that begin with --hires ask for a second pass over it, enlarged."""
+    """Paint a new picture from a text.
+
+    Options that begin with --hires ask for a second pass over it, enlarged.
+    """
     target = choose_target(output, "txt2img.png", overwrite)
-    return perform(job_of(Files(), prompt, asked), target, asked, as_json=as_json, quiet=quiet)
+    return perform(job_of(Files(), prompt, asked), target, asked, Telling(as_json, quiet, show))
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def again(
     *,
-    painted: Annotated[Path, typer.Argument(metavar="PICTURE", help="A painted picture.", show_default=False)],
+    painted: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PICTURE", help="A painted picture, or its infotext in a .txt file.", show_default=False
+        ),
+    ],
+    text: Prompt = "",
     picture: Annotated[Path | None, typer.Option("--picture", help="The source, if it moved or changed.")] = None,
     mask: Mask = None,
+    any_model: Annotated[bool, typer.Option("--any-model", help="With another model, if its own is not here.")] = False,
     output: Out = None,
     overwrite: Overwrite = False,
+    show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Paint a picture again from its own recipe, as it was or with some options otherwise.
+    """Paint a picture again from its recipe, as it was or changed.
 
+    The model it was painted with is looked for, by its hash, in the folder of --models.
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
     target = choose_target(output, f"{painted.stem}-again.png", overwrite)
-    if not painted.is_file():
+    if not painted.exists():
         raise PictureError(f"{painted}: there is no such file")
-    job = repeated_job(painted, Files(picture, mask), asked)
-    return perform(job, target, asked, as_json=as_json, quiet=quiet)
+    asked = asked.with_prompt(text)
+    job = repeated_job(painted, Files(picture, mask), asked, any_model=any_model)
+    return perform(job, target, asked, Telling(as_json, quiet, show))
 
 
 def choose_target(output: str | None, default: str, overwrite: bool) -> Target:
     """Refuse a place that cannot be used, before any work is done."""
     from overpaint.files import keeping
 
+    if output == STDOUT:
+        return keeping.Target(Path(STDOUT), overwrite)
     return keeping.choose_target(output or "./", default, overwrite, "--output")
 
 
-def perform(job: Job, target: Target, asked: Asked, *, as_json: bool, quiet: bool) -> int:
-    """Open the engine, paint, keep, and tell."""
+def perform(job: Job, target: Target, asked: Asked, telling: Telling) -> int:
+    """See whether the job holds, open the engine, paint, keep, and tell."""
     started = time.monotonic()
+    _check_stdout(job, target, telling)
+    asked = asked.with_model(job.model)
+    session.check(job.request, job.settings, asked)
+    warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
-        meter = stack.enter_context(Meter(quiet or as_json))
+        meter = stack.enter_context(Meter(telling.hushed))
         painter = stack.enter_context(session.open_engine(asked, job.settings, session.loading(meter, control)))
         processed = session.run_job(painter, job.request, job.settings, meter, control)
         model = painter.model
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
-    if as_json:
+    if telling.as_json:
         pictures = [_account(path, each) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
         account = {"name": model.name, "hash": model.hash}
-        say_json({"pictures": pictures, "warnings": warnings, "stopped": stopped, "model": account, "seconds": seconds})
+        told = {"warnings": (*job.notes, *warnings), "stopped": stopped, "model": account, "seconds": seconds}
+        say_json({"pictures": pictures, **told})
     else:
-        warn(warnings, quiet)
-        for path, each in kept:
+        warn(warnings, telling.quiet)
+        for path, each in kept if not _is_stdout(target) else ():
             say(f"{path}  seed {each.seed}")
         if stopped:
             note(f"stopped; {len(kept)} of {_asked_for(job.request)} pictures were finished")
+    for path, _ in kept if telling.show else ():
+        typer.launch(str(path))
     return STOPPED if stopped else 0
+
+
+def _check_stdout(job: Job, target: Target, telling: Telling) -> None:
+    if not _is_stdout(target):
+        return
+    if telling.as_json or telling.show:
+        flag = "--json" if telling.as_json else "--open"
+        raise RequestError("--output", "-", f"the picture itself goes to stdout; leave out {flag}")
+    if _asked_for(job.request) > 1:
+        raise RequestError("--output", "-", f"one picture fits there, not {_asked_for(job.request)}; give a folder")
 
 
 def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tuple[str, ...]:
@@ -141,9 +199,26 @@ def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tu
 
 def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, Painted]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
-    from overpaint.files.keeping import save_painted
+    from overpaint.files.keeping import finished_pictures, save_painted
 
+    if _is_stdout(target):
+        return [_poured(each, processed, target) for each in finished_pictures(processed)]
     return list(save_painted(processed, target, origins))
+
+
+def _is_stdout(target: Target) -> bool:
+    return str(target.path) == STDOUT
+
+
+def _poured(painted: Painted, processed: Processed, target: Target) -> tuple[Path, Painted]:
+    """To stdout, as a PNG with its infotext and its recipe."""
+    from overpaint.files.keeping import files_of
+    from overpaint.files.recipe import JobFiles
+
+    *_, (_, data) = files_of(painted, processed, "painted.png", JobFiles())
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return target.path, painted
 
 
 def _account(path: Path, painted: Painted) -> dict[str, Any]:

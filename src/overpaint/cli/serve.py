@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from overpaint.cli.options import JOB_OPTIONS, Asked, read_option, takes
-from overpaint.cli.output import say
+from overpaint.cli.options import JOB_OPTIONS, Asked, takes
+from overpaint.cli.output import note, say
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
@@ -44,7 +44,7 @@ Limit = Annotated[
         "--limit",
         metavar="NAME=VALUE",
         help="Another bound, such as waiting=200, result_seconds=86400 or run_deadline=3600; may be repeated. "
-        "docs/reference/limits.md lists them.",
+        "An unknown NAME lists them all.",
     ),
 ]
 UrlInputs = Annotated[
@@ -75,7 +75,9 @@ def serve(
     mend: Mend = False,
     asked: Asked,
 ) -> int:
-    """Serve jobs over HTTP: the native API, the reference's and OpenAI's, from one queue that outlives crashes.
+    """Serve jobs over HTTP from one queue that outlives crashes.
+
+    Three APIs: the native one, AUTOMATIC1111's and OpenAI's.
 
     SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
     it at once.
@@ -87,16 +89,17 @@ def serve(
     from overpaint.service.limits import limits_from
     from overpaint.service.serve import serve as run
 
+    settings = _settings(asked)
     config = ServeConfig(
         data=(data or _default_data()).expanduser(),
         host=host,
         port=port,
         # Taken out, so that it is in no other process's environment.
-        token=os.environ.pop(TOKEN_VARIABLE, None) if token is None else token,
-        checkpoint=asked.text("model") or None,
+        token=_token(asked, token),
+        checkpoint=_model(asked, settings),
         device=asked.text("device", "auto"),
         dtype=asked.text("dtype", "auto"),
-        settings=_settings(asked),
+        settings=settings,
         limits=limits_from(limit or ()),
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
@@ -121,17 +124,33 @@ def _checked(data: Path, mend: bool) -> int:
     return 1 if report.found else 0
 
 
+def _token(asked: Asked, said: str | None) -> str | None:
+    variable = os.environ.pop(TOKEN_VARIABLE, None)
+    if said is not None:
+        return said
+    return variable if variable is not None else asked.text("token") or None
+
+
+def _model(asked: Asked, settings: Settings) -> str | None:
+    """What jobs are painted with that name no model; the first of a folder of several, which is said."""
+    from overpaint.cli.chosen_model import checkpoints_in
+    from overpaint.hints import listed
+
+    named = asked.text("model") or settings.sd_model_checkpoint
+    if named or not settings.models_dir:
+        return named or None
+    found = list(checkpoints_in(settings))
+    if len(found) > 1:
+        others = listed(each.name for each in found[1:])
+        note(f"jobs that name no model get {found[0].name}; --model chooses another: {others}")
+    return str(found[0].path) if found else None
+
+
 def _settings(asked: Asked) -> Settings:
     """The site's: unlike a single command's, with the previews and grids that clients may ask for."""
-    from overpaint.cli.folders import folders_below
     from overpaint.settings import Settings
 
-    settings = Settings.reference() if asked.given.get("reference") else Settings()
-    options = folders_below(asked.text("models")) if "models" in asked.given else {}
-    options |= dict(read_option(each) for each in asked.given.get("set", ()))
-    if "vae" in asked.given:
-        options["sd_vae"] = asked.text("vae")
-    return settings.with_changes(options)
+    return asked.over(Settings())
 
 
 def _default_data() -> Path:

@@ -41,6 +41,33 @@ def open_engine(
     return Engine(asked.text("model") or None, device, dtype, settings, progress=progress)
 
 
+def check(request: Img2ImgRequest, settings: Settings, asked: Asked) -> None:
+    """Refuse what cannot be painted, before torch is imported and a model is read."""
+    from overpaint.cli.chosen_model import check_is_checkpoint
+    from overpaint.models.find import find_checkpoint
+    from overpaint.planning import preflight
+
+    check_is_checkpoint(find_checkpoint(asked.text("model") or None, settings))
+    machine = {"device": asked.text("device", "auto"), "dtype": asked.text("dtype", "auto")}
+    preflight.check(request, settings, asked.text("model") or None, **machine)
+
+
+class LatePainter:
+    """The engine of a batch, opened for the first job that holds; those before it are refused without one."""
+
+    def __init__(self, asked: Asked, settings: Settings, opened: Callable[[], Painter]) -> None:
+        self._asked, self._settings, self._opened = asked, settings, opened
+        self._engine: Painter | None = None
+
+    def run(
+        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+    ) -> Iterator[Event]:
+        if self._engine is None:
+            check(request, settings or self._settings, self._asked)
+            self._engine = self._opened()
+        yield from self._engine.run(request, settings, control)
+
+
 @contextmanager
 def stoppable() -> Iterator[Control]:
     """The first Ctrl-C (or SIGTERM) asks the job to stop, the second ends the process."""

@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING
 from overpaint.cli.options import Asked
 
 if TYPE_CHECKING:
-    from overpaint.models.families import ModelSpec
+    from pathlib import Path
+
     from overpaint.planning.plans import Surroundings
     from overpaint.request import Img2ImgRequest
     from overpaint.settings import Settings
 
 
-def surroundings_of(request: Img2ImgRequest, settings: Settings) -> Surroundings:
-    """For planning only: upscalers are known by name, and resample."""
+def surroundings_of(request: Img2ImgRequest, settings: Settings, path: Path | None = None) -> Surroundings:
+    """For planning only: upscalers are known by name, and resample. `path` is the checkpoint's."""
+    from dataclasses import replace
+
     from overpaint.cli.info import spec_of
+    from overpaint.models.built_in import words_of
     from overpaint.planning import preflight
 
-    return preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings))
+    known = preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings))
+    return known if path is None else replace(known, words=words_of(path))
 
 
-def spec_asked_for(asked: Asked, settings: Settings) -> ModelSpec:
-    """What the header of the model in question says."""
-    from overpaint.cli.info import spec_of
+def path_asked_for(asked: Asked, settings: Settings) -> Path:
+    """The file or folder of the model in question."""
+    from overpaint.cli.chosen_model import model_asked_for
     from overpaint.models.find import find_checkpoint
 
-    return spec_of(find_checkpoint(asked.text("model") or None, settings), settings)
+    return find_checkpoint(model_asked_for(asked, settings), settings)

@@ -55,7 +55,10 @@ def upscale(
     quiet: Quiet = False,
     asked: Asked,
 ) -> int:
-    """Make pictures larger, with resampling or with the network of an ESRGAN or Real-ESRGAN file."""
+    """Make finished pictures larger.
+
+    With resampling, or with the network of an ESRGAN or Real-ESRGAN file.
+    """
     started = time.monotonic()
     targets = _targets(pictures, output, overwrite)
     if scale is not None and size is not None:

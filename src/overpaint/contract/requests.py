@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from overpaint.errors import RequestError
 from overpaint.parts import Hires, SoftInpainting
-from overpaint.request import MaskedContent, ResizeMode
+from overpaint.request import MASK_FIELDS, MaskedContent, ResizeMode
 from overpaint.seeds import fix_seed
 
 _E = TypeVar("_E", bound=Enum)
@@ -54,8 +54,16 @@ def common_fields(job: Any) -> dict[str, Any]:
     }
 
 
-def img2img_fields(job: Any, soft: SoftInpainting | None) -> dict[str, Any]:
-    """All fields of an `Img2ImgRequest` but its pictures."""
+def img2img_fields(job: Any, soft: SoftInpainting | None, *, masked: bool = True) -> dict[str, Any]:
+    """All fields of an `Img2ImgRequest` but its pictures.
+
+    The reference's clients send what is about a mask with every job; without one it is left out.
+    """
+    fields = _img2img_fields(job, soft)
+    return fields if masked else {name: value for name, value in fields.items() if name not in MASK_FIELDS}
+
+
+def _img2img_fields(job: Any, soft: SoftInpainting | None) -> dict[str, Any]:
     return {
         "strength": job.denoising_strength,
         "resize_mode": _chosen("resize_mode", job.resize_mode, ResizeMode),

@@ -17,7 +17,7 @@ from overpaint.errors import PictureError, RequestError
 from overpaint.files.journal import results_in
 from overpaint.text.shorthand import with_parts
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
 _FILE_FIELDS = ("picture", "mask", "latent_mask")
 _MOST_BYTES_A_LINE = 1 << 20
 

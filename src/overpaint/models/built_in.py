@@ -55,6 +55,12 @@ def built_in_path(name: str, data: Path | None = None, cache: Path | None = None
     return path
 
 
+def words_of(path: Path) -> frozenset[str]:
+    """The words that a model which comes with the package was trained on; of other models, nobody knows."""
+    is_ours = path.stem in built_in_names() and (path.parent == DATA or "built-in" in path.parts)
+    return frozenset((DATA / "words.txt").read_text("utf-8").split()) if is_ours else frozenset()
+
+
 def built_in_files() -> tuple[CheckpointFile, ...]:
     """All of them with their hashes; those that cannot be written to the cache folder now are left out."""
     files: list[CheckpointFile] = []

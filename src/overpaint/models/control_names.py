@@ -6,10 +6,10 @@ A ControlNet is a file, called by its stem, or a folder as diffusers writes it, 
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 from overpaint.errors import CheckpointError
+from overpaint.hints import did_you_mean, listed
 from overpaint.models.hashes import files_below
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
@@ -52,9 +52,8 @@ def find_controlnet(name: str, folder: str | Path, field: str = "controls.model"
             return known[wanted]
     if not folder:
         raise CheckpointError(f"{field}={name!r}: there is no such file; set the option controlnet_dir, or give a path")
-    near = get_close_matches(plain, known, n=3, cutoff=0.4) or list(known)[:8]
-    listed = f"known are {', '.join(near)}" if near else "the folder holds none"
-    raise CheckpointError(f"{field}={name!r}: there is no such ControlNet in {str(folder)!r}; {listed}")
+    told = did_you_mean(plain, list(known)) or f"known: {listed(known)}" if known else "the folder holds none"
+    raise CheckpointError(f"{field}={name!r}: there is no such ControlNet in {str(folder)!r}; {told}")
 
 
 def _without_suffix(name: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from overpaint.errors import CheckpointError, RequestError
+from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
 from overpaint.models.hashes import (
     CheckpointFile,
+    find_by_place,
     find_closest,
     find_exact,
     is_model_folder,
@@ -20,6 +23,8 @@ from overpaint.models.hashes import (
 from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
 from overpaint.settings import Settings
 
+_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
 _TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 
@@ -33,8 +38,9 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
         return path
     known = _known(settings)
     found = find_exact(known, str(wanted)) or _hashed(known, str(wanted)) or find_exact(built_in_files(), str(wanted))
-    if found is not None:
-        return found.path
+    placed = found.path if found is not None else find_by_place((each.path for each in known), str(wanted))
+    if placed is not None:
+        return placed
     if Path(wanted).is_dir():
         return Path(os.path.abspath(wanted))  # noqa: PTH100 (opening it tells what is wrong)
     raise _unknown("checkpoint", wanted, known, settings)
@@ -76,10 +82,15 @@ def _hashed(known: tuple[CheckpointFile, ...], text: str) -> CheckpointFile | No
 def _unknown(
     argument: str, wanted: str | Path, known: tuple[CheckpointFile, ...], settings: Settings
 ) -> CheckpointError:
-    where = settings.models_dir or "no models_dir is set"
-    names = ", ".join(each.name for each in known[:8]) or "none"
-    names += f"; built in: {', '.join(built_in_names())}"
-    return CheckpointError(f"{argument}={str(wanted)!r}: there is no such file or name; known in {where}: {names}")
+    names = [each.name for each in known]
+    called = {called: each.name for each in known for called in (each.name_for_extra, each.name)}
+    near = did_you_mean(str(wanted), called | {each: each for each in built_in_names()})
+    built_in = f"built in: {', '.join(built_in_names())}"
+    told = f"{built_in}; set the option models_dir for others"
+    if settings.models_dir:
+        told = f"known in {settings.models_dir}: {listed(names) or 'none'}; {built_in}"
+    missing = "there is no such file or name"
+    return CheckpointError(f"{argument}={str(wanted)!r}: {missing}; {f'{near} ' if near else ''}{told}")
 
 
 def model_folders(settings: Settings) -> tuple[Path, ...]:
@@ -97,13 +108,30 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
     choice = choose_vae(
         checkpoint,
         candidates,
-        setting=settings.sd_vae,
+        setting=_vae_name(settings, candidates),
         setting_first=settings.sd_vae_overrides_per_model_preferences,
     )
     if choice.message and not settings.quirks.unknown_names_fall_back:
-        names = ", ".join(candidates) or "none; set the option vae_dir"
-        raise CheckpointError(f"sd_vae={settings.sd_vae!r}: there is no such VAE; known: {names}")
+        told = did_you_mean(settings.sd_vae, list(candidates)) or f"known: {listed(candidates)}"
+        told = told if candidates else "none is known; set the option vae_dir, or give a path"
+        raise CheckpointError(f"sd_vae={settings.sd_vae!r}: there is no such VAE; {told}")
     return choice
+
+
+def _vae_name(settings: Settings, candidates: Mapping[str, Path]) -> str:
+    """The setting, or the full name of the file that it means without its extension or with its folder."""
+    if settings.quirks.unknown_names_fall_back or settings.sd_vae in candidates:
+        return settings.sd_vae
+    placed = find_by_place(candidates.values(), settings.sd_vae)
+    return settings.sd_vae if placed is None else placed.name
+
+
+def check_machine(device: str, dtype: str) -> None:
+    """What may be said of a device and of a precision; whether the device is there, only torch knows."""
+    if _DEVICE.fullmatch(device) is None:
+        raise RequestError("device", device, "use auto, cpu, cuda, cuda:1 or mps")
+    if dtype not in _DTYPES:
+        raise RequestError("dtype", dtype, f"use {', '.join(_DTYPES)}")
 
 
 def choose_device(name: str) -> str:

@@ -151,6 +151,18 @@ def find_closest(files: Iterable[CheckpointFile], text: str) -> CheckpointFile |
     return None
 
 
+def find_by_place(paths: Iterable[Path], text: str) -> Path | None:
+    """The one path that ends like this text, with or without its extension: `sdxl/tiny` for `sdxl/tiny.safetensors`."""
+    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
+    found = [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
+    return found[0] if len(found) == 1 else None
+
+
+def _endings(path: Path, length: int) -> tuple[tuple[str, ...], ...]:
+    tail = path.parts[-length:]
+    return tail, (*tail[:-1], path.stem)
+
+
 def stamp_of(path: Path) -> Stamp:
     """By what a changed model is noticed: names, times and sizes of its files; nothing where there is none."""
     if not path.exists():

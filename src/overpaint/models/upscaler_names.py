@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from overpaint.errors import RequestError
+from overpaint.hints import did_you_mean, listed
 from overpaint.models.hashes import files_below
 from overpaint.settings import Settings
 
@@ -109,17 +110,18 @@ def upscaler_files(settings: Settings) -> Mapping[str, Path]:
 
 def find_upscaler_name(name: str, settings: Settings, field: str = "upscaler") -> UpscalerName:
     """The upscaler of this name; upper and lower case count only where two names differ in nothing else."""
-    listed = list_upscalers(settings)
+    offered = list_upscalers(settings)
     others = (UpscalerName(*each) for each in upscaler_files(settings).items())
-    known = tuple(dict.fromkeys((*listed, *others)))
+    known = tuple(dict.fromkeys((*offered, *others)))
     for fold in (str, str.casefold):
         matches = [each for each in known if fold(each.name) == fold(name)]
         if len(matches) == 1:
             return matches[0]
-    names = ", ".join(each.name for each in listed)
+    names = [each.name for each in offered]
     has_folder = any(getattr(settings, each) for each in _FOLDERS)
     where = "" if has_folder else "; files are looked for in the folder that the option esrgan_dir names"
-    raise RequestError(field, name, f"give one of {names}{where}")
+    near = did_you_mean(name, [each for each in names if each not in BUILT_IN])
+    raise RequestError(field, name, near or f"give one of {listed(names)}{where}")
 
 
 def why_missing(name: str) -> str | None:

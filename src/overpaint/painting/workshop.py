@@ -16,6 +16,7 @@ from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.adapters.wear import wardrobe_of
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.errors import CheckpointError
+from overpaint.models.built_in import words_of
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.control_files import LoadedControl, load_controlnet
 from overpaint.models.control_names import find_controlnet
@@ -35,10 +36,10 @@ from overpaint.painting.preview import fit_preview, preview_picture
 from overpaint.painting.upscaling import known_upscalers
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning.hires import LATENT_UPSCALES
+from overpaint.planning.images import names_networks
 from overpaint.planning.plans import ImagePlan, OtherModel, Plan, Surroundings
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.settings import Settings
-from overpaint.text.prompt import take_network_tags
 from overpaint.text.styles import load_styles
 
 Progress = Callable[[int, int], None]
@@ -123,19 +124,20 @@ class Workshop:
     ) -> Surroundings:
         """What a request may name, as far as it names any."""
         hires = request.hires if isinstance(request, Txt2ImgRequest) else None
-        names_networks = bool(request.loras) or _has_tags(request, settings)
+        wants_networks = names_networks(request, settings)
         wants_upscaler = {settings.upscaler_for_img2img, hires.upscaler if hires else None}
         wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}
         return Surroundings(
             styles=load_styles(settings.styles_file) if settings.styles_file else (),
-            loras=_adapters(settings.lora_dir) if names_networks else (),
-            hypernets=_adapters(settings.hypernetwork_dir) if names_networks else (),
+            loras=_adapters(settings.lora_dir) if wants_networks else (),
+            hypernets=_adapters(settings.hypernetwork_dir) if wants_networks else (),
             upscalers=self.upscalers(settings) if wants_upscaler else {},
             refiner=self._other("refiner", request.refiner, settings) if request.refiner else None,
             hires_model=self._other("hires.checkpoint", hires.checkpoint, settings)
             if hires and hires.checkpoint
             else None,
             checkpoint=checkpoint,
+            words=words_of(checkpoint),
             tables_in_force=tables_in_force,
         )
 
@@ -277,15 +279,6 @@ def identity_of(model: LoadedModel) -> ModelIdentity:
     vae = model.vae
     vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
     return ModelIdentity(model.name, model.shorthash or "", vae.name if vae else None, vae_hash)
-
-
-def _has_tags(request: Img2ImgRequest, settings: Settings) -> bool:
-    named = settings.sd_lora not in ("", "None") or settings.sd_hypernetwork not in ("", "None")
-    prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt)
-    if isinstance(request, Txt2ImgRequest) and request.hires:
-        hires = request.hires.prompt
-        prompts += [hires] if isinstance(hires, str) else hires
-    return named or bool(request.styles) or any(take_network_tags(each)[1] for each in prompts)
 
 
 def _adapters(folder: str) -> tuple[AdapterFile, ...]:

@@ -6,7 +6,7 @@ every pixel outside the mask, the requested size and the source's extras.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,8 @@ from overpaint.taking import had_16_bits
 
 STRETCH, RESIZE_FILL = 0, 2
 LATENT_FACTOR = 8
+_NEARLY = 16  # levels of gray that count as black or white
+_GRAY_OF_EDGES = 0.25  # of what is not black; a soft edge has less
 _ROOM = 4  # times the area a model was trained at
 BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
 
@@ -136,9 +138,27 @@ def plan_canvases(job: Job, native_size: int) -> Canvases:
         notes["Masked area padding"] = request.padding
     if mask is not None and request.masked_content is MaskedContent.FILL:
         notes["Masked content"] = "fill"
+    if mask is not None and request.round_mask and request.soft_inpainting is None:
+        warnings.extend(_gray_warnings(request, mask))
     pairs = zip(request.images, sources, strict=True)
     canvases = tuple(_canvas(given, flat, mask, geometry, job) for given, flat in pairs)
     return Canvases(geometry, canvases, mask, notes=notes, warnings=tuple(warnings))
+
+
+def selected(mask: MaskPlan) -> float:
+    """The part of the picture, in per cent, that a mask lets change."""
+    histogram = mask.overlay.convert("L").histogram()
+    return round(100 * sum(histogram[1:]) / sum(histogram), 1)
+
+
+def _gray_warnings(request: Img2ImgRequest, mask: MaskPlan) -> Iterator[str]:
+    """Of a mask with more gray than an edge has."""
+    assert request.mask is not None
+    histogram = to_gray_mask(request.mask, False).histogram()
+    gray = sum(histogram[_NEARLY : 256 - _NEARLY])
+    if gray > _GRAY_OF_EDGES * sum(histogram[_NEARLY:]):
+        told = f"its gray is read as black or white; {selected(mask)} % of the picture may change"
+        yield f"mask: {told}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
 
 
 def _blank_counts(job: Job) -> bool:

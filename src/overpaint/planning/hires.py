@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from overpaint.errors import RequestError, SettingError
+from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
 from overpaint.planning.canvas import LATENT_FACTOR, Canvases, Geometry, Job, geometry_of
@@ -188,8 +189,9 @@ def _upscaler(name: str, settings: Settings, known: Surroundings) -> LatentUpsca
     try:
         return find_upscaler(name, replace(settings.quirks, unknown_names_fall_back=False), known.upscalers)
     except RequestError:
-        names = ", ".join((*LATENT_UPSCALES, "None", "Lanczos", "Nearest", *known.upscalers))
-        raise RequestError("hires.upscaler", name, f"could not find it; known: {names}") from None
+        names = (*LATENT_UPSCALES, "None", "Lanczos", "Nearest", *known.upscalers)
+        told = did_you_mean(name, names) or f"known: {', '.join(names)}"
+        raise RequestError("hires.upscaler", name, f"there is no such upscaler; {told}") from None
 
 
 def _notes(first: Plan, second: Plan, hires: Hires, known: Surroundings) -> dict[str, object]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from overpaint.adapters.wanted import HypernetUse, LoraUse, find_adapter, uses_of
+from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, find_adapter, uses_of
 from overpaint.errors import RequestError
+from overpaint.hints import did_you_mean, listed
+from overpaint.models.hashes import find_by_place
 from overpaint.planning.plans import ImagePlan, NetworkPlan, Surroundings
-from overpaint.request import Img2ImgRequest
+from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.seeds import fix_seed, spread_seeds
 from overpaint.settings import Settings
 from overpaint.text.prompt import NetworkTag, strip_comments, take_network_tags
@@ -27,6 +29,17 @@ def plan_images(
     places = [i % size for i in range(len(prompts))]
     together = zip(prompts, negatives, seeds, subseeds, places, networks, strict=True)
     return tuple(ImagePlan(i, *each) for i, each in enumerate(together)), comments
+
+
+def names_networks(request: Img2ImgRequest, settings: Settings) -> bool:
+    """Whether a job may want any: only then are their folders read."""
+    named = settings.sd_lora not in ("", "None") or settings.sd_hypernetwork not in ("", "None")
+    prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt)
+    if isinstance(request, Txt2ImgRequest) and request.hires:
+        hires = request.hires.prompt
+        prompts += [hires] if isinstance(hires, str) else hires
+    tagged = named or bool(request.styles) or any(take_network_tags(each)[1] for each in prompts)
+    return tagged or bool(request.loras)
 
 
 def image_networks(
@@ -80,7 +93,7 @@ def _networks(
     missing: list[str] = []
     for place, use in enumerate(uses):
         is_lora = isinstance(use, LoraUse)
-        file = find_adapter(known.loras if is_lora else known.hypernets, use.name)
+        file = _find_file(known.loras if is_lora else known.hypernets, use.name, settings)
         if file is not None:
             found.append(NetworkPlan(file, use))
         elif not settings.quirks.unknown_names_fall_back:
@@ -90,12 +103,27 @@ def _networks(
     return tuple(found), missing
 
 
+def _find_file(files: Sequence[AdapterFile], name: str, settings: Settings) -> AdapterFile | None:
+    """By name or alias; and, where the reference's accidents are not wanted, by folder and extension, as models are."""
+    found = find_adapter(files, name)
+    if found is not None or settings.quirks.unknown_names_fall_back:
+        return found
+    placed = find_by_place((each.path for each in files), name)
+    return next((each for each in files if each.path == placed), None)
+
+
 def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:
     is_lora = isinstance(use, LoraUse)
     what, option = ("LoRA", "lora_dir") if is_lora else ("hypernetwork", "hypernetwork_dir")
-    names = [each.name for each in (known.loras if is_lora else known.hypernets)]
-    shown = ", ".join(names[:8]) or f"none; set the option {option}"
-    raise RequestError(field, use.name, f"there is no such {what}; known: {shown}")
+    files = known.loras if is_lora else known.hypernets
+    raise RequestError(field, use.name, f"there is no such {what}; {_known_names(use.name, files, option)}")
+
+
+def _known_names(name: str, files: Sequence[AdapterFile], option: str) -> str:
+    """The one that was meant, or those there are."""
+    called = {each.name: each.name for each in files}
+    near = did_you_mean(name, called | {each.alias: each.name for each in files})
+    return near or f"known: {listed(called)}" if files else f"none is known; set the option {option}"
 
 
 def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: bool = False) -> tuple[int, ...]:
@@ -121,8 +149,10 @@ def _chosen_styles(request: Img2ImgRequest, styles: Sequence[Style], settings: S
     """STY-2: the reference takes an unknown name for an empty style."""
     unknown = [name for name in request.styles if name not in {each.name for each in styles}]
     if unknown and not settings.quirks.unknown_names_fall_back:
-        known = ", ".join(each.name for each in styles) or "none; set the option styles_file"
-        raise RequestError("styles", unknown[0], f"there is no such style; known: {known}")
+        names = [each.name for each in styles]
+        told = did_you_mean(unknown[0], names) or f"known: {listed(names)}"
+        told = told if names else "none is known; set the option styles_file"
+        raise RequestError("styles", unknown[0], f"there is no such style; {told}")
     return find_styles(request.styles, styles)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 
+from overpaint.hints import listed
 from overpaint.models.families import ModelSpec
 from overpaint.planning.canvas import Canvases
 from overpaint.planning.plans import ImagePlan
 from overpaint.planning.sampler_plan import CHURN, SamplerPlan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import MASK_FIELDS, Img2ImgRequest
 from overpaint.settings import Quirks, Settings, inert_options
 from overpaint.text.control_notes import control_notes
-from overpaint.text.prompt import schedule, uses_emphasis
+from overpaint.text.prompt import schedule, take_network_tags, uses_emphasis
 
 
 def early_notes(request: Img2ImgRequest, settings: Settings, prepared: Canvases) -> dict[str, object]:
@@ -101,6 +104,7 @@ def warnings_of(
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
     if settings.emphasis == "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
         warnings.append("emphasis: it is off, so brackets in the prompt are read as text")
+    warnings.extend(_maskless(request))
     if request.strength == 0 and settings.quirks.strength_zero_runs_a_step:
         why = "the reference still runs one step" if sampler.takes_steps else "the autoencoder still runs"
         warnings.append(f"strength: at 0 {why}, so the picture changes a little")
@@ -112,3 +116,33 @@ def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerP
     old, quirks = settings.use_old_scheduling, settings.quirks
     for text in dict.fromkeys(text for each in images for text in (each.prompt, each.negative_prompt)):
         yield from (each.text for each in schedule(text, sampler.prompt_steps, old_timelines=old, quirks=quirks))
+
+
+def _maskless(request: Img2ImgRequest) -> Iterator[str]:
+    """What was asked of a mask that is not there."""
+    if request.mask is not None or request.starts_from_noise:
+        return
+    for each in fields(Img2ImgRequest):
+        if each.name in MASK_FIELDS and getattr(request, each.name) != each.default:
+            yield f"{each.name}: it does nothing without a mask; give one, or leave it out"
+
+
+def word_warnings(images: Sequence[ImagePlan], words: frozenset[str]) -> tuple[str, ...]:
+    """Words that the checkpoint was never shown, where it is known what it was shown."""
+    if not words:
+        return ()
+    texts = (take_network_tags(each.prompt)[0] for each in images)
+    found = dict.fromkeys(word.lower() for text in texts for word in _WORD.findall(text) if word not in _MARKS)
+    unknown = [each for each in found if each not in words and each not in _LITTLE]
+    if not unknown:
+        return ()
+    known = listed(sorted(each for each in words if len(each) > 3), 12)
+    rest = "; `overpaint info overpaint-mini` lists them" if "more" in known else ""
+    return (f"prompt: the built-in model does not know {listed(map(repr, unknown))}; it knows {known}{rest}",)
+
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_MARKS = ("AND", "BREAK")
+_LITTLE = frozenset(
+    {"to", "from", "for", "over", "my", "are", "his", "her", "its", "into", "near", "some", "like", "s", "i"}
+)

@@ -11,7 +11,7 @@ from overpaint.pixels.resize import find_upscaler
 from overpaint.planning.canvas import Canvases, Job, plan_canvases, plan_empty
 from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
-from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of
+from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.sampler_plan import plan_sampler
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
@@ -54,7 +54,11 @@ def plan(
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
-        warnings=prepared.warnings + warnings_of(request, settings, spec, sampler, images),
+        warnings=(
+            *prepared.warnings,
+            *warnings_of(request, settings, spec, sampler, images),
+            *word_warnings(images, known.words),
+        ),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
         controls=plan_controls(job, prepared),

@@ -165,4 +165,5 @@ class Surroundings:
     refiner: OtherModel | None = None
     hires_model: OtherModel | None = None
     checkpoint: Path | None = None
+    words: frozenset[str] = frozenset()  # all that the checkpoint knows, where that is known
     tables_in_force: Settings | None = None  # of the job before (SIG-11)

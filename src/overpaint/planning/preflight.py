@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from overpaint.adapters.wanted import HypernetUse, LoraUse, list_adapters
+from PIL import Image
+
+from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, list_adapters
 from overpaint.errors import CheckpointError
 from overpaint.files.recipe import network_name
 from overpaint.models.control_names import find_controlnet
 from overpaint.models.detect import detect
-from overpaint.models.families import UNET_PREFIX, ModelSpec
-from overpaint.models.find import find_refiner, model_folders
+from overpaint.models.families import SD1_SPEC, UNET_PREFIX, ModelSpec
+from overpaint.models.find import check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
 from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.upscaler_names import upscaler_files
 from overpaint.pixels.resize import UPSCALERS, Upscaler
+from overpaint.planning.canvas import selected
+from overpaint.planning.images import names_networks, plan_images
 from overpaint.planning.plan import effective_settings
+from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
 from overpaint.planning.sampler_plan import SamplerPlan
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.sampler_table import normalise
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
 
+_ENOUGH = 1_000_000  # pixels of a source, to see whether a plan holds
 SpecReader = Callable[[Path], ModelSpec]
+
+
+class UntoldError(CheckpointError):
+    """It takes more than a file's header, and torch, to know what it is."""
 
 
 def spec_from_header(path: Path) -> ModelSpec:
@@ -32,26 +44,104 @@ def spec_from_header(path: Path) -> ModelSpec:
     is_readable = path.suffix.lower() == ".safetensors" and path.is_file()
     shapes, metadata = safetensors_shapes(path) if is_readable else ({}, {})
     if not any(key.startswith(UNET_PREFIX) for key in shapes):
-        raise CheckpointError(f"{path.name}: its header alone does not tell what it is; plan it with `overpaint plan`")
+        raise UntoldError(f"{path.name}: its header alone does not tell what it is; plan it with `overpaint plan`")
     try:
         return detect(shapes, metadata, read_sidecar(path))
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
 
+def check(
+    request: Img2ImgRequest,
+    settings: Settings,
+    checkpoint: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> None:
+    """Refuse a job that cannot be, before torch is imported and a model is read; an engine refuses it alike.
+
+    NOTE: a model that its header alone does not tell apart leaves what depends on it for later: the names are checked.
+    """
+    check_machine(device, dtype)
+    effective = effective_settings(request, settings)
+    path = _checkpoint_of(request, effective, checkpoint)
+    find_vae(path, effective)
+    try:
+        if effective.text_encoder_files:
+            raise UntoldError(path.name)
+        spec = spec_from_header(path)
+        known = replace(surroundings_of(request, settings, spec_from_header), checkpoint=path)
+    except UntoldError:
+        _check_names(request, effective)
+        return
+    _controls(make_plan(_lighter(request), settings, spec, known))
+
+
+def _lighter(request: Img2ImgRequest) -> Img2ImgRequest:
+    """The same job with small pictures: what is wrong with it is as wrong then, and seconds sooner told."""
+    pixels = max((each.width * each.height for each in request.images), default=0)
+    if pixels <= _ENOUGH:
+        return request
+    scale = (_ENOUGH / pixels) ** 0.5
+
+    def small(picture: Picture) -> Picture:
+        sides = [max(1, round(each * scale)) for each in picture.size]
+        return picture.resize((sides[0], sides[1]), Image.Resampling.NEAREST)
+
+    changes: dict[str, Any] = {"images": tuple(map(small, request.images))}
+    changes |= {name: small(getattr(request, name)) for name in ("mask", "latent_mask") if getattr(request, name)}
+    if request.mask is not None and not request.only_masked and request.width is request.height is None:
+        changes |= dict(zip(("width", "height"), request.images[0].size, strict=True))
+    return request.with_changes(**changes)
+
+
+def _checkpoint_of(request: Img2ImgRequest, settings: Settings, own: str | Path | None) -> Path:
+    """The one that a job names, else the engine's."""
+    name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
+    try:
+        return find_checkpoint(str(name), settings) if name else find_checkpoint(own, settings)
+    except CheckpointError:
+        if name and settings.quirks.unknown_names_fall_back:  # JOB-1
+            return find_checkpoint(own, settings)
+        raise
+
+
+def _told_or_usual(path: Path) -> ModelSpec:
+    """What a header says; of one that says nothing, the engine will say what is wrong with it."""
+    try:
+        return spec_from_header(path)
+    except UntoldError:
+        return SD1_SPEC
+
+
+def _check_names(request: Img2ImgRequest, settings: Settings) -> None:
+    """What of a job does not depend on its model."""
+    normalise(request.sampler, request.scheduler, quirks=settings.quirks)
+    plan_images(request, settings, surroundings_of(request, settings, _told_or_usual))
+    for number, each in enumerate(request.controls):
+        if each.model is not None:
+            find_controlnet(each.model, settings.controlnet_dir, f"controls[{number}].model")
+
+
 def surroundings_of(request: Img2ImgRequest, settings: Settings, spec_of: SpecReader) -> Surroundings:
     """For planning only: upscalers are known by name, and resample."""
     settings = effective_settings(request, settings)
+    wants_networks = names_networks(request, settings)
     hires = request.hires if isinstance(request, Txt2ImgRequest) else None
     second = hires.checkpoint if hires is not None else None
     return Surroundings(
         styles=load_styles(settings.styles_file) if settings.styles_file else (),
-        loras=list_adapters([Path(settings.lora_dir)]) if settings.lora_dir else (),
-        hypernets=list_adapters([Path(settings.hypernetwork_dir)]) if settings.hypernetwork_dir else (),
+        loras=_adapters(settings.lora_dir) if wants_networks else (),
+        hypernets=_adapters(settings.hypernetwork_dir) if wants_networks else (),
         upscalers=_upscalers(settings),
         refiner=_other(request.refiner, settings, "refiner", spec_of) if request.refiner else None,
         hires_model=_other(second, settings, "hires.checkpoint", spec_of) if second else None,
     )
+
+
+def _adapters(folder: str) -> tuple[AdapterFile, ...]:
+    return list_adapters([Path(folder)]) if folder else ()
 
 
 def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
@@ -190,5 +280,4 @@ def _repainted(plan: Plan) -> float:
         return 0.0
     if plan.mask is None:
         return 100.0
-    histogram = plan.mask.overlay.convert("L").histogram()
-    return round(100 * sum(histogram[1:]) / sum(histogram), 1)
+    return selected(plan.mask)

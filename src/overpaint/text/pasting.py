@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from overpaint.parts import Hires, SoftInpainting
 from overpaint.request import SOURCE_FIELDS, MaskedContent
 from overpaint.settings import OPTION_NAMES, Settings
+from overpaint.text.infotext import split_infotext
 
 
 def _number(text: str) -> float:
@@ -105,6 +107,35 @@ def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
     if None not in resize:
         result["seed_resize"] = tuple(resize)
     return result
+
+
+_TOLD_ONLY = frozenset(
+    {
+        *("Version", "Model", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "TI", "Styles", "User", "Size"),
+        *(
+            "Hires resize",
+            "Seed resize from",
+            "Masked area padding",
+            "Batch size",
+            "Batch pos",
+            "Hashes",
+            "Init image hash",
+        ),
+    }
+)
+
+
+def fields_without_effect(text: str) -> tuple[str, ...]:
+    """What an infotext speaks of that changes nothing here; fields of one extension count as one."""
+    read = {key for _, key, _ in (*_REQUEST_FIELDS, *_HIRES_FIELDS)} | OPTION_KEYS.keys() | _WRITTEN_BETA_KEYS.keys()
+    silent = [
+        key
+        for key in split_infotext(text).fields
+        if key not in read and key not in _TOLD_ONLY and not key.startswith(_SOFT_PREFIX)
+    ]
+    families = Counter(key.partition(" ")[0] for key in silent)
+    told = (key if families[first := key.partition(" ")[0]] == 1 else f"{first} ..." for key in silent)
+    return tuple(dict.fromkeys(told))
 
 
 def _has_hires(parsed: Mapping[str, object]) -> bool:

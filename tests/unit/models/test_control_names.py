@@ -59,7 +59,7 @@ def test_find_by_path(folder: Path) -> None:
 
 
 def test_unknown_names(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"controls\[1\]\.model='cany': .* known are canny"):
+    with pytest.raises(CheckpointError, match=r"controls\[1\]\.model='cany': .* did you mean 'canny'"):
         find_controlnet("cany", folder, "controls[1].model")
     with pytest.raises(CheckpointError, match="the folder holds none"):
         find_controlnet("canny", folder / "nothing")

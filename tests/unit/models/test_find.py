@@ -92,7 +92,7 @@ def test_paths_come_before_names(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_name(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint='dre': .*known in .*models: dream-long\.ckpt, "):
         find_checkpoint("dre", site(folder))
-    with pytest.raises(CheckpointError, match="no models_dir is set: none"):
+    with pytest.raises(CheckpointError, match="no such file or name; built in: overpaint-mini"):
         find_checkpoint("dream", Settings())
 
 

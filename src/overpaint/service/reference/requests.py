@@ -95,7 +95,7 @@ class Reader:
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
         soft = _soft(scripts, filled)
-        values = self._values(fields, soft, overrides, len(pictures.images))
+        values = self._values(fields, soft, overrides, pictures)
         told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
         controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
         stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
@@ -138,7 +138,7 @@ class Reader:
         return job_settings(settings, self.config.limits)
 
     def _values(
-        self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, count: int
+        self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, pictures: Pictures
     ) -> dict[str, Any]:
         """The request in our own words, without its pictures."""
         job = SimpleNamespace(**{**fields, "seed_enable_extras": True, "override_settings": dict(overrides.painting)})
@@ -149,10 +149,11 @@ class Reader:
         else:
             if fields["mask_blur"] is not None:
                 job.mask_blur_x = job.mask_blur_y = fields["mask_blur"]
+            count = len(pictures.images)
             if count > job.batch_size > 0:  # IMG-3
                 said = f"bad number of images passed: {count}; expecting {job.batch_size} or less"
                 raise Refusal(500, "RuntimeError", said)
-            found = img2img_fields(job, soft_inpainting(soft))
+            found = img2img_fields(job, soft_inpainting(soft), masked=pictures.mask is not None)
         self._check_names(found)
         values: dict[str, Any] = plain(found)
         return values
