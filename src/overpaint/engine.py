@@ -26,11 +26,11 @@ from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painting.crew import Crew
-from overpaint.painting.denoise import ImageCond, TextCond
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
 from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painting.texts import ImageCond, TextCond
 from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan

@@ -13,9 +13,9 @@ from overpaint.engine import Engine, Sampled
 from overpaint.errors import Cancelled
 from overpaint.events import Event, Preview, Progress
 from overpaint.outcome import ModelIdentity
-from overpaint.painting.denoise import ImageCond, ScheduledCond
 from overpaint.painting.latents import Prepared, batch_latents
 from overpaint.painting.sampling import BatchTensors, Streams
+from overpaint.painting.texts import ImageCond, ScheduledCond
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import OPTION_NAMES, Settings

@@ -15,7 +15,7 @@ from torch import Tensor
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.models.families import ModelSpec, TextSpec
 from overpaint.networks.text import TextEncoding, TokenOverride
-from overpaint.painting.denoise import ImageCond, ScheduledCond, TextCond
+from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.settings import Settings
 from overpaint.text.prompt import (

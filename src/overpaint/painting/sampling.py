@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from overpaint.painting.blend import MaskBlend
 from overpaint.painting.brownian import BrownianNoise, stacked
-from overpaint.painting.denoise import Denoiser, ImageCond, MaskBlend, TextCond
+from overpaint.painting.denoise import Denoiser
 from overpaint.painting.drive import Run
+from overpaint.painting.guidance import Guidance
 from overpaint.painting.noise import BatchNoise, ImageNoise
+from overpaint.painting.texts import ImageCond, TextCond, Texts
 from overpaint.planning.plans import Plan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make
 
@@ -77,13 +79,11 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Pa
     noise = BatchNoise(noises)
     x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
     denoiser = Denoiser(
-        plan=plan.sampler,
-        spec=plan.spec,
-        settings=plan.settings,
-        texts=tensors.texts,
+        sampler=plan.sampler,
+        guidance=Guidance.of(plan.sampler, plan.spec, plan.settings),
+        texts=Texts(tensors.texts, plan.settings, tensors.empty_text),
         blend=_blend(plan, tensors),
         image_conditioning=tensors.image_conditioning,
-        empty_text=tensors.empty_text,
     )
     return Run(_sampler(plan, x, noise, path), denoiser, tensors.init)
 
@@ -120,13 +120,7 @@ def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
     """Where a walk starts: the source, noised to its first level (STEP-4 to STEP-6), or noise alone."""
     if plan.sampler.from_noise:
         return noise * plan.sampler.start
-    sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
-    if sampler.spec.family != "timestep":
-        x = init + noise * sampler.start
-        return x + noise * extra if extra > 0 else x
-    a = float(sampler.table.alphas_cumprod[int(sampler.start)])
-    x = math.sqrt(a) * init + math.sqrt(1 - a) * noise
-    return x + noise * (extra * math.sqrt(a)) if extra > 0 else x
+    return plan.sampler.parameterization.noised(init, noise, plan.sampler.start, plan.settings.img2img_extra_noise)
 
 
 def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:
