@@ -36,6 +36,7 @@ NEEDS_TORCH = {
     "adapters.lora",
     "adapters.names",
     "adapters.wear",
+    "adapters.worn",
     "backends",
     "contract.facade",
     "engine",

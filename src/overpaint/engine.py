@@ -17,7 +17,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
@@ -105,7 +105,7 @@ class Engine:
         return identity_of(self.loaded)
 
     @property
-    def backend(self) -> TorchBackend:
+    def backend(self) -> Backend:
         """The networks."""
         return self.loaded.backend
 

@@ -20,7 +20,7 @@ from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_tiling
 
 if TYPE_CHECKING:
-    from overpaint.backends.torch_backend import TorchBackend
+    from overpaint.backends.port import Backend
     from overpaint.models.control_files import LoadedControl
     from overpaint.request import Picture
 
@@ -67,18 +67,18 @@ def attach(
     return ControlBranch(network, encoded, weight, start, end, tiling)
 
 
-def controlled(backend: TorchBackend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
+def controlled(backend: Backend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
     """The backend's U-Net with the ControlNets that are on in this step; the others are not even run.
 
     Several add up, each times its weight. Without one the result is the backend's own network.
     """
     active = [each for each in branches if each.is_on(step, steps)]
     if not active:
-        return backend.unet
+        return backend.denoise
 
     def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
         added = _sum([_residuals(each, x, timesteps, context, vector) for each in active])
-        return backend.unet(x, timesteps, context, vector, control=added)
+        return backend.denoise(x, timesteps, context, vector, control=added)
 
     return network
 

@@ -131,6 +131,7 @@ def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoi
         subseed=streams.subseeds[i] if i < len(streams.subseeds) else 0,
         subseed_strength=streams.subseed_strength,
         seed_resize=plan.request.seed_resize,
+        factor=plan.spec.latent.factor,
         ensd=plan.settings.eta_noise_seed_delta,
         device=like.device,
         quirks=plan.settings.quirks,
