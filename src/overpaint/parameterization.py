@@ -272,7 +272,9 @@ class OverTimesteps:
         return replace(self, eps=_eps_of(model))
 
     def walk(self, length: PassLength) -> Walk:
-        """The timesteps know no schedule types."""
+        """The timesteps know no schedule types; a pass without steps visits none (STEP-10)."""
+        if length.steps == 0:
+            return Walk(np.zeros(0, dtype=np.float32), (), 0.0)
         extra = 1 if length.settings.always_discard_next_to_last_sigma else 0
         timesteps = timesteps_for(length.steps + extra)
         schedule = np.asarray(timesteps, dtype=np.float32)

@@ -166,6 +166,12 @@ def test_a_walk_over_timesteps() -> None:  # STEP-5
     assert walked("DDIM", from_noise=True).start == 1.0
 
 
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_a_walk_without_steps_goes_nowhere(sampler: str) -> None:  # STEP-10
+    found = walked(sampler, steps=0, t_enc=3)
+    assert (found.start, sum(found.used)) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(("sampler", "levels"), [("Euler", (4.0, 2.0, 1.0, 0.0)), ("DDIM", (1.0, 101.0, 201.0))])
 def test_where_on_a_walk(sampler: str, levels: tuple[float, ...]) -> None:
     ours = parameterization_of(SPEC[sampler], SD1_SPEC, Settings())
