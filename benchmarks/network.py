@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from overpaint.backends.torch_backend import Dtypes, TorchBackend
+from overpaint.backends.port import Dtypes
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.models.families import SD1_SPEC
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank
@@ -69,7 +70,7 @@ def overpaint_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) ->
     network.load_state_dict(weights)
     codec = blank(partial(AutoencoderKL, SD1_SPEC.vae), "cpu", dtype)
     backend = TorchBackend(network, codec, (), device="cpu", dtypes=Dtypes(dtype, dtype, torch.float32))
-    return partial(backend.unet, *inputs(size))
+    return partial(backend.denoise, *inputs(size))
 
 
 def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> Call:

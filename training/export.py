@@ -90,7 +90,7 @@ def folded(codec: Mapping[str, Tensor], scale: Scale) -> dict[str, Tensor]:
     result = {name: values.clone().float() for name, values in codec.items()}
     latents = specs.VAE.latent_channels
     mean = torch.tensor(scale.mean)
-    gain = 1 / (torch.tensor(scale.spread) * specs.MODEL.scale_factor)
+    gain = 1 / (torch.tensor(scale.spread) * specs.MODEL.latent.scale)
     weight, bias = result["quant_conv.weight"], result["quant_conv.bias"]
     weight[:latents] *= gain.view(-1, 1, 1, 1)
     bias[:latents] = (bias[:latents] - mean) * gain

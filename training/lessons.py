@@ -62,14 +62,14 @@ def hidden_parts(source: Source, index: int) -> Rows:
     records = read_records(source.folder.pictures(source.size, SCENES), _scene_shards(index + 1))
     numbers = [index * SHARD // _VERSIONS + i for i in range(SHARD // _VERSIONS)]
     pixels = to_tensor([pictures[i] for i in numbers], source.hardware)
-    targets = source.encode(pixels) * specs.MODEL.scale_factor
+    targets = source.encode(pixels) * specs.MODEL.latent.scale
     parts, texts = [], []
     for version in range(_VERSIONS):
         drawn = [
             draw_mask(np.random.default_rng((_SEED, i, version)), source.size, records[i]["boxes"]) for i in numbers
         ]
         masks = torch.from_numpy(np.stack(drawn)).to(pixels)[:, None]
-        shown = source.encode(pixels * (1 - masks)) * specs.MODEL.scale_factor
+        shown = source.encode(pixels * (1 - masks)) * specs.MODEL.latent.scale
         small = F.interpolate(masks, size=shown.shape[2:], mode="nearest")
         parts.append(torch.cat([targets, small, shown], dim=1))
         texts += [records[i]["captions"] for i in numbers]
@@ -84,7 +84,7 @@ def changes(source: Source, index: int) -> Rows:
         source.encode(to_tensor([getattr(pair, which) for pair in pairs], source.hardware))
         for which in ("after", "before")
     )
-    return torch.cat([after * specs.MODEL.scale_factor, before], dim=1), [pair.wordings for pair in pairs]
+    return torch.cat([after * specs.MODEL.latent.scale, before], dim=1), [pair.wordings for pair in pairs]
 
 
 def _scene_shards(shards: int) -> int:

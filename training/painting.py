@@ -26,7 +26,7 @@ class Painter:
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
         self._engine = Engine(checkpoint, device)
         self._backend, self.spec = stages_of(self._engine).backend, self._engine.spec
-        self._scale = self.spec.scale_factor
+        self._scale = self.spec.latent.scale
 
     def from_nothing(self, prompts: Sequence[str], size: int, seed: int = 0, **said: Any) -> Pixels:
         def ask(part: slice, common: dict[str, Any]) -> Txt2ImgRequest:
@@ -82,7 +82,7 @@ class Painter:
         noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(seed)).to(known.device)
         noisy = known * share**0.5 + noise * (1 - share) ** 0.5
         context = self._backend.text(0, torch.from_numpy(tokens(prompts)).to(known.device)).tokens
-        eps = self._backend.unet(noisy, torch.full((len(known),), LEVELS - 1.0, device=known.device), context)
+        eps = self._backend.denoise(noisy, torch.full((len(known),), LEVELS - 1.0, device=known.device), context)
         guess = (noisy - eps * (1 - share) ** 0.5) / share**0.5
         return float((guess - known).pow(2).mean())
 

@@ -52,6 +52,7 @@ class SamplerSpec:
     uses_ensd: bool = False  # whether "ENSD" is written into the infotext (TAB-4)
     noise: Literal["stream", "brownian", "none"] = "stream"
     takes_eta: bool = False
+    eta_option: Literal["eta_ancestral", "eta_ddim"] = "eta_ancestral"  # where eta comes from if not asked (PAR-1)
     churn: Literal["all", "noise", "none"] = "none"  # which of s_churn, s_tmin, s_tmax, s_noise reach it (PAR-2)
     adaptive: bool = False  # chooses its own steps: one generator a picture, unless `batch_wide_error_norm`
     solver: str | None = None
@@ -76,6 +77,7 @@ class SamplerSpec:
         return {name: str(value) for name, value in flags.items() if value}
 
 
+_TIMESTEP = SamplerSpec("", (), family="timestep", eta_option="eta_ddim")
 _SDE = SamplerSpec("", (), noise="brownian", takes_eta=True, churn="noise")
 
 SAMPLERS = (
@@ -125,10 +127,10 @@ SAMPLERS = (
     SamplerSpec("DPM fast", ("k_dpm_fast",), uses_ensd=True, takes_eta=True, churn="noise"),
     SamplerSpec("DPM adaptive", ("k_dpm_ad",), uses_ensd=True, takes_eta=True, adaptive=True),
     SamplerSpec("Restart", ("restart",), default_scheduler="karras", second_order=True),
-    SamplerSpec("DDIM", ("ddim",), family="timestep", takes_eta=True),
-    SamplerSpec("DDIM CFG++", ("ddim_cfgpp",), family="timestep", takes_eta=True, cfg_factor=1 / 12.5),
-    SamplerSpec("PLMS", ("plms",), family="timestep", noise="none"),
-    SamplerSpec("UniPC", ("unipc",), family="timestep", noise="none"),
+    replace(_TIMESTEP, name="DDIM", aliases=("ddim",), takes_eta=True),
+    replace(_TIMESTEP, name="DDIM CFG++", aliases=("ddim_cfgpp",), takes_eta=True, cfg_factor=1 / 12.5),
+    replace(_TIMESTEP, name="PLMS", aliases=("plms",), noise="none"),
+    replace(_TIMESTEP, name="UniPC", aliases=("unipc",), noise="none"),
     SamplerSpec("LCM", ("k_lcm",), family="lcm"),
 )
 DEFAULT_SAMPLER = SAMPLERS[0]

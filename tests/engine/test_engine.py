@@ -213,14 +213,14 @@ def test_a_failure_keeps_the_pictures_that_were_finished(engine: Engine, monkeyp
     events = engine.run(asked(iterations=2, steps=1, strength=1))
     assert isinstance(next(events), Started)
     calls = 0
-    answer = type(stages_of(engine).backend).unet
+    answer = type(stages_of(engine).backend).denoise
 
     def once(self: Any, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         return answer(self, *args) * (1 if calls == 1 else float("nan"))
 
-    monkeypatch.setattr(type(stages_of(engine).backend), "unet", once)
+    monkeypatch.setattr(type(stages_of(engine).backend), "denoise", once)
     with pytest.raises(SamplingError) as caught:
         list(events)
     result = getattr(caught.value, "result", None)

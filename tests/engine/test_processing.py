@@ -71,7 +71,7 @@ def test_strength_zero_with_fixed_steps(  # STEP-3 B, STEP-10
     engine: Engine, sampler: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No call is made, and the latents of the source come back; without a mask to the last bit."""
-    monkeypatch.setattr(type(stages_of(engine).backend), "unet", must_not_be_called)
+    monkeypatch.setattr(type(stages_of(engine).backend), "denoise", must_not_be_called)
     p = job(engine, **KINDS[kind], sampler_name=sampler, denoising_strength=0.0, override_settings=NO_STEPS)
     latents: list[Tensor] = []
     sample = p.sample

@@ -24,13 +24,13 @@ def asked_of(site_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
     """Which U-Net answered each call: "own" or "refiner"."""
     calls: list[str] = []
     painted(site_engine, steps=1)
-    own, kept = stages_of(site_engine).backend.networks.unet, TorchBackend.unet
+    own, kept = stages_of(site_engine).backend.networks.unet, TorchBackend.denoise
 
     def watched(self: TorchBackend, *args: Any, **told: Any) -> Tensor:
         calls.append("own" if self.networks.unet is own else "refiner")
         return kept(self, *args, **told)
 
-    monkeypatch.setattr(TorchBackend, "unet", watched)
+    monkeypatch.setattr(TorchBackend, "denoise", watched)
     yield calls
 
 

@@ -70,7 +70,7 @@ def test_the_unet(name: str, side: tuple[int, int], built: Build, loaded: Load) 
     t = torch.tensor([981.0, 3.5])
     vector, told = sizes_and_vector(spec.adm_channels)
     wanted = theirs(x, t, context, added_cond_kwargs=told).sample
-    close(model.backend.unet(x, t, context, vector), wanted)
+    close(model.backend.denoise(x, t, context, vector), wanted)
 
 
 def sizes_and_vector(width: int | None) -> tuple[Tensor | None, dict[str, Tensor] | None]:
@@ -130,9 +130,9 @@ def test_files_in_half_precision(name: str, dtype: torch.dtype, built: Build, lo
     if vector is not None and told is not None:
         vector, told = vector[:1], {key: value[:1] for key, value in told.items()}
     wanted = theirs.unet(x, t, context, added_cond_kwargs=told).sample
-    close(model.backend.unet(x, t, context, vector), wanted)
+    close(model.backend.denoise(x, t, context, vector), wanted)
     z = torch.randn(1, 4, 8, 8, generator=stream(6))
     close(model.backend.decode(z), theirs.vae.decode(z).sample)
     # And computed in bfloat16 from the same file.
     rounded = load_checkpoint(theirs.path, dtype="bfloat16", hashing=False).backend
-    close(rounded.unet(x, t, context, vector), wanted, 0.05)
+    close(rounded.denoise(x, t, context, vector), wanted, 0.05)

@@ -18,7 +18,7 @@ from overpaint.adapters.embeddings import EmbeddingShelf, EmbeddingTable
 from overpaint.engine import Engine, stages_of
 from overpaint.models.files import read_all
 from overpaint.painting.conditioning import Conditioner, TextCache
-from overpaint.painting.denoise import ScheduledCond
+from overpaint.painting.texts import ScheduledCond
 from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings

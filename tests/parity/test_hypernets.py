@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from overpaint.adapters.hypernet import read_hypernet, wear_hypernets
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.engine import Engine, stages_of
 from overpaint.schedules import NoiseTable
 from overpaint.text.prompt import take_network_tags
@@ -33,28 +33,28 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def backend(engines: Callable[[str], Engine]) -> Iterator[TorchBackend]:
+def backend(engines: Callable[[str], Engine]) -> Iterator[Backend]:
     yield (backend := stages_of(engines("tiny-sd15")).backend)
     wear_hypernets(backend.networks.unet, ())
 
 
-def encoded(backend: TorchBackend, text: str) -> Tensor:
+def encoded(backend: Backend, text: str) -> Tensor:
     ids = [START, *clip_tokenizer().encode(text)]
     return backend.text(0, torch.tensor([ids + [END] * (77 - len(ids))])).tokens
 
 
-def euler(backend: TorchBackend, x: Tensor, sigmas: list[float], texts: tuple[str, str], scale: float) -> Tensor:
+def euler(backend: Backend, x: Tensor, sigmas: list[float], texts: tuple[str, str], scale: float) -> Tensor:
     context = torch.cat([encoded(backend, each) for each in texts])  # (2, 77, width)
     table = NoiseTable.default()
     for sigma, after in pairwise(sigmas):
         timestep = torch.full((2,), float(table.sigma_to_t(sigma)))
-        with_text, without = backend.unet(x.repeat(2, 1, 1, 1) / (sigma**2 + 1) ** 0.5, timestep, context)
+        with_text, without = backend.denoise(x.repeat(2, 1, 1, 1) / (sigma**2 + 1) ** 0.5, timestep, context)
         x = x + (without + scale * (with_text - without)) * (after - sigma)
     return x
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_same_latents(case: dict[str, Any], backend: TorchBackend, parity: Path) -> None:  # HYP-1
+def test_same_latents(case: dict[str, Any], backend: Backend, parity: Path) -> None:  # HYP-1
     params = case["params"]
     data = np.load(parity / "extra" / "goldens" / case["name"] / "data.npz")
     prompt, tags = take_network_tags(params["prompt"])

@@ -74,9 +74,9 @@ def test_sources_and_results(case: str, parity: Path, models: Callable[[str], Lo
         pixels = torch.from_numpy(np.asarray(source, dtype=np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
         mean, logvar = model.backend.encode(pixels)
         latent = torch.from_numpy(recorded["init_latent"])
-        noise = 6 * float((0.5 * logvar).exp().max()) * model.spec.scale_factor
-        torch.testing.assert_close(mean * model.spec.scale_factor, latent, atol=noise + 1e-4, rtol=0)
-    decoded = model.backend.decode(torch.from_numpy(recorded["final_latent_0"]) / model.spec.scale_factor)
+        noise = 6 * float((0.5 * logvar).exp().max()) * model.spec.latent.scale
+        torch.testing.assert_close(mean * model.spec.latent.scale, latent, atol=noise + 1e-4, rtol=0)
+    decoded = model.backend.decode(torch.from_numpy(recorded["final_latent_0"]) / model.spec.latent.scale)
     levels = ((decoded[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy() * np.float32(255)
     wanted = np.asarray(Image.open(parity / "goldens" / case / "image0.png").convert("RGB"), dtype=np.int16)
     assert np.abs(levels.astype(np.uint8).astype(np.int16) - wanted).max() <= 2

@@ -83,5 +83,5 @@ def test_the_unet_is_read_alike(exported: Path) -> None:
     x, context = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(1, 77, 128, generator=generator)
     steps = torch.tensor([501.0])
     with torch.no_grad():
-        wanted = ours.unet(x, steps, context)
+        wanted = ours.denoise(x, steps, context)
         torch.testing.assert_close(theirs(x, steps, context).sample, wanted, atol=1e-4, rtol=1e-4)

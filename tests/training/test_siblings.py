@@ -136,7 +136,7 @@ def test_lessons_hold_what_the_product_shows(base_file: Path, tmp_path: Path) ->
     row = torch.from_numpy(np.stack([masked[i] for i in range(4)]).astype(np.float32))
     assert row.shape[1] == 2 * LATENTS + 1 and set(row[:, LATENTS].flatten().tolist()) <= {0.0, 1.0}
     everything = row[row[:, LATENTS].flatten(1).all(dim=1)]
-    gray = source.encode(torch.zeros(1, 3, SIZE, SIZE)) * specs.MODEL.scale_factor
+    gray = specs.MODEL.latent.scaled(source.encode(torch.zeros(1, 3, SIZE, SIZE)))
     if len(everything):
         torch.testing.assert_close(everything[:1, LATENTS + 1 :], gray, atol=2e-2, rtol=2e-2)
     edits = prepare("edit", source, 1, 1)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from overpaint.adapters.wanted import AdapterFile
-from overpaint.backends.torch_backend import Networks
+from overpaint.backends.port import Networks
 from overpaint.models.families import SD1_SPEC, ModelSpec, UNetSpec
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank, set_packed

@@ -20,7 +20,7 @@ from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_tiling
 
 if TYPE_CHECKING:
-    from overpaint.backends.torch_backend import TorchBackend
+    from overpaint.backends.port import Backend
     from overpaint.models.control_files import LoadedControl
     from overpaint.parts import ControlMode, Picture
 
@@ -89,20 +89,20 @@ def attach(
     return ControlBranch(network, encoded, weight, start, end, tiling, mode, where)
 
 
-def controlled(backend: TorchBackend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
+def controlled(backend: Backend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
     """The backend's U-Net with the ControlNets that are on in this step; the others are not even run.
 
     Several add up, each times its weight. Without one the result is the backend's own network.
     """
     active = tuple(each for each in branches if each.is_on(step, steps))
-    return Controlled(backend, active) if active else backend.unet
+    return Controlled(backend, active) if active else backend.denoise
 
 
 @dataclass(frozen=True, eq=False)
 class Controlled:
     """A U-Net that some ControlNets guide."""
 
-    backend: TorchBackend
+    backend: Backend
     branches: tuple[ControlBranch, ...]
 
     def __call__(
@@ -116,7 +116,7 @@ class Controlled:
         """`negative` are the rows that guidance leads away from; a ControlNet with the last word leaves them alone."""
         found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
         added = [each for each in found if each is not None]
-        return self.backend.unet(x, timesteps, context, vector, control=_sum(added) if added else None)
+        return self.backend.denoise(x, timesteps, context, vector, control=_sum(added) if added else None)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from overpaint.adapters.kinds import Patch, change_of
 from overpaint.adapters.lora import LoraFile
 from overpaint.adapters.names import FUSED, UNET
-from overpaint.backends.torch_backend import Networks
 from overpaint.errors import CheckpointError
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
@@ -36,10 +35,19 @@ class WornLora(NamedTuple):
     dyn: int | None = None
 
 
+class Wearers(Protocol):
+    """The networks that LoRAs are made for."""
+
+    @property
+    def unet(self) -> nn.Module: ...
+    @property
+    def texts(self) -> Sequence[nn.Module]: ...
+
+
 class Wardrobes:
     """What the networks of a model wear."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Wearers) -> None:
         self._wardrobes = {UNET: wardrobe_of(networks.unet), **dict(enumerate(map(wardrobe_of, networks.texts)))}
 
     def wear(self, loras: Sequence[WornLora], quirks: Quirks, *, functional: bool = False) -> tuple[int, ...]:

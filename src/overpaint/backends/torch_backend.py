@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from overpaint.adapters.worn import WornAdapters
+from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
 from overpaint.errors import RequestError, SamplingError
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
 from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride
 from overpaint.networks.unet import UNet
 
+if TYPE_CHECKING:
+    from overpaint.adapters.hypernet import Hypernet
+    from overpaint.adapters.wear import WornLora
+    from overpaint.settings import Quirks
+
 _Network = TypeVar("_Network", bound=nn.Module)
-VaeFallback = Literal["float32", "bfloat16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LOGVAR_RANGE = (-30.0, 20.0)
-
-
-@dataclass(frozen=True)
-class Dtypes:
-    """What each network computes in."""
-
-    unet: torch.dtype
-    vae: torch.dtype
-    text: torch.dtype
 
 
 def resolve_dtypes(device: str | torch.device, name: str = "auto") -> Dtypes:
@@ -52,21 +49,16 @@ def _has_native_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The modules themselves, for those who change weights: LoRA, training, tests."""
-
-    unet: UNet
-    autoencoder: AutoencoderKL
-    texts: tuple[ClipText | OpenClipText, ...]
-
-
 class Codec:
     """An autoencoder and what it computes in; backends that share it learn of a fallback (DEC-2) together."""
 
     def __init__(self, network: AutoencoderKL, dtype: torch.dtype) -> None:
         self.network = settled(network)
         self.dtype = dtype
+
+    def set_tiling(self, on: bool) -> None:
+        """Pictures whose edges meet (ARCH-9); for whoever paints with it next, since models share it."""
+        set_tiling(self.network, on)
 
     def move(self, dtype: torch.dtype) -> None:
         set_packed(self.network, False)
@@ -93,10 +85,16 @@ class TorchBackend:
         self.codec = autoencoder if isinstance(autoencoder, Codec) else Codec(autoencoder, dtypes.vae)
         self.networks = Networks(settled(unet), self.codec.network, tuple(settled(each) for each in texts))
         self._dtypes = dtypes
+        self._worn = WornAdapters(unet, self.networks.texts)  # one for all codecs: adapters are no business of theirs
 
     @property
     def dtypes(self) -> Dtypes:
         return replace(self._dtypes, vae=self.codec.dtype)
+
+    @property
+    def abilities(self) -> Abilities:
+        dtype = self._dtypes.unet
+        return Abilities(adapters=True, controls=dtype, full_precision=dtype is torch.float32)
 
     def with_codec(self, codec: Codec) -> TorchBackend:
         """Another autoencoder beside the same U-Net and text encoders: they are shared, not copied."""
@@ -106,7 +104,7 @@ class TorchBackend:
         return other
 
     @torch.no_grad()
-    def unet(
+    def denoise(
         self,
         x: Tensor,
         timesteps: Tensor,
@@ -161,10 +159,21 @@ class TorchBackend:
         pooled = encoding.pooled.float() if encoding.pooled is not None else None
         return TextEncoding(encoding.tokens.float(), pooled)
 
+    def wear(
+        self,
+        loras: Sequence[WornLora],
+        hypernets: Sequence[tuple[Hypernet, float]],
+        quirks: Quirks,
+        *,
+        functional: bool = False,
+    ) -> tuple[int, ...]:
+        """Put on exactly these adapters; returns of each LoRA the number of layers that do not fit."""
+        return self._worn.wear(loras, hypernets, quirks, functional=functional)
+
     def set_tiling(self, on: bool) -> None:
         """Pictures whose edges meet (ARCH-9)."""
         set_tiling(self.networks.unet, on)
-        set_tiling(self.networks.autoencoder, on)
+        self.codec.set_tiling(on)
 
     def _decode_once(self, z: Tensor) -> Tensor:
         return _plain(self.networks.autoencoder.decode(self._ready(z, self.codec.dtype)))

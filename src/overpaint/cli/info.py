@@ -141,7 +141,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "prediction": spec.prediction,
         "conditioning": spec.conditioning,
         "native_size": spec.native_size,
-        "scale_factor": spec.scale_factor,
+        "scale_factor": spec.latent.scale,
         "input_channels": spec.unet.in_channels,
         "known_from": dict(spec.facts),
     }

@@ -14,10 +14,10 @@ from overpaint.engine import Engine, stages_of
 from overpaint.errors import Cancelled
 from overpaint.events import Event, Preview, Progress
 from overpaint.outcome import ModelIdentity
-from overpaint.painting.denoise import ImageCond, ScheduledCond
 from overpaint.painting.latents import Prepared, batch_latents
 from overpaint.painting.sampling import BatchTensors, Streams
 from overpaint.painting.stages import Sampled
+from overpaint.painting.texts import ImageCond, ScheduledCond
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from overpaint.backends.torch_backend import Codec, Dtypes, TorchBackend, resolve_dtypes
+from overpaint.backends.choice import backend_for
+from overpaint.backends.port import Backend, Dtypes
+from overpaint.backends.torch_backend import Codec
 from overpaint.errors import CheckpointError
 from overpaint.models.detect import detect, normalised_keys
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, AutoencoderSpec, ModelSpec
@@ -54,7 +56,7 @@ class LoadedModel:
     """A checkpoint in memory: what it is, the networks, the names it goes by, and what of the file was not used."""
 
     spec: ModelSpec
-    backend: TorchBackend
+    backend: Backend
     file: CheckpointFile
     vae: LoadedVae | None = None
     ignored: tuple[str, ...] = ()
@@ -121,7 +123,8 @@ def load_checkpoint(
     are files for checkpoints that bring none.
     """
     path, vae_path = Path(path), Path(vae_path) if vae_path is not None else None
-    dtypes = resolve_dtypes(device, dtype)
+    kind = backend_for(device)
+    dtypes = kind.dtypes(device, dtype)
     cache = (hash_cache or user_hash_cache()) if hashing else None
     with _steady(path, *text_encoders, *([vae_path] if vae_path is not None else [])):
         opened = _open(path, text_encoders)
@@ -133,7 +136,7 @@ def load_checkpoint(
             digest = hasher.submit(sha256_of, path, cache) if cache is not None and path.is_file() else None
             fill(made.sources, progress)
             file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
-    backend = TorchBackend(made.unet, made.autoencoder, made.texts, device=device, dtypes=dtypes)
+    backend = kind.build(made.unet, made.autoencoder, made.texts, device=device, dtypes=dtypes)
     spec = replace(opened.spec, vae=made.vae)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
         spec = _probed(spec, backend)
@@ -160,7 +163,7 @@ def load_codec(
         check([blank_one.source], model.spec.title)
         fill([blank_one.source], progress)
     named = _named(vae_path, (hash_cache or user_hash_cache()) if hashing else None)
-    return LoadedCodec(Codec(blank_one.network, dtype), blank_one.spec, named)
+    return LoadedCodec(backend_for(device).codec(blank_one.network, dtype), blank_one.spec, named)
 
 
 def recognise(path: Path, text_encoders: tuple[Path, ...] = ()) -> ModelSpec:
@@ -295,11 +298,11 @@ def _ignored(opened: _Opened, sources: list[Source]) -> tuple[str, ...]:
     return tuple(key for key in opened.weights.shapes if key not in used)
 
 
-def _probed(spec: ModelSpec, backend: TorchBackend) -> ModelSpec:
+def _probed(spec: ModelSpec, backend: Backend) -> ModelSpec:
     """SD 2 files do not say what they predict: at full noise a v network answers with minus the picture (FAM-2)."""
     x = torch.full((1, spec.unet.in_channels, 8, 8), 0.5)
     context = torch.full((1, 2, spec.unet.context_dim), 0.5)
-    out = backend.unet(x, torch.tensor([999.0]), context)
+    out = backend.denoise(x, torch.tensor([999.0]), context)
     is_v = float((out.cpu() - x).mean()) < _PROBE_THRESHOLD
     return replace(
         spec,

@@ -7,7 +7,8 @@ the family's default; where each fact came from is kept in `ModelSpec.facts`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from overpaint.errors import CheckpointError
@@ -23,13 +24,11 @@ from overpaint.models.families import (
     Source,
     TextRow,
     TextSpec,
-    UNetSpec,
     family_of,
     fitting,
 )
 from overpaint.models.header import Said
-
-Header = Mapping[str, tuple[int, ...]]
+from overpaint.models.unet_shapes import Header, context_dim, count, is_linear, kernel, size_of_input, unet_spec
 
 _OLD_CLIP = "cond_stage_model.transformer."
 _OLD_CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
@@ -76,14 +75,17 @@ def detect(
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
+    unet, vae = unet_spec(shapes, family, said, facts), _vae(shapes, facts)
+    texts = _texts(shapes, family, said, facts)
+    scale = float(said.fact("scale_factor", family.latent.scale, facts))
     spec = ModelSpec(
         family=family.name,
         title=family.title,
-        unet=_unet(shapes, family, said, facts),
-        vae=_vae(shapes, facts),
-        texts=_texts(shapes, family, said, facts),
+        unet=unet,
+        vae=vae,
+        texts=texts,
         prediction=prediction,
-        scale_factor=float(said.fact("scale_factor", family.scale_factor, facts)),
+        latent=replace(family.latent, channels=vae.latent_channels, scale=scale),
         conditioning=family.conditioning,
         native_size=int(said.fact("native_size", size, facts)),
         facts=facts,
@@ -110,13 +112,13 @@ def _family(shapes: Header) -> Family:
 
 def families_of_unet(unet: Header) -> tuple[Family, ...]:
     """What a U-Net by itself can be, likeliest first: by what attends to the text, and by the vector it is given."""
-    context, vector = _context_dim(unet), _size(unet, "label_emb.0.0.weight")
+    context, vector = context_dim(unet), size_of_input(unet, "label_emb.0.0.weight")
     if vector:
         fits = {"sdxl-refiner": vector - _SIZES_OF_REFINER == context, "sdxl": 0 < vector - _SIZES_OF_XL < context}
         names = [name for name, holds in fits.items() if holds]
     else:
-        names = _BY_CONTEXT.get(context) or (["sd2", "sd1"] if _is_linear(unet) else ["sd1", "sd2"])
-    takes = _size(unet, "input_blocks.0.0.weight")
+        names = _BY_CONTEXT.get(context) or (["sd2", "sd1"] if is_linear(unet) else ["sd1", "sd2"])
+    takes = size_of_input(unet, "input_blocks.0.0.weight")
     rows = {family.name: family for family in FAMILIES}
     suffix = _BY_INPUT.get(takes, " of another kind")
     found = tuple(rows[name + suffix] for name in names if name + suffix in rows)
@@ -137,16 +139,11 @@ _TEXT_ROOTS = ("cond_stage_model.", "conditioner.", "embedder.", "depth_model.")
 
 def text_widths(family: Family, unet: Header) -> tuple[int, ...]:
     """How wide the text encoders beside such a U-Net are, in the order of the family's row."""
-    context = _context_dim(unet)
+    context = context_dim(unet)
     if len(family.texts) == 1:
         return (context,)
-    pooled = _size(unet, "label_emb.0.0.weight") - _SIZES_OF_XL
+    pooled = size_of_input(unet, "label_emb.0.0.weight") - _SIZES_OF_XL
     return (context - pooled, pooled)
-
-
-def _size(shapes: Header, key: str) -> int:
-    """How many numbers a layer takes; 0 where it is missing."""
-    return (*shapes.get(key, ()), 0, 0)[1]
 
 
 def supported_titles() -> str:
@@ -155,26 +152,18 @@ def supported_titles() -> str:
 
 def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
     """The codec's widths; `prefix` is empty for VAE files."""
-    conv_in, latent_in = (_kernel(shapes, f"{prefix}{side}.conv_in.weight") for side in ("encoder", "decoder"))
-    levels = range(_count(shapes, f"{prefix}decoder.up."))
-    widths = [_kernel(shapes, f"{prefix}decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
+    conv_in, latent_in = (kernel(shapes, f"{prefix}{side}.conv_in.weight") for side in ("encoder", "decoder"))
+    levels = range(count(shapes, f"{prefix}decoder.up."))
+    widths = [kernel(shapes, f"{prefix}decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
     channels = conv_in[0]
     if not widths or any(width == 0 or width % channels for width in widths) or not latent_in[1]:
         raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
     return AutoencoderSpec(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
-        num_res_blocks=_count(shapes, f"{prefix}decoder.up.0.block.") - 1,
+        num_res_blocks=count(shapes, f"{prefix}decoder.up.0.block.") - 1,
         latent_channels=latent_in[1],
     )
-
-
-def _kernel(shapes: Header, key: str) -> tuple[int, ...]:
-    """The shape of a convolution's weight."""
-    shape = shapes.get(key, ())
-    if len(shape) != 4 or 0 in shape:
-        raise CheckpointError(f"tensor {key} is missing or no convolution; use a complete file")
-    return shape
 
 
 def _with_text_level(key: str) -> str:
@@ -237,105 +226,6 @@ def _prediction(shapes: Header, family: Family, said: Said, facts: dict[str, Sou
     return prediction
 
 
-def _unet(shapes: Header, family: Family, said: Said, facts: dict[str, Source]) -> UNetSpec:
-    unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
-    levels = list(_levels(unet))
-    blocks = len(levels[0])
-    widths = [_kernel(unet, f"input_blocks.{level[0]}.0.out_layers.3.weight")[0] for level in levels if level]
-    channels, in_channels = _kernel(unet, "input_blocks.0.0.weight")[:2]
-    if len(widths) != len(levels) or any(len(level) != blocks for level in levels) or any(w % channels for w in widths):
-        raise CheckpointError(
-            "the U-Net's levels are of unequal depth or width, which no supported family has: use another file"
-        )
-    outputs = range((blocks + 1) * len(levels))
-    heads, head_dim = _unet_heads(family, said, facts)
-    inputs = [_depth(unet, f"input_blocks.{i}.1.") for level in levels for i in level]
-    spec = UNetSpec(
-        in_channels=in_channels,
-        out_channels=_kernel(unet, "out.2.weight")[0],
-        model_channels=channels,
-        channel_mult=tuple(width // channels for width in widths),
-        num_res_blocks=blocks,
-        input_depths=tuple(inputs),
-        middle_depth=_depth(unet, "middle_block.1.") if _count(unet, "middle_block.") > 1 else None,
-        output_depths=tuple(_depth(unet, f"output_blocks.{i}.1.") for i in outputs),
-        heads=heads,
-        head_dim=head_dim,
-        context_dim=_context_dim(unet),
-        linear_projections=_is_linear(unet),
-        adm_channels=_size(unet, "label_emb.0.0.weight") or None,
-    )
-    _check_heads(spec, family)
-    return spec
-
-
-def _is_linear(unet: Header) -> bool:
-    return any(key.endswith(".proj_in.weight") and len(shape) == 2 for key, shape in unet.items())
-
-
-def _levels(unet: Header) -> Iterator[list[int]]:
-    """The numbers of the residual blocks of each level; a downsampling block closes a level."""
-    level: list[int] = []
-    for i in range(1, _count(unet, "input_blocks.")):
-        if f"input_blocks.{i}.0.op.weight" in unet:
-            yield level
-            level = []
-        elif f"input_blocks.{i}.0.out_layers.3.weight" in unet:
-            level.append(i)
-    yield level
-
-
-def _depth(unet: Header, prefix: str) -> int:
-    return _count(unet, f"{prefix}transformer_blocks.")
-
-
-def _count(keys: Iterable[str], prefix: str) -> int:
-    """How many numbered parts follow the prefix: 1 + the largest number, or 0."""
-    numbers = (key[len(prefix) :].split(".", 1)[0] for key in keys if key.startswith(prefix))
-    return 1 + max((int(number) for number in numbers if number.isdecimal() and len(number) < 5), default=-1)
-
-
-def _context_dim(unet: Header) -> int:
-    found = (shape[1] for key, shape in unet.items() if key.endswith("attn2.to_k.weight") and len(shape) == 2)
-    width = next(found, None)
-    if width is None:
-        raise CheckpointError(
-            "the U-Net has no attention to text (attn2.to_k), which every supported family has: use another file"
-        )
-    return width
-
-
-def _unet_heads(family: Family, said: Said, facts: dict[str, Source]) -> tuple[int | None, int | None]:
-    """One of (heads per layer, width per head); the first source that says either decides."""
-    found = {name: said.find(name) for name in ("num_heads", "head_dim")}
-    for source in ("metadata", "sidecar"):
-        for name, answer in found.items():
-            if answer is not None and answer[1] == source:
-                facts["heads"] = answer[1]
-                return (answer[0], None) if name == "num_heads" else (None, answer[0])
-    facts["heads"] = "family default"
-    return family.heads, family.head_dim
-
-
-def _check_heads(spec: UNetSpec, family: Family) -> None:
-    for mult, depths in _attending(spec):
-        width = spec.model_channels * mult
-        if depths and (
-            spec.heads_at(width) < 1 or width % spec.heads_at(width) or (spec.head_dim and width % spec.head_dim)
-        ):
-            said = f"{spec.heads} heads" if spec.heads else f"heads of {spec.head_dim} channels"
-            raise CheckpointError(
-                f"heads: {said} do not divide a {family.title} layer of {width} channels; "
-                "say num_heads or num_head_channels in a .yaml beside the file"
-            )
-
-
-def _attending(spec: UNetSpec) -> Iterator[tuple[int, int]]:
-    for i, mult in enumerate(spec.channel_mult):
-        yield mult, sum(spec.input_depths[i * spec.num_res_blocks : (i + 1) * spec.num_res_blocks])
-    yield spec.channel_mult[-1], spec.middle_depth or 0
-
-
 _NAMES = {
     "clip": {
         "tokens": "embeddings.token_embedding.weight",
@@ -373,7 +263,7 @@ def _text(shapes: Header, row: TextRow, family: Family, told: Mapping[str, Any])
     if missing:
         raise CheckpointError(missing_message(missing, family.title))
     vocabulary, width = shapes[names["tokens"]]
-    layers = _count(shapes, names["layers"])
+    layers = count(shapes, names["layers"])
     heads = told.get("heads") or max(1, width // row.head_dim)
     if width % heads:
         raise CheckpointError(f"text_heads={heads}: they do not divide a text encoder {width} wide; give a divisor")

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from overpaint.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Prediction = Literal["eps", "v"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
@@ -19,7 +22,6 @@ Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-LATENT_FACTOR = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,24 @@ class AutoencoderSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentSpec:
+    """What a network's latents are: x = scale (z - shift) of the z that the family's codec makes."""
+
+    channels: int = 4
+    factor: int = 8  # pixels a side of one cell
+    scale: float = 0.18215
+    shift: float = 0.0
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """The codec's numbers as the network's."""
+        return (z - self.shift) * self.scale
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The network's numbers as the codec's."""
+        return x / self.scale + self.shift
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextSpec:
     """A text encoder and which of its layers the family reads (ENCODE-4)."""
 
@@ -84,7 +104,7 @@ class ModelSpec:
     vae: AutoencoderSpec
     texts: tuple[TextSpec, ...]
     prediction: Prediction
-    scale_factor: float
+    latent: LatentSpec
     conditioning: Conditioning
     native_size: int = 512  # the side of the pictures it was trained on
     facts: Mapping[str, Source] = field(default_factory=dict)
@@ -135,7 +155,7 @@ class Family:
     marks: tuple[Mark, ...]
     texts: tuple[TextRow, ...] = ()
     prediction: Prediction = "eps"
-    scale_factor: float = 0.18215
+    latent: LatentSpec = LatentSpec()
     conditioning: Conditioning = "text"
     heads: int | None = None
     head_dim: int | None = None
@@ -157,6 +177,7 @@ _XL_TEXTS = (
 )
 _REFINER_TEXTS = (TextRow(kind="openclip", prefix=_REFINER_G, layer=-2, final_norm=False, pooled=True),)
 
+_XL_LATENT = LatentSpec(scale=0.13025)
 _XL_MARK = Mark(_XL_G + "ln_final.weight")
 # NOTE: FAM-7 asks for width 1024 here; the key alone says the same of full-size files and also fits narrow ones.
 _SD2_MARK = Mark(_OPENCLIP + "transformer.resblocks.0.attn.in_proj_weight")
@@ -179,7 +200,7 @@ FAMILIES: tuple[Family, ...] = (
         title="SDXL inpainting",
         marks=(_XL_MARK, _takes(9)),
         texts=_XL_TEXTS,
-        scale_factor=0.13025,
+        latent=_XL_LATENT,
         conditioning="inpaint",
         head_dim=64,
         native_size=1024,
@@ -189,7 +210,7 @@ FAMILIES: tuple[Family, ...] = (
         title="SDXL",
         marks=(_XL_MARK,),
         texts=_XL_TEXTS,
-        scale_factor=0.13025,
+        latent=_XL_LATENT,
         head_dim=64,
         native_size=1024,
     ),
@@ -198,7 +219,7 @@ FAMILIES: tuple[Family, ...] = (
         title="SDXL refiner",
         marks=(Mark(_REFINER_G + "ln_final.weight"),),
         texts=_REFINER_TEXTS,
-        scale_factor=0.13025,
+        latent=_XL_LATENT,
         head_dim=64,
         native_size=1024,
     ),
@@ -283,7 +304,7 @@ _SIZES = {"sdxl": 6, "sdxl-inpaint": 6, "sdxl-refiner": 5}  # numbers that follo
 def fitting(spec: ModelSpec) -> ModelSpec:
     """The same, if parts that were measured one by one are one model together; otherwise CheckpointError."""
     unet, pooled = spec.unet, [text.width for text in spec.texts if text.pooled]
-    takes = spec.vae.latent_channels + _BESIDE_LATENT[spec.conditioning]
+    takes = spec.latent.channels + _BESIDE_LATENT[spec.conditioning]
     context = sum(text.width for text in spec.texts)
     vector = pooled[-1] + _SIZES[spec.family] * _SINUSOID if pooled else 0
     why = None
@@ -335,6 +356,6 @@ SD1_SPEC = ModelSpec(
         ),
     ),
     prediction="eps",
-    scale_factor=0.18215,
+    latent=LatentSpec(),
     conditioning="text",
 )

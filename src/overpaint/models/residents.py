@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from overpaint.backends.torch_backend import Codec, resolve_dtypes
+from overpaint.backends.choice import BackendKind, backend_for
 from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import (
     AtHand,
@@ -233,7 +233,7 @@ class Residents(Generic[T]):
         if wish.vae is not None and vae is None:
             vae = _Vae(wish.vae_files, vae_stamps, loaded=codec)
         own_codec = codec if wish.vae is None else None
-        trunk = _trunk(loaded, resolve_dtypes(self._device, self._dtype).vae)
+        trunk = _trunk(loaded, backend_for(self._device), self._dtype)
         return _Model(wish.files, stamps, trunk=trunk, own=self._attach(loaded), codec=own_codec), vae
 
     def _with_codec(self, wish: _Wish, model: _Model[T], vae: _Vae | None, progress: Progress | None) -> _Vae | None:
@@ -327,9 +327,10 @@ def _vanished(known: list[_E]) -> _E:
     return held
 
 
-def _trunk(loaded: LoadedModel, dtype: torch.dtype) -> LoadedModel:
+def _trunk(loaded: LoadedModel, kind: BackendKind, name: str) -> LoadedModel:
     """The model with the shape of an autoencoder in place of one: who keeps it keeps no VAE alive."""
-    shape = Codec(blank(partial(AutoencoderKL, loaded.spec.vae), "meta", dtype), dtype)
+    dtype = kind.dtypes(loaded.backend.device, name).vae
+    shape = kind.codec(blank(partial(AutoencoderKL, loaded.spec.vae), "meta", dtype), dtype)
     return loaded.with_codec(LoadedCodec(shape, loaded.spec.vae))
 
 

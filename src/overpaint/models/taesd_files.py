@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint.errors import SamplingError, SettingError
+from overpaint.models.families import LatentSpec
 from overpaint.models.files import Weights, read_checkpoint
 from overpaint.models.filling import load_network
 from overpaint.networks.layers import set_tiling
@@ -49,13 +50,13 @@ def find_taesd(folder: str | Path, *, is_sdxl: bool, halves: Sequence[Half] = ("
 
 
 def load_taesd(
-    files: TaesdFiles, *, scale_factor: float, device: str | torch.device, dtype: torch.dtype = torch.float32
+    files: TaesdFiles, *, latent: LatentSpec, device: str | torch.device, dtype: torch.dtype = torch.float32
 ) -> Taesd:
     """The halves that are there, as a codec whose latents are those of the full one."""
     return Taesd(
         _load("encoder", files.encoder, device, dtype),
         _load("decoder", files.decoder, device, dtype),
-        scale_factor=scale_factor,
+        latent=latent,
         device=device,
         dtype=dtype,
     )
@@ -64,7 +65,7 @@ def load_taesd(
 class Taesd:
     """The tiny autoencoder behind the calls of the full one: `latents.Codec`.
 
-    Its latents come already scaled; they are divided by `scale_factor` here, so that callers scale them as always.
+    Its latents come already scaled; that is undone here, so that callers scale them as always.
     """
 
     def __init__(
@@ -72,13 +73,13 @@ class Taesd:
         encoder: nn.Sequential | None,
         decoder: nn.Sequential | None,
         *,
-        scale_factor: float,
+        latent: LatentSpec,
         device: str | torch.device,
         dtype: torch.dtype,
     ) -> None:
         self.encoder = encoder
         self.decoder = decoder
-        self.scale_factor = scale_factor
+        self.latent = latent
         self.device = torch.device(device)
         self.dtype = dtype
 
@@ -86,12 +87,12 @@ class Taesd:
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to mean and log-variance, float32 (b, 4, h, w) (ENC-3)."""
         latents = self._run("encoder", self.encoder, (pixels + 1) / 2)
-        return latents / self.scale_factor, torch.full_like(latents, _CERTAIN)
+        return self.latent.unscaled(latents), torch.full_like(latents, _CERTAIN)
 
     @torch.no_grad()
     def decode(self, z: Tensor, fallback: VaeFallback | None = None) -> Tensor:
         """Unscaled latents (b, 4, h, w) to pixels about -1..1, float32 (DEC-1); it needs no fallback."""
-        pixels = self._run("decoder", self.decoder, z * self.scale_factor) * 2 - 1
+        pixels = self._run("decoder", self.decoder, self.latent.scaled(z)) * 2 - 1
         if bool(pixels.isnan().any()):
             raise SamplingError(f"taesd: it painted values that are no numbers (NaN) in {self.dtype}; use float32")
         return pixels

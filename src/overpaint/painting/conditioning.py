@@ -15,7 +15,7 @@ from torch import Tensor
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.models.families import ModelSpec, TextSpec
 from overpaint.networks.text import TextEncoding, TokenOverride
-from overpaint.painting.denoise import ImageCond, ScheduledCond, TextCond
+from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.settings import Settings
 from overpaint.text.prompt import (
@@ -28,7 +28,7 @@ from overpaint.text.prompt import (
     take_network_tags,
     uses_emphasis,
 )
-from overpaint.text.tokens import Chunk, Tokenizer, chunk, pad_after_end, tokenizer_for
+from overpaint.text.tokens import Chunk, TextReading, reading_of
 
 SINUSOID_WIDTH = 256
 _OPTIONS_THAT_COUNT = (
@@ -58,7 +58,7 @@ class TextEncoders(Protocol):
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
-        """Token ids (n, 77) to one layer's vectors (n, 77, width), and pooled ones (n, width) if there are any."""
+        """Token ids (n, tokens) to one layer's vectors (n, tokens, width), and pooled ones (n, width) if any."""
         ...
 
 
@@ -214,12 +214,13 @@ class Conditioner:
         return EncodedText(tuple(TextCond(each, vector) for each, vector in zip(context, vectors, strict=True)))
 
     def _run_encoder(self, which: int, spec: TextSpec, texts: tuple[str, ...]) -> tuple[Tensor, Tensor | None]:
-        """One encoder over all stages: (stages, 77 * chunks, width), pooled of the first chunk (ENCODE-5)."""
+        """One encoder over all stages: (stages, tokens, width), pooled of the first chunk (ENCODE-5)."""
         layer, norm = self._layer(spec)
+        reading = reading_of(spec.kind)
         parts: list[Tensor] = []
         pooled: Tensor | None = None
         for column in self._columns(texts, spec):
-            ids = [pad_after_end(each.ids) if spec.kind == "openclip" else each.ids for each in column]
+            ids = [reading.ids(each) for each in column]
             overrides = tuple(_overrides(column, which))
             encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm, overrides=overrides)
             parts.append(self._emphasized(encoding.tokens, column))
@@ -228,17 +229,18 @@ class Conditioner:
 
     def _columns(self, texts: tuple[str, ...], spec: TextSpec) -> Iterator[tuple[Chunk, ...]]:
         """The first chunks of all stages, then the second ones, and so on; short texts go on with empty chunks."""
-        tokenizer = tokenizer_for(spec.kind)
-        chunks = [self._chunks(text, tokenizer) for text in texts]
-        (empty,) = self._chunks("", tokenizer)
+        reading = reading_of(spec.kind)
+        chunks = [self._chunks(text, reading) for text in texts]
+        (empty,) = self._chunks("", reading)
         return zip_longest(*chunks, fillvalue=empty)
 
-    def _chunks(self, text: str, tokenizer: Tokenizer) -> tuple[Chunk, ...]:
+    def _chunks(self, text: str, reading: TextReading) -> tuple[Chunk, ...]:
         plain = self.settings.emphasis == "None"
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
-        return chunk(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=self.settings.quirks)[0]
+        tokenizer, quirks = reading.tokenizer(), self.settings.quirks
+        return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)[0]
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
         """Which layer is read (ENCODE-4): CLIP skip counts from the last."""

@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
-from overpaint.adapters.hypernet import Hypernet, check_widths, read_hypernet, wear_hypernets
+from overpaint.adapters.hypernet import Hypernet, read_hypernet
 from overpaint.adapters.lora import LoraFile, read_lora
 from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
-from overpaint.adapters.wear import Wardrobes, WornLora
-from overpaint.backends.torch_backend import Codec, Networks
+from overpaint.adapters.wear import WornLora
+from overpaint.backends.port import Backend
+from overpaint.backends.torch_backend import Codec
 from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.hashes import Stamp, stamp_of
@@ -76,43 +77,38 @@ class Dressing:
         self.texts = TextCache()
         self.previews: WeakKeyDictionary[Codec, PreviewMap] = WeakKeyDictionary()  # of each VAE that it was used with
         self._spec = model.spec
-        self._networks: Networks = model.backend.networks
-        self._wardrobes = Wardrobes(self._networks)
         self._loras: _Files[LoraFile] = _Files()
         self._hypernets: _Files[Hypernet] = _Files()
-        self._hypernets_worn: list[tuple[Hypernet, float]] = []
 
-    def wear(self, networks: Sequence[NetworkPlan], settings: Settings, *, forgiving: bool = False) -> Worn:
-        """Put on exactly these. `forgiving`: for a model they were not asked for, which takes what fits it."""
+    def wear(
+        self, backend: Backend, networks: Sequence[NetworkPlan], settings: Settings, *, forgiving: bool = False
+    ) -> Worn:
+        """Put on exactly these. `forgiving`: for a model they were not asked for, which takes what fits it.
+
+        NOTE: the backend is not kept, for it holds one of the autoencoders that the model is used with.
+        """
         quirks = settings.quirks
+        if networks and not backend.abilities.adapters:
+            name = networks[0].use.name
+            remedy = f"models on {backend.device} cannot wear it; leave it out, or choose another device"
+            raise CheckpointError(f"{name}: {remedy}")
         if forgiving:
             quirks = replace(quirks, ill_fitting_networks_pass=True)
         found = [(each.use, self._lora(each.file, quirks)) for each in networks if isinstance(each.use, LoraUse)]
         loras = [(use, file) for use, file in found if file is not None]
         worn = [WornLora(file, use.unet, use.te, use.dyn) for use, file in loras]
-        counts = self._wardrobes.wear(worn, quirks, functional=settings.lora_functional)
-        hypernets = self._wanted_hypernets(networks, quirks)
-        if hypernets != self._hypernets_worn:
-            wear_hypernets(self._networks.unet, hypernets)
-            self._hypernets_worn = hypernets
+        hypernets = [
+            (self._hypernets.get(each.file.path, read_hypernet), each.use.multiplier)
+            for each in networks
+            if isinstance(each.use, HypernetUse)
+        ]
+        counts = backend.wear(worn, hypernets, quirks, functional=settings.lora_functional)
         return Worn(
             tuple((use.name, file) for use, file in loras),
             {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
             # NOTE: references, for the number of a file that is forgotten may be given to another one
             (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
         )
-
-    def _wanted_hypernets(self, networks: Sequence[NetworkPlan], quirks: Quirks) -> list[tuple[Hypernet, float]]:
-        """HYP-1: one for other widths changes nothing in the reference, which does not say so."""
-        wanted = [
-            (self._hypernets.get(each.file.path, read_hypernet), each.use.multiplier)
-            for each in networks
-            if isinstance(each.use, HypernetUse)
-        ]
-        if not quirks.ill_fitting_networks_pass:
-            for hypernet, _ in wanted:
-                check_widths(hypernet, self._networks.unet)
-        return wanted
 
     def _lora(self, file: AdapterFile, quirks: Quirks) -> LoraFile | None:
         """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""

@@ -43,13 +43,10 @@ class Run:
 
     def _reached(self) -> int:
         """How many steps of the schedule lie behind the current question."""
-        used = self.denoiser.plan.used
+        sampler = self.denoiser.sampler
         if self.query is None:
-            return self.denoiser.plan.evaluations
-        at = self.query.sigma
-        if self.denoiser.plan.spec.family == "timestep":
-            return max(0, len(used) - 1 - sum(each < at for each in used))
-        return max(0, sum(each > at for each in used))
+            return sampler.evaluations
+        return sampler.parameterization.passed(sampler.used, self.query.sigma)
 
     def preview(self) -> Tensor:
         """The picture as the last call saw it."""

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from overpaint.errors import SamplingError
 from overpaint.painting.latents import (
-    LATENT_FACTOR,
     Codec,
     Prepared,
     decode,
@@ -41,15 +40,16 @@ def prepare_second(first: Plan, codec: Codec, second_codec: Codec, latents: Tens
     posteriors = [second_codec.encode(each) for each in pixels]
     samples = first.settings.quirks.sample_posterior
     encoded = [sampled(*each, generator) if samples else each[0].float() for each in posteriors]
-    grown = torch.cat(encoded) * hires.plan.spec.scale_factor
+    grown = hires.plan.spec.latent.scaled(torch.cat(encoded))
     return Prepared(_cut(hires, first, grown), None, _with_pictures(hires, second_codec, torch.cat(pixels), generator))
 
 
 def _latent_size(hires: HiresPlan, first: Plan) -> tuple[int, int]:
     """(height, width) of the enlarged latent."""
     wide, high = hires.scaled
-    up = 0 if first.settings.quirks.floor_odd_sizes else LATENT_FACTOR - 1
-    return (high + up) // LATENT_FACTOR, (wide + up) // LATENT_FACTOR
+    factor = hires.plan.spec.latent.factor
+    up = 0 if first.settings.quirks.floor_odd_sizes else factor - 1
+    return (high + up) // factor, (wide + up) // factor
 
 
 def _enlarged(first: Plan, hires: HiresPlan, upscaler: Upscaler | None, picture: Picture) -> Picture:
@@ -59,7 +59,7 @@ def _enlarged(first: Plan, hires: HiresPlan, upscaler: Upscaler | None, picture:
         return resize_image(JUST_RESIZE, picture, *hires.scaled, upscaler=upscaler, quirks=quirks)
     picture = picture.crop((0, 0, first.geometry.width, first.geometry.height))
     picture = resize_image(JUST_RESIZE, picture, *hires.scaled, upscaler=upscaler, quirks=quirks)
-    high, wide = (side * LATENT_FACTOR for side in _latent_size(hires, first))
+    high, wide = (side * hires.plan.spec.latent.factor for side in _latent_size(hires, first))
     edges = ((0, high - picture.height), (0, wide - picture.width), (0, 0))
     return Image.fromarray(np.pad(np.asarray(picture), edges, mode="edge"))
 
@@ -69,9 +69,8 @@ def _cut(hires: HiresPlan, first: Plan, latents: Tensor) -> Tensor:
     height, width = latents.shape[2:]
     if first.settings.quirks.floor_odd_sizes:
         target = hires.plan.geometry
-        wide, high = (
-            (a - b) // LATENT_FACTOR for a, b in zip(hires.scaled, (target.width, target.height), strict=True)
-        )
+        sides = zip(hires.scaled, (target.width, target.height), strict=True)
+        wide, high = ((a - b) // target.factor for a, b in sides)
     else:
         wide, high = width - hires.plan.geometry.latent_size[0], height - hires.plan.geometry.latent_size[1]
     return latents[:, :, high // 2 : height - (high + 1) // 2, wide // 2 : width - (wide + 1) // 2]

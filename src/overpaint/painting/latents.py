@@ -16,9 +16,6 @@ from overpaint.painting.noise import ImageNoise
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import MaskedContent, Picture, ResizeMode
 
-LATENT_CHANNELS = 4
-LATENT_FACTOR = 8
-
 VaeFallback = Literal["float32", "bfloat16"]
 
 
@@ -50,7 +47,7 @@ def prepare(plan: Plan, codec: Codec, generator: torch.Generator | None = None) 
     nmask = None
     if plan.mask is not None:
         mask = torch.from_numpy(plan.mask.latent).to(codec.device)
-        nmask = mask.expand(LATENT_CHANNELS, -1, -1).contiguous()
+        nmask = mask.expand(plan.spec.latent.channels, -1, -1).contiguous()
     if plan.mask is not None and plan.request.masked_content is MaskedContent.NOISE:
         # ENC-5: making the fill noise re-seeds what later draws come from
         generator.manual_seed(plan.batches[0][-1].seed % 2**63)
@@ -82,7 +79,7 @@ def at_places(values: Tensor, batch: Sequence[ImagePlan]) -> Tensor:
 def empty_latents(plan: Plan, codec: Codec, batch: int) -> Tensor:
     """What a job without a source starts from, before the noise."""
     wide, high = plan.geometry.latent_size
-    return torch.zeros(batch, LATENT_CHANNELS, high, wide, device=codec.device)
+    return torch.zeros(batch, plan.spec.latent.channels, high, wide, device=codec.device)
 
 
 def decode(plan: Plan, codec: Codec, latents: Tensor) -> list[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]]:
@@ -90,8 +87,8 @@ def decode(plan: Plan, codec: Codec, latents: Tensor) -> list[np.ndarray[tuple[i
     settings = plan.settings
     fallback: VaeFallback | None = "float32" if settings.auto_vae_precision else None
     fallback = "bfloat16" if settings.auto_vae_precision_bfloat16 else fallback  # DEC-2
-    scale = plan.spec.scale_factor
-    return [_to_bytes(plan, codec.decode(each[None] / scale, fallback)[0]) for each in latents]
+    unscaled = plan.spec.latent.unscaled
+    return [_to_bytes(plan, codec.decode(unscaled(each[None]), fallback)[0]) for each in latents]
 
 
 def pixels_of(picture: Picture, device: torch.device) -> Tensor:
@@ -121,7 +118,7 @@ def _encode_sources(plan: Plan, codec: Codec, batch: int, generator: torch.Gener
     if plan.request.resize_mode is ResizeMode.LATENT and (plan.mask is None or plan.mask.crop is None):
         wide, high = plan.geometry.latent_size  # one by one, for they may be of different sizes
         drawn = [F.interpolate(each, size=(high, wide), mode="bilinear", align_corners=False) for each in drawn]
-    return torch.cat(drawn) * plan.spec.scale_factor
+    return plan.spec.latent.scaled(torch.cat(drawn))
 
 
 def sampled(mean: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
@@ -169,15 +166,15 @@ def hidden_source(
     places = [encoded[i % len(encoded)] for i in range(batch)]
     mean, logvar = (torch.cat(each) for each in zip(*places, strict=True))
     latents = sampled(mean, logvar, generator) if plan.settings.quirks.sample_posterior else mean.float()
-    latents = _to_latent_size(plan, latents * plan.spec.scale_factor, "bilinear")
+    latents = _to_latent_size(plan, plan.spec.latent.scaled(latents), "bilinear")
     small = F.interpolate(mask, size=latents.shape[2:], mode="nearest").expand(batch, -1, -1, -1)
     return torch.cat([small, latents], dim=1)
 
 
 def hidden_everything(plan: Plan, codec: Codec, batch: int, generator: torch.Generator) -> Tensor:
     """What an inpainting network sees where everything is to be painted: a full mask over plain gray."""
-    wide, high = plan.geometry.latent_size
-    gray = torch.zeros(1, 3, high * LATENT_FACTOR, wide * LATENT_FACTOR, device=codec.device)
+    wide, high = plan.geometry.covered
+    gray = torch.zeros(1, 3, high, wide, device=codec.device)
     return hidden_source(plan, codec, gray, torch.ones_like(gray[:, :1]), batch, generator)
 
 

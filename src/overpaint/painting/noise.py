@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from overpaint.models.families import LatentSpec
 from overpaint.painting.philox import draw, stream
 from overpaint.settings import Quirks, RandomSource
 
@@ -28,13 +29,14 @@ class ImageNoise:
         subseed: int = 0,
         subseed_strength: float = 0.0,
         seed_resize: tuple[int, int] | None = None,
+        factor: int = LatentSpec.factor,
         ensd: int = 0,
         device: torch.device | str = "cpu",
         quirks: Quirks | None = None,
     ) -> None:
         self._seed, self._shape, self._source, self._device = seed, shape, source, device
         self._subseed, self._strength, self._ensd = subseed, subseed_strength, ensd
-        self._seed_resize = seed_resize
+        self._seed_resize, self._factor = seed_resize, factor
         self._quirks = quirks or Quirks()
         self._stream = stream(seed, source, device)
 
@@ -59,7 +61,7 @@ class ImageNoise:
         if self._seed_resize is None or min(self._seed_resize) <= 0:
             return self._shape
         width, height = self._seed_resize
-        return self._shape[0], height // 8, width // 8
+        return self._shape[0], height // self._factor, width // self._factor
 
 
 class BatchNoise:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from overpaint.painting.denoise import ImageCond, TextCond
 from overpaint.painting.drive import Run
+from overpaint.painting.guidance import Guidance
+from overpaint.painting.texts import ImageCond, TextCond, Texts
 from overpaint.planning.plans import Plan, RefinerPlan
 
 LAST_TIMESTEP = 999
@@ -21,22 +20,23 @@ def is_due(run: Run, refiner: RefinerPlan) -> bool:
 def _fraction(run: Run, refiner: RefinerPlan) -> float:
     """How much of the way lies behind: of the calls, or of the model's timesteps."""
     assert run.query is not None
-    sampler = run.denoiser.plan
+    sampler = run.denoiser.sampler
     if refiner.by_steps:
         return run.calls / (sampler.evaluations * sampler.step_multiplier)
-    if sampler.spec.family == "timestep":
-        timestep = int(run.query.sigma)
-    else:
-        timestep = int(np.abs(sampler.table.sigmas - run.query.sigma).argmin())
-    return (LAST_TIMESTEP - timestep) / 1000
+    return (LAST_TIMESTEP - sampler.parameterization.place(run.query.sigma)) / 1000
 
 
 def refined(plan: Plan, refiner: RefinerPlan) -> Plan:
     """The same pass as the refiner sees it."""
-    return replace(plan, spec=refiner.model.spec, checkpoint=refiner.model.path, refiner=None, controls=())
+    spec = refiner.model.spec
+    sampler = replace(plan.sampler, parameterization=plan.sampler.parameterization.answered_by(spec))
+    return replace(plan, spec=spec, checkpoint=refiner.model.path, sampler=sampler, refiner=None, controls=())
 
 
 def hand_over(run: Run, plan: Plan, refiner: RefinerPlan, texts: tuple[ImageCond, ...], empty: TextCond | None) -> None:
     """The sampler goes on as it was; from here on another model answers it."""
-    run.denoiser = replace(run.denoiser, spec=plan.spec, texts=texts, empty_text=empty)
+    guidance = Guidance.of(plan.sampler, plan.spec, plan.settings)
+    run.denoiser = replace(
+        run.denoiser, sampler=plan.sampler, guidance=guidance, texts=Texts(texts, plan.settings, empty)
+    )
     run.notes.update(refiner.notes)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from overpaint.painting.blend import MaskBlend
 from overpaint.painting.brownian import BrownianNoise, stacked
-from overpaint.painting.denoise import Denoiser, ImageCond, MaskBlend, TextCond
+from overpaint.painting.denoise import Denoiser
 from overpaint.painting.drive import Run
+from overpaint.painting.guidance import Guidance
 from overpaint.painting.noise import BatchNoise, ImageNoise
+from overpaint.painting.texts import ImageCond, TextCond, Texts
 from overpaint.planning.plans import Plan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make, no_steps
 
@@ -77,13 +79,11 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Pa
     noise = BatchNoise(noises)
     x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
     denoiser = Denoiser(
-        plan=plan.sampler,
-        spec=plan.spec,
-        settings=plan.settings,
-        texts=tensors.texts,
+        sampler=plan.sampler,
+        guidance=Guidance.of(plan.sampler, plan.spec, plan.settings),
+        texts=Texts(tensors.texts, plan.settings, tensors.empty_text),
         blend=_blend(plan, tensors),
         image_conditioning=tensors.image_conditioning,
-        empty_text=tensors.empty_text,
     )
     return Run(_sampler(plan, x, noise, path), denoiser, tensors.init)
 
@@ -122,13 +122,10 @@ def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
     """Where a walk starts: the source, noised to its first level (STEP-4 to STEP-6), or noise alone."""
     if plan.sampler.from_noise:
         return noise * plan.sampler.start
-    sampler, extra = plan.sampler, plan.settings.img2img_extra_noise
-    if sampler.spec.family != "timestep" or not sampler.takes_steps:
-        x = init + noise * sampler.start
-        return x + noise * extra if extra > 0 else x
-    a = float(sampler.table.alphas_cumprod[int(sampler.start)])
-    x = math.sqrt(a) * init + math.sqrt(1 - a) * noise
-    return x + noise * (extra * math.sqrt(a)) if extra > 0 else x
+    extra = plan.settings.img2img_extra_noise
+    if not plan.sampler.takes_steps:
+        return init + noise * extra if extra > 0 else init
+    return plan.sampler.parameterization.noised(init, noise, plan.sampler.start, extra)
 
 
 def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:
@@ -139,6 +136,7 @@ def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoi
         subseed=streams.subseeds[i] if i < len(streams.subseeds) else 0,
         subseed_strength=streams.subseed_strength,
         seed_resize=plan.request.seed_resize,
+        factor=plan.spec.latent.factor,
         ensd=plan.settings.eta_noise_seed_delta,
         device=like.device,
         quirks=plan.settings.quirks,

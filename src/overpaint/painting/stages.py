@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Control, Event, Preview, Progress, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.outcome import FinishedBatch, ModelIdentity
 from overpaint.painting.crew import Crew
-from overpaint.painting.denoise import ImageCond, TextCond
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
 from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painting.texts import ImageCond, TextCond
 from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
@@ -54,7 +54,7 @@ class Stages:
         self._tables_in_force = settings  # SIG-11: what the job before left in the model
 
     @property
-    def backend(self) -> TorchBackend:
+    def backend(self) -> Backend:
         """The networks."""
         return self.loaded.backend
 

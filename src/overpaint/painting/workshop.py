@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,20 +15,19 @@ from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
 from overpaint.adapters.embeddings import EmbeddingShelf
 from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.adapters.wear import wardrobe_of
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.control_files import LoadedControl, load_controlnet
 from overpaint.models.control_names import find_controlnet
 from overpaint.models.control_spec import check_fits
-from overpaint.models.families import ModelSpec
+from overpaint.models.families import LatentSpec, ModelSpec
 from overpaint.models.find import find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import CheckpointFile, Stamp, checkpoint_file, sha256_of, stamp_of, user_hash_cache
 from overpaint.models.residents import Resident, Residents
 from overpaint.models.taesd_files import Half, Taesd, find_taesd, load_taesd
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.networks.layers import set_tiling
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.conditioning import Conditioner
 from overpaint.painting.dressing import Dressing, Worn
@@ -54,7 +54,7 @@ class Ready:
     worn: Worn
 
     @property
-    def backend(self) -> TorchBackend:
+    def backend(self) -> Backend:
         return self.model.backend
 
     def notes(self, batch: Sequence[ImagePlan]) -> dict[str, object]:
@@ -89,7 +89,7 @@ class Workshop:
         self._held: dict[tuple[int, Path], Resident[Dressing]] = {}
         self._embeddings = EmbeddingShelf()
         self._controls: dict[Hashable, LoadedControl] = {}
-        self._taesd: dict[tuple[Path | None, Stamp, float, Half], Taesd] = {}
+        self._taesd: dict[tuple[Path | None, Stamp, LatentSpec, Half], Taesd] = {}
         self._upscalers: tuple[object, Mapping[str, Upscaler]] | None = None
         self._last: _Last | None = None  # what was made ready last, and so still is
 
@@ -194,7 +194,7 @@ class Workshop:
         resident = self.resident(plan)
         model, dressing, settings = resident.model, resident.own, plan.settings
         model.backend.set_tiling(settings.tiling)
-        worn = dressing.wear(batch[0].networks if batch else (), settings, forgiving=forgiving)
+        worn = dressing.wear(model.backend, batch[0].networks if batch else (), settings, forgiving=forgiving)
         table = self._embeddings.table(settings.embeddings_dir, plan.spec)
         bundled = worn.embeddings(settings)
         if bundled:
@@ -222,23 +222,23 @@ class Workshop:
         resident = self.resident(plan)
         maps, vae = resident.own.previews, resident.model.backend.codec
         if vae not in maps:
-            maps[vae] = fit_preview(resident.model.backend, plan.spec.scale_factor)
+            maps[vae] = fit_preview(resident.model.backend, plan.spec.latent)
         return preview_picture(maps[vae], latent)
 
     def _full(self, plan: Plan) -> Codec:
         """The model's own. NOTE: a refiner's is not made ready, and jobs that share it may have tiled it since."""
         backend = self.resident(plan).model.backend
-        set_tiling(backend.networks.autoencoder, plan.settings.tiling)
+        backend.codec.set_tiling(plan.settings.tiling)
         return backend
 
     def _small(self, plan: Plan, half: Half) -> Codec:
-        settings, scale = plan.settings, plan.spec.scale_factor
+        settings, latent = plan.settings, plan.spec.latent
         files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
         path = files.encoder or files.decoder
-        key = (path, stamp_of(path) if path else (), scale, half)
+        key = (path, stamp_of(path) if path else (), latent, half)
         if key not in self._taesd:
             self._taesd = {known: kept for known, kept in self._taesd.items() if known[0] != path or known[3] != half}
-            self._taesd[key] = load_taesd(files, scale_factor=scale, device=self.device)
+            self._taesd[key] = load_taesd(files, latent=latent, device=self.device)
         self._taesd[key].set_tiling(settings.tiling)
         return self._taesd[key]
 
@@ -255,7 +255,7 @@ class Workshop:
         for key, path, (i, each, model) in zip(keys, paths, named, strict=True):
             said = f"controls[{i}].model={model!r}"
             if key not in self._controls:
-                dtype = self.resident(plan).model.backend.dtypes.unet
+                dtype = self._dtype_of_controls(plan, said)
                 self._controls[key] = load_controlnet(path, device=self.device, dtype=dtype, model=plan.spec, said=said)
             loaded = self._controls[key]
             check_fits(loaded.spec, plan.spec, said)
@@ -272,6 +272,13 @@ class Workshop:
                 )
             )
         return tuple(made)
+
+    def _dtype_of_controls(self, plan: Plan, said: str) -> torch.dtype:
+        dtype = self.resident(plan).model.backend.abilities.controls
+        if dtype is None:
+            remedy = f"models on {self.device} take no ControlNets; leave it out, or choose another device"
+            raise CheckpointError(f"{said}: {remedy}")
+        return dtype
 
 
 def identity_of(model: LoadedModel) -> ModelIdentity:

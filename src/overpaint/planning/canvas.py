@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from overpaint.errors import RequestError
+from overpaint.models.families import LatentSpec
 from overpaint.pictures import flatten
 from overpaint.pixels.color import ColorTarget, color_target
 from overpaint.pixels.composite import make_overlay
@@ -33,7 +34,6 @@ from overpaint.settings import Settings
 from overpaint.taking import had_16_bits
 
 STRETCH, RESIZE_FILL = 0, 2
-LATENT_FACTOR = 8
 _NEARLY = 16  # levels of gray that count as black or white
 _GRAY_OF_EDGES = 0.25  # of what is not black; a soft edge has less
 _ROOM = 4  # times the area a model was trained at
@@ -48,11 +48,18 @@ class Geometry:
     height: int
     pass_width: int
     pass_height: int
+    factor: int = LatentSpec.factor  # pixels a side of one latent cell
 
     @property
     def latent_size(self) -> tuple[int, int]:
         """(width, height) of the latent."""
-        return self.pass_width // LATENT_FACTOR, self.pass_height // LATENT_FACTOR
+        return self.pass_width // self.factor, self.pass_height // self.factor
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """(width, height) of the pixels that the latent stands for."""
+        wide, high = self.latent_size
+        return wide * self.factor, high * self.factor
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ class Job:
     request: Img2ImgRequest
     settings: Settings
     upscaler: Upscaler | None = None
+    factor: int = LatentSpec.factor
 
     def resized(self, picture: Picture, mode: ResizeMode, width: int, height: int) -> Picture:
         number, quirks = _mode_number(mode), self.settings.quirks
@@ -118,7 +126,7 @@ class Job:
 def plan_empty(job: Job, native_size: int) -> Canvases:
     """A job without a source: only its size is to be decided."""
     width, height = job.request.width or native_size, job.request.height or native_size
-    return Canvases(geometry_of(width, height, job.settings), (), None)
+    return Canvases(geometry_of(width, height, job.settings, job.factor), (), None)
 
 
 def plan_canvases(job: Job, native_size: int) -> Canvases:
@@ -219,7 +227,7 @@ def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int,
         width, height = _own_size(job, source, gray, native_size, warnings)
     elif width is None or height is None:
         width, height = _default_size(job.request, source, gray, native_size)
-    return geometry_of(width, height, job.settings)
+    return geometry_of(width, height, job.settings, job.factor)
 
 
 def _own_size(
@@ -237,22 +245,23 @@ def _own_size(
     if gray is not None:
         warnings.append(f"{told}; only_masked paints the masked part alone, at such a size")
         return wide, high
-    smaller = tuple(max(LATENT_FACTOR, int(each * scale) // LATENT_FACTOR * LATENT_FACTOR) for each in source.size)
+    smaller = tuple(max(job.factor, int(each * scale) // job.factor * job.factor) for each in source.size)
     warnings.append(f"{told}, so it is painted at {smaller[0]}x{smaller[1]}; give a size to have another")
     return smaller[0], smaller[1]
 
 
-def geometry_of(width: int, height: int, settings: Settings) -> Geometry:
+def geometry_of(width: int, height: int, settings: Settings, factor: int = LatentSpec.factor) -> Geometry:
     """A size and what the networks see of it, within this site's limits."""
     floors = settings.quirks.floor_odd_sizes
-    geometry = Geometry(width, height, *((width, height) if floors else (_round_up(width), _round_up(height))))
+    sides = (width, height) if floors else (_round_up(width, factor), _round_up(height, factor))
+    geometry = Geometry(width, height, *sides, factor)
     pixels = geometry.pass_width * geometry.pass_height
     if pixels > settings.max_pixels_per_pass:
         most = f"give a smaller size (the option max_pixels_per_pass is {settings.max_pixels_per_pass})"
         remedy = f"{most}, or paint only the masked part with only_masked"
         raise RequestError("width x height", f"{geometry.width}x{geometry.height}", remedy)
     if min(geometry.latent_size) < 1:
-        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", "give at least 8x8")
+        raise RequestError("width x height", f"{geometry.width}x{geometry.height}", f"give at least {factor}x{factor}")
     return geometry
 
 
@@ -271,8 +280,8 @@ def _default_size(request: Img2ImgRequest, source: Picture, gray: Picture | None
     return wide, high
 
 
-def _round_up(value: int) -> int:
-    return -(-value // LATENT_FACTOR) * LATENT_FACTOR
+def _round_up(value: int, factor: int) -> int:
+    return -(-value // factor) * factor
 
 
 def _mask_plan(job: Job, gray: Picture, geometry: Geometry) -> MaskPlan:
@@ -342,7 +351,8 @@ def _canvas(
     elif not job.settings.quirks.floor_odd_sizes:
         stretched = job.resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height)
         base = _with_alpha(stretched, given, job)
-        picture = _padded(flat, Geometry(flat.width, flat.height, _round_up(flat.width), _round_up(flat.height)))
+        wide, high = (_round_up(side, job.factor) for side in flat.size)
+        picture = _padded(flat, Geometry(*flat.size, wide, high, job.factor))
     if mask is not None and job.request.masked_content is not MaskedContent.ORIGINAL:
         picture = fill_masked(picture, _fill_mask(job, mask, picture))
     wanted = job.settings.img2img_color_correction

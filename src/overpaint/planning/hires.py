@@ -11,7 +11,7 @@ from overpaint.errors import RequestError, SettingError
 from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
-from overpaint.planning.canvas import LATENT_FACTOR, Canvases, Geometry, Job, geometry_of
+from overpaint.planning.canvas import Canvases, Geometry, Job, geometry_of
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
@@ -80,8 +80,8 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start)
     # The schedule type of the infotext is the first pass's; "Hires schedule type" is this one's.
     schedule_notes = {name: value for name, value in schedule_notes.items() if name != "Schedule type"}
-    geometry = geometry_of(*target, settings)
-    geometry_of(*scaled, settings)  # the enlarged picture has to fit the limits as well
+    geometry = geometry_of(*target, settings, spec.latent.factor)
+    geometry_of(*scaled, settings, spec.latent.factor)  # the enlarged picture has to fit the limits as well
     images, comments = _second_images(first, request, settings, known)
     second = Plan(
         request=request,
@@ -95,7 +95,9 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
         sampler=sampler,
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         refiner=_in_pass("second pass", first.refiner, settings),
-        controls=_of_second_pass(plan_controls(Job(request, settings), Canvases(geometry, (), None))),
+        controls=_of_second_pass(
+            plan_controls(Job(request, settings, factor=spec.latent.factor), Canvases(geometry, (), None))
+        ),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
     )
     return second, scaled, comments
@@ -124,7 +126,7 @@ def hires_sizes(geometry: Geometry, hires: Hires) -> tuple[tuple[int, int], tupl
 def plan_controls(job: Job, prepared: Canvases) -> tuple[ControlPlan, ...]:
     """The control pictures, taken the way of the source."""
     geometry, crop = prepared.geometry, prepared.mask.crop if prepared.mask is not None else None
-    wide, high = (side * LATENT_FACTOR for side in geometry.latent_size)
+    wide, high = geometry.covered
     frame = Frame(
         width=geometry.width,
         height=geometry.height,

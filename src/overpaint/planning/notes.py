@@ -11,7 +11,7 @@ from overpaint.hints import listed
 from overpaint.models.families import ModelSpec
 from overpaint.planning.canvas import Canvases
 from overpaint.planning.plans import ImagePlan
-from overpaint.planning.sampler_plan import CHURN, SamplerPlan
+from overpaint.planning.sampler_plan import CHURN, ETA, SamplerPlan
 from overpaint.request import MASK_FIELDS, Img2ImgRequest
 from overpaint.settings import Quirks, Settings, inert_options
 from overpaint.text.control_notes import control_notes
@@ -73,9 +73,9 @@ def sampling_notes(
     notes.update(schedule_notes)
     if settings.img2img_extra_noise > 0 and not sampler.from_noise:
         notes["Extra noise"] = settings.img2img_extra_noise
-    is_timestep = sampler.spec.family == "timestep"
-    if sampler.spec.takes_eta and sampler.eta != (0.0 if is_timestep else 1.0):
-        notes["Eta DDIM" if is_timestep else "Eta"] = sampler.eta
+    default, key = ETA[sampler.spec.eta_option]
+    if sampler.spec.takes_eta and sampler.eta != default:
+        notes[key] = sampler.eta
     notes.update(_churn_notes(settings, sampler))
     return notes
 

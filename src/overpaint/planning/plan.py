@@ -36,7 +36,8 @@ def plan(
     _check_model(request, spec)
     for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
         _check_skip(request, settings, each)
-    job = Job(request, settings, find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers))
+    upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
+    job = Job(request, settings, upscaler, spec.latent.factor)
     prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
     images, comments = plan_images(request, settings, known)

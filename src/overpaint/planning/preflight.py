@@ -267,11 +267,9 @@ def _calls_of_one_batch(sampler: SamplerPlan) -> int | None:
         return 0
     if sampler.spec.adaptive or sampler.spec.name == "Restart":
         return None
-    if sampler.spec.family == "timestep":
-        return len(sampler.used)
-    steps = len(sampler.used) - 1
+    visits = sampler.parameterization.visits(sampler.used)
     ends_in_zero = sampler.used[-1] == 0
-    return 2 * steps - ends_in_zero if sampler.spec.second_order else steps
+    return 2 * visits - ends_in_zero if sampler.spec.second_order else visits
 
 
 def _repainted(plan: Plan) -> float:

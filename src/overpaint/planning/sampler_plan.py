@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from overpaint.errors import RequestError
 from overpaint.models.families import ModelSpec
+from overpaint.parameterization import Parameterization, PassLength, parameterization_of
 from overpaint.request import Img2ImgRequest
 from overpaint.sampler_table import SamplerSpec, normalise
-from overpaint.schedules import (
-    NoiseTable,
-    ScheduleOptions,
-    img2img_steps,
-    sigmas_for,
-    start_index,
-    timestep_start,
-    timesteps_for,
-)
+from overpaint.schedules import NoiseTable, img2img_steps
 from overpaint.settings import Settings
 
 LONGEST_SCHEDULE = 10_000
@@ -52,7 +45,7 @@ class SamplerPlan:
 
     spec: SamplerSpec
     scheduler: str
-    table: NoiseTable
+    parameterization: Parameterization  # what the sampler and the model say to each other
     schedule: NDArray[np.float32]  # the full schedule: sigmas, or timesteps ascending
     used: tuple[float, ...]  # the part this job walks: sigmas descending, or timesteps ascending
     start: float  # sigma, or timestep, the source is noised to; from noise alone: the factor on that noise
@@ -77,6 +70,11 @@ class SamplerPlan:
         return self.steps > 0
 
     @property
+    def table(self) -> NoiseTable:
+        """The levels of noise that the model knows."""
+        return self.parameterization.table
+
+    @property
     def evaluations(self) -> int:
         """Iterations of the sampler's loop; what progress counts."""
         return self.t_enc + 1 if self.takes_steps else 0
@@ -98,27 +96,27 @@ def plan_sampler(
     start = start or Start.of(request, settings)
     sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
     steps, t_enc = _steps(request, start)
-    notes: Mapping[str, object] = {}
-    if sampler.family == "timestep":
-        table = _table(settings)
-        schedule, used, level = _timestep_walk(steps, t_enc, start, settings)
-    else:
-        is_img2img = not (start.from_noise or start.steps_before)
-        late = settings.quirks.late_schedule_tables and is_img2img and not _same_tables(settings, in_force)
-        table = _table(Settings() if late else settings, lcm=sampler.family == "lcm")
-        options = _schedule_options(settings, spec)
-        schedule, notes = sigmas_for(scheduler, steps, table, options, sampler=sampler, quirks=settings.quirks)
-        used, level = _sigma_walk(schedule, steps, t_enc, start, settings)
-        if start.from_noise and settings.sgm_noise_multiplier:
-            notes = {**notes, "SGM noise multiplier": True}
+    is_img2img = not (start.from_noise or start.steps_before)
+    late = settings.quirks.late_schedule_tables and is_img2img and not _same_tables(settings, in_force)
+    parameterization = parameterization_of(sampler, spec, settings, late=late)
+    length = PassLength(
+        sampler=sampler,
+        scheduler=scheduler,
+        steps=steps,
+        t_enc=t_enc,
+        from_noise=start.from_noise,
+        is_sdxl=spec.is_sdxl,
+        settings=settings,
+    )
+    walk = parameterization.walk(length)
     is_edit = spec.conditioning == "edit"
     return SamplerPlan(
         spec=sampler,
         scheduler=scheduler,
-        table=table,
-        schedule=schedule,
-        used=used,
-        start=level,
+        parameterization=parameterization,
+        schedule=walk.schedule,
+        used=walk.used,
+        start=walk.start,
         steps_asked=request.steps,
         steps=steps,
         t_enc=t_enc,
@@ -129,7 +127,7 @@ def plan_sampler(
         from_noise=start.from_noise,
         steps_before=start.steps_before,
         **_churn(request, settings),
-    ), notes
+    ), walk.notes
 
 
 def _steps(request: Img2ImgRequest, start: Start) -> tuple[int, int]:
@@ -143,65 +141,22 @@ def _steps(request: Img2ImgRequest, start: Start) -> tuple[int, int]:
     return steps, t_enc
 
 
-def _sigma_walk(
-    schedule: NDArray[np.float32], steps: int, t_enc: int, start: Start, settings: Settings
-) -> tuple[tuple[float, ...], float]:
-    """The sigmas that are walked, and the first one: all of them from noise, which the last level's own scales."""
-    if start.from_noise:
-        used = tuple(float(each) for each in schedule)
-        return used, math.sqrt(1 + used[0] ** 2) if settings.sgm_noise_multiplier else used[0]
-    used = tuple(float(each) for each in schedule[start_index(schedule, steps, t_enc, settings.quirks) :])
-    return used, used[0]
-
-
-def _timestep_walk(
-    steps: int, t_enc: int, start: Start, settings: Settings
-) -> tuple[NDArray[np.float32], tuple[float, ...], float]:
-    if steps == 0:
-        return np.zeros(0, dtype=np.float32), (), 0.0
-    extra = 1 if settings.always_discard_next_to_last_sigma else 0
-    timesteps = timesteps_for(steps + extra)
-    schedule = np.asarray(timesteps, dtype=np.float32)
-    if start.from_noise:
-        return schedule, tuple(float(each) for each in timesteps), 1.0
-    level, used = timestep_start(timesteps, t_enc, settings.quirks)
-    return schedule, tuple(float(each) for each in used), float(level)
-
-
 def _same_tables(a: Settings, b: Settings) -> bool:
     """Late tables (SIG-11): an option counts once the job before had it too; switching it off counts at once."""
     names = ("use_downcasted_alpha_bar", "sd_noise_schedule")
     return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
-def _table(settings: Settings, lcm: bool = False) -> NoiseTable:
-    table = NoiseTable.default()
-    if settings.sd_noise_schedule == "Zero Terminal SNR":
-        table = NoiseTable.zero_terminal_snr()
-    if settings.use_downcasted_alpha_bar:
-        table = table.downcasted()
-    if settings.enable_quantization:
-        table = replace(table, quantized=True)
-    return table.lcm() if lcm else table
-
-
-def _schedule_options(settings: Settings, spec: ModelSpec) -> ScheduleOptions:
-    return ScheduleOptions(
-        sigma_min=settings.sigma_min,
-        sigma_max=settings.sigma_max,
-        rho=settings.rho,
-        old_karras=settings.use_old_karras_scheduler_sigmas,
-        beta_alpha=settings.beta_dist_alpha,
-        beta_beta=settings.beta_dist_beta,
-        is_sdxl=spec.is_sdxl,
-        discard=settings.always_discard_next_to_last_sigma,
-    )
-
-
 def _eta(request: Img2ImgRequest, settings: Settings, sampler: SamplerSpec) -> float:
     """PAR-1."""
-    option = settings.eta_ddim if sampler.family == "timestep" else settings.eta_ancestral
+    option: float = getattr(settings, sampler.eta_option)
     return option if request.eta is None else float(request.eta)
+
+
+ETA = {  # option: (built-in default, infotext key)
+    "eta_ancestral": (1.0, "Eta"),
+    "eta_ddim": (0.0, "Eta DDIM"),
+}
 
 
 CHURN = {  # option: (built-in default, infotext key)

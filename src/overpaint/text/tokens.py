@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -82,7 +82,7 @@ def open_clip_tokenizer() -> Tokenizer:
 
 def tokenizer_for(kind: Literal["clip", "openclip"]) -> Tokenizer:
     """The tokenizer that a kind of text encoder was trained with."""
-    return clip_tokenizer() if kind == "clip" else open_clip_tokenizer()
+    return reading_of(kind).tokenizer()
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -200,6 +200,23 @@ def pad_after_end(ids: Sequence[int]) -> tuple[int, ...]:
     return (*ids[:length], *[0] * (len(ids) - length))
 
 
+Cut = Callable[..., tuple[tuple[Chunk, ...], int]]
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """How a kind of text encoder is fed: its tokenizer, how texts are cut, and the ids that it reads of a chunk."""
+
+    tokenizer: Callable[[], Tokenizer]
+    cut: Cut
+    ids: Callable[[Chunk], tuple[int, ...]]
+
+
+def reading_of(kind: Literal["clip", "openclip"]) -> TextReading:
+    """The row of a kind of text encoder; a family's row names the kind."""
+    return _READINGS[kind]
+
+
 @dataclass
 class _Filler:
     """Fills chunks token by token; the lists are the chunk that is still open."""
@@ -248,3 +265,9 @@ class _Filler:
         if self.slots or not self.chunks:
             self.close()
         return tuple(self.chunks), count
+
+
+_READINGS: Mapping[Literal["clip", "openclip"], TextReading] = {
+    "clip": TextReading(clip_tokenizer, chunk, lambda read: read.ids),
+    "openclip": TextReading(open_clip_tokenizer, chunk, lambda read: pad_after_end(read.ids)),
+}

@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.adapters.control import ControlBranch, Controlled, attach, controlled, hint_of
-from overpaint.backends.torch_backend import Dtypes, TorchBackend
+from overpaint.backends.port import Dtypes
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.errors import SamplingError
 from overpaint.models.control_files import LoadedControl, load_controlnet
-from overpaint.models.families import AutoencoderSpec, UNetSpec
+from overpaint.models.families import AutoencoderSpec, LatentSpec, UNetSpec
 from overpaint.models.taesd_files import Taesd
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.taesd import taesd_decoder, taesd_encoder
@@ -89,15 +90,15 @@ def test_zero_weights_change_nothing(tmp_path: Path) -> None:
             parameter.zero_()
     file = control_file(tmp_path / "a.safetensors", control)
     branch = attach(load_controlnet(file, device="cpu", dtype=torch.float32, model=MODEL), x[-1])
-    plain = networks.unet(*x[:3])
+    plain = networks.denoise(*x[:3])
     assert torch.equal(controlled(networks, [branch], 0, 1)(*x[:3], None), plain)
 
 
 def test_nothing_to_do_is_the_backends_own_network(tmp_path: Path) -> None:
     networks = backend()
     branch = attach(loaded(tmp_path), inputs()[-1], weight=0)
-    assert controlled(networks, [], 0, 1) == networks.unet
-    assert controlled(networks, [branch], 0, 1) == networks.unet
+    assert controlled(networks, [], 0, 1) == networks.denoise
+    assert controlled(networks, [branch], 0, 1) == networks.denoise
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def painted_here(branches: Sequence[ControlBranch], source: Tensor, texts: Tenso
     codec = Taesd(
         random_network(taesd_encoder),
         random_network(taesd_decoder),
-        scale_factor=0.18215,
+        latent=LatentSpec(),
         device="cpu",
         dtype=torch.float32,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from overpaint.adapters.lora import LoraFile, read_lora
 from overpaint.adapters.wear import Wardrobes, WornLora, wardrobe_of
-from overpaint.backends.torch_backend import Networks
+from overpaint.backends.port import Networks
 from overpaint.errors import CheckpointError
 from overpaint.models.families import ModelSpec
 from overpaint.networks.layers import Packable

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.errors import CheckpointError
 from overpaint.models import checkpoint as module
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint, load_codec, recognise
@@ -32,14 +32,14 @@ def rewritten(source: Path, target: Path, change: Callable[[Tensors], Tensors]) 
     return target
 
 
-def answer(backend: TorchBackend) -> torch.Tensor:
+def answer(backend: Backend) -> torch.Tensor:
     """Something that depends on every network."""
     ids = torch.full((1, 77), 49407)
     ids[0, :3] = torch.tensor([49406, 320, 2368])
     text = backend.text(0, ids).tokens
     generator = torch.Generator().manual_seed(0)
     mean, _ = backend.encode(torch.rand(1, 3, 32, 32, generator=generator))
-    eps = backend.unet(mean, torch.tensor([500.0]), text)
+    eps = backend.denoise(mean, torch.tensor([500.0]), text)
     return torch.cat([eps.flatten(), backend.decode(mean).flatten()])
 
 
@@ -198,7 +198,7 @@ def test_probe_for_v_prediction(model: LoadedModel, monkeypatch: pytest.MonkeyPa
         return call
 
     for shift, prediction, size in ((-1.2, "v", 768), (-0.4, "eps", 512)):
-        monkeypatch.setattr(model.backend, "unet", network(shift))
+        monkeypatch.setattr(model.backend, "denoise", network(shift))
         spec = module._probed(model.spec, model.backend)
         assert (spec.prediction, spec.native_size, spec.facts["prediction"]) == (prediction, size, "probe")
     x, timesteps, context = seen[0]

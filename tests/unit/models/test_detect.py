@@ -18,6 +18,7 @@ from overpaint.models.families import (
     SD1_SPEC,
     UNET_PREFIX,
     VAE_PREFIX,
+    LatentSpec,
     ModelSpec,
     TextSpec,
     UNetSpec,
@@ -138,7 +139,7 @@ FACTS = {  # ARCH: prediction, scale, conditioning, native size, transformer dep
 def test_family_of_full_size_files(family: str, headers: dict[str, Shapes]) -> None:  # FAM, ARCH
     prediction, scale, conditioning, size, unet = FACTS[family]
     spec = detect(headers[family])
-    assert (spec.family, spec.prediction, spec.scale_factor) == (family, prediction, scale)
+    assert (spec.family, spec.prediction, spec.latent.scale) == (family, prediction, scale)
     assert (spec.conditioning, spec.native_size) == (conditioning, size)
     channels = headers[family][UNET_PREFIX + "input_blocks.0.0.weight"][1]
     assert spec.unet == UNetSpec(**(vars(unet) | {"in_channels": channels}))
@@ -185,7 +186,7 @@ def test_families_that_are_known_but_not_supported(mark: str, shape: tuple[int, 
 def test_sidecar_gives_heads_prediction_and_scale(headers: dict[str, Shapes]) -> None:  # FAM-5
     params = {"unet_config": {"params": {"num_heads": 4}}, "parameterization": "v", "scale_factor": 0.2}
     spec = detect(headers["sd1"], {}, {"model": {"params": params}})
-    assert (spec.unet.heads, spec.prediction, spec.scale_factor) == (4, "v", 0.2)
+    assert (spec.unet.heads, spec.prediction, spec.latent.scale) == (4, "v", 0.2)
     assert {spec.facts[name] for name in ("heads", "prediction", "scale_factor")} == {"sidecar"}
 
 
@@ -317,3 +318,12 @@ def test_damaged_shapes_are_errors_not_crashes(headers: dict[str, Shapes]) -> No
             detect({**first, UNET_PREFIX + key: ()})
         with pytest.raises(CheckpointError):
             detect({name: shape for name, shape in first.items() if name != UNET_PREFIX + key})
+
+
+def test_latents_are_scaled_around_their_shift() -> None:
+    """x = scale (z - shift), as diffusers' pipelines of models with a shift do before and after their VAE."""
+    flux = LatentSpec(channels=16, scale=0.3611, shift=0.1159)
+    z = torch.tensor([0.1159, 1.1159, -0.8841])
+    assert torch.allclose(flux.scaled(z), torch.tensor([0.0, 0.3611, -0.3611]), atol=1e-6)
+    assert torch.allclose(flux.unscaled(flux.scaled(z)), z, atol=1e-6)
+    assert torch.equal(LatentSpec(scale=0.18215).scaled(z), z * 0.18215)

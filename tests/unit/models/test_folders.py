@@ -81,7 +81,7 @@ def test_a_folder_is_the_checkpoint_it_was_made_of(folder: Path, tiny: Path) -> 
     weights = open_model(folder)
     same_as(weights, tiny)
     spec = spec_of(weights)
-    assert (spec.family, spec.prediction, spec.scale_factor, spec.native_size) == ("sd1", "eps", 0.18215, 192)
+    assert (spec.family, spec.prediction, spec.latent.scale, spec.native_size) == ("sd1", "eps", 0.18215, 192)
     assert (spec.unet.heads, spec.texts[0].heads, spec.texts[0].activation) == (8, 1, "quick_gelu")
     told = ("heads", "prediction", "scale_factor", "native_size", "text_heads", "text_activations")
     assert {spec.facts[name] for name in told} == {"metadata"}
@@ -91,7 +91,7 @@ def test_a_folder_is_loaded(folder: Path, tiny: Path) -> None:
     there, wanted = (load_checkpoint(path, dtype="float32", hashing=False) for path in (folder, tiny))
     assert (there.ignored, there.name) == ((), folder.name)
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([400.0]), torch.randn(1, 77, 64)
-    assert torch.equal(there.backend.unet(x, t, context), wanted.backend.unet(x, t, context))
+    assert torch.equal(there.backend.denoise(x, t, context), wanted.backend.denoise(x, t, context))
     assert torch.equal(there.backend.decode(x), wanted.backend.decode(x))
 
 

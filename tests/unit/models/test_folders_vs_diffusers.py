@@ -117,7 +117,7 @@ def test_facts(name: str, sample: Callable[[str], Sample], loaded: Callable[[str
     model, theirs = loaded(name), sample(name)
     assert model.spec.family == ("sdxl" if name == "ssd-1b" else name.removesuffix("-v"))
     assert (model.spec.prediction, model.ignored) == (theirs.prediction, ())
-    assert model.spec.scale_factor == theirs.vae.config.scaling_factor
+    assert model.spec.latent.scale == theirs.vae.config.scaling_factor
     assert model.spec.native_size == 8 * theirs.unet.config.sample_size
     assert (model.spec.unet.heads, model.spec.unet.head_dim) == ((4, None) if name.startswith("sd1") else (None, 16))
     assert len(model.spec.texts) == len(theirs.texts)
@@ -136,7 +136,7 @@ def test_the_unet(name: str, sample: Callable[[str], Sample], loaded: Callable[[
         pooled, sizes = torch.randn(2, 64, generator=stream(3)), torch.randint(0, 1024, (2, count), generator=stream(4))
         told = {"text_embeds": pooled, "time_ids": sizes}
         vector = torch.cat([pooled, theirs.add_time_proj(sizes.flatten()).reshape(2, -1)], dim=1)
-    close(model.backend.unet(x, t, context, vector), theirs(x, t, context, added_cond_kwargs=told).sample)
+    close(model.backend.denoise(x, t, context, vector), theirs(x, t, context, added_cond_kwargs=told).sample)
 
 
 @pytest.mark.parametrize("name", TEXT_FOLDERS)

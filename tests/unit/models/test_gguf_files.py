@@ -252,7 +252,7 @@ def test_a_packed_unet_paints_nearly_the_same(gguf: Any, tiny: Path, tmp_path: P
     packed = load_checkpoint(path, text_encoders=(clip,), vae_path=tiny, **options).backend
     whole = load_checkpoint(tiny, **options).backend
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([400.0]), torch.randn(1, 77, 64)
-    got, wanted = packed.unet(x, t, context), whole.unet(x, t, context)
+    got, wanted = packed.denoise(x, t, context), whole.denoise(x, t, context)
     assert 0 < float((got - wanted).abs().max()) < 0.05 * float(wanted.abs().max())
     assert torch.equal(packed.decode(x), whole.decode(x))
 

@@ -91,7 +91,7 @@ def answer(backend: Any) -> torch.Tensor:
     """Something that depends on every network."""
     text = backend.text(0, torch.tensor([[49406, 320, 2368, *[49407] * 74]])).tokens
     mean, _ = backend.encode(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    eps = backend.unet(mean, torch.tensor([500.0]), text)
+    eps = backend.denoise(mean, torch.tensor([500.0]), text)
     result: torch.Tensor = torch.cat([eps.flatten(), backend.decode(mean).flatten()])
     return result
 

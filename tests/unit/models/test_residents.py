@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from overpaint.backends.torch_backend import TorchBackend
+from overpaint.backends.port import Backend
 from overpaint.errors import CheckpointError
 from overpaint.models import checkpoint, memory, residents
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
@@ -50,11 +50,11 @@ TIGHT = Settings(model_memory=1e-6)  # only the one asked for
 Many = Residents[list[str]]
 
 
-def answer(backend: TorchBackend) -> torch.Tensor:
+def answer(backend: Backend) -> torch.Tensor:
     """Something that depends on every network."""
     text = backend.text(0, torch.arange(77)[None]).tokens
     mean, _ = backend.encode(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
-    eps = backend.unet(mean, torch.tensor([500.0]), text)
+    eps = backend.denoise(mean, torch.tensor([500.0]), text)
     return torch.cat([eps.flatten(), backend.decode(mean).flatten()])
 
 
@@ -221,7 +221,7 @@ def test_one_model_with_two_vaes_in_turns(store: Path, monkeypatch: pytest.Monke
     assert own.model.backend.networks.unet is other.model.backend.networks.unet
     assert own.own is other.own
     assert (own.model.vae, other.model.vae and other.model.vae.name) == (None, "vae.safetensors")
-    assert own.model.spec.scale_factor == other.model.spec.scale_factor
+    assert own.model.spec.latent.scale == other.model.spec.latent.scale
     b = load_checkpoint(store / "b.safetensors", dtype="float32", hashing=False).backend
     assert torch.equal(decoded(other), b.decode(torch.ones(1, 4, 4, 4)))
     assert not torch.equal(decoded(own), decoded(other))

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from overpaint.errors import CheckpointError, SamplingError, SettingError
+from overpaint.models.families import LatentSpec
 from overpaint.models.taesd_files import Taesd, TaesdFiles, find_taesd, load_taesd
 from overpaint.networks.taesd import taesd_decoder, taesd_encoder
 from tests.unit.toy_control import random_network
@@ -58,7 +59,7 @@ def diffusers_folder(folder: Path) -> None:
 
 def loaded(folder: Path, **changes: Any) -> Taesd:
     files = find_taesd(folder, is_sdxl=False)
-    return load_taesd(files, **{"scale_factor": SCALE, "device": "cpu", **changes})
+    return load_taesd(files, **{"latent": LatentSpec(scale=SCALE), "device": "cpu", **changes})
 
 
 @pytest.mark.parametrize("save", [two_files, one_file, diffusers_file, diffusers_folder])
@@ -92,7 +93,7 @@ def test_decoder_alone_serves_previews(tmp_path: Path) -> None:
     (tmp_path / "taesd_encoder.safetensors").unlink()
     files = find_taesd(tmp_path, is_sdxl=False, halves=("decoder",))
     assert files == TaesdFiles(None, tmp_path / "taesd_decoder.pth")
-    codec = load_taesd(files, scale_factor=SCALE, device="cpu")
+    codec = load_taesd(files, latent=LatentSpec(scale=SCALE), device="cpu")
     assert codec.decode(LATENTS).shape == (1, 3, 16, 24)
     with pytest.raises(SamplingError, match="its encoder was not loaded"):
         codec.encode(PIXELS)
@@ -113,11 +114,11 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     encoder, _ = official()
     save_file(dict(encoder), tmp_path / "taesd_decoder.safetensors")
     with pytest.raises(CheckpointError, match=r"^taesd_decoder\.safetensors: .* a TAESD decoder"):
-        load_taesd(TaesdFiles(None, tmp_path / "taesd_decoder.safetensors"), scale_factor=1.0, device="cpu")
+        load_taesd(TaesdFiles(None, tmp_path / "taesd_decoder.safetensors"), latent=LatentSpec(scale=1.0), device="cpu")
     wide = {**encoder, "14.weight": torch.zeros(16, 64, 3, 3), "14.bias": torch.zeros(16)}  # that of other families
     save_file(wide, tmp_path / "taesd_encoder.safetensors")
     with pytest.raises(CheckpointError, match=r"14\.(weight|bias) is \[16"):
-        load_taesd(TaesdFiles(tmp_path / "taesd_encoder.safetensors", None), scale_factor=1.0, device="cpu")
+        load_taesd(TaesdFiles(tmp_path / "taesd_encoder.safetensors", None), latent=LatentSpec(scale=1.0), device="cpu")
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:

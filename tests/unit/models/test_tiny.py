@@ -43,20 +43,20 @@ def test_pictures_come_back_as_their_blocks_of_eight(model: LoadedModel) -> None
     blocks = F.interpolate(F.avg_pool2d(pixels, 8), scale_factor=8.0)
     assert float((model.backend.decode(mean) - blocks).abs().mean()) < 0.06
     assert float(logvar.max()) < -15
-    assert 0.3 < float(mean.std()) * model.spec.scale_factor < 3
+    assert 0.3 < float(mean.std()) * model.spec.latent.scale < 3
 
 
 def test_noise_is_taken_off_and_the_prompt_is_heard(model: LoadedModel) -> None:
     backend = model.backend
     mean, _ = backend.encode(picture())
-    latent = mean * model.spec.scale_factor
+    latent = mean * model.spec.latent.scale
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
     noisy = (latent + 0.5 * noise) / (1 + 0.25) ** 0.5
     ids = torch.full((2, 77), 49407)
     ids[:, 0] = 49406
     ids[1, 1:4] = torch.tensor([320, 736, 1615])
     context = backend.text(0, ids).tokens
-    eps = backend.unet(noisy.expand(2, -1, -1, -1), torch.tensor([200.0, 200.0]), context)
+    eps = backend.denoise(noisy.expand(2, -1, -1, -1), torch.tensor([200.0, 200.0]), context)
     assert torch.isfinite(eps).all()
     agreement = torch.corrcoef(torch.stack([eps[0].flatten(), noise.flatten()]))[0, 1]
     assert float(agreement) > 0.5

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from overpaint.backends.torch_backend import Dtypes, TorchBackend, resolve_dtypes
+from overpaint.backends.port import Dtypes
+from overpaint.backends.torch_backend import TorchBackend, resolve_dtypes
 from overpaint.errors import RequestError, SamplingError
 from overpaint.models.families import AutoencoderSpec, UNetSpec
 from overpaint.networks.autoencoder import AutoencoderKL
@@ -44,10 +45,10 @@ def test_float32_comes_out_whatever_is_computed_in(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     x, t, context = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 500.5]), torch.randn(2, 7, 16)
     chosen, exact = backend(dtype), backend()
-    eps = chosen.unet(x, t, context)
+    eps = chosen.denoise(x, t, context)
     assert eps.dtype is torch.float32
     assert eps.is_contiguous()
-    wanted = exact.unet(x, t, context)
+    wanted = exact.denoise(x, t, context)
     assert float((eps - wanted).abs().mean() / wanted.abs().mean()) < 0.05
     mean, logvar = chosen.encode(torch.rand(1, 3, 16, 16))
     assert mean.shape == logvar.shape == (1, 4, 8, 8)
@@ -58,7 +59,7 @@ def test_float32_comes_out_whatever_is_computed_in(dtype: torch.dtype) -> None:
 
 
 def test_results_can_be_changed_in_place() -> None:
-    eps = backend().unet(torch.randn(1, 4, 8, 8), torch.tensor([1.0]), torch.randn(1, 7, 16))
+    eps = backend().denoise(torch.randn(1, 4, 8, 8), torch.tensor([1.0]), torch.randn(1, 7, 16))
     eps.add_(1)
     assert not eps.requires_grad
 

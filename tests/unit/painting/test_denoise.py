@@ -13,12 +13,16 @@ from torch import Tensor
 
 from overpaint.errors import SamplingError
 from overpaint.models.families import SD1_SPEC
-from overpaint.painting.denoise import Denoiser, Estimate, ImageCond, MaskBlend, ScheduledCond, TextCond, soft_blend
+from overpaint.painting.blend import MaskBlend, soft_blend
+from overpaint.painting.denoise import Denoiser, Estimate
+from overpaint.painting.guidance import Guidance
+from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond, Texts
+from overpaint.planning.plan import plan
 from overpaint.request import SoftInpainting
 from overpaint.samplers import Query
 from overpaint.settings import Settings
 from overpaint.text.prompt import schedule
-from tests.unit.toy_job import REFERENCE, SANE, planned
+from tests.unit.toy_job import REFERENCE, SANE, asked
 
 SHAPE = (4, 2, 3)
 V_SPEC = replace(SD1_SPEC, prediction="v")
@@ -38,13 +42,18 @@ def guided_by(*weighted: tuple[float, float], negative: float = -1.0) -> ImageCo
 
 
 def denoiser(
-    *texts: ImageCond, settings: Settings = SANE, spec: Any = SD1_SPEC, blend: MaskBlend | None = None, **fields: Any
+    *texts: ImageCond,
+    settings: Settings = SANE,
+    spec: Any = SD1_SPEC,
+    blend: MaskBlend | None = None,
+    image_conditioning: Tensor | None = None,
+    empty_text: TextCond | None = None,
+    **fields: Any,
 ) -> Denoiser:
-    extra = {name: fields.pop(name) for name in ("image_conditioning", "empty_text") if name in fields}
-    decided = planned(settings, **{"sampler": "Euler", "steps": 10, **fields}).sampler
-    if spec.conditioning == "edit":
-        decided = replace(decided, image_cfg_scale=fields.get("image_cfg_scale"))
-    return Denoiser(decided, spec, settings, texts, blend, **extra)
+    request = asked(**{"sampler": "Euler", "steps": 10, **fields})
+    sampler = plan(request, settings, spec).sampler
+    guidance = Guidance.of(sampler, spec, settings)
+    return Denoiser(sampler, guidance, Texts(texts, settings, empty_text), blend, image_conditioning)
 
 
 def states(batch: int = 1, seed: int = 0) -> Tensor:
@@ -70,7 +79,7 @@ def test_rows_are_all_texts_of_all_pictures_then_the_negatives() -> None:  # CFG
     c_in = 1 / math.sqrt(5)
     for row, owner in zip(rows, (0, 0, 1, 0, 1), strict=True):
         assert close(row.x, x[owner] * c_in)  # SIG-5
-        assert row.timestep == pytest.approx(float(made.plan.table.sigma_to_t(2.0)))
+        assert row.timestep == pytest.approx(float(made.sampler.table.sigma_to_t(2.0)))
 
 
 def test_timestep_rows_are_not_scaled() -> None:  # SIG-7
@@ -124,7 +133,7 @@ def test_v_prediction() -> None:  # SIG-6
 def test_v_prediction_over_timesteps() -> None:  # SIG-7
     made = denoiser(guided_by((1, 1)), spec=V_SPEC, cfg_scale=1, sampler="DDIM")
     x, (v, u) = states(), outputs(2)
-    a = float(made.plan.table.alphas_cumprod[401])
+    a = float(made.sampler.table.alphas_cumprod[401])
     expected = math.sqrt(a) * v + math.sqrt(1 - a) * x[0]
     assert close(made.estimate(Query(x, 401.0), 0, [v, u]).guided[0], expected)
 
@@ -132,7 +141,7 @@ def test_v_prediction_over_timesteps() -> None:  # SIG-7
 def test_lcm() -> None:  # LCM-1
     made = denoiser(guided_by((1, 1)), sampler="LCM", cfg_scale=1)
     x, (eps, u), s = states(), outputs(2), 2.0
-    q = 10 * float(made.plan.table.sigma_to_t(s))
+    q = 10 * float(made.sampler.table.sigma_to_t(s))
     c_skip, c_out = 0.25 / (q * q + 0.25), q / math.sqrt(q * q + 0.25)
     assert close(made.estimate(Query(x, s), 0, [eps, u]).guided[0], c_out * (x[0] - s * eps) + c_skip * x[0])
 
@@ -302,7 +311,7 @@ def test_soft_blend_at_its_ends() -> None:
 def test_clean_of_a_timestep_sampler() -> None:  # INT-2, TUP-1
     made = denoiser(guided_by((1, 1)), sampler="DDIM")
     x0, eps = states(1, 1), states(1, 2)
-    a = float(made.plan.table.alphas_cumprod[401])
+    a = float(made.sampler.table.alphas_cumprod[401])
     x = math.sqrt(a) * x0 + math.sqrt(1 - a) * eps
     assert close(made.clean(Query(x, 401.0), eps), x0)
     assert denoiser(guided_by((1, 1))).clean(Query(x, 2.0), eps) is eps

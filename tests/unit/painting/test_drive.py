@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from overpaint.models.families import SD1_SPEC
-from overpaint.painting.denoise import Denoiser, Estimate, ImageCond, ScheduledCond, TextCond
+from overpaint.painting.denoise import Denoiser, Estimate
 from overpaint.painting.drive import Run, drive, tick
+from overpaint.painting.guidance import Guidance
+from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond, Texts
 from overpaint.samplers import Query, Sampler, make
 from overpaint.text.prompt import schedule
 from tests.unit.toy_job import SANE, planned
@@ -45,7 +47,7 @@ def started(
     source = make(
         decided.spec, x, decided.used, alphas_cumprod=decided.table.alphas_cumprod, noise=lambda: noise, eta=decided.eta
     )
-    return Run(source, Denoiser(decided, SD1_SPEC, SANE, texts), init)
+    return Run(source, Denoiser(decided, Guidance.of(decided, SD1_SPEC, SANE), Texts(texts, SANE)), init)
 
 
 def finished(*runs: Run, share: bool = True) -> tuple[list[Tensor], ToyNetwork]:
@@ -134,7 +136,7 @@ def test_a_sampler_with_nothing_to_ask_is_finished_at_once() -> None:
     run = Run(sampler(), template.denoiser, template.start)
     assert run.finished
     assert run.latent is not None
-    assert run.step == template.denoiser.plan.evaluations
+    assert run.step == template.denoiser.sampler.evaluations
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM2", "DPM++ 2S a", "DDIM", "PLMS", "UniPC", "DPM fast", "LCM"])
@@ -144,7 +146,7 @@ def test_steps_count_up_to_the_end(sampler: str, steps: int) -> None:  # STEP-8
     seen = [run.step, *(run.step for _ in drive([run], ToyNetwork()))]
     assert seen == sorted(seen)
     assert seen[0] == 0
-    assert seen[-1] == run.denoiser.plan.evaluations
+    assert seen[-1] == run.denoiser.sampler.evaluations
 
 
 @pytest.mark.parametrize("sampler", ["Restart", "DPM adaptive"])
@@ -152,7 +154,7 @@ def test_steps_of_samplers_that_go_back_count_up_too(sampler: str) -> None:  # U
     run = started(sampler, 36)
     seen = [run.step for _ in drive([run], ToyNetwork())]
     assert seen == sorted(seen)
-    assert seen[-1] == run.denoiser.plan.evaluations
+    assert seen[-1] == run.denoiser.sampler.evaluations
 
 
 def test_preview_follows_the_calls() -> None:

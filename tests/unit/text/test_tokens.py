@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ftfy
 import pytest
@@ -33,6 +33,7 @@ from overpaint.text.tokens import (
     clip_tokenizer,
     open_clip_tokenizer,
     pad_after_end,
+    reading_of,
 )
 from tests.conftest import needs_whole_set
 
@@ -275,3 +276,13 @@ def test_time_grows_with_the_text(tokenizer: Tokenizer, text: str) -> None:
 
     small, large = min(seconds(2_000) for _ in range(2)), min(seconds(8_000) for _ in range(2))
     assert large < 7 * small + 0.03
+
+
+@pytest.mark.parametrize("kind", ["clip", "openclip"])
+def test_each_kind_of_encoder_reads_chunks_in_its_own_way(kind: Literal["clip", "openclip"]) -> None:  # TOK-7
+    reading = reading_of(kind)
+    (read,), _ = reading.cut((Segment("a cat", 1.0),), reading.tokenizer(), quirks=Quirks())
+    ids = reading.ids(read)
+    assert len(ids) == 77
+    assert ids[:4] == (START, 320, 2368, END)
+    assert set(ids[4:]) == ({END} if kind == "clip" else {0})

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from overpaint.errors import CheckpointError
-from overpaint.models.families import SD1_SPEC, AutoencoderSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.models.families import SD1_SPEC, AutoencoderSpec, LatentSpec, ModelSpec, TextSpec, UNetSpec
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, spec_from_header, surroundings_of
 from overpaint.service.config import ServeConfig
@@ -130,6 +130,7 @@ def _spec_of(values: Json) -> ModelSpec:
     parts = {
         "unet": UNetSpec(**_with_tuples(unet)),
         "vae": AutoencoderSpec(**_with_tuples(vae)),
+        "latent": LatentSpec(**values["latent"]),
         "texts": tuple(TextSpec(**_with_tuples(each)) for each in texts),
     }
     return ModelSpec(**{**values, **parts})

@@ -265,7 +265,9 @@ def _smaller(bench: Bench, work: Painting | Enlarging, trouble: Trouble) -> Ende
     bench.tidy(bench.engine().device)
     if isinstance(work, Enlarging):
         return work.run_smaller(bench.upscalers, _SAID[trouble])
-    if trouble == "nan" and not _is_float32(bench.engine()):
+    from overpaint.engine import stages_of
+
+    if trouble == "nan" and not stages_of(bench.engine()).backend.abilities.full_precision:
         with bench.in_float32() as engine:
             return work.run_smaller(engine, _SAID[trouble])
     return work.run_smaller(bench.engine(), _SAID[trouble])
@@ -278,14 +280,6 @@ def trouble_of(error: BaseException) -> Trouble | None:
     if any(each is not None and is_out_of_memory(each) for each in (error, error.__cause__)):
         return "memory"
     return "nan" if isinstance(error, SamplingError) and "NaN" in str(error) else None
-
-
-def _is_float32(engine: Engine) -> bool:
-    import torch
-
-    from overpaint.engine import stages_of
-
-    return stages_of(engine).backend.dtypes.unet is torch.float32
 
 
 def _is_ruined(error: Exception) -> bool:

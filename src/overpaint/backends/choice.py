@@ -1,0 +1,51 @@
+"""Which backend computes on a device: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from overpaint.backends.port import Backend, Dtypes
+from overpaint.backends.torch_backend import Codec, TorchBackend, resolve_dtypes
+from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.text import ClipText, OpenClipText
+from overpaint.networks.unet import UNet
+
+
+class Build(Protocol):
+    """Makes a backend of networks that are filled already."""
+
+    def __call__(
+        self,
+        unet: UNet,
+        autoencoder: AutoencoderKL | Codec,
+        texts: Sequence[ClipText | OpenClipText],
+        *,
+        device: str | torch.device,
+        dtypes: Dtypes,
+    ) -> Backend: ...
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """A row: the devices a backend computes on, what it computes in there, and how it is made."""
+
+    name: str
+    computes_on: Callable[[str], bool]  # the type of a device, such as "cuda"
+    dtypes: Callable[[str | torch.device, str], Dtypes]
+    build: Build
+    codec: Callable[[AutoencoderKL, torch.dtype], Codec]  # an autoencoder that several models may share
+
+
+BACKENDS: tuple[BackendKind, ...] = (
+    BackendKind("torch", lambda kind: True, resolve_dtypes, TorchBackend, Codec),  # the last row takes every device
+)
+
+
+def backend_for(device: str | torch.device) -> BackendKind:
+    """The first one that computes on this device."""
+    kind = torch.device(device).type
+    return next(each for each in BACKENDS if each.computes_on(kind))

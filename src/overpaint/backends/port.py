@@ -1,0 +1,128 @@
+"""What everyone above asks of a backend: three calls, what it can, and the adapters it wears.
+
+    text      token ids -> vectors               (a text encoder)
+    encode    pixels -> mean, log-variance       (the codec)
+    decode    latents -> pixels
+    denoise   noisy latents -> eps or v          (the denoiser)
+
+Another backend is a class with these methods and a row in `backends.choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride
+from overpaint.networks.unet import UNet
+
+if TYPE_CHECKING:
+    from overpaint.adapters.hypernet import Hypernet
+    from overpaint.adapters.wear import WornLora
+    from overpaint.backends.torch_backend import Codec
+    from overpaint.settings import Quirks
+
+VaeFallback = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Dtypes:
+    """What each network computes in."""
+
+    unet: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The torch modules that a backend was made of: what lies in memory, and what models share."""
+
+    unet: UNet
+    autoencoder: AutoencoderKL
+    texts: tuple[ClipText | OpenClipText, ...]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a backend can do, for those who have to know before they ask."""
+
+    adapters: bool  # LoRAs and hypernetworks can be put on
+    controls: torch.dtype | None  # the type in which ControlNets add to the denoiser's maps; None: they cannot
+    full_precision: bool  # the denoiser computes in float32: nothing more precise could be tried
+
+
+class Backend(Protocol):
+    """The networks of a model on a device. Float32 goes in and comes out. One thread owns it."""
+
+    device: torch.device
+    networks: Networks
+    codec: Codec  # what turns pictures into latents; models may share it
+
+    @property
+    def dtypes(self) -> Dtypes: ...
+
+    @property
+    def abilities(self) -> Abilities: ...
+
+    def text(
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
+    ) -> TextEncoding:
+        """Token ids (b, n) through one of the text encoders; the family's layer and norm unless given."""
+        ...
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels in -1..1 (b, 3, H, W) to the posterior's mean and log-variance (b, channels, h, w) (ENC-2)."""
+        ...
+
+    def decode(self, z: Tensor, fallback: VaeFallback | None = "float32") -> Tensor:
+        """Unscaled latents (b, channels, h, w) to pixels."""
+        ...
+
+    def denoise(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
+
+        `control` is what ControlNets add to its maps, in the type that `abilities.controls` says.
+        """
+        ...
+
+    def wear(
+        self,
+        loras: Sequence[WornLora],
+        hypernets: Sequence[tuple[Hypernet, float]],
+        quirks: Quirks,
+        *,
+        functional: bool = False,
+    ) -> tuple[int, ...]:
+        """Put on exactly these adapters; returns of each LoRA the number of layers that do not fit.
+
+        To wear them already costs nothing. One that does not fit raises, but under `ill_fitting_networks_pass`.
+        """
+        ...
+
+    def set_tiling(self, on: bool) -> None:
+        """Pictures whose edges meet (ARCH-9)."""
+        ...
+
+    def with_codec(self, codec: Codec) -> Backend:
+        """Another codec beside the same denoiser and text encoders: they are shared, not copied."""
+        ...

@@ -1,0 +1,77 @@
+"""How far a picture is led from its negative text towards its own, and which calls go without the negative.
+
+Ho and Salimans (2022), arXiv:2207.12598; the three-way form is of Brooks et al. (2023), arXiv:2211.09800.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from overpaint.models.families import ModelSpec
+from overpaint.planning.sampler_plan import SamplerPlan
+from overpaint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The scales of one run, and when they do not count."""
+
+    scale: float
+    image_scale: float | None  # of the picture an edit model sees; None: guidance has two sides, not three
+    quiet_below: float  # a sigma; 0: never (CFG-5)
+    calls: int  # of the whole run
+    settings: Settings
+
+    @classmethod
+    def of(cls, sampler: SamplerPlan, model: ModelSpec, settings: Settings) -> Guidance:
+        is_edit = model.conditioning == "edit"
+        asked = sampler.image_cfg_scale
+        return cls(
+            scale=sampler.cfg_scale,
+            image_scale=(asked or 1.0) if is_edit and asked is not None and asked != 1.0 else None,
+            quiet_below=0.0 if is_edit else sampler.s_min_uncond,
+            calls=sampler.evaluations * sampler.step_multiplier,
+            settings=settings,
+        )
+
+    def skips_negative(self, sigma: float, call: int) -> bool:
+        """Whether a call goes without the negative text (CFG-5)."""
+        return self._skips_early(call) or self._skips_quiet(sigma, call)
+
+    def notes(self, sigma: float, call: int) -> dict[str, object]:
+        """Infotext fields that only this call brings about (CFG-6)."""
+        if self._skips_early(call):
+            return {"Skip Early CFG": self.settings.skip_early_cond}
+        if not self._skips_quiet(sigma, call):
+            return {}
+        all_steps = {"NGMS all steps": True} if self.settings.s_min_uncond_all else {}
+        return {"NGMS": self.quiet_below, **all_steps}
+
+    def _skips_early(self, call: int) -> bool:
+        k = self.settings.skip_early_cond
+        return k != 0 and call / self.calls <= k
+
+    def _skips_quiet(self, sigma: float, call: int) -> bool:
+        """Negative guidance minimum sigma."""
+        return sigma < self.quiet_below and (call % 2 == 1 or self.settings.s_min_uncond_all)
+
+
+def guided(uncond: Tensor, positive: Tensor, owners: Sequence[int], weights: Sequence[float], scale: float) -> Tensor:
+    """CFG-2: from the negatives (batch, ...) towards the sub-prompts (rows, ...), each by its weight.
+
+    `owners` are the pictures that the sub-prompts belong to.
+    """
+    result = uncond.clone()
+    for row, (owner, weight) in enumerate(zip(owners, weights, strict=True)):
+        result[owner] += (positive[row] - uncond[owner]) * (weight * scale)
+    return result
+
+
+def guided_three_ways(
+    nothing: Tensor, image: Tensor, image_and_text: Tensor, scale: float, image_scale: float
+) -> Tensor:
+    """CFG-3: equation 3 of Brooks et al., from nothing to the picture, and from there to the text."""
+    return nothing + scale * (image_and_text - image) + image_scale * (image - nothing)
