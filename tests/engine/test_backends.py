@@ -102,5 +102,5 @@ def test_torch_says_what_it_can(site_engine: Engine, site: Site) -> None:
         adapters=True, controls=torch.float32, full_precision=True
     )
     with Engine(site.model("tiny"), device="cpu", dtype="bfloat16", settings=site.settings) as rounded:
-        found = rounded.backend.abilities
+        found = stages_of(rounded).backend.abilities
     assert found == Abilities(adapters=True, controls=torch.bfloat16, full_precision=False)
