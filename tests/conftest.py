@@ -4,6 +4,7 @@ checkout, it is used instead."""
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [each for each in items if each.get_closest_marker("long")]
     items[:] = [each for each in items if each not in long]
     config.hook.pytest_deselected(items=long)
+
+
+def label(value: object) -> str:
+    """The name of a test's case: the same in every process, so without addresses."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from overpaint.errors import OverpaintError, PictureError, RequestError, SaveErr
 from overpaint.pictures import open_picture
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
+from tests.conftest import label
 from tests.engine.conftest import asked, box, job, pixels, scene
 
 SANE = pytest.mark.usefixtures("sane_options")
@@ -141,7 +142,7 @@ def test_the_contracts_door(engine: Engine, fields: dict[str, Any], names: tuple
         ({"overrides": {"sd_vae": "no-such"}}, {"override_settings": {"sd_vae": "no-such"}}, ("no-such",)),
         ({"mask": box(64, 32)}, {"mask": box(64, 32)}, ("mask='64x32'", "32x32")),
     ],
-    ids=str,
+    ids=label,
 )
 def test_unknown_names_at_both_doors(
     engine: Engine, native: dict[str, Any], contract: dict[str, Any], names: tuple[str, ...]

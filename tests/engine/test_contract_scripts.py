@@ -17,6 +17,7 @@ from overpaint.engine import Engine
 from overpaint.errors import RequestError, SettingError
 from overpaint.outcome import Processed as Result
 from overpaint.settings import Settings
+from tests.conftest import label
 from tests.engine.conftest import box, job, pixels
 from tests.engine.toys import Site
 
@@ -46,12 +47,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 # -- other scripts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fields", OFF, ids=str)
+@pytest.mark.parametrize("fields", OFF, ids=label)
 def test_scripts_that_ask_for_nothing_pass(engine: Engine, fields: dict[str, Any]) -> None:
     assert job(engine, **fields).request() == job(engine).request()
 
 
-@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=label)
 def test_scripts_that_do_not_run_here_are_refused(engine: Engine, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         process_images(job(engine, **fields))

@@ -29,6 +29,7 @@ from overpaint.request import ControlUnit, Hires, MaskedContent
 from overpaint.service.painter.results import Portfolio
 from overpaint.text.control_notes import controls_told
 from overpaint.text.infotext import parse_infotext
+from tests.conftest import label
 from tests.engine.conftest import asked, box, painted, pixels, scene
 from tests.engine.toys import Site, dreamt, hint, unet_spec
 from tests.unit.toy_control import control_spec, diffusers_control, diffusers_unet, random_network
@@ -46,7 +47,7 @@ def test_weight_0_is_none(site_engine: Engine) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"weight": 0.5}, {"image": scene(seed=9)}, {"model": "depth"}, {"preprocessor": "invert"}, {"start": 0.5}],
-    ids=str,
+    ids=label,
 )
 def test_what_is_asked_reaches_the_picture(site_engine: Engine, change: dict[str, Any]) -> None:
     plain = painted(site_engine, controls=(unit(),))

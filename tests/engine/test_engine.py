@@ -17,6 +17,7 @@ from overpaint.request import MaskedContent, ResizeMode, SoftInpainting
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
+from tests.conftest import label
 from tests.engine.conftest import asked, box, painted, pixels, scene
 
 
@@ -102,7 +103,7 @@ def test_little_strength_changes_little(engine: Engine) -> None:
         {"mask": box(), "soft_inpainting": SoftInpainting()},
         {"resize_mode": ResizeMode.FILL, "width": 48, "height": 32},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_is_asked_reaches_the_picture(engine: Engine, fields: dict[str, Any]) -> None:
     assert painted(engine, **fields) != painted(engine)

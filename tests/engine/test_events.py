@@ -16,6 +16,7 @@ from overpaint.painting.drive import Run, tick
 from overpaint.painting.latents import decode
 from overpaint.painting.sampling import final_latents
 from overpaint.settings import Settings
+from tests.conftest import label
 from tests.engine.conftest import asked, box, painted, pixels, scene
 
 EVERY_STEP = Settings(show_progress_every_n_steps=1)
@@ -69,7 +70,7 @@ def at_step(step: int) -> Callable[[Event], bool]:
         {"sampler": "PLMS", "steps": 6},
         {"exact": True, "batch_size": 2},
     ],
-    ids=str,
+    ids=label,
 )
 @pytest.mark.parametrize("manner", [Settings(), Settings.reference()], ids=["sane", "reference"])
 def test_the_story(engine: Engine, fields: dict[str, Any], manner: Settings) -> None:

@@ -18,6 +18,7 @@ from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Settings
 from overpaint.text.infotext import parse_infotext, split_infotext
 from overpaint.text.pasting import option_overrides, request_fields
+from tests.conftest import label
 from tests.engine.conftest import pixels
 from tests.engine.toys import Site, dreamt, hint
 
@@ -115,7 +116,7 @@ def test_iterations_are_batches_one_after_the_other(engine: Engine) -> None:
         {"controls": (ControlUnit(model="edges", image=hint()),)},
         {"hires": Hires(scale=1, strength=0.5)},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_is_asked_reaches_the_picture(site_engine: Engine, fields: dict[str, Any]) -> None:
     assert shown(site_engine, dreamt(**fields)) != shown(site_engine, dreamt())
@@ -138,7 +139,7 @@ def test_what_is_asked_reaches_the_picture(site_engine: Engine, fields: dict[str
         {"checkpoint": "other"},
         {"scale": 1.25},
     ],
-    ids=str,
+    ids=label,
 )
 def test_what_the_second_pass_is_asked_reaches_the_picture(site_engine: Engine, change: dict[str, Any]) -> None:
     plain = Hires(scale=1.5, steps=3)
@@ -159,7 +160,7 @@ def test_what_the_second_pass_is_asked_reaches_the_picture(site_engine: Engine, 
         ((33, 47), {"scale": 0.6}, (19, 28)),
         ((9, 100), {"width": 100, "height": 9}, (100, 9)),
     ],
-    ids=str,
+    ids=label,
 )
 def test_the_size_is_as_asked(
     site_engine: Engine, upscaler: str, first: tuple[int, int], sized: dict[str, Any], wanted: tuple[int, int]
@@ -240,7 +241,7 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("fields", REQUESTS, ids=str)
+@pytest.mark.parametrize("fields", REQUESTS, ids=label)
 def test_an_infotext_is_enough_to_paint_again(site_engine: Engine, site: Site, fields: dict[str, Any]) -> None:
     settings = site.with_options(disable_weights_auto_swap=False)
     result = site_engine.paint(dreamt(**fields), settings)
@@ -272,7 +273,7 @@ JOBS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("fields", JOBS, ids=str)
+@pytest.mark.parametrize("fields", JOBS, ids=label)
 @pytest.mark.parametrize("manner", ["sane", "reference"])
 def test_the_story(site_engine: Engine, site: Site, fields: dict[str, Any], manner: str) -> None:
     settings = site.settings if manner == "sane" else site.reference
