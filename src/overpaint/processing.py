@@ -164,6 +164,10 @@ def process_images(p: Facade) -> Processed:
         p.extra_generation_params = dict(result.extra_generation_params)
         p.color_corrections = None  # JOB-5
         return Processed.of(result)
+    except OverpaintError as error:
+        if isinstance(error.result, Result):  # what was painted before it failed
+            error.result = Processed.of(error.result)
+        raise
     finally:
         state.end()
 

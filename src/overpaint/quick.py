@@ -212,7 +212,8 @@ def _opened(source: Source, limit: int) -> Any:
     except PictureError as error:
         if not isinstance(source, str | os.PathLike):
             raise
-        raise type(error)(f"{os.fspath(source)}: {error}") from error
+        name, said = os.fspath(source), str(error)
+        raise type(error)(said if said.startswith(name) else f"{name}: {said}") from error
 
 
 def _place(source: object) -> Path | None:

@@ -60,11 +60,8 @@ def check_texts_of(request: Img2ImgRequest) -> None:
 
 
 def check_numbers(request: Img2ImgRequest) -> None:
-    for name, (low, high, whole, optional) in NUMBERS.items():
-        value = getattr(request, name)
-        if value is None and optional:
-            continue
-        check_number(name, value, low=low, high=high, whole=whole)
+    for name in NUMBERS:
+        check_number_of(name, getattr(request, name))
     for name in _SWITCHES:
         _take_switch(request, name)
     resize: Any = request.seed_resize
@@ -72,6 +69,13 @@ def check_numbers(request: Img2ImgRequest) -> None:
         raise RequestTypeError("seed_resize", resize, "give (width, height)")
     for side in resize or ():
         check_number("seed_resize", side, low=8, high=LARGEST_SIDE, whole=True)
+
+
+def check_number_of(name: str, value: Any) -> None:
+    """A field of a request that holds a number."""
+    low, high, whole, optional = NUMBERS[name]
+    if value is not None or not optional:
+        check_number(name, value, low=low, high=high, whole=whole)
 
 
 def _take_switch(request: Img2ImgRequest, name: str) -> None:

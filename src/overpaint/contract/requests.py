@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from overpaint.errors import RequestError
 from overpaint.parts import Hires, SoftInpainting
 from overpaint.request import MASK_FIELDS, MaskedContent, ResizeMode
+from overpaint.request_checks import NUMBERS, check_number_of
 from overpaint.seeds import fix_seed
 
 _E = TypeVar("_E", bound=Enum)
@@ -60,7 +61,11 @@ def img2img_fields(job: Any, soft: SoftInpainting | None, *, masked: bool = True
     The reference's clients send what is about a mask with every job; without one it is left out.
     """
     fields = _img2img_fields(job, soft)
-    return fields if masked else {name: value for name, value in fields.items() if name not in MASK_FIELDS}
+    if masked:
+        return fields
+    for name in MASK_FIELDS & NUMBERS.keys():
+        check_number_of(name, fields[name])
+    return {name: value for name, value in fields.items() if name not in MASK_FIELDS}
 
 
 def _img2img_fields(job: Any, soft: SoftInpainting | None) -> dict[str, Any]:
