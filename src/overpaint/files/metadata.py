@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from overpaint.errors import PictureError, SettingError
+from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
 from overpaint.named_files import check_regular
 from overpaint.text.infotext import format_infotext
 
@@ -45,7 +46,7 @@ _MODES = {
 _SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
 _PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "I;16": b"GRAY", "1": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
 
-_EXIF_IFD, _GPS_IFD, _USER_COMMENT = 0x8769, 0x8825, 0x9286
+_GPS_IFD = 0x8825
 # The pixels are upright already and may have another size; a TIFF's own layout is not the result's.
 _STALE_EXIF = (0x0112, 0x0100, 0x0101, *range(0x00FE, 0x0100), *range(0x0102, 0x0107), 0x0111, *range(0x0115, 0x0118))
 _STALE_EXIF += (0x011C, 0x013D, 0x0140, *range(0x0142, 0x0146), 0x014A, 0x0152, 0x0153, 0x015B, 0x8773)
@@ -187,7 +188,7 @@ def _exif(infotext: str | None, carried: bytes | None, limit: int | None) -> byt
     for source in (carried, None):
         exif = _carried_exif(source)
         if infotext is not None:
-            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _user_comment(infotext)
+            exif.get_ifd(EXIF_IFD)[USER_COMMENT] = _user_comment(infotext)
         data = exif.tobytes()
         if limit is None or len(data) <= limit:
             break
@@ -203,7 +204,7 @@ def _carried_exif(carried: bytes | None) -> Image.Exif:
         for tag in _STALE_EXIF:
             exif.pop(tag, None)
         for tag in _STALE_EXIF_IFD:
-            exif.get_ifd(_EXIF_IFD).pop(tag, None)
+            exif.get_ifd(EXIF_IFD).pop(tag, None)
         exif.get_ifd(_GPS_IFD)
         exif.tobytes()
     except Exception:  # whatever is wrong with a stranger's EXIF: the picture is worth more
@@ -251,7 +252,7 @@ def read_infotext(source: Source) -> tuple[str | None, dict[str, object]]:
         infotext = raw.get(INFOTEXT_ITEM)
         if image.format == "GIF":
             infotext = items.get("comment")
-        comment = _exif_comment(image.getexif().tobytes() if image.format == "TIFF" else raw.get("exif"))
+        comment = exif_comment(image.getexif().tobytes() if image.format == "TIFF" else raw.get("exif"))
         if comment:
             infotext = comment
         if items.get("Software") == "NovelAI":
@@ -314,53 +315,6 @@ def _text_or_none(data: bytes) -> str | None:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _exif_comment(exif: object) -> str | None:
-    """The user comment, if there is one.
-
-    Read by hand: two look-ups in bounded bytes, where a general reader warns, fails or follows every pointer of a
-    hostile block.
-    """
-    if not isinstance(exif, bytes):
-        return None
-    block = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    try:
-        if order is None:
-            return None
-        first = struct.unpack_from(f"{order}I", block, 4)[0]
-        pointer = _entry(block, order, first, _EXIF_IFD)
-        entry = pointer and _entry(block, order, pointer[1], _USER_COMMENT)
-    except struct.error:
-        return None
-    if not entry:
-        return None
-    count, offset = entry
-    return _decoded_comment(block[offset : offset + min(count, 2 * _READ_LIMIT + 16)])
-
-
-def _entry(block: bytes, order: str, directory: int, wanted: int) -> tuple[int, int] | None:
-    """Count and value (an offset, if it is longer than four bytes) of a tag in a directory of twelve-byte entries."""
-    entries = struct.unpack_from(f"{order}H", block, directory)[0]
-    for index in range(entries):
-        tag, _, count, value = struct.unpack_from(f"{order}HHII", block, directory + 2 + 12 * index)
-        if tag == wanted:
-            return count, value
-    return None
-
-
-def _decoded_comment(data: bytes) -> str | None:
-    code, text = data[:8], data[8:]
-    if code == b"UNICODE\0":
-        # STORE-2 writes big-endian; some programs follow the byte order of the block or of their machine instead.
-        is_little = text[:2] == b"\xff\xfe" or text[1::2].count(0) > text[::2].count(0)
-        decoded = text.decode("utf-16-le" if is_little else "utf-16-be", "replace").lstrip("\ufeff")
-    elif code == b"JIS\0\0\0\0\0":
-        decoded = text.decode("iso2022_jp", "replace")
-    else:
-        decoded = (text if code in (b"ASCII\0\0\0", b"\0" * 8) else data).decode("utf-8", "replace")
-    return decoded.strip("\0 ") or None
 
 
 _NOVELAI_SAMPLERS = {

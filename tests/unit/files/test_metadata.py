@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from overpaint.errors import PictureError, SettingError
+from overpaint.files.exif_comment import exif_comment
 from overpaint.files.metadata import (
     KINDS,
-    _exif_comment,
     encode_picture,
     format_for,
     read_infotext,
@@ -223,14 +223,14 @@ def test_exif_wins_over_the_text_chunk() -> None:  # STORE-5
 def test_user_comments_of_other_programs(comment: bytes, text: str | None) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = comment
-    assert _exif_comment(exif.tobytes()) == text
+    assert exif_comment(exif.tobytes()) == text
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b""]))
 def test_hostile_exif_is_no_comment(data: bytes, head: bytes) -> None:
-    _exif_comment(head + data)
-    _exif_comment(source_exif()[: len(data) * 3] + data)
+    exif_comment(head + data)
+    exif_comment(source_exif()[: len(data) * 3] + data)
 
 
 def test_text_behind_the_pixels() -> None:
