@@ -157,7 +157,6 @@ def test_an_engine_of_what_is_none(own: Site, manner: Settings) -> None:
         Image.new("LA", (32, 32)),
         Image.new("P", (32, 32)),
         Image.new("I;16", (32, 32), 40_000),
-        Image.new("F", (32, 32), 0.5),
         Image.new("CMYK", (32, 32)),
         Image.new("RGBA", (9, 2000)),
     ],
@@ -167,6 +166,11 @@ def test_an_engine_of_what_is_none(own: Site, manner: Settings) -> None:
 def test_any_picture_can_be_followed(engine: Engine, picture: Image.Image, preprocessor: str) -> None:
     unit_ = unit(image=picture, preprocessor=preprocessor)
     assert engine.paint(asked(controls=(unit_,), steps=1)).images[0].size == (32, 32)
+
+
+def test_a_control_picture_of_floats(engine: Engine) -> None:
+    message = sentence(lambda: unit(image=Image.new("F", (32, 32), 0.5)))
+    assert message.startswith("controls.image='F': its pixels are floats")
 
 
 def test_a_control_picture_that_cannot_be_decoded(engine: Engine) -> None:

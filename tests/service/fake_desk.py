@@ -92,9 +92,11 @@ class FakeDesk:
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         while True:
-            for event in self._store.events_after(job_id, after):
+            for event in (new := self._store.events_after(job_id, after)):
                 after = event.number
                 yield replace(event, picture=self.pictures.get((job_id, event.number)))
+            if new:  # more may have come meanwhile
+                continue
             if self._store.jobs[job_id].state.is_end:
                 return
             async with self._changed:

@@ -146,7 +146,9 @@ class TestCommand:
     def test_limits(self, served: list[ServeConfig]) -> None:
         given = "--limit waiting=200 --limit result_seconds=0 --limit cfg_scale=30.5 --limit watchdog=1e3"
         assert main(["serve", *given.split()]) == 0
-        assert served[0].limits == Limits(waiting=200, result_seconds=0, cfg_scale=30.5, watchdog=1000)
+        assert served[0].limits == Limits(
+            waiting=200, waiting_per_client=200, result_seconds=0, cfg_scale=30.5, watchdog=1000
+        )
 
     def test_a_folder_that_cannot_be_written_to(
         self, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

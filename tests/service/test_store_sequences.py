@@ -147,7 +147,8 @@ class StoreMachine(RuleBasedStateMachine):
         result = JobResult(pictures=(self._painted(record.id, 9, size),), infotexts=("t",))
         ended = self.store.end(record.id, state, at, result=result)
         uptimes = replace(record.uptimes, ended=at)
-        assert ended == self.model.change(record.id, state=state, ended=at, uptimes=uptimes, result=result)
+        step = record.steps if state is JobState.FINISHED else record.step  # the last steps may not have been told
+        assert ended == self.model.change(record.id, state=state, ended=at, uptimes=uptimes, result=result, step=step)
         assert self.store.end(record.id, JobState.FAILED, at + 1) == ended
 
     @precondition(lambda self: self.model.records)

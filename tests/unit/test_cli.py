@@ -432,7 +432,11 @@ class TestAgain:
         said = capsys.readouterr().err
         assert "--control lines=PICTURE,weight=0.7,end=0.5,pre=canny,low=50,mode=control" in said
         told = said.partition("--control ")[2].split()[0]
-        assert main(["again", "old.png", "--control", told.replace("PICTURE", "cat.png")]) == 0
+        nets = Path("nets")
+        nets.mkdir()
+        (nets / "lines.safetensors").touch()
+        line = ["again", "old.png", "--control", told.replace("PICTURE", "cat.png"), "--set", f"controlnet_dir={nets}"]
+        assert main(line) == 0
         (unit,) = asked_for(painter).controls
         assert (unit.model, unit.weight, unit.end, unit.mode) == ("lines", 0.7, 0.5, "control")
         assert (unit.preprocessor, unit.canny_low, unit.canny_high) == ("canny", 50, 200)

@@ -66,6 +66,6 @@ def test_quality(painter: FakePainter) -> None:
 @pytest.mark.parametrize("quality", ["0", "101", "-5"])
 def test_a_quality_that_there_is_not_is_refused(painter: FakePainter, capsys: Capture, quality: str) -> None:
     assert main(["paint", "cat.png", "--quality", quality, "-o", "x.jpg"]) == 2
-    said = f"overpaint: --quality={quality}: give a quality from 1 to 100\n"
+    said = f"overpaint: --quality {quality}: give a quality from 1 to 100\n"
     assert capsys.readouterr().err == said
     assert not Path("x.jpg").exists()

@@ -37,7 +37,8 @@ def fit_preview(codec: Codec, latent: LatentSpec) -> PreviewMap:
     wanted = torch.from_numpy(colors.reshape(-1, 3))
     center, gray = latents.mean(0), wanted.mean(0)
     # Centred, a channel that no colour moves gets the weight 0 instead of a share of the bias.
-    matrix = torch.linalg.lstsq(latents - center, wanted - gray).solution
+    # By singular values: some autoencoders say the same in several channels.
+    matrix = torch.linalg.lstsq(latents - center, wanted - gray, driver="gelsd").solution
     return PreviewMap(matrix, gray - center @ matrix)
 
 

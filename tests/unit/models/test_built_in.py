@@ -87,6 +87,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     delta = {f"{UNET}{FIRST}.weight": wide}
     title = {"modelspec.title": "with a hole"}
     (data / f"{GROWN}.delta.safetensors").write_bytes(safetensors_bytes(delta, title))
+    (data / "words.txt").write_text("a the", encoding="utf-8")
     monkeypatch.setattr(built_in, "DATA", data)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return data
