@@ -25,6 +25,7 @@ def test_a_full_queue_before_a_worker_that_only_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_full_queue(running_server: Server) -> None:
     with running_server.client() as client:
         check(load(client, 100))
