@@ -11,7 +11,7 @@ from tests.service.conftest import Server
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize(("jobs", "warm_up"), [(30, 9), pytest.param(150, 30, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize(("jobs", "warm_up"), [(30, 9), pytest.param(150, 30, marks=pytest.mark.long)])
 def test_a_short_soak(running_server: Server, jobs: int, warm_up: int) -> None:
     for each in soak(running_server, jobs, warm_up=warm_up, every=3):
         assert each.memory < 10 or each.last.memory - each.first.memory < 5, each  # over so few jobs an allocator's
@@ -19,7 +19,7 @@ def test_a_short_soak(running_server: Server, jobs: int, warm_up: int) -> None:
         assert each.last.threads <= each.first.threads + 1, each
 
 
-@pytest.mark.parametrize(("clients", "jobs"), [(4, 2), pytest.param(8, 4, marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize(("clients", "jobs"), [(4, 2), pytest.param(8, 4, marks=pytest.mark.long)])
 def test_survivors_are_what_a_serial_run_gives(running_server: Server, clients: int, jobs: int) -> None:
     """Some of the clients cancel: the others get, byte for byte, what they would get alone."""
     found = isolation(running_server, clients, jobs, seeds=1)
