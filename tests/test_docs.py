@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import os
 import re
 import shlex
@@ -107,6 +109,31 @@ def test_commands_on_the_examples_run(page: Path, checkout: Path) -> None:
     for arguments in commands(page):
         if len(arguments) > 1 and Path(arguments[1]).exists() and "--model" not in arguments:
             assert cli.main(arguments) == 0, arguments
+
+
+def outputs(page: Path) -> Iterator[tuple[str, str]]:
+    """Every file or folder that the page's commands and blocks write, and what writes it."""
+    for arguments in commands(page):
+        for flag, place in itertools.pairwise(arguments):
+            if flag in ("-o", "--output"):
+                yield place, shlex.join(arguments)
+    for block in blocks(page, "python"):
+        for call in ast.walk(ast.parse(block)):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "save":
+                said = [each.value for each in call.args if isinstance(each, ast.Constant)]
+                yield from ((each, ast.unparse(call)) for each in said if isinstance(each, str))
+
+
+def test_what_examples_write_does_not_collide_in_one_folder() -> None:
+    """A reader tries several in the same folder; a job that is watched again writes where it wrote before."""
+    by: dict[str, dict[str, str]] = {}
+    for page in PAGES:
+        for place, writer in outputs(page):
+            if not writer.startswith("watch "):
+                by.setdefault(place, {}).setdefault(writer, named(page))
+    assert len(by) > 10
+    collisions = {place: writers for place, writers in by.items() if len(writers) > 1}
+    assert {place: each for place, each in collisions.items() if set(each.values()) != {"README.md"}} == {}
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from overpaint.planning.plans import Plan
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
+    from overpaint.files.recipe import JobFiles
     from overpaint.outcome import Processed
 
 DEFAULT_NAME = "painted.png"
@@ -63,7 +64,9 @@ class PaintedPicture(Image.Image):
         """All that is needed to paint it again, as plain values."""
         from overpaint.files.recipe import recipe_of
 
-        return recipe_of(self._made, self._painted.index, self._origins.records(None)).to_json()
+        return recipe_of(
+            self._made, self._painted.index, self._origins.records(None, self._made.plan.settings)
+        ).to_json()
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """As PIL saves, over what is there; `params` go before what is known of the picture."""
@@ -73,9 +76,12 @@ class PaintedPicture(Image.Image):
         known: dict[str, Any] = {}
         if kind in KINDS.values():
             folder = Path(fp).parent if is_path else None
-            contents = contents_of(self._own(), self._made, self._origins.records(folder))
+            contents = contents_of(self._own(), self._made, self._records(folder))
             known = save_options(self, kind, **contents)
         super().save(fp, format, **{**known, **params})
+
+    def _records(self, folder: Path | None) -> JobFiles:
+        return self._origins.records(folder, self._made.plan.settings)
 
     def _own(self) -> Painted:
         """What is to be written: the pixels as they are now."""
@@ -178,7 +184,8 @@ def _without_grids(result: Processed | Sequence[Image.Image]) -> Sequence[Image.
 def _save_one(picture: Image.Image, target: Target, quality: int | None) -> Path:
     if isinstance(picture, PaintedPicture):
         made = _with_quality(picture._made, quality)
-        return save_one(picture._own(), made, target, picture._origins.records(target.path.parent))
+        records = picture._origins.records(target.path.parent, made.plan.settings)
+        return save_one(picture._own(), made, target, records)
     infotext = picture.info.get(INFOTEXT_ITEM)
     infotext = infotext if isinstance(infotext, str) else None
     wished = target.path.suffix.lower().removeprefix(".")

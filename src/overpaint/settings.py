@@ -255,6 +255,7 @@ class Settings:
     save_txt: bool = False
     jpeg_quality: int = 95  # at the reference's doors 80
     webp_lossless: bool = False
+    recipe_whole_paths: bool = False
     export_for_4chan: bool = True
     img_downscale_threshold: float = 4.0
     target_side_length: int = 4000

@@ -113,6 +113,15 @@ def test_prompts_that_would_hold_the_worker(client: TestClient, desk: FakeDesk) 
     assert not desk.store.jobs
 
 
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_weight_that_would_make_the_numbers_overflow(client: TestClient, desk: FakeDesk, name: str) -> None:
+    for door in ("/v1/jobs", "/v1/plan", "/sdapi/v1/txt2img", "/v1/images/generations"):
+        answer = client.post(door, json={"prompt": "x", name: f"a (b:{'9' * 39})", **SMALL})
+        assert answer.status_code == (400 if "images" in door else 422), (door, answer.text)
+        assert f"{name}='(b:1e+39)': the network's numbers would overflow; give a weight from" in answer.text
+    assert not desk.store.jobs
+
+
 class ClosingDesk(FakeDesk):
     """A desk that stops, in the words of a `LocalDesk`."""
 

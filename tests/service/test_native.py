@@ -358,6 +358,16 @@ def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:
         assert page("POST", "/v1/plan", json={**SMALL, **fields}).status_code == 422, fields
 
 
+def test_a_plan_names_the_words_that_the_built_in_model_does_not_know(page: Page) -> None:
+    wish = {**SMALL, "prompt": "a cyberpunk lake"}
+    for fields in ({}, {"checkpoint": "overpaint-mini"}):
+        answer = page("POST", "/v1/plan", json={**wish, **fields})
+        assert answer.status_code == 200, answer.text
+        (warning,) = answer.json()["warnings"]
+        assert warning.startswith("prompt: the built-in model does not know 'cyberpunk'; it knows "), warning
+    assert page("POST", "/v1/plan", json={**wish, "prompt": "a lake"}).json()["warnings"] == []
+
+
 def test_a_plan_asks_the_worker_what_a_header_does_not_tell(page: Page, tmp_path: Path) -> None:
     (tmp_path / "old.ckpt").write_bytes(b"a pickle")
     settings = page.config.settings.with_changes({"models_dir": str(tmp_path)})

@@ -93,7 +93,7 @@ def test_again_paints_from_what_python_saved(folder: Path, monkeypatch: pytest.M
     painted().save("moon.png")
     fake = FakePainter()
     monkeypatch.setattr(session, "open_engine", lambda asked, settings, progress: fake)
-    assert main(["again", "moon.png", "-q", "--any-model"]) == 0
+    assert main(["again", "moon.png", "--any-model", "-q"]) == 0  # the one of the fake is in no folder
     assert (fake.requests[0].prompt, fake.requests[0].seed) == ("a moon", 5)
 
 

@@ -242,7 +242,7 @@ def _write(row: Row, key: str, processed: Processed, batch: Batch, journal: Jour
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaveError(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
-    records = origins.records(target.parent)
+    records = origins.records(target.parent, processed.plan.settings)
     files: dict[str, bytes] = {}
     for painted in finished_pictures(processed):
         name = _free_name(_wished_name(row, painted, processed, batch), key, journal, batch, files)

@@ -18,6 +18,7 @@ from overpaint.pictures import SourceExtras, source_extras
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
     from overpaint.request import Picture
+    from overpaint.settings import Settings
 
 FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "bmp")
 
@@ -41,11 +42,12 @@ class Origins:
     masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask
     controls: Sequence[Path | None] = ()
 
-    def records(self, beside: Path | None) -> JobFiles:
-        """As a recipe keeps them."""
+    def records(self, beside: Path | None, settings: Settings) -> JobFiles:
+        """As the recipe of a picture in this folder keeps them."""
+        whole = settings.recipe_whole_paths
 
         def record(path: Path | None) -> FileRecord | None:
-            return None if path is None or not path.is_file() else FileRecord.of(path, beside)
+            return None if path is None or not path.is_file() else FileRecord.of(path, beside, whole=whole)
 
         masks = {name: record(path) for name, path in self.masks.items()}
         return JobFiles(source=record(self.source), controls=tuple(map(record, self.controls)), **masks)
@@ -148,7 +150,7 @@ def choose_target(place: str | os.PathLike[str], default: str, overwrite: bool, 
 
 def save_painted(processed: Processed, target: Target, origins: Origins) -> Iterator[tuple[Path, Painted]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
-    records = origins.records(target.path.parent)
+    records = origins.records(target.path.parent, processed.plan.settings)
     several = len(processed.plan.images) > 1
     for each in finished_pictures(processed):
         name = numbered(target.path.name, each.index + 1) if several else target.path.name

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,9 +29,10 @@ class FileRecord:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, beside: Path | None = None) -> FileRecord:
-        """The record of a file, as seen from the folder of the painted picture."""
-        return cls(path=_seen_from(path.resolve(), beside), sha256=file_sha256(path))
+    def of(cls, path: Path, beside: Path | None = None, *, whole: bool = False) -> FileRecord:
+        """The record of a file, as seen from the folder of the painted picture, or with its whole path."""
+        place = path.resolve()
+        return cls(path=place.as_posix() if whole else _seen_from(place, beside), sha256=file_sha256(path))
 
 
 def find_file(record: FileRecord, what: str, near: Sequence[Path]) -> Path:
@@ -113,10 +115,25 @@ def _candidates(record: FileRecord, near: Sequence[Path]) -> Iterator[Path]:
 
 
 def _seen_from(path: Path, folder: Path | None) -> str:
-    """A relative path keeps pictures and sources movable together, and a user's home folder out of shared pictures."""
+    """A relative path keeps pictures and sources movable together, and a user's home folder out of shared pictures.
+
+    NOTE: between folders that share the root only, or the folder of all homes, it would be the whole path again.
+    """
     if folder is None:
         return path.name
     try:
-        return PurePosixPath(Path(os.path.relpath(path, folder.resolve()))).as_posix()
+        folder = folder.resolve()
+        shared = Path(os.path.commonpath((path, folder)))
+        if shared in _above_homes():
+            return path.name
+        return PurePosixPath(Path(os.path.relpath(path, folder))).as_posix()
     except ValueError:  # another drive
-        return path.as_posix()
+        return path.name
+
+
+def _above_homes() -> frozenset[Path]:
+    """The root, and every folder that users' home folders lie in."""
+    above = {Path(os.sep).resolve(), Path("/home"), Path("/Users")}
+    with suppress(RuntimeError):  # a user without a home
+        above.update(Path.home().resolve().parents)
+    return frozenset(above)

@@ -24,11 +24,8 @@ from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
 
-KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"} | {
-    "tif": "TIFF",
-    "tiff": "TIFF",
-    "bmp": "BMP",
-}
+KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"}
+KINDS |= {"tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
 INFOTEXT_ITEM = "parameters"
 RECIPE_ITEM = "overpaint"
 RECIPE_SUFFIX = ".overpaint.json"

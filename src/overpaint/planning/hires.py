@@ -15,6 +15,7 @@ from overpaint.planning.canvas import Canvases, Geometry, Job, geometry_of
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
+from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import Start, plan_sampler
 from overpaint.request import ControlUnit, Hires, Img2ImgRequest, ResizeMode
 from overpaint.settings import Settings
@@ -83,6 +84,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     geometry = geometry_of(*target, settings, spec.latent.factor)
     geometry_of(*scaled, settings, spec.latent.factor)  # the enlarged picture has to fit the limits as well
     images, comments = _second_images(first, request, settings, known)
+    check_texts(images, settings, sampler.prompt_steps, start.steps_before)
     second = Plan(
         request=request,
         settings=settings,

@@ -10,6 +10,7 @@ from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.hashes import find_by_place
 from overpaint.planning.plans import ImagePlan, NetworkPlan, Surroundings
+from overpaint.planning.prompt_weights import check_use
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.seeds import fix_seed, spread_seeds
 from overpaint.settings import Settings
@@ -92,6 +93,7 @@ def _networks(
     found: list[NetworkPlan] = []
     missing: list[str] = []
     for place, use in enumerate(uses):
+        check_use(use)
         is_lora = isinstance(use, LoraUse)
         file = _find_file(known.loras if is_lora else known.hypernets, use.name, settings)
         if file is not None:

@@ -13,6 +13,7 @@ from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
+from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.settings import Settings, inert_options
@@ -41,6 +42,7 @@ def plan(
     prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
     images, comments = plan_images(request, settings, known)
+    check_texts(images, settings, sampler.prompt_steps)
     first = Plan(
         request=request,
         settings=settings,

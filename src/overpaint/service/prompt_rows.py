@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from overpaint.errors import RequestError
 from overpaint.planning.plan import effective_settings
+from overpaint.planning.prompt_weights import check_weights
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.sampler_table import normalise
 from overpaint.service.limits import Limits
@@ -46,6 +47,7 @@ def check_prompt_rows(request: Img2ImgRequest, limits: Limits, settings: Setting
         for each in prompts:
             cost = counter.of_prompt(f"{prefix}prompt", _styled(prefix, each, styles, limits))
             counter.check(f"{prefix}prompt", cost + _most(against))
+            check_weights(f"{prefix}prompt", counter.bare(_styled(prefix, each, styles, limits)), settings, steps)
 
 
 def _passes(request: Img2ImgRequest, settings: Settings) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], int]]:
@@ -88,16 +90,17 @@ class _Counter:
     steps: int
 
     def of_prompt(self, name: str, text: str) -> _Cost:
-        parts = [each.text for each in split_and(take_network_tags(self._bare(text))[0], self.settings.quirks)]
+        parts = [each.text for each in split_and(take_network_tags(self.bare(text))[0], self.settings.quirks)]
         self.check(name, _Cost(rows=len(parts)))  # before each of them is looked at
         chunks = [self._chunks(each) for each in parts]
         encoded = sum(count * self._versions(part) for part, count in zip(parts, chunks, strict=True))
         return _Cost(len(parts) * max(chunks), encoded)
 
     def of_negative(self, name: str, text: str) -> _Cost:
-        chunks = self._chunks(text := self._bare(text))
+        chunks = self._chunks(text := self.bare(text))
         cost = _Cost(chunks, chunks * self._versions(text))
         self.check(name, cost)
+        check_weights(name, text, self.settings, self.steps, negative=True)
         return cost
 
     def check(self, name: str, cost: _Cost) -> None:
@@ -108,7 +111,7 @@ class _Counter:
             said = f"chunks of {CAPACITY} tokens, of all versions that prompt editing makes"
             raise RequestError(name, f"{cost.encoded} chunks", f"give at most {most}: {said}")
 
-    def _bare(self, text: str) -> str:
+    def bare(self, text: str) -> str:
         return strip_comments(text) if self.settings.enable_prompt_comments else text
 
     def _chunks(self, text: str) -> int:

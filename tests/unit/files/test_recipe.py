@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from safetensors.numpy import save_file
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.events import Finished
+from overpaint.files import kept_files
+from overpaint.files.keeping import Origins, Target, save_painted
 from overpaint.files.kept_files import FileRecord, file_sha256, find_file, open_kept
+from overpaint.files.metadata import read_recipe
 from overpaint.files.recipe import (
     PAINTING_OPTIONS,
     JobFiles,
@@ -275,6 +279,57 @@ class TestSources:
         drawing().save(tmp_path / "in/a.png")
         record = FileRecord.of(tmp_path / "in/a.png", tmp_path / "out")
         assert record == FileRecord(path="../in/a.png", sha256=file_sha256(tmp_path / "in/a.png"))
+
+    @pytest.mark.parametrize(
+        ("place", "folder", "kept"),
+        [
+            ("/home/ann/photos/x.png", "/mnt/out", "x.png"),
+            ("/home/ann/photos/x.png", "/home/bob/out", "x.png"),
+            ("/home/ann/photos/x.png", "/home", "x.png"),
+            ("/Users/ann/x.png", "/Users/bob", "x.png"),
+            ("/data/people/ann/x.png", "/data/out", "x.png"),  # where a home is /data/people/me
+            ("/home/ann/photos/x.png", "/home/ann/out", "../photos/x.png"),
+            ("/home/ann/x.png", "/home/ann", "x.png"),
+            ("/mnt/a/x.png", "/mnt/b", "../a/x.png"),
+        ],
+    )
+    @pytest.mark.skipif(os.name != "posix", reason="the paths are those of POSIX")
+    def test_no_path_shows_whose_it_is(
+        self, place: str, folder: str, kept: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kept_files, "file_sha256", lambda path: "0")
+        monkeypatch.setattr(Path, "resolve", lambda self: self)
+        monkeypatch.setenv("HOME", "/data/people/me")
+        assert FileRecord.of(Path(place), Path(folder)).path == kept
+        assert FileRecord.of(Path(place), Path(folder), whole=True).path == place
+
+    def test_nothing_that_is_written_tells_a_whole_path_unless_asked(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The home lies beside the folder of the results, as if both were at the root."""
+        source, out = tmp_path / "ann/photos/x.png", tmp_path / "out"
+        for each in (source.parent, out):
+            each.mkdir(parents=True)
+        drawing().save(source)
+        monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+        for suffix in ("png", "jpg"):
+            list(save_painted(painted(), Target(out / f"a.{suffix}", False), Origins(source)))
+            whole = painted(settings=Settings(recipe_whole_paths=True))
+            list(save_painted(whole, Target(out / f"b.{suffix}", False), Origins(source)))
+        assert {each.name for each in out.iterdir()} >= {"a.jpg.overpaint.json", "b.jpg.overpaint.json"}
+        for each in out.iterdir():
+            is_text = each.suffix == ".json"
+            told = str(each.read_bytes())
+            if not is_text:
+                with Image.open(each) as picture:
+                    told += str(picture.info)
+            names_whose = each.name.startswith("b.") and (is_text or each.suffix == ".png")
+            assert ("ann" in told) == names_whose, each
+        kept = Recipe.from_json(read_recipe(out / "a.png") or {}).source
+        assert kept is not None and kept.path == "x.png"
+        with pytest.raises(RequestError, match="give --picture"):
+            find_file(kept, "picture", [out])
+        assert find_file(kept, "picture", [out, source.parent]) == source.parent / "x.png"
 
     def test_it_is_found_there_or_beside(self, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from overpaint.errors import CheckpointError
+from overpaint.models.built_in import words_of
 from overpaint.models.families import SD1_SPEC, AutoencoderSpec, LatentSpec, ModelSpec, TextSpec, UNetSpec
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, spec_from_header, surroundings_of
@@ -76,8 +77,9 @@ def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
         read = reader_for(config)
         with ExitStack() as held:
             request = judged_request(values, desk.store, config.limits, settings=settings, read=read, held=held)
-            known = surroundings_of(request, settings, specs.of_file)
-            account = account_of(make_plan(request, settings, specs.named(request.checkpoint), known))
+            path = specs.path_of(request.checkpoint)
+            known = replace(surroundings_of(request, settings, specs.of_file), words=words_of(path))
+            account = account_of(make_plan(request, settings, specs.of_checkpoint(path), known))
         warnings = [placeless(each) for each in account["warnings"]]
         return PlanView(
             **{
@@ -99,11 +101,14 @@ class _Specs:
     loop: asyncio.AbstractEventLoop
     ask: Ask
 
-    def named(self, name: str | None) -> ModelSpec:
-        """Of what would be painted with; the built-in checkpoint may not be made yet."""
+    def path_of(self, name: str | None) -> Path:
+        """Of what would be painted with."""
         if name is not None:
-            return self.of_file(named_checkpoint(name, KnownModels.of(self.config)).path)
-        path = served_checkpoint(self.config)
+            return named_checkpoint(name, KnownModels.of(self.config)).path
+        return served_checkpoint(self.config)
+
+    def of_checkpoint(self, path: Path) -> ModelSpec:
+        """The built-in checkpoint may not be made yet."""
         return self.of_file(path) if path.exists() else SD1_SPEC
 
     def of_file(self, path: Path) -> ModelSpec:
