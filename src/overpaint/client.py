@@ -173,7 +173,8 @@ class Client:
             response = connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
-            message = f"{self._url.netloc}: the server cannot be reached ({error}); is `overpaint serve` running?"
+            why = getattr(error, "strerror", None) or error
+            message = f"{self._url.netloc}: the server cannot be reached ({why}); is `overpaint serve` running?"
             raise ServiceError(0, "unreachable", message) from error
         finally:
             connection.close()
