@@ -10,9 +10,9 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
+from overpaint.models.catalog import find_by_place
 from overpaint.models.hashes import (
     CheckpointFile,
-    find_by_place,
     find_closest,
     find_exact,
     is_model_folder,
@@ -101,10 +101,7 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
     """VAE-2 with this site's folders; a setting may also name a file, or a folder of diffusers."""
     if settings.sd_vae not in ("", "None") and Path(settings.sd_vae).exists():
         return VaeChoice(Path(settings.sd_vae))
-    candidates = list_vaes(
-        model_folders=model_folders(settings),
-        vae_folders=(Path(settings.vae_dir),) if settings.vae_dir else (),
-    )
+    candidates = list_vaes(settings)
     choice = choose_vae(
         checkpoint,
         candidates,
@@ -126,12 +123,15 @@ def _vae_name(settings: Settings, candidates: Mapping[str, Path]) -> str:
     return settings.sd_vae if placed is None else placed.name
 
 
-def check_machine(device: str, dtype: str) -> None:
-    """What may be said of a device and of a precision; whether the device is there, only torch knows."""
+def check_machine(device: str, dtype: str, *, dashes: str = "") -> None:
+    """What may be said of a device and of a precision; whether the device is there, only torch knows.
+
+    `dashes` stand before the names in an error, where they were given as flags.
+    """
     if _DEVICE.fullmatch(device) is None:
-        raise RequestError("device", device, "use auto, cpu, cuda, cuda:1 or mps")
+        raise RequestError(f"{dashes}device", device, "use auto, cpu, cuda, cuda:1 or mps")
     if dtype not in _DTYPES:
-        raise RequestError("dtype", dtype, f"use {', '.join(_DTYPES)}")
+        raise RequestError(f"{dashes}dtype", dtype, f"use {', '.join(_DTYPES)}")
 
 
 def choose_device(name: str) -> str:
