@@ -15,9 +15,9 @@ from overpaint.models.hashes import (
     CheckpointFile,
     find_closest,
     find_exact,
+    find_hashed,
     is_model_folder,
     list_checkpoints,
-    sha256_of,
     user_hash_cache,
 )
 from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
@@ -25,7 +25,6 @@ from overpaint.settings import Settings
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
-_TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 
 def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
@@ -37,7 +36,11 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
     if path is not None:
         return path
     known = _known(settings)
-    found = find_exact(known, str(wanted)) or _hashed(known, str(wanted)) or find_exact(built_in_files(), str(wanted))
+    found = (
+        find_exact(known, str(wanted))
+        or find_hashed(known, str(wanted), user_hash_cache())
+        or find_exact(built_in_files(), str(wanted))
+    )
     placed = found.path if found is not None else find_by_place((each.path for each in known), str(wanted))
     if placed is not None:
         return placed
@@ -66,17 +69,6 @@ def _named_path(wanted: str | Path) -> Path | None:
 
 def _known(settings: Settings) -> tuple[CheckpointFile, ...]:
     return list_checkpoints(model_folders(settings), cache=user_hash_cache())
-
-
-def _hashed(known: tuple[CheckpointFile, ...], text: str) -> CheckpointFile | None:
-    """For "name [hash]" from elsewhere: the files of that name that were never hashed are hashed now."""
-    parts = _TITLE.fullmatch(text)
-    if parts is None:
-        return None
-    name, digest = parts.groups()
-    named = (each for each in known if name in (each.name, each.name_for_extra, each.model_name))
-    unhashed = (each for each in named if each.sha256 is None and not each.is_folder)
-    return next((each for each in unhashed if sha256_of(each.path, user_hash_cache()).startswith(digest)), None)
 
 
 def _unknown(

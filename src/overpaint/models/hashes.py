@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -20,6 +20,7 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
 _VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
 _FOLDER_MARK = "model_index.json"
 _BLOCK = 2**20
+_TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -121,6 +122,21 @@ def is_model_folder(folder: Path) -> bool:
 def find_exact(files: Iterable[CheckpointFile], text: str) -> CheckpointFile | None:
     """The file one of whose aliases this is; a later file wins an alias that two share, as in a table (FILE-6)."""
     return next((each for each in reversed(tuple(files)) if text in each.aliases()), None)
+
+
+def find_hashed(files: Iterable[CheckpointFile], text: str, cache: Path | None) -> CheckpointFile | None:
+    """For "name [hash]" from elsewhere: the files of that name that were never hashed are hashed now."""
+    parts = _TITLE.fullmatch(text)
+    if parts is None:
+        return None
+    name, digest = parts.groups()
+    for each in files:
+        is_named = name in (each.name, each.name_for_extra, each.model_name)
+        if is_named and each.sha256 is None and not each.is_folder and each.path.is_file():
+            hashed = sha256_of(each.path, cache)
+            if hashed.startswith(digest):
+                return replace(each, sha256=hashed)
+    return None
 
 
 def find_closest(files: Iterable[CheckpointFile], text: str) -> CheckpointFile | None:

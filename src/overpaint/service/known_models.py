@@ -15,8 +15,8 @@ from overpaint.models.hashes import (
     checkpoint_file,
     find_closest,
     find_exact,
+    find_hashed,
     list_checkpoints,
-    sha256_of,
     user_hash_cache,
 )
 from overpaint.models.vae_names import list_vaes
@@ -51,16 +51,7 @@ class KnownModels:
     def checkpoint(self, name: str) -> CheckpointFile | None:
         """The checkpoint of which this is an alias (FILE-6); a hash in the name is computed where it is not known."""
         known = (*built_in_files(), *self._own())  # the later one wins a name that two share
-        exact = find_exact(known, name)
-        if exact is not None or not name.endswith("]"):
-            return exact
-        plain, _, digest = name[:-1].rpartition(" [")
-        for each in known:
-            if each.sha256 is None and not each.is_folder and plain in each.aliases() and each.path.is_file():
-                hashed = sha256_of(each.path, user_hash_cache())
-                if digest and hashed.startswith(digest):
-                    return checkpoint_file(each.path, model_folders(self.settings), hashed)
-        return None
+        return find_exact(known, name) or find_hashed(known, name, user_hash_cache())
 
     def closest(self, name: str) -> CheckpointFile | None:
         """The checkpoint that a refiner's name means (FILE-7)."""
