@@ -140,19 +140,15 @@ def normalise(
     sampler: str | None,
     scheduler: str | None,
     *,
-    convert_automatic: bool = False,
     quirks: Quirks | None = None,
 ) -> tuple[SamplerSpec, str]:
     """The sampler and the schedule's label that two names mean (NAME-1).
 
-    A sampler's name may end with a schedule's, as in "Euler Karras". With `convert_automatic` the sampler's own default
-    schedule is called "Automatic". Names, labels and aliases are read case-insensitively; an unknown one is an error,
-    unless `unknown_names_fall_back`.
+    A sampler's name may end with a schedule's, as in "Euler Karras". Names, labels and aliases are read
+    case-insensitively; an unknown one is an error, unless `unknown_names_fall_back`.
     """
     read = _read_as_reference if quirks is not None and quirks.unknown_names_fall_back else _read
     spec, chosen = read(sampler or DEFAULT_SAMPLER.name, scheduler or AUTOMATIC.label)
-    if convert_automatic and spec.default_scheduler == chosen.name:
-        chosen = AUTOMATIC
     return spec, chosen.label
 
 

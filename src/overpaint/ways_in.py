@@ -121,7 +121,7 @@ def _folder(entry: Entry, fields: dict[str, Any]) -> Iterator[tuple[str, Img2Img
 
 def pictures_below(folder: Path) -> list[Path]:
     """Every picture of a folder and those below it, in natural order (BATCH-1)."""
-    from overpaint.models.hashes import natural_key
+    from overpaint.models.catalog import natural_key
 
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
     return sorted(found, key=lambda path: natural_key(str(path.relative_to(folder))))

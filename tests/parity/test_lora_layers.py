@@ -14,9 +14,10 @@ from torch import Tensor
 
 from overpaint.adapters.lora import read_lora
 from overpaint.adapters.names import UNET, LayerName, layer_names
-from overpaint.adapters.wanted import AdapterFile, LoraUse, find_adapter, list_adapters, uses_of
+from overpaint.adapters.wanted import LoraUse, uses_of
 from overpaint.adapters.wear import Wardrobes, WornLora
 from overpaint.errors import CheckpointError
+from overpaint.models.catalog import LORA, ModelFile, files_of, find_file
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.hashes import network_hash
 from overpaint.networks.layers import Packable
@@ -30,8 +31,8 @@ _PLAIN = {"W": "weight", "b": "bias", "in_proj_W": "in_proj_weight", "out_proj_W
 
 
 @pytest.fixture(scope="session")
-def loras(parity: Path) -> tuple[AdapterFile, ...]:
-    return list_adapters([parity / "extra" / "files" / "Lora"])
+def loras(parity: Path) -> tuple[ModelFile, ...]:
+    return files_of(parity / "extra" / "files" / "Lora", LORA)
 
 
 @pytest.fixture(scope="session")
@@ -63,11 +64,11 @@ def value_of(model: LoadedModel, layer: LayerName, parameter: str) -> Tensor:
 
 @pytest.mark.parametrize("recorded", RECORDED)
 def test_layers_as_the_reference_has_them(
-    recorded: str, parity: Path, loras: tuple[AdapterFile, ...], models: Callable[[str], LoadedModel]
+    recorded: str, parity: Path, loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:
     _, checkpoint, name = recorded.split("_")
     model = models(f"tiny-{checkpoint}")
-    file = find_adapter(loras, name)
+    file = find_file(loras, name)
     assert file is not None
     wardrobes = Wardrobes(model.backend.networks)
     counts = wardrobes.wear([WornLora(read_lora(file, model.spec, REFERENCE), 0.6, 0.6)], REFERENCE)
@@ -91,11 +92,11 @@ def said_of_errors(case: Path) -> str:
     return next((line for line in text.splitlines() if line.startswith("Networks with errors")), "")
 
 
-def worn_by(prompt: str, loras: tuple[AdapterFile, ...], model: LoadedModel) -> dict[str, WornLora]:
+def worn_by(prompt: str, loras: tuple[ModelFile, ...], model: LoadedModel) -> dict[str, WornLora]:
     """What the reference would put on for a prompt: networks that cannot be read are left out."""
     worn = {}
     for use in uses_of(take_network_tags(prompt)[1], REFERENCE):
-        file = find_adapter(loras, use.name)
+        file = find_file(loras, use.name)
         if file is None or not isinstance(use, LoraUse):
             continue
         try:
@@ -106,7 +107,7 @@ def worn_by(prompt: str, loras: tuple[AdapterFile, ...], model: LoadedModel) -> 
 
 
 def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
-    parity: Path, loras: tuple[AdapterFile, ...], models: Callable[[str], LoadedModel]
+    parity: Path, loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:
     cases = json.loads((parity / "extra" / "cases.json").read_text())
     compared = 0
@@ -127,10 +128,10 @@ def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
 
 
 def test_given_rotations_in_half_precision(
-    loras: tuple[AdapterFile, ...], models: Callable[[str], LoadedModel]
+    loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:  # LORA-8: the reference mixes types and fails for each of the 15 layers
     model = models("tiny-sd15")
-    file = find_adapter(loras, "xoftdiag16")
+    file = find_file(loras, "xoftdiag16")
     assert file is not None
     worn = [WornLora(read_lora(file, model.spec, REFERENCE))]
     wardrobes = Wardrobes(model.backend.networks)
@@ -139,23 +140,23 @@ def test_given_rotations_in_half_precision(
     wardrobes.bare()
 
 
-def test_hashes_are_those_of_the_infotexts(parity: Path, loras: tuple[AdapterFile, ...]) -> None:  # LORA-10
+def test_hashes_are_those_of_the_infotexts(parity: Path, loras: tuple[ModelFile, ...]) -> None:  # LORA-10
     found: dict[str, str] = {}
     for path in parity.glob("extra/goldens/*/case.json"):
         for text in re.findall(r'Lora hashes: \\"([^"\\]+)', path.read_text()):
             found |= dict(each.split(": ") for each in text.split(", "))
     assert len(found) > 15
     for name, digest in found.items():
-        file = find_adapter(loras, name)
+        file = find_file(loras, name)
         assert file is not None
         assert network_hash(file.path) == digest, name
 
 
 def test_both_trainers_names_lead_to_the_same_weights(
-    loras: tuple[AdapterFile, ...], models: Callable[[str], LoadedModel]
+    loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:  # LORA-3
     model = models("tiny-sd15")
-    files = [find_adapter(loras, name) for name in ("xlora", "xloraldm")]
+    files = [find_file(loras, name) for name in ("xlora", "xloraldm")]
     layers = [read_lora(file, model.spec, REFERENCE).layers for file in files if file is not None]
     assert layers[0].keys() == layers[1].keys()
     assert len(layers[0]) == 52

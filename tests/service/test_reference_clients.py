@@ -210,14 +210,14 @@ def test_a_client_that_goes_frees_the_queue(running_server: Any, api: Any) -> No
 @pytest.fixture(scope="module")
 def controlled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A client of a server that has a ControlNet for its checkpoint."""
-    from overpaint.planning.preflight import spec_from_header
+    from overpaint.models.what_is import spec_of
     from tests.unit.toy_control import control_file, random_control
 
     models = tmp_path_factory.mktemp("controlled")
     for name in ("Stable-diffusion", "ControlNet"):
         (models / name).mkdir()
     shutil.copy(tiny_checkpoint, models / "Stable-diffusion/sketch.safetensors")
-    control_file(models / "ControlNet/lines.safetensors", random_control(spec_from_header(tiny_checkpoint).unet))
+    control_file(models / "ControlNet/lines.safetensors", random_control(spec_of(tiny_checkpoint).unet))
     options = ("--models", str(models), "--model", "sketch", "--device", "cpu")
     server = start(tmp_path_factory.mktemp("data"), *options)
     try:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from overpaint.cli import main
 from overpaint.cli.models import KINDS
-from overpaint.cli.other_files import account_of_other
+from overpaint.models.other_kinds import account_of_other
 from overpaint.settings import OPTION_NAMES
 from tests.unit.command import Capture, adapter, header_only, painter
 from tests.unit.fake_painter import FakePainter

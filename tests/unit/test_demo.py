@@ -13,8 +13,9 @@ from overpaint import demo
 from overpaint.cli import main
 from overpaint.demo import SIDE, gallery, painted, sheet
 from overpaint.models.built_in import default_path
+from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan
-from overpaint.planning.preflight import network_calls, spec_from_header
+from overpaint.planning.preflight import network_calls
 from overpaint.request import Img2ImgRequest, MaskedContent, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.unit.command import Capture, painter
@@ -43,7 +44,7 @@ def test_the_plan_shows_every_way_of_painting() -> None:
 
 
 def test_it_is_planned_at_the_models_own_size_without_a_warning() -> None:
-    spec, calls = spec_from_header(default_path()), 0
+    spec, calls = spec_of(default_path(), header_only=True), 0
     for row in gallery():
         assert len(row.captions) == len(row.pictures) + row.wanted
         for request in row.requests:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from overpaint.adapters.wanted import AdapterFile
 from overpaint.backends.port import Networks
+from overpaint.models.catalog import ModelFile
 from overpaint.models.families import SD1_SPEC, ModelSpec, UNetSpec
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank, set_packed
@@ -83,10 +83,10 @@ def lora_of(shape: tuple[int, ...], rank: int = 2, seed: int = 0) -> dict[str, T
 
 def network_file(
     path: Path, layers: Mapping[str, Mapping[str, Tensor]], metadata: dict[str, str] | None = None
-) -> AdapterFile:
+) -> ModelFile:
     """A file of these layers: name -> part -> tensor."""
     tensors = {
         f"{name}.{part}": tensor.contiguous() for name, parts in layers.items() for part, tensor in parts.items()
     }
     save_file(tensors, path, metadata)
-    return AdapterFile(path, path.stem, path.stem)
+    return ModelFile(path, path.stem, path.stem)

@@ -19,8 +19,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
+from overpaint.models.catalog import EMBEDDING, PICTURE_OF_EMBEDDING, files_of
 from overpaint.models.files import read_checkpoint
-from overpaint.models.hashes import files_below, sha256_of
+from overpaint.models.hashes import sha256_of
 from overpaint.models.pickled_values import TensorRef
 from overpaint.models.unpickle import open_pickle
 from overpaint.pictures import FORMATS
@@ -29,8 +30,6 @@ from overpaint.text.tokens import CAPACITY
 ALONE, CLIP_L, CLIP_G = "alone", "clip_l", "clip_g"
 
 _PICKLES = (".pt", ".bin")
-_PICTURES = (".png", ".webp", ".jxl", ".avif")
-_SUFFIXES = (*_PICKLES, ".safetensors", *_PICTURES)
 _TEXT_CHUNK = "sd-ti-embedding"
 _HASH_DIGITS = 12
 _BUNDLE = "bundle_emb."
@@ -70,9 +69,7 @@ class _Opened(NamedTuple):
 
 def embedding_files(folder: Path) -> Iterator[Path]:
     """Files of the folder and those below it that may hold an embedding; previews do not (TIF-1)."""
-    for path in files_below(folder, ("",)):
-        if path.suffix.lower() in _SUFFIXES and ".preview." not in path.name.lower():
-            yield path
+    return (each.path for each in files_of(folder, EMBEDDING, PICTURE_OF_EMBEDDING))
 
 
 def read_embedding(path: Path) -> EmbeddingData | None:
@@ -115,7 +112,7 @@ def _bundled(lora: str, name: str, tensors: Mapping[str, Tensor]) -> EmbeddingDa
 
 def _open(path: Path) -> _Opened | None:
     suffix = path.suffix.lower()
-    if suffix in _PICTURES:
+    if suffix in PICTURE_OF_EMBEDDING.suffixes:
         return _open_picture(path)
     if suffix in _PICKLES:
         pickled = open_pickle(path)

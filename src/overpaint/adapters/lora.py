@@ -10,8 +10,8 @@ from torch import Tensor
 
 from overpaint.adapters.kinds import Patch, kind_of
 from overpaint.adapters.names import LayerName, find_layer, layer_names
-from overpaint.adapters.wanted import AdapterFile
 from overpaint.errors import CheckpointError
+from overpaint.models.catalog import ModelFile
 from overpaint.models.families import ModelSpec
 from overpaint.models.files import read_all
 from overpaint.models.hashes import network_hash
@@ -34,14 +34,14 @@ _TEXT_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "th
 class LoraFile:
     """A network's file, read for one kind of model; two readings of a file are two things."""
 
-    file: AdapterFile
+    file: ModelFile
     hash12: str
     layers: Mapping[LayerName, Patch]
     unmatched: tuple[str, ...]  # keys that name no layer of this kind of model
     embeddings: Mapping[str, Tensor]  # LORA-9: textual inversions that it brings, by the keys of the file
 
 
-def read_lora(file: AdapterFile, spec: ModelSpec, quirks: Quirks | None = None) -> LoraFile:
+def read_lora(file: ModelFile, spec: ModelSpec, quirks: Quirks | None = None) -> LoraFile:
     """The whole file, matched with the layers of a model. CheckpointError if it is of no known kind or fits nothing.
 
     NOTE: the reference ignores the former in silence, and has nothing against the latter (`ill_fitting_networks_pass`).
@@ -66,7 +66,7 @@ def read_lora(file: AdapterFile, spec: ModelSpec, quirks: Quirks | None = None) 
 
 
 def _patches(
-    file: AdapterFile, layers: Mapping[LayerName, Mapping[str, Tensor]], keys: Mapping[LayerName, str]
+    file: ModelFile, layers: Mapping[LayerName, Mapping[str, Tensor]], keys: Mapping[LayerName, str]
 ) -> dict[LayerName, Patch]:
     kinds = {layer: kind_of(parts) for layer, parts in layers.items()}
     patches = {layer: Patch(kind, layers[layer]) for layer, kind in kinds.items() if kind is not None}
@@ -79,7 +79,7 @@ def _patches(
     return patches
 
 
-def _fits_nothing(file: AdapterFile, tensors: Mapping[str, Tensor], spec: ModelSpec) -> str:
+def _fits_nothing(file: ModelFile, tensors: Mapping[str, Tensor], spec: ModelSpec) -> str:
     made_for = _family(tensors)
     hint = f"it looks made for {made_for}" if made_for else f"its keys start like {_some(tensors)}"
     return f"{file.path.name}: no layer of it belongs to a {spec.title} model; {hint}"

@@ -1,34 +1,18 @@
-"""Which adapters there are, and which of them a prompt's tags ask for (LORA-1, XN-4 to XN-7)."""
+"""Which adapters a prompt's tags ask for (XN-4 to XN-7)."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from overpaint.errors import RequestError
-from overpaint.models.hashes import files_below
-from overpaint.models.header import metadata_of
 from overpaint.settings import Quirks
 from overpaint.text.prompt import NetworkTag
 
 _N = TypeVar("_N", int, float)
 _Use = TypeVar("_Use")
-
-_SUFFIXES = (".safetensors", ".pt", ".ckpt")
-_NAMELESS = "none"  # LORA-1: what an option says for "no network"
-
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """A LoRA or hypernetwork by the two names it goes by: the file's, and the one its trainer gave it."""
-
-    path: Path
-    name: str
-    alias: str
 
 
 @dataclass(frozen=True)
@@ -47,32 +31,6 @@ class HypernetUse:
 
     name: str
     multiplier: float = 1.0
-
-
-def list_adapters(folders: Iterable[Path]) -> tuple[AdapterFile, ...]:
-    """All adapter files of the folders and below, in natural order."""
-    paths = dict.fromkeys(path for folder in folders for path in files_below(folder, _SUFFIXES))
-    return tuple(AdapterFile(path, path.stem, _alias(path) or path.stem) for path in paths)
-
-
-def _alias(path: Path) -> str:
-    """The name in a file's metadata; a file that cannot be read keeps its own, and fails when it is used."""
-    return metadata_of(path).get("ss_output_name", "")
-
-
-def find_adapter(files: Iterable[AdapterFile], text: str) -> AdapterFile | None:
-    """The file of this name or alias (LORA-1); a later file wins a name that two share.
-
-    An alias of several files, or "none", leads nowhere: those are reached by file name.
-    """
-    files = tuple(files)
-    counts = Counter(each.alias for each in files)
-    table: dict[str, AdapterFile] = {}
-    for each in files:
-        table[each.name] = each
-        if counts[each.alias] == 1 and each.alias != _NAMELESS:
-            table[each.alias] = each
-    return table.get(text)
 
 
 def uses_of(tags: Sequence[NetworkTag], quirks: Quirks) -> tuple[LoraUse | HypernetUse, ...]:

@@ -37,8 +37,9 @@ def model_asked_for(asked: Asked, settings: Settings) -> str | None:
 
 def check_is_checkpoint(path: Path) -> None:
     """Refuse what the first bytes, or the names of the tensors, show to be something else."""
-    from overpaint.cli.other_files import account_of_other
+    from overpaint.cli.info import use_of
     from overpaint.models.header import safetensors_shapes
+    from overpaint.models.other_kinds import account_of_other
 
     if not path.is_file():
         return
@@ -53,7 +54,8 @@ def check_is_checkpoint(path: Path) -> None:
         return
     account = account_of_other(path, *safetensors_shapes(path))
     if account is not None:
-        use = f"; use it as {account['use_as']}" if account.get("use_as") else ""
+        named = None if account.get("problems") else use_of(path, account["kind"])
+        use = f"; use it as {named}" if named else ""
         raise CheckpointError(f"{path.name}: it is no checkpoint but of the kind {account['kind']}{use}")
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from shlex import quote
+from typing import Annotated, Any
 
 import typer
 
 from overpaint.cli.output import note, say, say_json, table
 from overpaint.cli.paint import AsJson
-from overpaint.errors import CheckpointError, PictureError
-
-if TYPE_CHECKING:
-    from overpaint.models.families import ModelSpec
-    from overpaint.settings import Settings
+from overpaint.errors import PictureError
 
 UNUSABLE = 3
 MODEL_SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf"})
-_NETWORKS = {"model.diffusion_model.": "U-Net", "first_stage_model.": "VAE", "cond_stage_model.": "text encoder"}
-_NETWORKS |= {"conditioner.": "text encoders"}
-
-Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
+# How a file of a kind is used, by its name without extension, its name, and its folder.
+_USE: Mapping[str, str] = {
+    "controlnet": "--control {drawn}",
+    "embedding": "the word {stem!r} in a prompt",
+    "hypernet": "<hypernet:{stem}:1>",
+    "lora": "<lora:{stem}:1>",
+    "taesd": "--set {taesd}",
+    "upscaler": "--hires-upscaler {quoted}",
+    "vae": "--vae {name}",
+}
 
 
 def info(
@@ -44,7 +46,7 @@ def info(
     is_model = file.suffix.lower() in MODEL_SUFFIXES or file.is_dir()
     if not file.exists():
         raise PictureError(f"{file}: there is no such file")
-    account = model_account(file) if is_model else picture_account(file)
+    account = _model_account(file) if is_model else picture_account(file)
     if as_json:
         say_json(account)
     elif is_model:
@@ -61,106 +63,25 @@ def _built_in(file: Path) -> Path:
     return built_in_path(str(file)) if str(file) in built_in_names() and not file.exists() else file
 
 
-def spec_of(path: Path, settings: Settings | None = None) -> ModelSpec:
-    """What a model is, from its header and the configuration beside it."""
-    from overpaint.models.detect import detect
-    from overpaint.models.families import UNET_PREFIX
-    from overpaint.models.header import read_sidecar
+def _model_account(file: Path) -> dict[str, Any]:
+    from overpaint.models.what_is import what_is
 
-    texts = settings.text_encoder_files if settings is not None else ()
-    shapes, metadata = read_header(path) if path.suffix.lower() == ".safetensors" else ({}, {})
-    if texts or not any(key.startswith(UNET_PREFIX) for key in shapes):  # it takes more to know these, and torch
-        from overpaint.models.checkpoint import recognise
-
-        return recognise(path, tuple(map(Path, texts)))
-    try:
-        return detect(shapes, metadata, read_sidecar(path))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
+    account = what_is(file)
+    use = None if account["problems"] else use_of(file, account["kind"])
+    return account if use is None else {**account, "use_as": use}
 
 
-def read_header(path: Path) -> Header:
-    """Shapes and metadata. A safetensors file is asked by its own library: that needs no torch."""
-    if path.suffix.lower() != ".safetensors":
-        from overpaint.models.files import read_checkpoint
-
-        weights = read_checkpoint(path)
-        return weights.shapes, weights.metadata
-    from overpaint.models.header import safetensors_shapes
-
-    return safetensors_shapes(path)
-
-
-def model_account(path: Path) -> dict[str, Any]:
-    """A model file in plain values; what keeps it from being used is listed as its problems."""
-    account: dict[str, Any] = {"kind": "model", "path": str(path), "bytes": _bytes(path), "problems": []}
-    try:
-        other = _other_account(path)
-        return {**account, **other} if other is not None else {**account, **_checkpoint_account(path)}
-    except CheckpointError as error:
-        from overpaint.cli.other_files import account_of_upscaler
-
-        upscaler = account_of_upscaler(path) if path.suffix.lower() in (".pth", ".pt", ".safetensors") else None
-        return {**account, **(upscaler or {"problems": [str(error)]})}
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(each.stat().st_size for each in files if each.is_file())
-
-
-def _other_account(path: Path) -> dict[str, Any] | None:
-    """Of a file that is no checkpoint."""
-    from overpaint.cli.other_files import account_of_other, account_of_pickle
-
-    if path.is_dir() or path.suffix.lower() == ".gguf":
+def use_of(path: Path, kind: str) -> str | None:
+    """What to write to use a model file of this kind; a checkpoint's name is enough, and so it has none."""
+    if kind not in _USE:
         return None
-    try:
-        shapes, metadata = read_header(path)
-    except CheckpointError:
-        told = account_of_pickle(path) if path.suffix.lower() in (".pt", ".bin", ".pth") else None
-        if told is None:
-            raise
-        return told
-    return account_of_other(path, shapes, metadata)
-
-
-def _checkpoint_account(path: Path) -> dict[str, Any]:
-    from overpaint.models.built_in import words_of
-    from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
-
-    account = {**_spec_account(spec_of(path)), "parameters": _sizes(path)}
-    named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()) if path.is_file() else None)
-    words = {"words": sorted(words_of(path))} if words_of(path) else {}
-    return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256, **words}
-
-
-def _spec_account(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "family": spec.title,
-        "prediction": spec.prediction,
-        "conditioning": spec.conditioning,
-        "native_size": spec.native_size,
-        "scale_factor": spec.latent.scale,
-        "input_channels": spec.unet.in_channels,
-        "known_from": dict(spec.facts),
-    }
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    """Parameters by network."""
-    from overpaint.models.families import UNET_PREFIX
-
-    shapes = read_header(path)[0] if path.suffix.lower() == ".safetensors" else {}
-    if not any(key.startswith(UNET_PREFIX) for key in shapes):
-        from overpaint.models.opened import open_model
-
-        shapes = open_model(path).shapes
-    sizes: dict[str, int] = {}
-    for key, shape in shapes.items():
-        name = next((name for prefix, name in _NETWORKS.items() if key.startswith(prefix)), "other")
-        sizes[name] = sizes.get(name, 0) + math.prod(shape)
-    return sizes
+    return _USE[kind].format(
+        stem=path.stem,
+        name=quote(path.name),
+        quoted=quote(path.stem),
+        drawn=quote(f"{path.stem}=PICTURE"),
+        taesd=quote(f"taesd_dir={path.parent}"),
+    )
 
 
 def picture_account(path: Path) -> dict[str, Any]:
@@ -186,9 +107,7 @@ def picture_account(path: Path) -> dict[str, Any]:
 
 def _say_model(account: Mapping[str, Any]) -> None:
     if account["kind"] != "model":
-        from overpaint.cli.other_files import rows_of
-
-        say(table(list(rows_of(account))))
+        say(table(list(_rows_of(account))))
         for each in account["problems"]:
             note(each)
         return
@@ -205,6 +124,15 @@ def _say_model(account: Mapping[str, Any]) -> None:
         say(f"words it knows: {' '.join(account['words'])}")
     for each in account["problems"]:
         note(each)
+
+
+def _rows_of(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """An account for people: what is not there is left out."""
+    for name, value in account.items():
+        if value in (None, [], False) or name == "problems":
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)
+        yield name.replace("_", " "), shown
 
 
 def _say_picture(account: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from overpaint.cli.options import Asked
 from overpaint.errors import CheckpointError, PictureError, RequestError
 
 if TYPE_CHECKING:
-    from overpaint.adapters.wanted import AdapterFile
     from overpaint.files.keeping import Origins
     from overpaint.files.recipe import Recipe
+    from overpaint.models.catalog import ModelFile
     from overpaint.parts import Hires
     from overpaint.request import Img2ImgRequest, Picture
     from overpaint.settings import Settings
@@ -255,19 +255,19 @@ def _with_local_names(text: str, settings: Settings) -> tuple[dict[str, object],
 
     Files are read for their hashes only where a name is not known.
     """
-    from overpaint.adapters.wanted import find_adapter, list_adapters
     from overpaint.files.recipe import hashes_told
+    from overpaint.models.catalog import LORA, files_of, find_file
     from overpaint.text.infotext import parse_infotext
 
     parsed = parse_infotext(text)
     told = hashes_told(parsed)
-    files = list_adapters([Path(settings.lora_dir)]) if told and settings.lora_dir else ()
-    if any(find_adapter(files, name) is None for name in told):
+    files = files_of(settings.lora_dir, LORA) if told else ()
+    if any(find_file(files, name) is None for name in told):
         parsed = parse_infotext(text, lora_aliases=dict(_hashes(files)))
     return parsed, {f"lora {name}": digest for name, digest in told.items()}
 
 
-def _hashes(files: Iterable[AdapterFile]) -> Iterator[tuple[str, str]]:
+def _hashes(files: Iterable[ModelFile]) -> Iterator[tuple[str, str]]:
     """Hash and name of every file that can be read."""
     from overpaint.models.hashes import network_hash
 

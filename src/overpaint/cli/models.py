@@ -32,7 +32,7 @@ def _built_in() -> list[Entry]:
 
 
 def _checkpoint(file: Any) -> Entry:
-    from overpaint.cli.info import spec_of
+    from overpaint.models.what_is import spec_of
 
     try:
         family, problem = spec_of(file.path).title, None
@@ -42,13 +42,13 @@ def _checkpoint(file: Any) -> Entry:
     return {**known, "family": family, "problem": problem}
 
 
-def _adapters(kind: str) -> Callable[[Path], list[Entry]]:
+def _adapters(tag: str) -> Callable[[Path], list[Entry]]:
     def listed(folder: Path) -> list[Entry]:
-        from overpaint.adapters.wanted import list_adapters
+        from overpaint.models.catalog import HYPERNETWORK, LORA, files_of
 
-        found = list_adapters([folder])
+        found = files_of(folder, LORA if tag == "lora" else HYPERNETWORK)
         return [
-            {"path": str(each.path), "name": each.name, "alias": each.alias, "use_as": f"<{kind}:{each.name}:1>"}
+            {"path": str(each.path), "name": each.name, "alias": each.alias, "use_as": f"<{tag}:{each.name}:1>"}
             for each in found
         ]
 
@@ -57,8 +57,9 @@ def _adapters(kind: str) -> Callable[[Path], list[Entry]]:
 
 def _vaes(folder: Path) -> list[Entry]:
     from overpaint.models.vae_names import list_vaes
+    from overpaint.settings import Settings
 
-    found = list_vaes(model_folders=(), vae_folders=(folder,))
+    found = list_vaes(Settings(vae_dir=str(folder)))
     return [_entry(path, name, f"--vae {quote(name)}") for name, path in found.items()]
 
 
@@ -78,11 +79,10 @@ def _embeddings(folder: Path) -> list[Entry]:
 
 
 def _controlnets(folder: Path) -> list[Entry]:
-    from overpaint.models.control_names import list_controlnets
+    from overpaint.models.catalog import CONTROLNET, files_of
 
-    return [
-        _entry(path, name, f"--control {quote(f'{name}=PICTURE')}") for name, path in list_controlnets(folder).items()
-    ]
+    found = files_of(folder, CONTROLNET)
+    return [_entry(each.path, each.name, f"--control {quote(f'{each.name}=PICTURE')}") for each in found]
 
 
 def _upscalers(folder: Path) -> list[Entry]:

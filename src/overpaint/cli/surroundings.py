@@ -18,11 +18,11 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings, path: Path | No
     """For planning only: upscalers are known by name, and resample. `path` is the checkpoint's."""
     from dataclasses import replace
 
-    from overpaint.cli.info import spec_of
     from overpaint.models.built_in import words_of
+    from overpaint.models.what_is import spec_of
     from overpaint.planning import preflight
 
-    known = preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings))
+    known = preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings.text_encoder_files))
     return known if path is None else replace(known, words=words_of(path))
 
 

@@ -133,12 +133,13 @@ class _Upscalers:
 
     @classmethod
     def named(cls, first: str, second: str, settings: Settings) -> _Upscalers:
-        from overpaint.models.upscaler_names import SUFFIXES, find_upscaler_name
+        from overpaint.models.catalog import UPSCALER
+        from overpaint.models.upscaler_names import find_upscaler_name
 
         names, files = [], {}
         for flag, name in (("--upscaler", first), ("--second", second)):
             path = Path(name)
-            if path.suffix in SUFFIXES and path.is_file():
+            if path.suffix in UPSCALER.suffixes and path.is_file():
                 files[path.stem] = path
                 names.append(path.stem)
             else:

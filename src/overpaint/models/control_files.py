@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from overpaint.errors import CheckpointError
-from overpaint.models.control_names import weights_of
+from overpaint.models.catalog import weights_of
 from overpaint.models.control_spec import ControlSpec, check_heads, detect_control, original_names
 from overpaint.models.control_spec import check_fits as check_fits
 from overpaint.models.families import ModelSpec, UNetSpec

@@ -10,14 +10,14 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
+from overpaint.models.catalog import find_by_place
 from overpaint.models.hashes import (
     CheckpointFile,
-    find_by_place,
     find_closest,
     find_exact,
+    find_hashed,
     is_model_folder,
     list_checkpoints,
-    sha256_of,
     user_hash_cache,
 )
 from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
@@ -25,7 +25,6 @@ from overpaint.settings import Settings
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
-_TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 
 def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
@@ -37,7 +36,11 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
     if path is not None:
         return path
     known = _known(settings)
-    found = find_exact(known, str(wanted)) or _hashed(known, str(wanted)) or find_exact(built_in_files(), str(wanted))
+    found = (
+        find_exact(known, str(wanted))
+        or find_hashed(known, str(wanted), user_hash_cache())
+        or find_exact(built_in_files(), str(wanted))
+    )
     placed = found.path if found is not None else find_by_place((each.path for each in known), str(wanted))
     if placed is not None:
         return placed
@@ -68,17 +71,6 @@ def _known(settings: Settings) -> tuple[CheckpointFile, ...]:
     return list_checkpoints(model_folders(settings), cache=user_hash_cache())
 
 
-def _hashed(known: tuple[CheckpointFile, ...], text: str) -> CheckpointFile | None:
-    """For "name [hash]" from elsewhere: the files of that name that were never hashed are hashed now."""
-    parts = _TITLE.fullmatch(text)
-    if parts is None:
-        return None
-    name, digest = parts.groups()
-    named = (each for each in known if name in (each.name, each.name_for_extra, each.model_name))
-    unhashed = (each for each in named if each.sha256 is None and not each.is_folder)
-    return next((each for each in unhashed if sha256_of(each.path, user_hash_cache()).startswith(digest)), None)
-
-
 def _unknown(
     argument: str, wanted: str | Path, known: tuple[CheckpointFile, ...], settings: Settings
 ) -> CheckpointError:
@@ -101,10 +93,7 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
     """VAE-2 with this site's folders; a setting may also name a file, or a folder of diffusers."""
     if settings.sd_vae not in ("", "None") and Path(settings.sd_vae).exists():
         return VaeChoice(Path(settings.sd_vae))
-    candidates = list_vaes(
-        model_folders=model_folders(settings),
-        vae_folders=(Path(settings.vae_dir),) if settings.vae_dir else (),
-    )
+    candidates = list_vaes(settings)
     choice = choose_vae(
         checkpoint,
         candidates,
@@ -126,12 +115,15 @@ def _vae_name(settings: Settings, candidates: Mapping[str, Path]) -> str:
     return settings.sd_vae if placed is None else placed.name
 
 
-def check_machine(device: str, dtype: str) -> None:
-    """What may be said of a device and of a precision; whether the device is there, only torch knows."""
+def check_machine(device: str, dtype: str, *, dashes: str = "") -> None:
+    """What may be said of a device and of a precision; whether the device is there, only torch knows.
+
+    `dashes` stand before the names in an error, where they were given as flags.
+    """
     if _DEVICE.fullmatch(device) is None:
-        raise RequestError("device", device, "use auto, cpu, cuda, cuda:1 or mps")
+        raise RequestError(f"{dashes}device", device, "use auto, cpu, cuda, cuda:1 or mps")
     if dtype not in _DTYPES:
-        raise RequestError("dtype", dtype, f"use {', '.join(_DTYPES)}")
+        raise RequestError(f"{dashes}dtype", dtype, f"use {', '.join(_DTYPES)}")
 
 
 def choose_device(name: str) -> str:

@@ -7,18 +7,20 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
+from overpaint.models.catalog import natural_key
 from overpaint.models.header import is_text, safetensors_header
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
 _VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
 _FOLDER_MARK = "model_index.json"
 _BLOCK = 2**20
+_TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -117,23 +119,24 @@ def is_model_folder(folder: Path) -> bool:
     return (unet / "config.json").is_file() or any(unet.glob("diffusion_pytorch_model*"))
 
 
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files with these endings, links followed: folders in natural order, and files in natural order inside each."""
-    for root, folders, names in sorted(os.walk(folder, followlinks=True), key=lambda entry: natural_key(entry[0])):
-        folders.sort(key=natural_key)
-        kept = (name for name in names if name.endswith(suffixes) and is_text(name))
-        yield from (Path(root) / name for name in sorted(kept, key=natural_key))
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts "model2" before "model10"."""
-    parts = re.split(r"(\d+)", text.lower())
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
-
-
 def find_exact(files: Iterable[CheckpointFile], text: str) -> CheckpointFile | None:
     """The file one of whose aliases this is; a later file wins an alias that two share, as in a table (FILE-6)."""
     return next((each for each in reversed(tuple(files)) if text in each.aliases()), None)
+
+
+def find_hashed(files: Iterable[CheckpointFile], text: str, cache: Path | None) -> CheckpointFile | None:
+    """For "name [hash]" from elsewhere: the files of that name that were never hashed are hashed now."""
+    parts = _TITLE.fullmatch(text)
+    if parts is None:
+        return None
+    name, digest = parts.groups()
+    for each in files:
+        is_named = name in (each.name, each.name_for_extra, each.model_name)
+        if is_named and each.sha256 is None and not each.is_folder and each.path.is_file():
+            hashed = sha256_of(each.path, cache)
+            if hashed.startswith(digest):
+                return replace(each, sha256=hashed)
+    return None
 
 
 def find_closest(files: Iterable[CheckpointFile], text: str) -> CheckpointFile | None:
@@ -149,18 +152,6 @@ def find_closest(files: Iterable[CheckpointFile], text: str) -> CheckpointFile |
         if matches:
             return matches[0]
     return None
-
-
-def find_by_place(paths: Iterable[Path], text: str) -> Path | None:
-    """The one path that ends like this text, with or without its extension: `sdxl/tiny` for `sdxl/tiny.safetensors`."""
-    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
-    found = [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
-    return found[0] if len(found) == 1 else None
-
-
-def _endings(path: Path, length: int) -> tuple[tuple[str, ...], ...]:
-    tail = path.parts[-length:]
-    return tail, (*tail[:-1], path.stem)
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -27,13 +27,13 @@ from overpaint.models.checkpoint import (
     TextNetwork,
     load_checkpoint,
     load_codec,
-    recognise,
 )
 from overpaint.models.families import ModelSpec
 from overpaint.models.files import Progress
 from overpaint.models.find import model_folders
 from overpaint.models.hashes import Stamp, checkpoint_file, stamp_of
 from overpaint.models.memory import GIB, free_memory, give_back, is_out_of_memory, size_of, total_memory
+from overpaint.models.what_is import spec_of
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank
 from overpaint.settings import Settings
@@ -167,7 +167,7 @@ class Residents(Generic[T]):
         """What a file is: as it was loaded, if it is in memory, else from its header."""
         wish = _wish(path, None, settings)
         model = self._model(wish)
-        return model.trunk.spec if model is not None else recognise(wish.path, wish.files[1:])
+        return model.trunk.spec if model is not None else spec_of(wish.path, wish.files[1:])
 
     def paths(self) -> tuple[Path, ...]:
         """The files in memory, VAEs too, the least recently used first."""

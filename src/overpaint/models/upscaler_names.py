@@ -14,10 +14,9 @@ from pathlib import Path
 
 from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean, listed
-from overpaint.models.hashes import files_below
+from overpaint.models.catalog import UPSCALER, files_of
 from overpaint.settings import Settings
 
-SUFFIXES = (".safetensors", ".pth", ".pt")  # of two files with one name, the first of these is taken
 BUILT_IN = ("None", "Lanczos", "Nearest")
 _FOLDERS = ("esrgan_dir", "realesrgan_dir")
 _FOREIGN_FOLDERS = ("swinir_dir", "scunet_dir", "dat_dir")  # of networks that only the package spandrel knows
@@ -140,15 +139,12 @@ def _listed_name(option: str, stem: str) -> str:
 
 
 def _files_of(settings: Settings, option: str) -> dict[str, Path]:
-    folder = getattr(settings, option)
+    """Of two files with one name, the one with the first of the suffixes is taken."""
     files: dict[str, Path] = {}
-    for path in sorted(files_below(Path(folder), SUFFIXES), key=_rank) if folder else ():
+    found = (each.path for each in files_of(getattr(settings, option), UPSCALER))
+    for path in sorted(found, key=lambda each: UPSCALER.suffixes.index(each.suffix)):
         files.setdefault(path.stem, path)
     return files
-
-
-def _rank(path: Path) -> int:
-    return SUFFIXES.index(path.suffix)
 
 
 def _has_spandrel() -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overpaint.models.hashes import files_below, natural_key
+from overpaint.models.catalog import VAE, VAE_BESIDE_MODEL, files_of, natural_key
+from overpaint.settings import Settings
 
-_SUFFIXES = (".ckpt", ".pt", ".safetensors")
-_BESIDE = (".vae.ckpt", ".vae.pt", ".vae.safetensors")
 _AUTOMATIC = ("Automatic", "auto")
 _MAX_NOTES_BYTES = 2**20
 
@@ -23,15 +22,10 @@ class VaeChoice:
     message: str = ""
 
 
-def list_vaes(
-    *, model_folders: Iterable[Path], vae_folders: Iterable[Path], checkpoint_folders: Iterable[Path] = ()
-) -> dict[str, Path]:
+def list_vaes(settings: Settings) -> dict[str, Path]:
     """VAE files by their own names, in natural order (VAE-1): beside models only files called *.vae.*."""
-    found: dict[str, Path] = {}
-    for folder in (*model_folders, *checkpoint_folders):
-        found.update((path.name, path) for path in files_below(folder, _BESIDE))
-    for folder in vae_folders:
-        found.update((path.name, path) for path in files_below(folder, _SUFFIXES))
+    files = (*files_of(settings.models_dir, VAE_BESIDE_MODEL), *files_of(settings.vae_dir, VAE))
+    found = {each.name: each.path for each in files}
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
@@ -41,11 +35,8 @@ def choose_vae(
     *,
     setting: str = "Automatic",
     setting_first: bool = True,
-    vae_path: Path | None = None,
 ) -> VaeChoice:
     """VAE-2. `setting` and `setting_first` are `sd_vae` and `sd_vae_overrides_per_model_preferences`."""
-    if vae_path is not None:
-        return VaeChoice(vae_path)
     wished = setting if setting not in _AUTOMATIC else None
     if setting_first and wished is not None:
         return _named(wished, candidates)

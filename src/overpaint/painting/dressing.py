@@ -17,11 +17,12 @@ from weakref import WeakKeyDictionary, ref
 from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
 from overpaint.adapters.hypernet import Hypernet, read_hypernet
 from overpaint.adapters.lora import LoraFile, read_lora
-from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
+from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.adapters.wear import WornLora
 from overpaint.backends.port import Backend
 from overpaint.backends.torch_backend import Codec
 from overpaint.errors import CheckpointError
+from overpaint.models.catalog import ModelFile
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.hashes import Stamp, stamp_of
 from overpaint.painting.conditioning import TextCache
@@ -110,7 +111,7 @@ class Dressing:
             (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
         )
 
-    def _lora(self, file: AdapterFile, quirks: Quirks) -> LoraFile | None:
+    def _lora(self, file: ModelFile, quirks: Quirks) -> LoraFile | None:
         """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""
         try:
             passing = quirks.ill_fitting_networks_pass  # what may fit nothing then has to fit where it may not

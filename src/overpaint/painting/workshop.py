@@ -13,14 +13,13 @@ from torch import Tensor
 
 from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
 from overpaint.adapters.embeddings import EmbeddingShelf
-from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.adapters.wear import wardrobe_of
 from overpaint.backends.port import Backend
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
+from overpaint.models.catalog import HYPERNETWORK, LORA, files_of, find_controlnet
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.control_files import LoadedControl, load_controlnet
-from overpaint.models.control_names import find_controlnet
 from overpaint.models.control_spec import check_fits
 from overpaint.models.families import LatentSpec, ModelSpec
 from overpaint.models.find import find_checkpoint, find_refiner, find_vae, model_folders
@@ -129,8 +128,8 @@ class Workshop:
         wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}
         return Surroundings(
             styles=load_styles(settings.styles_file) if settings.styles_file else (),
-            loras=_adapters(settings.lora_dir) if wants_networks else (),
-            hypernets=_adapters(settings.hypernetwork_dir) if wants_networks else (),
+            loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
+            hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
             upscalers=self.upscalers(settings) if wants_upscaler else {},
             refiner=self._other("refiner", request.refiner, settings) if request.refiner else None,
             hires_model=self._other("hires.checkpoint", hires.checkpoint, settings)
@@ -286,10 +285,6 @@ def identity_of(model: LoadedModel) -> ModelIdentity:
     vae = model.vae
     vae_hash = vae.sha256[:10] if vae is not None and vae.sha256 else None
     return ModelIdentity(model.name, model.shorthash or "", vae.name if vae else None, vae_hash)
-
-
-def _adapters(folder: str) -> tuple[AdapterFile, ...]:
-    return list_adapters((Path(folder),)) if folder else ()
 
 
 def _file(path: Path, settings: Settings) -> CheckpointFile:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, find_adapter, uses_of
+from overpaint.adapters.wanted import HypernetUse, LoraUse, uses_of
 from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean, listed
-from overpaint.models.hashes import find_by_place
+from overpaint.models.catalog import HYPERNETWORK, LORA, find_file, near_or_known
 from overpaint.planning.plans import ImagePlan, NetworkPlan, Surroundings
 from overpaint.planning.prompt_weights import check_use
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
@@ -95,7 +95,8 @@ def _networks(
     for place, use in enumerate(uses):
         check_use(use)
         is_lora = isinstance(use, LoraUse)
-        file = _find_file(known.loras if is_lora else known.hypernets, use.name, settings)
+        files = known.loras if is_lora else known.hypernets
+        file = find_file(files, use.name, by_place=not settings.quirks.unknown_names_fall_back)
         if file is not None:
             found.append(NetworkPlan(file, use))
         elif not settings.quirks.unknown_names_fall_back:
@@ -105,27 +106,11 @@ def _networks(
     return tuple(found), missing
 
 
-def _find_file(files: Sequence[AdapterFile], name: str, settings: Settings) -> AdapterFile | None:
-    """By name or alias; and, where the reference's accidents are not wanted, by folder and extension, as models are."""
-    found = find_adapter(files, name)
-    if found is not None or settings.quirks.unknown_names_fall_back:
-        return found
-    placed = find_by_place((each.path for each in files), name)
-    return next((each for each in files if each.path == placed), None)
-
-
 def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:
     is_lora = isinstance(use, LoraUse)
-    what, option = ("LoRA", "lora_dir") if is_lora else ("hypernetwork", "hypernetwork_dir")
-    files = known.loras if is_lora else known.hypernets
-    raise RequestError(field, use.name, f"there is no such {what}; {_known_names(use.name, files, option)}")
-
-
-def _known_names(name: str, files: Sequence[AdapterFile], option: str) -> str:
-    """The one that was meant, or those there are."""
-    called = {each.name: each.name for each in files}
-    near = did_you_mean(name, called | {each.alias: each.name for each in files})
-    return near or f"known: {listed(called)}" if files else f"none is known; set the option {option}"
+    kind, files = (LORA, known.loras) if is_lora else (HYPERNETWORK, known.hypernets)
+    told = near_or_known(use.name, files, f"none is known; set the option {kind.option}")
+    raise RequestError(field, use.name, f"there is no such {kind.what}; {told}")
 
 
 def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: bool = False) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse
+from overpaint.adapters.wanted import HypernetUse, LoraUse
+from overpaint.models.catalog import ModelFile
 from overpaint.models.families import ModelSpec
 from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
@@ -23,7 +24,7 @@ from overpaint.text.styles import Style
 class NetworkPlan:
     """A LoRA or hypernetwork that was asked for, and its file."""
 
-    file: AdapterFile
+    file: ModelFile
     use: LoraUse | HypernetUse
 
 
@@ -159,8 +160,8 @@ class Surroundings:
     """What a request may name that is not in it: looked up by whoever plans, so that planning stays pure."""
 
     styles: Sequence[Style] = ()
-    loras: Sequence[AdapterFile] = ()
-    hypernets: Sequence[AdapterFile] = ()
+    loras: Sequence[ModelFile] = ()
+    hypernets: Sequence[ModelFile] = ()
     upscalers: Mapping[str, Upscaler] = field(default_factory=lambda: MappingProxyType({}))
     refiner: OtherModel | None = None
     hires_model: OtherModel | None = None

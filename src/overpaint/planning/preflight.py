@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, list_adapters
+from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.errors import CheckpointError
 from overpaint.files.recipe import network_name
-from overpaint.models.control_names import find_controlnet
-from overpaint.models.detect import detect
-from overpaint.models.families import SD1_SPEC, UNET_PREFIX, ModelSpec
+from overpaint.models.catalog import HYPERNETWORK, LORA, files_of, find_controlnet
+from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.find import check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
-from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.upscaler_names import upscaler_files
+from overpaint.models.what_is import UntoldError, spec_of
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning.canvas import selected
 from overpaint.planning.images import names_networks, plan_images
@@ -33,22 +33,6 @@ from overpaint.text.styles import load_styles
 
 _ENOUGH = 1_000_000  # pixels of a source, to see whether a plan holds
 SpecReader = Callable[[Path], ModelSpec]
-
-
-class UntoldError(CheckpointError):
-    """It takes more than a file's header, and torch, to know what it is."""
-
-
-def spec_from_header(path: Path) -> ModelSpec:
-    """What a checkpoint is, by the header of its safetensors file; to know others takes torch, and is refused."""
-    is_readable = path.suffix.lower() == ".safetensors" and path.is_file()
-    shapes, metadata = safetensors_shapes(path) if is_readable else ({}, {})
-    if not any(key.startswith(UNET_PREFIX) for key in shapes):
-        raise UntoldError(f"{path.name}: its header alone does not tell what it is; plan it with `overpaint plan`")
-    try:
-        return detect(shapes, metadata, read_sidecar(path))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
 
 
 def check(
@@ -68,10 +52,8 @@ def check(
     path = _checkpoint_of(request, effective, checkpoint)
     find_vae(path, effective)
     try:
-        if effective.text_encoder_files:
-            raise UntoldError(path.name)
-        spec = spec_from_header(path)
-        known = replace(surroundings_of(request, settings, spec_from_header), checkpoint=path)
+        spec = spec_of(path, effective.text_encoder_files, header_only=True)
+        known = replace(surroundings_of(request, settings, partial(spec_of, header_only=True)), checkpoint=path)
     except UntoldError:
         _check_names(request, effective)
         return
@@ -110,7 +92,7 @@ def _checkpoint_of(request: Img2ImgRequest, settings: Settings, own: str | Path 
 def _told_or_usual(path: Path) -> ModelSpec:
     """What a header says; of one that says nothing, the engine will say what is wrong with it."""
     try:
-        return spec_from_header(path)
+        return spec_of(path, header_only=True)
     except UntoldError:
         return SD1_SPEC
 
@@ -124,7 +106,7 @@ def _check_names(request: Img2ImgRequest, settings: Settings) -> None:
             find_controlnet(each.model, settings.controlnet_dir, f"controls[{number}].model")
 
 
-def surroundings_of(request: Img2ImgRequest, settings: Settings, spec_of: SpecReader) -> Surroundings:
+def surroundings_of(request: Img2ImgRequest, settings: Settings, read: SpecReader) -> Surroundings:
     """For planning only: upscalers are known by name, and resample."""
     settings = effective_settings(request, settings)
     wants_networks = names_networks(request, settings)
@@ -132,16 +114,12 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings, spec_of: SpecRe
     second = hires.checkpoint if hires is not None else None
     return Surroundings(
         styles=load_styles(settings.styles_file) if settings.styles_file else (),
-        loras=_adapters(settings.lora_dir) if wants_networks else (),
-        hypernets=_adapters(settings.hypernetwork_dir) if wants_networks else (),
+        loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
+        hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
         upscalers=_upscalers(settings),
-        refiner=_other(request.refiner, settings, "refiner", spec_of) if request.refiner else None,
-        hires_model=_other(second, settings, "hires.checkpoint", spec_of) if second else None,
+        refiner=_other(request.refiner, settings, "refiner", read) if request.refiner else None,
+        hires_model=_other(second, settings, "hires.checkpoint", read) if second else None,
     )
-
-
-def _adapters(folder: str) -> tuple[AdapterFile, ...]:
-    return list_adapters([Path(folder)]) if folder else ()
 
 
 def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
@@ -150,9 +128,9 @@ def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
     return dict.fromkeys(upscaler_files(settings), resample)
 
 
-def _other(name: str, settings: Settings, argument: str, spec_of: SpecReader) -> OtherModel:
+def _other(name: str, settings: Settings, argument: str, read: SpecReader) -> OtherModel:
     path = find_refiner(name, settings, argument=argument)
-    return OtherModel(path, checkpoint_file(path, model_folders(settings)).short_title, spec_of(path))
+    return OtherModel(path, checkpoint_file(path, model_folders(settings)).short_title, read(path))
 
 
 def account_of(plan: Plan) -> dict[str, Any]:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from overpaint.adapters.wanted import AdapterFile, list_adapters
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.models.built_in import built_in_files, default_path
-from overpaint.models.control_names import SUFFIXES, list_controlnets
-from overpaint.models.find import find_checkpoint, model_folders
+from overpaint.models.catalog import CONTROLNET, EMBEDDING, HYPERNETWORK, LORA, ModelFile, files_of, listed_controlnet
+from overpaint.models.find import check_machine, find_checkpoint, model_folders
 from overpaint.models.hashes import (
     CheckpointFile,
     checkpoint_file,
     find_closest,
     find_exact,
+    find_hashed,
     list_checkpoints,
-    sha256_of,
     user_hash_cache,
 )
 from overpaint.models.vae_names import list_vaes
 from overpaint.service.config import ServeConfig
 from overpaint.settings import Settings
-
-_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")
-_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
-_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,7 @@ class KnownModels:
     def checkpoint(self, name: str) -> CheckpointFile | None:
         """The checkpoint of which this is an alias (FILE-6); a hash in the name is computed where it is not known."""
         known = (*built_in_files(), *self._own())  # the later one wins a name that two share
-        exact = find_exact(known, name)
-        if exact is not None or not name.endswith("]"):
-            return exact
-        plain, _, digest = name[:-1].rpartition(" [")
-        for each in known:
-            if each.sha256 is None and not each.is_folder and plain in each.aliases() and each.path.is_file():
-                hashed = sha256_of(each.path, user_hash_cache())
-                if digest and hashed.startswith(digest):
-                    return checkpoint_file(each.path, model_folders(self.settings), hashed)
-        return None
+        return find_exact(known, name) or find_hashed(known, name, user_hash_cache())
 
     def closest(self, name: str) -> CheckpointFile | None:
         """The checkpoint that a refiner's name means (FILE-7)."""
@@ -78,29 +63,30 @@ class KnownModels:
         return next(found, checkpoint_file(self.served, model_folders(self.settings)))
 
     def vaes(self) -> Mapping[str, Path]:
-        folder = self.settings.vae_dir
-        return list_vaes(model_folders=model_folders(self.settings), vae_folders=[Path(folder)] if folder else [])
+        return list_vaes(self.settings)
 
-    def loras(self) -> tuple[AdapterFile, ...]:
-        return _adapters(self.settings.lora_dir)
+    def loras(self) -> tuple[ModelFile, ...]:
+        return files_of(self.settings.lora_dir, LORA)
 
     @property
     def has_controlnets(self) -> bool:
         """Whether the site has any."""
         return bool(self.controlnets())
 
-    def controlnets(self) -> Mapping[str, Path]:
-        return list_controlnets(self.settings.controlnet_dir)
+    def controlnets(self) -> tuple[ModelFile, ...]:
+        return files_of(self.settings.controlnet_dir, CONTROLNET)
+
+    def embeddings(self) -> tuple[ModelFile, ...]:
+        """Without those in pictures: every picture would have to be opened for it."""
+        return files_of(self.settings.embeddings_dir, EMBEDDING)
 
     def controlnet(self, name: str) -> str | None:
         """How the ControlNet is listed that this name means: clients add a hash, or the file's suffix."""
-        plain = _HASH.sub("", name)
-        bare = next((plain.removesuffix(each) for each in SUFFIXES if plain.endswith(each)), plain)
-        known = self.controlnets()
-        return next((each for each in (name, plain, bare) if each in known), None)
+        found = listed_controlnet(self.controlnets(), name)
+        return None if found is None else found.name
 
-    def hypernetworks(self) -> tuple[AdapterFile, ...]:
-        return _adapters(self.settings.hypernetwork_dir)
+    def hypernetworks(self) -> tuple[ModelFile, ...]:
+        return files_of(self.settings.hypernetwork_dir, HYPERNETWORK)
 
 
 def served_checkpoint(config: ServeConfig) -> Path:
@@ -116,10 +102,7 @@ def served_checkpoint(config: ServeConfig) -> Path:
 
 def check_started(config: ServeConfig) -> None:
     """What a server is started with, as far as its words tell; what they stand for, the worker finds out."""
-    if _DEVICE.fullmatch(config.device) is None:
-        raise RequestError("--device", config.device, "use auto, cpu, cuda, cuda:1 or mps")
-    if config.dtype not in _DTYPES:
-        raise RequestError("--dtype", config.dtype, f"use {', '.join(_DTYPES)}")
+    check_machine(config.device, config.dtype, dashes="--")
     wanted = config.checkpoint or config.settings.sd_model_checkpoint
     if wanted is None:
         return
@@ -128,7 +111,3 @@ def check_started(config: ServeConfig) -> None:
     except CheckpointError as error:
         flag = "--model" if config.checkpoint else "sd_model_checkpoint"
         raise RequestError(flag, wanted, str(error).partition(": ")[2]) from None
-
-
-def _adapters(folder: str) -> tuple[AdapterFile, ...]:
-    return list_adapters([Path(folder)]) if folder else ()

@@ -10,8 +10,8 @@ import torch
 
 from overpaint.adapters.lora import read_lora
 from overpaint.adapters.names import UNET, LayerName
-from overpaint.adapters.wanted import AdapterFile
 from overpaint.errors import CheckpointError
+from overpaint.models.catalog import ModelFile
 from overpaint.settings import Quirks
 from tests.unit.toy_loras import SD1, lora_of, network_file
 
@@ -52,7 +52,7 @@ def test_pickled_files(tmp_path: Path) -> None:  # FILE-12
     path = tmp_path / "old.pt"
     parts = {f"{CONV_IN}.{name}": value for name, value in lora_of((32, 4, 3, 3)).items()}
     torch.save({"state_dict": parts}, path)
-    read = read_lora(AdapterFile(path, "old", "old"), SD1)
+    read = read_lora(ModelFile(path, "old", "old"), SD1)
     assert list(read.layers) == [LayerName(UNET, "input_blocks.0.0")]
     assert read.hash12 == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
@@ -101,4 +101,4 @@ def test_broken_files(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
             read_lora(file, SD1)
     with pytest.raises(CheckpointError, match="no such file"):
-        read_lora(AdapterFile(tmp_path / "gone.safetensors", "gone", "gone"), SD1)
+        read_lora(ModelFile(tmp_path / "gone.safetensors", "gone", "gone"), SD1)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from overpaint.adapters.wanted import AdapterFile, HypernetUse, LoraUse, find_adapter, list_adapters, uses_of
+from overpaint.adapters.wanted import HypernetUse, LoraUse, uses_of
 from overpaint.errors import RequestError
+from overpaint.models.catalog import LORA, ModelFile, files_of, find_file
 from overpaint.settings import Quirks
 from overpaint.text.prompt import take_network_tags
 
@@ -22,8 +23,8 @@ def uses(text: str, quirks: Quirks = SANE) -> tuple[LoraUse | HypernetUse, ...]:
     return uses_of(take_network_tags(text)[1], quirks)
 
 
-def file(name: str, alias: str = "") -> AdapterFile:
-    return AdapterFile(Path(f"{name}.safetensors"), name, alias or name)
+def file(name: str, alias: str = "") -> ModelFile:
+    return ModelFile(Path(f"{name}.safetensors"), name, alias or name)
 
 
 def test_files_in_natural_order_with_their_aliases(tmp_path: Path) -> None:  # LORA-1
@@ -33,19 +34,19 @@ def test_files_in_natural_order_with_their_aliases(tmp_path: Path) -> None:  # L
     (tmp_path / "more" / "old.pt").write_bytes(b"")
     (tmp_path / "broken.safetensors").write_bytes(b"no header")
     (tmp_path / "readme.txt").write_text("no")
-    found = [(each.name, each.alias) for each in list_adapters([tmp_path, tmp_path])]
+    found = [(each.name, each.alias) for each in files_of(tmp_path, LORA)]
     assert found == [("broken", "broken"), ("fur9", "fur9"), ("fur10", "fluffy"), ("old", "old")]
 
 
 def test_names_and_aliases_find_files() -> None:  # LORA-1
     files = (file("a", "shared"), file("b", "shared"), file("c", "sea"), file("d", "none"), file("shared2", "a2"))
-    assert find_adapter(files, "sea") == find_adapter(files, "c") == files[2]
-    assert find_adapter(files, "shared") is None
-    assert find_adapter(files, "none") is None
-    assert find_adapter(files, "b") == files[1]
-    assert find_adapter(files, "d") == files[3]
-    assert find_adapter((file("none"),), "none") == file("none")
-    assert find_adapter((), "a") is None
+    assert find_file(files, "sea") == find_file(files, "c") == files[2]
+    assert find_file(files, "shared") is None
+    assert find_file(files, "none") is None
+    assert find_file(files, "b") == files[1]
+    assert find_file(files, "d") == files[3]
+    assert find_file((file("none"),), "none") == file("none")
+    assert find_file((), "a") is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.files import write_safetensors
 from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
 from overpaint.models.vaes import open_vae
+from overpaint.settings import Settings
 
 CANDIDATES = {name: Path("vaes") / name for name in ("a.vae.pt", "model.vae.safetensors", "other.safetensors")}
 
@@ -20,7 +21,7 @@ def test_list_of_candidates(tmp_path: Path) -> None:  # VAE-1
     for name in ("models/a.vae.ckpt", "models/sub/b.vae.pt", "models/c.ckpt", "vae/d.pt", "vae/e.txt", "vae/x10.ckpt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = list_vaes(model_folders=[tmp_path / "models"], vae_folders=[tmp_path / "vae", tmp_path / "nothing"])
+    found = list_vaes(Settings(models_dir=str(tmp_path / "models"), vae_dir=str(tmp_path / "vae")))
     assert list(found) == ["a.vae.ckpt", "b.vae.pt", "d.pt", "x10.ckpt"]
 
 
@@ -48,7 +49,6 @@ def test_choice_for_a_checkpoint_that_has_none_of_its_own() -> None:  # VAE-2
     unknown = choose_vae(checkpoint, CANDIDATES, setting="gone.pt")
     assert unknown.path is None
     assert "gone.pt" in unknown.message
-    assert choose_vae(checkpoint, CANDIDATES, setting="None", vae_path=Path("given.pt")).path == Path("given.pt")
 
 
 @pytest.mark.parametrize(

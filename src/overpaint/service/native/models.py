@@ -10,16 +10,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from overpaint.models.control_names import list_controlnets
-from overpaint.models.hashes import CheckpointFile, files_below
+from overpaint.models.hashes import CheckpointFile
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.planning.preflight import spec_from_header
+from overpaint.models.what_is import spec_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import ApiError, NativeRoute, errors
 
 Kind = Literal["checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"]
-_EMBEDDINGS = (".safetensors", ".pt", ".bin")
 
 
 class ModelView(BaseModel):
@@ -83,7 +81,7 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
-        family = spec_from_header(file.path).title
+        family = spec_of(file.path, header_only=True).title
     except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
         family = None
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
@@ -104,14 +102,11 @@ def _vaes(models: KnownModels) -> list[ModelView]:
 
 
 def _embeddings(models: KnownModels) -> list[ModelView]:
-    folder = models.settings.embeddings_dir
-    found = files_below(Path(folder), _EMBEDDINGS) if folder else ()
-    return [_view("embedding", each.stem, each) for each in found]
+    return [_view("embedding", each.name, each.path) for each in models.embeddings()]
 
 
 def _controlnets(models: KnownModels) -> list[ModelView]:
-    found = list_controlnets(models.settings.controlnet_dir)
-    return [_view("controlnet", name, path) for name, path in found.items()]
+    return [_view("controlnet", each.name, each.path) for each in models.controlnets()]
 
 
 def _upscalers(models: KnownModels) -> list[ModelView]:

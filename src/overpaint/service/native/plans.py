@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
 from overpaint.models.families import SD1_SPEC, AutoencoderSpec, LatentSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan as make_plan
-from overpaint.planning.preflight import account_of, spec_from_header, surroundings_of
+from overpaint.planning.preflight import account_of, surroundings_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import at_work
@@ -113,7 +114,7 @@ class _Specs:
 
     def of_file(self, path: Path) -> ModelSpec:
         try:
-            return spec_from_header(path)
+            return spec_of(path, self.config.settings.text_encoder_files, header_only=True)
         except CheckpointError:
             return self._told(path)
 

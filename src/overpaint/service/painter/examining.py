@@ -25,9 +25,9 @@ _BELOW_THE_WEB = 10
 
 def examined(message: Message) -> object:
     """{"path": file or folder, "texts": files of text encoders}: what this checkpoint is; no tensor is read."""
-    from overpaint.models.checkpoint import recognise
+    from overpaint.models.what_is import spec_of
 
-    return plain(recognise(Path(message["path"]), tuple(map(Path, message["texts"]))))
+    return plain(spec_of(Path(message["path"]), message["texts"]))
 
 
 def serve(questions: BinaryIO, answers: BinaryIO) -> None:

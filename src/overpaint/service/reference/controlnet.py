@@ -71,7 +71,7 @@ def controlnet_routes(config: ServeConfig, models: KnownModels, pictures: Pictur
 
     @routes.get("/model_list")
     async def model_list(update: bool = True) -> dict[str, Any]:
-        return {"model_list": await asyncio.to_thread(lambda: list(models.controlnets()))}
+        return {"model_list": await asyncio.to_thread(lambda: [each.name for each in models.controlnets()])}
 
     @routes.get("/module_list")
     async def module_list(alias_names: bool = False) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def controlnet_routes(config: ServeConfig, models: KnownModels, pictures: Pictur
 
     @routes.get("/control_types")
     async def control_types() -> dict[str, Any]:
-        found = await asyncio.to_thread(lambda: list(models.controlnets()))
+        found = await asyncio.to_thread(lambda: [each.name for each in models.controlnets()])
         every = {"All": _control_type("none", list(MODULES), ["None", *found], "None")}
         return {"control_types": {**every, **{name: _of_type(*each, found) for name, each in _TYPES.items()}}}
 

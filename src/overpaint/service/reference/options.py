@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body
 from overpaint.errors import OverpaintError
 from overpaint.models.families import SD1_SPEC
 from overpaint.models.hashes import CheckpointFile
-from overpaint.planning.preflight import spec_from_header
+from overpaint.models.what_is import spec_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
@@ -80,7 +80,7 @@ def _chosen(values: Mapping[str, Any], book: OptionsBook, models: KnownModels) -
 def _set(values: Mapping[str, Any], chosen: CheckpointFile | None, book: OptionsBook, models: KnownModels) -> None:
     file = chosen or book.checkpoint_in_force(models)
     try:
-        spec = spec_from_header(file.path)
+        spec = spec_of(file.path, header_only=True)
     except (OverpaintError, OSError):  # its header alone does not tell
         spec = SD1_SPEC
     book.set(values, None if chosen is None else chosen.title, spec)

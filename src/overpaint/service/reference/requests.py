@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from overpaint.adapters.wanted import find_adapter
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.contract.scripts import soft_inpainting
 from overpaint.errors import RequestError
+from overpaint.models.catalog import find_file
 from overpaint.models.hashes import CheckpointFile
 from overpaint.service.byproducts import without_byproducts
 from overpaint.service.config import ServeConfig
@@ -215,7 +215,7 @@ class Reader:
 
 def _lora_names(models: KnownModels) -> Callable[[str], bool]:
     known = models.loras()
-    return lambda name: find_adapter(known, name) is not None
+    return lambda name: find_file(known, name) is not None
 
 
 def check_sources(body: StableDiffusionProcessingImg2Img) -> None:

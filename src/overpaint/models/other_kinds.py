@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from overpaint.errors import CheckpointError
@@ -58,8 +57,7 @@ def account_of_upscaler(path: Path) -> Account | None:
     except CheckpointError:
         return None
     architecture = type(loaded.network).__name__
-    use_as = f"--hires-upscaler {quote(path.stem)}"
-    return {"kind": "upscaler", "architecture": architecture, "scale": loaded.scale, "use_as": use_as}
+    return {"kind": "upscaler", "architecture": architecture, "scale": loaded.scale}
 
 
 def _control(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
@@ -71,7 +69,7 @@ def _control(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account
         spec = detect_control(shapes, metadata)
     except CheckpointError as error:
         return {"kind": "controlnet", "problems": [f"{path.name}: {error}"]}
-    return {"kind": "controlnet", "made_for": spec.family, "use_as": f"--control {quote(f'{path.stem}=PICTURE')}"}
+    return {"kind": "controlnet", "made_for": spec.family}
 
 
 def _lora(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
@@ -87,7 +85,7 @@ def _lora(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | 
     account["made_for"] = _family_of_lora(shapes)
     account["embeddings"] = sorted({key.split(".")[1] for key in shapes if key.startswith("bundle_emb.")})
     account |= {name: str(metadata[key]) for key, name in _TITLES.items() if metadata.get(key)}
-    return {**account, "hash": network_hash(path), "use_as": f"<lora:{path.stem}:1>"}
+    return {**account, "hash": network_hash(path)}
 
 
 def _layers(shapes: Shapes) -> Iterator[tuple[str, str]]:
@@ -116,7 +114,7 @@ def _vae(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | N
     if "decoder.conv_in.weight" not in shapes or first is None:
         return None
     layout = "diffusers" if any(key.startswith("decoder.up_blocks.") for key in shapes) else "original"
-    return {"kind": "vae", "latent_channels": first[0] // 2, "layout": layout, "use_as": f"--vae {quote(path.name)}"}
+    return {"kind": "vae", "latent_channels": first[0] // 2, "layout": layout}
 
 
 def _taesd(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
@@ -124,17 +122,17 @@ def _taesd(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account |
     if not path.stem.startswith("taesd") or not any(re.search(r"(^|\.)\d+\.conv\.0\.weight$", key) for key in shapes):
         return None
     made_for = "SDXL" if path.stem.startswith("taesdxl") else "SD 1.x and 2.x"
-    return {"kind": "taesd", "made_for": made_for, "use_as": f"--set {quote(f'taesd_dir={path.parent}')}"}
+    return {"kind": "taesd", "made_for": made_for}
 
 
 def _embedding(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
     blocks = {key: shape for key, shape in shapes.items() if key in ("emb_params", "clip_l", "clip_g")}
     if len(blocks) != len(shapes) and not (len(shapes) == 1 and path.suffix in (".pt", ".bin")):
         return None
-    return _told_embedding(path.stem, dict(blocks or shapes)) if shapes else None
+    return _told_embedding(dict(blocks or shapes)) if shapes else None
 
 
-def _told_embedding(name: str, blocks: Mapping[str, tuple[int, ...]]) -> Account:
+def _told_embedding(blocks: Mapping[str, tuple[int, ...]]) -> Account:
     vectors = {shape[0] if len(shape) > 1 else 1 for shape in blocks.values()}
     widths = sorted(shape[-1] for shape in blocks.values() if shape)
     made_for = {(768,): "SD 1.x", (1024,): "SD 2.x", (768, 1280): "SDXL", (1280,): "the SDXL refiner"}
@@ -143,7 +141,6 @@ def _told_embedding(name: str, blocks: Mapping[str, tuple[int, ...]]) -> Account
         "vectors": max(vectors),
         "widths": widths,
         "made_for": made_for.get(tuple(widths)),
-        "use_as": f"the word {name!r} in a prompt",
     }
 
 
@@ -153,20 +150,11 @@ def _pickled_embedding(path: Path) -> Account | None:
     data = read_embedding(path)
     if data is None:
         return None
-    return _told_embedding(data.name, {name: tuple(block.shape) for name, block in data.blocks.items()})
+    return _told_embedding({name: tuple(block.shape) for name, block in data.blocks.items()})
 
 
 def _hypernet(path: Path) -> Account:
     from overpaint.adapters.hypernet import read_hypernet
 
     widths = sorted(read_hypernet(path).networks)
-    return {"kind": "hypernet", "widths": widths, "use_as": f"<hypernet:{path.stem}:1>"}
-
-
-def rows_of(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """An account for people: what is not there is left out."""
-    for name, value in account.items():
-        if value in (None, [], False) or name == "problems":
-            continue
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else "yes" if value is True else str(value)
-        yield name.replace("_", " "), shown
+    return {"kind": "hypernet", "widths": widths}

@@ -1,4 +1,4 @@
-"""ControlNets by name, without torch."""
+"""Files of models by name, without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from overpaint.errors import CheckpointError
-from overpaint.models.control_names import find_controlnet, list_controlnets, weights_of
+from overpaint.models.catalog import (
+    CONTROLNET,
+    EMBEDDING,
+    LORA,
+    VAE,
+    ModelFile,
+    files_of,
+    find_controlnet,
+    find_file,
+    weights_of,
+)
 
 
 @pytest.fixture
@@ -28,15 +38,31 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_list(folder: Path) -> None:
-    assert list_controlnets(folder) == {
+    assert {each.name: each.path for each in files_of(folder, CONTROLNET)} == {
         "canny": folder / "canny.safetensors",
         "depth2": folder / "depth2.ckpt",
         "depth10": folder / "depth10.pth",
         "sub/canny": folder / "sub/canny.pth",
         "tile-xl": folder / "tile-xl",
     }
-    assert list_controlnets("") == {}
-    assert list_controlnets(folder / "nothing") == {}
+    assert files_of("", CONTROLNET) == ()
+    assert files_of(folder / "nothing", CONTROLNET) == ()
+
+
+def test_each_kind_takes_its_own_files_and_names_them_its_own_way(tmp_path: Path) -> None:
+    for name in ("a.PT", "a.preview.png", "b.safetensors", "c.ckpt", "d.bin", "e.pth"):
+        (tmp_path / name).touch()
+    assert [each.name for each in files_of(tmp_path, LORA)] == ["b", "c"]
+    assert [each.name for each in files_of(tmp_path, VAE)] == ["b.safetensors", "c.ckpt"]
+    assert [each.name for each in files_of(tmp_path, EMBEDDING)] == ["a", "b", "d"]
+
+
+def test_a_place_finds_a_file_only_where_it_is_wanted_and_means_one() -> None:
+    files = [ModelFile(Path("x/a.pt"), "a", "a"), ModelFile(Path("y/a.pt"), "a", "a")]
+    assert find_file(files, "x/a") is None
+    assert find_file(files, "x/a", by_place=True) == files[0]
+    assert find_file(files, "y/a.pt", by_place=True) == files[1]
+    assert find_file(files, "a.pt", by_place=True) is None
 
 
 @pytest.mark.parametrize(
