@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError, SaveError
 from overpaint.files.saving import save_bytes
-from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
+from overpaint.models.hashes import DIFFERENCE_SUFFIX, CheckpointFile, checkpoint_file, sha256_of, user_hash_cache
 from overpaint.models.header import safetensors_bytes
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -108,7 +108,7 @@ def _of_delta(delta: Tensors, name: str) -> NDArray[Any]:
 
 
 def _delta_path(name: str, data: Path) -> Path:
-    return data / f"{name}.delta.safetensors"
+    return data / f"{name}{DIFFERENCE_SUFFIX}"
 
 
 def _write_grown(base: Path, delta: Path, path: Path) -> None:

@@ -135,9 +135,18 @@ def weights_of(folder: Path) -> Path | None:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files, links followed: folders in natural order, and files in natural order inside each."""
-    for root, _, names in sorted(os.walk(folder, followlinks=True), key=lambda entry: natural_key(entry[0])):
+    """All files, links followed: folders in natural order, and files in natural order inside each.
+
+    Hidden folders are left out, such as an environment of Python with the models of its packages.
+    """
+    for root, names in sorted(_shown(folder), key=lambda entry: natural_key(entry[0])):
         yield from (Path(root) / name for name in sorted(filter(is_text, names), key=natural_key))
+
+
+def _shown(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        yield root, names
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

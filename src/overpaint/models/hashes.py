@@ -17,7 +17,8 @@ from overpaint.models.catalog import natural_key
 from overpaint.models.header import is_text, safetensors_header
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
-_VAE_SUFFIXES = (".vae.ckpt", ".vae.safetensors")
+DIFFERENCE_SUFFIX = ".delta.safetensors"  # what a built-in model adds to another: no model by itself
+_NO_CHECKPOINTS = (".vae.ckpt", ".vae.safetensors", DIFFERENCE_SUFFIX)
 _FOLDER_MARK = "model_index.json"
 _BLOCK = 2**20
 _TITLE = re.compile(r"(.+?) *\[([0-9a-f]{10,64})\]")
@@ -88,19 +89,19 @@ def list_checkpoints(
     found = [single] if single is not None else []
     for folder in folders:
         found += _checkpoints_below(folder)
-    kept = (path for path in found if not path.name.endswith(_VAE_SUFFIXES))
+    kept = (path for path in found if not path.name.endswith(_NO_CHECKPOINTS))
     known = _read_cache(cache)
     return tuple(checkpoint_file(path, folders, _remembered(path, known)) for path in dict.fromkeys(kept))
 
 
 def _checkpoints_below(folder: Path) -> list[Path]:
-    """Files, and folders in the layout of diffusers: those are not looked into."""
+    """Files, and folders in the layout of diffusers: those are not looked into, nor are hidden ones."""
     if is_model_folder(folder):
         return [folder]
     found: list[tuple[str, list[Path]]] = []
     for root, folders, names in os.walk(folder, followlinks=True):
         whole = [name for name in folders if is_model_folder(Path(root) / name)]
-        folders[:] = [name for name in folders if name not in whole]
+        folders[:] = [name for name in folders if name not in whole and not name.startswith(".")]
         found += [(str(path), [path]) for path in (Path(root) / name for name in whole)]
         kept = (name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and is_text(name))
         files = sorted(kept, key=natural_key)

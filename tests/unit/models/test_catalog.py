@@ -13,6 +13,7 @@ from overpaint.models.catalog import (
     LORA,
     VAE,
     ModelFile,
+    files_below,
     files_of,
     find_controlnet,
     find_file,
@@ -102,3 +103,12 @@ def test_full_precision_is_taken_first(folder: Path) -> None:
     assert half is not None
     assert half.name == "diffusion_pytorch_model.fp16.safetensors"
     assert weights_of(folder / "sub") is None
+
+
+def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    """An environment of Python in the current folder holds the models of its packages, which are no user's."""
+    for place in (".venv/lib/a.safetensors", "sub/b.safetensors", ".hidden.safetensors"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    found = [str(each.relative_to(tmp_path)) for each in files_below(tmp_path)]
+    assert found == [".hidden.safetensors", "sub/b.safetensors"]

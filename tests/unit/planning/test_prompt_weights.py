@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from overpaint.adapters.wanted import list_adapters
 from overpaint.errors import RequestError
+from overpaint.models.catalog import LORA, files_of
 from overpaint.planning.plan import plan
 from overpaint.planning.plans import Surroundings
 from overpaint.request import Hires, Txt2ImgRequest
@@ -61,7 +61,7 @@ def test_where_brackets_are_text_they_have_no_weight() -> None:
 @pytest.mark.parametrize("tag", ["<lora:ink:1e30>", "<lora:ink:1:unet=-101>", "<hypernet:ink:101>"])
 def test_tags_of_networks(tmp_path: Path, tag: str) -> None:
     (tmp_path / "ink.safetensors").write_bytes(b"")
-    files = list_adapters([tmp_path])
+    files = files_of(tmp_path, LORA)
     known = Surroundings(loras=files, hypernets=files)
     with pytest.raises(RequestError, match=r"^prompt='<(lora|hypernet):ink:.*give a weight from -100 to 100"):
         plan(Txt2ImgRequest(prompt=f"a {tag}", width=64, height=64), known=known)
