@@ -27,6 +27,8 @@ from tests.conftest import PARITY
 
 RECORDED = sorted(path.stem for path in (PARITY / "extra" / "unit").glob("lora_*.npz"))
 REFERENCE = Quirks.reference()
+# A butterfly rotation is a chain of products, whose last bits depend on the processor: 1.8e-7 was seen, 12 of them.
+TOLERANCE = {"xboft": 4e-7}
 _PLAIN = {"W": "weight", "b": "bias", "in_proj_W": "in_proj_weight", "out_proj_W": "out_proj.weight"}
 
 
@@ -80,7 +82,7 @@ def test_layers_as_the_reference_has_them(
             if parameter == "unchanged":
                 continue
             worn = value_of(model, layer_of(model, layer), _PLAIN[parameter])
-            np.testing.assert_allclose(worn.numpy(), values[key], rtol=0, atol=1e-7, err_msg=key)
+            np.testing.assert_allclose(worn.numpy(), values[key], rtol=0, atol=TOLERANCE.get(name, 1e-7), err_msg=key)
             compared += 1
     assert compared > 1
     wardrobes.bare()
