@@ -5,19 +5,19 @@ One thread owns an engine. Everyone else puts messages into a `Control`. Jobs ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
 from overpaint.errors import OverpaintError, RequestTypeError
-from overpaint.events import Cancelled, Control, Event, Finished, Painted, Progress, Started, Stop
-from overpaint.finish import unchanged
+from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
-from overpaint.painting.stages import Stages, explained, steps_of
+from overpaint.painting.crew import Pending
+from overpaint.painting.stages import Stages, Step, batches, steps_of
 from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
@@ -107,41 +107,32 @@ class Engine:
         done: Sequence[FinishedBatch] = (),
     ) -> Generator[Event]:
         """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
-        control, done, stages = control or Control(), list(done), self._inner
-        plan = self.plan(request, settings)
+        yield from self.run_plan(self.plan(request, settings), control, done)
+
+    def run_plan(
+        self, plan: Plan, control: Control | None = None, done: Sequence[FinishedBatch] = ()
+    ) -> Generator[Event]:
+        """The same for what `plan` decided: nothing is decided twice."""
+        with closing(self._story(plan, control or Control(), list(done))) as story:
+            for step in story:
+                if not isinstance(step, Pending):  # which a job that goes on sees to by itself
+                    yield step
+
+    def _story(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Generator[Step]:
+        """What happens, and between it what the job waits for."""
+        stages = self._inner
+
+        def result() -> Processed:
+            return with_stories(account(plan, stages.identity(plan), done))
+
         yield Started(sum(map(len, plan.batches)), steps_of(plan), plan.warnings)
         with stages.story(plan):
-            try:
-                yield from self._batches(plan, control, done)
-            except (OverpaintError, RuntimeError, MemoryError) as error:
-                told = explained(error)
-                told.result = with_stories(account(plan, stages.identity(plan), done)) if done else None
-                raise told from error.__cause__ if told is error else error
-            result = with_stories(account(plan, stages.identity(plan), done))
-        if control.message is Stop.CANCEL and len(done) < len(plan.batches):
-            yield Cancelled(result if done else None)
-        else:
-            yield Finished(result)
-
-    def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
-        """Batch after batch into `done`, until all are made or somebody stops it."""
-        if len(done) == len(plan.batches):
-            return
-        stages = self._inner
-        prepared = None if plan.unchanged else stages.prepare(plan)
-        for number, batch in list(enumerate(plan.batches))[len(done) :]:
-            control.take_skip()  # one that came between two batches was meant for neither (INT-3)
-            if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
-                return
-            if prepared is None:
-                done.append(FinishedBatch(batch, tuple(unchanged(plan, each.place) for each in batch)))
-                yield Painted(done[-1])
-                continue
-            sampled = yield from stages.sample(plan, prepared, batch, control=control, number=number)
-            if sampled is None:
-                return
-            done.append(stages.finish(plan, prepared, batch, sampled))
-            yield Painted(done[-1])
+            yield from batches(plan, control, done, paint=stages.painter(plan, control), result=result)
+            if control.message is Stop.CANCEL and len(done) < len(plan.batches):
+                end: Event = Cancelled(result() if done else None)
+            else:
+                end = Finished(result())
+        yield end
 
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
         """Decide everything. Nothing changes, and only what has to be asked is loaded."""
