@@ -1,16 +1,17 @@
 """`Engine`: models on a device, and the story of a job, told as events.
 
-One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it.
+One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it, or share its calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from overpaint.errors import OverpaintError, RequestTypeError
+from overpaint.errors import OverpaintError, RequestError, RequestTypeError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
@@ -18,6 +19,7 @@ from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
 from overpaint.painting.crew import Pending
 from overpaint.painting.stages import Stages, Step, batches, steps_of
+from overpaint.painting.together import Name, Together
 from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
@@ -117,6 +119,45 @@ class Engine:
             for step in story:
                 if not isinstance(step, Pending):  # which a job that goes on sees to by itself
                     yield step
+
+    def together(self, rows_per_call: int | None = None) -> Together[Any]:
+        """A place for jobs that go on side by side; see `Together`.
+
+        They may share calls of the denoiser up to so many rows (a picture with a negative text is two); 1 keeps each
+        job's calls its own. Left out, the device decides: a GPU by its memory, and on a CPU nobody shares, for there is
+        nothing to gain. Shared calls round otherwise, by a level at most; jobs with `exact` never share.
+        """
+        return Together(self._begin, rows_per_call)
+
+    def run_together(
+        self,
+        jobs: Mapping[Name, Img2ImgRequest | Plan],
+        settings: Settings | None = None,
+        *,
+        controls: Mapping[Name, Control] | None = None,
+        at_once: int = 8,
+        rows_per_call: int | None = None,
+    ) -> Generator[tuple[Name, Event]]:
+        """Tell the stories of several jobs, side by side, as (name, event).
+
+        As many as `at_once` go on at a time; the next begins when one ends. The last event of a job is `Finished`,
+        `Cancelled` or `Failed`; the others go on.
+        """
+        if at_once < 1:
+            raise RequestError("at_once", at_once, "at least 1 job has to go on")
+        left, boxes = list(jobs), controls or {}
+        with self.together(rows_per_call) as running:
+            while left or running.names:
+                while left and len(running.names) < at_once:
+                    name = left.pop(0)
+                    running.begin(name, jobs[name], settings, boxes.get(name))
+                yield from running.tick()
+
+    def _begin(
+        self, job: Img2ImgRequest | Plan, settings: Settings | None, control: Control, done: Sequence[FinishedBatch]
+    ) -> Generator[Step]:
+        plan = job if isinstance(job, Plan) else self.plan(job, settings)
+        yield from self._story(plan, control, list(done))
 
     def _story(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Generator[Step]:
         """What happens, and between it what the job waits for."""

@@ -2,6 +2,9 @@
 
     1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
 
+A job is a generator of `Step`s: it tells events, and before every call of the network it says what it waits for. Who
+drives several jobs may answer them together (`together`); a job that nobody answered asks the network by itself.
+
 Jobs may take turns: each stage is given the plan, and has that plan's model in place, with what hangs on it, before it
 touches a network.
 """
