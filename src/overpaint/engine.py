@@ -1,23 +1,25 @@
 """`Engine`: models on a device, and the story of a job, told as events.
 
-One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it.
+One thread owns an engine. Everyone else puts messages into a `Control`. Jobs may take turns on it, or share its calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from overpaint.errors import OverpaintError, RequestTypeError
-from overpaint.events import Cancelled, Control, Event, Finished, Painted, Progress, Started, Stop
-from overpaint.finish import unchanged
+from overpaint.errors import OverpaintError, RequestError, RequestTypeError
+from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
-from overpaint.painting.stages import Stages, explained, steps_of
+from overpaint.painting.crew import Pending
+from overpaint.painting.stages import Stages, Step, batches, steps_of
+from overpaint.painting.together import Name, Together
 from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
@@ -107,41 +109,71 @@ class Engine:
         done: Sequence[FinishedBatch] = (),
     ) -> Generator[Event]:
         """Tell the story as events, going on after the batches in `done`; the last one is `Finished` or `Cancelled`."""
-        control, done, stages = control or Control(), list(done), self._inner
-        plan = self.plan(request, settings)
+        yield from self.run_plan(self.plan(request, settings), control, done)
+
+    def run_plan(
+        self, plan: Plan, control: Control | None = None, done: Sequence[FinishedBatch] = ()
+    ) -> Generator[Event]:
+        """The same for what `plan` decided: nothing is decided twice."""
+        with closing(self._story(plan, control or Control(), list(done))) as story:
+            for step in story:
+                if not isinstance(step, Pending):  # which a job that goes on sees to by itself
+                    yield step
+
+    def together(self, rows_per_call: int | None = None) -> Together[Any]:
+        """A place for jobs that go on side by side; see `Together`.
+
+        They may share calls of the denoiser up to so many rows (a picture with a negative text is two); 1 keeps each
+        job's calls its own. Left out, the device decides: a GPU by its memory, and on a CPU nobody shares, for there is
+        nothing to gain. Shared calls round otherwise, by a level at most; jobs with `exact` never share.
+        """
+        return Together(self._begin, rows_per_call)
+
+    def run_together(
+        self,
+        jobs: Mapping[Name, Img2ImgRequest | Plan],
+        settings: Settings | None = None,
+        *,
+        controls: Mapping[Name, Control] | None = None,
+        at_once: int = 8,
+        rows_per_call: int | None = None,
+    ) -> Generator[tuple[Name, Event]]:
+        """Tell the stories of several jobs, side by side, as (name, event).
+
+        As many as `at_once` go on at a time; the next begins when one ends. The last event of a job is `Finished`,
+        `Cancelled` or `Failed`; the others go on.
+        """
+        if at_once < 1:
+            raise RequestError("at_once", at_once, "at least 1 job has to go on")
+        left, boxes = list(jobs), controls or {}
+        with self.together(rows_per_call) as running:
+            while left or running.names:
+                while left and len(running.names) < at_once:
+                    name = left.pop(0)
+                    running.begin(name, jobs[name], settings, boxes.get(name))
+                yield from running.tick()
+
+    def _begin(
+        self, job: Img2ImgRequest | Plan, settings: Settings | None, control: Control, done: Sequence[FinishedBatch]
+    ) -> Generator[Step]:
+        plan = job if isinstance(job, Plan) else self.plan(job, settings)
+        yield from self._story(plan, control, list(done))
+
+    def _story(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Generator[Step]:
+        """What happens, and between it what the job waits for."""
+        stages = self._inner
+
+        def result() -> Processed:
+            return with_stories(account(plan, stages.identity(plan), done))
+
         yield Started(sum(map(len, plan.batches)), steps_of(plan), plan.warnings)
         with stages.story(plan):
-            try:
-                yield from self._batches(plan, control, done)
-            except (OverpaintError, RuntimeError, MemoryError) as error:
-                told = explained(error)
-                told.result = with_stories(account(plan, stages.identity(plan), done)) if done else None
-                raise told from error.__cause__ if told is error else error
-            result = with_stories(account(plan, stages.identity(plan), done))
-        if control.message is Stop.CANCEL and len(done) < len(plan.batches):
-            yield Cancelled(result if done else None)
-        else:
-            yield Finished(result)
-
-    def _batches(self, plan: Plan, control: Control, done: list[FinishedBatch]) -> Iterator[Event]:
-        """Batch after batch into `done`, until all are made or somebody stops it."""
-        if len(done) == len(plan.batches):
-            return
-        stages = self._inner
-        prepared = None if plan.unchanged else stages.prepare(plan)
-        for number, batch in list(enumerate(plan.batches))[len(done) :]:
-            control.take_skip()  # one that came between two batches was meant for neither (INT-3)
-            if control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH):
-                return
-            if prepared is None:
-                done.append(FinishedBatch(batch, tuple(unchanged(plan, each.place) for each in batch)))
-                yield Painted(done[-1])
-                continue
-            sampled = yield from stages.sample(plan, prepared, batch, control=control, number=number)
-            if sampled is None:
-                return
-            done.append(stages.finish(plan, prepared, batch, sampled))
-            yield Painted(done[-1])
+            yield from batches(plan, control, done, paint=stages.painter(plan, control), result=result)
+            if control.message is Stop.CANCEL and len(done) < len(plan.batches):
+                end: Event = Cancelled(result() if done else None)
+            else:
+                end = Finished(result())
+        yield end
 
     def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
         """Decide everything. Nothing changes, and only what has to be asked is loaded."""

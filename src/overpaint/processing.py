@@ -6,7 +6,7 @@ A facade: `request()` gives the frozen request, and every stage is the engine's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +18,12 @@ from overpaint.contract.processed import Processed
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.contract.scripts import scripts_of
 from overpaint.engine import Engine, stages_of
-from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
+from overpaint.errors import Cancelled, RequestError, SaveError
+from overpaint.events import Event, Painted
 from overpaint.files.output import save_batch, save_grid, save_sources
 from overpaint.outcome import FinishedBatch, account
 from overpaint.outcome import Processed as Result
-from overpaint.painting.stages import Sampled, explained
+from overpaint.painting.stages import Sampled, batches
 from overpaint.pixels.composite import make_overlay
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
@@ -181,22 +182,23 @@ def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:
     p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
     state.job_count, state.sampling_steps = len(plan.batches), plan.sampler.evaluations
     done: list[FinishedBatch] = []
-    for number, batch in enumerate(plan.batches):
-        state.take_skip()
-        if state.message is not None:
-            break
+
+    def told() -> Result:
+        return account(plan, p.model, done, state.job_timestamp)
+
+    def paint(number: int, batch: tuple[ImagePlan, ...]) -> Generator[Event, None, FinishedBatch | None]:
+        yield from ()  # nothing is told here: `state` is where this door shows progress
         state.job_no = number
         p.begin_batch(number, batch)
         try:
-            done.append(_batch(p, engine, plan, batch))
+            return _batch(p, engine, plan, batch)
         except Cancelled:
-            break
-        except (OverpaintError, RuntimeError, MemoryError) as error:
-            told = explained(error)
-            told.result = account(plan, p.model, done, state.job_timestamp) if done else None
-            raise told from error.__cause__ if told is error else error
-        _save(p, account(plan, p.model, done, state.job_timestamp), done[-1])
-    return account(plan, p.model, done, state.job_timestamp)
+            return None
+
+    for painted in batches(plan, state, done, paint=paint, result=told):
+        assert isinstance(painted, Painted)
+        _save(p, told(), painted.batch)
+    return told()
 
 
 def _batch(p: Facade, engine: Engine, plan: Plan, batch: tuple[ImagePlan, ...]) -> FinishedBatch:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from overpaint.adapters.control import hint_of
 from overpaint.engine import Engine, stages_of
-from overpaint.events import Control, Event, Finished, Painted
+from overpaint.events import Control, Finished, Painted
 from overpaint.files.metadata import read_recipe
 from overpaint.files.recipe import Recipe
 from overpaint.models.checkpoint import load_checkpoint
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
-from overpaint.painting.stages import Sampled
+from overpaint.painting.stages import Sampled, Step
 from overpaint.request import ControlUnit, Hires, MaskedContent
 from overpaint.service.painter.results import Portfolio
 from overpaint.text.control_notes import controls_told
@@ -221,7 +221,7 @@ def sampled(engine: Engine, plan: Any) -> tuple[Tensor, Tensor, Tensor]:
     story = stages_of(engine).sample_tensors(plan, tensors, Streams((1,), (5,), 0.0), control=Control())
     ends: list[Sampled | None] = []
 
-    def told() -> Iterator[Event]:
+    def told() -> Iterator[Step]:
         ends.append((yield from story))
 
     list(told())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from overpaint.engine import Engine, stages_of
-from overpaint.events import Control, Event
+from overpaint.events import Control
 from overpaint.painting.sampling import Streams
-from overpaint.painting.stages import Sampled
+from overpaint.painting.stages import Sampled, Step
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.text.tokens import clip_merges, clip_vocabulary
@@ -98,7 +98,7 @@ def sampled(engine: Engine, request: Img2ImgRequest, *, blend: bool = True) -> t
         tensors = replace(tensors, nmask=None)
     ends: list[Sampled | None] = []
 
-    def story() -> Iterator[Event]:
+    def story() -> Iterator[Step]:
         streams = Streams((SEED,), (0,), 0.0)
         ends.append((yield from stages_of(engine).sample_tensors(plan, tensors, streams, control=Control())))
 

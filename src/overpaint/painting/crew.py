@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 from overpaint.adapters.control import ControlBranch, controlled
+from overpaint.events import Control, Stop
 from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.refining import hand_over, is_due, refined
-from overpaint.painting.workshop import Workshop
+from overpaint.painting.workshop import Ready, Workshop
 from overpaint.planning.plans import ImagePlan, Plan
+
+
+@dataclass(eq=False)
+class Call:
+    """Runs of one job that want the same network's word next. Before it, the network is made ready."""
+
+    runs: Sequence[Run]
+    network: Callable[[], Network]
+    key: Hashable  # calls of other jobs may be made together where theirs is equal; None: this one is made alone
+    share: bool  # the runs among themselves
+    batched: bool
+    answered: bool = False
+
+    def answer(self) -> None:
+        """Ask the network for these runs alone."""
+        self.answered = True
+        tick(self.runs, self.network(), share=self.share, batched=self.batched)
+
+
+@dataclass(eq=False)
+class Pending:
+    """What a job waits for. Whoever drives several jobs may answer before the job goes on; else it asks by itself."""
+
+    calls: tuple[Call, ...]
+    control: Control
+    error: Exception | None = None  # met by whoever answered; it ends this job and no other
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody wants the answer any more."""
+        return self.control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.SKIP)
+
+    @property
+    def is_answered(self) -> bool:
+        return self.error is not None or all(each.answered for each in self.calls)
+
+    def settle(self) -> None:
+        """Have every call answered, or raise what came in the way."""
+        if self.error is not None:
+            raise self.error
+        for each in self.calls:
+            if not each.answered:
+                each.answer()
 
 
 class Crew:
     """The networks of a pass. Before every call they are made ready, for other jobs may have used them since."""
 
-    def __init__(self, workshop: Workshop, plan: Plan, batch: Sequence[ImagePlan]) -> None:
-        self._workshop, self._plan, self._batch = workshop, plan, batch
+    def __init__(self, workshop: Workshop, plan: Plan, batch: Sequence[ImagePlan], control: Control) -> None:
+        self._workshop, self._plan, self._batch, self._control = workshop, plan, batch, control
         self._refined = refined(plan, plan.refiner) if plan.refiner is not None else None
         self._with_refiner: set[int] = set()  # numbers of runs
         self._branches: tuple[ControlBranch, ...] = workshop.branches(plan) if plan.controls else ()
+        self._keys: dict[bool, Hashable] = {}  # of the job's model, and of the refiner
 
-    def tick(self, runs: Sequence[Run]) -> None:
-        """Answer the current question of every run."""
+    def pending(self, runs: Sequence[Run]) -> Pending:
+        """The current question of every run, by the network that is to answer."""
         self._hand_over(runs)
-        settings, share = self._plan.settings, not self._plan.request.exact
         own = [run for i, run in enumerate(runs) if i not in self._with_refiner]
         others = [run for i, run in enumerate(runs) if i in self._with_refiner]
-        for plan, group in ((self._plan, own), (self._refined, others)):
-            if plan is not None and any(not run.finished for run in group):
-                step = min(run.step for run in group if not run.finished)
-                tick(group, self._network(plan, step), share=share, batched=settings.batch_cond_uncond)
+        calls = [
+            self._call(plan, group)
+            for plan, group in ((self._plan, own), (self._refined, others))
+            if plan is not None and any(not run.finished for run in group)
+        ]
+        return Pending(tuple(calls), self._control)
 
     def notes(self) -> dict[str, object]:
         """Infotext fields of the texts."""
@@ -39,11 +86,25 @@ class Crew:
         """The pass as the model saw it that had the last word: its autoencoder decodes."""
         return self._refined if self._refined is not None and self._with_refiner else self._plan
 
-    def _network(self, plan: Plan, step: int) -> Network:
+    def _call(self, plan: Plan, runs: Sequence[Run]) -> Call:
         refining = plan is self._refined
-        ready = self._workshop.ready(plan, self._batch, forgiving=refining)
+        step, steps = min(run.step for run in runs if not run.finished), plan.sampler.evaluations
         # ControlNets are made for the job's model; a refiner has other widths.
-        return controlled(ready.backend, () if refining else self._branches, step, plan.sampler.evaluations)
+        branches = () if refining else self._branches
+
+        def ready() -> Ready:
+            return self._workshop.ready(plan, self._batch, forgiving=refining)
+
+        def network() -> Network:
+            return controlled(ready().backend, branches, step, steps)
+
+        share, batched = not plan.request.exact, plan.settings.batch_cond_uncond
+        # A ControlNet follows one job's picture.
+        together = share and batched and not any(each.is_on(step, steps) for each in branches)
+        if together and refining not in self._keys:
+            self._keys[refining] = (ready().key, runs[0].start.shape[1:])
+        key = self._keys[refining] if together else None
+        return Call(runs, network, key, share, batched)
 
     def _hand_over(self, runs: Sequence[Run]) -> None:
         refiner, plan = self._plan.refiner, self._refined

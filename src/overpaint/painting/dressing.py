@@ -35,12 +35,32 @@ _File = TypeVar("_File")
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """What a backend is given to wear."""
+
+    loras: tuple[WornLora, ...] = ()
+    hypernets: tuple[tuple[Hypernet, float], ...] = ()
+    quirks: Quirks = field(default_factory=Quirks)
+    functional: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for what leaves equal networks behind; how adapters are put on says nothing where there are none."""
+        return self if self.loras or self.hypernets else None
+
+    def put_on(self, backend: Backend) -> tuple[int, ...]:
+        """Exactly these; returns of each LoRA the number of layers that do not fit. Reads no file."""
+        return backend.wear(self.loras, self.hypernets, self.quirks, functional=self.functional)
+
+
+@dataclass(frozen=True)
 class Worn:
     """What a model wears, and what is to be said of it."""
 
     loras: tuple[tuple[str, LoraFile], ...] = ()  # by the names that asked for them
     misfits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # name -> layers left out
     key: Hashable = ()  # equal for equal weights of the text encoders
+    adapters: Adapters = field(default_factory=Adapters)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -97,18 +117,20 @@ class Dressing:
             quirks = replace(quirks, ill_fitting_networks_pass=True)
         found = [(each.use, self._lora(each.file, quirks)) for each in networks if isinstance(each.use, LoraUse)]
         loras = [(use, file) for use, file in found if file is not None]
-        worn = [WornLora(file, use.unet, use.te, use.dyn) for use, file in loras]
-        hypernets = [
+        worn = tuple(WornLora(file, use.unet, use.te, use.dyn) for use, file in loras)
+        hypernets = tuple(
             (self._hypernets.get(each.file.path, read_hypernet), each.use.multiplier)
             for each in networks
             if isinstance(each.use, HypernetUse)
-        ]
-        counts = backend.wear(worn, hypernets, quirks, functional=settings.lora_functional)
+        )
+        adapters = Adapters(worn, hypernets, quirks, settings.lora_functional)
+        counts = adapters.put_on(backend)
         return Worn(
             tuple((use.name, file) for use, file in loras),
             {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
             # NOTE: references, for the number of a file that is forgotten may be given to another one
             (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
+            adapters,
         )
 
     def _lora(self, file: ModelFile, quirks: Quirks) -> LoraFile | None:

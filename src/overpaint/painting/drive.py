@@ -88,16 +88,27 @@ def tick(runs: Sequence[Run], network: Network, *, share: bool = True, batched: 
 
     With `share`, runs share calls; `batched` puts rows of equal shape into one call, otherwise each row has its own.
     """
-    asked = [(run, run.denoiser.rows(run.query, run.calls)) for run in runs if run.query is not None]
-    batches = [asked] if share else [[each] for each in asked]
-    for batch in batches:
-        outputs = _call(network, [row for _, rows in batch for row in rows], batched)
-        position = 0
-        for run, rows in batch:
-            assert run.query is not None
-            part = outputs[position : position + len(rows)]
-            position += len(rows)
-            run.answer(run.denoiser.estimate(run.query, run.calls, part))
+    asked = questions(runs)
+    for batch in [asked] if share else [[each] for each in asked]:
+        answer(batch, call(network, [row for _, rows in batch for row in rows], batched=batched))
+
+
+Asked = tuple[Run, list[Row]]
+
+
+def questions(runs: Sequence[Run]) -> list[Asked]:
+    """The runs that still ask something, each with the rows of its question."""
+    return [(run, run.denoiser.rows(run.query, run.calls)) for run in runs if run.query is not None]
+
+
+def answer(asked: Sequence[Asked], outputs: Sequence[Tensor]) -> None:
+    """Send each run what the network said of its rows; the outputs are in the order of all rows."""
+    position = 0
+    for run, rows in asked:
+        assert run.query is not None
+        part = outputs[position : position + len(rows)]
+        position += len(rows)
+        run.answer(run.denoiser.estimate(run.query, run.calls, part))
 
 
 def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Iterator[None]:
@@ -107,7 +118,7 @@ def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Itera
         yield
 
 
-def _call(network: Network, rows: Sequence[Row], batched: bool) -> list[Tensor]:
+def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list[Tensor]:
     """One network call for each shape among the rows; outputs in the rows' order."""
     groups: dict[tuple[torch.Size, torch.Size, int], list[int]] = {}
     for i, row in enumerate(rows):

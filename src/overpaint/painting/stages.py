@@ -2,26 +2,30 @@
 
     1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
 
+A job is a generator of `Step`s: it tells events, and before every call of the network it says what it waits for. Who
+drives several jobs may answer them together (`together`); a job that nobody answered asks the network by itself.
+
 Jobs may take turns: each stage is given the plan, and has that plan's model in place, with what hangs on it, before it
 touches a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from overpaint.backends.port import Backend
 from overpaint.errors import OverpaintError, SamplingError
-from overpaint.events import Control, Event, Preview, Progress, Stop
-from overpaint.finish import FinishedPicture, SoftLatents, finish
+from overpaint.events import Control, Event, Painted, Preview, Progress, Stop
+from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.models.checkpoint import LoadedModel
-from overpaint.outcome import FinishedBatch, ModelIdentity
-from overpaint.painting.crew import Crew
+from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
+from overpaint.painting.crew import Crew, Pending
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
@@ -33,6 +37,9 @@ from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
+
+Step: TypeAlias = Event | Pending  # a job tells something, or waits for the network
+Painter: TypeAlias = Generator[Step, None, FinishedBatch | None]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,20 @@ class Stages:
         self._tables_in_force = plan.settings
         return prepare(plan, self.workshop.encoder(plan))
 
+    def painter(self, plan: Plan, control: Control) -> Callable[[int, Sequence[ImagePlan]], Painter]:
+        """2 to 6 for one batch after the other; the sources are encoded when the first one begins."""
+        prepared: Prepared | None = None
+
+        def paint(number: int, batch: Sequence[ImagePlan]) -> Painter:
+            nonlocal prepared
+            if plan.unchanged:
+                return FinishedBatch(tuple(batch), tuple(unchanged(plan, each.place) for each in batch))
+            prepared = prepared or self.prepare(plan)
+            sampled = yield from self.sample(plan, prepared, batch, control=control, number=number)
+            return None if sampled is None else self.finish(plan, prepared, batch, sampled)
+
+        return paint
+
     @torch.no_grad()
     def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
         """3. What each picture of a batch is guided by."""
@@ -108,7 +129,7 @@ class Stages:
         *,
         control: Control,
         number: int = 0,
-    ) -> Generator[Event, None, Sampled | None]:
+    ) -> Generator[Step, None, Sampled | None]:
         """3 to 5 for a batch of the plan, with its own seeds."""
         tensors = self.tensors(plan, prepared, batch, self.texts(plan, batch))
         streams = Streams(
@@ -120,7 +141,7 @@ class Stages:
 
     def sample_passes(
         self, plan: Plan, tensors: BatchTensors, streams: Streams, *, control: Control, number: int = 0
-    ) -> Generator[Event, None, Sampled | None]:
+    ) -> Generator[Step, None, Sampled | None]:
         """4 and 5, and once more where the plan has a second pass; None when cancelled."""
         sampled = yield from self.sample_tensors(plan, tensors, streams, control=control, number=number)
         if sampled is None or plan.hires is None or not sampled.complete:
@@ -154,10 +175,10 @@ class Stages:
         control: Control,
         number: int = 0,
         first: Plan | None = None,
-    ) -> Generator[Event, None, Sampled | None]:
-        """One pass: start the samplers and answer their questions; None when cancelled. `first` is a pass before it."""
+    ) -> Generator[Step, None, Sampled | None]:
+        """One pass: start the samplers and see to their questions; None when cancelled. `first` is a pass before it."""
         runs = start_runs(plan, tensors, streams)
-        crew = Crew(self.workshop, plan, plan.batches[number])
+        crew = Crew(self.workshop, plan, plan.batches[number], control)
         complete = True
         while any(not run.finished for run in runs):
             if control.message is Stop.CANCEL:
@@ -170,7 +191,11 @@ class Stages:
                 control.take_skip()
                 complete = False
                 break
-            crew.tick(runs)
+            pending = crew.pending(runs)
+            yield pending
+            if pending.is_stopped and not pending.is_answered:
+                continue
+            pending.settle()
             yield from self._progress(plan, runs, number, first)
         latents = final_latents(plan, tensors, runs)
         if bool(torch.isnan(latents).any()):
@@ -211,6 +236,35 @@ class Stages:
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
             yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
+
+
+_LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)  # messages after which no batch begins
+_T = TypeVar("_T")
+
+
+def batches(
+    plan: Plan,
+    control: Control,
+    done: list[FinishedBatch],
+    *,
+    paint: Callable[[int, tuple[ImagePlan, ...]], Generator[_T, None, FinishedBatch | None]],
+    result: Callable[[], Processed],
+) -> Generator[_T | Painted]:
+    """Batch after batch into `done`, until all are made or somebody stops it. An error carries what was painted."""
+    try:
+        for number, batch in list(enumerate(plan.batches))[len(done) :]:
+            control.take_skip()  # one that came between two batches was meant for neither (INT-3)
+            if control.message in _LAST:
+                return
+            made = yield from paint(number, batch)
+            if made is None:
+                return
+            done.append(made)
+            yield Painted(made)
+    except (OverpaintError, RuntimeError, MemoryError) as error:
+        told = explained(error)
+        told.result = result() if done else None
+        raise told from error.__cause__ if told is error else error
 
 
 def explained(error: Exception) -> OverpaintError:

@@ -51,10 +51,21 @@ class Ready:
     model: LoadedModel
     conditioner: Conditioner
     worn: Worn
+    tiling: bool = False
 
     @property
     def backend(self) -> Backend:
         return self.model.backend
+
+    @property
+    def key(self) -> Hashable:
+        """Jobs may share a call of the denoiser where this is equal."""
+        return self.backend.networks.unet, self.worn.adapters.key, self.tiling
+
+    def put_in_place(self) -> None:
+        """Have the model as it was made ready, after other jobs used it."""
+        self.backend.set_tiling(self.tiling)
+        self.worn.adapters.put_on(self.backend)
 
     def notes(self, batch: Sequence[ImagePlan]) -> dict[str, object]:
         """Infotext fields of what the texts go through: LoRAs (LORA-10), editing, embeddings, emphasis."""
@@ -68,11 +79,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class _Last:
+class _Made:
     plan: Plan
     batch: Sequence[ImagePlan]
     forgiving: bool
     ready: Ready
+
+    def is_for(self, plan: Plan, batch: Sequence[ImagePlan], forgiving: bool) -> bool:
+        return self.plan is plan and self.batch is batch and self.forgiving == forgiving
 
 
 class Workshop:
@@ -90,12 +104,14 @@ class Workshop:
         self._controls: dict[Hashable, LoadedControl] = {}
         self._taesd: dict[tuple[Path | None, Stamp, LatentSpec, Half], Taesd] = {}
         self._upscalers: tuple[object, Mapping[str, Upscaler]] | None = None
-        self._last: _Last | None = None  # what was made ready last, and so still is
+        self._last: _Made | None = None  # what was made ready last, and so still is
+        self._made: dict[tuple[int, bool], _Made] = {}  # the latest of each pass, within the stories that go on
 
     def close(self) -> None:
         self._residents.clear()
         self._controls.clear()
         self._taesd.clear()
+        self._made.clear()
         self._upscalers = self._last = None
 
     # -- before a plan -------------------------------------------------------------------------------------------
@@ -173,8 +189,8 @@ class Workshop:
 
     @contextmanager
     def holding(self, plan: Plan) -> Iterator[None]:
-        """While the story of this plan runs, the models it has come to use stay in memory."""
-        passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)}
+        """While the story of this plan runs, the models it has come to use stay in memory. One may lie in another."""
+        passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)} - self._stories.keys()
         with ExitStack() as story:
             self._stories.update(dict.fromkeys(passes, story))
             try:
@@ -183,13 +199,28 @@ class Workshop:
                 for each in passes:
                     self._stories.pop(each, None)
                 self._held = {key: kept for key, kept in self._held.items() if key[0] not in passes}
+                self._made = {key: made for key, made in self._made.items() if id(made.plan.images) not in passes}
                 self._last = None  # outside a story a file may change
 
     def ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool = False) -> Ready:
-        """Have the plan's model in place, wearing what this batch wants; nothing happens where it does already."""
-        last = self._last
-        if last is not None and last.plan is plan and last.batch is batch and last.forgiving == forgiving:
-            return last.ready
+        """Have the plan's model in place, wearing what this batch wants; nothing happens where it does already.
+
+        Within a story no file is looked at twice: a batch ends with the files that it began with.
+        """
+        if self._last is not None and self._last.is_for(plan, batch, forgiving):
+            return self._last.ready
+        self._last = None  # if this fails half-way, nothing is in place
+        made = self._made.get((id(plan), forgiving))
+        if made is not None and made.is_for(plan, batch, forgiving):
+            made.ready.put_in_place()
+        else:
+            made = _Made(plan, batch, forgiving, self._make_ready(plan, batch, forgiving=forgiving))
+            if id(plan.images) in self._stories:
+                self._made[id(plan), forgiving] = made
+        self._last = made
+        return made.ready
+
+    def _make_ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool) -> Ready:
         resident = self.resident(plan)
         model, dressing, settings = resident.model, resident.own, plan.settings
         model.backend.set_tiling(settings.tiling)
@@ -199,8 +230,7 @@ class Workshop:
         if bundled:
             table = table.with_bundled(bundled)
         conditioner = Conditioner(plan.spec, model.backend, plan, dressing.texts, table, worn.key)
-        self._last = _Last(plan, batch, forgiving, Ready(model, conditioner, worn))
-        return self._last.ready
+        return Ready(model, conditioner, worn, bool(settings.tiling))
 
     def encoder(self, plan: Plan) -> Codec:
         """What turns pictures into latents."""

@@ -38,6 +38,7 @@ from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
+    from overpaint.planning.plans import Plan
 
 SECONDS_BETWEEN_STEPS = 0.05
 SECONDS_BETWEEN_PREVIEWS = 1.0
@@ -127,24 +128,20 @@ class Painting:
 
     def run(self, engine: Engine) -> Ended:
         """Paint what is not painted yet."""
-        return self._run(engine, self._request, self._task.settings)
+        return self._run(engine, self._plan)
 
     def run_smaller(self, engine: Engine, warning: str) -> Ended:
         """The same with one picture in each call of the network, and a VAE that may go on in float32."""
         self._warnings = (warning,)
         changes = {"batch_cond_uncond": False, "auto_vae_precision": True, "auto_vae_precision_bfloat16": False}
         settings = self._task.settings.with_changes(changes)
-        return self._run(engine, self._request.with_changes(exact=True), settings)
+        return self._run(engine, engine.plan(self._request.with_changes(exact=True), settings))
 
-    def _run(self, engine: Engine, request: Img2ImgRequest, settings: Settings) -> Ended:
+    def _run(self, engine: Engine, plan: Plan) -> Ended:
         last: Event | None = None
-        plan = self._plan
         self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
-        from overpaint.engine import stages_of
-
-        with stages_of(engine).story(plan):  # its infotexts name one model to the end
-            for last in engine.run(request, settings, self._task.control, done=tuple(self._portfolio.finished)):
-                self._hear(engine, last)
+        for last in engine.run_plan(plan, self._task.control, done=tuple(self._portfolio.finished)):
+            self._hear(engine, plan, last)
         assert isinstance(last, Finished | Cancelled)
         state = JobState.FINISHED if isinstance(last, Finished) else JobState.CANCELLED
         return Ended(state, self._result(last.result))
@@ -160,7 +157,7 @@ class Painting:
             return result_of_batches(self._portfolio.kept, (*self._plan.warnings, *self._warnings))
         return self._portfolio.result(processed, self._warnings)
 
-    def _hear(self, engine: Engine, event: Event) -> None:
+    def _hear(self, engine: Engine, plan: Plan, event: Event) -> None:
         if isinstance(event, Progress):
             self._steps = event.steps
         if isinstance(event, Progress) and (self._stepped.is_due() or event.step == event.steps):
@@ -170,7 +167,7 @@ class Painting:
         elif isinstance(event, Painted):
             from overpaint.engine import stages_of
 
-            done = self._portfolio.add(event.batch, stages_of(engine).identity(self._plan))
+            done = self._portfolio.add(event.batch, stages_of(engine).identity(plan))
             self._tell("painted", batch=plain(done))
 
 
