@@ -17,10 +17,9 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.guard.places import placeless
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
-from overpaint.service.ports import Conflict, Damaged, Desk, Full, Stopping
+from overpaint.service.ports import Conflict, Damaged, Desk, Full, Stopping, TooLarge
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import Request
 
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.native.answers import ApiError
+from overpaint.service.ports import TooLarge
 
 # What the document says of them
 CLIENT_HEADER = {
