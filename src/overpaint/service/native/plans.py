@@ -20,10 +20,10 @@ from overpaint.planning.preflight import account_of, spec_from_header, surroundi
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import at_work
+from overpaint.service.intake import ApiError, json_body
 from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
-from overpaint.service.native.answers import BODY, ApiError, NativeRoute, errors
-from overpaint.service.native.bodies import json_body
+from overpaint.service.native.answers import BODY, NativeRoute, errors
 from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
 from overpaint.service.queue.worker_process import WorkerRefused
