@@ -9,7 +9,7 @@ from overpaint.service import requests, serve
 from overpaint.service.guard import bodyguard, fetching, guards, jsonshape, visits
 from overpaint.service.limits import Limits
 from overpaint.service.openai import requests as openai_requests
-from overpaint.service.queue import workers
+from overpaint.service.queue import worker_process
 from overpaint.service.storage import room
 
 # name -> (of what, beyond it)
@@ -73,7 +73,7 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("TOGETHER", visits.TOGETHER, "Seconds to fetch the URLs of one request.", "422"),
     ("MOST_PICTURES", openai_requests.MOST_PICTURES, "OpenAI's `n`.", "400"),
     ("MOST_PARTIALS", openai_requests.MOST_PARTIALS, "OpenAI's `partial_images`.", "400"),
-    ("QUESTIONS", workers.QUESTIONS, "Questions that wait for the worker.", "429"),
+    ("QUESTIONS", worker_process.QUESTIONS, "Questions that wait for the worker.", "429"),
     ("DISK_ROOM", room.DISK_ROOM, "Bytes of free disk, below which `/readyz` says 503.", "503"),
 )
 

@@ -202,6 +202,21 @@ def test_imports_point_down_the_ladder() -> None:
                 assert below, f"{module.name} imports {needed}, which stands above it"
 
 
+APART = ("service.native", "service.reference", "service.openai"), ("service.painter", "service.queue", "service.guard")
+
+
+@pytest.mark.parametrize("rooms", APART, ids=lambda rooms: rooms[0])
+def test_rooms_that_know_nothing_of_each_other(rooms: tuple[str, ...]) -> None:
+    """The doors translate, each for itself; the worker's process and its parent's share only what is below both."""
+    kept_apart = rooms if rooms == APART[0] else rooms[:1]  # the queue may ask the guards
+    for module in MODULES:
+        own = next((each for each in rooms if module.short.startswith(f"{each}.")), None)
+        for needed in imports_of(module) if own else ():
+            other = next((each for each in rooms if needed.removeprefix("overpaint.").startswith(f"{each}.")), None)
+            is_apart = other in (None, own) or not {own, other} & set(kept_apart)
+            assert is_apart, f"{module.name} imports {needed}"
+
+
 def test_no_imports_go_in_circles() -> None:
     graph = {each.name: imports_of(each, at_once=True) & NAMES for each in MODULES if each.name not in LAZY_NAMES}
     assert list(graphlib.TopologicalSorter(graph).static_order())

@@ -19,7 +19,7 @@ from overpaint.service.jobs import Job, JobEvent, JobResult, JobState, Record
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Store
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.queue.workers import COMMAND
+from overpaint.service.queue.worker_process import COMMAND
 from overpaint.settings import Settings
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))

@@ -60,13 +60,12 @@ class FakeDesk:
         return self._store
 
     async def submit(self, job: Job) -> Record:
-        known = self._store.get(job.id)
-        record = self._store.accept(job)
-        if known is None and record.id == job.id:
-            await self._tell(job.id, "queued", {"position": self.position(job.id)})
+        accepted = self._store.accept(job)
+        if accepted.event is not None:
+            await self._notify()
             if not self.held:
                 await self.paint_next()
-        return record
+        return accepted.record
 
     async def get(self, job_id: str) -> Record | None:
         return self._store.get(job_id)
@@ -138,25 +137,26 @@ class FakeDesk:
             error, self.script = self.script, None
             return await self._end(job.id, JobState.FAILED, error=error)
         for step in range(1, STEPS + 1):
-            self._store.progress(job.id, step, STEPS, _count(job.request))
-            await self._tell(job.id, "progress", {"step": step, "steps": STEPS})
+            self._store.progress(Live(job=job.id, step=step, steps=STEPS, images=_count(job.request)))
+            await self._notify()
         result = paint(job, self._store)
         self._store.keep_batch(job.id, DoneBatch(number=0, pictures=result.pictures))
-        await self._tell(job.id, "painted", {"number": 0, "pictures": [each.number for each in result.pictures]})
+        await self._notify()
         return await self._end(job.id, JobState.FINISHED, result=result)
 
     async def _end(
         self, job_id: str, state: JobState, *, result: JobResult | None = None, error: JobError | None = None
     ) -> Record:
-        record = self._store.end(job_id, state, time.time(), result=result, error=error)
-        await self._tell(
-            job_id, state.value, {"error": {"code": error.code, "message": error.message}} if error else {}
-        )
-        return record
+        ended = self._store.end(job_id, state, time.time(), result=result, error=error)
+        await self._notify()
+        return ended.record
 
     async def _tell(self, job_id: str, name: str, data: Json, picture: bytes | None = None) -> None:
         event = self._store.add_event(job_id, name, data, time.time())
         self.pictures[job_id, event.number] = picture
+        await self._notify()
+
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from overpaint.service.queue.wire import Sender, read
+from overpaint.service.wire import Sender, read
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from overpaint.errors import RequestError
 from overpaint.service.jobs import (
     PICTURE_REFERENCE,
+    Change,
     DoneBatch,
     Job,
     JobError,
@@ -20,10 +21,12 @@ from overpaint.service.jobs import (
     JobResult,
     JobState,
     Json,
+    Live,
     Record,
     Uptimes,
 )
 from overpaint.service.ports import Conflict, Full
+from overpaint.service.storage.job_rows import end_data, painted_data
 
 
 @dataclass
@@ -34,23 +37,23 @@ class FakeStore:
     most_waiting: int = 64
     jobs: dict[str, Record] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    stories: dict[str, list[JobEvent]] = field(default_factory=dict)
+    told: dict[str, list[JobEvent]] = field(default_factory=dict)
     done: dict[str, list[DoneBatch]] = field(default_factory=dict)
     closed: bool = False
 
     def uptime(self) -> float:
         return time.monotonic()
 
-    def accept(self, job: Job) -> Record:
+    def accept(self, job: Job) -> Change:
         known = next((each for each in self.jobs.values() if _same_name(each.job, job)), None)
         if known is not None:
             if known.job.fingerprint() != job.fingerprint():
                 raise Conflict(f"id={job.id!r}: this name stands for another job already, give a new one")
-            return known
+            return Change(record=known)
         if len(self.waiting()) >= self.most_waiting:
             raise Full(f"{self.most_waiting} jobs wait already: come back later", retry_after=7.0)
-        self.jobs[job.id] = Record(job=job, uptimes=Uptimes(accepted=self.uptime()))
-        return self.jobs[job.id]
+        record = self._put(Record(job=job, uptimes=Uptimes(accepted=self.uptime())))
+        return Change(record=record, event=self._told(job.id, "queued", {"kind": job.kind}))
 
     def get(self, job_id: str) -> Record | None:
         return self.jobs.get(job_id)
@@ -69,19 +72,24 @@ class FakeStore:
     def waiting(self) -> Sequence[Record]:
         return [each for each in self.jobs.values() if each.state is JobState.QUEUED]
 
-    def start(self, job_id: str, at: float) -> Record | None:
+    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
         record = self.jobs[job_id]
-        if record.state is not JobState.QUEUED:
+        if record.state.is_end or (record.state is JobState.RUNNING and not again):
             return None
         uptimes = replace(record.uptimes, started=self.uptime())
         changes: dict[str, Any] = {"started": at, "uptimes": uptimes, "attempts": record.attempts + 1}
         return self._put(replace(record, state=JobState.RUNNING, **changes))
 
-    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None:
-        self._put(replace(self.jobs[job_id], step=step, steps=steps, images_total=images_total))
+    def progress(self, live: Live) -> JobEvent | None:
+        if self.jobs[live.job].state is not JobState.RUNNING:
+            return None
+        self._put(replace(self.jobs[live.job], step=live.step, steps=live.steps, images_total=live.images))
+        data = {name: getattr(live, name) for name in ("step", "steps", "batch", "batches", "images")}
+        return self._told(live.job, "progress", data)
 
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
         self.done.setdefault(job_id, []).append(batch)
+        return self._told(job_id, "painted", painted_data(batch))
 
     def batches(self, job_id: str) -> Sequence[DoneBatch]:
         return self.done.get(job_id, [])
@@ -94,12 +102,19 @@ class FakeStore:
         *,
         result: JobResult | None = None,
         error: JobError | None = None,
-    ) -> Record:
+        live: Live | None = None,
+        unless: Collection[JobState] = (),
+    ) -> Change:
         record = self.jobs[job_id]
+        if record.state.is_end or record.state in unless:
+            return Change(record=record)
+        if live is not None and live.steps:
+            record = replace(record, step=live.step, steps=live.steps, images_total=live.images)
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = record.steps if is_whole else record.step
         told: dict[str, Any] = {"ended": at, "uptimes": replace(record.uptimes, ended=self.uptime())}
-        return self._put(replace(record, state=state, step=step, result=result or record.result, error=error, **told))
+        ended = self._put(replace(record, state=state, step=step, result=result or record.result, error=error, **told))
+        return Change(record=ended, event=self._told(job_id, state.value, end_data(ended)))
 
     def requeue(self, job_id: str) -> Record:
         return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))
@@ -109,12 +124,12 @@ class FakeStore:
         return [self.requeue(each) for each in running]
 
     def add_event(self, job_id: str, name: Any, data: Json, at: float) -> JobEvent:
-        story = self.stories.setdefault(job_id, [])
-        story.append(JobEvent(job=job_id, number=len(story) + 1, name=name, data=data, at=at))
-        return story[-1]
+        known = self.told.setdefault(job_id, [])
+        known.append(JobEvent(job=job_id, number=len(known) + 1, name=name, data=data, at=at))
+        return known[-1]
 
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
-        return self.stories.get(job_id, [])[number:]
+        return self.told.get(job_id, [])[number:]
 
     def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
         now = self.uptime()
@@ -159,6 +174,9 @@ class FakeStore:
 
     def close(self) -> None:
         self.closed = True
+
+    def _told(self, job_id: str, name: str, data: Json) -> JobEvent:
+        return self.add_event(job_id, name, data, time.time())
 
     def _put(self, record: Record) -> Record:
         self.jobs[record.id] = record

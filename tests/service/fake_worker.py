@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from overpaint.service.queue.wire import Message, Sender, read
+from overpaint.service.wire import Message, Sender, read
 
 
 def main() -> int:

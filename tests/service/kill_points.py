@@ -127,8 +127,8 @@ def _in_server(killer: Killer) -> None:
 def _in_worker(killer: Killer) -> None:
     from overpaint.files import saving
     from overpaint.painting import stages
+    from overpaint.service import wire
     from overpaint.service.painter import painting, worker
-    from overpaint.service.queue import wire
 
     killer.around(worker.Bench, "engine", "load")
     killer.around(painting.Painting, "_hear", "step")

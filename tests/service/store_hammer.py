@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.files.saving import save_bytes
-from overpaint.service.jobs import DoneBatch, Job, JobResult, JobState, Record, ResultPicture
+from overpaint.service.jobs import DoneBatch, Job, JobEvent, JobResult, JobState, Live, Record, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.storage.store import JobStore
@@ -65,9 +65,9 @@ class Hammer:
         self.count += 1
         name = f"{self.seed}-{self.count}"
         with suppress(Full):
-            self.store.accept(job_of(name, self.store.put_picture(source_of(name))))
+            accepted = self.store.accept(job_of(name, self.store.put_picture(source_of(name))))
             say("accept", name)
-            self.tell(name, "queued")
+            self.told(accepted.event)
 
     def start(self) -> None:
         waiting = self.store.waiting()
@@ -75,12 +75,11 @@ class Hammer:
             record = self.store.start(self.rng.choice(waiting).id, time.time())
             assert record is not None
             say("start", record.id, record.attempts)
-            self.tell(record.id, "started")
+            self.told(self.store.add_event(record.id, "started", {}, time.time()))
 
     def step(self) -> None:
         for record in self.running():
-            self.store.progress(record.id, record.step + 1, 99, 1)
-            self.tell(record.id, "progress")
+            self.told(self.store.progress(Live(job=record.id, step=record.step + 1, steps=99)))
 
     def keep(self) -> None:
         for record in self.running():
@@ -90,17 +89,17 @@ class Hammer:
                 for each in batch.pictures:
                     data = picture_of(record.id, each.number)
                     save_bytes(self.store.result_file(record.id, each.file), data, replace=True)
-                self.store.keep_batch(record.id, batch)
+                event = self.store.keep_batch(record.id, batch)
                 say("keep", record.id, number)
-                self.tell(record.id, "painted")
+                self.told(event)
 
     def end(self) -> None:
         for record in self.running():
             state = self.rng.choice(ENDS)
             pictures = tuple(each for batch in self.store.batches(record.id) for each in batch.pictures)
-            self.store.end(record.id, state, time.time(), result=JobResult(pictures=pictures))
+            ended = self.store.end(record.id, state, time.time(), result=JobResult(pictures=pictures))
             say("end", record.id, state.value, len(pictures))
-            self.tell(record.id, state.value)
+            self.told(ended.event)
 
     def expire(self) -> None:
         say("expire", self.store.expire(keep_seconds=3_600.0, keep_bytes=KEEP_BYTES))
@@ -114,8 +113,9 @@ class Hammer:
         found = self.store.records(states=[JobState.RUNNING])
         return [self.rng.choice(found)] if found else []
 
-    def tell(self, name: str, event: str) -> None:
-        say("event", name, self.store.add_event(name, event, {}, time.time()).number, event)
+    def told(self, event: JobEvent | None) -> None:
+        assert event is not None
+        say("event", event.job, event.number, event.name)
 
 
 def say(*what: Any) -> None:

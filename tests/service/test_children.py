@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from overpaint.service.children import command_of, environment
-from overpaint.service.queue.wire import encoded, read
-from overpaint.service.queue.workers import COMMAND
+from overpaint.service.queue.worker_process import COMMAND
+from overpaint.service.wire import encoded, read
 from tests.service.conftest import STOP_SECONDS, StartServer
 
 LIBRARIES = (

@@ -40,7 +40,6 @@ def fill(folder: Path) -> None:
         store.start(name, 1.0)
         pictures = (painted(store, name, 0, name.encode() * 50),)
         store.end(name, JobState.FINISHED, 2.0, result=JobResult(pictures=pictures))
-        store.add_event(name, "finished", {}, 2.0)
     source = store.put_picture(b"source")
     for number in range(5):
         store.accept(wanted(f"wait{number}", "batch=0", client=f"w{number}", request={"images": [source], **_TEXT}))

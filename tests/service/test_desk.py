@@ -15,11 +15,11 @@ import pytest
 
 from overpaint.service.jobs import JobState, Record
 from overpaint.service.ports import Conflict, Full, Stopping
-from overpaint.service.queue import attempts, workers
+from overpaint.service.queue import attempts, worker_process
 from overpaint.service.queue import desk as desk_module
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.queue.stories import PICTURES, RECENT, Stories
-from overpaint.service.queue.workers import Gone, Refused
+from overpaint.service.queue.event_feed import PICTURES, RECENT, EventFeed
+from overpaint.service.queue.worker_process import WorkerGone, WorkerRefused
 from tests.service.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, story_of, until_running, wanted
 from tests.service.fake_store import FakeStore
 
@@ -57,7 +57,7 @@ def test_a_job_from_its_submission_to_its_end(tmp_path: Path) -> None:
             assert await story_of(desk, "nobody") == []
             assert desk.position("a") is None
             assert desk.running() is None
-            assert len(desk._clerk.stories) == 0
+            assert len(desk._thread.feed) == 0
 
     run(story())
 
@@ -86,25 +86,25 @@ def test_followers_see_each_event_once_whenever_they_come(tmp_path: Path) -> Non
 
 
 def test_a_slow_follower_is_no_burden(tmp_path: Path) -> None:
-    stories = Stories()
-    with stories.followed("a") as story:
+    feed = EventFeed()
+    with feed.followed("a") as story:
         store = FakeStore(tmp_path)
         for number in range(10 * RECENT):
-            stories.publish(store.add_event("a", "progress", {"step": number}, 0.0))
+            feed.publish(store.add_event("a", "progress", {"step": number}, 0.0))
         assert story.after(0) is None  # the store has to say it
         last = story.after(10 * RECENT - 3)
         assert last is not None and [each.number for each in last] == [638, 639, 640]
         assert len(story._recent) == RECENT
-    assert len(stories) == 0
+    assert len(feed) == 0
 
 
 def test_followers_get_previews_with_their_events_and_few_are_held(tmp_path: Path) -> None:
     """Whoever reads slowly gets the picture of each event, not the latest for all."""
-    stories, store = Stories(), FakeStore(tmp_path)
-    with stories.followed("a") as story:
+    feed, store = EventFeed(), FakeStore(tmp_path)
+    with feed.followed("a") as story:
         for number in range(30):
             event = store.add_event("a", "preview", {"step": number}, 0.0)
-            stories.publish(replace(event, picture=bytes([number])))
+            feed.publish(replace(event, picture=bytes([number])))
         held = story.after(0)
         assert held is not None and len(held) == 30
         pictures = [None] * (30 - PICTURES) + [bytes([each]) for each in range(30 - PICTURES, 30)]
@@ -117,20 +117,20 @@ def test_followers_get_previews_with_their_events_and_few_are_held(tmp_path: Pat
 def test_floods_of_steps_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
-            write = desk._clerk.write
+            write = desk._thread.call
 
             async def slowly(*values: Any) -> Any:
                 await asyncio.sleep(0.02)
                 return await write(*values)
 
-            monkeypatch.setattr(desk._clerk, "write", slowly)
+            monkeypatch.setattr(desk._thread, "call", slowly)
             monkeypatch.setattr(attempts, "SECONDS_BETWEEN_STEPS", 0.0)
             await desk.submit(wanted("a", "flood=20000 batch=0"))
             most = 0
             while (record := await desk.get("a")) is not None and not record.state.is_end:
-                most = max(most, desk._hands._messages.qsize())
+                most = max(most, desk._worker._messages.qsize())
                 await asyncio.sleep(0)
-            assert most <= workers._UNREAD + 5
+            assert most <= worker_process._UNREAD + 5
             assert [each.name for each in desk.store.events_after("a", 0)][-2:] == ["painted", "finished"]
 
     run(story())
@@ -263,7 +263,7 @@ def test_a_job_whose_worker_died_is_taken_up_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["die=9", "tear", "babble"])
 def test_two_deaths_are_enough(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_FAREWELL", 0.2)
+    monkeypatch.setattr(worker_process, "_FAREWELL", 0.2)
 
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
@@ -317,7 +317,7 @@ def test_a_job_that_runs_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_BACKOFF", (0.0, 0.05))
+    monkeypatch.setattr(worker_process, "_BACKOFF", (0.0, 0.05))
 
     async def story() -> None:
         async with desk_on(tmp_path, "dies at once") as desk:
@@ -326,7 +326,7 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 await asyncio.sleep(0.02)
             await desk.submit(wanted("a", "sleep=0", queue_seconds=0.3))
             assert code_of(await desk.wait("a")) == "deadline"
-            with pytest.raises(Gone, match="no worker"):
+            with pytest.raises(WorkerGone, match="no worker"):
                 await desk.ask("memory")
 
     run(story())
@@ -335,9 +335,9 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_worker_that_hangs_while_it_starts(tmp_path: Path) -> None:
     async def story() -> None:
         async with desk_on(tmp_path, "hangs at once", watchdog=0.1) as desk:
-            pid = desk._hands.pid
-            while pid is None or desk._hands.pid == pid:
-                pid = pid or desk._hands.pid
+            pid = desk._worker.pid
+            while pid is None or desk._worker.pid == pid:
+                pid = pid or desk._worker.pid
                 await asyncio.sleep(0.02)
 
     run(story())
@@ -348,7 +348,7 @@ def test_a_worker_without_a_model_says_why(tmp_path: Path) -> None:
         async with desk_on(tmp_path, "is unfit") as desk:
             while desk.state() != "UNHEALTHY":
                 await asyncio.sleep(0.02)
-            assert desk._hands.unfit is not None and desk._hands.unfit.code == "checkpoint"
+            assert desk._worker.unfit is not None and desk._worker.unfit.code == "checkpoint"
             await desk.submit(wanted("a", "sleep=0"))  # it may have become possible
             ended_well(await desk.wait("a"))
 
@@ -378,16 +378,16 @@ def test_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
             assert await desk.ask("model") == {"what": "model"}
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(WorkerRefused) as refused:
                 await desk.ask("never")
             assert refused.value.error.code == "invalid"
-            with pytest.raises(Gone):
+            with pytest.raises(WorkerGone):
                 await desk.ask("die")
             answers = await asyncio.gather(*(desk.ask("x", {"n": n}) for n in range(20)))
             assert [each["n"] for each in answers] == list(range(20))
             await desk.submit(wanted("a", "step=1 sleep=0.5"))
             await until_running(desk, "a", step=1)
-            waiting = [asyncio.create_task(desk.ask("x", {"n": n})) for n in range(workers.QUESTIONS)]
+            waiting = [asyncio.create_task(desk.ask("x", {"n": n})) for n in range(worker_process.QUESTIONS)]
             await asyncio.sleep(0.05)
             with pytest.raises(Full):
                 await desk.ask("one more")
@@ -437,20 +437,3 @@ def test_a_drain_that_is_over_leaves_the_job_for_the_next_start(tmp_path: Path) 
 
     run(first())
     run(second())
-
-
-def test_events_that_a_crash_swallowed_are_told(tmp_path: Path) -> None:
-    """Between a change and its event the machine may go down."""
-    store = FakeStore(tmp_path)
-    store.accept(wanted("waits", "sleep=0"))
-    store.accept(wanted("over", "sleep=0"))
-    store.start("over", 1.0)
-    store.end("over", JobState.FINISHED, 2.0)
-
-    async def story() -> None:
-        async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
-            assert [each.name for each in await story_of(desk, "waits")] == ["queued", "started", "finished"]
-            assert [each.name for each in await story_of(desk, "over")] == ["finished"]
-            assert [each.name for each in await story_of(desk, "over")] == ["finished"]
-
-    run(story())

@@ -11,17 +11,18 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from overpaint.service.jobs import JobState, Record
-from overpaint.service.queue import attempts, workers
+from overpaint.service.queue import attempts, worker_process
 from overpaint.service.queue import desk as desk_module
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.queue.stories import ENDS
-from overpaint.service.queue.workers import Gone
+from overpaint.service.queue.event_feed import ENDS
+from overpaint.service.queue.worker_process import WorkerGone
 from tests.service.desk_tools import (
     FAKE_WORKER,
     config_for,
@@ -48,17 +49,17 @@ def code_of(record: Record) -> str | None:
 
 def lose_worker_at_start(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the next job is set running, the worker dies, and no other one comes."""
-    ledger, pid = desk._clerk.ledger, desk._hands.pid
-    begin = ledger.start
+    store, pid = desk.store, desk._worker.pid
+    begin = store.start
     assert pid is not None
 
-    def start(job_id: str) -> Any:
+    def start(*values: Any, **named: Any) -> Any:
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)  # until that was noticed
-        return begin(job_id)
+        return begin(*values, **named)
 
-    monkeypatch.setattr(workers, "_BACKOFF", (60.0,))
-    monkeypatch.setattr(ledger, "start", start)
+    monkeypatch.setattr(worker_process, "_BACKOFF", (60.0,))
+    monkeypatch.setattr(store, "start", start)
 
 
 # -- between acceptance and the worker's first word --------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_a_question_that_hangs_is_not_the_next_jobs_fault(tmp_path: Path) -> Non
             await until_ready(desk)
             await asyncio.sleep(0.05)
             await desk.submit(wanted("a", "batch=0"))
-            with pytest.raises(Gone):
+            with pytest.raises(WorkerGone):
                 await asked
             assert ended_well(await desk.wait("a", 20)).attempts == 2
 
@@ -233,7 +234,9 @@ def test_a_question_that_hangs_is_not_the_next_jobs_fault(tmp_path: Path) -> Non
 
 
 def test_an_end_that_the_disk_refused_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(*values: Any, **named: Any) -> Any:
+        if named.get("unless"):  # a look at what is there, so far
+            return FakeStore.end(*values, **named)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(desk_module, "_PAUSES", (0.05,))
@@ -241,7 +244,7 @@ def test_an_end_that_the_disk_refused_is_written_later(tmp_path: Path, monkeypat
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
             await until_ready(desk)
-            monkeypatch.setattr(desk.store, "end", full)
+            monkeypatch.setattr(desk.store, "end", partial(full, desk.store))
             await desk.submit(wanted("bad", "batch=0"))
             await desk.submit(wanted("good", "step=1 listen"))
             await until_running(desk, "good", step=1)
@@ -269,7 +272,7 @@ def test_a_server_that_ends_while_it_starts(tmp_path: Path, seconds: float) -> N
         for name in ("a", "b"):
             await desk.submit(wanted(name, "batch=0 sleep=0.05 batch=1"))
         await asyncio.sleep(seconds)
-        pid = desk._hands.pid
+        pid = desk._worker.pid
         await desk.drain(0.02)
         state = desk.running()
         await desk.close()
@@ -324,11 +327,11 @@ def test_whatever_happens_each_job_ends_once(tmp_path: Path, seed: int, monkeypa
     async def murderer(desk: LocalDesk) -> None:
         for _ in range(4):
             await asyncio.sleep(rng.uniform(0.2, 0.8))
-            desk._hands.kill()
+            desk._worker.kill()
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
-            write = desk._clerk.write
+            write = desk._thread.call
 
             async def slowly(*values: Any) -> Any:
                 found = await write(*values)
@@ -336,7 +339,7 @@ def test_whatever_happens_each_job_ends_once(tmp_path: Path, seed: int, monkeypa
                     await asyncio.sleep(rng.uniform(0, 0.01))
                 return found
 
-            monkeypatch.setattr(desk._clerk, "write", slowly)
+            monkeypatch.setattr(desk._thread, "call", slowly)
             killing = asyncio.create_task(murderer(desk))
             await asyncio.gather(*(client(desk, number) for number in range(5)))
             for name in list(store.jobs):
@@ -345,13 +348,13 @@ def test_whatever_happens_each_job_ends_once(tmp_path: Path, seed: int, monkeypa
             killing.cancel()
             with suppress(asyncio.CancelledError):
                 await killing
-            assert (desk.running(), len(desk._turns._waiting), len(desk._clerk.stories)) == (None, 0, 0)
-            assert not desk._before and not len(desk._debts)
+            assert (desk.running(), len(desk._turns._waiting), len(desk._thread.feed)) == (None, 0, 0)
+            assert not desk._before and not len(desk._unsaved)
 
     run(story())
     assert len(store.jobs) == 30
     for name, record in store.jobs.items():
-        told = [each.name for each in store.stories[name]]
+        told = [each.name for each in store.told[name]]
         assert (told[0], sum(each in ENDS for each in told)) == ("queued", 1), told
         assert told[-1] == record.state.value
         if name in untouched and record.state is not JobState.FINISHED:

@@ -16,7 +16,7 @@ import torch
 from overpaint.models.files import read_all
 from overpaint.service.queue import examiner as examining
 from overpaint.service.queue.examiner import Examiner
-from overpaint.service.queue.workers import Refused
+from overpaint.service.queue.worker_process import WorkerRefused
 from tests.service.desk_tools import FAKE_WORKER, config_for, opened, run, until_running, wanted
 from tests.service.fake_store import FakeStore
 from tests.unit.models.hostile_files import PICKLES, zipped
@@ -46,7 +46,7 @@ def test_a_file_is_looked_at_once_until_it_changes(tmp_path: Path) -> None:
             first, second = await asyncio.gather(examiner.recognise(good), examiner.recognise(good))
             assert first is second and first["asked"] == good["path"]
             for _ in range(2):
-                with pytest.raises(Refused, match="it is no checkpoint"):
+                with pytest.raises(WorkerRefused, match="it is no checkpoint"):
                     await examiner.recognise(bad)
             Path(good["path"]).write_bytes(b"another one")
             again = await examiner.recognise(good)
@@ -65,7 +65,7 @@ def test_a_file_that_ends_the_examiner_is_refused_and_others_are_answered(
             first = await examiner.recognise(good)
             examiner._seconds = seconds
             for _ in range(2):
-                with pytest.raises(Refused, match=rf"{name}\.ckpt: reading it takes more .* use a \.safetensors"):
+                with pytest.raises(WorkerRefused, match=rf"{name}\.ckpt: reading it takes more .* use a \.safetensors"):
                     await examiner.recognise(deadly)
             examiner._seconds = 60.0
             assert (await examiner.recognise(next_one))["pid"] != first["pid"]
@@ -110,13 +110,13 @@ def test_questions_about_a_deadly_file_leave_the_running_job_alone(tmp_path: Pat
             desk._examiner._command = FAKE
             await desk.submit(wanted("a", "step=1 listen"))
             await until_running(desk, "a")
-            worker = desk._hands.pid
+            worker = desk._worker.pid
             (deadly,) = files(tmp_path, "dies")
             for _ in range(2):
-                with pytest.raises(Refused):
+                with pytest.raises(WorkerRefused):
                     await desk.ask("recognise", deadly)
             running = await desk.get("a")
-            assert running is not None and not running.state.is_end and desk._hands.pid == worker
+            assert running is not None and not running.state.is_end and desk._worker.pid == worker
             assert (await desk.cancel("a")).attempts == 1
 
     run(story())
@@ -137,7 +137,7 @@ def test_the_true_examiner(tiny_checkpoint: Path, tmp_path: Path) -> None:
             process = examiner._process
             assert process is not None and process.pid != os.getpid()
             for name in ("deadly", "deep"):
-                with pytest.raises(Refused, match=f"{name}.ckpt: .*a table with a key that is no text"):
+                with pytest.raises(WorkerRefused, match=f"{name}.ckpt: .*a table with a key that is no text"):
                     await examiner.recognise({"path": str(tmp_path / f"{name}.ckpt")})
             assert examiner._process is process and process.returncode is None
         finally:

@@ -17,8 +17,9 @@ from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard import fetching
 from overpaint.service.guard.fetching import fetch, is_public
-from overpaint.service.guard.inputs import TooLarge, decoded_text, picture_from_text
+from overpaint.service.guard.inputs import decoded_text, picture_from_text
 from overpaint.service.limits import Limits
+from overpaint.service.ports import TooLarge
 
 LIMITS = Limits()
 

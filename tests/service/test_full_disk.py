@@ -18,7 +18,7 @@ from overpaint.service.jobs import Job, JobEvent, JobState
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.queue import desk as desk_module
-from overpaint.service.queue.stories import ENDS
+from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.storage.store import JobStore
 from tests.service.desk_tools import (
     FAKE_WORKER,
@@ -86,7 +86,7 @@ def test_jobs_wait_for_the_disk_and_none_is_lost(tmp_path: Path, store: Refusing
             store.refused = set(WRITING)
             with pytest.raises(SaveError):
                 await desk.submit(wanted("g0", "batch=0"))
-            await until(lambda: store.asked.count("progress") + store.asked.count("requeue") > 3)
+            await until(lambda: store.asked.count("start") > 3)
             assert (desk.can_write, desk.state()) == (False, "UNHEALTHY")
             for number in (1, 2, 3):
                 record = await desk.get(f"f{number}")
@@ -105,7 +105,7 @@ def test_jobs_wait_for_the_disk_and_none_is_lost(tmp_path: Path, store: Refusing
 
 @pytest.mark.parametrize("which", WRITING[1:-1])
 def test_whatever_is_refused_each_job_ends_once(tmp_path: Path, store: Refusing, which: str) -> None:
-    """One kind of writing fails for a while; among it, the second half of what belongs together."""
+    """One kind of writing fails for a while."""
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
@@ -127,19 +127,7 @@ def test_whatever_is_refused_each_job_ends_once(tmp_path: Path, store: Refusing,
                 told = names(await story_of(desk, name))
                 assert (told[0], told.count("queued")) == ("queued", 1), told
                 assert sum(each in ENDS for each in told) == 1, told
-            assert len(desk._debts) == 0
-
-    run(story())
-
-
-def test_an_acceptance_whose_event_was_refused_has_its_turn(tmp_path: Path, store: Refusing) -> None:
-    async def story() -> None:
-        async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
-            store.refused = {"add_event"}
-            assert (await desk.submit(wanted("a", "batch=0"))).state is JobState.QUEUED
-            store.refused = set()
-            ended_well(await desk.wait("a", 20))
-            assert names(await story_of(desk, "a"))[0] == "queued"
+            assert len(desk._unsaved) == 0
 
     run(story())
 

@@ -22,8 +22,9 @@ from PIL.PngImagePlugin import PngInfo
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard import inputs
-from overpaint.service.guard.inputs import TooLarge, admit_picture, decoded_text, picture_from_text
+from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
 from overpaint.service.limits import MIB, Limits
+from overpaint.service.ports import TooLarge
 
 LIMITS = Limits()
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

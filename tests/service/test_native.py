@@ -21,7 +21,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
-from overpaint.service.queue.workers import Refused
+from overpaint.service.queue.worker_process import WorkerRefused
 from overpaint.service.storage.forms import plain
 from tests.service.conftest import client_of
 from tests.service.desk_tools import run
@@ -378,7 +378,7 @@ def test_a_plan_asks_the_worker_what_a_header_does_not_tell(page: Page, tmp_path
     assert page.desk.asked == [("recognise", {"path": str(tmp_path / "old.ckpt")})]
 
     async def refused(what: str, values: Any = None) -> Any:
-        raise Refused(JobError(code="checkpoint", message="old.ckpt: it is no checkpoint"))
+        raise WorkerRefused(JobError(code="checkpoint", message="old.ckpt: it is no checkpoint"))
 
     page.desk.ask = refused  # type: ignore[method-assign]
     told = page("POST", "/v1/plan", json={**SMALL, "checkpoint": "old"})

@@ -14,12 +14,10 @@ from overpaint.service.queue.policy import (
     PATIENCE,
     PRIORITIES,
     RETRY_SECONDS,
-    USUAL_SECONDS,
     next_job,
     queue_order,
     retry_after,
     served_seconds,
-    usual_seconds,
 )
 
 
@@ -154,7 +152,6 @@ def test_a_clock_set_back_gives_no_credit() -> None:
     assert served_seconds([record("ann", 500.0, 400.0), record("bob", 500.0, None)], 100.0) == {"ann": 0.0, "bob": 0.0}
 
 
-def test_retry_after_is_a_usual_job_within_bounds() -> None:
-    assert usual_seconds([]) == USUAL_SECONDS
-    assert retry_after(usual_seconds([4.0, 100.0, 5.2])) == 6.0
+def test_retry_after_is_in_whole_seconds_within_bounds() -> None:
+    assert retry_after(5.2) == 6.0
     assert (retry_after(0.01), retry_after(1e6)) == RETRY_SECONDS

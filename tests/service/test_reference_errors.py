@@ -21,7 +21,7 @@ from overpaint.errors import CheckpointError
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError
-from overpaint.service.queue.workers import Gone, Refused
+from overpaint.service.queue.worker_process import WorkerGone, WorkerRefused
 from overpaint.service.reference import errors
 from overpaint.service.reference.errors import DELIBERATE, is_deliberate
 from overpaint.settings import Settings
@@ -100,10 +100,10 @@ def test_jobs_that_failed(desk: FakeDesk, config: ServeConfig, code: str, status
 @pytest.mark.parametrize(
     "error, status, name",
     [
-        (Refused(JobError(code="checkpoint", message="so it was")), 422, "CheckpointError"),
-        (Refused(JobError(code="memory", message="so it was")), 500, "OutOfMemoryError"),
+        (WorkerRefused(JobError(code="checkpoint", message="so it was")), 422, "CheckpointError"),
+        (WorkerRefused(JobError(code="memory", message="so it was")), 500, "OutOfMemoryError"),
         (CheckpointError("so it was"), 422, "CheckpointError"),
-        (Gone("so it was"), 503, "Gone"),
+        (WorkerGone("so it was"), 503, "WorkerGone"),
     ],
 )
 def test_a_worker_that_does_not_answer_as_it_should(

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 from overpaint.errors import OverpaintError, PictureError, RequestError
 from overpaint.extras import ExtrasRequest
 from overpaint.request import Hires, Img2ImgRequest, Txt2ImgRequest
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.jobs import PICTURE_REFERENCE
 from overpaint.service.limits import Limits
+from overpaint.service.ports import TooLarge
 from overpaint.service.requests import (
     job_settings,
     judged_request,

@@ -27,7 +27,7 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES, LONGEST_TARGET
 from overpaint.service.limits import Limits
-from overpaint.service.queue import workers
+from overpaint.service.queue import worker_process
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.serve import STOPPED, _Server, listening, serve, url_of, uvicorn_config
 from overpaint.service.storage.store import JobStore
@@ -186,7 +186,7 @@ class TestFirstStart:
         self, config: ServeConfig, monkeypatch: pytest.MonkeyPatch, how: str, said: str
     ) -> None:
         monkeypatch.setattr(serving, "LocalDesk", partial(LocalDesk, command=FAKE_WORKER))
-        monkeypatch.setattr(workers, "_BACKOFF", (0.0,))
+        monkeypatch.setattr(worker_process, "_BACKOFF", (0.0,))
         config.data.mkdir()
         store = JobStore(config.data)
         store.accept(wanted("waits", "step=1", client="x"))

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import pytest
 
 from overpaint.errors import RequestError, SaveError
-from overpaint.service.jobs import DoneBatch, JobError, JobResult, JobState, ResultPicture
+from overpaint.service.jobs import Change, DoneBatch, JobError, JobResult, JobState, Live, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full, Store
 from overpaint.service.storage import database
@@ -42,7 +42,7 @@ def test_it_is_a_store(store: JobStore) -> None:
 def test_a_job_comes_back_as_it_was_given(store: JobStore) -> None:
     request = MappingProxyType({"prompt": "ä\0'", "deep": MappingProxyType({"x": [1, 2.5, None]})})
     given = job(request=request, client="ann", key="k", priority=3, created=5.5, queue_seconds=9.0, run_seconds=1.0)
-    record = store.accept(given)
+    record = store.accept(given).record
     assert record == store.get("a")
     assert record.job == replace(given, request={"prompt": "ä\0'", "deep": {"x": [1, 2.5, None]}})
     assert record.job.fingerprint() == given.fingerprint()
@@ -57,9 +57,9 @@ def test_fingerprints_see_what_lies_deep() -> None:
 def test_the_same_again_is_the_record_that_is_there(store: JobStore) -> None:
     store.accept(job("a", key="k", client="ann"))
     store.start("a", 1.0)
-    assert store.accept(job("a", key="k", client="ann")).state is JobState.RUNNING
-    assert store.accept(job("b", key="k", client="ann")).id == "a"
-    assert store.accept(job("a")).id == "a"
+    assert store.accept(job("a", key="k", client="ann")).record.state is JobState.RUNNING
+    assert store.accept(job("b", key="k", client="ann")).record.id == "a"
+    assert store.accept(job("a")).record.id == "a"
     assert len(store.records()) == 1
 
 
@@ -71,7 +71,9 @@ def test_another_job_under_a_taken_name_is_a_conflict(store: JobStore) -> None:
         store.accept(job("b", key="k", client="ann", request={"seed": 2}))
     with pytest.raises(Conflict, match="capitals"):
         store.accept(job("A"))
-    assert store.accept(job("b", key="k", client="bob", request={"seed": 2})).id == "b", "keys are each client's own"
+    assert store.accept(job("b", key="k", client="bob", request={"seed": 2})).record.id == "b", (
+        "keys are each client's own"
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", ".a", "a.", "a\n", "x" * 129, "ä", "a\0"])
@@ -91,7 +93,7 @@ def test_the_queue_takes_its_limit_and_no_more(tmp_path: Path) -> None:
     store.accept(job("bob1", client="bob"))
     with pytest.raises(Full, match="5 jobs"):
         store.accept(job("eve0", client="eve"))
-    assert store.accept(job("ann0", client="ann")).id == "ann0", "what was accepted is known, full or not"
+    assert store.accept(job("ann0", client="ann")).record.id == "ann0", "what was accepted is known, full or not"
     store.start("ann0", 1.0)
     store.accept(job("eve0", client="eve"))
     store.close()
@@ -129,9 +131,9 @@ def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
     assert started is not None
     assert (started.state, started.started, started.attempts) == (JobState.RUNNING, 10.0, 1)
     assert store.start("a", 11.0) is None
-    store.progress("a", 3, 20, 2)
+    store.progress(Live(job="a", step=3, steps=20, images=2))
     result = JobResult(pictures=(painted(store, "a", 0),), infotexts=("t",), info="{}", extra={"html_info": "x"})
-    ended = store.end("a", JobState.FINISHED, 12.0, result=result)
+    ended = store.end("a", JobState.FINISHED, 12.0, result=result).record
     assert (ended.state, ended.ended, ended.step, ended.steps, ended.images_total) == (
         JobState.FINISHED,
         12.0,
@@ -140,16 +142,16 @@ def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
         2,
     )
     assert ended.result == result
-    assert store.end("a", JobState.FAILED, 13.0, error=JobError(code="late", message="no")) == ended
+    assert store.end("a", JobState.FAILED, 13.0, error=JobError(code="late", message="no")) == Change(record=ended)
     assert store.requeue("a") == ended
-    store.progress("a", 4, 20, 2)
+    assert store.progress(Live(job="a", step=4, steps=20, images=2)) is None
     assert store.get("a") == ended
 
 
 def test_ends_without_a_run(store: JobStore) -> None:
     store.accept(job())
     error = JobError(code="deadline", message="too late")
-    assert store.end("a", JobState.FAILED, 2.0, error=error).error == error
+    assert store.end("a", JobState.FAILED, 2.0, error=error).record.error == error
     assert store.start("a", 3.0) is None
     with pytest.raises(RequestError, match="state"):
         store.end("a", JobState.QUEUED, 3.0)
@@ -230,29 +232,31 @@ def test_a_picture_that_is_not_there_is_not_kept(store: JobStore) -> None:
 def test_events_are_numbered_and_replayed(store: JobStore) -> None:
     store.accept(job("a"))
     store.accept(job("b"))
-    told = [store.add_event("a", name, {"i": i}, float(i)) for i, name in enumerate(("queued", "started", "painted"))]
-    assert store.add_event("b", "queued", {}, 0.0).number == 1
-    assert [each.number for each in told] == [1, 2, 3]
-    assert store.events_after("a", 0) == told
-    assert store.events_after("a", 2) == told[2:]
-    assert not store.events_after("a", 3)
+    told = [store.add_event("a", name, {"i": i}, float(i)) for i, name in enumerate(("started", "preview", "preview"))]
+    assert store.add_event("b", "started", {}, 0.0).number == 2
+    assert [each.number for each in told] == [2, 3, 4]
+    queued, *others = store.events_after("a", 0)
+    assert (queued.name, queued.number, others) == ("queued", 1, told)
+    assert store.events_after("a", 3) == told[2:]
+    assert not store.events_after("a", 4)
 
 
 def test_only_passing_events_are_thinned_and_no_number_comes_twice(tmp_path: Path) -> None:
     store = JobStore(tmp_path, Limits(events_per_job=10))
-    store.accept(job())
-    names = ["queued", "started", *["progress"] * 30, "painted", *["preview"] * 5, *["painted"] * 7, "progress"]
-    told = []
-    for i, name in enumerate(names):
+    first = store.accept(job()).event
+    assert first is not None
+    names = ["started", *["progress"] * 30, "painted", *["preview"] * 5, *["painted"] * 7, "progress"]
+    told = [first]
+    for i, name in enumerate(names, 2):
         told.append(store.add_event("a", name, {"i": i}, 0.0))
         kept = store.events_after("a", 0)
         lasting = [each for each in told if each.name not in ("progress", "preview")]
         assert [each for each in kept if each.name not in ("progress", "preview")] == lasting
         assert len(kept) <= max(10, len(lasting))
-        assert [each.data["i"] + 1 for each in kept] == [each.number for each in kept]
+        assert [each.data["i"] for each in kept[1:]] == [each.number for each in kept[1:]]
         if len(lasting) < 9:
             assert kept[-1] == told[-1], "the newest is there"
-    assert [each.number for each in told] == list(range(1, len(names) + 1))
+    assert [each.number for each in told] == list(range(1, len(names) + 2))
     store.close()
 
 

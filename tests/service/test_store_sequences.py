@@ -13,7 +13,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from overpaint.service.jobs import DoneBatch, Job, JobEvent, JobResult, JobState, Record, ResultPicture, Uptimes
+from overpaint.service.jobs import (
+    Change,
+    DoneBatch,
+    Job,
+    JobEvent,
+    JobResult,
+    JobState,
+    Live,
+    Record,
+    ResultPicture,
+    Uptimes,
+)
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full
 from overpaint.service.storage.store import JobStore
@@ -104,10 +115,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(job_id=IDS, client=CLIENTS, key=KEYS, seed=st.integers(0, 1))
     def accept(self, job_id: str, client: str, key: str | None, seed: int) -> None:
-        job = Job(id=job_id, kind="paint", request={"seed": seed}, settings={}, client=client, key=key)
+        job = Job(id=job_id, kind="paint", request={"seed": seed}, settings={}, client=client, key=key, created=1.0)
         expected = self.model.accept(job, self.now)
         try:
-            found: Record | type[Exception] = self.store.accept(job)
+            accepted = self.store.accept(job)
+            self._told(accepted.event, "queued")
+            found: Record | type[Exception] = accepted.record
         except (Conflict, Full) as error:
             found = Full if isinstance(error, Full) else Conflict
         assert found == expected
@@ -128,7 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), step=st.integers(0, 99))
     def progress(self, data: st.DataObject, step: int) -> None:
         record = self._any(data)
-        self.store.progress(record.id, step, 99, 3)
+        self._told(self.store.progress(Live(job=record.id, step=step, steps=99, images=3)), "progress")
         if record.state is JobState.RUNNING:
             self.model.change(record.id, step=step, steps=99, images_total=3)
 
@@ -137,7 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
     def keep_batch(self, data: st.DataObject, number: int, size: int) -> None:
         record = self._any(data, lambda each: not each.gone)
         batch = DoneBatch(number=number, pictures=(self._painted(record.id, number, size),))
-        self.store.keep_batch(record.id, batch)
+        self._told(self.store.keep_batch(record.id, batch), "painted")
         self.model.batches.setdefault(record.id, {})[number] = batch
 
     @precondition(lambda self: any(not each.state.is_end for each in self.model.records.values()))
@@ -145,11 +158,13 @@ class StoreMachine(RuleBasedStateMachine):
     def end(self, data: st.DataObject, state: JobState, size: int) -> None:
         record, at = self._any(data, lambda each: not each.state.is_end), self.tick()
         result = JobResult(pictures=(self._painted(record.id, 9, size),), infotexts=("t",))
-        ended = self.store.end(record.id, state, at, result=result)
+        change = self.store.end(record.id, state, at, result=result)
+        self._told(change.event, state.value)
+        ended = change.record
         uptimes = replace(record.uptimes, ended=at)
         step = record.steps if state is JobState.FINISHED else record.step  # the last steps may not have been told
         assert ended == self.model.change(record.id, state=state, ended=at, uptimes=uptimes, result=result, step=step)
-        assert self.store.end(record.id, JobState.FAILED, at + 1) == ended
+        assert self.store.end(record.id, JobState.FAILED, at + 1) == Change(record=ended)
 
     @precondition(lambda self: self.model.records)
     @rule(data=st.data())
@@ -164,10 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
     def add_events(self, data: st.DataObject, name: str, times: int) -> None:
         job_id = self._any(data).id
         for i in range(times):
-            event = self.store.add_event(job_id, name, {"i": i}, self.now)
-            assert event.number == self.last_numbers.get(job_id, 0) + 1
-            self.last_numbers[job_id] = event.number
-            self.model.events.setdefault(job_id, []).append(event)
+            self._told(self.store.add_event(job_id, name, {"i": i}, self.now), name)
 
     @rule(keep_seconds=st.integers(0, 20), keep_bytes=st.integers(0, 60))
     def expire(self, keep_seconds: int, keep_bytes: int) -> None:
@@ -208,6 +220,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(kept) <= max(LIMITS.events_per_job, len(lasting))
         numbers = [each.number for each in kept]
         assert numbers == sorted(set(numbers))
+
+    def _told(self, event: JobEvent | None, name: str) -> None:
+        """Nothing is told where nothing changed."""
+        if event is not None:
+            assert (event.name, event.number) == (name, self.last_numbers.get(event.job, 0) + 1)
+            self.last_numbers[event.job] = event.number
+            self.model.events.setdefault(event.job, []).append(event)
 
     def _opened(self) -> JobStore:
         """A store that does not wait for the disk: no power is cut here."""

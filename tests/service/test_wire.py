@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overpaint.service import wire
 from overpaint.service.logs import line
-from overpaint.service.queue import wire
-from overpaint.service.queue.wire import Garbled, Message, Sender, encoded, read, receive
+from overpaint.service.wire import Garbled, Message, Sender, encoded, read, receive
 from tests.service.desk_tools import run
 
 PLAIN = st.recursive(

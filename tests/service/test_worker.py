@@ -29,10 +29,10 @@ from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
 from overpaint.service.painter.worker import Bench, Worker, trouble_of
-from overpaint.service.queue.wire import Message, encoded, read
-from overpaint.service.queue.workers import Refused
+from overpaint.service.queue.worker_process import WorkerRefused
 from overpaint.service.requests import loaded_request
 from overpaint.service.storage.forms import batch_of, job_of, plain, result_of
+from overpaint.service.wire import Message, encoded, read
 from overpaint.settings import Settings
 from tests.service.desk_tools import (
     account_of,
@@ -595,7 +595,7 @@ def test_a_desk_with_a_true_worker(tiny_checkpoint: Path, tmp_path: Path) -> Non
             record = ended_well(await desk.wait("early"))
             assert record.result.stopped
 
-            with pytest.raises(Refused):
+            with pytest.raises(WorkerRefused):
                 await desk.ask("load", {"checkpoint": "nobody"})
             assert desk.state() == "READY"
             await desk.ask("unload")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
@@ -141,6 +141,14 @@ class JobEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """A job after a call that may have changed it, and the event that was written down with the change, if it did."""
+
+    record: Record
+    event: JobEvent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoneBatch:
     """A finished batch on disk, from which an interrupted job goes on."""
 
@@ -168,3 +176,14 @@ class Live:
     first_step: int = 0  # of those that were heard of, and when: the job's own pace
     first_at: float = 0.0
     step_at: float = 0.0
+
+
+def result_of_batches(batches: Sequence[DoneBatch], warnings: Sequence[str] = ()) -> JobResult:
+    """What there is of a job that did not come to its own account."""
+    pictures = [each for batch in batches for each in batch.pictures]
+    return JobResult(
+        pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
+        infotexts=tuple(each.infotext for each in pictures if each.kind == "picture"),
+        warnings=tuple(dict.fromkeys((*warnings, *(said for batch in batches for said in batch.warnings)))),
+        stopped=True,
+    )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from overpaint.errors import OverpaintError
-from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Live, Record
+from overpaint.errors import OverpaintError, PictureError
+from overpaint.service.jobs import (
+    Change,
+    DoneBatch,
+    Job,
+    JobError,
+    JobEvent,
+    JobResult,
+    JobState,
+    Json,
+    Live,
+    Record,
+)
 
 
 class Store(Protocol):
-    """Jobs on disk. Every call is one transaction: it has happened, whole and durable, when it returns.
+    """Jobs on disk. Every call is one transaction: it has happened, whole and durable, when it returns. A change
+    and the event that tells of it are in the same one, so no crash comes between them.
 
     Any thread may call. An unknown job is a `KeyError` where a record is wanted, a disk that refuses a `SaveError`.
     """
@@ -23,10 +35,10 @@ class Store(Protocol):
         neither an outage nor a clock that is set makes anything old."""
         ...
 
-    def accept(self, job: Job) -> Record:
-        """Keep a new job. The same id, or the client's same key, with the same fingerprint gives the record that is
-        there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that the request
-        names and that is not kept, `RequestError`."""
+    def accept(self, job: Job) -> Change:
+        """Keep a new job, with its "queued". The same id, or the client's same key, with the same fingerprint gives the
+        record that is there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that
+        the request names and that is not kept, `RequestError`."""
         ...
 
     def get(self, job_id: str) -> Record | None: ...
@@ -44,14 +56,18 @@ class Store(Protocol):
         """Queued jobs in the order they were accepted."""
         ...
 
-    def start(self, job_id: str, at: float) -> Record | None:
-        """Queued to running; None if it is not queued any more (cancelled meanwhile)."""
+    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
+        """Queued to running; None if it is not queued any more (cancelled meanwhile). `again`: also if it is running,
+        because the end of an earlier attempt could not be written down."""
         ...
 
-    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None: ...
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
-        """Remember a batch whose files are written; `SaveError` if one is not there. It takes the place of one with the
-        same number."""
+    def progress(self, live: Live) -> JobEvent | None:
+        """How far a job has come, with its "progress"; None if it is not running."""
+        ...
+
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
+        """Remember a batch whose files are written, with its "painted"; `SaveError` if one is not there. It takes the
+        place of one with the same number."""
         ...
 
     def batches(self, job_id: str) -> Sequence[DoneBatch]: ...
@@ -63,8 +79,11 @@ class Store(Protocol):
         *,
         result: JobResult | None = None,
         error: JobError | None = None,
-    ) -> Record:
-        """The first end counts: a job that has ended stays as it is, and is returned. The result's files are there."""
+        live: Live | None = None,
+        unless: Collection[JobState] = (),
+    ) -> Change:
+        """The end of a job, with the event of that name. The first end counts: a job that has ended stays as it is, and
+        so does one in a state of `unless`. The result's files are there. `live`: how far it came."""
         ...
 
     def requeue(self, job_id: str) -> Record:
@@ -76,10 +95,13 @@ class Store(Protocol):
         that were running. To be called before a worker starts."""
         ...
 
-    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent: ...
+    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+        """An event that comes without a change of the job."""
+        ...
+
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
         """In order. Beyond the limit, "progress" and "preview" are thinned out: numbers may be left out, none is used
-        twice."""
+        twice. What a job that has ended is told with is always its end."""
         ...
 
     def expire(self, *, keep_seconds: float, keep_bytes: int) -> Sequence[str]:
@@ -156,6 +178,10 @@ class Damaged(OverpaintError):  # noqa: N818 (answered with 410)
     """What was kept is not what it was."""
 
 
+class TooLarge(PictureError):  # noqa: N818 (answered with 413)
+    """More bytes than a picture may have."""
+
+
 class Conflict(OverpaintError):  # noqa: N818 (answered with 409)
     """The id or idempotency key stands for another request already."""
 
@@ -171,7 +197,7 @@ class Full(OverpaintError):  # noqa: N818 (answered with 429)
 class NoPlace(Full):
     """So many jobs wait already: everybody's, or the client's own."""
 
-    def __init__(self, waiting: int, retry_after: float, *, is_own: bool) -> None:
+    def __init__(self, waiting: int, retry_after: float = 10.0, *, is_own: bool) -> None:
         whose = f"{waiting} of your jobs" if is_own else f"{waiting} jobs"
         super().__init__(f"{whose} wait already, which is the limit: try again in {retry_after:.0f} s", retry_after)
         self.waiting, self.is_own = waiting, is_own

@@ -20,8 +20,8 @@ from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult, urlsplit
 
 from overpaint.errors import PictureError
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.limits import Limits
+from overpaint.service.ports import TooLarge
 
 SECONDS = 10.0  # for everything together
 PORT = 443

@@ -13,9 +13,11 @@ from collections.abc import Callable
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.fetching import fetch
 from overpaint.service.guard.picture_headers import Broken, Header, Room, read_jpeg, read_png, read_webp
 from overpaint.service.guard.visits import fetched
 from overpaint.service.limits import Limits
+from overpaint.service.ports import TooLarge
 
 _KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, Room], Header]], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
@@ -26,10 +28,6 @@ _URL = re.compile(r"\s*https?:", re.IGNORECASE)
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
 _SPACES = b" \t\n\r\v\f"
 _PIECE = 1 << 18  # characters
-
-
-class TooLarge(PictureError):  # noqa: N818 (answered with 413)
-    """More bytes than a picture may have."""
 
 
 def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
@@ -112,8 +110,6 @@ def picture_from_text(text: str, config: ServeConfig, name: str = "picture") -> 
         if not config.url_inputs:
             remedy = "give the picture itself as base64, or start the server with --url-inputs"
             raise PictureError(f"{name}: this server fetches no URLs, {remedy}")
-        from overpaint.service.guard.fetching import fetch
-
         data = fetched(lambda: fetch(text.strip(), config.limits, name), config.limits, name)
     else:
         data = decoded_text(text, config.limits, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.guard.places import placeless
+from overpaint.service.intake import ApiError, picture_file, retry_header, url_of
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
-from overpaint.service.ports import Conflict, Damaged, Desk, Full, Stopping
+from overpaint.service.ports import Conflict, Desk, Full, Stopping, TooLarge
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -106,14 +105,6 @@ class Uploaded(BaseModel):
     height: int
 
 
-class ApiError(OverpaintError):
-    """An answer that is an error and has no class of its own."""
-
-    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.field = status, code, field
-
-
 # The first that fits: class -> (status, code)
 _ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "too_large"),
@@ -132,7 +123,6 @@ JOB_STATUS: Mapping[str, int] = {
     **dict.fromkeys(("deadline", "hung"), 504),
 }
 _HTTP_CODES: Mapping[int, str] = {400: "malformed", 404: "not_found", 405: "method", 413: "too_large"}
-RETRY_SECONDS = 30.0  # until a full disk or a lack of memory may be over
 BODY = (400, 408, 413, 415, 503)  # what the guards may say of a body
 
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): ")
@@ -188,14 +178,6 @@ def error_answer(error: Exception) -> JSONResponse:
     return _error(status, code, str(error), _field_of(error), retry_header(status, error))
 
 
-def retry_header(status: int, error: Exception | None = None) -> dict[str, str]:
-    """When to come again, of what may be otherwise by then."""
-    if status not in (429, 503):
-        return {}
-    seconds = error.retry_after if isinstance(error, Full) else RETRY_SECONDS
-    return {"Retry-After": str(max(1, math.ceil(seconds)))}
-
-
 def _field_of(error: Exception) -> str | None:
     """Complaints about pictures begin with the field's name."""
     if isinstance(error, RequestError):
@@ -225,21 +207,6 @@ def pictures_of(record: Record, desk: Desk) -> tuple[ResultPicture, ...]:
     if record.state.is_end:
         return record.result.pictures
     return tuple(each for batch in desk.store.batches(record.id) for each in batch.pictures)
-
-
-def picture_file(record: Record, picture: ResultPicture, desk: Desk) -> bytes:
-    """The bytes of a result; a picture that is deleted by now is an error."""
-    try:
-        return desk.store.result_bytes(record.id, picture.file.rpartition("/")[2])
-    except Damaged as error:
-        raise ApiError(410, "damaged", str(error)) from None
-    except FileNotFoundError:
-        message = f"{url_of(record, picture)}: the picture was kept long enough and is deleted; paint it again"
-        raise ApiError(410, "gone", message) from None
-
-
-def url_of(record: Record, picture: ResultPicture) -> str:
-    return f"/v1/jobs/{record.id}/images/{picture.number}"
 
 
 async def job_view(record: Record, desk: Desk) -> JobView:

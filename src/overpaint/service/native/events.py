@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 from overpaint.service.guard.places import placeless
+from overpaint.service.intake import HEARTBEAT
 from overpaint.service.jobs import JobEvent, JobState
 from overpaint.service.native.answers import job_details
 from overpaint.service.ports import Desk
 
-HEARTBEAT = 15.0  # seconds of silence, after which a comment keeps proxies from hanging up
 RETRY = 1000  # milliseconds after which a client is to come again
 
 _ENDS = frozenset(each.value for each in JobState if each.is_end)

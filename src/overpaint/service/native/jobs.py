@@ -17,12 +17,22 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.visits import at_work, forget_body
+from overpaint.service.intake import (
+    CLIENT_HEADER,
+    KEY_HEADER,
+    ApiError,
+    client_name,
+    idempotency_key,
+    json_body,
+    last_event,
+    picture_file,
+    seconds_to_wait,
+)
 from overpaint.service.jobs import Job, JobState, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.native.answers import (
     BODY,
     JOB_STATUS,
-    ApiError,
     ErrorBody,
     FailedJob,
     JobDetails,
@@ -33,18 +43,8 @@ from overpaint.service.native.answers import (
     job_details,
     job_view,
     not_found,
-    picture_file,
     pictures_of,
     refusal_body,
-)
-from overpaint.service.native.bodies import (
-    CLIENT_HEADER,
-    KEY_HEADER,
-    client_name,
-    idempotency_key,
-    json_body,
-    last_event,
-    seconds_to_wait,
 )
 from overpaint.service.native.events import is_told, sse
 from overpaint.service.native.models import named_checkpoint

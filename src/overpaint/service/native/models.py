@@ -14,8 +14,9 @@ from overpaint.models.hashes import CheckpointFile
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.models.what_is import spec_of
 from overpaint.service.config import ServeConfig
+from overpaint.service.intake import ApiError
 from overpaint.service.known_models import KnownModels
-from overpaint.service.native.answers import ApiError, NativeRoute, errors
+from overpaint.service.native.answers import NativeRoute, errors
 
 Kind = Literal["checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"]
 

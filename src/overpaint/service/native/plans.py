@@ -22,13 +22,13 @@ from overpaint.planning.preflight import account_of, surroundings_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import at_work
+from overpaint.service.intake import ApiError, json_body
 from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
-from overpaint.service.native.answers import BODY, ApiError, NativeRoute, errors
-from overpaint.service.native.bodies import json_body
+from overpaint.service.native.answers import BODY, NativeRoute, errors
 from overpaint.service.native.models import named_checkpoint
 from overpaint.service.ports import Desk
-from overpaint.service.queue.workers import Refused
+from overpaint.service.queue.worker_process import WorkerRefused
 from overpaint.service.requests import job_settings, judged_request, reader_for
 from overpaint.service.schema import plan_schema
 
@@ -122,7 +122,7 @@ class _Specs:
         asked = asyncio.run_coroutine_threadsafe(self.ask({"path": str(path)}), self.loop)
         try:
             return _spec_of(asked.result(_PATIENCE))
-        except Refused as error:
+        except WorkerRefused as error:
             raise CheckpointError(str(error)) from None
         except (TookTooLong, asyncio.TimeoutError):
             asked.cancel()

@@ -14,8 +14,8 @@ from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.inputs import admit_picture
 from overpaint.service.guard.visits import at_work, room_for
+from overpaint.service.intake import file_body
 from overpaint.service.native.answers import BODY, NativeRoute, Uploaded, errors
-from overpaint.service.native.bodies import file_body
 from overpaint.service.native.jobs import job_routes
 from overpaint.service.native.models import model_routes
 from overpaint.service.native.plans import plan_routes

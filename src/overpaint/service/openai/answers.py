@@ -14,13 +14,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import room_for
+from overpaint.service.intake import ApiError, retry_header
 from overpaint.service.jobs import JobError, Record
-from overpaint.service.native.answers import ApiError, retry_header
 from overpaint.service.openai.requests import MEDIA_TYPES, Wish
-from overpaint.service.ports import Conflict, Full, Stopping
+from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
 
 CANCELLED = 499
 

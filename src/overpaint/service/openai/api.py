@@ -22,11 +22,19 @@ from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.signed_urls import signed
 from overpaint.service.guard.visits import at_work, forget_body
+from overpaint.service.intake import (
+    CLIENT_HEADER,
+    HEARTBEAT,
+    KEY_HEADER,
+    ApiError,
+    client_name,
+    idempotency_key,
+    json_body,
+    picture_file,
+    url_of,
+)
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Record
 from overpaint.service.known_models import KnownModels
-from overpaint.service.native.answers import ApiError, picture_file, url_of
-from overpaint.service.native.bodies import CLIENT_HEADER, KEY_HEADER, client_name, idempotency_key, json_body
-from overpaint.service.native.events import HEARTBEAT
 from overpaint.service.openai.answers import (
     NO_USAGE,
     OpenAIError,

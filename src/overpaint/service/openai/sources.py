@@ -8,10 +8,11 @@ from typing import Any
 
 from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.inputs import TooLarge, admit_picture, picture_from_text
+from overpaint.service.guard.inputs import admit_picture, picture_from_text
 from overpaint.service.guard.visits import room_for
 from overpaint.service.limits import Limits
 from overpaint.service.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.ports import TooLarge
 from overpaint.service.requests import check_together
 from overpaint.service.schema import Schema
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from overpaint.errors import OverpaintError
 from overpaint.service.jobs import JobError
-from overpaint.service.queue.wire import Message, Sender, read
 from overpaint.service.storage.forms import plain
+from overpaint.service.wire import Message, Sender, read
 
 MEMORY = 4 * 2**30  # bytes that it may hold; what a header describes takes a few hundred MB at most
 ALONE = 120  # seconds for one file, where there is no parent any more to end what takes too long

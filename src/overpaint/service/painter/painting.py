@@ -31,8 +31,8 @@ from overpaint.outcome import Processed
 from overpaint.pictures import source_extras
 from overpaint.pixels.resize import Upscaler
 from overpaint.request import Img2ImgRequest, Picture
-from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState
-from overpaint.service.painter.results import Output, Portfolio, clear_unfinished, keep, result_of_batches
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
+from overpaint.service.painter.results import Output, Portfolio, clear_unfinished, keep
 from overpaint.service.storage.forms import plain
 from overpaint.settings import Settings
 

@@ -147,17 +147,6 @@ class Portfolio:
         )
 
 
-def result_of_batches(batches: Sequence[DoneBatch], warnings: Sequence[str] = ()) -> JobResult:
-    """What there is of a job that did not come to its own account."""
-    pictures = [each for batch in batches for each in batch.pictures]
-    return JobResult(
-        pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
-        infotexts=tuple(each.infotext for each in pictures if each.kind == "picture"),
-        warnings=tuple(dict.fromkeys((*warnings, *(said for batch in batches for said in batch.warnings)))),
-        stopped=True,
-    )
-
-
 def model_values(model: ModelIdentity) -> dict[str, Any]:
     return {"name": model.name, "hash": model.hash, "vae_name": model.vae_name, "vae_hash": model.vae_hash}
 

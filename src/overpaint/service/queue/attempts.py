@@ -6,20 +6,30 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from overpaint.events import Stop
-from overpaint.service.jobs import JobError, JobResult, JobState, Live, Record
+from overpaint.service.jobs import (
+    Change,
+    DoneBatch,
+    JobError,
+    JobResult,
+    JobState,
+    Json,
+    Live,
+    Record,
+    result_of_batches,
+)
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.painter.results import result_of_batches
-from overpaint.service.queue.ledger import REFUSALS, Begun, Clerk
-from overpaint.service.queue.wire import Message
-from overpaint.service.queue.workers import Gone, Hands
+from overpaint.service.ports import Store
+from overpaint.service.queue.store_thread import REFUSALS, StoreThread
+from overpaint.service.queue.worker_process import WorkerGone, WorkerProcess
 from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
+from overpaint.service.wire import Message
 
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again
@@ -32,7 +42,7 @@ log = logging.getLogger(LOGGER)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What becomes of a job. If it is queued again, it goes on from its finished batches."""
 
     state: JobState
@@ -40,15 +50,23 @@ class Verdict:
     error: JobError | None = None
 
 
+def ended(store: Store, job_id: str, outcome: Outcome, live: Live) -> Change:
+    """Write an outcome down that is an end. Runs on the thread of the store."""
+    result, error = outcome.result, outcome.error
+    change = store.end(job_id, outcome.state, time.time(), result=result, error=error, live=live)
+    # NOTE: a disk may say no to what it took all the same, and then it had ended the time before.
+    return change if change.event else replace(change, event=store.events_after(job_id, 0)[-1])
+
+
 class Attempt:
-    """The job in the worker's hands. `before` is the attempt before it, if the worker died of that one."""
+    """The job given to the worker. `before` is the attempt before it, if the worker died of that one."""
 
     def __init__(
-        self, record: Record, clerk: Clerk, hands: Hands, limits: Limits, before: Attempt | None = None
+        self, record: Record, thread: StoreThread, worker: WorkerProcess, limits: Limits, before: Attempt | None = None
     ) -> None:
         self.record, self.job = record, record.job  # as it waited
-        self._clerk, self._hands, self._limits = clerk, hands, limits
-        self.live = Live(job=record.id, since=time.time(), begun_at=clerk.store.uptime())
+        self._thread, self._worker, self._limits = thread, worker, limits
+        self.live = Live(job=record.id, since=time.time(), begun_at=thread.store.uptime())
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
@@ -69,41 +87,42 @@ class Attempt:
             self.cancelled = True
             self._called_off.set()
         self._early = self._early or how is Stop.FINISH_EARLY
-        self._hands.stop(self.job.id, how)
+        self._worker.stop(self.job.id, how)
 
     def run_out(self) -> None:
         """Its time is over."""
         self.overdue = True
         self._called_off.set()
-        self._hands.stop(self.job.id, Stop.CANCEL)
+        self._worker.stop(self.job.id, Stop.CANCEL)
 
     def interrupt(self) -> None:
         """The server ends, and the worker with it."""
         self.interrupted = True
         self._called_off.set()
 
-    def refused(self) -> Verdict:
+    def refused(self) -> Outcome:
         """The disk took nothing of it: it goes on when there is room, unless that was so too often."""
         self.was_refused = True
         self._refusals += 1
         if self._refusals < REFUSALS_TAKEN:
-            return Verdict(JobState.QUEUED)
-        return Verdict(JobState.FAILED, error=UNWRITTEN)
+            return Outcome(JobState.QUEUED)
+        return Outcome(JobState.FAILED, error=UNWRITTEN)
 
     @property
     def seconds(self) -> float:
         """How long it may run."""
         return self.job.run_seconds or self._limits.run_deadline
 
-    async def run(self, begun: Begun) -> Verdict:
+    async def run(self, record: Record, batches: Sequence[DoneBatch]) -> Outcome:
+        """`record`: as it was set running, with what was finished of it before."""
         self.is_begun = True
-        if begun.record.attempts > MOST_ATTEMPTS:
+        if record.attempts > MOST_ATTEMPTS:
             message = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
-            return Verdict(JobState.FAILED, result_of_batches(begun.batches), JobError(code="crashed", message=message))
-        self._kept = {each.number for each in begun.batches}
+            return Outcome(JobState.FAILED, result_of_batches(batches), JobError(code="crashed", message=message))
+        self._kept = {each.number for each in batches}
         try:
-            last = await self._last_word(begun)
-        except Gone as gone:
+            last = await self._last_word(record, batches)
+        except WorkerGone as gone:
             return await self._without_word(gone)
         if last is None:
             return await self._without_word(None)
@@ -114,68 +133,71 @@ class Attempt:
         state, error = JobState(last["state"]), error_of(last["error"])
         if self.overdue and state is JobState.CANCELLED and not self.cancelled:
             state, error = JobState.FAILED, self._too_late()
-        return Verdict(state, result_of(last["result"]), error)
+        return Outcome(state, result_of(last["result"]), error)
 
-    async def _last_word(self, begun: Begun) -> Message | None:
+    async def _last_word(self, record: Record, batches: Sequence[DoneBatch]) -> Message | None:
         """How the job ended; None if the worker was not asked at all."""
-        folder = self._clerk.store.result_file(self.job.id, "0.png").parent
-        message = {"job": plain(self.job), "done": plain(begun.batches), "folder": str(folder)}
-        await _first_of(self._hands.prepared(), self._called_off.wait())
+        folder = self._thread.store.result_file(self.job.id, "0.png").parent
+        message = {"job": plain(self.job), "done": plain(batches), "folder": str(folder)}
+        await _first_of(self._worker.prepared(), self._called_off.wait())
         if self._called_off.is_set():
             return None
-        async with aclosing(self._hands.work(message)) as heard:
+        async with aclosing(self._worker.work(message)) as heard:
             async for each in heard:
                 if each["type"] == "ended":
                     return each
-                await self._hear(each, begun.record.attempts)
+                await self._hear(each, record.attempts)
         return None
 
     async def _hear(self, message: Message, attempt: int) -> None:
-        clerk, job_id, kind = self._clerk, self.job.id, message["type"]
+        thread, job_id, kind = self._thread, self.job.id, message["type"]
         if kind == "taken":
             self._was_taken = True
             if self.cancelled or self.overdue or self._early:
-                self._hands.stop(job_id, Stop.CANCEL if self.cancelled or self.overdue else Stop.FINISH_EARLY)
+                self._worker.stop(job_id, Stop.CANCEL if self.cancelled or self.overdue else Stop.FINISH_EARLY)
         elif kind == "started" and not self._told:
             await self._hear_started(message, attempt)
         elif kind == "progress":
-            self.live = _further(self.live, message, clerk.store.uptime())
+            self.live = _further(self.live, message, thread.store.uptime())
             await self._keep_step()
         elif kind == "preview":
             self.live = replace(self.live, preview=base64.b64decode(message["png"]))
             data = {"step": message["step"], "steps": self.live.steps}
             with suppress(*REFUSALS):  # it passes anyway
-                await clerk.tell(job_id, "preview", data, picture=self.live.preview)
+                await self._tell("preview", data, picture=self.live.preview)
         elif kind == "painted":
             batch = batch_of(message["batch"])
             if batch.number not in self._kept:  # what a worker paints again is the same
                 self._kept.add(batch.number)
-                clerk.stories.publish(await clerk.change(clerk.ledger.keep, job_id, batch))
+                await thread.tell(thread.store.keep_batch, job_id, batch)
 
     async def _hear_started(self, message: Message, attempt: int) -> None:
         self._told = True
         extent = {"images": message["images"], "batches": message["batches"]}
         self.live = replace(self.live, **extent)
         data = {**extent, "attempt": attempt, "warnings": message["warnings"]}
-        await self._clerk.tell(self.job.id, "started", data)
+        await self._tell("started", data)
         log.info(line("started", job=self.job.id, images=message["images"], attempt=attempt))
+
+    async def _tell(self, name: str, data: Json, *, picture: bytes | None = None) -> None:
+        add = self._thread.store.add_event
+        await self._thread.tell(add, self.job.id, name, data, time.time(), picture=picture)
 
     async def _keep_step(self) -> None:
         if time.monotonic() >= self._next_step:
             self._next_step = time.monotonic() + SECONDS_BETWEEN_STEPS
-            data = {name: getattr(self.live, name) for name in ("step", "steps", "batch", "batches", "images")}
             with suppress(*REFUSALS):
-                self._clerk.stories.publish(await self._clerk.change(self._clerk.ledger.step, self.job.id, data))
+                await self._thread.tell(self._thread.store.progress, self.live)
 
-    async def _without_word(self, gone: Gone | None) -> Verdict:
+    async def _without_word(self, gone: WorkerGone | None) -> Outcome:
         """What becomes of a job whose worker is gone."""
         state, error = self._judged(gone)
         if state is JobState.QUEUED:
-            return Verdict(state)
-        batches = await self._clerk.write(self._clerk.store.batches, self.job.id)
-        return Verdict(state, result_of_batches(batches), error)
+            return Outcome(state)
+        batches = await self._thread.call(self._thread.store.batches, self.job.id)
+        return Outcome(state, result_of_batches(batches), error)
 
-    def _judged(self, gone: Gone | None) -> tuple[JobState, JobError | None]:
+    def _judged(self, gone: WorkerGone | None) -> tuple[JobState, JobError | None]:
         if self.cancelled:
             return JobState.CANCELLED, None
         if self.overdue:

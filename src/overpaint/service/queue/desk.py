@@ -15,17 +15,17 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record
+from overpaint.service.jobs import Change, Job, JobError, JobEvent, JobState, Live, Record
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
-from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Verdict
-from overpaint.service.queue.debts import Debts
+from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Outcome, ended
+from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.queue.examiner import Examiner
-from overpaint.service.queue.ledger import REFUSALS, Clerk
 from overpaint.service.queue.policy import retry_after
-from overpaint.service.queue.stories import ENDS
+from overpaint.service.queue.store_thread import REFUSALS, StoreThread, recovered, rest_of
 from overpaint.service.queue.turns import Turns
-from overpaint.service.queue.workers import COMMAND, Hands
+from overpaint.service.queue.unsaved_endings import UnsavedEndings
+from overpaint.service.queue.worker_process import COMMAND, WorkerProcess
 from overpaint.service.storage.room import takes_files
 
 CANCEL_PATIENCE = 2.0  # seconds in which a step should be over
@@ -44,12 +44,12 @@ class LocalDesk:
 
     def __init__(self, store: Store, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
         self._limits = config.limits
-        self._clerk, self._hands = Clerk(store), Hands(config, command=command)
+        self._thread, self._worker = StoreThread(store), WorkerProcess(config, command=command)
         self._examiner = Examiner(config.settings.text_encoder_files)
         self._turns = Turns(config.limits, store.uptime, self._now)
         self._running: Attempt | None = None
         self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
-        self._debts = Debts(self._end, self._has_room)
+        self._unsaved = UnsavedEndings(self._end, self._has_room)
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._closing = False
         self._is_short = False  # of room on the disk, which broke a job off
@@ -58,19 +58,19 @@ class LocalDesk:
 
     @property
     def store(self) -> Store:
-        return self._clerk.store
+        return self._thread.store
 
     # -- its life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up what waits, and start a worker. Returns before that one is ready."""
-        waiting, done = await self._clerk.write(self._clerk.ledger.recover)
+        waiting, done = await self._thread.call(recovered, self.store)
         self._turns.learn(*done)
         for record in sorted(waiting, key=lambda each: not each.attempts):  # what was begun comes before its equals
             self._turns.add(record, had_one=record.attempts > 0)
         if waiting:
             log.info(line("recovered", jobs=len(waiting)))
-        self._hands.open()
+        self._worker.open()
         self._tasks = [asyncio.create_task(each) for each in (self._serve(), self._tend())]
 
     async def drain(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class LocalDesk:
             await asyncio.wait_for(self._rest(), seconds)
         if self._running is not None:
             self._running.interrupt()
-            await self._hands.close()
+            await self._worker.close()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._rest(), REQUEUE_PATIENCE)
 
@@ -89,13 +89,13 @@ class LocalDesk:
         """End the worker and everything that goes on here. The store stays open."""
         await self.drain(0)
         with suppress(Exception):
-            await self._debts.pay()
+            await self._unsaved.save()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
         await self._examiner.close()
-        await self._hands.close()
-        await self._clerk.close()
+        await self._worker.close()
+        await self._thread.close()
 
     async def _rest(self) -> None:
         while self._running is not None:
@@ -115,21 +115,20 @@ class LocalDesk:
 
     async def _accept(self, job: Job) -> Record:
         try:
-            found = await self._clerk.write(self._clerk.ledger.accept, job)
+            found = await self._thread.call(self.store.accept, job)
         except NoPlace as full:
             seconds = self._turns.seconds_until_place(job.client if full.is_own else None)
             raise NoPlace(full.waiting, retry_after(seconds), is_own=full.is_own) from None
         record = found.record
         if found.event is not None:
-            self._clerk.stories.publish(found.event)
-        if found.is_new:
+            self._thread.feed.publish(found.event)
             self._turns.add(record)
             log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
             self._wake.set()
         return record
 
     async def get(self, job_id: str) -> Record | None:
-        record = await self._clerk.write(self.store.get, job_id)
+        record = await self._thread.call(self.store.get, job_id)
         if record is not None and record.state is JobState.RUNNING:
             if job_id in self._turns:  # which could not be written down
                 return replace(record, state=JobState.QUEUED)
@@ -139,11 +138,11 @@ class LocalDesk:
         return record
 
     async def wait(self, job_id: str, seconds: float | None = None) -> Record:
-        with self._clerk.stories.followed(job_id) as story:
+        with self._thread.feed.followed(job_id) as feed:
             record = await self._known(job_id)
             if not record.state.is_end:
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(story.ended.wait(), seconds)
+                    await asyncio.wait_for(feed.ended.wait(), seconds)
                 record = await self._known(job_id)
         return record
 
@@ -170,15 +169,15 @@ class LocalDesk:
             self._running.stop(Stop.SKIP)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
-        clerk, is_new = self._clerk, True
-        with suppress(Full), clerk.stories.followed(job_id) as story:  # full: the desk was closed meanwhile
-            while not clerk.closed:
-                changed, fresh = story.changed, story.after(after)
+        thread, is_new = self._thread, True
+        with suppress(Full), thread.feed.followed(job_id) as feed:  # full: the desk was closed meanwhile
+            while not thread.closed:
+                changed, fresh = feed.changed, feed.after(after)
                 if fresh is None or (is_new and not fresh):
-                    fresh, is_new = await clerk.write(clerk.ledger.rest, job_id, after), False
+                    fresh, is_new = await thread.call(rest_of, self.store, job_id, after), False
                     if fresh is None:
                         return
-                    fresh = story.as_told(fresh)
+                    fresh = feed.as_told(fresh)
                 for event in fresh:
                     after = event.number
                     yield event
@@ -202,7 +201,7 @@ class LocalDesk:
     def state(self) -> str:
         if self._closing or any(each.done() for each in self._tasks):
             return "UNHEALTHY"
-        state = self._hands.state
+        state = self._worker.state
         if state in ("READY", "BUSY") and not self.can_write:
             return "UNHEALTHY"
         return "BUSY" if state == "READY" and self._running is not None else state
@@ -210,15 +209,15 @@ class LocalDesk:
     @property
     def can_write(self) -> bool:
         """Whether the disk took what was last to be written down of a job. If not, that is tried again and again."""
-        return not (self._clerk.refusals or self._is_short)
+        return not (self._thread.refusals or self._is_short)
 
     async def unfit(self) -> JobError | None:
         """Why the first worker cannot paint at all, as soon as that is known; None once it can."""
         while True:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hands.prepared(), _TENDING)
-                return self._hands.unfit
-            if self._hands.state == "UNHEALTHY":
+                await asyncio.wait_for(self._worker.prepared(), _TENDING)
+                return self._worker.unfit
+            if self._worker.state == "UNHEALTHY":
                 return JobError(
                     code="crashed", message="the worker ended each time it was started: the lines above say why"
                 )
@@ -226,13 +225,13 @@ class LocalDesk:
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         if what == "recognise":
             return await self._examiner.recognise(values or {})
-        return await self._hands.ask(what, values)
+        return await self._worker.ask(what, values)
 
     # -- one job after another -----------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         while not self._closing:
-            await self._hands.prepared()
+            await self._worker.prepared()
             self._wake.clear()
             record = None if self._closing else self._turns.take()
             if record is not None:
@@ -243,7 +242,7 @@ class LocalDesk:
 
     async def _until_disk(self) -> None:
         """Give a disk that refused something a moment, and one that broke a job off until there is room."""
-        tries = max(0, self._clerk.refusals - 1)
+        tries = max(0, self._thread.refusals - 1)
         while not (self.can_write or self._closing):
             self._wake.clear()
             with suppress(asyncio.TimeoutError):  # or until it took a new job
@@ -259,9 +258,9 @@ class LocalDesk:
     async def _work(self, record: Record) -> None:
         loop = asyncio.get_running_loop()
         before = self._before.pop(record.id, None)
-        running = self._running = Attempt(record, self._clerk, self._hands, self._limits, before)
+        running = self._running = Attempt(record, self._thread, self._worker, self._limits, before)
         timers = [loop.call_later(running.seconds, running.run_out)]
-        timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._hands.kill))
+        timers.append(loop.call_later(running.seconds + DEADLINE_PATIENCE, self._worker.kill))
         try:
             await self._attempt(running)
         finally:
@@ -273,23 +272,22 @@ class LocalDesk:
     async def _attempt(self, running: Attempt) -> None:
         job = running.job
         try:
-            begun = await self._clerk.change(self._clerk.ledger.start, job.id)
-            if begun is None:
+            # Nobody else has it: where it is said to run, the end of an attempt could not be written down.
+            record = await self._thread.change(lambda: self.store.start(job.id, time.time(), again=True))
+            if record is None:
                 return
-            for event in begun.events:
-                self._clerk.stories.publish(event)
-            verdict = await running.run(begun)
+            outcome = await running.run(record, await self._thread.call(self.store.batches, job.id))
         except Exception as error:
             if isinstance(error, REFUSALS):
                 log.warning(line("put-off", job=job.id, error=error))
-                verdict = running.refused() if running.is_begun else Verdict(JobState.QUEUED)
+                outcome = running.refused() if running.is_begun else Outcome(JobState.QUEUED)
             else:
                 log.exception(line("desk-failed", job=job.id))
-                verdict = Verdict(JobState.FAILED, error=UNWRITTEN)
-        if verdict.state is JobState.QUEUED:
+                outcome = Outcome(JobState.FAILED, error=UNWRITTEN)
+        if outcome.state is JobState.QUEUED:
             await self._put_back(running)
         else:
-            await self._conclude(running, verdict)
+            await self._conclude(running, outcome)
 
     async def _put_back(self, running: Attempt) -> None:
         job = running.job
@@ -297,59 +295,57 @@ class LocalDesk:
         if running.is_begun:
             reason = "drain" if running.interrupted else "disk" if running.was_refused else "worker-ended"
             log.warning(line("requeued", job=job.id, reason=reason))
-            with suppress(*REFUSALS):  # where it waits counts, not what is written; see `Ledger.start`
-                await self._clerk.change(self.store.requeue, job.id)
+            with suppress(*REFUSALS):  # where it waits counts, not what is written; see `_attempt`
+                await self._thread.change(self.store.requeue, job.id)
         self._before[job.id] = running
         self._turns.put_back(running.record, had_one=running.is_begun)
         if running.cancelled:  # while that was written down, or could not be
             try:
                 await self._end_waiting(job.id, JobState.CANCELLED)
             except REFUSALS:
-                self._owe(running, Verdict(JobState.CANCELLED), is_refused=True)
+                self._add_unsaved(running, Outcome(JobState.CANCELLED), is_refused=True)
 
-    async def _conclude(self, running: Attempt, verdict: Verdict) -> None:
+    async def _conclude(self, running: Attempt, outcome: Outcome) -> None:
         try:
-            await self._end(running.job.id, verdict, running.live)
+            await self._end(running.job.id, outcome, running.live)
         except Exception as error:
             log.exception(line("not-ended", job=running.job.id))
-            self._owe(running, verdict, is_refused=isinstance(error, REFUSALS))
+            self._add_unsaved(running, outcome, is_refused=isinstance(error, REFUSALS))
 
-    def _owe(self, running: Attempt, verdict: Verdict, *, is_refused: bool) -> None:
+    def _add_unsaved(self, running: Attempt, outcome: Outcome, *, is_refused: bool) -> None:
         self._turns.drop(running.job.id)
         self._before.pop(running.job.id, None)
-        self._debts.owe(running.job.id, verdict, running.live, is_refused=is_refused)
+        self._unsaved.add(running.job.id, outcome, running.live, is_refused=is_refused)
 
-    async def _end(self, job_id: str, verdict: Verdict, live: Live) -> None:
-        record, event = await self._clerk.change(
-            lambda: self._clerk.ledger.end(job_id, verdict.state, result=verdict.result, error=verdict.error, live=live)
-        )
+    async def _end(self, job_id: str, outcome: Outcome, live: Live) -> None:
+        change = await self._thread.change(ended, self.store, job_id, outcome, live)
         if self._live(job_id) is not None:
             self._running = None
-        self._over(record, event)
+        self._over(change)
 
     async def _end_waiting(self, job_id: str, state: JobState, error: JobError | None = None) -> Record:
         """End a job that nobody has begun, and give its record whether that was so or not."""
-        waits = job_id in self._turns
-        record, event = await self._clerk.change(
-            lambda: self._clerk.ledger.end_waiting(job_id, state, error, waits=waits)
+        begun = () if job_id in self._turns else (JobState.RUNNING,)  # what waits here waits, whatever is written down
+        change = await self._thread.change(
+            lambda: self.store.end(job_id, state, time.time(), error=error, unless=begun)
         )
-        if record is None:
-            raise KeyError(job_id)
-        if event is not None:
-            self._over(record, event)
-        return record
+        if change.event is not None:
+            self._over(change)
+        return change.record
 
-    def _over(self, record: Record, event: JobEvent) -> None:
+    def _over(self, change: Change) -> None:
         """A job has ended."""
+        record = change.record
         self._turns.drop(record.id)
         self._turns.learn(record)
         self._before.pop(record.id, None)
-        self._debts.drop(record.id)
+        self._unsaved.drop(record.id)
         error = record.error
         started, ended = record.uptimes.started, record.uptimes.ended
         seconds = None if started is None or ended is None else ended - started
         log.info(line(record.state.value, job=record.id, seconds=seconds, code=error.code if error else None))
-        self._clerk.stories.publish(event)
+        if change.event is not None:
+            self._thread.feed.publish(change.event)
 
     async def _known(self, job_id: str) -> Record:
         record = await self.get(job_id)
@@ -370,7 +366,7 @@ class LocalDesk:
         """Fail what has waited too long, and delete what was kept long enough."""
         next_expiry = 0.0
         while True:
-            await self._quietly(self._debts.pay)
+            await self._quietly(self._unsaved.save)
             await self._quietly(self._fail_late)
             if time.monotonic() >= next_expiry:
                 next_expiry = time.monotonic() + _EXPIRING
@@ -393,7 +389,7 @@ class LocalDesk:
 
     async def _expire(self) -> None:
         limits, expire = self._limits, self.store.expire
-        gone = await self._clerk.write(
+        gone = await self._thread.call(
             lambda: expire(keep_seconds=limits.result_seconds, keep_bytes=limits.result_bytes)
         )
         if gone:

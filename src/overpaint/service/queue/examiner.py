@@ -19,9 +19,9 @@ from overpaint.service.children import command_of, environment
 from overpaint.service.jobs import JobError
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full
-from overpaint.service.queue.wire import Garbled, Message, encoded, receive
-from overpaint.service.queue.workers import SECRETS, Refused
+from overpaint.service.queue.worker_process import SECRETS, WorkerRefused
 from overpaint.service.storage.forms import error_of
+from overpaint.service.wire import Garbled, Message, encoded, receive
 
 COMMAND = command_of("overpaint.service.painter.examining")
 SECONDS = 30.0  # for one file; the first one has to wait until torch is loaded
@@ -48,7 +48,7 @@ class Examiner:
         self._is_closed = False
 
     async def recognise(self, values: Mapping[str, Any]) -> Any:
-        """{"path": file or folder}: what this checkpoint is; `Refused` if it is none."""
+        """{"path": file or folder}: what this checkpoint is; `WorkerRefused` if it is none."""
         path = str(values["path"])
         key = (path, await asyncio.to_thread(self._stamps, path))
         task = self._asked.get(key)
@@ -73,7 +73,7 @@ class Examiner:
     def _keep(self, key: _Key, task: asyncio.Task[Any]) -> None:
         """An answer, or a no; not that the process died, which may have been for want of time."""
         error = None if task.cancelled() else task.exception()
-        if task.cancelled() or isinstance(error, _Died) or not (error is None or isinstance(error, Refused)):
+        if task.cancelled() or isinstance(error, _Died) or not (error is None or isinstance(error, WorkerRefused)):
             self._asked.pop(key, None)
         elif len(self._asked) > _REMEMBERED:
             oldest = next((each for each, known in self._asked.items() if known.done()), key)
@@ -87,7 +87,7 @@ class Examiner:
             raise _Died(JobError(code="checkpoint", message=said))
         error = error_of(answer.get("error"))
         if error is not None:
-            raise Refused(error)
+            raise WorkerRefused(error)
         return answer["value"]
 
     async def _answer(self, question: Message) -> Message | None:
@@ -137,5 +137,5 @@ class Examiner:
             log.log(logging.INFO if self._is_closed else logging.WARNING, line("examiner-ended", code=code))
 
 
-class _Died(Refused):
+class _Died(WorkerRefused):
     """The process ended over a file."""

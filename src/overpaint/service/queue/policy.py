@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
@@ -54,11 +53,6 @@ def served_seconds(recent: Iterable[Record], now: float) -> dict[str, float]:
             weight = 0.5 ** (max(0.0, now - ended) / HALF_LIFE)
             had[record.job.client] = had.get(record.job.client, 0.0) + weight * max(0.0, ended - started)
     return had
-
-
-def usual_seconds(durations: Sequence[float]) -> float:
-    """How long a job takes that nothing more is known of."""
-    return float(statistics.median(durations or [USUAL_SECONDS]))
 
 
 def retry_after(seconds: float) -> float:

@@ -11,9 +11,9 @@ from itertools import accumulate, takewhile
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
-from overpaint.service.queue.ledger import LATELY
 from overpaint.service.queue.policy import USUAL_SECONDS, next_job, queue_order, served_seconds
 
+LATELY = 100  # jobs that tell who was served, and how long jobs take
 _FORESIGHT_SECONDS = 0.5  # for which what was foreseen is believed, if nothing else changed
 
 

@@ -11,8 +11,8 @@ What a client asked wrongly is answered with 4xx, but where the reference is kno
     501 HTTPException   no model here describes pictures                    IGT-1
 
 Whatever was asked, the server may be in trouble of its own: 500 OutOfMemoryError, SamplingError and RuntimeError (the
-worker died), 503 Gone (no worker just now), SaveError (the disk is full) and Stopping, 504 TimeoutError (a deadline, a
-step that hung).
+worker died), 503 WorkerGone (no worker just now), SaveError (the disk is full) and Stopping, 504 TimeoutError (a
+deadline, a step that hung).
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError, SaveError
-from overpaint.service.guard.inputs import TooLarge
 from overpaint.service.guard.places import placeless
 from overpaint.service.guard.visits import forget_body
+from overpaint.service.intake import retry_header
 from overpaint.service.jobs import JobError
-from overpaint.service.native.answers import retry_header
-from overpaint.service.ports import Conflict, Full, Stopping
-from overpaint.service.queue.workers import Gone, Refused
+from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
+from overpaint.service.queue.worker_process import WorkerGone, WorkerRefused
 from overpaint.service.reference.bodies import Body
 from overpaint.service.reference.names import as_they_call_it
 
@@ -74,7 +73,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Stopping, 503),
     (Full, 429),
     (SaveError, 503),
-    (Gone, 503),
+    (WorkerGone, 503),
 )
 
 
@@ -162,7 +161,7 @@ def _answer(error: Exception) -> JSONResponse:
         return _body(error.status_code, "HTTPException", str(error.detail), "", error.headers)
     if isinstance(error, Refusal):
         return _body(error.status, error.error, error.detail, error.errors, retry_header(error.status))
-    if isinstance(error, Refused):
+    if isinstance(error, WorkerRefused):
         return _answer(job_refusal(error.error))
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     detail, errors = (str(error), "") if isinstance(error, Full) else ("", str(error))

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Request
 from overpaint.errors import OverpaintError
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.visits import at_work
+from overpaint.service.intake import client_name
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
-from overpaint.service.native.bodies import client_name
 from overpaint.service.ports import Damaged, Desk, Store
 from overpaint.service.reference.bodies import (
     PaintingBody,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from overpaint.errors import RequestError
-from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, Record, Uptimes
+from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Live, Record, Uptimes
 from overpaint.service.ports import Conflict
 from overpaint.service.storage.forms import batch_of, error_of, job_of, plain, result_of
 from overpaint.service.storage.result_files import KeptFile
@@ -19,6 +19,7 @@ RECORD = (
     "SELECT id, client, key, fingerprint, job, state, started, ended, attempts, step, steps, images_total, result, "
     "error, gone, accepted_at, started_at, ended_at FROM jobs"
 )
+ENDS = tuple(each.value for each in JobState if each.is_end)  # the last event of a job has the name of its state
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
 FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
 
@@ -74,6 +75,13 @@ def found(connection: sqlite3.Connection, job_id: str) -> Record:
     if row is None:
         raise KeyError(job_id)
     return record_of(row)
+
+
+def state_of(connection: sqlite3.Connection, job_id: str) -> JobState:
+    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise KeyError(job_id)
+    return JobState(row["state"])
 
 
 def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
@@ -147,6 +155,7 @@ def add_sources(connection: sqlite3.Connection, job_id: str, references: Iterabl
 def give_up(connection: sqlite3.Connection, job_id: str, at: float, uptime: float) -> None:
     change = "SET state = 'failed', ended = ?, ended_at = ?, result = NULL, error = ? WHERE id = ?"
     connection.execute(f"UPDATE jobs {change}", (at, uptime, text_of(DAMAGED), job_id))
+    add_event(connection, job_id, JobState.FAILED.value, end_data(found(connection, job_id)), at)
 
 
 def add_lost(connection: sqlite3.Connection, number: int, job_id: str) -> None:
@@ -156,13 +165,66 @@ def add_lost(connection: sqlite3.Connection, number: int, job_id: str) -> None:
     connection.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
+def set_progress(connection: sqlite3.Connection, live: Live) -> bool:
+    """How far a running job has come; False if it is not running."""
+    change = "SET step = ?, steps = ?, images_total = ? WHERE id = ? AND state = 'running'"
+    return bool(connection.execute(f"UPDATE jobs {change}", (live.step, live.steps, live.images, live.job)).rowcount)
+
+
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
     change = "SET state = 'queued', started = NULL, started_at = NULL WHERE id = ? AND state = 'running'"
     connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
 
 
-def thin(connection: sqlite3.Connection, number: int) -> None:
-    """Drop every other passing event; the newest stays, unless there is no other."""
+def add_event(connection: sqlite3.Connection, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+    text = json.dumps(plain(data))
+    counted = "UPDATE jobs SET last_event = last_event + 1, events = events + 1 WHERE id = ?"
+    row = connection.execute(f"{counted} RETURNING number, last_event", (job_id,)).fetchone()
+    if row is None:
+        raise KeyError(job_id)
+    connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (row["number"], row["last_event"], name, text, at))
+    return JobEvent(job=job_id, number=row["last_event"], name=cast(Any, name), data=json.loads(text), at=at)
+
+
+def end_data(record: Record) -> Json:
+    """What the last event of a job tells."""
+    data: dict[str, Any] = {"images": len(record.result.pictures), "stopped": record.result.stopped}
+    return data if record.error is None else {**data, "error": plain(record.error)}
+
+
+def painted_data(batch: DoneBatch) -> Json:
+    """What the event of a finished batch tells: its pictures by name, without their texts."""
+    names = ("number", "file", "kind", "seed", "width", "height")
+    pictures = [{name: getattr(each, name) for name in names} for each in batch.pictures]
+    return {"batch": batch.number, "complete": batch.complete, "pictures": pictures}
+
+
+def untold_end(connection: sqlite3.Connection, job_id: str) -> JobEvent | None:
+    """The end of a job that has ended, and whose last event cannot be read (any more)."""
+    row = connection.execute("SELECT number, last_event, ended FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None or row["ended"] is None:
+        return None
+    ends = connection.execute(f"SELECT data FROM events WHERE job = ? AND name IN {ENDS}", (row["number"],)).fetchall()
+    if any(_is_json(each["data"]) for each in ends):
+        return None
+    record = found(connection, job_id)
+    name, at = cast(Any, record.state.value), row["ended"]
+    return JobEvent(job=job_id, number=row["last_event"] + 1, name=name, data=end_data(record), at=at)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def thin(connection: sqlite3.Connection, job_id: str, most: int) -> None:
+    """Of more events than that drop every other passing one; the newest stays, unless there is no other."""
+    number, count = connection.execute("SELECT number, events FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if count <= most:
+        return
     connection.execute(
         f"""DELETE FROM events WHERE job = ?1 AND number IN (
             SELECT number FROM (

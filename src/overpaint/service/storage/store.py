@@ -9,21 +9,33 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
-from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Record
+from overpaint.service.jobs import (
+    Change,
+    DoneBatch,
+    Job,
+    JobError,
+    JobEvent,
+    JobResult,
+    JobState,
+    Json,
+    Live,
+    Record,
+)
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Damaged, NoPlace
-from overpaint.service.queue.policy import retry_after, usual_seconds
 from overpaint.service.storage import job_rows as rows
 from overpaint.service.storage.folder_lock import FolderLock
 from overpaint.service.storage.forms import plain
+from overpaint.service.storage.job_rows import ENDS
 from overpaint.service.storage.mending import opened
 from overpaint.service.storage.result_files import KeptFile, ResultFiles, check_name, is_kept
 from overpaint.service.storage.shelf import Shelf
@@ -31,7 +43,6 @@ from overpaint.service.storage.source_files import SourceFiles, references_in
 from overpaint.service.storage.uptime import Uptime
 
 _UPTIME = "uptime"  # the option that holds it
-_TELLING = 20  # jobs that tell how long the next one takes
 _DEFAULT_LIMITS = Limits()
 _BY_ID = "(SELECT number FROM jobs WHERE id = ?)"
 
@@ -62,18 +73,20 @@ class JobStore:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def accept(self, job: Job) -> Record:
+    def accept(self, job: Job) -> Change:
         check_name("id", job.id)
+        job = job if job.created else replace(job, created=time.time())
         references = sorted(set(references_in(plain(job.request))))
         with self._database.write() as connection:
             known = rows.already_accepted(connection, job)
             if known is not None:
-                return known
+                return Change(record=known)
             self._check_room(connection, job)
             for each in references:
                 if not self._sources.has(each):
                     raise RequestError("picture", each, "it is not kept here (any more); upload it again")
-            return rows.add_job(connection, job, references, self.uptime())
+            record = rows.add_job(connection, job, references, self.uptime())
+            return Change(record=record, event=self._told(connection, job.id, "queued", {"kind": job.kind}))
 
     def get(self, job_id: str) -> Record | None:
         found = self._records("WHERE id = ?", job_id)
@@ -96,27 +109,31 @@ class JobStore:
             found = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return {JobState(state): count for state, count in found}
 
-    def start(self, job_id: str, at: float) -> Record | None:
+    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
         change = "SET state = 'running', started = ?, started_at = ?, attempts = attempts + 1"
+        waits = "ended IS NULL" if again else "state = 'queued'"
         with self._database.write() as connection:
             started = connection.execute(
-                f"UPDATE jobs {change} WHERE id = ? AND state = 'queued'", (at, self.uptime(), job_id)
+                f"UPDATE jobs {change} WHERE id = ? AND {waits}", (at, self.uptime(), job_id)
             ).rowcount
             record = rows.found(connection, job_id)
         return record if started else None
 
-    def progress(self, job_id: str, step: int, steps: int, images_total: int) -> None:
-        change = "SET step = ?, steps = ?, images_total = ? WHERE id = ? AND state = 'running'"
+    def progress(self, live: Live) -> JobEvent | None:
+        data = {name: getattr(live, name) for name in ("step", "steps", "batch", "batches", "images")}
         with self._database.write() as connection:
-            connection.execute(f"UPDATE jobs {change}", (step, steps, images_total, job_id))
+            if rows.set_progress(connection, live):
+                return self._told(connection, live.job, "progress", data)
+        return None
 
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> None:
+    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
         files = self._results.kept(job_id, {each.file for each in batch.pictures})
         with self._database.write() as connection:
             number = rows.number_of(connection, job_id)
             values = (number, batch.number, rows.text_of(batch))
             connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", values)
             rows.keep_files(connection, number, files)
+            return self._told(connection, job_id, "painted", rows.painted_data(batch))
 
     def batches(self, job_id: str) -> Sequence[DoneBatch]:
         with self._database.read() as connection:
@@ -132,7 +149,9 @@ class JobStore:
         *,
         result: JobResult | None = None,
         error: JobError | None = None,
-    ) -> Record:
+        live: Live | None = None,
+        unless: Collection[JobState] = (),
+    ) -> Change:
         if not state.is_end:
             raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
         files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
@@ -141,9 +160,15 @@ class JobStore:
         change = f"SET state = ?, ended = ?, ended_at = ?, step = {step}, result = ?, error = ?"
         told = (state.value, at, self.uptime(), rows.text_of(result), rows.text_of(error))
         with self._database.write() as connection:
-            if connection.execute(f"UPDATE jobs {change} WHERE id = ? AND ended IS NULL", (*told, job_id)).rowcount:
-                rows.keep_files(connection, rows.number_of(connection, job_id), files)
-            return rows.found(connection, job_id)
+            before = rows.state_of(connection, job_id)
+            if before.is_end or before in unless:
+                return Change(record=rows.found(connection, job_id))
+            if live is not None and live.steps:
+                rows.set_progress(connection, live)
+            connection.execute(f"UPDATE jobs {change} WHERE id = ?", (*told, job_id))
+            rows.keep_files(connection, rows.number_of(connection, job_id), files)
+            record = rows.found(connection, job_id)
+            return Change(record=record, event=self._told(connection, job_id, state.value, rows.end_data(record), at))
 
     def requeue(self, job_id: str) -> Record:
         with self._database.write() as connection:
@@ -153,23 +178,15 @@ class JobStore:
     # -- events --------------------------------------------------------------------------------------------------
 
     def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent:
-        text = json.dumps(plain(data))
-        counted = "UPDATE jobs SET last_event = last_event + 1, events = events + 1 WHERE id = ?"
         with self._database.write() as connection:
-            row = connection.execute(f"{counted} RETURNING number, last_event, events", (job_id,)).fetchone()
-            if row is None:
-                raise KeyError(job_id)
-            values = (row["number"], row["last_event"], name, text, at)
-            connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
-            if row["events"] > self._limits.events_per_job:
-                rows.thin(connection, row["number"])
-        return JobEvent(job=job_id, number=row["last_event"], name=cast(Any, name), data=json.loads(text), at=at)
+            return self._told(connection, job_id, name, data, at)
 
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:
         query = f"SELECT number, name, data, at FROM events WHERE job = {_BY_ID} AND number > ? ORDER BY number"
         with self._database.read() as connection:
-            found = connection.execute(query, (job_id, number)).fetchall()
-        return list(_events(job_id, found))
+            found = list(_events(job_id, connection.execute(query, (job_id, number)).fetchall()))
+            end = None if found and found[-1].name in ENDS else rows.untold_end(connection, job_id)
+        return found if end is None or end.number <= number else [*found, end]
 
     # -- what becomes old, or was broken off ---------------------------------------------------------------------
 
@@ -272,6 +289,14 @@ class JobStore:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _told(
+        self, connection: sqlite3.Connection, job_id: str, name: str, data: Json, at: float | None = None
+    ) -> JobEvent:
+        """An event, added within the transaction of the change that it tells of."""
+        event = rows.add_event(connection, job_id, name, data, time.time() if at is None else at)
+        rows.thin(connection, job_id, self._limits.events_per_job)
+        return event
+
     def _reached(self) -> float:
         """The uptime so far; after a crash, as far as it was written down anywhere."""
         moments = "SELECT max(max(accepted_at), coalesce(max(started_at), 0), coalesce(max(ended_at), 0)) FROM jobs"
@@ -285,10 +310,8 @@ class JobStore:
         limits = self._limits
         if waiting < limits.waiting and own < limits.waiting_per_client:
             return
-        lately = "SELECT ended_at - started_at FROM jobs WHERE state = 'finished' AND started_at ORDER BY number DESC"
-        seconds = retry_after(usual_seconds([each[0] for each in connection.execute(f"{lately} LIMIT ?", (_TELLING,))]))
         is_own = waiting < limits.waiting
-        raise NoPlace(own if is_own else waiting, seconds, is_own=is_own)
+        raise NoPlace(own if is_own else waiting, is_own=is_own)
 
     def _set_unreadable_aside(self) -> None:
         """Jobs that wait and of which nobody can tell what they want have failed; what is left of the rows is kept."""

@@ -16,8 +16,8 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Json
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full
-from overpaint.service.queue.wire import Garbled, Message, encoded, receive
 from overpaint.service.storage.forms import error_of
+from overpaint.service.wire import Garbled, Message, encoded, receive
 
 COMMAND = command_of("overpaint.service.painter.worker")
 LOADING_PATIENCE = 5  # times the watchdog, where models may be read and nothing is heard
@@ -33,7 +33,7 @@ _FAREWELL = 2.0  # seconds a worker has to end by itself
 log = logging.getLogger(LOGGER)
 
 
-class Gone(OverpaintError):  # noqa: N818 (what has happened to the worker)
+class WorkerGone(OverpaintError):  # noqa: N818 (what has happened to the worker)
     """The worker ended while something was expected of it."""
 
     def __init__(self, message: str, *, hung: bool = False) -> None:
@@ -41,7 +41,7 @@ class Gone(OverpaintError):  # noqa: N818 (what has happened to the worker)
         self.hung = hung
 
 
-class Refused(OverpaintError):  # noqa: N818 (an answer)
+class WorkerRefused(OverpaintError):  # noqa: N818 (an answer)
     """The worker could not do what it was asked."""
 
     def __init__(self, error: JobError) -> None:
@@ -49,7 +49,7 @@ class Refused(OverpaintError):  # noqa: N818 (an answer)
         self.error = error
 
 
-class Hands:
+class WorkerProcess:
     """One worker process after another. All of it belongs to the event loop that opened it."""
 
     def __init__(self, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
@@ -68,7 +68,7 @@ class Hands:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
         self._job: str | None = None
-        self._messages: asyncio.Queue[Message | Gone] = asyncio.Queue()
+        self._messages: asyncio.Queue[Message | WorkerGone] = asyncio.Queue()
         self._steps = False  # whether the job has come as far as steps
         self._heard = 0.0  # when the last message came, or something began to be expected
         self._deaths = 0  # in a row, before it was ready
@@ -152,7 +152,7 @@ class Hands:
                 self._take(message)
         except Garbled as error:
             log.error(line("garbled", side="parent", error=error))
-        except Gone:
+        except WorkerGone:
             pass
         # NOTE: a kill asks for the exit code first, and then asyncio does not get it; most have ended by themselves.
         with suppress(asyncio.TimeoutError):
@@ -165,7 +165,7 @@ class Hands:
         log.log(level, line("worker-ended", job=self._job, code=code, hung=self._hung or None))
         self._prepared.clear()
         self.unfit = self.model = None
-        gone = Gone(f"the worker ended (exit code {code})", hung=self._hung)
+        gone = WorkerGone(f"the worker ended (exit code {code})", hung=self._hung)
         if self._job is not None:
             self._messages.put_nowait(gone)
         for future in self._answers.values():
@@ -214,12 +214,12 @@ class Hands:
         if error is None:
             future.set_result(message["value"])
         else:
-            future.set_exception(Refused(error))
+            future.set_exception(WorkerRefused(error))
 
     # -- what it is told -----------------------------------------------------------------------------------------
 
     async def work(self, message: Mapping[str, Any]) -> AsyncGenerator[Message, None]:
-        """Hand a job over and hear of it, up to its "ended"; `Gone` is raised if the worker is before that.
+        """Hand a job over and hear of it, up to its "ended"; `WorkerGone` is raised if the worker is before that.
 
         Who stops listening earlier has the worker killed: it would go on with something nobody wants.
         """
@@ -231,10 +231,10 @@ class Hands:
             self._send("job", **message)
             while not is_over:
                 heard = await self._messages.get()
-                is_over = isinstance(heard, Gone) or heard["type"] == "ended"
+                is_over = isinstance(heard, WorkerGone) or heard["type"] == "ended"
                 if is_over:
                     self._job = None
-                if isinstance(heard, Gone):
+                if isinstance(heard, WorkerGone):
                     raise heard
                 yield heard
         finally:
@@ -245,17 +245,17 @@ class Hands:
     def stop(self, job: str, how: Stop) -> None:
         """Ask the running job to end."""
         if self._job == job:
-            with suppress(Gone):
+            with suppress(WorkerGone):
                 self._send("stop", job=job, how=how.value)
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
-        """A question, answered between jobs. `Refused` is a no, `Gone` that nobody is there to ask."""
+        """A question, answered between jobs. `WorkerRefused` is a no, `WorkerGone` that nobody is there to ask."""
         if len(self._answers) >= QUESTIONS:
             raise Full(f"{what}: {QUESTIONS} questions wait for the worker already; ask again later", 5.0)
         try:
             await asyncio.wait_for(self.prepared(), 0.0 if self.state == "UNHEALTHY" else STARTING_PATIENCE)
         except asyncio.TimeoutError:
-            raise Gone(f"{what}: there is no worker to answer just now; ask again later") from None
+            raise WorkerGone(f"{what}: there is no worker to answer just now; ask again later") from None
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
@@ -270,7 +270,7 @@ class Hands:
     def _send(self, type: str, **values: Any) -> None:
         process = self._process
         if process is None or process.stdin is None or process.stdin.is_closing():
-            raise Gone("there is no worker just now")
+            raise WorkerGone("there is no worker just now")
         process.stdin.write(encoded({"type": type, **values}))
 
 

@@ -1,16 +1,21 @@
-"""Bodies and headers of the native API's requests: read once, within bounds, and never trusted."""
+"""What all doors share: how bodies and headers are read, within bounds and never trusted, and a few answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from typing import Any
 
 from fastapi import Request
 
-from overpaint.service.guard.inputs import TooLarge
-from overpaint.service.native.answers import ApiError
+from overpaint.errors import OverpaintError
+from overpaint.service.jobs import Record, ResultPicture
+from overpaint.service.ports import Damaged, Desk, Full, TooLarge
+
+RETRY_SECONDS = 30.0  # until a full disk or a lack of memory may be over
+HEARTBEAT = 15.0  # seconds of silence, after which a comment keeps proxies from hanging up
 
 # What the document says of them
 CLIENT_HEADER = {
@@ -29,6 +34,14 @@ KEY_HEADER = {
 _NAME = re.compile(r"[\w.:@/ -]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _WAIT = re.compile(r"wait(?:\s*=\s*\"?(\d{1,6})\"?)?")
+
+
+class ApiError(OverpaintError):
+    """An answer that is an error and has no class of its own."""
+
+    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.field = status, code, field
 
 
 async def json_body(request: Request) -> dict[str, Any]:
@@ -95,3 +108,26 @@ def last_event(request: Request) -> int:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def retry_header(status: int, error: Exception | None = None) -> dict[str, str]:
+    """When to come again, of what may be otherwise by then."""
+    if status not in (429, 503):
+        return {}
+    seconds = error.retry_after if isinstance(error, Full) else RETRY_SECONDS
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
+def picture_file(record: Record, picture: ResultPicture, desk: Desk) -> bytes:
+    """The bytes of a result; a picture that is deleted by now is an error."""
+    try:
+        return desk.store.result_bytes(record.id, picture.file.rpartition("/")[2])
+    except Damaged as error:
+        raise ApiError(410, "damaged", str(error)) from None
+    except FileNotFoundError:
+        message = f"{url_of(record, picture)}: the picture was kept long enough and is deleted; paint it again"
+        raise ApiError(410, "gone", message) from None
+
+
+def url_of(record: Record, picture: ResultPicture) -> str:
+    return f"/v1/jobs/{record.id}/images/{picture.number}"

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from overpaint.service.jobs import JobEvent
+from overpaint.service.jobs import JobEvent, JobState
 
-ENDS = ("finished", "failed", "cancelled")
+ENDS = tuple(each.value for each in JobState if each.is_end)
 RECENT = 64  # events that are at hand without asking the store
 PICTURES = 12  # of the latest previews among them
 
 
-class Story:
+class JobFeed:
     """The latest events of one job that somebody follows."""
 
     def __init__(self) -> None:
@@ -54,33 +54,33 @@ class Story:
             self._recent[place] = replace(self._recent[place], picture=None)
 
 
-class Stories:
-    """The stories that are being followed."""
+class EventFeed:
+    """The jobs that are being followed."""
 
     def __init__(self) -> None:
-        self._stories: dict[str, Story] = {}
+        self._feeds: dict[str, JobFeed] = {}
 
     @contextmanager
-    def followed(self, job: str) -> Iterator[Story]:
-        story = self._stories.setdefault(job, Story())
-        story.followers += 1
+    def followed(self, job: str) -> Iterator[JobFeed]:
+        feed = self._feeds.setdefault(job, JobFeed())
+        feed.followers += 1
         try:
-            yield story
+            yield feed
         finally:
-            story.followers -= 1
-            if not story.followers:
-                self._stories.pop(job, None)
+            feed.followers -= 1
+            if not feed.followers:
+                self._feeds.pop(job, None)
 
     def publish(self, event: JobEvent) -> None:
-        story = self._stories.get(event.job)
-        if story is not None:
-            story.add(event)
+        feed = self._feeds.get(event.job)
+        if feed is not None:
+            feed.add(event)
 
     def let_go(self) -> None:
         """Wake everybody, since there is nothing more to wait for."""
-        for story in self._stories.values():
-            story.ended.set()
-            story.changed.set()
+        for feed in self._feeds.values():
+            feed.ended.set()
+            feed.changed.set()
 
     def __len__(self) -> int:
-        return len(self._stories)
+        return len(self._feeds)
