@@ -170,3 +170,9 @@ def client_of(app: Any, **changes: Any) -> httpx.AsyncClient:
     """An in-process client: no socket, no server. `base_url` gives the Host header."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(**{"transport": transport, "base_url": "http://127.0.0.1:7860", **changes})
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What starts servers and workers takes minutes in all."""
+    if item.get_closest_marker("slow"):
+        item.add_marker("long")

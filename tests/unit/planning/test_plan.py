@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -439,7 +440,8 @@ def test_brackets_without_end(settings: Settings, prompt: str) -> None:
     for old in (False, True):
         raised = settings.with_changes({"max_prompt_chars": 200_000, "use_old_scheduling": old})
         started = time.perf_counter()
-        plan(request, raised)
+        with suppress(RequestError):  # brackets multiply, to a weight that is refused
+            plan(request, raised)
         assert time.perf_counter() - started < 1
 
 
