@@ -11,7 +11,8 @@ from tests.service.conftest import Server
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize(("jobs", "warm_up"), [(30, 9), pytest.param(150, 30, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("jobs", "warm_up"), [(45, 24), (150, 30)])
 def test_a_short_soak(running_server: Server, jobs: int, warm_up: int) -> None:
     for each in soak(running_server, jobs, warm_up=warm_up, every=3):
         assert each.memory < 10 or each.last.memory - each.first.memory < 5, each  # over so few jobs an allocator's

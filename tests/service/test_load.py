@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.service import WAITING, WAITING_PER_CLIENT, Load, load
+from benchmarks.service import WAITING, Load, load
 from tests.service.conftest import Server
 from tests.service.test_troubles import running
 
 
 def check(found: Load) -> None:
     assert (found.accepted, found.status) == (WAITING, 429)
-    assert (found.accepted_of_one, found.status_of_one) == (WAITING_PER_CLIENT, 429)
     assert int(found.retry_after) >= 1
     assert found.health < 0.5  # whoever else uses the machine counts too; the benchmark asks for 50 ms
 
