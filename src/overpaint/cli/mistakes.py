@@ -70,7 +70,8 @@ _AS_ARGUMENT = {
     **dict.fromkeys(("--image", "--input", "--init-image", "--init-img", "--init-images", "-i"), "PICTURE"),
     **dict.fromkeys(("--prompt", "--text", "-p"), "PROMPT"),
 }
-_KINDS = (("integer", "give a whole number"), ("number", "give a number"), ("float", "give a number"))
+# "integer" or "int", as typer has it.
+_KINDS = (("valid int", "give a whole number"), ("number", "give a number"), ("float", "give a number"))
 
 
 def told(error: BaseException, given: Sequence[str]) -> str:
