@@ -74,7 +74,8 @@ def checked(program: str, folder: Path) -> list[str]:
     path.write_text(program, encoding="utf-8")
     options = ["--strict", "--no-error-summary", "--cache-dir", str(folder / "cache"), "--config-file", ""]
     command = [sys.executable, "-m", "mypy", *options, str(path)]
-    environment = {"MYPYPATH": str(SOURCE.parent), "PATH": ""}
+    is_installed = SOURCE.parent.name == "site-packages"  # mypy finds the package there, and refuses to be told twice
+    environment = {"PATH": ""} if is_installed else {"MYPYPATH": str(SOURCE.parent), "PATH": ""}
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     assert not result.stderr, result.stderr
     return [line for line in result.stdout.splitlines() if ": error: " in line]
