@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from overpaint.service import requests, serve
+from overpaint.service.doors.openai import requests as openai_requests
 from overpaint.service.guard import bodyguard, fetching, guards, jsonshape, visits
 from overpaint.service.limits import Limits
-from overpaint.service.openai import requests as openai_requests
-from overpaint.service.queue import worker_process
-from overpaint.service.storage import room
+from overpaint.service.store import room
+from overpaint.service.workers import worker_process
 
 # name -> (of what, beyond it)
 MEANINGS: Mapping[str, tuple[str, str]] = {

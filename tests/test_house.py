@@ -202,7 +202,11 @@ def test_imports_point_down_the_ladder() -> None:
                 assert below, f"{module.name} imports {needed}, which stands above it"
 
 
-APART = ("service.native", "service.reference", "service.openai"), ("service.painter", "service.queue", "service.guard")
+APART = (
+    ("service.doors.native", "service.doors.webui", "service.doors.openai"),
+    ("service.painter", "service.queue", "service.guard"),
+    ("service.painter", "service.workers", "service.guard"),
+)
 
 
 @pytest.mark.parametrize("rooms", APART, ids=lambda rooms: rooms[0])

@@ -26,7 +26,7 @@ from overpaint.service.jobs import (
     Uptimes,
 )
 from overpaint.service.ports import Conflict, Full
-from overpaint.service.storage.job_rows import end_data, painted_data
+from overpaint.service.store.job_rows import end_data, painted_data
 
 
 @dataclass

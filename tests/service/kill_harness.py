@@ -28,9 +28,9 @@ from typing import Any, Literal
 import httpx
 
 from overpaint.service.jobs import JobState, Record
-from overpaint.service.storage.store import JobStore
-from tests.service.desk_tools import account_of, files_of, source
+from overpaint.service.store.sqlite_store import JobStore
 from tests.service.kill_points import OF_DATABASE, OF_SERVER, OF_WORKER, VARIABLE, KillPoint
+from tests.service.queue.desk_tools import account_of, files_of, source
 from tests.tiny import make_tiny_checkpoint
 
 PATIENCE = 90.0

@@ -96,7 +96,7 @@ def _half_a_file(values: Any) -> None:
 
 def _in_database(killer: Killer) -> None:
     """Before a statement that writes, or before the transaction's last word."""
-    from overpaint.service.storage import database
+    from overpaint.service.store import database
 
     connected = database._connected
     watched = ("COMMIT",) if killer.is_at("commit") else ("INSERT", "UPDATE", "DELETE", "COMMIT")
@@ -114,8 +114,8 @@ def _in_database(killer: Killer) -> None:
 
 
 def _in_server(killer: Killer) -> None:
-    from overpaint.service.storage import source_files
-    from overpaint.service.storage.store import JobStore
+    from overpaint.service.store import source_files
+    from overpaint.service.store.sqlite_store import JobStore
 
     for name in ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
         killer.around(JobStore, name, name)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from overpaint.service.children import command_of, environment
-from overpaint.service.queue.worker_process import COMMAND
 from overpaint.service.wire import encoded, read
+from overpaint.service.workers.worker_process import COMMAND
 from tests.service.conftest import STOP_SECONDS, StartServer
 
 LIBRARIES = (

@@ -28,7 +28,7 @@ from overpaint.service.ports import Stopping
 from overpaint.settings import Settings
 from tests.service.conftest import client_of as in_process
 from tests.service.fake_desk import FakeDesk
-from tests.service.test_inputs import png
+from tests.service.guard.test_inputs import png
 
 SMALL = {"width": 64, "height": 64, "steps": 1}
 OpenAIFiles = list[tuple[str, tuple[str, bytes, str]]]

@@ -19,8 +19,8 @@ from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.queue import desk as desk_module
 from overpaint.service.queue.event_feed import ENDS
-from overpaint.service.storage.store import JobStore
-from tests.service.desk_tools import (
+from overpaint.service.store.sqlite_store import JobStore
+from tests.service.queue.desk_tools import (
     FAKE_WORKER,
     config_for,
     ended_well,

@@ -20,8 +20,8 @@ import pytest
 
 from overpaint.service.config import ServeConfig
 from tests.service.conftest import Server
+from tests.service.doors.openai.openai_tools import file_of, opened, scene, served
 from tests.service.fake_desk import FakeDesk
-from tests.service.openai_tools import file_of, opened, scene, served
 from tests.service.test_guide import blocks
 
 TOKEN = "a token of this test"

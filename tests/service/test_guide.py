@@ -16,7 +16,7 @@ import pytest
 from overpaint import cli
 from overpaint.service.limits import Limits
 from tests.service.conftest import Server
-from tests.service.openai_tools import hole, scene
+from tests.service.doors.openai.openai_tools import hole, scene
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "service.md"
 SHOWN = "http://127.0.0.1:7860"

@@ -19,8 +19,8 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.health import Metrics
 from overpaint.service.jobs import Job, JobState, Live
-from overpaint.service.storage import room
-from overpaint.service.storage.store import JobStore
+from overpaint.service.store import room
+from overpaint.service.store.sqlite_store import JobStore
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 

@@ -17,14 +17,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from overpaint.errors import RequestError
 from overpaint.service import serve as serving
 from overpaint.service.config import ServeConfig
+from overpaint.service.doors.native.jobs import _envelope
+from overpaint.service.doors.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_wish
 from overpaint.service.guard import bodyguard
 from overpaint.service.guard.guards import HEADER_BYTES, _check_lengths
 from overpaint.service.guard.refusals import Refused
 from overpaint.service.limits import Limits, limits_from
-from overpaint.service.native.jobs import _envelope
-from overpaint.service.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_wish
 from overpaint.service.serve import Punctual
-from tests.service.test_bodyguard import Place
+from tests.service.guard.test_bodyguard import Place
 from tests.service.test_serve import served, told
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "limits.md"

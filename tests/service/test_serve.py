@@ -27,14 +27,14 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES, LONGEST_TARGET
 from overpaint.service.limits import Limits
-from overpaint.service.queue import worker_process
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.serve import STOPPED, _Server, listening, serve, url_of, uvicorn_config
-from overpaint.service.storage.store import JobStore
+from overpaint.service.store.sqlite_store import JobStore
+from overpaint.service.workers import worker_process
 from overpaint.settings import Quirks, Settings
 from tests.service.conftest import StartServer
-from tests.service.desk_tools import FAKE_WORKER, wanted
 from tests.service.fake_desk import FakeDesk
+from tests.service.queue.desk_tools import FAKE_WORKER, wanted
 
 Capture = pytest.CaptureFixture[str]
 JOB = {"prompt": "x", "steps": 3, "width": 64, "height": 64}

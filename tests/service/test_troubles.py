@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from overpaint.service.jobs import JobState
-from overpaint.service.storage.store import JobStore
-from tests.service.desk_tools import source
+from overpaint.service.store.sqlite_store import JobStore
+from tests.service.queue.desk_tools import source
 
 PATIENCE = 60.0
 SOURCE = base64.b64encode(source(4)).decode("ascii")

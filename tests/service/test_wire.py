@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from overpaint.service import wire
 from overpaint.service.logs import line
 from overpaint.service.wire import Garbled, Message, Sender, encoded, read, receive
-from tests.service.desk_tools import run
+from tests.service.queue.desk_tools import run
 
 PLAIN = st.recursive(
     st.none()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.service.limits import Limits
-from tests.service.desk_tools import FAKE_WORKER
+from tests.service.queue.desk_tools import FAKE_WORKER
 
 TRUE_WORKER = (sys.executable, "-m", "tests.service.trouble_server", "worker")
 PATIENCE = {"watchdog": 4.0, "result_seconds": 3600.0}

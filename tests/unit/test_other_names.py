@@ -18,7 +18,7 @@ from overpaint.extras import ExtrasRequest
 from overpaint.other_names import DIFFUSERS, REFERENCE, REFERENCE_CONTROLS, REFERENCE_EXTRAS, hint, ours_of
 from overpaint.parts import ControlUnit, Hires, nearest
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
-from overpaint.service.reference.bodies import (
+from overpaint.service.doors.webui.bodies import (
     ExtrasBatchImagesRequest,
     ExtrasSingleImageRequest,
     StableDiffusionProcessingImg2Img,

@@ -110,7 +110,7 @@ def serve(
 
 
 def _checked(data: Path, mend: bool) -> int:
-    from overpaint.service.storage.examination import examined, mended
+    from overpaint.service.store.examination import examined, mended
 
     report = examined(data)
     say(f"{data}: {report.summary}")

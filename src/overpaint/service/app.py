@@ -13,14 +13,14 @@ from starlette.middleware import Middleware
 from overpaint.service import health, pages
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import finished
+from overpaint.service.doors.native import routes as native
+from overpaint.service.doors.openai import api as openai_api
+from overpaint.service.doors.webui import api as reference
 from overpaint.service.guard.bodyguard import BodyGuard
 from overpaint.service.guard.guards import Frontdoor, HostGuard, OriginGuard, TokenGuard
 from overpaint.service.guard.places import places_of
 from overpaint.service.guard.refusals import Refused, is_reference, refusal
-from overpaint.service.native import routes as native
-from overpaint.service.openai import api as openai_api
 from overpaint.service.ports import Desk
-from overpaint.service.reference import api as reference
 from overpaint.version import __version__
 
 DESCRIPTION = "Paint over pictures, and new ones, with Stable Diffusion checkpoints: a queue behind three APIs."

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobState
 from overpaint.service.ports import Desk
-from overpaint.service.storage.room import has_space
+from overpaint.service.store.room import has_space
 from overpaint.version import __version__
 
 WORDS = ("STARTING", "READY", "BUSY", "UNHEALTHY")

@@ -28,7 +28,7 @@ from overpaint.service.guard.guards import HEADER_BYTES
 from overpaint.service.limits import MIB
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.storage.store import JobStore
+from overpaint.service.store.sqlite_store import JobStore
 
 STOPPED = 130  # the exit code after a second signal
 HEADER_SECONDS = 10.0

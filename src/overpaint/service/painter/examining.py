@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from overpaint.errors import OverpaintError
 from overpaint.service.jobs import JobError
-from overpaint.service.storage.forms import plain
+from overpaint.service.store.forms import plain
 from overpaint.service.wire import Message, Sender, read
 
 MEMORY = 4 * 2**30  # bytes that it may hold; what a header describes takes a few hundred MB at most

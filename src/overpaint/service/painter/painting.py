@@ -33,7 +33,7 @@ from overpaint.pixels.resize import Upscaler
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
 from overpaint.service.painter.results import Output, Portfolio, clear_unfinished, keep
-from overpaint.service.storage.forms import plain
+from overpaint.service.store.forms import plain
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from overpaint.service.painter import questions
 from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of, is_refused_by_disk
 from overpaint.service.painter.results import model_values
 from overpaint.service.requests import loaded_request
-from overpaint.service.storage.forms import batch_of, job_of, plain
-from overpaint.service.storage.source_files import SourceFiles
+from overpaint.service.store.forms import batch_of, job_of, plain
+from overpaint.service.store.source_files import SourceFiles
 from overpaint.service.wire import Garbled, Message, Sender, read
 from overpaint.settings import Settings
 

@@ -27,9 +27,9 @@ from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Store
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread
-from overpaint.service.queue.worker_process import WorkerGone, WorkerProcess
-from overpaint.service.storage.forms import batch_of, error_of, plain, result_of
+from overpaint.service.store.forms import batch_of, error_of, plain, result_of
 from overpaint.service.wire import Message
+from overpaint.service.workers.worker_process import WorkerGone, WorkerProcess
 
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again

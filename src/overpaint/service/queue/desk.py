@@ -20,13 +20,13 @@ from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
 from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Outcome, ended
 from overpaint.service.queue.event_feed import ENDS
-from overpaint.service.queue.examiner import Examiner
 from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread, recovered, rest_of
 from overpaint.service.queue.turns import Turns
 from overpaint.service.queue.unsaved_endings import UnsavedEndings
-from overpaint.service.queue.worker_process import COMMAND, WorkerProcess
-from overpaint.service.storage.room import takes_files
+from overpaint.service.store.room import takes_files
+from overpaint.service.workers.examiner import Examiner
+from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 
 CANCEL_PATIENCE = 2.0  # seconds in which a step should be over
 CANCEL_TRIES = 3

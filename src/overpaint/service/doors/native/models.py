@@ -1,0 +1,133 @@
+"""Which models there are, in our shape and in that of OpenAI's clients at once: names, never the places of files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from overpaint.models.hashes import CheckpointFile
+from overpaint.models.upscaler_names import list_upscalers
+from overpaint.models.what_is import spec_of
+from overpaint.service.config import ServeConfig
+from overpaint.service.doors.native.answers import NativeRoute, errors
+from overpaint.service.intake import ApiError
+from overpaint.service.known_models import KnownModels
+
+Kind = Literal["checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"]
+
+
+class ModelView(BaseModel):
+    """One model. `id`, `object`, `created` and `owned_by` are what OpenAI's clients read."""
+
+    id: str = Field(description="The name that a request asks for it by.")
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["overpaint"] = "overpaint"
+    kind: Kind
+    title: str
+    hash: str | None = None
+    family: str | None = None
+    served: bool = Field(default=False, description="What a request gets that names no checkpoint.")
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelView]
+
+
+def model_routes(config: ServeConfig) -> APIRouter:
+    """Folders are read whenever they are asked for."""
+    routes = APIRouter(prefix="/v1/models", tags=["models"], route_class=NativeRoute)
+
+    @routes.get("", responses=errors(422))
+    async def models(
+        kind: Annotated[Kind, Query(description="Which models.")] = "checkpoint",
+    ) -> ModelList:
+        """The models of one kind; checkpoints, unless it says otherwise."""
+        return ModelList(data=await asyncio.to_thread(_LISTS[kind], KnownModels.of(config)))
+
+    @routes.get("/{name:path}", responses=errors(404, 422))
+    async def model(name: str) -> ModelView:
+        """One checkpoint by any of its names."""
+        found = await asyncio.to_thread(_one, KnownModels.of(config), name)
+        if found is None:
+            raise ApiError(404, "not_found", f"name={name[:80]!r}: there is no such model; GET /v1/models lists them")
+        return found
+
+    return routes
+
+
+def named_checkpoint(name: str, models: KnownModels) -> CheckpointFile:
+    """The checkpoint that a job names."""
+    found = models.checkpoint(name)
+    if found is None:
+        said = f"checkpoint={name[:80]!r}: there is no such model; GET /v1/models lists them"
+        raise ApiError(422, "checkpoint", said, "checkpoint")
+    return found
+
+
+def _one(models: KnownModels, name: str) -> ModelView | None:
+    found = models.checkpoint(name)
+    return None if found is None else _checkpoint(models, found)
+
+
+def _checkpoints(models: KnownModels) -> list[ModelView]:
+    return [_checkpoint(models, each) for each in models.checkpoints()]
+
+
+def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
+    try:
+        family = spec_of(file.path, header_only=True).title
+    except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
+        family = None
+    view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
+    changes = {"hash": file.shorthash, "family": family, "served": file.path == models.served}
+    return view.model_copy(update=changes)
+
+
+def _loras(models: KnownModels) -> list[ModelView]:
+    return [_view("lora", each.name, each.path, title=each.alias) for each in models.loras()]
+
+
+def _hypernetworks(models: KnownModels) -> list[ModelView]:
+    return [_view("hypernetwork", each.name, each.path) for each in models.hypernetworks()]
+
+
+def _vaes(models: KnownModels) -> list[ModelView]:
+    return [_view("vae", name, path) for name, path in models.vaes().items()]
+
+
+def _embeddings(models: KnownModels) -> list[ModelView]:
+    return [_view("embedding", each.name, each.path) for each in models.embeddings()]
+
+
+def _controlnets(models: KnownModels) -> list[ModelView]:
+    return [_view("controlnet", each.name, each.path) for each in models.controlnets()]
+
+
+def _upscalers(models: KnownModels) -> list[ModelView]:
+    return [_view("upscaler", each.name, each.path) for each in list_upscalers(models.settings)]
+
+
+def _view(kind: Kind, name: str, path: Path | None, *, title: str | None = None) -> ModelView:
+    try:
+        created = 0 if path is None else int(path.stat().st_mtime)
+    except OSError:  # it is gone meanwhile, or not made yet
+        created = 0
+    return ModelView(id=name, created=created, kind=kind, title=title or name)
+
+
+_LISTS: Mapping[Kind, Callable[[KnownModels], list[ModelView]]] = {
+    "checkpoint": _checkpoints,
+    "lora": _loras,
+    "vae": _vaes,
+    "embedding": _embeddings,
+    "controlnet": _controlnets,
+    "upscaler": _upscalers,
+    "hypernetwork": _hypernetworks,
+}

@@ -1,0 +1,151 @@
+"""What a job would do, planned in the web process; another one is asked of checkpoints that take torch to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from overpaint.errors import CheckpointError
+from overpaint.models.built_in import words_of
+from overpaint.models.families import SD1_SPEC, AutoencoderSpec, LatentSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.models.what_is import spec_of
+from overpaint.planning.plan import plan as make_plan
+from overpaint.planning.preflight import account_of, surroundings_of
+from overpaint.service.config import ServeConfig
+from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
+from overpaint.service.doors.native.models import named_checkpoint
+from overpaint.service.guard.places import placeless
+from overpaint.service.guard.visits import at_work
+from overpaint.service.intake import ApiError, json_body
+from overpaint.service.jobs import Json
+from overpaint.service.known_models import KnownModels, served_checkpoint
+from overpaint.service.ports import Desk
+from overpaint.service.requests import job_settings, judged_request, reader_for
+from overpaint.service.schema import plan_schema
+from overpaint.service.workers.worker_process import WorkerRefused
+
+_PATIENCE = 20.0  # seconds, with who is asked what a file is
+
+Ask = Callable[[Mapping[str, Any]], Coroutine[Any, Any, Any]]
+
+
+class PlanView(BaseModel):
+    """What a job would do."""
+
+    model: str = Field(description="The family of the checkpoint.")
+    source: list[int] | None
+    size: list[int]
+    network_size: list[int]
+    crop: list[int] | None = Field(description="[left, top, right, bottom] of what is painted of the source.")
+    repainted: float | None = Field(description="Percent of the picture that may change.")
+    sampler: str
+    scheduler: str
+    steps: int
+    start: float | None = Field(description="The noise, as a sigma, that painting starts from.")
+    network_calls: int | None
+    hires: dict[str, Any] | None
+    refiner: dict[str, Any] | None
+    networks: list[dict[str, Any]]
+    controls: list[dict[str, Any]]
+    pictures: list[dict[str, Any]]
+    batches: int
+    unchanged: str | None = Field(description="Why nothing would be painted.")
+    comments: list[str]
+    warnings: list[str]
+
+
+def plan_routes(desk: Desk, config: ServeConfig) -> APIRouter:
+    """The one route that plans."""
+    routes = APIRouter(route_class=NativeRoute)
+    body = {"required": True, "content": {"application/json": {"schema": plan_schema(config.limits)}}}
+
+    @routes.post("/v1/plan", tags=["jobs"], responses=errors(*BODY, 422, 429), openapi_extra={"requestBody": body})
+    async def plan(request: Request) -> PlanView:
+        """What a job would do: sizes, steps, seeds, files, warnings. Nothing is painted or kept."""
+        specs = _Specs(config, asyncio.get_running_loop(), lambda values: desk.ask("recognise", values))
+        return await at_work(planned, await json_body(request), specs)
+
+    def planned(values: Json, specs: _Specs) -> PlanView:
+        settings = job_settings(config.settings, config.limits)
+        read = reader_for(config)
+        with ExitStack() as held:
+            request = judged_request(values, desk.store, config.limits, settings=settings, read=read, held=held)
+            path = specs.path_of(request.checkpoint)
+            known = replace(surroundings_of(request, settings, specs.of_file), words=words_of(path))
+            account = account_of(make_plan(request, settings, specs.of_checkpoint(path), known))
+        warnings = [placeless(each) for each in account["warnings"]]
+        return PlanView(
+            **{
+                **account,
+                "warnings": warnings,
+                "networks": _named(account["networks"]),
+                "controls": _named(account["controls"]),
+            }
+        )
+
+    return routes
+
+
+@dataclass(frozen=True)
+class _Specs:
+    """What checkpoints are: by their headers, or by what the examiner says of them. Belongs in a thread."""
+
+    config: ServeConfig
+    loop: asyncio.AbstractEventLoop
+    ask: Ask
+
+    def path_of(self, name: str | None) -> Path:
+        """Of what would be painted with."""
+        if name is not None:
+            return named_checkpoint(name, KnownModels.of(self.config)).path
+        return served_checkpoint(self.config)
+
+    def of_checkpoint(self, path: Path) -> ModelSpec:
+        """The built-in checkpoint may not be made yet."""
+        return self.of_file(path) if path.exists() else SD1_SPEC
+
+    def of_file(self, path: Path) -> ModelSpec:
+        try:
+            return spec_of(path, self.config.settings.text_encoder_files, header_only=True)
+        except CheckpointError:
+            return self._told(path)
+
+    def _told(self, path: Path) -> ModelSpec:
+        asked = asyncio.run_coroutine_threadsafe(self.ask({"path": str(path)}), self.loop)
+        try:
+            return _spec_of(asked.result(_PATIENCE))
+        except WorkerRefused as error:
+            raise CheckpointError(str(error)) from None
+        except (TookTooLong, asyncio.TimeoutError):
+            asked.cancel()
+            said = f"{path.name}: there was no time to look at this file yet; ask again later"
+            raise ApiError(503, "unavailable", said) from None
+
+
+def _spec_of(values: Json) -> ModelSpec:
+    """A `ModelSpec` that travelled as JSON."""
+    unet, vae, texts = values["unet"], values["vae"], values["texts"]
+    parts = {
+        "unet": UNetSpec(**_with_tuples(unet)),
+        "vae": AutoencoderSpec(**_with_tuples(vae)),
+        "latent": LatentSpec(**values["latent"]),
+        "texts": tuple(TextSpec(**_with_tuples(each)) for each in texts),
+    }
+    return ModelSpec(**{**values, **parts})
+
+
+def _with_tuples(values: Json) -> dict[str, Any]:
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+
+
+def _named(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where files lie is no client's business."""
+    return [{**each, "path": Path(each["path"]).name} for each in files]

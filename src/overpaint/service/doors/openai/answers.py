@@ -1,0 +1,191 @@
+"""What clients of OpenAI's Images API are answered: pictures, events of a stream, and errors in its shape."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
+from overpaint.service.doors.openai.requests import MEDIA_TYPES, Wish
+from overpaint.service.guard.places import placeless
+from overpaint.service.guard.visits import room_for
+from overpaint.service.intake import ApiError, retry_header
+from overpaint.service.jobs import JobError, Record
+from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
+
+CANCELLED = 499
+
+# The first that fits: class -> (status, code)
+_REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
+    (TooLarge, 413, "too_large"),
+    (Stopping, 503, "stopping"),
+    (Full, 429, "rate_limit_exceeded"),
+    (SaveError, 503, "unavailable"),
+    (Conflict, 409, "conflict"),
+    (CheckpointError, 404, "model_not_found"),
+    (OverpaintError, 400, "invalid_value"),
+)
+# JobError.code -> status
+_FAILURES: Mapping[str, int] = {
+    **dict.fromkeys(("invalid", "checkpoint"), 400),
+    **dict.fromkeys(("memory", "crashed", "save", "stopping"), 503),
+    **dict.fromkeys(("deadline", "hung"), 504),
+}
+_THEIR_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("iterations", "batch_size x iterations"), "n"),
+    **dict.fromkeys(("width", "height", "width x height"), "size"),
+    "images": "image",
+    "checkpoint": "model",
+}
+
+
+class OpenAIErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    """An error as OpenAI's clients read it."""
+
+    error: OpenAIErrorBody
+
+
+class OpenAIPicture(BaseModel):
+    """One of the two."""
+
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class OpenAITokens(BaseModel):
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
+class OpenAIUsage(BaseModel):
+    """Nothing is metered here; clients that reckon costs expect the numbers."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: OpenAITokens = OpenAITokens()
+
+
+class OpenAIPictures(BaseModel):
+    """The pictures."""
+
+    created: int
+    data: list[OpenAIPicture]
+    output_format: str
+    usage: OpenAIUsage
+
+
+NO_USAGE: Mapping[str, Any] = OpenAIUsage().model_dump()
+
+
+def refusal(error: OverpaintError | HTTPException) -> Response:
+    """Why there will be no picture."""
+    if isinstance(error, HTTPException):
+        return _said(error.status_code, "malformed", None, str(error.detail))
+    if isinstance(error, ApiError):
+        return _said(error.status, error.code, error.field, str(error))
+    status, code = next((status, code) for kind, status, code in _REFUSALS if isinstance(error, kind))
+    name = error.field if isinstance(error, RequestError) else None
+    return _said(status, code, _their_name(name), str(error), retry_header(status, error))
+
+
+def failure(error: JobError | None) -> Response:
+    """Why there is no picture. Painting the same again ends the same way, so clients are told not to try."""
+    status, body = failure_body(error)
+    return JSONResponse(body, status, {"X-Should-Retry": "false"})
+
+
+def failure_body(error: JobError | None) -> tuple[int, dict[str, Any]]:
+    """Status and body; without an error the job was cancelled."""
+    if error is None:
+        return CANCELLED, _body(CANCELLED, "cancelled", None, "the job was cancelled")
+    status = _FAILURES.get(error.code, 500)
+    return status, _body(status, error.code, None, error.message)
+
+
+def pictures_answer(record: Record, data: list[dict[str, str]], wish: Wish) -> Response:
+    answer = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
+    return JSONResponse({**answer, "usage": NO_USAGE}, headers=ignored_header(wish))
+
+
+def ignored_header(wish: Wish) -> dict[str, str]:
+    """Fields that nobody here knows are said to have had no effect."""
+    return {"X-Overpaint-Ignored": ", ".join(wish.ignored)} if wish.ignored else {}
+
+
+def stream_event(name: str, values: Mapping[str, Any], record: Record, wish: Wish) -> str:
+    """One event of a stream; `values` say what is particular to it."""
+    told = {
+        "type": name,
+        "created_at": int(record.job.created),
+        "output_format": wish.format,
+        "size": "x".join(map(str, wish.size)) if wish.size else "auto",
+        "quality": "auto",
+        "background": "auto",
+        **values,
+    }
+    return f"event: {name}\ndata: {json.dumps(told)}\n\n"
+
+
+def stream_failure(error: JobError | None) -> str:
+    """The last event of a stream without a picture."""
+    return f"event: error\ndata: {json.dumps({'type': 'error', **failure_body(error)[1]})}\n\n"
+
+
+def packed(data: bytes, wish: Wish, size: tuple[int, int] | None = None) -> str:
+    """A picture's file as base64, in the format and, if told, of the size that is wanted."""
+    with Image.open(io.BytesIO(data)) as picture:
+        is_as_wanted = picture.format == wish.format.upper() and size in (None, picture.size)
+        if not is_as_wanted:
+            with room_for(picture.width * picture.height):
+                data = _converted(picture, wish, size)
+    return base64.b64encode(data).decode("ascii")
+
+
+def _converted(picture: Image.Image, wish: Wish, size: tuple[int, int] | None) -> bytes:
+    has_alpha = wish.format != "jpeg" and picture.has_transparency_data
+    shown = picture.convert("RGBA" if has_alpha else "RGB")
+    if size is not None:
+        shown = shown.resize(size, Image.Resampling.BICUBIC)
+    written = io.BytesIO()
+    shown.save(written, wish.format.upper(), **({} if wish.format == "png" else {"quality": wish.quality}))
+    return written.getvalue()
+
+
+def _format_of(record: Record, wish: Wish) -> str:
+    """Of what a URL leads to, which is the file as it is kept."""
+    if not wish.as_url or not record.result.pictures:
+        return wish.format
+    kept = record.result.pictures[0].media_type
+    return next((name for name, media_type in MEDIA_TYPES.items() if media_type == kept), wish.format)
+
+
+def _their_name(field: str | None) -> str | None:
+    return None if field is None else _THEIR_NAMES.get(field.partition("[")[0], field)
+
+
+def _said(
+    status: int, code: str, param: str | None, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(_body(status, code, param, message), status, headers)
+
+
+def _body(status: int, code: str, param: str | None, message: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    details = OpenAIErrorBody(message=placeless(message), type=kind, param=param, code=code)
+    return OpenAIError(error=details).model_dump()

@@ -1,0 +1,317 @@
+"""OpenAI's Images API: edits, generations, variations. An edit with a mask is a real inpaint."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from overpaint.errors import CheckpointError, OverpaintError, RequestError
+from overpaint.service.config import ServeConfig
+from overpaint.service.doors.openai.answers import (
+    NO_USAGE,
+    OpenAIError,
+    OpenAIPictures,
+    failure,
+    ignored_header,
+    packed,
+    pictures_answer,
+    refusal,
+    stream_event,
+    stream_failure,
+)
+from overpaint.service.doors.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.doors.openai.sources import Asked, is_json, json_schema, pixels_of, read_json
+from overpaint.service.guard.signed_urls import signed
+from overpaint.service.guard.visits import at_work, forget_body
+from overpaint.service.intake import (
+    CLIENT_HEADER,
+    HEARTBEAT,
+    KEY_HEADER,
+    ApiError,
+    client_name,
+    idempotency_key,
+    json_body,
+    picture_file,
+    url_of,
+)
+from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Record
+from overpaint.service.known_models import KnownModels
+from overpaint.service.ports import Desk
+from overpaint.service.requests import job_settings, stored_request
+from overpaint.service.schema import Schema, named
+from overpaint.settings import Settings
+
+_MOST_FIELDS = 200
+_LOOK_EVERY = 0.5  # seconds between two looks whether a waiting client is still there
+_STOPPING = JobError(code="stopping", message="the server is stopping; send the request again when it is back")
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": OpenAIPictures, "description": "The pictures; with `stream` they come as server-sent events."},
+    **{
+        status: {"model": OpenAIError, "description": "An error in OpenAI's shape."}
+        for status in (400, 401, 403, 404, 409, 413, 415, 429, 499, 500, 503, 504)
+    },
+}
+
+Reader = Callable[[Request], Awaitable[Wish]]
+
+
+def router(desk: Desk, config: ServeConfig) -> APIRouter:
+    """The three ways to a picture; /v1/models is the native API's, which answers in both shapes."""
+    routes = APIRouter(prefix="/v1/images", tags=["openai"])
+    shop, limits = _Shop(desk, config), config.limits
+
+    def body(**content: Schema) -> dict[str, Any]:
+        media_types = {"form": "multipart/form-data", "json": "application/json"}
+        shown = {media_types[name]: {"schema": schema} for name, schema in content.items()}
+        return {"requestBody": {"required": True, "content": shown}, "parameters": [CLIENT_HEADER, KEY_HEADER]}
+
+    def pictures(name: str, mask: bool) -> dict[str, Any]:
+        form, json = body_schema(limits, picture=True, mask=mask), json_schema(limits, mask=mask)
+        return body(form=named(f"{name}Form", form), json=named(name, json))
+
+    text = body(json=named("ImageGeneration", body_schema(limits, picture=False)))
+
+    @routes.post("/generations", responses=_ANSWERS, openapi_extra=text)
+    async def generations(request: Request) -> Response:
+        """A picture from a text."""
+        return await shop.answer(request, "image_generation", shop.generation)
+
+    @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures("ImageEdit", mask=True))
+    async def edits(request: Request) -> Response:
+        """Paint over pictures, or over the part of them that a mask shows. In JSON, pictures are named by URL."""
+        return await shop.answer(request, "image_edit", shop.edit)
+
+    @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures("ImageVariation", mask=False))
+    async def variations(request: Request) -> Response:
+        """Other pictures like this one."""
+        return await shop.answer(request, "image_edit", shop.variation)
+
+    return routes
+
+
+class _Shop:
+    def __init__(self, desk: Desk, config: ServeConfig) -> None:
+        self._desk, self._config = desk, config
+
+    async def answer(self, request: Request, event: str, read: Reader) -> Response:
+        """Read, submit, wait; every failure becomes OpenAI's error object."""
+        try:
+            wish, job = await self._read(request, read)
+            record = await self._desk.submit(job)
+            forget_body()
+            if wish.stream:
+                story = self._stream(record, wish, event)
+                return _Stream(story, ignored_header(wish), lambda: self._let_go(record.id))
+            record = await self._waited(request, record.id)
+            if record.state is not JobState.FINISHED:
+                return failure(record.error)
+            data = await at_work(self._data, record, wish, _base_of(request))
+            return pictures_answer(record, data, wish)
+        except (OverpaintError, HTTPException) as error:
+            return refusal(error)
+
+    async def _read(self, request: Request, read: Reader) -> tuple[Wish, Job]:
+        """The job, and how it is to be answered; the pictures are in the store, and nowhere else any more."""
+        wish = await read(request)
+        job = await at_work(self._job, request, wish)
+        return replace(wish, values={}), job
+
+    # -- what is asked -------------------------------------------------------------------------------------------
+
+    async def generation(self, request: Request) -> Wish:
+        given = await json_body(request)
+        if not given.get("prompt"):
+            raise RequestError("prompt", given.get("prompt"), "say what the picture should show")
+        return read_wish(given)
+
+    async def edit(self, request: Request) -> Wish:
+        found = await self._asked(request)
+        return await at_work(found.wish)
+
+    async def variation(self, request: Request) -> Wish:
+        """Of the whole picture, whatever is transparent in it."""
+        found = await self._asked(request)
+        if found.mask is not None:
+            raise RequestError("mask", "a file", "variations have none; use /v1/images/edits")
+        wish = await at_work(found.wish)
+        values = {name: each for name, each in wish.values.items() if name not in ("mask", "masked_content")}
+        return replace(wish, values={**values, "images": list(found.pictures)})
+
+    async def _asked(self, request: Request) -> Asked:
+        """A form with files, or JSON with URLs."""
+        if not is_json(request.headers.get("content-type", "")):
+            return await self._form(request)
+        return await at_work(read_json, await json_body(request), self._config)
+
+    async def _form(self, request: Request) -> Asked:
+        """The fields of a form, its pictures and its mask, which are fit to be decoded."""
+        limits = self._config.limits
+        fields: dict[str, str] = {}
+        files: dict[str, list[bytes]] = {"image": [], "mask": []}
+        found: list[tuple[str, bytes]] = []
+        bounds = {"max_files": limits.pictures + 1, "max_fields": _MOST_FIELDS, "max_part_size": limits.body_bytes}
+        async with request.form(**bounds) as form:
+            for name, value in form.multi_items():
+                kind = name.removesuffix("[]")
+                if not isinstance(value, UploadFile):
+                    fields[name] = value
+                elif kind not in files:
+                    raise RequestError(name, value.filename, "files belong into image, image[] and mask")
+                elif data := await value.read():
+                    files[kind].append(data)
+                    found.append((name, data))
+        pixels = await at_work(pixels_of, found, limits)
+        return Asked(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
+
+    def _job(self, request: Request, wish: Wish) -> Job:
+        """A job, judged and with its pictures in the store."""
+        limits, now = self._config.limits, time.time()
+        client, key = client_name(request), idempotency_key(request)
+        # What is sent again under one key shall be the same request, so its unknown seeds follow from the key.
+        rng = None if key is None else random.Random(f"{client} {key}")
+        settings = job_settings(self._config.settings, limits)
+        values = {**wish.values, **self._checkpoint(wish.model)}
+        stored = stored_request(values, self._desk.store, limits, settings=settings, rng=rng)
+        return Job(
+            id=uuid.uuid4().hex,
+            kind="paint",
+            request=stored,
+            settings=_with_previews(settings, wish).to_json(),
+            origin="openai",
+            client=client,
+            key=key,
+            created=now,
+            queue_seconds=limits.queue_deadline,
+            run_seconds=limits.run_deadline,
+        )
+
+    def _checkpoint(self, name: str | None) -> dict[str, str]:
+        if name is None:
+            return {}
+        models = KnownModels.of(self._config)
+        found = models.checkpoint(name)
+        if found is None:
+            raise CheckpointError(f"model={name[:80]!r}: there is no such model; GET /v1/models lists them")
+        return {} if found.path == models.served else {"checkpoint": name}
+
+    # -- what is answered ----------------------------------------------------------------------------------------
+
+    async def _waited(self, request: Request, job_id: str) -> Record:
+        """The job when it has ended; a client that goes away takes its job along."""
+        while not (record := await self._desk.wait(job_id, _LOOK_EVERY)).state.is_end:
+            if await request.is_disconnected():
+                return await self._let_go(job_id)
+        return record
+
+    async def _let_go(self, job_id: str) -> Record:
+        """Nobody waits for it any more: what does not end soon is cancelled."""
+        record = await self._desk.wait(job_id, self._config.limits.disconnect_grace)
+        return record if record.state.is_end else await self._desk.cancel(job_id)
+
+    async def _stream(self, record: Record, wish: Wish, event: str) -> AsyncIterator[str]:
+        """Looks at the picture while it is painted, as many as were asked for, then the pictures."""
+        shown = 0
+        async for happened in _story(self._desk, record.id):
+            if happened is None:
+                yield ": still here\n\n"
+                continue
+            if happened.picture is None or not _is_due(happened, shown, wish.partials):
+                continue
+            size = None if record.job.request.get("only_masked") else wish.size  # previews show the pass alone
+            partial = await at_work(packed, happened.picture, wish, size)
+            yield stream_event(
+                f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wish
+            )
+            shown += 1
+        record = await self._desk.get(record.id) or record
+        if record.state is not JobState.FINISHED:
+            yield stream_failure(record.error if record.state.is_end else _STOPPING)
+            return
+        for each in record.result.pictures:
+            if each.kind == "picture":
+                data = await at_work(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
+                told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": NO_USAGE}
+                yield stream_event(f"{event}.completed", told, record, wish)
+
+    def _data(self, record: Record, wish: Wish, base: str) -> list[dict[str, str]]:
+        if record.gone:
+            raise ApiError(410, "gone", "the pictures were kept long enough and are deleted; ask again")
+        pictures = [each for each in record.result.pictures if each.kind == "picture"]
+        if wish.as_url:
+            return [{"url": base + signed(url_of(record, each), self._config.token)} for each in pictures]
+        return [{"b64_json": packed(picture_file(record, each, self._desk), wish)} for each in pictures]
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; somebody is told of a client that does not stay to the end."""
+
+    def __init__(self, story: AsyncIterator[str], headers: Json, left: Callable[[], Awaitable[object]]) -> None:
+        fixed = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(story, headers={**fixed, **headers}, media_type="text/event-stream")
+        self._left, self._is_told = left, False
+
+    async def stream_response(self, send: Send) -> None:
+        await super().stream_response(send)
+        self._is_told = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await super().__call__(scope, receive, send)
+        if not self._is_told:
+            await self._left()
+
+
+def _base_of(request: Request) -> str:
+    """The server as the client calls it. Only a proxy knows whether that is by https; it is the client's own URL."""
+    is_https = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
+    return str(request.base_url.replace(scheme="https") if is_https else request.base_url).rstrip("/")
+
+
+async def _story(desk: Desk, job_id: str) -> AsyncIterator[JobEvent | None]:
+    """A job's events as they happen, to its end; None after a long silence."""
+    story = aiter(desk.events(job_id))
+
+    async def following() -> JobEvent | None:
+        return await anext(story, None)
+
+    waiting = asyncio.create_task(following())
+    try:
+        while True:
+            while not (await asyncio.wait({waiting}, timeout=HEARTBEAT))[0]:
+                yield None
+            event = waiting.result()
+            if event is None:
+                return
+            yield event
+            waiting = asyncio.create_task(following())
+    finally:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+
+def _is_due(preview: JobEvent, shown: int, partials: int) -> bool:
+    """Whether it is time for the next look: they are spread evenly over the job."""
+    step, steps = preview.data["step"], preview.data["steps"]
+    return shown < partials and bool(step * (partials + 1) >= steps * (shown + 1))
+
+
+def _with_previews(settings: Settings, wish: Wish) -> Settings:
+    """Previews of every step, of which the worker sends some, for the partial pictures; they change no picture."""
+    if not (wish.stream and wish.partials):
+        return settings
+    return settings.with_changes({"live_previews_enable": True, "show_progress_every_n_steps": 1})

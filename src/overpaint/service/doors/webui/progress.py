@@ -1,0 +1,211 @@
+"""Where the running job stands, in the reference's words (PROG-1 to PROG-5), and its task ids."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import string
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter
+
+from overpaint.service.doors.webui.bodies import ProgressResponse, ProgressTaskRequest
+from overpaint.service.doors.webui.errors import ReferenceRoute
+from overpaint.service.doors.webui.options_book import OptionsBook
+from overpaint.service.jobs import Live
+from overpaint.service.ports import Desk
+
+_FINISHED_KEPT = 16
+_MOST_TASKS = 1024
+_LETTERS = string.ascii_uppercase + string.digits
+
+
+@dataclass
+class Tasks:
+    """What clients call their jobs, and what they asked of the running one. Gone with the server; the jobs are not."""
+
+    names: dict[str, str] = field(default_factory=dict)  # job -> task id
+    kinds: dict[str, str] = field(default_factory=dict)  # job -> "img2img" or "txt2img"
+    finished: deque[str] = field(default_factory=lambda: deque(maxlen=_FINISHED_KEPT))  # task ids
+    interrupted: str | None = None  # the job that was
+    skipped: tuple[str, int] | None = None  # the job, and its batch
+    previews: tuple[int, bytes | None] = (0, None)  # how many there were, and the latest
+
+    def begin(self, job: str, kind: str, task: str | None) -> None:
+        self.names[job] = task or f"task({kind}-{''.join(random.choices(_LETTERS, k=7))})"
+        self.kinds[job] = kind
+        while len(self.names) > _MOST_TASKS:
+            oldest = next(iter(self.names))
+            del self.names[oldest], self.kinds[oldest]
+
+    def end(self, job: str) -> None:
+        self.kinds.pop(job, None)
+        if (name := self.names.pop(job, None)) is not None:
+            self.finished.append(name)
+
+    def job_of(self, task: str | None) -> str | None:
+        """The latest job of this name that has not ended."""
+        return next((job for job, name in reversed(self.names.items()) if name == task), None)
+
+    def preview_number(self, preview: bytes | None) -> int:
+        """Counts up with every new preview."""
+        number, latest = self.previews
+        if preview is not None and preview != latest:
+            self.previews = (number + 1, preview)
+        return self.previews[0]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The numbers of a running job."""
+
+    live: Live
+
+    @property
+    def job_count(self) -> int:
+        """-1 until the job knows."""
+        return max(self.live.batches, 1) if self.live.steps else -1
+
+    @property
+    def sampling_steps(self) -> int:
+        return self.live.steps // max(self.live.batches, 1)
+
+    @property
+    def sampling_step(self) -> int:
+        return min(max(self.live.step - self.live.batch * self.sampling_steps, 0), self.sampling_steps)
+
+    @property
+    def progress(self) -> float:
+        """PROG-2."""
+        done = 0.01
+        if self.job_count > 0:
+            done += self.live.batch / self.job_count
+            if self.sampling_steps > 0:
+                done += self.sampling_step / self.sampling_steps / self.job_count
+        return min(done, 1.0)
+
+    @property
+    def eta(self) -> float:
+        elapsed = max(time.time() - self.live.since, 0.0) if self.live.since else 0.0
+        return elapsed / self.progress - elapsed
+
+
+def state_of(live: Live | None, tasks: Tasks) -> dict[str, Any]:
+    """PROG-3."""
+    standing = Standing(live) if live is not None else None
+    several = live is not None and live.batches > 1
+    name = f"scripts_{tasks.kinds.get(live.job, 'img2img')}" if live is not None else ""
+    return {
+        "skipped": live is not None and tasks.skipped == (live.job, live.batch),
+        "interrupted": live is not None and tasks.interrupted == live.job,
+        "stopping_generation": False,
+        "job": f"Batch {live.batch + 1} out of {live.batches}" if live is not None and several else name,
+        "job_count": standing.job_count if standing else 0,
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(live.since if live and live.since else None)),
+        "job_no": live.batch if live is not None else 0,
+        "sampling_step": standing.sampling_step if standing else 0,
+        "sampling_steps": standing.sampling_steps if standing else 0,
+    }
+
+
+def control_routes(desk: Desk, tasks: Tasks) -> APIRouter:
+    """CTRL-1, CTRL-4."""
+    routes = APIRouter(route_class=ReferenceRoute)
+
+    @routes.post("/interrupt")
+    async def interrupt() -> dict[str, Any]:
+        live = desk.running()
+        if live is not None:
+            tasks.interrupted = live.job
+            await desk.finish_early(live.job)
+        return {}
+
+    @routes.post("/skip")
+    async def skip() -> None:
+        live = desk.running()
+        if live is not None:
+            tasks.skipped = (live.job, live.batch)
+            await desk.skip()
+
+    return routes
+
+
+def progress_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
+    """GET /progress."""
+    routes = APIRouter(route_class=ReferenceRoute)
+
+    @routes.get("/progress")
+    async def progress(skip_current_image: bool = False) -> ProgressResponse:
+        live = desk.running()
+        standing = Standing(live) if live is not None else None
+        shown = None if live is None or skip_current_image else await _preview_of(live, book)
+        return ProgressResponse(
+            progress=standing.progress if standing else 0.0,
+            eta_relative=standing.eta if standing else 0.0,
+            state=state_of(live, tasks),
+            current_image=base64.b64encode(shown).decode() if shown else None,
+        )
+
+    return routes
+
+
+def internal_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
+    """PROG-4: what the reference's own page asks."""
+    routes = APIRouter(prefix="/internal", route_class=ReferenceRoute)
+
+    @routes.post("/progress")
+    async def progress(body: ProgressTaskRequest) -> dict[str, Any]:
+        live, job = desk.running(), tasks.job_of(body.id_task)
+        active = live is not None and live.job == job
+        position = desk.position(job) if job is not None and not active else None
+        told: dict[str, Any] = {
+            "active": active,
+            "queued": position is not None,
+            "completed": job is None and body.id_task in tasks.finished,
+            "progress": None,
+            "eta": None,
+            "live_preview": None,
+            "id_live_preview": body.id_live_preview,
+            "textinfo": None,
+        }
+        if live is None or not active:
+            return {**told, "textinfo": "Waiting..." if position is None else f"In queue: {position + 1}"}
+        return {**told, **_standing(live), **await fresh_preview(live, body)}
+
+    async def fresh_preview(live: Live, body: ProgressTaskRequest) -> Mapping[str, Any]:
+        """One that the client has not seen."""
+        number = tasks.preview_number(live.preview)
+        wanted = body.live_preview and number != body.id_live_preview
+        shown = await _preview_of(live, book) if wanted else None
+        if shown is None:
+            return {}
+        return {"live_preview": f"data:image/png;base64,{base64.b64encode(shown).decode()}", "id_live_preview": number}
+
+    @routes.get("/pending-tasks")
+    async def pending_tasks() -> dict[str, Any]:
+        waiting = [tasks.names.get(each.id, each.id) for each in await asyncio.to_thread(desk.store.waiting)]
+        return {"size": len(waiting), "tasks": waiting}
+
+    @routes.get("/ping")
+    async def ping() -> dict[str, Any]:
+        return {}
+
+    return routes
+
+
+def _standing(live: Live) -> Mapping[str, Any]:
+    standing = Standing(live)
+    return {"progress": standing.progress, "eta": standing.eta}
+
+
+async def _preview_of(live: Live, book: OptionsBook) -> bytes | None:
+    """The latest preview, if the options show any."""
+    if live.preview is None:
+        return None
+    settings = await asyncio.to_thread(book.settings)
+    return live.preview if settings.live_previews_enable and settings.show_progress_every_n_steps != 0 else None

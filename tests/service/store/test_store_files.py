@@ -1,0 +1,276 @@
+"""Results and sources: how long they stay, what a crash may leave of them, and where their names may lead."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from overpaint.errors import RequestError
+from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
+from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
+from overpaint.service.painter.results import Output, keep
+from overpaint.service.store.sqlite_store import JobStore
+from overpaint.settings import Settings
+from tests.service.store.store_tools import Clock, finished, job, painted
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
+    opened = JobStore(tmp_path / "data", uptime=clock)
+    yield opened
+    assert not opened.integrity_check()
+    opened.close()
+
+
+# -- what becomes old ------------------------------------------------------------------------------------------------
+
+
+def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: Clock) -> None:
+    finished(store, "a", at=100.0)
+    store.add_event("a", "progress", {}, 1.0)
+    clock.now = 160.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == []
+    assert store.result_file("a", "0.png").is_file()
+    clock.now = 160.1
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == ["a"]
+    record = store.get("a")
+    assert record is not None
+    assert (record.gone, record.state, len(record.result.pictures)) == (True, JobState.FINISHED, 1)
+    assert not store.result_file("a", "0.png").parent.exists()
+    assert [each.name for each in store.events_after("a", 0)] == ["queued", "finished"]
+    clock.now = 900.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=100) == []
+    with pytest.raises(RequestError, match="deleted"):
+        store.keep_batch("a", DoneBatch(number=1, pictures=()))
+
+
+def test_the_oldest_results_go_when_they_are_too_much(store: JobStore, clock: Clock) -> None:
+    for name, at in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
+        finished(store, name, at, b"x" * 10)
+    store.accept(job("empty", client="e"))
+    store.end("empty", JobState.CANCELLED, 0.5)
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=30) == []
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=29) == ["a"]
+    clock.now = 4.0
+    assert store.expire(keep_seconds=DAY, keep_bytes=0) == ["b", "c"]
+
+
+def test_unfinished_jobs_lose_nothing(store: JobStore, clock: Clock) -> None:
+    store.accept(job())
+    store.start("a", 1.0)
+    batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),))
+    store.keep_batch("a", batch)
+    clock.now = 1e12
+    assert store.expire(keep_seconds=0.0, keep_bytes=0) == []
+    assert store.batches("a") == [batch]
+    assert store.result_file("a", "0.png").is_file()
+
+
+def test_records_are_forgotten_at_last(store: JobStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overpaint.service.store.job_rows.FORGOTTEN_BEYOND", 2)
+    for i, name in enumerate("abcd"):
+        finished(store, name, float(i))
+    store.accept(job("waiting"))
+    clock.now = DAY
+    assert store.expire(keep_seconds=1.0, keep_bytes=0) == list("abcd")
+    assert [each.id for each in store.records()] == ["waiting", "d", "c"]
+
+
+# -- after a crash ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_running_is_queued_again(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    for name in "abc":
+        store.accept(job(name))
+    store.start("b", 1.0)
+    store.end("c", JobState.CANCELLED, 1.0)
+    store.close()
+    store = JobStore(tmp_path)
+    assert [(each.id, each.state, each.attempts) for each in store.recover()] == [("b", JobState.QUEUED, 1)]
+    assert [each.id for each in store.waiting()] == ["a", "b"]
+    assert not store.recover()
+    store.close()
+
+
+def test_torn_and_missing_files_make_a_batch_undone(store: JobStore) -> None:
+    store.accept(job())
+    store.start("a", 1.0)
+    batches = [DoneBatch(number=i, pictures=(painted(store, "a", i),)) for i in range(4)]
+    for each in batches:
+        store.keep_batch("a", each)
+    store.result_file("a", "1.png").write_bytes(b"pn")
+    store.result_file("a", "2.png").write_bytes(b"gnp")
+    store.result_file("a", "3.png").unlink()
+    store.recover()
+    assert store.batches("a") == batches[:1]
+    assert [each.name for each in store.result_file("a", "0.png").parent.iterdir()] == ["0.png"]
+
+
+def test_what_lies_beside_the_pictures_of_a_batch_stays(store: JobStore) -> None:
+    """Masks and uncorrected pictures are in no list; without them a batch would be painted again."""
+    store.accept(job())
+    store.start("a", 1.0)
+    store.keep_batch("a", DoneBatch(number=0, pictures=(painted(store, "a", 0),)))
+    folder = store.result_file("a", "0.png").parent
+    beside = [folder / byproduct_file("0.png", each) for each in BYPRODUCTS]
+    stray = [folder / byproduct_file("1.png", each) for each in BYPRODUCTS]
+    for path in (*beside, *stray):
+        path.write_bytes(b"mask")
+    store.recover()
+    assert all(each.exists() for each in beside)
+    assert not any(each.exists() for each in stray)
+
+
+def test_leftovers_are_taken_away(store: JobStore, clock: Clock) -> None:
+    finished(store, "done", 1.0)
+    finished(store, "gone", 0.0)
+    store.accept(job("open"))
+    kept = store.result_file("done", "0.png")
+    gone = store.result_file("gone", "0.png")
+    clock.now = 1.5
+    store.expire(keep_seconds=1.0, keep_bytes=100)
+    stray = [gone, kept.with_name(".x.tmp"), store.result_file("unknown", "0.png"), store.result_file("open", "0.png")]
+    stray += [store.data / "results" / "file", store.data / "inputs" / "ab" / ".y.tmp"]
+    for each in stray:
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.write_bytes(b"half")
+    store.recover()
+    assert not [each for each in stray if each.exists()]
+    assert kept.is_file()
+
+
+# -- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_sources_are_kept_by_their_hash(store: JobStore) -> None:
+    reference = store.put_picture(b"source")
+    digest = hashlib.sha256(b"source").hexdigest()
+    path = store.data / "inputs" / digest[:2] / digest
+    assert (reference, path.read_bytes()) == (PICTURE_REFERENCE + digest, b"source")
+    path.write_bytes(b"torn")
+    with pytest.raises(RequestError, match="damaged"):
+        store.picture(reference)
+    assert store.put_picture(b"source") == reference
+    assert store.picture(reference) == b"source"
+    assert [each.name for each in path.parent.iterdir()] == [digest]
+
+
+@pytest.mark.parametrize("reference", ["", "sha256:", "sha256:../../x", "sha256:" + "0" * 64, "sha256:" + "A" * 64])
+def test_a_source_that_is_not_kept(store: JobStore, reference: str) -> None:
+    with pytest.raises(RequestError, match="picture"):
+        store.picture(reference)
+
+
+def test_a_job_whose_source_is_missing_is_not_accepted(store: JobStore) -> None:
+    request = {"images": ["sha256:" + "0" * 64]}
+    with pytest.raises(RequestError, match="upload it again"):
+        store.accept(job(request=request))
+    assert store.get("a") is None
+
+
+def test_sources_stay_while_a_job_needs_them(store: JobStore, clock: Clock) -> None:
+    needed, idle = store.put_picture(b"needed"), store.put_picture(b"idle")
+    store.accept(job(request={"controls": [{"image": needed}]}))
+    now = clock.now
+    store.expire(keep_seconds=0.0, keep_bytes=0)
+    clock.now = now + 50
+    store.expire(keep_seconds=0.0, keep_bytes=0)
+    assert store.picture(idle) == b"idle", "an upload has time to be named"
+    clock.now = now + 3_000
+    store.expire(keep_seconds=3_600.0, keep_bytes=4)
+    assert store.picture(idle) == b"idle"
+    clock.now = now + 3_000
+    store.expire(keep_seconds=3_600.0, keep_bytes=3)
+    with pytest.raises(RequestError):
+        store.picture(idle)
+    clock.now = now + DAY
+    store.expire(keep_seconds=1.0, keep_bytes=0)
+    assert store.picture(needed) == b"needed"
+    store.end("a", JobState.CANCELLED, now)
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    assert store.picture(needed) == b"needed"
+    clock.now += 3_601.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    with pytest.raises(RequestError):
+        store.picture(needed)
+
+
+def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> None:
+    reference = store.put_picture(b"source")
+    path = next((store.data / "inputs").glob("*/*"))
+    os.utime(path, (1.0, 1.0))
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    clock.now = 3_000.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    store.put_picture(b"source")
+    clock.now = 4_000.0
+    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    assert store.picture(reference) == b"source"
+
+
+# -- whose business it is --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_is_kept_is_for_its_owner_only(tmp_path: Path, is_new: bool) -> None:
+    data, before = tmp_path / "data", os.umask(0)
+    try:
+        if not is_new:
+            data.mkdir()
+        store = JobStore(data)
+        finished(store, "a", 1.0)
+        store.put_picture(b"source")
+        picture = keep(store.result_file("a", "0.png").parent, 1, Output(Image.new("RGB", (8, 8))), Settings())
+        store.accept(job("b"))
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
+        assert {each.name for each in modes} >= {"jobs.db", "jobs.db-wal", "jobs.db-shm", "inputs", picture.file}
+        by_test = store.result_file("a", "0.png")  # written by the test itself
+        inner = {path for path in modes if path.is_dir() and path.parent != data} | {by_test}
+        assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077 and path not in inner} == {}
+        assert stat.S_IMODE(data.stat().st_mode) == (0o700 if is_new else 0o777)
+        store.close()
+    finally:
+        os.umask(before)
+
+
+# -- names of results ------------------------------------------------------------------------------------------------
+
+TRAPS = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "C:\\x", "..\\x", "a\0", ".hidden", "x" * 129, "a/b", "a."]
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_names_that_lead_elsewhere_are_refused(store: JobStore, name: str) -> None:
+    with pytest.raises(RequestError):
+        store.result_file("a", name)
+    with pytest.raises(RequestError):
+        store.result_file(name, "0.png")
+
+
+def test_links_that_lead_elsewhere_are_refused(store: JobStore, tmp_path: Path) -> None:
+    folder = store.result_file("a", "0.png").parent
+    folder.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (folder / "0.png").symlink_to(tmp_path / "secret")
+    (folder.parent / "b").symlink_to(tmp_path)
+    for job_id, name in (("a", "0.png"), ("b", "secret")):
+        with pytest.raises(RequestError, match="link"):
+            store.result_file(job_id, name)
+    store.recover()
+    assert (tmp_path / "secret").read_text() == "x"
