@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from overpaint.service import requests, serve
 from overpaint.service.doors.openai import requests as openai_requests
-from overpaint.service.guard import bodyguard, fetching, guards, jsonshape, visits
+from overpaint.service.guard import bodies, budgets, fetching, guards, jsonshape
 from overpaint.service.limits import Limits
 from overpaint.service.store import room
 from overpaint.service.workers import worker_process
@@ -58,19 +58,19 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("KEEP_ALIVE", serve.KEEP_ALIVE, "Seconds between two requests of one connection.", "closed"),
     ("LONGEST_TARGET", guards.LONGEST_TARGET, "Bytes of path and query.", "414"),
     ("HEADER_BYTES", guards.HEADER_BYTES, "Bytes of all headers.", "431"),
-    ("PATIENCE", bodyguard.PATIENCE, "Seconds without a byte of a body that comes.", "408"),
-    ("SLOWEST", bodyguard.SLOWEST, "Bytes in a second that a body comes with at least, after the first 20.", "408"),
-    ("RATIO", bodyguard.RATIO, "Times its size that a packed body may unpack to, from 1 MiB on.", "413"),
+    ("PATIENCE", bodies.PATIENCE, "Seconds without a byte of a body that comes.", "408"),
+    ("SLOWEST", bodies.SLOWEST, "Bytes in a second that a body comes with at least, after the first 20.", "408"),
+    ("RATIO", bodies.RATIO, "Times its size that a packed body may unpack to, from 1 MiB on.", "413"),
     ("DEEPEST", jsonshape.DEEPEST, "Levels of JSON.", "400"),
     ("MOST_PARTS", jsonshape.MOST_PARTS, "Texts, brackets, commas and colons of JSON.", "400"),
     ("LONGEST_PART", jsonshape.LONGEST_PART, "Characters of a number, or of blanks, in JSON.", "400"),
-    ("BODIES", visits.BODIES, "Bodies of the largest size, held at one time.", "503"),
-    ("DECODED", visits.DECODED, "Pictures of the largest size, decoded at one time.", "waits"),
-    ("WAITING", visits.WAITING, "Requests that wait for that.", "429"),
+    ("BODIES", budgets.BODIES, "Bodies of the largest size, held at one time.", "503"),
+    ("DECODED", budgets.DECODED, "Pictures of the largest size, decoded at one time.", "waits"),
+    ("WAITING", budgets.WAITING, "Requests that wait for that.", "429"),
     ("PICTURES_TOGETHER", requests.PICTURES_TOGETHER, "Times `source_pixels` in one request.", "422"),
-    ("FETCHED", visits.FETCHED, "URLs that are fetched at one time.", "waits"),
+    ("FETCHED", budgets.FETCHED, "URLs that are fetched at one time.", "waits"),
     ("SECONDS", fetching.SECONDS, "Seconds to fetch one URL, whatever takes them.", "422"),
-    ("TOGETHER", visits.TOGETHER, "Seconds to fetch the URLs of one request.", "422"),
+    ("TOGETHER", budgets.TOGETHER, "Seconds to fetch the URLs of one request.", "422"),
     ("MOST_PICTURES", openai_requests.MOST_PICTURES, "OpenAI's `n`.", "400"),
     ("MOST_PARTIALS", openai_requests.MOST_PARTIALS, "OpenAI's `partial_images`.", "400"),
     ("QUESTIONS", worker_process.QUESTIONS, "Questions that wait for the worker.", "429"),

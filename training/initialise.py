@@ -8,9 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.networks.autoencoder import AttnBlock, AutoencoderKL, Decoder, Downsample, Encoder, ResnetBlock, Upsample
+from overpaint.networks.autoencoder import (
+    AttnBlock,
+    AutoencoderKL,
+    CodecDownsample,
+    CodecUpsample,
+    Decoder,
+    Encoder,
+    ResnetBlock,
+)
 from overpaint.networks.layers import Packable
-from overpaint.networks.text import ClipText, Embedding
+from overpaint.networks.text import ClipText, EmbeddingLayer
 from overpaint.networks.unet import ResBlock, SpatialTransformer, Stage, UNet
 
 _GROUPS = 32
@@ -32,7 +40,7 @@ def fill(network: nn.Module, seed: int) -> None:
             for values in (module.weight, module.bias):
                 if values is not None:
                     values.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, Embedding):
+        elif isinstance(module, EmbeddingLayer):
             module.weight.normal_(0, _WORD, generator=generator)
 
 
@@ -103,7 +111,7 @@ def start_autoencoder(network: AutoencoderKL, pictures: Tensor, seed: int) -> No
             _silence(module.conv2, _BRANCH)
         elif isinstance(module, AttnBlock):
             _silence(module.proj_out, _BRANCH)
-        elif isinstance(module, (Downsample, Upsample)):
+        elif isinstance(module, (CodecDownsample, CodecUpsample)):
             _pass_through(module)
     for entrance in (network.encoder.conv_in, network.decoder.conv_in):
         _carry_colours(entrance)
@@ -134,11 +142,11 @@ def _packable(layer: nn.Module | Tensor) -> Packable:
     return layer
 
 
-def _pass_through(step: Downsample | Upsample) -> None:
+def _pass_through(step: CodecDownsample | CodecUpsample) -> None:
     """The mean of 2x2 pixels on the way down, the pixel itself on the way up."""
     _silence(step.conv, 0.1)
     lanes = torch.arange(len(step.conv.weight))
-    if isinstance(step, Upsample):
+    if isinstance(step, CodecUpsample):
         step.conv.weight[lanes, lanes, 1, 1] += 1
     else:
         step.conv.weight[lanes, lanes, :2, :2] += 0.25

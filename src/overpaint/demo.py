@@ -30,7 +30,7 @@ Paint = Callable[[Img2ImgRequest], Sequence[Picture]]
 
 
 @dataclass(frozen=True)
-class Row:
+class GalleryRow:
     """One line of the gallery: pictures that are there, then those of some requests, each with its caption."""
 
     title: str
@@ -44,20 +44,20 @@ class Row:
         return sum(each.batch_size for each in self.requests)
 
 
-def gallery(sources: Path = SOURCES) -> tuple[Row, ...]:
+def gallery(sources: Path = SOURCES) -> tuple[GalleryRow, ...]:
     """All that is going to be painted."""
     forest, car, lake = (open_picture(sources / f"{name}.png") for name in ("forest", "car", "lake"))
     return (_changed(forest), _inpainted(car), _outpainted(lake), _varied(), _styled())
 
 
-def painted(rows: Sequence[Row], paint: Paint) -> Iterator[Row]:
+def painted(rows: Sequence[GalleryRow], paint: Paint) -> Iterator[GalleryRow]:
     """Row after row with its pictures."""
     for row in rows:
         found = tuple(picture for request in row.requests for picture in paint(request))
         yield replace(row, pictures=(*row.pictures, *found), requests=())
 
 
-def sheet(rows: Sequence[Row]) -> Picture:
+def sheet(rows: Sequence[GalleryRow]) -> Picture:
     """Every picture with its caption on one page."""
     columns = max(len(row.captions) for row in rows)
     height = _TITLE + _TILE + _CAPTION + _GAP
@@ -78,23 +78,23 @@ _over = partial(Img2ImgRequest, steps=_STEPS, cfg_scale=_CFG)
 _new = partial(Txt2ImgRequest, steps=_STEPS, cfg_scale=_CFG, width=SIDE, height=SIDE)
 
 
-def _changed(source: Picture) -> Row:
+def _changed(source: Picture) -> GalleryRow:
     prompt = "an autumn forest"
     requests = tuple(_over(images=(source,), prompt=prompt, strength=each, seed=_SEED) for each in _STRENGTHS)
     captions = ("source", *(f"strength {each}" for each in _STRENGTHS))
-    return Row(f'img2img: "{prompt}"', captions, (source,), requests)
+    return GalleryRow(f'img2img: "{prompt}"', captions, (source,), requests)
 
 
-def _inpainted(source: Picture) -> Row:
+def _inpainted(source: Picture) -> GalleryRow:
     mask = Image.new("L", source.size)
     ImageDraw.Draw(mask).rounded_rectangle(_CAR, 10, 255)
     prompts = tuple(f"a {colour} sports car on a road" for colour in _PAINTS)
     request = _over(images=(source,), mask=mask, prompt=prompts, strength=0.9, **_several(prompts))
     captions = ("source", "mask", *(f"{colour}" for colour in _PAINTS))
-    return Row('inpaint: "a ... sports car on a road"', captions, (source, mask), (request,))
+    return GalleryRow('inpaint: "a ... sports car on a road"', captions, (source, mask), (request,))
 
 
-def _outpainted(source: Picture) -> Row:
+def _outpainted(source: Picture) -> GalleryRow:
     """A canvas around what is left of the picture, its new parts started from smeared surroundings."""
     canvas, mask = Image.new("RGB", source.size, "#808080"), Image.new("L", source.size, 255)
     canvas.paste(source.crop(_MIDDLE), _MIDDLE)
@@ -102,20 +102,20 @@ def _outpainted(source: Picture) -> Row:
     manner: dict[str, Any] = {"mask": mask, "masked_content": MaskedContent.FILL, "strength": 0.9}
     request = _over(images=(canvas,), prompt="a lake", batch_size=3, seed=_SEED, **manner)
     captions = ("a narrow picture", "mask", *(f"seed {_SEED + each}" for each in range(3)))
-    return Row('outpaint: "a lake", the new parts of its canvas masked', captions, (canvas, mask), (request,))
+    return GalleryRow('outpaint: "a lake", the new parts of its canvas masked', captions, (canvas, mask), (request,))
 
 
-def _varied() -> Row:
+def _varied() -> GalleryRow:
     prompt = "a sailboat on the sea"
     requests = tuple(_new(prompt=prompt, seed=7, variation_seed=8, variation_strength=each) for each in (0.0, *_VARIED))
     captions = ("seed 7", *(f"{each} of seed 8 mixed in" for each in _VARIED))
-    return Row(f'variations: "{prompt}"', captions, (), requests)
+    return GalleryRow(f'variations: "{prompt}"', captions, (), requests)
 
 
-def _styled() -> Row:
+def _styled() -> GalleryRow:
     prompts = tuple(f"{style} of {_MOTIF}" for style in _STYLES)
     request = _new(prompt=prompts, **_several(prompts))
-    return Row(f'txt2img: "... of {_MOTIF}", one seed', _STYLES, (), (request,))
+    return GalleryRow(f'txt2img: "... of {_MOTIF}", one seed', _STYLES, (), (request,))
 
 
 def _several(prompts: Sequence[str]) -> dict[str, Any]:

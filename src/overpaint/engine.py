@@ -17,10 +17,10 @@ from overpaint.models.families import ModelSpec
 from overpaint.models.find import choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
-from overpaint.painting.crew import Pending
+from overpaint.painting.model_cache import ModelCache, identity_of
+from overpaint.painting.pass_networks import Pending
 from overpaint.painting.stages import Stages, Step, batches, steps_of
 from overpaint.painting.together import Name, Together
-from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
 from overpaint.settings import Settings
@@ -41,9 +41,9 @@ class Engine:
     ) -> None:
         self.settings = checked(settings) or Settings()
         own = find_checkpoint(checkpoint, self.settings)
-        workshop = Workshop(choose_device(device), dtype, own)
-        loaded = workshop.have(own, self.settings, progress).model
-        self._stages: Stages | None = Stages(workshop, self.settings, loaded)
+        model_cache = ModelCache(choose_device(device), dtype, own)
+        loaded = model_cache.have(own, self.settings, progress).model
+        self._stages: Stages | None = Stages(model_cache, self.settings, loaded)
 
     def __enter__(self) -> Engine:
         return self
@@ -56,13 +56,13 @@ class Engine:
     def close(self) -> None:
         """Drop the weights and everything remembered."""
         if self._stages is not None:
-            self._stages.workshop.close()
+            self._stages.model_cache.close()
         self._stages = None
 
     @property
     def device(self) -> str:
         """Where the models lie, such as "cpu" or "cuda"."""
-        return self._inner.workshop.device
+        return self._inner.model_cache.device
 
     @property
     def spec(self) -> ModelSpec:

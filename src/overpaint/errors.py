@@ -71,7 +71,7 @@ class SaveError(OverpaintError, OSError):
     """A result could not be written; no partial file is left, and what was painted is in `result`."""
 
 
-class Cancelled(OverpaintError):  # noqa: N818 (a wish that was granted, not an error)
+class PaintingCancelled(OverpaintError):  # noqa: N818 (what was asked for, not an error)
     """The run was stopped on request."""
 
 

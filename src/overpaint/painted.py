@@ -13,8 +13,8 @@ from PIL import Image
 
 from overpaint.errors import RequestTypeError
 from overpaint.files.keeping import (
+    KeptPicture,
     Origins,
-    Painted,
     Target,
     choose_target,
     contents_of,
@@ -46,12 +46,12 @@ class PaintedPicture(Image.Image):
     infotext: str
     seed: int
     subseed: int
-    _painted: Painted
+    _painted: KeptPicture
     _made: Processed  # without its pictures
     _origins: Origins
 
     @classmethod
-    def of(cls, painted: Painted, made: Processed, origins: Origins) -> PaintedPicture:
+    def of(cls, painted: KeptPicture, made: Processed, origins: Origins) -> PaintedPicture:
         """The same pixels, with their story."""
         picture = cls()
         vars(picture).update(vars(painted.image))
@@ -83,7 +83,7 @@ class PaintedPicture(Image.Image):
     def _records(self, folder: Path | None) -> JobFiles:
         return self._origins.records(folder, self._made.plan.settings)
 
-    def _own(self) -> Painted:
+    def _own(self) -> KeptPicture:
         """What is to be written: the pixels as they are now."""
         return replace(self._painted, image=self)
 

@@ -18,7 +18,7 @@ from overpaint.contract.processed import Processed
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.contract.scripts import scripts_of
 from overpaint.engine import Engine, stages_of
-from overpaint.errors import Cancelled, OverpaintError, RequestError, SaveError
+from overpaint.errors import OverpaintError, PaintingCancelled, RequestError, SaveError
 from overpaint.events import Event, Painted
 from overpaint.files.output import save_batch, save_grid, save_sources
 from overpaint.outcome import FinishedBatch, account
@@ -192,7 +192,7 @@ def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:
         p.begin_batch(number, batch)
         try:
             return _batch(p, engine, plan, batch)
-        except Cancelled:
+        except PaintingCancelled:
             return None
 
     for painted in batches(plan, state, done, paint=paint, result=told):

@@ -31,7 +31,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PageInputs:
     """What the page hands over: which of these are read depends on the mode."""
 
     mode: Mode
@@ -44,7 +44,7 @@ class Entry:
     scale_by: float | None = None  # instead of a width and height
 
 
-def requests_for(entry: Entry, **fields: Any) -> Iterator[tuple[str, Img2ImgRequest]]:
+def requests_for(entry: PageInputs, **fields: Any) -> Iterator[tuple[str, Img2ImgRequest]]:
     """Name and request of every picture that comes in this way; `fields` are those of `Img2ImgRequest`."""
     if entry.mode is Mode.BATCH:
         yield from _folder(entry, fields)
@@ -53,27 +53,27 @@ def requests_for(entry: Entry, **fields: Any) -> Iterator[tuple[str, Img2ImgRequ
     yield entry.mode.name.lower(), _request(image, mask, entry, fields)
 
 
-def _plain(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+def _plain(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
     return _needed("image", entry.image), None
 
 
-def _sketch(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+def _sketch(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
     return _needed("sketch", entry.sketch), None
 
 
-def _inpaint(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+def _inpaint(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
     """UI-1: a drawn mask is binary."""
     return _needed("image", entry.image), to_gray_mask(_needed("mask", entry.mask), True)
 
 
-def _inpaint_sketch(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+def _inpaint_sketch(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
     """UI-2: what was drawn is the mask, and its blurred strokes are painted in."""
     image, sketch = _needed("image", entry.image), _needed("sketch", entry.sketch)
     mask = mask_from_sketch(image, sketch, entry.mask_alpha)
     return inpaint_sketch_source(image, sketch, mask, fields.get("mask_blur_x", 4)), mask
 
 
-def _upload(entry: Entry, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
+def _upload(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
     return _needed("image", entry.image), _needed("mask", entry.mask)
 
 
@@ -92,7 +92,7 @@ def _needed(name: str, picture: Picture | None) -> Picture:
     return picture
 
 
-def _request(image: Picture, mask: Picture | None, entry: Entry, fields: dict[str, Any]) -> Img2ImgRequest:
+def _request(image: Picture, mask: Picture | None, entry: PageInputs, fields: dict[str, Any]) -> Img2ImgRequest:
     if entry.scale_by is not None:
         if not 0 < entry.scale_by <= LARGEST_SCALE:
             raise RequestError("scale_by", entry.scale_by, f"give a factor above 0, at most {LARGEST_SCALE}")
@@ -101,7 +101,7 @@ def _request(image: Picture, mask: Picture | None, entry: Entry, fields: dict[st
     return Img2ImgRequest(images=(image,), mask=mask, **fields)
 
 
-def _folder(entry: Entry, fields: dict[str, Any]) -> Iterator[tuple[str, Img2ImgRequest]]:
+def _folder(entry: PageInputs, fields: dict[str, Any]) -> Iterator[tuple[str, Img2ImgRequest]]:
     if entry.folder is None or not entry.folder.is_dir():
         raise RequestError("folder", entry.folder, "give a folder of pictures")
     if entry.masks is not None and not entry.masks.exists():

@@ -26,7 +26,7 @@ from overpaint.networks.layers import set_packed
 from overpaint.painting.sampling import Streams
 from overpaint.painting.stages import Sampled, Step
 from overpaint.request import ControlUnit, Hires, MaskedContent
-from overpaint.service.painter.results import Portfolio
+from overpaint.service.painter.results import JobResults
 from overpaint.text.control_notes import controls_told
 from overpaint.text.infotext import parse_infotext
 from tests.conftest import label
@@ -301,7 +301,7 @@ def test_a_servers_picture_can_be_painted_again(site_engine: Engine, site: Site,
     )
     request = asked(controls=units, cfg_scale=3.0)
     plan = site_engine.plan(request)
-    portfolio, result = Portfolio(plan, tmp_path, ()), None
+    portfolio, result = JobResults(plan, tmp_path, ()), None
     for event in site_engine.run(request):
         if isinstance(event, Painted):
             portfolio.add(event.batch, stages_of(site_engine).identity(plan))

@@ -267,7 +267,7 @@ def test_stopping_a_batch_of_own_steps_keeps_the_picture_that_was_done(  # UPD-1
         if sum(run.finished for run in runs) == 1:
             control.ask(Stop.FINISH_EARLY)
 
-    monkeypatch.setattr("overpaint.painting.crew.tick", watching)
+    monkeypatch.setattr("overpaint.painting.pass_networks.tick", watching)
     *_, last = engine.run(asked(**fields), None, control)
     if control.message is None:
         pytest.skip("both pictures took the same number of steps")

@@ -54,7 +54,7 @@ def test_there_and_back(site: Site) -> None:
             first, other = painted(engine), painted(engine, checkpoint="other")
             assert painted(engine) == first
             assert painted(engine, checkpoint="other") == other
-            kept = stages_of(engine).workshop._residents.paths()
+            kept = stages_of(engine).model_cache._residents.paths()
             assert len(kept) == (2 if memory == 0 else 1)
 
 

@@ -154,7 +154,7 @@ def test_an_abandoned_job_lets_go(site: Site, site_engine: Engine, alone: dict[s
             next(story)
         story.close()
     assert shown(site_engine, JOBS["plain"], settings) == alone["plain"]
-    assert stages_of(site_engine).workshop._residents.paths() == (Path(site.model("tiny")),)
+    assert stages_of(site_engine).model_cache._residents.paths() == (Path(site.model("tiny")),)
 
 
 # -- what is remembered must not outlive what it came from -------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor
 from overpaint.adapters.lora import read_lora
 from overpaint.adapters.names import UNET, LayerName, layer_names
 from overpaint.adapters.wanted import LoraUse, uses_of
-from overpaint.adapters.wear import Wardrobes, WornLora
+from overpaint.adapters.wear import AdaptedNetworks, WornLora
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import LORA, ModelFile, files_of, find_file
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
@@ -72,7 +72,7 @@ def test_layers_as_the_reference_has_them(
     model = models(f"tiny-{checkpoint}")
     file = find_file(loras, name)
     assert file is not None
-    wardrobes = Wardrobes(model.backend.networks)
+    wardrobes = AdaptedNetworks(model.backend.networks)
     counts = wardrobes.wear([WornLora(read_lora(file, model.spec, REFERENCE), 0.6, 0.6)], REFERENCE)
     assert counts == (0,)
     compared = 0
@@ -119,7 +119,7 @@ def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
             continue
         model = models(case["checkpoint"])
         worn = worn_by(prompt, loras, model)
-        wardrobes = Wardrobes(model.backend.networks)
+        wardrobes = AdaptedNetworks(model.backend.networks)
         counts = dict(zip(worn, wardrobes.wear(tuple(worn.values()), REFERENCE), strict=True))
         wardrobes.bare()
         shown = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
@@ -136,7 +136,7 @@ def test_given_rotations_in_half_precision(
     file = find_file(loras, "xoftdiag16")
     assert file is not None
     worn = [WornLora(read_lora(file, model.spec, REFERENCE))]
-    wardrobes = Wardrobes(model.backend.networks)
+    wardrobes = AdaptedNetworks(model.backend.networks)
     assert wardrobes.wear(worn, REFERENCE) == (15,)
     assert wardrobes.wear(worn, Quirks()) == (0,)
     wardrobes.bare()

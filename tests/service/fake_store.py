@@ -13,9 +13,9 @@ from typing import Any
 from overpaint.errors import RequestError
 from overpaint.service.jobs import (
     PICTURE_REFERENCE,
-    Change,
     DoneBatch,
     Job,
+    JobChange,
     JobError,
     JobEvent,
     JobResult,
@@ -44,16 +44,16 @@ class FakeStore:
     def uptime(self) -> float:
         return time.monotonic()
 
-    def accept(self, job: Job) -> Change:
+    def accept(self, job: Job) -> JobChange:
         known = next((each for each in self.jobs.values() if _same_name(each.job, job)), None)
         if known is not None:
             if known.job.fingerprint() != job.fingerprint():
                 raise Conflict(f"id={job.id!r}: this name stands for another job already, give a new one")
-            return Change(record=known)
+            return JobChange(record=known)
         if len(self.waiting()) >= self.most_waiting:
             raise Full(f"{self.most_waiting} jobs wait already: come back later", retry_after=7.0)
         record = self._put(Record(job=job, uptimes=Uptimes(accepted=self.uptime())))
-        return Change(record=record, event=self._told(job.id, "queued", {"kind": job.kind}))
+        return JobChange(record=record, event=self._told(job.id, "queued", {"kind": job.kind}))
 
     def get(self, job_id: str) -> Record | None:
         return self.jobs.get(job_id)
@@ -104,17 +104,17 @@ class FakeStore:
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
-    ) -> Change:
+    ) -> JobChange:
         record = self.jobs[job_id]
         if record.state.is_end or record.state in unless:
-            return Change(record=record)
+            return JobChange(record=record)
         if live is not None and live.steps:
             record = replace(record, step=live.step, steps=live.steps, images_total=live.images)
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = record.steps if is_whole else record.step
         told: dict[str, Any] = {"ended": at, "uptimes": replace(record.uptimes, ended=self.uptime())}
         ended = self._put(replace(record, state=state, step=step, result=result or record.result, error=error, **told))
-        return Change(record=ended, event=self._told(job_id, state.value, end_data(ended)))
+        return JobChange(record=ended, event=self._told(job_id, state.value, end_data(ended)))
 
     def requeue(self, job_id: str) -> Record:
         return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))

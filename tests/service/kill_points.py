@@ -130,7 +130,7 @@ def _in_worker(killer: Killer) -> None:
     from overpaint.service import wire
     from overpaint.service.painter import painting, worker
 
-    killer.around(worker.Bench, "engine", "load")
+    killer.around(worker.EngineHolder, "engine", "load")
     killer.around(painting.Painting, "_hear", "step")
     killer.around(stages, "decode", "decode")
     killer.around(saving, "_temporary_file", "write", _half_a_file)

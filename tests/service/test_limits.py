@@ -18,62 +18,63 @@ from overpaint.errors import RequestError
 from overpaint.service import serve as serving
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.jobs import _envelope
-from overpaint.service.doors.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_wish
-from overpaint.service.guard import bodyguard
+from overpaint.service.doors.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_images_request
+from overpaint.service.guard import bodies
 from overpaint.service.guard.guards import HEADER_BYTES, _check_lengths
-from overpaint.service.guard.refusals import Refused
+from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits, limits_from
 from overpaint.service.serve import Punctual
-from tests.service.guard.test_bodyguard import Place
+from tests.service.guard.test_bodies import Place
 from tests.service.test_serve import served, told
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "limits.md"
 
 _REQUESTS = "test_requests.test_limits_at_n_and_one_more"
-_VISITS = "test_visits.TestRoom.test_"
+_VISITS = "guard.test_budgets.TestRoom.test_"
 TESTS: dict[str, str] = {
-    "body_bytes": "test_bodyguard.test_the_limit_counts_what_is_unpacked",
-    "picture_bytes": "test_inputs.test_bytes_at_the_limit_and_beyond",
+    "body_bytes": "guard.test_bodies.test_the_limit_counts_what_is_unpacked",
+    "picture_bytes": "guard.test_inputs.test_bytes_at_the_limit_and_beyond",
     "pictures": "test_requests.test_limits_of_pictures",
     **dict.fromkeys(
-        ("source_pixels", "source_side", "source_aspect"), "test_inputs.test_default_limits_at_the_limit_and_beyond"
+        ("source_pixels", "source_side", "source_aspect"),
+        "guard.test_inputs.test_default_limits_at_the_limit_and_beyond",
     ),
-    "text_chunk_bytes": "test_inputs.test_texts_at_the_limit_and_beyond",
-    "exif_bytes": "test_inputs.test_exif_at_the_limit_and_beyond",
-    "icc_bytes": "test_inputs.test_profiles_at_the_limit_and_beyond",
+    "text_chunk_bytes": "guard.test_inputs.test_texts_at_the_limit_and_beyond",
+    "exif_bytes": "guard.test_inputs.test_exif_at_the_limit_and_beyond",
+    "icc_bytes": "guard.test_inputs.test_profiles_at_the_limit_and_beyond",
     **dict.fromkeys(("pass_pixels", "steps", "images", "prompt_chars", "prompt_rows", "loras", "cfg_scale"), _REQUESTS),
     "prompt_chunks": "test_requests.test_versions_of_a_prompt_at_the_limit_and_beyond",
-    **dict.fromkeys(("waiting", "waiting_per_client"), "test_store.test_the_queue_takes_its_limit_and_no_more"),
+    **dict.fromkeys(("waiting", "waiting_per_client"), "store.test_store.test_the_queue_takes_its_limit_and_no_more"),
     "queue_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
     "run_deadline": "test_limits.test_what_a_job_may_ask_for_itself",
-    "watchdog": "test_desk.test_a_step_that_hangs",
-    "disconnect_grace": "test_native.test_a_client_that_goes_away_takes_its_job_along",
+    "watchdog": "queue.test_desk.test_a_step_that_hangs",
+    "disconnect_grace": "doors.native.test_native.test_a_client_that_goes_away_takes_its_job_along",
     "drain": "test_serve.TestSignals.test_a_job_that_takes_too_long_is_not_waited_for",
-    "result_seconds": "test_store_files.test_results_are_kept_for_their_time_and_no_longer",
-    "result_bytes": "test_store_files.test_the_oldest_results_go_when_they_are_too_much",
-    "events_per_job": "test_store.test_only_passing_events_are_thinned_and_no_number_comes_twice",
+    "result_seconds": "store.test_store_files.test_results_are_kept_for_their_time_and_no_longer",
+    "result_bytes": "store.test_store_files.test_the_oldest_results_go_when_they_are_too_much",
+    "events_per_job": "store.test_store.test_only_passing_events_are_thinned_and_no_number_comes_twice",
     "CONNECTIONS": "test_limits.test_connections_at_the_limit_and_beyond",
     "HEADER_SECONDS": "test_serve.TestWire.test_dawdling_over_headers",
     "READER_SECONDS": "test_limits.test_answers_that_nobody_takes",
     "KEEP_ALIVE": "test_serve.TestWire.test_dawdling_over_headers",
     "LONGEST_TARGET": "test_serve.TestWire.test_targets_at_the_limit_and_beyond",
     "HEADER_BYTES": "test_limits.test_headers_at_the_limit_and_beyond",
-    "PATIENCE": "test_bodyguard.test_slow_bodies_are_not_waited_for",
+    "PATIENCE": "guard.test_bodies.test_slow_bodies_are_not_waited_for",
     "SLOWEST": "test_limits.test_bodies_at_the_slowest_pace_and_below",
     "RATIO": "test_limits.test_packed_bodies_at_the_ratio_and_beyond",
-    "DEEPEST": "test_bodyguard.TestShape.test_depth_at_the_limit_and_beyond",
-    "MOST_PARTS": "test_bodyguard.TestShape.test_parts_at_the_limit_and_beyond",
-    "LONGEST_PART": "test_bodyguard.TestShape.test_long_numbers_at_the_limit_and_beyond",
-    "BODIES": "test_bodyguard.test_all_bodies_together_have_a_limit",
+    "DEEPEST": "guard.test_bodies.TestShape.test_depth_at_the_limit_and_beyond",
+    "MOST_PARTS": "guard.test_bodies.TestShape.test_parts_at_the_limit_and_beyond",
+    "LONGEST_PART": "guard.test_bodies.TestShape.test_long_numbers_at_the_limit_and_beyond",
+    "BODIES": "guard.test_bodies.test_all_bodies_together_have_a_limit",
     "DECODED": f"{_VISITS}at_the_limit_and_beyond",
     "WAITING": f"{_VISITS}so_many_may_wait_and_no_more",
     "FETCHED": f"{_VISITS}at_the_limit_and_beyond",
     "PICTURES_TOGETHER": "test_requests.test_the_pixels_of_all_pictures_count_together",
-    "SECONDS": "test_fetching.TestUrls.test_trickles_are_cut_off",
-    "TOGETHER": "test_visits.TestVisit.test_the_time_of_all_urls_together",
+    "SECONDS": "guard.test_fetching.TestUrls.test_trickles_are_cut_off",
+    "TOGETHER": "guard.test_budgets.TestVisit.test_the_time_of_all_urls_together",
     "MOST_PICTURES": "test_limits.test_what_openai_counts",
     "MOST_PARTIALS": "test_limits.test_what_openai_counts",
-    "QUESTIONS": "test_desk.test_questions",
+    "QUESTIONS": "queue.test_desk.test_questions",
     "DISK_ROOM": "test_health.test_a_full_disk_is_no_place_for_jobs",
 }
 
@@ -102,9 +103,9 @@ def test_every_limit_of_the_code_is_documented() -> None:
         "serve",
         "health",
         "guard.guards",
-        "guard.bodyguard",
+        "guard.bodies",
         "guard.jsonshape",
-        "guard.visits",
+        "guard.budgets",
         "guard.fetching",
     )
     inner = {"STOPPED", "PORT", "LINGER", "RATIO_FROM", "THREADS", "PICTURE_BLOCK", "WORDS"}
@@ -128,10 +129,10 @@ def test_what_a_job_may_ask_for_itself() -> None:
 
 def test_what_openai_counts() -> None:
     for name, most in (("n", MOST_PICTURES), ("partial_images", MOST_PARTIALS)):
-        read_wish({"prompt": "x", name: str(most)})
+        read_images_request({"prompt": "x", name: str(most)})
         for bad in (most + 1, -1, "x", 1.5):
             with pytest.raises(RequestError, match=name):
-                read_wish({"prompt": "x", name: bad})
+                read_images_request({"prompt": "x", name: bad})
 
 
 def test_a_clients_share_is_the_queue_unless_it_is_given() -> None:
@@ -142,7 +143,7 @@ def test_a_clients_share_is_the_queue_unless_it_is_given() -> None:
 def test_headers_at_the_limit_and_beyond() -> None:
     scope: dict[str, Any] = {"path": "/", "query_string": b"", "headers": [(b"x", b"y" * (HEADER_BYTES - 1))]}
     _check_lengths(scope)
-    with pytest.raises(Refused, match=f"{HEADER_BYTES + 1} bytes"):
+    with pytest.raises(RequestRefused, match=f"{HEADER_BYTES + 1} bytes"):
         _check_lengths({**scope, "headers": [*scope["headers"], (b"", b"z")]})
 
 
@@ -190,7 +191,7 @@ def test_answers_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bodies_at_the_slowest_pace_and_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodyguard, "SLOWEST", 1000)
+    monkeypatch.setattr(bodies, "SLOWEST", 1000)
     assert Place(patience=0.3).post([b"x" * 200] * 12, pause=0.05)[0] == 200
     assert Place(patience=0.3).post([b"x" * 5] * 12, pause=0.05)[0] == 408
 
@@ -198,10 +199,10 @@ def test_bodies_at_the_slowest_pace_and_below(monkeypatch: pytest.MonkeyPatch) -
 def test_packed_bodies_at_the_ratio_and_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    monkeypatch.setattr(bodyguard, "RATIO_FROM", 1)
+    monkeypatch.setattr(bodies, "RATIO_FROM", 1)
     packed = zlib.compress(b"x" * 50_000)
     for ratio, status in ((50_000 // len(packed) + 1, 200), (50_000 // len(packed), 413)):
-        monkeypatch.setattr(bodyguard, "RATIO", ratio)
+        monkeypatch.setattr(bodies, "RATIO", ratio)
         assert Place().post([packed], content_encoding="deflate")[0] == status
 
 

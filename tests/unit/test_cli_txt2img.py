@@ -10,7 +10,7 @@ import pytest
 
 from overpaint.cli import main
 from overpaint.cli.flags import as_flags
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.errors import CheckpointError, OverpaintError, RequestError
 from overpaint.files.metadata import encode_picture, read_infotext, read_recipe
 from overpaint.models.hashes import network_hash
@@ -304,7 +304,7 @@ class TestFolders:
 
     @pytest.mark.parametrize("root", ["webui", "webui/models", "webui/models/"])
     def test_a_whole_folder_of_models(self, models: Path, root: str) -> None:
-        settings = Asked({"models": root}).settings()
+        settings = GivenOptions({"models": root}).settings()
         assert Path(settings.models_dir) == models / "Stable-diffusion"
         assert Path(settings.lora_dir) == models / "Lora"
         assert Path(settings.vae_dir) == models / "VAE"
@@ -317,11 +317,11 @@ class TestFolders:
     def test_a_folder_of_checkpoints(self, painter: FakePainter) -> None:
         Path("there/sd15").mkdir(parents=True)
         Path("embeddings").mkdir()  # of somebody else
-        settings = Asked({"models": "there"}).settings()
+        settings = GivenOptions({"models": "there"}).settings()
         assert (settings.models_dir, settings.lora_dir, settings.embeddings_dir) == ("there", "", "")
 
     def test_an_option_beats_it(self, models: Path) -> None:
-        settings = Asked({"models": "webui", "set": ["lora_dir=mine"]}).settings()
+        settings = GivenOptions({"models": "webui", "set": ["lora_dir=mine"]}).settings()
         assert (settings.lora_dir, Path(settings.vae_dir)) == ("mine", models / "VAE")
 
     def test_the_environment(self, models: Path, painter: FakePainter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from overpaint.adapters.embedding_files import ALONE, CLIP_G, CLIP_L, EmbeddingData, embedding_files, read_embedding
 from overpaint.errors import CheckpointError
 from overpaint.models.families import ModelSpec, TextSpec
-from overpaint.text.tokens import Found, tokenizer_for
+from overpaint.text.tokens import FoundEmbedding, tokenizer_for
 
 _BLOCK_OF = {"clip": CLIP_L, "openclip": CLIP_G}
 
@@ -55,11 +55,11 @@ class EmbeddingTable:
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     _names: Mapping[int, tuple[_Name, ...]] = field(default_factory=dict, compare=False, repr=False)
 
-    def find(self, ids: Sequence[int], position: int) -> Found | None:
+    def find(self, ids: Sequence[int], position: int) -> FoundEmbedding | None:
         """The embedding named by the tokens from a position on; of several the one with the longest name (TI-1)."""
         for name in self._names.get(ids[position], ()):
             if tuple(ids[position : position + len(name.ids)]) == name.ids:
-                return Found(name.embedding, len(name.ids))
+                return FoundEmbedding(name.embedding, len(name.ids))
         return None
 
     def with_bundled(self, bundled: Iterable[EmbeddingData]) -> EmbeddingTable:

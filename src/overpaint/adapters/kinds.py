@@ -20,7 +20,7 @@ _TINY = 1e-8  # the constraint's guard against a division by zero
 _SCALARS = ("alpha", "scale", "on_input")
 
 
-class Change(NamedTuple):
+class LayerChange(NamedTuple):
     """What a network adds to a layer, before its multiplier; the weight is in memory of its own."""
 
     weight: Tensor
@@ -35,7 +35,7 @@ class _Delta(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
+class AdapterKind:
     """A row of the table: a layer is of this kind if it has all tensors of one of the alternatives."""
 
     name: str
@@ -49,11 +49,11 @@ class Kind:
 class Patch:
     """One layer of a network: its kind and its tensors as they are in the file."""
 
-    kind: Kind
+    kind: AdapterKind
     parts: Parts
 
 
-def kind_of(names: Container[str]) -> Kind | None:
+def kind_of(names: Container[str]) -> AdapterKind | None:
     """The first kind of LORA-4 whose tensors are all there."""
     return next((kind for kind in KINDS if any(all(n in names for n in each) for each in kind.alternatives)), None)
 
@@ -67,7 +67,7 @@ def change_of(
     plain: bool = False,
     only_nine: bool = False,
     norm_per_input: bool = False,
-) -> Change:
+) -> LayerChange:
     """What a patch adds to a layer that now has this weight; RuntimeError, ValueError or IndexError if it cannot.
 
     rank: where LoRA factors are cut (dyn). file_precision: compute in the file's types, not in the weight's (LORA-6).
@@ -87,7 +87,7 @@ def change_of(
     delta = _decomposed(parts, delta, weight, norm_per_input)
     if delta.shape != weight.shape:  # a magnitude of another layer's shape can widen it
         raise ValueError(f"it makes {list(delta.shape)} of {list(weight.shape)}")
-    return Change(delta, parts.get(patch.kind.bias) if patch.kind.bias is not None else None)
+    return LayerChange(delta, parts.get(patch.kind.bias) if patch.kind.bias is not None else None)
 
 
 def _cast(patch: Patch, weight: Tensor, file_precision: bool) -> Parts:
@@ -253,14 +253,14 @@ _LOKR = tuple(
 )
 _PLAIN = ("lora_up.weight", "lora_down.weight", "alpha", "scale")
 
-LORA = Kind("LoRA", (("lora_up.weight", "lora_down.weight"),), _lora, in_model_type=True)
+LORA = AdapterKind("LoRA", (("lora_up.weight", "lora_down.weight"),), _lora, in_model_type=True)
 KINDS = (
     LORA,
-    Kind("LoHa", (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),), _loha),
-    Kind("IA3", (("weight", "on_input"),), _ia3),
-    Kind("LoKr", _LOKR, _lokr),
-    Kind("full", (("diff",),), _full, bias="diff_b"),
-    Kind("norm", (("w_norm", "b_norm"),), _norm, bias="b_norm"),
-    Kind("GLoRA", (("a1.weight", "a2.weight", "b1.weight", "b2.weight"),), _glora),
-    Kind("OFT", (("oft_blocks",), ("oft_diag",)), _oft),
+    AdapterKind("LoHa", (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),), _loha),
+    AdapterKind("IA3", (("weight", "on_input"),), _ia3),
+    AdapterKind("LoKr", _LOKR, _lokr),
+    AdapterKind("full", (("diff",),), _full, bias="diff_b"),
+    AdapterKind("norm", (("w_norm", "b_norm"),), _norm, bias="b_norm"),
+    AdapterKind("GLoRA", (("a1.weight", "a2.weight", "b1.weight", "b2.weight"),), _glora),
+    AdapterKind("OFT", (("oft_blocks",), ("oft_diag",)), _oft),
 )

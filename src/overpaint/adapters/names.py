@@ -31,7 +31,7 @@ class LayerName(NamedTuple):
     path: str
 
 
-class Found(NamedTuple):
+class LayerPart(NamedTuple):
     """What a key of a file means: a layer, and what of it."""
 
     layer: LayerName
@@ -95,7 +95,7 @@ _HABITS = (
 )
 
 
-def find_layer(key: str, names: Names) -> Found | None:
+def find_layer(key: str, names: Names) -> LayerPart | None:
     """What a key of a file is for: its longest beginning that names a layer, and the rest."""
     for habit, usual in _HABITS:
         key = habit.sub(usual, key)
@@ -103,7 +103,7 @@ def find_layer(key: str, names: Names) -> Found | None:
     for end in range(len(parts) - 1, 0, -1):
         layer = names.get("_".join(parts[:end]))
         if layer is not None:
-            return Found(layer, ".".join(parts[end:]))
+            return LayerPart(layer, ".".join(parts[end:]))
     return None
 
 

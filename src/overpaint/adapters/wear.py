@@ -35,7 +35,7 @@ class WornLora(NamedTuple):
     dyn: int | None = None
 
 
-class Wearers(Protocol):
+class AdaptableNetworks(Protocol):
     """The networks that LoRAs are made for."""
 
     @property
@@ -44,11 +44,11 @@ class Wearers(Protocol):
     def texts(self) -> Sequence[nn.Module]: ...
 
 
-class Wardrobes:
+class AdaptedNetworks:
     """What the networks of a model wear."""
 
-    def __init__(self, networks: Wearers) -> None:
-        self._wardrobes = {UNET: wardrobe_of(networks.unet), **dict(enumerate(map(wardrobe_of, networks.texts)))}
+    def __init__(self, networks: AdaptableNetworks) -> None:
+        self._wardrobes = {UNET: adapted(networks.unet), **dict(enumerate(map(adapted, networks.texts)))}
 
     def wear(self, loras: Sequence[WornLora], quirks: Quirks, *, functional: bool = False) -> tuple[int, ...]:
         """Put on exactly these, in this order, or bare the model; returns of each the number of layers that do not fit.
@@ -60,7 +60,7 @@ class Wardrobes:
         counts = [0] * len(loras)
         for number, wardrobe in self._wardrobes.items():
             pieces = {i: piece for i, each in enumerate(loras) if (piece := _piece(each, number, rules)) is not None}
-            outfit = _Outfit(number, tuple(pieces.values()), rules)
+            outfit = _Changes(number, tuple(pieces.values()), rules)
             misfits = wardrobe.wear(outfit)
             if misfits and not rules.passing:
                 self.bare()
@@ -72,7 +72,7 @@ class Wardrobes:
     def bare(self) -> None:
         """Nothing but the model's own weights."""
         for wardrobe in self._wardrobes.values():
-            wardrobe.wear(_Outfit())
+            wardrobe.wear(_Changes())
 
 
 def _rules(quirks: Quirks, functional: bool) -> _Rules:
@@ -81,14 +81,14 @@ def _rules(quirks: Quirks, functional: bool) -> _Rules:
     return _Rules(precision, passing, plain, norm_per_input=quirks.dora_norm_per_input)
 
 
-def wardrobe_of(network: nn.Module) -> Wardrobe:
+def adapted(network: nn.Module) -> AdaptedNetwork:
     """The wardrobe of a network.
 
     NOTE: it lives on the network, because models may share a text encoder and must know of each other's networks.
     """
     kept = getattr(network, "wardrobe", None)
-    if not isinstance(kept, Wardrobe):
-        kept = Wardrobe(network)
+    if not isinstance(kept, AdaptedNetwork):
+        kept = AdaptedNetwork(network)
         network.wardrobe = kept  # type: ignore[assignment]
     return kept
 
@@ -113,7 +113,7 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Outfit:
+class _Changes:
     """All that a network wears; equal outfits make equal weights."""
 
     number: int = UNET
@@ -129,13 +129,13 @@ class _Misfit(NamedTuple):
     reason: str
 
 
-class Wardrobe:
+class AdaptedNetwork:
     """What one network wears, and its own weights beneath."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._own: dict[str, Tensor | None] = {}
-        self._outfit: _Outfit | None = _Outfit()
+        self._outfit: _Changes | None = _Changes()
         self._misfits: tuple[_Misfit, ...] = ()
 
     @property
@@ -144,7 +144,7 @@ class Wardrobe:
         return self._outfit is not None and not self._outfit.pieces
 
     @torch.no_grad()
-    def wear(self, outfit: _Outfit) -> tuple[_Misfit, ...]:
+    def wear(self, outfit: _Changes) -> tuple[_Misfit, ...]:
         """Change into an outfit; to be in it already costs nothing."""
         if outfit != self._outfit:
             self._outfit = None  # if this fails half-way, the next outfit starts anew
@@ -152,7 +152,7 @@ class Wardrobe:
             self._outfit = outfit
         return self._misfits
 
-    def _change_into(self, outfit: _Outfit) -> list[_Misfit]:
+    def _change_into(self, outfit: _Changes) -> list[_Misfit]:
         misfits: list[_Misfit] = []
         worn: set[str] = set()
         for path, members in _units(self._network, outfit).items():
@@ -228,7 +228,7 @@ _Placed = tuple[_Place, Patch]
 _Units = dict[str, dict[int, list[_Placed]]]
 
 
-def _units(network: nn.Module, outfit: _Outfit) -> _Units:
+def _units(network: nn.Module, outfit: _Changes) -> _Units:
     """Layer -> piece of the outfit -> its patches there."""
     units: _Units = {}
     for i, piece in enumerate(outfit.pieces):
@@ -299,7 +299,7 @@ def _piece(lora: WornLora, number: int, rules: _Rules) -> _Piece | None:
     return _Piece(lora.file, multiplier, lora.dyn)
 
 
-def _told(misfits: Sequence[_Misfit], outfit: _Outfit) -> str:
+def _told(misfits: Sequence[_Misfit], outfit: _Changes) -> str:
     """What an error says: the first file that does not fit, and where."""
     file = outfit.pieces[misfits[0].place].file.file
     own = [each for each in misfits if outfit.pieces[each.place].file.file == file]

@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import nn
 
 from overpaint.adapters.hypernet import Hypernet, check_widths, wear_hypernets
-from overpaint.adapters.wear import Wardrobes, WornLora
+from overpaint.adapters.wear import AdaptedNetworks, WornLora
 from overpaint.settings import Quirks
 
 
@@ -20,8 +20,8 @@ class WornAdapters:
         self._hypernets: list[tuple[Hypernet, float]] = []
 
     @cached_property
-    def _wardrobes(self) -> Wardrobes:
-        return Wardrobes(self)  # NOTE: it ties networks to themselves, so not before it is needed
+    def _adapted(self) -> AdaptedNetworks:
+        return AdaptedNetworks(self)  # NOTE: it ties networks to themselves, so not before it is needed
 
     def wear(
         self,
@@ -35,7 +35,7 @@ class WornAdapters:
 
         HYP-1: a hypernetwork for other widths changes nothing in the reference, which does not say so.
         """
-        counts = self._wardrobes.wear(loras, quirks, functional=functional)
+        counts = self._adapted.wear(loras, quirks, functional=functional)
         if not quirks.ill_fitting_networks_pass:
             for hypernet, _ in hypernets:
                 check_widths(hypernet, self.unet)

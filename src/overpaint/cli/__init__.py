@@ -25,7 +25,7 @@ from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.serve import serve
 from overpaint.cli.upscale import upscale
-from overpaint.errors import Cancelled, CheckpointError, OverpaintError, PictureError, RequestError, SaveError
+from overpaint.errors import CheckpointError, OverpaintError, PaintingCancelled, PictureError, RequestError, SaveError
 
 EPILOG = (
     "Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, "
@@ -56,7 +56,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that f
     (PictureError, 3),
     (CheckpointError, 3),
     (SaveError, 4),
-    (Cancelled, STOPPED),
+    (PaintingCancelled, STOPPED),
     (KeyboardInterrupt, STOPPED),
     (typer.Abort, STOPPED),
 )

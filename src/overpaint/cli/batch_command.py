@@ -11,7 +11,7 @@ import typer
 
 from overpaint.cli import session
 from overpaint.cli.chosen_model import model_asked_for
-from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, Asked, takes
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Prompt, Quiet
 from overpaint.errors import OverpaintError, PictureError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from overpaint.files.batch import BatchEvent
-    from overpaint.files.rows import Row, Unreadable
+    from overpaint.files.rows import BatchRow, UnreadableRow
     from overpaint.settings import Settings
 
 FAILED = 1
@@ -45,7 +45,7 @@ def batch(
     overwrite: Overwrite = False,
     as_json: AsJsonLines = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Paint all pictures of a folder, or all rows of a manifest.
 
@@ -79,7 +79,7 @@ def batch(
         control = stack.enter_context(session.stoppable())
         meter = stack.enter_context(Meter(quiet or as_json))
 
-        def engine() -> session.Painter:
+        def engine() -> session.CommandEngine:
             return stack.enter_context(session.open_engine(asked, settings, session.loading(meter, control)))
 
         painter = session.LatePainter(asked, settings, engine)
@@ -113,16 +113,16 @@ def pictures_left_out(folder: Path, recursive: bool) -> list[str]:
     return sorted(str(each.relative_to(folder)) for each in found if each.suffix.lower() in _OTHER_PICTURES)
 
 
-def _check_shared(rows: Sequence[Row | Unreadable], asked: Asked, settings: Settings) -> None:
+def _check_shared(rows: Sequence[BatchRow | UnreadableRow], asked: GivenOptions, settings: Settings) -> None:
     """What is wrong with the command line is wrong with every row, and told once."""
     from PIL import Image
 
     from overpaint.cli.jobs import opened
-    from overpaint.files.rows import Row
+    from overpaint.files.rows import BatchRow
     from overpaint.request import SOURCE_FIELDS, request_from_json
     from overpaint.text.shorthand import with_control_pictures, without_second_pass
 
-    kinds = {row.has_source for row in rows if isinstance(row, Row)}
+    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
     fields = with_control_pictures(asked.fields(), lambda path: opened(path, settings))
     if len(kinds) != 1 or (kinds == {False} and SOURCE_FIELDS & fields.keys()):
         return  # told apart, and refused, row by row
@@ -131,7 +131,7 @@ def _check_shared(rows: Sequence[Row | Unreadable], asked: Asked, settings: Sett
     session.check(request_from_json({**fields, **pictures}), settings, asked)
 
 
-def _model_key(asked: Asked, settings: Settings) -> str:
+def _model_key(asked: GivenOptions, settings: Settings) -> str:
     """Names the weights without reading them: the file's name, size and time."""
     named = asked.text("model") or settings.sd_model_checkpoint
     if not named:

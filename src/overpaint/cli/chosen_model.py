@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.cli.output import note
 from overpaint.errors import CheckpointError, RequestError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OLD_DIGITS = 8
 
 
-def model_asked_for(asked: Asked, settings: Settings) -> str | None:
+def model_asked_for(asked: GivenOptions, settings: Settings) -> str | None:
     """The model that is named, else the only one of the folder of models; None means the built-in one."""
     named = asked.text("model") or settings.sd_model_checkpoint
     if named or not settings.models_dir:

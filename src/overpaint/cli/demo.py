@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.options import JOB_OPTIONS, Asked, takes
+from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, say, say_json
 from overpaint.cli.paint import AsJson, Quiet
-from overpaint.errors import Cancelled as Stopped
+from overpaint.errors import PaintingCancelled as Stopped
 from overpaint.errors import RequestError
 from overpaint.events import Control, Finished, Progress
 
 if TYPE_CHECKING:
-    from overpaint.demo import Row
+    from overpaint.demo import GalleryRow
     from overpaint.request import Img2ImgRequest, Picture
     from overpaint.settings import Settings
 
@@ -35,7 +35,7 @@ def demo(
     show: Annotated[bool, typer.Option("--open", help="Open it when it is there.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Paint a small gallery with the built-in model.
 
@@ -65,7 +65,9 @@ def demo(
     return 0
 
 
-def _painted(painter: session.Painter, settings: Settings, meter: Meter, control: Control) -> tuple[Row, ...]:
+def _painted(
+    painter: session.CommandEngine, settings: Settings, meter: Meter, control: Control
+) -> tuple[GalleryRow, ...]:
     from overpaint.demo import gallery, painted
 
     plan = gallery()
@@ -85,7 +87,7 @@ def _painted(painter: session.Painter, settings: Settings, meter: Meter, control
     return tuple(painted(plan, paint))
 
 
-def _saved(rows: tuple[Row, ...], folder: Path) -> Path:
+def _saved(rows: tuple[GalleryRow, ...], folder: Path) -> Path:
     from overpaint.demo import sheet
     from overpaint.files.saving import save_bytes
 

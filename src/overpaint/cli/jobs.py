@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overpaint.cli.chosen_model import model_asked_for, model_painted_with
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.errors import CheckpointError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class CommandJob:
     """Everything that is decided before the engine is opened."""
 
     request: Img2ImgRequest
@@ -56,13 +56,13 @@ class Files:
         return {} if self.mask is None else {"mask": self.mask}
 
 
-def job_of(files: Files, prompt: str, asked: Asked) -> Job:
+def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
     """The request of `paint`, `txt2img` and `plan`."""
     settings, fields = asked.settings(), asked.with_prompt(prompt).fields()
     return _job(files, {"prompt": "", **fields}, settings, model=model_asked_for(asked, settings))
 
 
-def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> Job:
+def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> CommandJob:
     """A job of fields as JSON has them; without a source it is a txt2img job."""
     from overpaint.request import request_from_json
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -76,7 +76,7 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
         pictures["images"] = [opened(files.source, settings)]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
     origins = files.origins(control_files(fields))
-    return Job(request_from_json({**whole, **pictures}), settings, origins, **known)
+    return CommandJob(request_from_json({**whole, **pictures}), settings, origins, **known)
 
 
 def is_stdin(path: Path) -> bool:
@@ -102,7 +102,7 @@ def _from_stdin() -> bytes:
     return data
 
 
-def repeated_job(painted: Path, files: Files, asked: Asked, *, any_model: bool = False) -> Job:
+def repeated_job(painted: Path, files: Files, asked: GivenOptions, *, any_model: bool = False) -> CommandJob:
     """The request of `again`: from the recipe in or beside the picture, else from its infotext, or from a text file."""
     from overpaint.files.metadata import read_recipe
     from overpaint.files.recipe import Recipe
@@ -137,14 +137,14 @@ def told_infotext(path: Path) -> str | None:
         raise PictureError(f"{path}: it cannot be read ({error}); give a text in UTF-8") from None
 
 
-def _model_again(name: str, digest: str, settings: Settings, asked: Asked, any_model: bool) -> str | None:
+def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions, any_model: bool) -> str | None:
     """The model of an earlier picture, unless another one is asked for."""
     if any_model or "model" in asked.given or not (name or digest):
         return model_asked_for(asked, settings)
     return model_painted_with(name, digest, settings)
 
 
-def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked, any_model: bool) -> Job:
+def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -171,7 +171,7 @@ def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: Asked, any_
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
     origins = files.origins(control_files(changes))
-    return Job(request, settings, origins, model, recipe.model.hash, recipe.networks)
+    return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks)
 
 
 def _without_other_checkpoint(request: Img2ImgRequest, model: str | None, settings: Settings) -> Img2ImgRequest:
@@ -193,7 +193,7 @@ def _refuse_files(files: Files) -> None:
             raise RequestError(flag, str(path), "the picture was painted from noise, without a source; leave it out")
 
 
-def _from_infotext(text: str, files: Files, asked: Asked, any_model: bool) -> Job:
+def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     """An infotext tells neither source nor mask, and of the reference's pictures expects the reference's ways."""
     from dataclasses import replace
 
@@ -227,7 +227,7 @@ def _from_infotext(text: str, files: Files, asked: Asked, any_model: bool) -> Jo
 
 
 def _with_rng(
-    changes: dict[str, Any], text: str, is_reference: bool, asked: Asked
+    changes: dict[str, Any], text: str, is_reference: bool, asked: GivenOptions
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The reference's default noise is that of a graphics card, of which its infotexts say nothing."""
     from overpaint.text.infotext import split_infotext

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, Asked, read_option, takes
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, read_option, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
 from overpaint.cli.paint import AsJson, Mask, Quiet
 from overpaint.errors import OverpaintError, PictureError, RequestError
@@ -56,7 +56,7 @@ def submit(
     output: Folder = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Hand in a job to a server.
 
@@ -138,7 +138,7 @@ def _client(url: str | None, token: str | None) -> Client:
         raise RequestError("--url", url, error.remedy) from None
 
 
-def _fields(asked: Asked) -> dict[str, Any]:
+def _fields(asked: GivenOptions) -> dict[str, Any]:
     """The request's fields; options of the site go as this job's own."""
     fields = asked.fields()
     if "controls" in fields:

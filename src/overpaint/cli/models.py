@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from overpaint.cli.folders import folders_below
-from overpaint.cli.options import JOB_OPTIONS, Asked, takes
+from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
 from overpaint.errors import CheckpointError, RequestError
@@ -125,7 +125,7 @@ OfKind = Annotated[str, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.
 
 
 @takes(*_OPTIONS)
-def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJson = False, asked: Asked) -> int:
+def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJson = False, asked: GivenOptions) -> int:
     """List the models of a folder by the names that commands use.
 
     Folders below it count too. Unless a folder is named, those that are built in come first.
@@ -150,7 +150,7 @@ def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJso
     return 0
 
 
-def _folder(given: Path | None, kind: _Kind, asked: Asked) -> Path:
+def _folder(given: Path | None, kind: _Kind, asked: GivenOptions) -> Path:
     """The folder that was named, the configured one, or for checkpoints the one we are in."""
     configured = getattr(asked.settings(), kind.option)
     folder = Path(configured) if configured else None

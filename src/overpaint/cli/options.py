@@ -216,7 +216,7 @@ JOB_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class GivenOptions:
     """What was said on the command line, and what holds for all of a user's commands; what was not said is not here."""
 
     given: Mapping[str, Any]
@@ -272,21 +272,23 @@ class Asked:
         """A job's option by name."""
         return str(self.given.get(name, self.standing.get(name, default)))
 
-    def with_prompt(self, prompt: str) -> Asked:
+    def with_prompt(self, prompt: str) -> GivenOptions:
         """The same with a prompt from its place on the line."""
         if not prompt:
             return self
         if "prompt" in self.given:
             raise RequestError("--prompt", self.given["prompt"], f"it is given twice, as {prompt!r} too; leave one out")
-        return Asked({**self.given, "prompt": prompt}, self.standing)
+        return GivenOptions({**self.given, "prompt": prompt}, self.standing)
 
-    def machine_alone(self) -> Asked:
+    def machine_alone(self) -> GivenOptions:
         """Without what a user's file and environment say of models and options: for the built-in model's own show."""
-        return Asked(self.given, {name: self.standing[name] for name in ("device", "dtype") if name in self.standing})
+        return GivenOptions(
+            self.given, {name: self.standing[name] for name in ("device", "dtype") if name in self.standing}
+        )
 
-    def with_model(self, model: str | None) -> Asked:
+    def with_model(self, model: str | None) -> GivenOptions:
         """The same with a model chosen; None leaves the built-in one."""
-        return Asked({**self.given, "model": model or ""}, self.standing)
+        return GivenOptions({**self.given, "model": model or ""}, self.standing)
 
 
 def _paints(option: str) -> bool:
@@ -332,7 +334,7 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
             given = {name: value for name, value in taken.items() if value is not None and value != []}
             from overpaint.cli.standing import standing_values
 
-            return function(**values, asked=Asked(given, standing_values()))
+            return function(**values, asked=GivenOptions(given, standing_values()))
 
         kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.values() if each.name != "asked"]
         command.__name__, command.__doc__ = function.__name__, function.__doc__

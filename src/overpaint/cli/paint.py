@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.jobs import Files, Job, is_stdin, job_of, repeated_job
+from overpaint.cli.jobs import CommandJob, Files, is_stdin, job_of, repeated_job
 from overpaint.cli.options import (
     HIRES_OPTIONS,
     JOB_OPTIONS,
     NEW_PICTURE_OPTIONS,
     PROMPT_OPTION,
     REQUEST_OPTIONS,
-    Asked,
+    GivenOptions,
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
-    from overpaint.files.keeping import Origins, Painted, Target
+    from overpaint.files.keeping import KeptPicture, Origins, Target
     from overpaint.outcome import ModelIdentity, Processed
     from overpaint.request import Img2ImgRequest
 
@@ -72,7 +72,7 @@ def paint(
     show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
     target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
@@ -89,7 +89,7 @@ def txt2img(
     show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Paint a new picture from a text.
 
@@ -117,7 +117,7 @@ def again(
     show: Open = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Paint a picture again from its recipe, as it was or changed.
 
@@ -141,7 +141,7 @@ def choose_target(output: str | None, default: str, overwrite: bool) -> Target:
     return keeping.choose_target(output or "./", default, overwrite, "--output")
 
 
-def perform(job: Job, target: Target, asked: Asked, telling: Telling) -> int:
+def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
     """See whether the job holds, open the engine, paint, keep, and tell."""
     started = time.monotonic()
     _check_stdout(job, target, telling)
@@ -174,7 +174,7 @@ def perform(job: Job, target: Target, asked: Asked, telling: Telling) -> int:
     return STOPPED if stopped else 0
 
 
-def _check_stdout(job: Job, target: Target, telling: Telling) -> None:
+def _check_stdout(job: CommandJob, target: Target, telling: Telling) -> None:
     if not _is_stdout(target):
         return
     if telling.as_json or telling.show:
@@ -184,7 +184,7 @@ def _check_stdout(job: Job, target: Target, telling: Telling) -> None:
         raise RequestError("--output", "-", f"one picture fits there, not {_asked_for(job.request)}; give a folder")
 
 
-def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tuple[str, ...]:
+def _warnings(job: CommandJob, model: ModelIdentity, processed: Processed | None) -> tuple[str, ...]:
     """Those of the job, and what is not as it was when the picture was first painted."""
     from overpaint.files.recipe import changed_networks, networks_of
 
@@ -197,7 +197,7 @@ def _warnings(job: Job, model: ModelIdentity, processed: Processed | None) -> tu
     return told
 
 
-def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, Painted]]:
+def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, KeptPicture]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
     from overpaint.files.keeping import finished_pictures, save_painted
 
@@ -210,7 +210,7 @@ def _is_stdout(target: Target) -> bool:
     return str(target.path) == STDOUT
 
 
-def _poured(painted: Painted, processed: Processed, target: Target) -> tuple[Path, Painted]:
+def _poured(painted: KeptPicture, processed: Processed, target: Target) -> tuple[Path, KeptPicture]:
     """To stdout, as a PNG with its infotext and its recipe."""
     from overpaint.files.keeping import files_of
     from overpaint.files.recipe import JobFiles
@@ -221,7 +221,7 @@ def _poured(painted: Painted, processed: Processed, target: Target) -> tuple[Pat
     return target.path, painted
 
 
-def _account(path: Path, painted: Painted) -> dict[str, Any]:
+def _account(path: Path, painted: KeptPicture) -> dict[str, Any]:
     return {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
 
 

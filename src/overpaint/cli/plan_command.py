@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from overpaint.cli.jobs import Files, Job, job_of
-from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, Asked, takes
+from overpaint.cli.jobs import CommandJob, Files, job_of
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table, warn
 from overpaint.cli.paint import AsJson, Mask, Quiet
 from overpaint.errors import RequestError
@@ -26,7 +26,7 @@ def plan(
     mask: Mask = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Show what `paint` or `txt2img` would do; loads no model.
 
@@ -50,7 +50,7 @@ def plan(
     return 0
 
 
-def _new_job(prompt: str, too_much: str | None, mask: Path | None, asked: Asked) -> Job:
+def _new_job(prompt: str, too_much: str | None, mask: Path | None, asked: GivenOptions) -> CommandJob:
     """With --txt2img the first text is the prompt."""
     if too_much is not None:
         raise RequestError("PROMPT", too_much, "with --txt2img give one text, the prompt, and no picture")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from overpaint.cli.options import JOB_OPTIONS, Asked, takes
+from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import note, say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def serve(
     limit: Limit = None,
     check: Check = False,
     mend: Mend = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Serve jobs over HTTP from one queue that outlives crashes.
 
@@ -124,14 +124,14 @@ def _checked(data: Path, mend: bool) -> int:
     return 1 if report.found else 0
 
 
-def _token(asked: Asked, said: str | None) -> str | None:
+def _token(asked: GivenOptions, said: str | None) -> str | None:
     variable = os.environ.pop(TOKEN_VARIABLE, None)
     if said is not None:
         return said
     return variable if variable is not None else asked.text("token") or None
 
 
-def _model(asked: Asked, settings: Settings) -> str | None:
+def _model(asked: GivenOptions, settings: Settings) -> str | None:
     """What jobs are painted with that name no model; the first of a folder of several, which is said."""
     from overpaint.cli.chosen_model import checkpoints_in
     from overpaint.hints import listed
@@ -146,7 +146,7 @@ def _model(asked: Asked, settings: Settings) -> str | None:
     return str(found[0].path) if found else None
 
 
-def _settings(asked: Asked) -> Settings:
+def _settings(asked: GivenOptions) -> Settings:
     """The site's: unlike a single command's, with the previews and grids that clients may ask for."""
     from overpaint.settings import Settings
 

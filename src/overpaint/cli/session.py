@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.cli.output import Meter, note
-from overpaint.errors import Cancelled as StoppedOnRequest
+from overpaint.errors import PaintingCancelled as StoppedOnRequest
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Stop
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overpaint.settings import Settings
 
 
-class Painter(Protocol):
+class CommandEngine(Protocol):
     """The part of `Engine` that the command uses."""
 
     @property
@@ -32,8 +32,8 @@ class Painter(Protocol):
 
 
 def open_engine(
-    asked: Asked, settings: Settings, progress: Callable[[int, int], None]
-) -> AbstractContextManager[Painter]:
+    asked: GivenOptions, settings: Settings, progress: Callable[[int, int], None]
+) -> AbstractContextManager[CommandEngine]:
     """The engine that was asked for. Tests put a painter without weights here."""
     from overpaint.engine import Engine
 
@@ -41,7 +41,7 @@ def open_engine(
     return Engine(asked.text("model") or None, device, dtype, settings, progress=progress)
 
 
-def check(request: Img2ImgRequest, settings: Settings, asked: Asked) -> None:
+def check(request: Img2ImgRequest, settings: Settings, asked: GivenOptions) -> None:
     """Refuse what cannot be painted, before torch is imported and a model is read."""
     from overpaint.cli.chosen_model import check_is_checkpoint
     from overpaint.models.find import find_checkpoint
@@ -55,9 +55,9 @@ def check(request: Img2ImgRequest, settings: Settings, asked: Asked) -> None:
 class LatePainter:
     """The engine of a batch, opened for the first job that holds; those before it are refused without one."""
 
-    def __init__(self, asked: Asked, settings: Settings, opened: Callable[[], Painter]) -> None:
+    def __init__(self, asked: GivenOptions, settings: Settings, opened: Callable[[], CommandEngine]) -> None:
         self._asked, self._settings, self._opened = asked, settings, opened
-        self._engine: Painter | None = None
+        self._engine: CommandEngine | None = None
 
     def run(
         self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
@@ -99,7 +99,7 @@ def loading(meter: Meter, control: Control) -> Callable[[int, int], None]:
 
 
 def run_job(
-    painter: Painter, request: Img2ImgRequest, settings: Settings, meter: Meter, control: Control
+    painter: CommandEngine, request: Img2ImgRequest, settings: Settings, meter: Meter, control: Control
 ) -> Processed | None:
     """Run to the end, or to the stop; then what was finished before, if anything."""
     for event in painter.run(request, settings, control):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def surroundings_of(request: Img2ImgRequest, settings: Settings, path: Path | No
     return known if path is None else replace(known, words=words_of(path))
 
 
-def path_asked_for(asked: Asked, settings: Settings) -> Path:
+def path_asked_for(asked: GivenOptions, settings: Settings) -> Path:
     """The file or folder of the model in question."""
     from overpaint.cli.chosen_model import model_asked_for
     from overpaint.models.find import find_checkpoint

@@ -13,10 +13,10 @@ import typer
 
 from overpaint.cli import session
 from overpaint.cli.jobs import opened
-from overpaint.cli.options import JOB_OPTIONS, Asked, read_size, takes
+from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json
 from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
-from overpaint.errors import Cancelled, PictureError, RequestError
+from overpaint.errors import PaintingCancelled, PictureError, RequestError
 
 if TYPE_CHECKING:
     from overpaint.events import Control
@@ -53,7 +53,7 @@ def upscale(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    asked: Asked,
+    asked: GivenOptions,
 ) -> int:
     """Make finished pictures larger.
 
@@ -73,7 +73,7 @@ def upscale(
         control = stack.enter_context(session.stoppable())
         meter = stack.enter_context(Meter(quiet or as_json))
         known = found.callables(settings, asked, meter, control)
-        stack.enter_context(suppress(Cancelled))
+        stack.enter_context(suppress(PaintingCancelled))
         for number, (path, target) in enumerate(zip(pictures, targets, strict=True)):
             if control.message is not None:
                 break
@@ -147,7 +147,7 @@ class _Upscalers:
         return cls((names[0], names[1]), files)
 
     def callables(
-        self, settings: Settings, asked: Asked, meter: Meter, control: Control
+        self, settings: Settings, asked: GivenOptions, meter: Meter, control: Control
     ) -> Mapping[str, Upscaler] | None:
         """NOTE: torch is needed only where a network is."""
         if all(name in _BUILT_IN for name in self.names):

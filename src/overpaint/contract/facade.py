@@ -11,7 +11,7 @@ from torch import Tensor
 from overpaint.contract.fields import StableDiffusionProcessing
 from overpaint.contract.options import FOLDERS
 from overpaint.engine import Engine, stages_of
-from overpaint.errors import Cancelled
+from overpaint.errors import PaintingCancelled
 from overpaint.events import Event, Preview, Progress
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.latents import Prepared, batch_latents
@@ -164,7 +164,7 @@ def _drain(events: Any, state: Any) -> Sampled:
         except StopIteration as end:
             sampled: Sampled | None = end.value
             if sampled is None:
-                raise Cancelled("the job was cancelled") from None
+                raise PaintingCancelled("the job was cancelled") from None
             return sampled
         if isinstance(event, Progress):
             state.sampling_step = event.step - event.batch * state.sampling_steps

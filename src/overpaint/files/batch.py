@@ -19,10 +19,10 @@ from typing import Any, Protocol, TypeAlias
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
 from overpaint.files.journal import Journal
-from overpaint.files.keeping import FORMATS, Origins, Painted, files_of, finished_pictures, name_for, numbered
+from overpaint.files.keeping import FORMATS, KeptPicture, Origins, files_of, finished_pictures, name_for, numbered
 from overpaint.files.kept_files import file_sha256
 from overpaint.files.recipe import changed_options, quirks_on
-from overpaint.files.rows import Row, Unreadable
+from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
@@ -34,7 +34,7 @@ from overpaint.text.shorthand import control_files, with_control_pictures, witho
 _TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
 
 
-class Painter(Protocol):
+class BatchEngine(Protocol):
     """What a batch needs of an engine."""
 
     def run(
@@ -60,12 +60,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class RowStarted:
-    row: Row
+    row: BatchRow
 
 
 @dataclass(frozen=True)
 class RowPainted:
-    row: Row
+    row: BatchRow
     files: tuple[str, ...]
     seeds: tuple[int, ...]
     warnings: tuple[str, ...] = ()
@@ -75,13 +75,13 @@ class RowPainted:
 class RowSkipped:
     """It was finished before."""
 
-    row: Row
+    row: BatchRow
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RowFailed:
-    row: Row | Unreadable
+    row: BatchRow | UnreadableRow
     error: Exception
 
 
@@ -94,7 +94,10 @@ BatchEvent: TypeAlias = RowStarted | Started | Progress | RowPainted | RowSkippe
 
 
 def run_batch(
-    rows: Sequence[Row | Unreadable], batch: Batch, painter: Callable[[], Painter], control: Control | None = None
+    rows: Sequence[BatchRow | UnreadableRow],
+    batch: Batch,
+    painter: Callable[[], BatchEngine],
+    control: Control | None = None,
 ) -> Iterator[BatchEvent]:
     """Paint all rows that are not painted yet. The painter is asked for when the first row needs it."""
     control = control or Control()
@@ -107,7 +110,7 @@ def run_batch(
             if control.message is not None:
                 yield BatchStopped()
                 return
-            if isinstance(row, Unreadable):
+            if isinstance(row, UnreadableRow):
                 yield RowFailed(row, OverpaintError(row.problem))
                 continue
             with closing(_row_events(row, fields, batch, journal, painter, control, seen)) as events:
@@ -117,11 +120,11 @@ def run_batch(
 
 
 def _row_events(
-    row: Row,
+    row: BatchRow,
     fields: Mapping[str, Any],
     batch: Batch,
     journal: Journal,
-    painter: Callable[[], Painter],
+    painter: Callable[[], BatchEngine],
     control: Control,
     seen: Counter[str],
 ) -> Generator[BatchEvent, None, None]:
@@ -153,9 +156,9 @@ def _row_events(
         yield RowFailed(row, error)
 
 
-def _check_shared(fields: Mapping[str, Any], rows: Sequence[Row | Unreadable]) -> None:
+def _check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | UnreadableRow]) -> None:
     """Refuse what is asked of all rows and none can have."""
-    kinds = {row.has_source for row in rows if isinstance(row, Row)}
+    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
     if kinds == {True}:
         without_second_pass(fields)
     of_source = sorted(SOURCE_FIELDS & fields.keys())
@@ -163,7 +166,7 @@ def _check_shared(fields: Mapping[str, Any], rows: Sequence[Row | Unreadable]) -
         raise RequestError(of_source[0], fields[of_source[0]], "no row has a source picture; leave it out")
 
 
-def _fields_of(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _fields_of(row: BatchRow, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Its own, before those of all rows as far as they fit a row of its kind."""
     unfit = {"hires"} if row.has_source else SOURCE_FIELDS
     return {**{name: value for name, value in shared.items() if name not in unfit}, **row.fields}
@@ -186,7 +189,7 @@ def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
     return fields
 
 
-def _key(row: Row, fields: Mapping[str, Any], batch: Batch, seen: Counter[str]) -> str:
+def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[str]) -> str:
     """What a row's result depends on, as a name; equal rows are told apart by their order."""
     own = _fields_of(row, fields)
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
@@ -210,7 +213,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _request(row: Row, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
+def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
     own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
     if row.has_source:
@@ -225,7 +228,7 @@ def _opened(name: str, path: Path, settings: Settings) -> Picture:
         raise PictureError(f"{name}: {error}") from error
 
 
-def _kept(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
+def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
     names = _write(row, key, processed, batch, journal)
     if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
         return RowPainted(row, names, (), processed.warnings)
@@ -233,7 +236,7 @@ def _kept(row: Row, key: str, processed: Processed, batch: Batch, journal: Journ
     return RowPainted(row, names, tuple(each.seed for each in finished_pictures(processed)), processed.warnings)
 
 
-def _write(row: Row, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
+def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
     """Promise, then write. The names are those of an earlier promise as far as they are still free or ours."""
     masks = {name: path for name, path in row.files.items() if name != "picture"}
     origins = Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
@@ -258,7 +261,7 @@ def _pictures_among(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if PurePosixPath(name).suffix != ".json")
 
 
-def _wished_name(row: Row, painted: Painted, processed: Processed, batch: Batch) -> str:
+def _wished_name(row: BatchRow, painted: KeptPicture, processed: Processed, batch: Batch) -> str:
     """BATCH-3: the source's stem, numbered where a row makes several pictures."""
     name = f"{row.output}.{batch.format}"
     if len(processed.plan.images) > 1:

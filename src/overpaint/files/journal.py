@@ -24,7 +24,7 @@ JOURNAL_NAME = "overpaint-batch.jsonl"
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """What is known of a row: the files it promised, by name with their SHA-256, and whether all were written."""
 
     files: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / JOURNAL_NAME
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, JournalEntry] = {}
         self._seeds: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._file: BinaryIO | None = None
@@ -59,7 +59,7 @@ class Journal:
         if self._file is not None:
             self._file.close()
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> JournalEntry | None:
         """What is known of a row."""
         return self._entries.get(key)
 
@@ -125,10 +125,10 @@ class Journal:
         if isinstance(line.get("batch"), str) and isinstance(line.get("seed"), int):
             self._seeds[line["batch"]] = line["seed"]
         elif isinstance(key, str) and isinstance(files, Mapping):
-            self._entries[key] = Entry(dict(files), part=line.get("part") is True)
+            self._entries[key] = JournalEntry(dict(files), part=line.get("part") is True)
             self._owners.update(dict.fromkeys(files, key))
         elif isinstance(key, str) and line.get("done") is True and key in self._entries:
-            self._entries[key] = Entry(self._entries[key].files, done=True)
+            self._entries[key] = JournalEntry(self._entries[key].files, done=True)
 
 
 def results_in(folder: Path) -> set[Path]:

@@ -24,7 +24,7 @@ FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "bmp")
 
 
 @dataclass(frozen=True)
-class Painted:
+class KeptPicture:
     """One finished picture of a job."""
 
     index: int
@@ -53,7 +53,7 @@ class Origins:
         return JobFiles(source=record(self.source), controls=tuple(map(record, self.controls)), **masks)
 
 
-def finished_pictures(processed: Processed) -> Iterator[Painted]:
+def finished_pictures(processed: Processed) -> Iterator[KeptPicture]:
     """The pictures themselves, without grids and mask outputs."""
     first = processed.index_of_first_image
     images, infotexts = processed.images[first:], processed.infotexts[first:]
@@ -62,10 +62,10 @@ def finished_pictures(processed: Processed) -> Iterator[Painted]:
     stride = len(images) // len(infotexts)  # each picture may be followed by its masks
     planned = zip(processed.plan.images, images[::stride], infotexts, strict=False)
     for plan, image, infotext in planned:
-        yield Painted(plan.index, image, infotext, plan.seed, plan.subseed)
+        yield KeptPicture(plan.index, image, infotext, plan.seed, plan.subseed)
 
 
-def files_of(painted: Painted, processed: Processed, name: str, files: JobFiles) -> list[tuple[str, bytes]]:
+def files_of(painted: KeptPicture, processed: Processed, name: str, files: JobFiles) -> list[tuple[str, bytes]]:
     """The files to write for a picture of this name; the picture last, so that it never lacks a part."""
     path = PurePosixPath(name)
     contents = contents_of(painted, processed, files)
@@ -77,7 +77,7 @@ def files_of(painted: Painted, processed: Processed, name: str, files: JobFiles)
     return [(str(beside), recipe_text(recipe).encode()), (name, data)]
 
 
-def contents_of(painted: Painted, processed: Processed, files: JobFiles) -> dict[str, Any]:
+def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> dict[str, Any]:
     """What goes into a picture's file besides its pixels, and how they are packed, as `encode_picture` takes it."""
     settings = processed.plan.settings
     extras = _extras(painted, processed)
@@ -92,13 +92,13 @@ def contents_of(painted: Painted, processed: Processed, files: JobFiles) -> dict
     }
 
 
-def _extras(painted: Painted, processed: Processed) -> SourceExtras | None:
+def _extras(painted: KeptPicture, processed: Processed) -> SourceExtras | None:
     """Of the source of this picture, if it has one."""
     sources = processed.plan.request.images
     return source_extras(sources[painted.index % processed.batch_size % len(sources)]) if sources else None
 
 
-def name_for(painted: Painted, name: str) -> str:
+def name_for(painted: KeptPicture, name: str) -> str:
     """The name with the ending its format needs: a picture too large for JPEG becomes a PNG."""
     path = PurePosixPath(name)
     wished = path.suffix.lower().removeprefix(".")
@@ -148,7 +148,7 @@ def choose_target(place: str | os.PathLike[str], default: str, overwrite: bool, 
     return Target(path, overwrite)
 
 
-def save_painted(processed: Processed, target: Target, origins: Origins) -> Iterator[tuple[Path, Painted]]:
+def save_painted(processed: Processed, target: Target, origins: Origins) -> Iterator[tuple[Path, KeptPicture]]:
     """Write every finished picture; one that cannot be written leaves those before it where they are."""
     records = origins.records(target.path.parent, processed.plan.settings)
     several = len(processed.plan.images) > 1
@@ -157,7 +157,7 @@ def save_painted(processed: Processed, target: Target, origins: Origins) -> Iter
         yield save_one(each, processed, replace(target, path=target.path.with_name(name)), records), each
 
 
-def save_one(painted: Painted, processed: Processed, target: Target, records: JobFiles) -> Path:
+def save_one(painted: KeptPicture, processed: Processed, target: Target, records: JobFiles) -> Path:
     """Write a picture, and beside it the recipe if its format holds none; returns where it is."""
     name = name_for(painted, target.path.name)
     *beside, (_, data) = files_of(painted, processed, name, records)

@@ -23,7 +23,7 @@ _MOST_BYTES_A_LINE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BatchRow:
     """One request to be: its pictures on disk, the name of its result, and the fields that are its own."""
 
     number: int  # from 1: its line, or its place in the folder
@@ -38,7 +38,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableRow:
     """A row that cannot become a request."""
 
     number: int
@@ -46,7 +46,9 @@ class Unreadable:
     problem: str
 
 
-def read_rows(source: Path, out: Path, *, masks: Path | None = None, recursive: bool = False) -> list[Row | Unreadable]:
+def read_rows(
+    source: Path, out: Path, *, masks: Path | None = None, recursive: bool = False
+) -> list[BatchRow | UnreadableRow]:
     """The rows of a folder, or of a manifest when the source is a file."""
     if masks is not None and not (masks.is_dir() or masks.is_file()):
         raise RequestError("masks", str(masks), "there is no such file or folder")
@@ -63,7 +65,7 @@ def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[Row | Unreadable]:
+def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[BatchRow | UnreadableRow]:
     """BATCH-1, BATCH-2. The output and the masks may lie inside the folder, and results in it: they are no sources."""
     skipped = {path.resolve() for path in (out, masks) if path is not None} - {folder.resolve()}
     skipped |= results_in(out)
@@ -72,10 +74,10 @@ def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -
     for number, name in enumerate(found, 1):
         mask = choose.mask_for(name)
         if masks is not None and mask is None:
-            yield Unreadable(number, str(name), f"there is no mask {name.stem}.* for it in {masks}")
+            yield UnreadableRow(number, str(name), f"there is no mask {name.stem}.* for it in {masks}")
             continue
         files = {"picture": folder / name} | ({"mask": mask} if mask is not None else {})
-        yield Row(number=number, name=str(name), output=name.with_suffix(""), files=files)
+        yield BatchRow(number=number, name=str(name), output=name.with_suffix(""), files=files)
 
 
 def _pictures_below(folder: Path, recursive: bool, skipped: set[Path]) -> Iterator[PurePosixPath]:
@@ -107,7 +109,7 @@ class _MaskChoice:
         return self._only or self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
 
 
-def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[Row | Unreadable]:
+def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[BatchRow | UnreadableRow]:
     choose = _MaskChoice(masks)
     with manifest.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -116,10 +118,10 @@ def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[Row | Unreada
             try:
                 yield _manifest_row(number, line, manifest.parent, choose)
             except RequestError as error:
-                yield Unreadable(number, f"line {number}", str(error))
+                yield UnreadableRow(number, f"line {number}", str(error))
 
 
-def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) -> Row:
+def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) -> BatchRow:
     given = _object(line)
     texts = {name: given.pop(name, None) for name in (*_FILE_FIELDS, "output")}
     for name, value in texts.items():
@@ -135,16 +137,16 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
     if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
         files["mask"] = mask
     output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
-    return Row(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
+    return BatchRow(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
 
 
-def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> Row:
+def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> BatchRow:
     if files:
         raise RequestError("picture", None, f"give the path of the source picture that the {next(iter(files))} is for")
     if not fields:
         raise RequestError("picture", None, "give the path of a source picture, or the prompt of a new one")
     name = _output_name(output) if output is not None else PurePosixPath(f"txt2img-{number}")
-    return Row(number=number, name=f"line {number}: {name}", output=name, files={}, fields=fields)
+    return BatchRow(number=number, name=f"line {number}: {name}", output=name, files={}, fields=fields)
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """A kind of file: the option that names its folder, and which files of the folder are of it."""
 
     what: str  # in a message
@@ -34,15 +34,17 @@ class Kind:
     may_be_folder: bool = False  # as diffusers writes it
 
 
-VAE = Kind("VAE", "vae_dir", (".ckpt", ".pt", ".safetensors"), has_extension=True)
-VAE_BESIDE_MODEL = Kind("VAE", "models_dir", (".vae.ckpt", ".vae.pt", ".vae.safetensors"), has_extension=True)
-LORA = Kind("LoRA", "lora_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
-HYPERNETWORK = Kind("hypernetwork", "hypernetwork_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
-EMBEDDING = Kind("embedding", "embeddings_dir", (".pt", ".bin", ".safetensors"), in_any_case=True)
+VAE = FileKind("VAE", "vae_dir", (".ckpt", ".pt", ".safetensors"), has_extension=True)
+VAE_BESIDE_MODEL = FileKind("VAE", "models_dir", (".vae.ckpt", ".vae.pt", ".vae.safetensors"), has_extension=True)
+LORA = FileKind("LoRA", "lora_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
+HYPERNETWORK = FileKind("hypernetwork", "hypernetwork_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
+EMBEDDING = FileKind("embedding", "embeddings_dir", (".pt", ".bin", ".safetensors"), in_any_case=True)
 # NOTE: a picture may hold an embedding (TIF-1), which only opening it tells.
-PICTURE_OF_EMBEDDING = Kind("embedding", "embeddings_dir", (".png", ".webp", ".jxl", ".avif"), in_any_case=True)
-CONTROLNET = Kind("ControlNet", "controlnet_dir", (".safetensors", ".pth", ".pt", ".ckpt", ".bin"), may_be_folder=True)
-UPSCALER = Kind("upscaler", "esrgan_dir", (".safetensors", ".pth", ".pt"))
+PICTURE_OF_EMBEDDING = FileKind("embedding", "embeddings_dir", (".png", ".webp", ".jxl", ".avif"), in_any_case=True)
+CONTROLNET = FileKind(
+    "ControlNet", "controlnet_dir", (".safetensors", ".pth", ".pt", ".ckpt", ".bin"), may_be_folder=True
+)
+UPSCALER = FileKind("upscaler", "esrgan_dir", (".safetensors", ".pth", ".pt"))
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ModelFile:
     alias: str
 
 
-def files_of(folder: str | Path, *kinds: Kind) -> tuple[ModelFile, ...]:
+def files_of(folder: str | Path, *kinds: FileKind) -> tuple[ModelFile, ...]:
     """The files of these kinds in a folder and below it, in natural order; without a folder there are none.
 
     Of two ControlNets with one name, the second goes by its place as well.
@@ -167,7 +169,7 @@ def _endings(path: Path, length: int) -> tuple[tuple[str, ...], ...]:
     return tail, (*tail[:-1], path.stem)
 
 
-def _is_of(path: Path, kind: Kind) -> bool:
+def _is_of(path: Path, kind: FileKind) -> bool:
     """Previews of embeddings are none (TIF-1)."""
     name = path.name.lower() if kind.in_any_case else path.name
     return name.endswith(kind.suffixes) and not (kind.in_any_case and ".preview." in name)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 _MOST_DIMENSIONS = 64
 
 
-class Unreadable(ValueError):  # noqa: N818 (half a sentence of an error)
+class UnreadablePickle(ValueError):  # noqa: N818 (half a sentence of an error)
     """Why a pickle is refused: half a sentence."""
 
 
-class Kind(NamedTuple):
+class NumberKind(NamedTuple):
     """The type of a storage's numbers, by torch's name for it."""
 
     name: str
@@ -24,7 +24,7 @@ class StorageRef(NamedTuple):
     """A block of numbers in the file."""
 
     key: str
-    kind: Kind
+    kind: NumberKind
     size: int
 
     @property
@@ -62,37 +62,37 @@ class Played(NamedTuple):
     play: Callable[..., Any]
 
 
-_KINDS: Mapping[str, Kind] = {
-    "DoubleStorage": Kind("float64", 8),
-    "FloatStorage": Kind("float32", 4),
-    "HalfStorage": Kind("float16", 2),
-    "BFloat16Storage": Kind("bfloat16", 2),
-    "LongStorage": Kind("int64", 8),
-    "IntStorage": Kind("int32", 4),
-    "ShortStorage": Kind("int16", 2),
-    "CharStorage": Kind("int8", 1),
-    "ByteStorage": Kind("uint8", 1),
-    "BoolStorage": Kind("bool", 1),
+_KINDS: Mapping[str, NumberKind] = {
+    "DoubleStorage": NumberKind("float64", 8),
+    "FloatStorage": NumberKind("float32", 4),
+    "HalfStorage": NumberKind("float16", 2),
+    "BFloat16Storage": NumberKind("bfloat16", 2),
+    "LongStorage": NumberKind("int64", 8),
+    "IntStorage": NumberKind("int32", 4),
+    "ShortStorage": NumberKind("int16", 2),
+    "CharStorage": NumberKind("int8", 1),
+    "ByteStorage": NumberKind("uint8", 1),
+    "BoolStorage": NumberKind("bool", 1),
 }
 
 
 def _tensor(storage: object, offset: object, shape: object, stride: object, *rest: object) -> TensorRef:
     if not isinstance(storage, StorageRef) or type(offset) is not int:
-        raise Unreadable("a tensor without a storage")
+        raise UnreadablePickle("a tensor without a storage")
     sizes, steps = _integers(shape), _integers(stride)
     if offset < 0 or len(sizes) != len(steps) or math.prod(max(1, size) for size in sizes) >= 2**62:
-        raise Unreadable("a tensor with an impossible shape")
+        raise UnreadablePickle("a tensor with an impossible shape")
     tensor = TensorRef(storage, offset, sizes, steps)
     if 0 not in sizes and (tensor.last >= storage.size or math.prod(sizes) > storage.size):
-        raise Unreadable("a tensor that is larger than its storage")
+        raise UnreadablePickle("a tensor that is larger than its storage")
     return tensor
 
 
 def _integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple) or len(values) > _MOST_DIMENSIONS:
-        raise Unreadable("a shape that is not made of whole numbers")
+        raise UnreadablePickle("a shape that is not made of whole numbers")
     if not all(type(each) is int and 0 <= each < 2**62 for each in values):
-        raise Unreadable("a shape that is not made of possible sizes")
+        raise UnreadablePickle("a shape that is not made of possible sizes")
     return values
 
 
@@ -129,10 +129,10 @@ def named(name: str) -> Any:
 def stored(pid: object) -> StorageRef:
     """What a persistent id stands for."""
     what, kind, key, _, count = pid[:5] if isinstance(pid, tuple) and len(pid) >= 5 else (None,) * 5
-    if what != "storage" or not isinstance(kind, Kind) or type(count) is not int or not isinstance(key, str):
-        raise Unreadable("an unknown kind of storage")
+    if what != "storage" or not isinstance(kind, NumberKind) or type(count) is not int or not isinstance(key, str):
+        raise UnreadablePickle("an unknown kind of storage")
     if not 0 <= count < 2**62:
-        raise Unreadable("a storage of impossible size")
+        raise UnreadablePickle("a storage of impossible size")
     if isinstance(pid, tuple) and len(pid) > 5 and pid[5] is not None:
-        raise Unreadable("a storage that is a view of another, as only very old versions of torch wrote")
+        raise UnreadablePickle("a storage that is a view of another, as only very old versions of torch wrote")
     return StorageRef(key, kind, count)

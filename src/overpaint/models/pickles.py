@@ -15,7 +15,7 @@ import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from overpaint.models.pickled_values import Inert, Parameters, Played, Unreadable, named, stored
+from overpaint.models.pickled_values import Inert, Parameters, Played, UnreadablePickle, named, stored
 
 MOST_BYTES = 100 * 2**20
 _MOST_OPCODES = 2**20  # a checkpoint with all that training needs has some 150,000
@@ -38,7 +38,7 @@ class _Machine:
     def spend(self, count: int) -> None:
         self.left -= count
         if self.left < 0:
-            raise Unreadable("it is longer than the description of any model")
+            raise UnreadablePickle("it is longer than the description of any model")
 
     def pop_to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marked.pop()
@@ -65,18 +65,18 @@ class _Machine:
         if type(target) is list:
             target.extend(items)
         elif not isinstance(target, Inert):
-            raise Unreadable("something is appended to what is no list")
+            raise UnreadablePickle("something is appended to what is no list")
 
     def set(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if len(items) % 2:
-            raise Unreadable("a key without a value")
+            raise UnreadablePickle("a key without a value")
         if isinstance(target, dict):
             for key in items[::2]:
                 _check_key(key)
             target.update(zip(items[::2], items[1::2], strict=True))
         elif not isinstance(target, Inert):
-            raise Unreadable("something is put into what is no table")
+            raise UnreadablePickle("something is put into what is no table")
 
     def build(self) -> None:
         """Give an object its state. Only a ParameterDict has one that is of use."""
@@ -91,11 +91,11 @@ class _Machine:
 def _check_key(key: object) -> None:
     """NOTE: a tuple is hashed through all its levels, which may be endless, or too deep for the C stack."""
     if type(key) is int and key.bit_length() > _LARGEST_KEY:
-        raise Unreadable("a table with an impossible number as a key")
+        raise UnreadablePickle("a table with an impossible number as a key")
     if isinstance(key, (str, bytes)) and len(key) > _LONGEST_KEY:
-        raise Unreadable("a table with a key of impossible length")
+        raise UnreadablePickle("a table with a key of impossible length")
     if key is not None and type(key) not in (str, int, bool, float, bytes, Inert):
-        raise Unreadable("a table with a key that is no text and no number")
+        raise UnreadablePickle("a table with a key that is no text and no number")
 
 
 def _push(machine: _Machine, value: object) -> None:
@@ -229,7 +229,7 @@ class Pickles:
         return self._bytes.tell()
 
     def next(self) -> Any:
-        """The value of the next pickle; `Unreadable` is raised for whatever is none."""
+        """The value of the next pickle; `UnreadablePickle` is raised for whatever is none."""
         machine = _Machine()
         try:
             for opcode, argument, _ in pickletools.genops(self._bytes):
@@ -239,9 +239,9 @@ class Pickles:
                 _OPERATIONS[opcode.name](machine, argument)
             tree = machine.stack[-1]
         except (IndexError, KeyError, TypeError, ValueError, Warning) as error:
-            if isinstance(error, Unreadable):
+            if isinstance(error, UnreadablePickle):
                 raise
-            raise Unreadable(f"its description is damaged, before byte {self.position}") from error
+            raise UnreadablePickle(f"its description is damaged, before byte {self.position}") from error
         _check_nesting(tree)
         return tree
 
@@ -269,7 +269,7 @@ def _check_nesting(tree: object) -> None:
                 continue
             height = heights.get(id(part))
             if len(path) + (height or 0) > _DEEPEST:
-                raise Unreadable("its contents are nested too deeply")
+                raise UnreadablePickle("its contents are nested too deeply")
             if height is None:
                 path.append((part, parts_of(part), [0]))
                 break

@@ -108,7 +108,7 @@ class Resident(Generic[T]):
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _WantedFiles:
     """What a job wants."""
 
     files: tuple[Path, ...]  # the checkpoint, and the text encoders it may need
@@ -155,19 +155,19 @@ class Residents(Generic[T]):
         self, path: Path, vae_path: Path | None, settings: Settings, progress: Progress | None = None
     ) -> Resident[T]:
         """The model of a file with a VAE in place (None: its own). What was there before a failure still is."""
-        wish = _wish(path, vae_path, settings)
-        model, vae = self._completed(wish, self._model(wish), self._vae(wish.vae), progress)
-        wanted: list[_Model[T] | _Vae] = [model] if vae is None else [vae, model]
-        self._entries = [each for each in self._entries if each not in wanted] + wanted
+        wanted = _wanted_files(path, vae_path, settings)
+        model, vae = self._completed(wanted, self._model(wanted), self._vae(wanted.vae), progress)
+        kept: list[_Model[T] | _Vae] = [model] if vae is None else [vae, model]
+        self._entries = [each for each in self._entries if each not in kept] + kept
         self._forget_superseded()
-        self._forget_over_budget(wanted, settings)
+        self._forget_over_budget(kept, settings)
         return _resident(model, vae, settings)
 
     def recognise(self, path: Path, settings: Settings) -> ModelSpec:
         """What a file is: as it was loaded, if it is in memory, else from its header."""
-        wish = _wish(path, None, settings)
-        model = self._model(wish)
-        return model.trunk.spec if model is not None else spec_of(wish.path, wish.files[1:])
+        wanted = _wanted_files(path, None, settings)
+        model = self._model(wanted)
+        return model.trunk.spec if model is not None else spec_of(wanted.path, wanted.files[1:])
 
     def paths(self) -> tuple[Path, ...]:
         """The files in memory, VAEs too, the least recently used first."""
@@ -180,14 +180,14 @@ class Residents(Generic[T]):
     # -- finding and loading --------------------------------------------------------------------------------------
 
     def _completed(
-        self, wish: _Wish, model: _Model[T] | None, vae: _Vae | None, progress: Progress | None
+        self, wanted: _WantedFiles, model: _Model[T] | None, vae: _Vae | None, progress: Progress | None
     ) -> tuple[_Model[T], _Vae | None]:
         """What was found, and the rest loaded; where memory runs out, once more without all that nobody holds."""
         for _ in range(2):
             try:
                 if model is None:
-                    return self._load(wish, vae, progress)
-                return model, self._with_codec(wish, model, vae, progress)
+                    return self._load(wanted, vae, progress)
+                return model, self._with_codec(wanted, model, vae, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -196,12 +196,12 @@ class Residents(Generic[T]):
             if not self._forget(self._idle(model, vae)):
                 break
         remedy = "close other programs, wait for other jobs, or use half precision or a smaller model"
-        raise CheckpointError(f"{wish.path.name}: there is not enough memory for it on {self._device}; {remedy}")
+        raise CheckpointError(f"{wanted.path.name}: there is not enough memory for it on {self._device}; {remedy}")
 
-    def _model(self, wish: _Wish) -> _Model[T] | None:
+    def _model(self, wanted: _WantedFiles) -> _Model[T] | None:
         """The checkpoint in memory, if it is still what is on the disk."""
-        known = [each for each in self._entries if isinstance(each, _Model) and each.files == wish.files]
-        stamps = _stamps(wish.files)
+        known = [each for each in self._entries if isinstance(each, _Model) and each.files == wanted.files]
+        stamps = _stamps(wanted.files)
         if known and not stamps[0]:
             return _vanished(known)
         return next((each for each in known if each.stamps == stamps), None)
@@ -214,47 +214,49 @@ class Residents(Generic[T]):
         stamps = _stamps((path,))
         return next((each for each in known if each.stamps == stamps), None) if stamps[0] else _vanished(known)
 
-    def _load(self, wish: _Wish, vae: _Vae | None, progress: Progress | None) -> tuple[_Model[T], _Vae | None]:
-        stamps, vae_stamps = _stamps(wish.files), _stamps(wish.vae_files)
+    def _load(self, wanted: _WantedFiles, vae: _Vae | None, progress: Progress | None) -> tuple[_Model[T], _Vae | None]:
+        stamps, vae_stamps = _stamps(wanted.files), _stamps(wanted.vae_files)
         texts = tuple(text for text in self._texts() if self._is_bare(text))
         loaded = load_checkpoint(
-            wish.path,
+            wanted.path,
             device=self._device,
             dtype=self._dtype,
-            vae_path=wish.vae,
-            folders=model_folders(wish.settings),
+            vae_path=wanted.vae,
+            folders=model_folders(wanted.settings),
             progress=progress,
             hashing=self._hashing,
             hash_cache=self._hash_cache,
-            text_encoders=wish.files[1:],
+            text_encoders=wanted.files[1:],
             at_hand=AtHand(vae.loaded if vae is not None else None, texts, partial(self._make_room, vae)),
         )
         codec = LoadedCodec(loaded.backend.codec, loaded.spec.vae, loaded.vae)
-        if wish.vae is not None and vae is None:
-            vae = _Vae(wish.vae_files, vae_stamps, loaded=codec)
-        own_codec = codec if wish.vae is None else None
+        if wanted.vae is not None and vae is None:
+            vae = _Vae(wanted.vae_files, vae_stamps, loaded=codec)
+        own_codec = codec if wanted.vae is None else None
         trunk = _trunk(loaded, backend_for(self._device), self._dtype)
-        return _Model(wish.files, stamps, trunk=trunk, own=self._attach(loaded), codec=own_codec), vae
+        return _Model(wanted.files, stamps, trunk=trunk, own=self._attach(loaded), codec=own_codec), vae
 
-    def _with_codec(self, wish: _Wish, model: _Model[T], vae: _Vae | None, progress: Progress | None) -> _Vae | None:
+    def _with_codec(
+        self, wanted: _WantedFiles, model: _Model[T], vae: _Vae | None, progress: Progress | None
+    ) -> _Vae | None:
         """Load the autoencoder that a model in memory lacks."""
         if vae is not None and vae.loaded.spec.latent_channels == model.trunk.spec.vae.latent_channels:
             return vae
-        if wish.vae is None and model.codec is not None:
+        if wanted.vae is None and model.codec is not None:
             return None
-        stamps = _stamps(wish.vae_files)
+        stamps = _stamps(wanted.vae_files)
         codec = load_codec(
             model.trunk,
-            wish.vae,
+            wanted.vae,
             progress=progress,
             hashing=self._hashing,
             hash_cache=self._hash_cache,
-            text_encoders=wish.files[1:],
+            text_encoders=wanted.files[1:],
         )
-        if wish.vae is None:
+        if wanted.vae is None:
             model.codec = codec
             return None
-        return _Vae(wish.vae_files, stamps, loaded=codec)
+        return _Vae(wanted.vae_files, stamps, loaded=codec)
 
     def _texts(self) -> Iterator[TextNetwork]:
         """Every text encoder in memory once."""
@@ -302,9 +304,9 @@ class Residents(Generic[T]):
         return size_of(network for each in idle for network in each.networks() if id(network) not in busy)
 
 
-def _wish(path: Path, vae_path: Path | None, settings: Settings) -> _Wish:
+def _wanted_files(path: Path, vae_path: Path | None, settings: Settings) -> _WantedFiles:
     files = (_absolute(path), *map(_absolute, settings.text_encoder_files))
-    return _Wish(files, (_absolute(vae_path),) if vae_path is not None else (), settings)
+    return _WantedFiles(files, (_absolute(vae_path),) if vae_path is not None else (), settings)
 
 
 def _absolute(path: str | Path) -> Path:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.models.pickled_values import TensorRef, Unreadable
+from overpaint.models.pickled_values import TensorRef, UnreadablePickle
 from overpaint.models.pickles import MOST_BYTES, Pickles, parts_of, unpickled
 
 _MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip archive; each of its entries takes some 100 bytes
@@ -108,9 +108,9 @@ def _check_sizes(opened: PickledFile) -> None:
     """That each block of numbers lies in the file, and that the tensors are not many times what the file holds."""
     size = opened.path.stat().st_size
     if any(start + length > size for start, length in opened.places.values()):
-        raise Unreadable("a block of numbers lies behind its end")
+        raise UnreadablePickle("a block of numbers lies behind its end")
     if sum(each.bytes for each in _tensors_of(opened.tree)) > _MOST_VIEWS * size:
-        raise Unreadable("its tensors are many times larger than the file")
+        raise UnreadablePickle("its tensors are many times larger than the file")
 
 
 def _open_zip(path: Path) -> PickledFile:
@@ -119,18 +119,18 @@ def _open_zip(path: Path) -> PickledFile:
         file.most = MOST_BYTES  # its list of entries was read
         names = [each for each in archive.namelist() if each.rsplit("/", 1)[-1] == "data.pkl"]
         if len(names) != 1:
-            raise Unreadable("it has no data.pkl")
+            raise UnreadablePickle("it has no data.pkl")
         root = names[0].removesuffix("data.pkl")
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-                raise Unreadable("it is compressed, which torch never does")
+                raise UnreadablePickle("it is compressed, which torch never does")
             if entry.filename == f"{root}byteorder" and _is_big_endian(archive, entry):
-                raise Unreadable("it was written on a big-endian machine")
+                raise UnreadablePickle("it was written on a big-endian machine")
             if entry.filename.startswith(f"{root}data/"):
                 places[entry.filename.removeprefix(f"{root}data/")] = (_start_of(file, entry), entry.file_size)
         described = archive.getinfo(names[0])
         if described.file_size > MOST_BYTES:
-            raise Unreadable("its description is larger than 100 MiB")
+            raise UnreadablePickle("its description is larger than 100 MiB")
         return PickledFile(path, unpickled(archive.read(described)), places)
 
 
@@ -141,7 +141,7 @@ class _Frugal(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > self.most:
-            raise Unreadable("its list of entries is too long")
+            raise UnreadablePickle("its list of entries is too long")
         return super().read(size)
 
 
@@ -154,7 +154,7 @@ def _start_of(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     file.seek(entry.header_offset)
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise Unreadable("an entry of the archive is damaged")
+        raise UnreadablePickle("an entry of the archive is damaged")
     return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
 
 
@@ -163,11 +163,11 @@ def _open_legacy(path: Path) -> PickledFile:
     with path.open("rb") as file:
         pickles = Pickles(file.read(MOST_BYTES))
         if pickles.next() != _LEGACY_MAGIC:
-            raise Unreadable("it does not start as torch's files do")
+            raise UnreadablePickle("it does not start as torch's files do")
         pickles.next()
         system = pickles.next()
         if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise Unreadable("it was written on a big-endian machine")
+            raise UnreadablePickle("it was written on a big-endian machine")
         tree, keys = pickles.next(), pickles.next()
         file.seek(pickles.position)
         return PickledFile(path, tree, _legacy_places(file, tree, keys))
@@ -181,7 +181,7 @@ def _legacy_places(file: IO[bytes], tree: Any, keys: Any) -> dict[str, tuple[int
         count = int.from_bytes(file.read(8), "little")
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None or key in places or count != storage.size:
-            raise Unreadable("a block of numbers that belongs to no tensor, or is not as large as it says")
+            raise UnreadablePickle("a block of numbers that belongs to no tensor, or is not as large as it says")
         places[key] = (file.tell(), storage.bytes)
         file.seek(storage.bytes, io.SEEK_CUR)
     return places

@@ -16,7 +16,7 @@ _MAX_NOTES_BYTES = 2**20
 
 @dataclass(frozen=True)
 class VaeChoice:
-    """The file to use instead of the checkpoint's own VAE (None: its own), and a message where a wish was not met."""
+    """The file to use instead of the checkpoint's own VAE (None: its own), and a message where a choice was not met."""
 
     path: Path | None
     message: str = ""

@@ -66,7 +66,7 @@ class Middle(nn.Module):
         return result
 
 
-class Downsample(nn.Module):
+class CodecDownsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, stride=2)
@@ -77,7 +77,7 @@ class Downsample(nn.Module):
         return result
 
 
-class Upsample(nn.Module):
+class CodecUpsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, padding=1)
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
             level = Level(width, spec.channels * mult, spec.num_res_blocks)
             width = spec.channels * mult if spec.num_res_blocks else width
             if i < len(spec.channel_mult) - 1:
-                level.downsample = Downsample(width)
+                level.downsample = CodecDownsample(width)
             self.down.append(level)
         self.mid = Middle(width)
         self.norm_out = group_norm(width, _EPS)
@@ -139,7 +139,7 @@ class Decoder(nn.Module):
             level = Level(width, spec.channels * mult, spec.num_res_blocks + 1)
             width = spec.channels * mult
             if i:
-                level.upsample = Upsample(width)
+                level.upsample = CodecUpsample(width)
             levels.insert(0, level)
         self.up = nn.ModuleList(levels)
         self.norm_out = group_norm(width, _EPS)

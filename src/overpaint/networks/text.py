@@ -36,7 +36,7 @@ class TextEncoding:
     pooled: Tensor | None = None  # (b, width)
 
 
-class Embedding(nn.Module):
+class EmbeddingLayer(nn.Module):
     """A table of vectors."""
 
     def __init__(self, count: int, width: int) -> None:
@@ -132,8 +132,8 @@ class _OpenClipLayer(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
-        self.token_embedding = Embedding(spec.vocabulary, spec.width)
-        self.position_embedding = Embedding(spec.positions, spec.width)
+        self.token_embedding = EmbeddingLayer(spec.vocabulary, spec.width)
+        self.position_embedding = EmbeddingLayer(spec.positions, spec.width)
 
 
 class _Layers(nn.Module):
@@ -183,7 +183,7 @@ class OpenClipText(nn.Module):
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.token_embedding = Embedding(spec.vocabulary, spec.width)
+        self.token_embedding = EmbeddingLayer(spec.vocabulary, spec.width)
         self.positional_embedding = nn.Parameter(torch.empty(spec.positions, spec.width))
         self.transformer = _Blocks(spec)
         self.ln_final = nn.LayerNorm(spec.width)

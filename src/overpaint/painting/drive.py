@@ -93,15 +93,15 @@ def tick(runs: Sequence[Run], network: Network, *, share: bool = True, batched: 
         answer(batch, call(network, [row for _, rows in batch for row in rows], batched=batched))
 
 
-Asked = tuple[Run, list[Row]]
+RunRows = tuple[Run, list[Row]]
 
 
-def questions(runs: Sequence[Run]) -> list[Asked]:
+def questions(runs: Sequence[Run]) -> list[RunRows]:
     """The runs that still ask something, each with the rows of its question."""
     return [(run, run.denoiser.rows(run.query, run.calls)) for run in runs if run.query is not None]
 
 
-def answer(asked: Sequence[Asked], outputs: Sequence[Tensor]) -> None:
+def answer(asked: Sequence[RunRows], outputs: Sequence[Tensor]) -> None:
     """Send each run what the network said of its rows; the outputs are in the order of all rows."""
     position = 0
     for run, rows in asked:

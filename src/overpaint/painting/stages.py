@@ -25,13 +25,13 @@ from overpaint.events import Control, Event, Painted, Preview, Progress, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
-from overpaint.painting.crew import Crew, Pending
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.model_cache import ModelCache, identity_of
+from overpaint.painting.pass_networks import PassNetworks, Pending
 from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
 from overpaint.painting.texts import ImageCond, TextCond
-from overpaint.painting.workshop import Workshop, identity_of
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, Plan
@@ -53,10 +53,10 @@ class Sampled:
 
 
 class Stages:
-    """What an engine does, step by step, with the models of its workshop."""
+    """What an engine does, step by step, with the models of its model_cache."""
 
-    def __init__(self, workshop: Workshop, settings: Settings, loaded: LoadedModel) -> None:
-        self.workshop = workshop
+    def __init__(self, model_cache: ModelCache, settings: Settings, loaded: LoadedModel) -> None:
+        self.model_cache = model_cache
         self.loaded = loaded  # the model of the latest job
         self._tables_in_force = settings  # SIG-11: what the job before left in the model
 
@@ -67,26 +67,26 @@ class Stages:
 
     def story(self, plan: Plan) -> AbstractContextManager[None]:
         """While it lasts, the models of this plan stay as they are."""
-        return self.workshop.holding(plan)
+        return self.model_cache.holding(plan)
 
     def identity(self, plan: Plan) -> ModelIdentity:
         """The model a plan is painted with."""
-        return identity_of(self.workshop.resident(plan).model)
+        return identity_of(self.model_cache.resident(plan).model)
 
     def plan(self, request: Img2ImgRequest, settings: Settings) -> Plan:
         """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
-        workshop = self.workshop
+        model_cache = self.model_cache
         effective = effective_settings(request, settings)
-        path = workshop.model_for(request, effective)
-        known = workshop.surroundings(request, effective, path, self._tables_in_force)
-        return make_plan(request, settings, workshop.spec_of(path, effective), known)
+        path = model_cache.model_for(request, effective)
+        known = model_cache.surroundings(request, effective, path, self._tables_in_force)
+        return make_plan(request, settings, model_cache.spec_of(path, effective), known)
 
     @torch.no_grad()
     def prepare(self, plan: Plan) -> Prepared:
         """2. Have the job's model in place, and encode the sources."""
-        self.loaded = self.workshop.ready(plan, ()).model
+        self.loaded = self.model_cache.ready(plan, ()).model
         self._tables_in_force = plan.settings
-        return prepare(plan, self.workshop.encoder(plan))
+        return prepare(plan, self.model_cache.encoder(plan))
 
     def painter(self, plan: Plan, control: Control) -> Callable[[int, Sequence[ImagePlan]], Painter]:
         """2 to 6 for one batch after the other; the sources are encoded when the first one begins."""
@@ -105,7 +105,7 @@ class Stages:
     @torch.no_grad()
     def texts(self, plan: Plan, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
         """3. What each picture of a batch is guided by."""
-        return self.workshop.ready(plan, batch).conditioner.images(batch)
+        return self.model_cache.ready(plan, batch).conditioner.images(batch)
 
     @torch.no_grad()
     def tensors(
@@ -162,8 +162,8 @@ class Stages:
     def _prepare_second(self, plan: Plan, sampled: Sampled) -> Prepared:
         assert plan.hires is not None
         second = plan.hires.plan
-        self.workshop.ready(second, ())
-        return prepare_second(plan, self.workshop.decoder(plan), self.workshop.encoder(second), sampled.latents)
+        self.model_cache.ready(second, ())
+        return prepare_second(plan, self.model_cache.decoder(plan), self.model_cache.encoder(second), sampled.latents)
 
     @torch.no_grad()
     def sample_tensors(
@@ -178,7 +178,7 @@ class Stages:
     ) -> Generator[Step, None, Sampled | None]:
         """One pass: start the samplers and see to their questions; None when cancelled. `first` is a pass before it."""
         runs = start_runs(plan, tensors, streams)
-        crew = Crew(self.workshop, plan, plan.batches[number], control)
+        networks = PassNetworks(self.model_cache, plan, plan.batches[number], control)
         complete = True
         while any(not run.finished for run in runs):
             if control.message is Stop.CANCEL:
@@ -191,7 +191,7 @@ class Stages:
                 control.take_skip()
                 complete = False
                 break
-            pending = crew.pending(runs)
+            pending = networks.pending(runs)
             yield pending
             if pending.is_stopped and not pending.is_answered:
                 continue
@@ -202,8 +202,8 @@ class Stages:
             remedy = "use dtype='float32', a lower cfg_scale or another sampler"
             raise SamplingError(f"sampler={plan.sampler.spec.name!r}: the network produced NaN; {remedy}")
         notes = {name: value for run in runs for name, value in run.notes.items()}
-        made_by = crew.last_plan(runs)
-        return Sampled(latents, complete, {**crew.notes(), **plan.sampling_notes, **notes}, made_by)
+        made_by = networks.last_plan(runs)
+        return Sampled(latents, complete, {**networks.notes(), **plan.sampling_notes, **notes}, made_by)
 
     @torch.no_grad()
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
@@ -211,13 +211,13 @@ class Stages:
         pictures: list[FinishedPicture] = []
         made_by = sampled.made_by or plan
         init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(decode(made_by, self.workshop.decoder(made_by), sampled.latents)):
+        for i, pixels in enumerate(decode(made_by, self.model_cache.decoder(made_by), sampled.latents)):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
                 soft = SoftLatents(*(each.float().cpu().numpy() for each in arrays))
             pictures.append(finish(made_by, batch[i].place, pixels, soft))
-        ready = self.workshop.ready(plan, batch)
+        ready = self.model_cache.ready(plan, batch)
         notes = dict(sampled.notes)
         if plan.settings.sd_vae_decode_method != "Full":
             notes["VAE Decoder"] = plan.settings.sd_vae_decode_method
@@ -226,7 +226,7 @@ class Stages:
         )
 
     def _empty_text(self, plan: Plan, batch: Sequence[ImagePlan]) -> TextCond | None:
-        return self.workshop.ready(plan, batch).conditioner.empty() if plan.settings.pad_cond_uncond else None
+        return self.model_cache.ready(plan, batch).conditioner.empty() if plan.settings.pad_cond_uncond else None
 
     def _progress(self, plan: Plan, runs: Sequence[Run], number: int, first: Plan | None) -> Iterator[Event]:
         step = min(run.step for run in runs)
@@ -235,7 +235,7 @@ class Stages:
         yield Progress(before + step, steps_of(first or plan), sigma, number)
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
-            yield Preview(before + step, self.workshop.preview(plan, runs[0].preview()[0]))
+            yield Preview(before + step, self.model_cache.preview(plan, runs[0].preview()[0]))
 
 
 _LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)  # messages after which no batch begins

@@ -21,8 +21,8 @@ from overpaint.errors import RequestError
 from overpaint.events import Control, Event, Failed
 from overpaint.models.memory import is_out_of_memory
 from overpaint.outcome import FinishedBatch
-from overpaint.painting.crew import Call, Pending
-from overpaint.painting.drive import Asked, answer, call, questions
+from overpaint.painting.drive import RunRows, answer, call, questions
+from overpaint.painting.pass_networks import Call, Pending
 from overpaint.painting.sharing import rows_per_call
 from overpaint.planning.plans import Plan
 from overpaint.request import Img2ImgRequest
@@ -39,7 +39,7 @@ class _Member:
 
     pending: Pending
     call: Call
-    asked: list[Asked]
+    asked: list[RunRows]
 
     @property
     def rows(self) -> int:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from overpaint.errors import Cancelled, RequestError, SamplingError, SettingError
+from overpaint.errors import PaintingCancelled, RequestError, SamplingError, SettingError
 from overpaint.models.upscaler_files import LoadedUpscaler, load_upscaler
 from overpaint.models.upscaler_names import upscaler_files
 from overpaint.pixels.fill import fill_masked
@@ -134,7 +134,7 @@ def _in_tiles(picture: Image.Image, loaded: LoadedUpscaler, tiling: Tiling, watc
         end = 0
         for column, left in enumerate(across):
             if watch.stopped():
-                raise Cancelled("stopped while a picture was upscaled")
+                raise PaintingCancelled("stopped while a picture was upscaled")
             tile = _run(loaded, picture.crop((left, top, left + wide, top + high)))
             _lay(strip.swapaxes(0, 1), tile.swapaxes(0, 1), left * scale, end * scale)
             end = left + wide

@@ -106,7 +106,7 @@ class Canvases:
 
 
 @dataclass(frozen=True)
-class Job:
+class CanvasInputs:
     """What every step below looks at."""
 
     request: Img2ImgRequest
@@ -123,13 +123,13 @@ class Job:
         return resize_image(mode, picture, wide, high, upscaler=self.upscaler, quirks=self.settings.quirks)
 
 
-def plan_empty(job: Job, native_size: int) -> Canvases:
+def plan_empty(job: CanvasInputs, native_size: int) -> Canvases:
     """A job without a source: only its size is to be decided."""
     width, height = job.request.width or native_size, job.request.height or native_size
     return Canvases(geometry_of(width, height, job.settings, job.factor), (), None)
 
 
-def plan_canvases(job: Job, native_size: int) -> Canvases:
+def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
     """Pictures and mask to canvases, in the order of the reference's job (JOB-2.9)."""
     request, settings = job.request, job.settings
     sources = tuple(flatten(each, settings.img2img_background_color, settings.quirks) for each in request.images)
@@ -169,13 +169,13 @@ def _gray_warnings(request: Img2ImgRequest, mask: MaskPlan) -> Iterator[str]:
         yield f"mask: {told}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
 
 
-def _blank_counts(job: Job) -> bool:
+def _blank_counts(job: CanvasInputs) -> bool:
     """The reference notices a blank mask only in "only masked" mode (MASK-6, MASK-8)."""
     return job.request.only_masked or not job.settings.quirks.blank_mask_is_whole_picture
 
 
 def _without_mask(
-    job: Job,
+    job: CanvasInputs,
     sources: tuple[Picture, ...],
     geometry: Geometry,
     notes: dict[str, object],
@@ -190,7 +190,7 @@ def _without_mask(
 
 
 def _gray_mask(
-    job: Job,
+    job: CanvasInputs,
     source: Picture,
     notes: dict[str, object],
     warnings: list[str],
@@ -221,7 +221,9 @@ def _check_same_shape(mask: Picture, source: Picture) -> None:
         raise RequestError("mask", f"{mask.width}x{mask.height}", remedy)
 
 
-def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]) -> Geometry:
+def _geometry(
+    job: CanvasInputs, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
+) -> Geometry:
     width, height = job.request.width, job.request.height
     if width is None and height is None and not (gray is not None and job.request.only_masked):
         width, height = _own_size(job, source, gray, native_size, warnings)
@@ -231,7 +233,7 @@ def _geometry(job: Job, source: Picture, gray: Picture | None, native_size: int,
 
 
 def _own_size(
-    job: Job, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
+    job: CanvasInputs, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
 ) -> tuple[int, int]:
     """The source's own size; where models begin to repeat themselves, that shape at the largest size before.
 
@@ -284,7 +286,7 @@ def _round_up(value: int, factor: int) -> int:
     return -(-value // factor) * factor
 
 
-def _mask_plan(job: Job, gray: Picture, geometry: Geometry) -> MaskPlan:
+def _mask_plan(job: CanvasInputs, gray: Picture, geometry: Geometry) -> MaskPlan:
     quirks = job.settings.quirks
     crop = None
     if job.request.only_masked:
@@ -305,7 +307,7 @@ def _mask_plan(job: Job, gray: Picture, geometry: Geometry) -> MaskPlan:
     return MaskPlan(pixel, change, overlay, latent_mask(change, wide, high, job.request.round_mask, quirks), crop)
 
 
-def _change_mask(job: Job, given: Picture, gray: Picture, crop: Box | None, geometry: Geometry) -> Picture:
+def _change_mask(job: CanvasInputs, given: Picture, gray: Picture, crop: Box | None, geometry: Geometry) -> Picture:
     """MASK-10: the reference takes a latent mask as it is; otherwise it takes the way of the mask."""
     if job.settings.quirks.mask_keeps_its_size:
         return given
@@ -327,7 +329,7 @@ def _canvas(
     flat: Picture,
     mask: MaskPlan | None,
     geometry: Geometry,
-    job: Job,
+    job: CanvasInputs,
 ) -> Canvas:
     """IMG-1 for one picture."""
     picture = flat
@@ -360,7 +362,7 @@ def _canvas(
     return Canvas(given, base, picture, overlay, target)
 
 
-def _with_alpha(picture: Picture, given: Picture, job: Job) -> Picture:
+def _with_alpha(picture: Picture, given: Picture, job: CanvasInputs) -> Picture:
     """The resized source with its transparency, resized alike; at its own size the source itself is the ground."""
     if job.settings.quirks.drop_source_extras or picture.size == given.size or not given.has_transparency_data:
         return picture
@@ -371,7 +373,7 @@ def _with_alpha(picture: Picture, given: Picture, job: Job) -> Picture:
     return picture
 
 
-def _fill_mask(job: Job, mask: MaskPlan, picture: Picture) -> Picture:
+def _fill_mask(job: CanvasInputs, mask: MaskPlan, picture: Picture) -> Picture:
     chosen = mask.change
     if chosen.size != picture.size and job.settings.quirks.mask_keeps_its_size:
         remedy = f"to fill masked content it must be {picture.width}x{picture.height}, the size of the pass"

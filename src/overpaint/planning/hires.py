@@ -11,7 +11,7 @@ from overpaint.errors import RequestError, SettingError
 from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
-from overpaint.planning.canvas import Canvases, Geometry, Job, geometry_of
+from overpaint.planning.canvas import Canvases, CanvasInputs, Geometry, geometry_of
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
@@ -98,7 +98,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         refiner=_in_pass("second pass", first.refiner, settings),
         controls=_of_second_pass(
-            plan_controls(Job(request, settings, factor=spec.latent.factor), Canvases(geometry, (), None))
+            plan_controls(CanvasInputs(request, settings, factor=spec.latent.factor), Canvases(geometry, (), None))
         ),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
     )
@@ -125,7 +125,7 @@ def hires_sizes(geometry: Geometry, hires: Hires) -> tuple[tuple[int, int], tupl
     return (high * width // height, high), (wide, high)
 
 
-def plan_controls(job: Job, prepared: Canvases) -> tuple[ControlPlan, ...]:
+def plan_controls(job: CanvasInputs, prepared: Canvases) -> tuple[ControlPlan, ...]:
     """The control pictures, taken the way of the source."""
     geometry, crop = prepared.geometry, prepared.mask.crop if prepared.mask is not None else None
     wide, high = geometry.covered

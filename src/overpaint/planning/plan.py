@@ -8,7 +8,7 @@ from types import MappingProxyType
 from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.pixels.resize import find_upscaler
-from overpaint.planning.canvas import Canvases, Job, plan_canvases, plan_empty
+from overpaint.planning.canvas import Canvases, CanvasInputs, plan_canvases, plan_empty
 from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
@@ -38,7 +38,7 @@ def plan(
     for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
         _check_skip(request, settings, each)
     upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
-    job = Job(request, settings, upscaler, spec.latent.factor)
+    job = CanvasInputs(request, settings, upscaler, spec.latent.factor)
     prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
     images, comments = plan_images(request, settings, known)

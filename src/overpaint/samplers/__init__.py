@@ -32,7 +32,7 @@ from overpaint.samplers.single import (
     lcm,
     restart,
 )
-from overpaint.samplers.timestep import Visit, ddim, ddim_cfgpp, plms, visits
+from overpaint.samplers.timestep import TimestepPair, ddim, ddim_cfgpp, plms, visits
 from overpaint.samplers.unipc import DEFAULT_OPTIONS, UniPCOptions, unipc
 from overpaint.settings import Quirks
 
@@ -142,7 +142,7 @@ def _unipc(x: Tensor, timesteps: Sequence[int], given: _Given) -> Sampler:
     )
 
 
-def _visits(timesteps: Sequence[int], given: _Given) -> list[Visit]:
+def _visits(timesteps: Sequence[int], given: _Given) -> list[TimestepPair]:
     return visits(timesteps, given.alphas_cumprod, skip_last=given.quirks.skip_last_timestep)
 
 

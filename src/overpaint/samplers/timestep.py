@@ -13,7 +13,7 @@ from torch import Tensor
 from overpaint.samplers.query import Draw, Query, Sampler
 
 
-class Visit(NamedTuple):
+class TimestepPair(NamedTuple):
     """One step: from timestep `t`, with cumulative alpha `a`, to `t_next` and `a_next`."""
 
     t: int
@@ -22,19 +22,23 @@ class Visit(NamedTuple):
     a_next: float
 
 
-def visits(timesteps: Sequence[int], alphas_cumprod: NDArray[np.float32], *, skip_last: bool = False) -> list[Visit]:
+def visits(
+    timesteps: Sequence[int], alphas_cumprod: NDArray[np.float32], *, skip_last: bool = False
+) -> list[TimestepPair]:
     """The steps through ascending `timesteps`, from the last down to the clean picture.
 
     The reference (`skip_last`, STEP-5) never leaves the lowest timestep, so its noise stays in the picture.
     """
     alphas = [float(alphas_cumprod[t]) for t in timesteps]
-    steps = [Visit(timesteps[i], timesteps[i - 1], alphas[i], alphas[i - 1]) for i in range(len(timesteps) - 1, 0, -1)]
+    steps = [
+        TimestepPair(timesteps[i], timesteps[i - 1], alphas[i], alphas[i - 1]) for i in range(len(timesteps) - 1, 0, -1)
+    ]
     if not skip_last and timesteps:
-        steps.append(Visit(timesteps[0], timesteps[0], alphas[0], 1.0))
+        steps.append(TimestepPair(timesteps[0], timesteps[0], alphas[0], 1.0))
     return steps
 
 
-def ddim(x: Tensor, steps: Sequence[Visit], *, noise: Draw, eta: float = 0.0) -> Sampler:
+def ddim(x: Tensor, steps: Sequence[TimestepPair], *, noise: Draw, eta: float = 0.0) -> Sampler:
     """DDIM (Song et al. 2020, arXiv:2010.02502, equation 12)."""
     for step in steps:
         eps = yield Query(x, step.t)
@@ -42,7 +46,7 @@ def ddim(x: Tensor, steps: Sequence[Visit], *, noise: Draw, eta: float = 0.0) ->
     return x
 
 
-def ddim_cfgpp(x: Tensor, steps: Sequence[Visit], *, noise: Draw, eta: float = 0.0) -> Sampler:
+def ddim_cfgpp(x: Tensor, steps: Sequence[TimestepPair], *, noise: Draw, eta: float = 0.0) -> Sampler:
     """DDIM with CFG++ (Chung et al. 2024, arXiv:2406.08070): noise is put back in the unconditional direction."""
     for step in steps:
         eps, unconditional = yield Query(x, step.t, parts=True)
@@ -50,14 +54,14 @@ def ddim_cfgpp(x: Tensor, steps: Sequence[Visit], *, noise: Draw, eta: float = 0
     return x
 
 
-def _ddim_step(x: Tensor, step: Visit, eps: Tensor, direction: Tensor, drawn: Tensor, eta: float) -> Tensor:
+def _ddim_step(x: Tensor, step: TimestepPair, eps: Tensor, direction: Tensor, drawn: Tensor, eta: float) -> Tensor:
     a, a_next = step.a, step.a_next
     sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
     x_0 = (x - eps * math.sqrt(1 - a)) / math.sqrt(a)
     return x_0 * math.sqrt(a_next) + direction * math.sqrt(max(1 - a_next - sigma**2, 0.0)) + drawn * sigma
 
 
-def plms(x: Tensor, steps: Sequence[Visit]) -> Sampler:
+def plms(x: Tensor, steps: Sequence[TimestepPair]) -> Sampler:
     """Pseudo linear multistep (Liu et al. 2022, arXiv:2202.09778, equation 12); the first step calls twice."""
     past: list[Tensor] = []  # the newest first
     for step in steps:
@@ -76,6 +80,6 @@ def plms(x: Tensor, steps: Sequence[Visit]) -> Sampler:
 _PLMS = {1: ((3, -1), 2), 2: ((23, -16, 5), 12), 3: ((55, -59, 37, -9), 24)}  # Adams-Bashforth, by eps remembered
 
 
-def _plms_step(x: Tensor, step: Visit, eps: Tensor) -> Tensor:
+def _plms_step(x: Tensor, step: TimestepPair, eps: Tensor) -> Tensor:
     x_0 = (x - eps * math.sqrt(1 - step.a)) / math.sqrt(step.a)
     return x_0 * math.sqrt(step.a_next) + eps * math.sqrt(1 - step.a_next)

@@ -16,10 +16,10 @@ from overpaint.service.document import finished
 from overpaint.service.doors.native import routes as native
 from overpaint.service.doors.openai import api as openai_api
 from overpaint.service.doors.webui import api as reference
-from overpaint.service.guard.bodyguard import BodyGuard
+from overpaint.service.guard.bodies import BodyGuard
 from overpaint.service.guard.guards import Frontdoor, HostGuard, OriginGuard, TokenGuard
 from overpaint.service.guard.places import places_of
-from overpaint.service.guard.refusals import Refused, is_reference, refusal
+from overpaint.service.guard.refusals import RequestRefused, is_reference, refusal
 from overpaint.service.ports import Desk
 from overpaint.version import __version__
 
@@ -73,4 +73,4 @@ async def _refused(request: Request, error: Exception) -> Response:
         said = (
             f"{shown}: there is nothing; the APIs are /v1, /v1/images and /sdapi/v1, and /openapi.json describes them"
         )
-    return refusal(request.scope, Refused(error.status_code, said, error.headers))
+    return refusal(request.scope, RequestRefused(error.status_code, said, error.headers))

@@ -32,7 +32,7 @@ class Alive(BaseModel):
     version: str = __version__
 
 
-class Ready(BaseModel):
+class Readiness(BaseModel):
     """Whether jobs are painted now; they are accepted in any state but the last moments of a server."""
 
     status: str = Field(description="STARTING, READY, BUSY or UNHEALTHY, which it also is when it stops or lacks disk.")
@@ -115,16 +115,16 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
         """The process lives. Needs no token, and asks nobody."""
         return Alive()
 
-    @routes.get("/readyz", responses={503: {"model": Ready, "description": "No jobs are painted now."}})
+    @routes.get("/readyz", responses={503: {"model": Readiness, "description": "No jobs are painted now."}})
     @routes.head("/readyz", include_in_schema=False)
-    async def readyz(response: Response) -> Ready:
+    async def readyz(response: Response) -> Readiness:
         """Whether jobs are painted."""
         is_fit = has_space(config.data) and await asyncio.to_thread(desk.store.trouble) is None
         word = desk.state() if is_fit else "UNHEALTHY"
         if word not in _FIT:
             response.status_code = 503
             response.headers["Retry-After"] = "2"
-        return Ready(status=word)
+        return Readiness(status=word)
 
     @routes.get(
         "/metrics",

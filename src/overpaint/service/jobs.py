@@ -56,9 +56,9 @@ class Job:
     run_seconds: float | None = None
 
     def fingerprint(self) -> str:
-        """Equal for equal wishes: what tells a repeated request from another one under the same key."""
-        wish = {"kind": self.kind, "request": dict(self.request), "settings": dict(self.settings)}
-        return hashlib.sha256(json.dumps(wish, sort_keys=True, default=_plain_part).encode()).hexdigest()
+        """Equal for equal requests: what tells a repeated request from another one under the same key."""
+        asked = {"kind": self.kind, "request": dict(self.request), "settings": dict(self.settings)}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=_plain_part).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class JobEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class JobChange:
     """A job after a call that may have changed it, and the event that was written down with the change, if it did."""
 
     record: Record

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from overpaint.errors import OverpaintError, PictureError
 from overpaint.service.jobs import (
-    Change,
     DoneBatch,
     Job,
+    JobChange,
     JobError,
     JobEvent,
     JobResult,
@@ -35,7 +35,7 @@ class Store(Protocol):
         neither an outage nor a clock that is set makes anything old."""
         ...
 
-    def accept(self, job: Job) -> Change:
+    def accept(self, job: Job) -> JobChange:
         """Keep a new job, with its "queued". The same id, or the client's same key, with the same fingerprint gives the
         record that is there already; with another one `Conflict` is raised. A full queue raises `Full`; a picture that
         the request names and that is not kept, `RequestError`."""
@@ -81,7 +81,7 @@ class Store(Protocol):
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
-    ) -> Change:
+    ) -> JobChange:
         """The end of a job, with the event of that name. The first end counts: a job that has ended stays as it is, and
         so does one in a state of `unless`. The result's files are there. `live`: how far it came."""
         ...

@@ -24,8 +24,8 @@ from overpaint.request import Img2ImgRequest, Txt2ImgRequest, request_from_json
 from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
-from overpaint.service.guard.visits import room_for
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge

@@ -143,21 +143,21 @@ def _lowered(text: str) -> str:
 # ---- Chunks (TOK-2 to TOK-7) ----
 
 
-class Embedding(Protocol):
+class TokenEmbedding(Protocol):
     """A textual inversion: some vectors that stand in for the tokens of its name."""
 
     @property
     def vectors(self) -> int: ...
 
 
-class Found(NamedTuple):
+class FoundEmbedding(NamedTuple):
     """An embedding named at a token position, and how many tokens its name takes there."""
 
-    embedding: Embedding
+    embedding: TokenEmbedding
     length: int
 
 
-FindEmbedding = Callable[[Sequence[int], int], Found | None]
+FindEmbedding = Callable[[Sequence[int], int], FoundEmbedding | None]
 
 
 class Chunk(NamedTuple):
@@ -165,7 +165,7 @@ class Chunk(NamedTuple):
 
     ids: tuple[int, ...]  # (77,)
     weights: tuple[float, ...]  # (77,)
-    embeddings: tuple[tuple[int, Embedding], ...]  # slot (position in ids - 1) of the first vector, embedding
+    embeddings: tuple[tuple[int, TokenEmbedding], ...]  # slot (position in ids - 1) of the first vector, embedding
 
 
 def chunk(
@@ -227,10 +227,10 @@ class _Filler:
     chunks: list[Chunk] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
-    embeddings: list[tuple[int, Embedding]] = field(default_factory=list)
+    embeddings: list[tuple[int, TokenEmbedding]] = field(default_factory=list)
     last_comma: int | None = None
 
-    def put(self, token: int, weight: float, embedding: Embedding | None) -> None:
+    def put(self, token: int, weight: float, embedding: TokenEmbedding | None) -> None:
         size = min(embedding.vectors, CAPACITY) if embedding else 1
         is_full = len(self.slots) == CAPACITY
         if token == self.tokenizer.comma:

@@ -28,7 +28,7 @@ from overpaint.painting.stages import Stages
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
-from overpaint.service.painter.worker import Bench, Worker, trouble_of
+from overpaint.service.painter.worker import EngineHolder, Worker, trouble_of
 from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain, result_of
 from overpaint.service.wire import Message, encoded, read
@@ -62,7 +62,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_checkpoint: Path, data: Path) -> Iterator[Bench]:
+def bench(tiny_checkpoint: Path, data: Path) -> Iterator[EngineHolder]:
     """What a worker works with, in this process."""
     values = {
         "data": str(data),
@@ -71,7 +71,7 @@ def bench(tiny_checkpoint: Path, data: Path) -> Iterator[Bench]:
         "dtype": "float32",
         "settings": {},
     }
-    made = Bench(values, lambda done, total: None)
+    made = EngineHolder(values, lambda done, total: None)
     yield made
     made.put_away()
 
@@ -96,7 +96,7 @@ class Told(list[tuple[str, dict[str, Any]]]):
         return [kind for kind, _ in self]
 
 
-def carried_out(bench: Bench, job: Job, folder: Path, **given: Any) -> tuple[Ended, Told]:
+def carried_out(bench: EngineHolder, job: Job, folder: Path, **given: Any) -> tuple[Ended, Told]:
     """A job as the worker does it, without the pipes."""
     told = Told()
     task = Task(job=job_of(json.loads(json.dumps(plain(job)))), folder=folder, tell=given.pop("tell", told), **given)
@@ -110,7 +110,7 @@ def all_files(folder: Path) -> dict[str, bytes]:
 # -- what comes of a job -----------------------------------------------------------------------------------------------
 
 
-def test_the_result_is_the_engines_own(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     job = paint_job(store, "a", settings=GRID, iterations=2, batch_size=2, prompt="a (cat:1.2)")
     ended, told = carried_out(bench, job, tmp_path / "a")
     request = loaded_request(job.request, bench.picture)
@@ -163,7 +163,7 @@ def test_looks_are_few_and_hold_those_at_even_distances(steps: int) -> None:
     ids=["grid", "batches", "masks", "jpeg", "webp grid", "reference", "unchanged", "txt2img", "prompts"],
 )
 def test_going_on_gives_the_same_bytes(
-    bench: Bench, store: FakeStore, tmp_path: Path, settings: Settings, fields: dict[str, Any]
+    bench: EngineHolder, store: FakeStore, tmp_path: Path, settings: Settings, fields: dict[str, Any]
 ) -> None:
     if fields.get("mask"):
         file = io.BytesIO()
@@ -190,7 +190,7 @@ def test_going_on_gives_the_same_bytes(
             assert [each.number for each in told_again.batches] == [0, 1, 2][count:]
 
 
-def test_what_is_not_whole_is_painted_again(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_what_is_not_whole_is_painted_again(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     job = paint_job(store, "a", settings=GRID, iterations=3)
     whole, told = carried_out(bench, job, tmp_path / "whole")
     for damage in (b"", b"no picture", None):
@@ -210,7 +210,9 @@ def test_what_is_not_whole_is_painted_again(bench: Bench, store: FakeStore, tmp_
         assert [each.number for each in told_again.batches] == [1, 2]
 
 
-def test_a_job_does_not_depend_on_the_one_before(bench: Bench, store: FakeStore, tmp_path: Path) -> None:  # SIG-11
+def test_a_job_does_not_depend_on_the_one_before(
+    bench: EngineHolder, store: FakeStore, tmp_path: Path
+) -> None:  # SIG-11
     job = paint_job(store, "a", settings=Settings.reference())
     first, _ = carried_out(bench, job, tmp_path / "first")
     other = paint_job(store, "b", settings=Settings.reference(), overrides={"sd_noise_schedule": "Zero Terminal SNR"})
@@ -223,7 +225,7 @@ def test_a_job_does_not_depend_on_the_one_before(bench: Bench, store: FakeStore,
 # -- stopping ----------------------------------------------------------------------------------------------------------
 
 
-def stopped(bench: Bench, job: Job, folder: Path, how: Stop, at: int) -> tuple[Ended, Told]:
+def stopped(bench: EngineHolder, job: Job, folder: Path, how: Stop, at: int) -> tuple[Ended, Told]:
     """Ask for a stop when so many steps were told."""
     control, told = Control(), Told()
 
@@ -242,7 +244,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("every_step")
-def test_cancel_keeps_what_was_finished(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_cancel_keeps_what_was_finished(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     job = paint_job(store, "a", iterations=3)
     ended, told = stopped(bench, job, tmp_path / "a", Stop.CANCEL, at=4)
     assert ended.state is JobState.CANCELLED
@@ -254,7 +256,7 @@ def test_cancel_keeps_what_was_finished(bench: Bench, store: FakeStore, tmp_path
 
 
 @pytest.mark.usefixtures("every_step")
-def test_finish_early_and_skip(bench: Bench, store: FakeStore, tmp_path: Path) -> None:  # INT-2, INT-3
+def test_finish_early_and_skip(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:  # INT-2, INT-3
     job = paint_job(store, "a", iterations=3)
     early, told = stopped(bench, job, tmp_path / "early", Stop.FINISH_EARLY, at=4)
     assert early.state is JobState.FINISHED
@@ -267,7 +269,7 @@ def test_finish_early_and_skip(bench: Bench, store: FakeStore, tmp_path: Path) -
 
 @pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("how", [Stop.CANCEL, Stop.FINISH_EARLY, Stop.SKIP])
-def test_a_stop_at_the_very_end(bench: Bench, store: FakeStore, tmp_path: Path, how: Stop) -> None:
+def test_a_stop_at_the_very_end(bench: EngineHolder, store: FakeStore, tmp_path: Path, how: Stop) -> None:
     """Everything is painted and kept: whether it was heard in time or not, the account is a whole one."""
     job = paint_job(store, "a", iterations=2)
     whole, _ = carried_out(bench, job, tmp_path / "whole")
@@ -332,7 +334,7 @@ def test_codes_of_errors(error: Exception, code: str) -> None:
     ids=str,
 )
 def test_a_request_that_cannot_be_done(
-    bench: Bench, store: FakeStore, tmp_path: Path, fields: dict[str, Any], code: str
+    bench: EngineHolder, store: FakeStore, tmp_path: Path, fields: dict[str, Any], code: str
 ) -> None:
     ended, _ = carried_out(bench, paint_job(store, "bad", **fields), tmp_path / "bad")
     assert (ended.state, ended.error and ended.error.code) == (JobState.FAILED, code)
@@ -359,7 +361,7 @@ NAN = SamplingError("sampler='Euler': the network produced NaN; use dtype='float
 
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, NAN], ids=["memory", "nan"])
 def test_one_smaller_retry(
-    bench: Bench, store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    bench: EngineHolder, store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     job = paint_job(store, "a", settings=GRID, iterations=3, batch_size=2)
     whole, _ = carried_out(bench, job, tmp_path / "whole")
@@ -376,7 +378,7 @@ def test_one_smaller_retry(
 
 @pytest.mark.parametrize(("error", "code"), [(OUT_OF_MEMORY, "memory"), (NAN, "sampling")])
 def test_then_that_job_only_fails(
-    bench: Bench, store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+    bench: EngineHolder, store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
     monkeypatch.setattr(Stages, "sample_tensors", failing(2, error))
     job = paint_job(store, "a", iterations=3)
@@ -391,8 +393,8 @@ def test_a_half_precision_engine_is_made_anew_in_float32(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {"data": str(tmp_path), "checkpoint": str(tiny_checkpoint), "device": "cpu", "dtype": "bfloat16"}
-    half = Bench({**values, "settings": {}}, lambda done, total: None)
-    full = Bench({**values, "settings": {}, "dtype": "float32"}, lambda done, total: None)
+    half = EngineHolder({**values, "settings": {}}, lambda done, total: None)
+    full = EngineHolder({**values, "settings": {}, "dtype": "float32"}, lambda done, total: None)
     job = paint_job(FakeStore(tmp_path), "a", iterations=2)
     carried_out(full, job, tmp_path / "full")
     monkeypatch.setattr(Stages, "sample_tensors", failing(1, NAN))
@@ -426,7 +428,7 @@ def extras_job(store: FakeStore, count: int = 3, **fields: Any) -> Job:
     return Job(id="e", kind="extras", request=request, settings={})
 
 
-def test_pictures_are_enlarged(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_pictures_are_enlarged(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     job = extras_job(store)
     ended, told = carried_out(bench, job, tmp_path / "whole")
     assert ended.state is JobState.FINISHED
@@ -447,7 +449,7 @@ def test_pictures_are_enlarged(bench: Bench, store: FakeStore, tmp_path: Path) -
         assert len(told_again.batches) == 3 - count
 
 
-def test_extras_can_be_stopped(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_extras_can_be_stopped(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     control, told = Control(), Told()
 
     def tell(kind: str, **values: object) -> None:
@@ -461,12 +463,12 @@ def test_extras_can_be_stopped(bench: Bench, store: FakeStore, tmp_path: Path) -
     assert (early.state, early.result.pictures) == (JobState.CANCELLED, ())
 
 
-def test_extras_that_cannot_be_done(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_extras_that_cannot_be_done(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     ended, _ = carried_out(bench, extras_job(store, upscaler="nobody"), tmp_path / "a")
     assert (ended.state, ended.error and ended.error.code) == (JobState.FAILED, "invalid")
 
 
-def test_extras_without_memory_go_on_in_small_tiles(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_extras_without_memory_go_on_in_small_tiles(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def upscalers(settings: Settings, *_: Any) -> Mapping[str, Any]:
@@ -490,7 +492,7 @@ def test_extras_without_memory_go_on_in_small_tiles(bench: Bench, store: FakeSto
 
 def test_questions(tiny_checkpoint: Path, tmp_path: Path) -> None:
     values = {"data": str(tmp_path), "checkpoint": str(tiny_checkpoint), "device": "cpu", "dtype": "auto"}
-    own = Bench({**values, "settings": {}}, lambda done, total: None)
+    own = EngineHolder({**values, "settings": {}}, lambda done, total: None)
     assert questions.answer(own, "model", {}) is None
     assert questions.answer(own, "reload", {})["name"] == tiny_checkpoint.stem
     memory = questions.answer(own, "memory", {})
@@ -624,7 +626,7 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path, tiny_checkpoint: Path) -
     run(story())
 
 
-def test_forms_there_and_back(bench: Bench, store: FakeStore, tmp_path: Path) -> None:
+def test_forms_there_and_back(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
     job = paint_job(store, "a", settings=MASKS, iterations=2)
     ended, told = carried_out(bench, job, tmp_path / "a")
     assert job_of(json.loads(json.dumps(plain(job)))) == job

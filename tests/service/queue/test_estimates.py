@@ -9,7 +9,7 @@ import pytest
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import FARTHEST, Experience, work_of
-from overpaint.service.queue.turns import Turns
+from overpaint.service.queue.waiting_jobs import WaitingJobs
 from tests.service.store.store_tools import Clock
 
 NOW = 1_000_000.0
@@ -113,7 +113,7 @@ def test_a_running_job_is_foretold_by_its_own_steps() -> None:
 
 
 def test_estimates_grow_with_the_position_and_end_where_knowledge_does() -> None:
-    found = Turns(Limits(), Clock())
+    found = WaitingJobs(Limits(), Clock())
     found.learn(done(job(), 4.0))
     named = [Job(**{**vars(job()), "id": str(number), "client": "ann"}) for number in range(4)]
     unknown = Job(**{**vars(job(checkpoint="another")), "id": "unknown", "client": "ann"})

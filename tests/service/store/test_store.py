@@ -15,7 +15,7 @@ from types import MappingProxyType
 import pytest
 
 from overpaint.errors import RequestError, SaveError
-from overpaint.service.jobs import Change, DoneBatch, JobError, JobResult, JobState, Live, ResultPicture
+from overpaint.service.jobs import DoneBatch, JobChange, JobError, JobResult, JobState, Live, ResultPicture
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full, Store
 from overpaint.service.store import database
@@ -142,7 +142,7 @@ def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
         2,
     )
     assert ended.result == result
-    assert store.end("a", JobState.FAILED, 13.0, error=JobError(code="late", message="no")) == Change(record=ended)
+    assert store.end("a", JobState.FAILED, 13.0, error=JobError(code="late", message="no")) == JobChange(record=ended)
     assert store.requeue("a") == ended
     assert store.progress(Live(job="a", step=4, steps=20, images=2)) is None
     assert store.get("a") == ended

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from overpaint.service.jobs import (
-    Change,
     DoneBatch,
     Job,
+    JobChange,
     JobEvent,
     JobResult,
     JobState,
@@ -164,7 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
         uptimes = replace(record.uptimes, ended=at)
         step = record.steps if state is JobState.FINISHED else record.step  # the last steps may not have been told
         assert ended == self.model.change(record.id, state=state, ended=at, uptimes=uptimes, result=result, step=step)
-        assert self.store.end(record.id, JobState.FAILED, at + 1) == Change(record=ended)
+        assert self.store.end(record.id, JobState.FAILED, at + 1) == JobChange(record=ended)
 
     @precondition(lambda self: self.model.records)
     @rule(data=st.data())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from overpaint.adapters.lora import LoraFile, read_lora
-from overpaint.adapters.wear import Wardrobes, WornLora, wardrobe_of
+from overpaint.adapters.wear import AdaptedNetworks, WornLora, adapted
 from overpaint.backends.port import Networks
 from overpaint.errors import CheckpointError
 from overpaint.models.families import ModelSpec
@@ -61,7 +61,7 @@ def test_each_network_takes_its_own_multiplier(tmp_path: Path, packed: bool) -> 
     networks = toy_networks(SD1, packed=packed)
     bare = values_of(networks)
     layers = {TO_Q: lora_of((64, 64)), CONV: lora_of((64, 64, 3, 3)), PROJ: lora_of((512, 64)), FC1: lora_of((48, 24))}
-    wardrobes = Wardrobes(networks)
+    wardrobes = AdaptedNetworks(networks)
     assert wardrobes.wear([WornLora(read(tmp_path, layers), unet=0.5, te=-2.0)], SANE) == (0,)
     worn = values_of(networks)
     changed = {
@@ -107,7 +107,7 @@ def test_fifty_changes_leave_every_bit_as_it_was(
     bare = values_of(networks)
     files = [read(tmp_path, random_layers(seed), spec, f"x{seed}") for seed in range(5)]
     random = np.random.default_rng(5)
-    wardrobes = Wardrobes(networks)
+    wardrobes = AdaptedNetworks(networks)
     seen: dict[object, dict[str, Tensor]] = {}
     for _ in range(50):
         chosen = tuple(int(i) for i in random.integers(0, 5, random.integers(0, 4)))
@@ -123,7 +123,7 @@ def test_fifty_changes_leave_every_bit_as_it_was(
 def test_wearing_the_same_again_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = toy_networks(SD1)
     worn = [WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}), 0.5, 0.5)]
-    wardrobes = Wardrobes(networks)
+    wardrobes = AdaptedNetworks(networks)
     wardrobes.wear(worn, REFERENCE)
 
     def fail(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_wearing_the_same_again_touches_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Packable, "set_weight", fail)
     wardrobes.wear(worn, REFERENCE)
     wardrobes.wear([worn[0]._replace(te=0.7)], REFERENCE)  # nothing of it is for the text encoder
-    Wardrobes(networks).wear(worn, REFERENCE)
+    AdaptedNetworks(networks).wear(worn, REFERENCE)
     with pytest.raises(AssertionError, match="written to"):
         wardrobes.wear([], REFERENCE)
 
@@ -140,7 +140,7 @@ def test_wearing_the_same_again_touches_nothing(tmp_path: Path, monkeypatch: pyt
 def test_a_change_that_fails_half_way_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = toy_networks(SD1)
     bare = values_of(networks)
-    wardrobes = Wardrobes(networks)
+    wardrobes = AdaptedNetworks(networks)
     worn = [WornLora(read(tmp_path, {TO_Q: lora_of((64, 64)), CONV: lora_of((64, 64, 3, 3))}))]
     with monkeypatch.context() as patched:
         write = Packable.set_weight
@@ -164,10 +164,10 @@ def test_models_that_share_a_text_encoder_share_its_wardrobe(tmp_path: Path) -> 
     second = replace(toy_networks(SD1), texts=first.texts)
     bare = values_of(first)
     file = read(tmp_path, {FC1: lora_of((48, 24))})
-    Wardrobes(first).wear([WornLora(file)], SANE)
-    Wardrobes(second).wear([WornLora(file, te=0.5)], SANE)
-    assert wardrobe_of(first.texts[0]) is wardrobe_of(second.texts[0])
-    Wardrobes(second).bare()
+    AdaptedNetworks(first).wear([WornLora(file)], SANE)
+    AdaptedNetworks(second).wear([WornLora(file, te=0.5)], SANE)
+    assert adapted(first.texts[0]) is adapted(second.texts[0])
+    AdaptedNetworks(second).bare()
     assert same(values_of(first), bare)
 
 
@@ -178,16 +178,16 @@ def test_order_matters_where_the_weight_itself_is_asked(tmp_path: Path) -> None:
     own = values_of(networks)[f"0.{OUR_TO_Q}.weight"]
     delta = product(lora_of((64, 64)))
     for order, expected in (((plain, scaled), (own + delta) * 1.5), ((scaled, plain), own * 1.5 + delta)):
-        Wardrobes(networks).wear([WornLora(each) for each in order], SANE)
+        AdaptedNetworks(networks).wear([WornLora(each) for each in order], SANE)
         torch.testing.assert_close(values_of(networks)[f"0.{OUR_TO_Q}.weight"], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_one_file_worn_twice_counts_twice(tmp_path: Path) -> None:  # XN-7
     networks = toy_networks(SD1)
     file = read(tmp_path, {TO_Q: lora_of((64, 64))})
-    Wardrobes(networks).wear([WornLora(file, 0.3), WornLora(file, 0.4)], REFERENCE)
+    AdaptedNetworks(networks).wear([WornLora(file, 0.3), WornLora(file, 0.4)], REFERENCE)
     twice = values_of(networks)
-    Wardrobes(networks).wear([WornLora(file, 0.7)], REFERENCE)
+    AdaptedNetworks(networks).wear([WornLora(file, 0.7)], REFERENCE)
     for name, value in values_of(networks).items():
         torch.testing.assert_close(twice[name], value, atol=1e-6, rtol=1e-6)
 
@@ -197,7 +197,7 @@ def test_rounded_once(tmp_path: Path) -> None:  # LORA-6
     own = values_of(networks)[f"0.{OUR_TO_Q}.weight"]
     small = read(tmp_path, {TO_Q: {"diff": own.float() / 700}})  # lost when it is rounded alone
     for quirks in (SANE, REFERENCE):
-        Wardrobes(networks).wear([WornLora(small)] * 4, quirks)
+        AdaptedNetworks(networks).wear([WornLora(small)] * 4, quirks)
         grown = values_of(networks)[f"0.{OUR_TO_Q}.weight"]
         once = (own.float() + own.float() / 700 * 4).bfloat16()
         assert torch.equal(grown, once) == (quirks is SANE)
@@ -207,9 +207,9 @@ def test_the_files_own_precision(tmp_path: Path) -> None:  # LORA-6
     networks = toy_networks(SD1)
     own = values_of(networks)[f"0.{OUR_TO_Q}.weight"]
     file = read(tmp_path, {TO_Q: {"diff": torch.zeros(64, 64).half()}})
-    Wardrobes(networks).wear([WornLora(file, 0.0)], REFERENCE)
+    AdaptedNetworks(networks).wear([WornLora(file, 0.0)], REFERENCE)
     assert torch.equal(values_of(networks)[f"0.{OUR_TO_Q}.weight"], own.half().float())
-    Wardrobes(networks).wear([WornLora(file, 0.0)], SANE)
+    AdaptedNetworks(networks).wear([WornLora(file, 0.0)], SANE)
     assert torch.equal(values_of(networks)[f"0.{OUR_TO_Q}.weight"], own)
 
 
@@ -220,9 +220,9 @@ def test_a_layer_may_get_a_bias_it_never_had(tmp_path: Path, packed: bool) -> No
     x = torch.ones(2, 64)
     bare = layer(x)
     file = read(tmp_path, {TO_Q: {"diff": torch.zeros(64, 64), "diff_b": torch.full((64,), 2.0)}})
-    Wardrobes(networks).wear([WornLora(file, 0.5)], SANE)
+    AdaptedNetworks(networks).wear([WornLora(file, 0.5)], SANE)
     torch.testing.assert_close(layer(x), bare + 1)
-    Wardrobes(networks).bare()
+    AdaptedNetworks(networks).bare()
     assert "bias" not in dict(layer.named_parameters())
     assert torch.equal(layer(x), bare)
 
@@ -242,7 +242,7 @@ def test_fused_attention(tmp_path: Path, spec: ModelSpec) -> None:  # LORA-6
         layers = {name.replace("lora_te_", "lora_te2_"): parts for name, parts in layers.items()}
     deltas = [product(parts) for parts in layers.values()]
     for quirks in (SANE, REFERENCE):
-        assert Wardrobes(networks).wear([WornLora(read(tmp_path, layers, spec), te=0.5)], quirks) == (0,)
+        assert AdaptedNetworks(networks).wear([WornLora(read(tmp_path, layers, spec), te=0.5)], quirks) == (0,)
         after = dict(tower.named_parameters())
         stacked = before[f"{attention}.in_proj_weight"] + torch.cat(deltas[:3]) / 2
         torch.testing.assert_close(after[f"{attention}.in_proj_weight"].detach(), stacked)
@@ -254,9 +254,9 @@ def test_a_part_of_fused_attention(tmp_path: Path) -> None:  # LORA-6
     networks = toy_networks(SD2)
     bare = values_of(networks)
     file = read(tmp_path, fused_layers(("k",)), SD2)
-    assert Wardrobes(networks).wear([WornLora(file)], REFERENCE) == (0,)
+    assert AdaptedNetworks(networks).wear([WornLora(file)], REFERENCE) == (0,)
     assert same(values_of(networks), bare)
-    Wardrobes(networks).wear([WornLora(file)], SANE)
+    AdaptedNetworks(networks).wear([WornLora(file)], SANE)
     name = "1.transformer.resblocks.1.attn.in_proj_weight"
     changed = (values_of(networks)[name] != bare[name]).any(1)
     assert changed.tolist() == [False] * 24 + [True] * 24 + [False] * 24
@@ -268,7 +268,7 @@ def test_a_network_for_four_channels_in_a_layer_for_nine(tmp_path: Path, quirks:
     own = values_of(networks)["0.input_blocks.0.0.weight"]
     parts = lora_of((32, 4, 3, 3))
     file = read(tmp_path, {"lora_unet_conv_in": parts}, INPAINT)
-    assert Wardrobes(networks).wear([WornLora(file)], quirks) == (0,)
+    assert AdaptedNetworks(networks).wear([WornLora(file)], quirks) == (0,)
     worn = values_of(networks)["0.input_blocks.0.0.weight"]
     torch.testing.assert_close(worn[:, :4], own[:, :4] + product(parts))
     assert torch.equal(worn[:, 4:], own[:, 4:])
@@ -277,8 +277,8 @@ def test_a_network_for_four_channels_in_a_layer_for_nine(tmp_path: Path, quirks:
 def test_a_network_for_four_channels_in_a_layer_for_eight(tmp_path: Path) -> None:  # LORA-6
     networks = toy_networks(EDIT)
     file = read(tmp_path, {"lora_unet_conv_in": lora_of((32, 4, 3, 3))}, EDIT)
-    assert Wardrobes(networks).wear([WornLora(file)], REFERENCE) == (1,)
-    assert Wardrobes(networks).wear([WornLora(file)], SANE) == (0,)
+    assert AdaptedNetworks(networks).wear([WornLora(file)], REFERENCE) == (1,)
+    assert AdaptedNetworks(networks).wear([WornLora(file)], SANE) == (0,)
 
 
 def test_layers_that_do_not_fit(tmp_path: Path) -> None:  # LORA-6
@@ -286,7 +286,7 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:  # LORA-6
     bare = values_of(networks)
     good = read(tmp_path, {FC1: lora_of((48, 24)), TO_Q: lora_of((64, 64))}, name="good")
     bad = read(tmp_path, {TO_Q: lora_of((64, 32)), CONV: lora_of((64, 64)), FC1: lora_of((48, 24))}, name="bad")
-    wardrobes = Wardrobes(networks)
+    wardrobes = AdaptedNetworks(networks)
     message = r"bad\.safetensors: 2 layers do not fit .*\[64, 32\] where the model has \[64, 64\].*\[64, 64, 3, 3\]"
     with pytest.raises(CheckpointError, match=message):
         wardrobes.wear([WornLora(good), WornLora(bad)], SANE)
@@ -294,7 +294,7 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:  # LORA-6
     assert wardrobes.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
     assert wardrobes.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
     worn = values_of(networks)
-    Wardrobes(networks).wear([WornLora(good, te=2.0)], REFERENCE)
+    AdaptedNetworks(networks).wear([WornLora(good, te=2.0)], REFERENCE)
     name = f"0.{OUR_TO_Q}.weight"
     assert torch.equal(worn[name], values_of(networks)[name])
 
@@ -302,7 +302,7 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:  # LORA-6
 def test_networks_that_are_off_are_not_looked_at(tmp_path: Path) -> None:
     networks = toy_networks(SD1)
     bad = read(tmp_path, {TO_Q: lora_of((64, 32))})
-    assert Wardrobes(networks).wear([WornLora(bad, unet=0.0)], SANE) == (0,)
+    assert AdaptedNetworks(networks).wear([WornLora(bad, unet=0.0)], SANE) == (0,)
 
 
 def test_at_run_time_only_up_and_down_count(tmp_path: Path) -> None:  # LORA-7
@@ -310,11 +310,13 @@ def test_at_run_time_only_up_and_down_count(tmp_path: Path) -> None:  # LORA-7
     parts = lora_of((64, 64))
     rich = read(tmp_path, {TO_Q: {**parts, "dora_scale": torch.ones(1, 64)}}, name="rich")
     plain = read(tmp_path, {TO_Q: parts}, name="plain")
-    Wardrobes(networks).wear([WornLora(plain)], SANE)
+    AdaptedNetworks(networks).wear([WornLora(plain)], SANE)
     expected = values_of(networks)
-    Wardrobes(networks).wear([WornLora(rich, dyn=1)], replace(SANE, functional_loras_are_plain=True), functional=True)
+    AdaptedNetworks(networks).wear(
+        [WornLora(rich, dyn=1)], replace(SANE, functional_loras_are_plain=True), functional=True
+    )
     assert same(values_of(networks), expected)
-    Wardrobes(networks).wear([WornLora(rich, dyn=1)], SANE, functional=True)
+    AdaptedNetworks(networks).wear([WornLora(rich, dyn=1)], SANE, functional=True)
     assert not same(values_of(networks), expected)
 
 
@@ -323,17 +325,17 @@ def test_pictures_change_and_come_back(tmp_path: Path) -> None:
     x, time, context = torch.ones(1, 4, 8, 8), torch.tensor([5.0]), torch.ones(1, 3, 24)
     with torch.no_grad():
         before = networks.unet(x, time, context)
-        Wardrobes(networks).wear([WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}))], SANE)
+        AdaptedNetworks(networks).wear([WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}))], SANE)
         assert not torch.equal(networks.unet(x, time, context), before)
-        Wardrobes(networks).bare()
+        AdaptedNetworks(networks).bare()
         assert torch.equal(networks.unet(x, time, context), before)
 
 
 def test_a_wardrobe_knows_whether_its_network_is_bare(tmp_path: Path) -> None:
     networks = toy_networks(SD1)
-    wardrobe = wardrobe_of(networks.unet)
+    wardrobe = adapted(networks.unet)
     seen = [wardrobe.is_bare]
-    Wardrobes(networks).wear([WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}))], SANE)
+    AdaptedNetworks(networks).wear([WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}))], SANE)
     seen.append(wardrobe.is_bare)
-    Wardrobes(networks).bare()
+    AdaptedNetworks(networks).bare()
     assert [*seen, wardrobe.is_bare] == [True, False, True]

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from overpaint.cli import main, session
 from overpaint.cli.chosen_model import model_painted_with
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.errors import CheckpointError
 from overpaint.files.metadata import encode_picture
 from overpaint.models.built_in import default_path
@@ -30,7 +30,7 @@ def opened(painter: FakePainter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The models that engines were opened with; "" is the built-in one."""
     names: list[str] = []
 
-    def open_engine(asked: Asked, settings: Settings, progress: object) -> FakePainter:
+    def open_engine(asked: GivenOptions, settings: Settings, progress: object) -> FakePainter:
         names.append(asked.text("model"))
         return painter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from overpaint.cli import main
-from overpaint.cli.options import Asked
+from overpaint.cli.options import GivenOptions
 from overpaint.cli.standing import KEYS, config_path, standing_values
 from overpaint.errors import RequestError
 from overpaint.settings import Settings
@@ -57,7 +57,7 @@ def test_a_picture_is_repeated_as_it_was(config: Path, painter: FakePainter) -> 
 
 
 def test_the_demo_is_the_built_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked({}, {"model": "dreams", "vae": "nice.pt", "device": "cpu", "set": {"randn_source": "NV"}})
+    asked = GivenOptions({}, {"model": "dreams", "vae": "nice.pt", "device": "cpu", "set": {"randn_source": "NV"}})
     alone = asked.machine_alone()
     assert (alone.text("model"), alone.text("device"), alone.settings().randn_source) == ("", "cpu", "GPU")
 

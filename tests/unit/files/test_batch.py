@@ -26,7 +26,7 @@ from overpaint.files.batch import (
 )
 from overpaint.files.journal import JOURNAL_NAME, Journal
 from overpaint.files.metadata import read_infotext, read_recipe
-from overpaint.files.rows import Row, Unreadable, read_rows
+from overpaint.files.rows import BatchRow, UnreadableRow, read_rows
 from overpaint.files.saving import save_first_free
 from overpaint.parts import Hires, Lora
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
@@ -78,22 +78,22 @@ class TestFolders:
     def test_sub_folders_when_asked_but_not_the_output_nor_the_masks(self, tmp_path: Path) -> None:
         fill(tmp_path, "a.png", "deep/er/b.png", "out/a.png", "masks/a.png", "masks/b.png")
         rows = read_rows(tmp_path, tmp_path / "out", recursive=True, masks=tmp_path / "masks")
-        assert [str(row.output) for row in rows if isinstance(row, Row)] == ["a", "deep/er/b"]
+        assert [str(row.output) for row in rows if isinstance(row, BatchRow)] == ["a", "deep/er/b"]
 
     def test_one_mask_serves_all(self, tmp_path: Path) -> None:  # BATCH-2
         fill(tmp_path / "in", "a.png", "b.png")
         only = fill(tmp_path / "masks", "any.png") / "any.png"
         for masks in (only, only.parent):
             rows = read_rows(tmp_path / "in", tmp_path / "out", masks=masks)
-            assert [row.files["mask"] for row in rows if isinstance(row, Row)] == [only, only]
+            assert [row.files["mask"] for row in rows if isinstance(row, BatchRow)] == [only, only]
 
     def test_masks_by_stem_and_none_is_a_failure(self, tmp_path: Path) -> None:  # BATCH-2
         fill(tmp_path / "in", "a.jpg", "b.png", "c/a.png")
         masks = fill(tmp_path / "masks", "a.png", "c/a.webp", "x.png")
         first, missing, deep = read_rows(tmp_path / "in", tmp_path / "out", masks=masks, recursive=True)
-        assert isinstance(first, Row) and first.files["mask"] == masks / "a.png"
-        assert isinstance(missing, Unreadable) and "no mask b.*" in missing.problem
-        assert isinstance(deep, Row) and deep.files["mask"] == masks / "c/a.webp"
+        assert isinstance(first, BatchRow) and first.files["mask"] == masks / "a.png"
+        assert isinstance(missing, UnreadableRow) and "no mask b.*" in missing.problem
+        assert isinstance(deep, BatchRow) and deep.files["mask"] == masks / "c/a.webp"
 
     def test_a_source_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(PictureError, match="no such folder"):
@@ -226,7 +226,7 @@ class TestManifests:
         here = tmp_path / "here"
         here.mkdir()
         rows = read_rows(manifest(here / "m.jsonl", {"picture": "../other/a.png"}, {"picture": str(outside)}), here)
-        assert [str(row.output) for row in rows if isinstance(row, Row)] == ["a", "a"]
+        assert [str(row.output) for row in rows if isinstance(row, BatchRow)] == ["a", "a"]
 
     def test_equal_rows_are_two_pictures(self, tmp_path: Path) -> None:
         fill(tmp_path, "a.png")
@@ -445,9 +445,9 @@ class TestGoingOn:
 
 def _quiet() -> Settings:
     """What the command asks of an engine."""
-    from overpaint.cli.options import Asked
+    from overpaint.cli.options import GivenOptions
 
-    return Asked({}).settings()
+    return GivenOptions({}).settings()
 
 
 def test_pictures_of_a_batch_are_pictures(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.errors import Cancelled, RequestError, SamplingError, SettingError
+from overpaint.errors import PaintingCancelled, RequestError, SamplingError, SettingError
 from overpaint.models.upscaler_files import LoadedUpscaler, load_upscaler
 from overpaint.painting import upscaling
 from overpaint.painting.upscaling import Tiling, Watch, enlarged, known_upscalers
@@ -127,7 +127,7 @@ class TestTiles:
         enlarged(picture, loaded(Blur()), Tiling(40, 8), Watch(lambda done, total: told.append((done, total))))
         assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
         told.clear()
-        with pytest.raises(Cancelled):
+        with pytest.raises(PaintingCancelled):
             enlarged(picture, loaded(Blur()), Tiling(40, 8), watch)
         assert len(told) == 3
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from overpaint.errors import RequestError
-from overpaint.planning.canvas import Job, plan_canvases
+from overpaint.planning.canvas import CanvasInputs, plan_canvases
 from overpaint.request import MaskedContent, ResizeMode
 from overpaint.settings import Settings
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, noisy_picture, planned, with_quirk
@@ -53,20 +53,20 @@ def test_sources_far_above_the_models_size_are_painted_smaller() -> None:
         ((2000, 10), (2000, 10)),
         ((513, 512), (256, 248)),
     ):
-        canvases = plan_canvases(Job(asked(images=(noisy_picture(*size),)), SANE), 128)
+        canvases = plan_canvases(CanvasInputs(asked(images=(noisy_picture(*size),)), SANE), 128)
         assert (canvases.geometry.width, canvases.geometry.height) == painted
         assert canvases.canvases[0].encoded.size == tuple(-(-each // 8) * 8 for each in painted)
         assert [f"painted at {painted[0]}x{painted[1]}" in each for each in canvases.warnings] == [True] * (
             painted != size
         )
-    asked_for = plan_canvases(Job(asked(images=(noisy_picture(600, 400),), width=600, height=400), SANE), 128)
+    asked_for = plan_canvases(CanvasInputs(asked(images=(noisy_picture(600, 400),), width=600, height=400), SANE), 128)
     assert (asked_for.geometry.width, asked_for.warnings) == (600, ())
 
 
 def test_what_must_not_change_keeps_its_size() -> None:
     picture = noisy_picture(600, 400)
-    masked = plan_canvases(Job(asked(images=(picture,), mask=box_mask(600, 400, (9, 9, 99, 99))), SANE), 128)
-    still = plan_canvases(Job(asked(images=(picture,), strength=0), SANE), 128)
+    masked = plan_canvases(CanvasInputs(asked(images=(picture,), mask=box_mask(600, 400, (9, 9, 99, 99))), SANE), 128)
+    still = plan_canvases(CanvasInputs(asked(images=(picture,), strength=0), SANE), 128)
     assert {(each.geometry.width, each.geometry.height) for each in (masked, still)} == {(600, 400)}
     assert "only_masked" in masked.warnings[0] and not still.warnings
 
@@ -74,7 +74,7 @@ def test_what_must_not_change_keeps_its_size() -> None:
 def test_unset_size_of_an_only_masked_job_is_the_models_own_in_the_crops_shape() -> None:
     mask = box_mask(400, 200, (100, 50, 200, 100))
     request = asked(images=(noisy_picture(400, 200),), mask=mask, only_masked=True, padding=0, **NO_BLUR)
-    geometry = plan_canvases(Job(request, SANE), 256).geometry
+    geometry = plan_canvases(CanvasInputs(request, SANE), 256).geometry
     assert geometry.width % 64 == geometry.height % 64 == 0
     assert geometry.width * geometry.height == pytest.approx(256**2, rel=0.3)
     assert geometry.width > geometry.height

@@ -27,7 +27,7 @@ from overpaint.text.tokens import (
     END,
     START,
     Chunk,
-    Found,
+    FoundEmbedding,
     Tokenizer,
     chunk,
     clip_tokenizer,
@@ -202,8 +202,8 @@ def _cats(vectors: int) -> tuple[_Vectors, Any]:
     embedding = _Vectors(vectors)
     name = clip_tokenizer().encode("fluffy cat")
 
-    def find(ids: Sequence[int], position: int) -> Found | None:
-        return Found(embedding, len(name)) if list(ids[position : position + len(name)]) == name else None
+    def find(ids: Sequence[int], position: int) -> FoundEmbedding | None:
+        return FoundEmbedding(embedding, len(name)) if list(ids[position : position + len(name)]) == name else None
 
     return embedding, find
 

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.places import hidden
-from overpaint.service.guard.refusals import Refused, refusal
+from overpaint.service.guard.refusals import RequestRefused, refusal
 from overpaint.service.guard.signed_urls import is_signed
 from overpaint.service.logs import LOGGER, line
 
@@ -85,13 +85,13 @@ class Frontdoor:
             _check_lengths(scope)
             with hidden(self._places):
                 await self._app(scope, receive, adorned)
-        except Refused as refused:
+        except RequestRefused as refused:
             await refusal(scope, refused)(scope, receive, adorned)
         except Exception:
             log.exception(line("accident", id=name, method=scope["method"], path=scope["path"]))
             if status:
                 raise  # half an answer is out: the connection is cut
-            said = Refused(500, f"something went wrong here; the server's log says what, under {name}")
+            said = RequestRefused(500, f"something went wrong here; the server's log says what, under {name}")
             await refusal(scope, said)(scope, receive, adorned)
         finally:
             seconds = time.perf_counter() - started
@@ -106,10 +106,10 @@ def _check_lengths(scope: Scope) -> None:
     """What the server's own bound on headers lets through when they come in one piece."""
     target = len(scope.get("raw_path") or scope["path"]) + len(scope.get("query_string", b""))
     if target > LONGEST_TARGET:
-        raise Refused(414, f"the path and query have {target} characters, give at most {LONGEST_TARGET}")
+        raise RequestRefused(414, f"the path and query have {target} characters, give at most {LONGEST_TARGET}")
     size = sum(len(name) + len(value) for name, value in scope["headers"])
     if size > HEADER_BYTES:
-        raise Refused(431, f"the headers have {size} bytes, send at most {HEADER_BYTES}")
+        raise RequestRefused(431, f"the headers have {size} bytes, send at most {HEADER_BYTES}")
 
 
 async def _other_than_http(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +134,7 @@ class HostGuard:
             if len(given) != 1 or not self._is_ours(_host(given[0])):
                 shown = given[0][:80] if given else ""
                 remedy = "use the server's address, or start it with --allow-host NAME"
-                await refusal(scope, Refused(403, f"Host={shown!r}: {remedy}"))(scope, receive, send)
+                await refusal(scope, RequestRefused(403, f"Host={shown!r}: {remedy}"))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -174,7 +174,7 @@ class OriginGuard:
         if not is_foreign_friend and not _is_from_here(scope["method"], headers):
             shown = (origin or headers.get("sec-fetch-site", ""))[:80]
             remedy = "pages of other sites may not ask, unless the server is started with --allow-origin"
-            await refusal(scope, Refused(403, f"Origin={shown!r}: {remedy}"))(scope, receive, send)
+            await refusal(scope, RequestRefused(403, f"Origin={shown!r}: {remedy}"))(scope, receive, send)
             return
         if not is_foreign_friend:
             await self._app(scope, receive, send)
@@ -262,7 +262,7 @@ class TokenGuard:
             scope["state"]["token_name"] = _name_of_token(given[0])
         if scope["type"] == "http" and self._wanted is not None and scope["path"] != OPEN_TO_ALL:
             if (len(given) != 1 or not self._is_right(given[0])) and not self._is_signed(scope):
-                answer = refusal(scope, Refused(401, "Incorrect username or password: give the server's token"))
+                answer = refusal(scope, RequestRefused(401, "Incorrect username or password: give the server's token"))
                 answer.headers.append("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
                 answer.headers.append("WWW-Authenticate", f'Bearer realm="{REALM}"')
                 await answer(scope, receive, send)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.budgets import fetched
 from overpaint.service.guard.fetching import fetch
-from overpaint.service.guard.picture_headers import Broken, Header, Room, read_jpeg, read_png, read_webp
-from overpaint.service.guard.visits import fetched
+from overpaint.service.guard.picture_headers import Broken, Header, MetadataBudget, read_jpeg, read_png, read_webp
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
 
-_KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, Room], Header]], ...] = (
+_KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, MetadataBudget], Header]], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
     (re.compile(rb"\xff\xd8\xff"), read_jpeg),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), read_webp),
@@ -38,7 +38,7 @@ def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
     if read is None:
         raise PictureError(f"{name}: this is no PNG, JPEG or WebP picture, save it as one of these")
     try:
-        header = read(data, Room(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))
+        header = read(data, MetadataBudget(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))
     except Broken as error:
         raise PictureError(f"{name}: {error}") from None
     _check(header, limits, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from overpaint.service.guard.refusals import Refused
+from overpaint.service.guard.refusals import RequestRefused
 
 DEEPEST = 64
 MOST_PARTS = 100_000  # texts, brackets, commas and colons
@@ -21,7 +21,7 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class JsonShape:
-    """Fed with the pieces of a body. If that begins like JSON, it is watched; `Refused` says what is wrong with it."""
+    """Fed with the pieces of a body. If that begins like JSON, it is watched; `RequestRefused` says what is wrong."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""  # until it is known what this is
@@ -41,7 +41,7 @@ class JsonShape:
             self._head = head
             return b""
         if _OTHER_CHARACTERS.match(head):
-            raise Refused(400, "the request's body is not in UTF-8, encode it so")
+            raise RequestRefused(400, "the request's body is not in UTF-8, encode it so")
         text = head.removeprefix(_UTF8_MARK).lstrip(_BLANKS)
         if not text:
             self._skip(len(head) - 4)
@@ -82,12 +82,14 @@ class JsonShape:
         self._in_text = sign == b'"'
         self._depth += (sign in b"{[") - (sign in b"}]")
         if self._depth > DEEPEST:
-            raise Refused(400, f"the JSON is nested more than {DEEPEST} deep, send it flatter")
+            raise RequestRefused(400, f"the JSON is nested more than {DEEPEST} deep, send it flatter")
         if self._parts > MOST_PARTS:
-            raise Refused(400, f"the JSON has more than {MOST_PARTS} parts, send fewer")
+            raise RequestRefused(400, f"the JSON has more than {MOST_PARTS} parts, send fewer")
         return found.end()
 
     def _skip(self, size: int) -> None:
         self._gap += size
         if self._gap > LONGEST_PART:
-            raise Refused(400, f"the JSON holds a number or blanks of more than {LONGEST_PART} characters, send less")
+            raise RequestRefused(
+                400, f"the JSON holds a number or blanks of more than {LONGEST_PART} characters, send less"
+            )

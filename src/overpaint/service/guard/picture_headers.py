@@ -35,7 +35,7 @@ class Header:
 
 
 @dataclass
-class Room:
+class MetadataBudget:
     """Bytes that are left for what comes beside the pixels, unpacked."""
 
     text: int
@@ -77,7 +77,7 @@ _LONGEST_NAMES = 1024  # of a text: its keyword, its language, its keyword in th
 _RAW_EXIF = re.compile(rb"Raw profile type (?:exif|APP1)\0")
 
 
-def read_png(data: bytes, room: Room) -> Header:
+def read_png(data: bytes, room: MetadataBudget) -> Header:
     """All chunks up to the last, their checksums too."""
     header, frames, packed, unpacked = None, 1, 0, 0
     for kind, body in _png_chunks(data):
@@ -142,7 +142,7 @@ def _too_small(header: Header) -> str:
     return f"it says that it is {header.width}x{header.height}, but is too small a file for that, save it again"
 
 
-def _count_png_extra(kind: bytes, body: memoryview, room: Room) -> None:
+def _count_png_extra(kind: bytes, body: memoryview, room: MetadataBudget) -> None:
     what, start = _PNG_EXTRAS[kind], bytes(body[:_LONGEST_NAMES])
     packed_at = _packed_at(kind, start)
     if packed_at is None:
@@ -182,7 +182,7 @@ _FILL = re.compile(rb"\xff+")  # before a marker, any number of them
 _IS_MARKER = ~np.isin(np.arange(256), (0x00, 0xFF, *range(0xD0, 0xD8)))  # after FF, and none of the pixels' own
 
 
-def read_jpeg(data: bytes, room: Room) -> Header:
+def read_jpeg(data: bytes, room: MetadataBudget) -> Header:
     """All segments and scans of the first picture; phones append others, which are not looked at."""
     header, scans, is_huffman = None, 0, True
     for marker, start, end in _jpeg_segments(data):
@@ -259,7 +259,7 @@ def _jpeg_extra(marker: int, start: bytes) -> str:
 _WEBP_EXTRAS = {b"EXIF": "exif", b"ICCP": "icc", b"XMP ": "text"}
 
 
-def read_webp(data: bytes, room: Room) -> Header:
+def read_webp(data: bytes, room: MetadataBudget) -> Header:
     """All chunks. Of a picture with a canvas, the canvas; what is inside must fill it."""
     canvas, inside, frames = None, None, 0
     for kind, body in _webp_chunks(data):

@@ -25,7 +25,7 @@ _CODES: Mapping[int, str] = {
 }
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not an accident)
+class RequestRefused(Exception):  # noqa: N818 (an answer, not an accident)
     """An answer that is an error."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -33,7 +33,7 @@ class Refused(Exception):  # noqa: N818 (an answer, not an accident)
         self.status, self.message, self.headers = status, message, dict(headers or {})
 
 
-def refusal(scope: Scope, refused: Refused) -> JSONResponse:
+def refusal(scope: Scope, refused: RequestRefused) -> JSONResponse:
     """The answer in the shape that this path's clients know."""
     return JSONResponse(_body(scope["path"], refused.status, refused.message), refused.status, refused.headers)
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.errors import Cancelled as StoppedOnRequest
 from overpaint.errors import (
     CheckpointError,
     OverpaintError,
@@ -25,6 +24,7 @@ from overpaint.errors import (
     SamplingError,
     SaveError,
 )
+from overpaint.errors import PaintingCancelled as StoppedOnRequest
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
 from overpaint.outcome import Processed
@@ -32,7 +32,7 @@ from overpaint.pictures import source_extras
 from overpaint.pixels.resize import Upscaler
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
-from overpaint.service.painter.results import Output, Portfolio, clear_unfinished, keep
+from overpaint.service.painter.results import JobResults, Output, clear_unfinished, keep
 from overpaint.service.store.forms import plain
 from overpaint.settings import Settings
 
@@ -120,7 +120,7 @@ class Painting:
     def __init__(self, engine: Engine, task: Task, request: Img2ImgRequest) -> None:
         self._task, self._tell = task, task.tell
         self._plan = engine.plan(request, task.settings)
-        self._portfolio = Portfolio(self._plan, task.folder, task.done)
+        self._portfolio = JobResults(self._plan, task.folder, task.done)
         self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Looks()
         self._steps = 0
         self._request = request

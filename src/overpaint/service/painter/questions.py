@@ -44,13 +44,13 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     from overpaint.engine import stages_of
     from overpaint.models.find import find_checkpoint
-    from overpaint.painting.workshop import identity_of
+    from overpaint.painting.model_cache import identity_of
 
     engine = holder.engine()
     settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
     if values.get("checkpoint") is None:
         return model_values(engine.model)
-    resident = stages_of(engine).workshop.have(find_checkpoint(values["checkpoint"], settings), settings)
+    resident = stages_of(engine).model_cache.have(find_checkpoint(values["checkpoint"], settings), settings)
     return model_values(identity_of(resident.model))
 
 

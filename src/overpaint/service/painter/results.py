@@ -87,7 +87,7 @@ def clear_unfinished(folder: Path) -> None:
             path.unlink()
 
 
-class Portfolio:
+class JobResults:
     """The batches of one painting job, as values and as files."""
 
     def __init__(self, plan: Plan, folder: Path, done: Sequence[DoneBatch]) -> None:

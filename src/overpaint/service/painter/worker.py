@@ -56,7 +56,7 @@ _BELOW_THE_WEB = 5  # how much nicer than the process that answers, which needs 
 log = logging.getLogger(LOGGER)
 
 
-class Bench:
+class EngineHolder:
     """The engine, made when it is first needed and again after it was put away."""
 
     def __init__(self, values: Mapping[str, Any], told: Callable[[int, int], None]) -> None:
@@ -125,7 +125,7 @@ class Worker:
         self._todo: queue.Queue[Message | None] = queue.Queue()
         self._controls: dict[str, Control] = {}  # of the jobs that were handed over and have not ended
         self._told_loading = 0.0
-        self._bench: Bench | None = None
+        self._bench: EngineHolder | None = None
 
     def run(self) -> None:
         """Until the parent says that it is over."""
@@ -134,7 +134,7 @@ class Worker:
         first = self._todo.get()
         if first is None:
             return
-        bench = Bench(first, self._loading)
+        bench = EngineHolder(first, self._loading)
         self._open(bench)
         self._bench = bench
         while (message := self._todo.get()) is not None:
@@ -176,7 +176,7 @@ class Worker:
             self._told_loading = time.monotonic()
             self._sender.send("loading", done=done, total=total)
 
-    def _open(self, bench: Bench) -> bool:
+    def _open(self, bench: EngineHolder) -> bool:
         """Make the engine and say how that went."""
         try:
             engine = bench.engine()
@@ -190,7 +190,7 @@ class Worker:
         log.error(line("unfit", error=error), exc_info=not isinstance(error, OverpaintError))
         self._sender.send("unfit", error=plain(error_of(error)))
 
-    def _job(self, bench: Bench, message: Message) -> None:
+    def _job(self, bench: EngineHolder, message: Message) -> None:
         job = job_of(message["job"])
 
         def tell(kind: str, **values: object) -> None:
@@ -214,7 +214,7 @@ class Worker:
             refused=ended.refused,
         )
 
-    def _carried_out(self, bench: Bench, task: Task) -> Ended:
+    def _carried_out(self, bench: EngineHolder, task: Task) -> Ended:
         was_unfit = not bench.has_engine
         try:
             request = loaded_request(task.job.request, bench.picture)
@@ -249,7 +249,7 @@ class Worker:
             os._exit(RUINED)
         return ended
 
-    def _answer(self, bench: Bench, message: Message) -> None:
+    def _answer(self, bench: EngineHolder, message: Message) -> None:
         try:
             answered = questions.answer(bench, message["what"], message["values"])
         except Exception as error:
@@ -260,7 +260,7 @@ class Worker:
         self._sender.send("answer", id=message["id"], value=answered)
 
 
-def _smaller(bench: Bench, work: Painting | Enlarging, trouble: Trouble) -> Ended:
+def _smaller(bench: EngineHolder, work: Painting | Enlarging, trouble: Trouble) -> Ended:
     """The one second try."""
     bench.tidy(bench.engine().device)
     if isinstance(work, Enlarging):

@@ -13,8 +13,8 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.jobs import (
-    Change,
     DoneBatch,
+    JobChange,
     JobError,
     JobResult,
     JobState,
@@ -50,7 +50,7 @@ class Outcome:
     error: JobError | None = None
 
 
-def ended(store: Store, job_id: str, outcome: Outcome, live: Live) -> Change:
+def ended(store: Store, job_id: str, outcome: Outcome, live: Live) -> JobChange:
     """Write an outcome down that is an end. Runs on the thread of the store."""
     result, error = outcome.result, outcome.error
     change = store.end(job_id, outcome.state, time.time(), result=result, error=error, live=live)

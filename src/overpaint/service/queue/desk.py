@@ -15,15 +15,15 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Change, Job, JobError, JobEvent, JobState, Live, Record
+from overpaint.service.jobs import Job, JobChange, JobError, JobEvent, JobState, Live, Record
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
 from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Outcome, ended
 from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread, recovered, rest_of
-from overpaint.service.queue.turns import Turns
 from overpaint.service.queue.unsaved_endings import UnsavedEndings
+from overpaint.service.queue.waiting_jobs import WaitingJobs
 from overpaint.service.store.room import takes_files
 from overpaint.service.workers.examiner import Examiner
 from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
@@ -46,7 +46,7 @@ class LocalDesk:
         self._limits = config.limits
         self._thread, self._worker = StoreThread(store), WorkerProcess(config, command=command)
         self._examiner = Examiner(config.settings.text_encoder_files)
-        self._turns = Turns(config.limits, store.uptime, self._now)
+        self._turns = WaitingJobs(config.limits, store.uptime, self._now)
         self._running: Attempt | None = None
         self._before: dict[str, Attempt] = {}  # of jobs that the worker died of and that wait again
         self._unsaved = UnsavedEndings(self._end, self._has_room)
@@ -333,7 +333,7 @@ class LocalDesk:
             self._over(change)
         return change.record
 
-    def _over(self, change: Change) -> None:
+    def _over(self, change: JobChange) -> None:
         """A job has ended."""
         record = change.record
         self._turns.drop(record.id)

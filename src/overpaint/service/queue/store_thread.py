@@ -12,7 +12,7 @@ from overpaint.errors import SaveError
 from overpaint.service.jobs import JobEvent, JobState, Record
 from overpaint.service.ports import Stopping, Store
 from overpaint.service.queue.event_feed import EventFeed
-from overpaint.service.queue.turns import LATELY
+from overpaint.service.queue.waiting_jobs import LATELY
 
 REFUSALS = (SaveError, OSError)  # what a disk says no with
 

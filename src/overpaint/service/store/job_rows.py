@@ -38,7 +38,7 @@ def _whole(row: sqlite3.Row) -> Record:
     result, error, state = row["result"], row["error"], JobState(row["state"])
     job = job_of(json.loads(row["job"]))
     if not state.is_end and job.fingerprint() != row["fingerprint"]:
-        raise ValueError("another wish than was accepted")
+        raise ValueError("another request than was accepted")
     return Record(
         job=job,
         state=state,

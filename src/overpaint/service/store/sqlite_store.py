@@ -19,9 +19,9 @@ from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import (
-    Change,
     DoneBatch,
     Job,
+    JobChange,
     JobError,
     JobEvent,
     JobResult,
@@ -73,20 +73,20 @@ class JobStore:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    def accept(self, job: Job) -> Change:
+    def accept(self, job: Job) -> JobChange:
         check_name("id", job.id)
         job = job if job.created else replace(job, created=time.time())
         references = sorted(set(references_in(plain(job.request))))
         with self._database.write() as connection:
             known = rows.already_accepted(connection, job)
             if known is not None:
-                return Change(record=known)
+                return JobChange(record=known)
             self._check_room(connection, job)
             for each in references:
                 if not self._sources.has(each):
                     raise RequestError("picture", each, "it is not kept here (any more); upload it again")
             record = rows.add_job(connection, job, references, self.uptime())
-            return Change(record=record, event=self._told(connection, job.id, "queued", {"kind": job.kind}))
+            return JobChange(record=record, event=self._told(connection, job.id, "queued", {"kind": job.kind}))
 
     def get(self, job_id: str) -> Record | None:
         found = self._records("WHERE id = ?", job_id)
@@ -151,7 +151,7 @@ class JobStore:
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
-    ) -> Change:
+    ) -> JobChange:
         if not state.is_end:
             raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
         files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
@@ -162,13 +162,15 @@ class JobStore:
         with self._database.write() as connection:
             before = rows.state_of(connection, job_id)
             if before.is_end or before in unless:
-                return Change(record=rows.found(connection, job_id))
+                return JobChange(record=rows.found(connection, job_id))
             if live is not None and live.steps:
                 rows.set_progress(connection, live)
             connection.execute(f"UPDATE jobs {change} WHERE id = ?", (*told, job_id))
             rows.keep_files(connection, rows.number_of(connection, job_id), files)
             record = rows.found(connection, job_id)
-            return Change(record=record, event=self._told(connection, job_id, state.value, rows.end_data(record), at))
+            return JobChange(
+                record=record, event=self._told(connection, job_id, state.value, rows.end_data(record), at)
+            )
 
     def requeue(self, job_id: str) -> Record:
         with self._database.write() as connection:

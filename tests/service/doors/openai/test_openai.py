@@ -17,7 +17,7 @@ from PIL import Image
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.openai.masks import masked
-from overpaint.service.doors.openai.requests import body_schema, read_wish
+from overpaint.service.doors.openai.requests import body_schema, read_images_request
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
 from overpaint.service.requests import stored_request
@@ -141,7 +141,7 @@ def test_own_fields_of_a_form() -> None:
         "masked_content": "noise", "negative_prompt": "7", "styles": "one, two", "seed": "[1, 2]", "tiling": "false",
         "soft_inpainting": '{"schedule_bias": 1.5}', "sampler": "", "strength": "",
     }  # fmt: skip
-    values = read_wish(form, [SOURCE], file_of(hole(scene()))).values
+    values = read_images_request(form, [SOURCE], file_of(hole(scene()))).values
     assert (values["steps"], values["cfg_scale"], values["only_masked"], values["tiling"]) == (12, 4.5, True, False)
     assert (values["mask_blur_x"], values["mask_blur_y"]) == (2, 6)  # what is asked for is obeyed
     assert (values["styles"], values["seed"], values["negative_prompt"]) == (["one", "two"], [1, 2], "7")
@@ -377,7 +377,7 @@ def test_no_field_is_a_surprise(name: str, desk: FakeDesk) -> None:
     values: tuple[Any, ...] = (*NASTY, None, True, -1, 1.5, float("nan"), 10**400, [], {}, [None], {"a": [{}]})
     for value in values:
         with suppress(RequestError, CheckpointError):
-            wish = read_wish({"prompt": "a", name: value}, [SOURCE])
+            wish = read_images_request({"prompt": "a", name: value}, [SOURCE])
             stored_request(wish.values, desk.store, Limits())
 
 
@@ -468,9 +468,9 @@ def test_the_document_names_what_is_read() -> None:
     schema = body_schema(Limits(), picture=True, mask=True)
     assert {"image", "mask", "prompt", "strength", "mask_blur", "size"} <= schema["properties"].keys()
     for name, each in body_schema(Limits(), picture=False)["properties"].items():
-        read_wish({name: each.get("default", "")})  # the defaults are understood
+        read_images_request({name: each.get("default", "")})  # the defaults are understood
     with pytest.raises(RequestError, match="size"):
-        read_wish({"size": "12"})
+        read_images_request({"size": "12"})
 
 
 def test_masks_of_another_size_and_turned_pictures() -> None:

@@ -23,7 +23,7 @@ from overpaint.outcome import init_image_hash
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file, keep_byproducts
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui import saved_files, saving
-from overpaint.service.doors.webui.saving import WISHES, Saver, Wish
+from overpaint.service.doors.webui.saving import WISHES, Saver, SavingOptions
 from overpaint.service.jobs import Job, JobError, JobResult
 from overpaint.settings import Settings
 from tests.service import fake_desk
@@ -32,7 +32,7 @@ from tests.service.doors.webui.test_jobs import BASE, MASK, PICTURE, SMALL, SOUR
 from tests.service.fake_desk import FakeDesk
 from tests.service.fake_store import FakeStore
 
-WISH = Wish(kind="img2img", pictures=True, sources=False)
+WISH = SavingOptions(kind="img2img", pictures=True, sources=False)
 ALL_OF_THEM = {each.option: True for each in BYPRODUCTS}
 
 

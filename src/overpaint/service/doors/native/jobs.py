@@ -34,7 +34,7 @@ from overpaint.service.doors.native.answers import (
 )
 from overpaint.service.doors.native.events import is_told, sse
 from overpaint.service.doors.native.models import named_checkpoint
-from overpaint.service.guard.visits import at_work, forget_body
+from overpaint.service.guard.budgets import at_work, forget_body
 from overpaint.service.intake import (
     CLIENT_HEADER,
     KEY_HEADER,
@@ -277,14 +277,14 @@ class _Intake:
     def _job(self, values: Mapping[str, Any], client: str, job_id: str | None, key: str | None) -> Job:
         """A job, judged and with its pictures in the store."""
         limits, now = self.config.limits, time.time()
-        wish = {name: value for name, value in values.items() if name not in ENVELOPE_FIELDS}
+        fields = {name: value for name, value in values.items() if name not in ENVELOPE_FIELDS}
         envelope = _envelope(values, limits.queue_deadline, limits.run_deadline)
         # What is sent again under the same name shall be the same request, so its unknown seeds follow from the name.
         name = job_id or (None if key is None else f"{client} {key}")
         rng = None if name is None else random.Random(name)
         settings = job_settings(self.config.settings, limits)
         read = reader_for(self.config)
-        stored = stored_request(wish, self.desk.store, limits, settings=settings, read=read, rng=rng)
+        stored = stored_request(fields, self.desk.store, limits, settings=settings, read=read, rng=rng)
         if stored.get("checkpoint") is not None:
             named_checkpoint(stored["checkpoint"], KnownModels.of(self.config))
         return Job(

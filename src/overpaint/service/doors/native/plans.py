@@ -22,8 +22,8 @@ from overpaint.planning.preflight import account_of, surroundings_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
 from overpaint.service.doors.native.models import named_checkpoint
+from overpaint.service.guard.budgets import at_work
 from overpaint.service.guard.places import placeless
-from overpaint.service.guard.visits import at_work
 from overpaint.service.intake import ApiError, json_body
 from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint

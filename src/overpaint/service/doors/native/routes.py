@@ -16,8 +16,8 @@ from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, 
 from overpaint.service.doors.native.jobs import job_routes
 from overpaint.service.doors.native.models import model_routes
 from overpaint.service.doors.native.plans import plan_routes
+from overpaint.service.guard.budgets import at_work, room_for
 from overpaint.service.guard.inputs import admit_picture
-from overpaint.service.guard.visits import at_work, room_for
 from overpaint.service.intake import file_body
 from overpaint.service.ports import Desk
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
-from overpaint.service.doors.openai.requests import MEDIA_TYPES, Wish
+from overpaint.service.doors.openai.requests import MEDIA_TYPES, ImagesRequest
+from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.places import placeless
-from overpaint.service.guard.visits import room_for
 from overpaint.service.intake import ApiError, retry_header
 from overpaint.service.jobs import JobError, Record
 from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
@@ -118,23 +118,23 @@ def failure_body(error: JobError | None) -> tuple[int, dict[str, Any]]:
     return status, _body(status, error.code, None, error.message)
 
 
-def pictures_answer(record: Record, data: list[dict[str, str]], wish: Wish) -> Response:
-    answer = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wish)}
-    return JSONResponse({**answer, "usage": NO_USAGE}, headers=ignored_header(wish))
+def pictures_answer(record: Record, data: list[dict[str, str]], wanted: ImagesRequest) -> Response:
+    answer = {"created": int(record.job.created), "data": data, "output_format": _format_of(record, wanted)}
+    return JSONResponse({**answer, "usage": NO_USAGE}, headers=ignored_header(wanted))
 
 
-def ignored_header(wish: Wish) -> dict[str, str]:
+def ignored_header(wanted: ImagesRequest) -> dict[str, str]:
     """Fields that nobody here knows are said to have had no effect."""
-    return {"X-Overpaint-Ignored": ", ".join(wish.ignored)} if wish.ignored else {}
+    return {"X-Overpaint-Ignored": ", ".join(wanted.ignored)} if wanted.ignored else {}
 
 
-def stream_event(name: str, values: Mapping[str, Any], record: Record, wish: Wish) -> str:
+def stream_event(name: str, values: Mapping[str, Any], record: Record, wanted: ImagesRequest) -> str:
     """One event of a stream; `values` say what is particular to it."""
     told = {
         "type": name,
         "created_at": int(record.job.created),
-        "output_format": wish.format,
-        "size": "x".join(map(str, wish.size)) if wish.size else "auto",
+        "output_format": wanted.format,
+        "size": "x".join(map(str, wanted.size)) if wanted.size else "auto",
         "quality": "auto",
         "background": "auto",
         **values,
@@ -147,32 +147,32 @@ def stream_failure(error: JobError | None) -> str:
     return f"event: error\ndata: {json.dumps({'type': 'error', **failure_body(error)[1]})}\n\n"
 
 
-def packed(data: bytes, wish: Wish, size: tuple[int, int] | None = None) -> str:
+def packed(data: bytes, wanted: ImagesRequest, size: tuple[int, int] | None = None) -> str:
     """A picture's file as base64, in the format and, if told, of the size that is wanted."""
     with Image.open(io.BytesIO(data)) as picture:
-        is_as_wanted = picture.format == wish.format.upper() and size in (None, picture.size)
+        is_as_wanted = picture.format == wanted.format.upper() and size in (None, picture.size)
         if not is_as_wanted:
             with room_for(picture.width * picture.height):
-                data = _converted(picture, wish, size)
+                data = _converted(picture, wanted, size)
     return base64.b64encode(data).decode("ascii")
 
 
-def _converted(picture: Image.Image, wish: Wish, size: tuple[int, int] | None) -> bytes:
-    has_alpha = wish.format != "jpeg" and picture.has_transparency_data
+def _converted(picture: Image.Image, wanted: ImagesRequest, size: tuple[int, int] | None) -> bytes:
+    has_alpha = wanted.format != "jpeg" and picture.has_transparency_data
     shown = picture.convert("RGBA" if has_alpha else "RGB")
     if size is not None:
         shown = shown.resize(size, Image.Resampling.BICUBIC)
     written = io.BytesIO()
-    shown.save(written, wish.format.upper(), **({} if wish.format == "png" else {"quality": wish.quality}))
+    shown.save(written, wanted.format.upper(), **({} if wanted.format == "png" else {"quality": wanted.quality}))
     return written.getvalue()
 
 
-def _format_of(record: Record, wish: Wish) -> str:
+def _format_of(record: Record, wanted: ImagesRequest) -> str:
     """Of what a URL leads to, which is the file as it is kept."""
-    if not wish.as_url or not record.result.pictures:
-        return wish.format
+    if not wanted.as_url or not record.result.pictures:
+        return wanted.format
     kept = record.result.pictures[0].media_type
-    return next((name for name, media_type in MEDIA_TYPES.items() if media_type == kept), wish.format)
+    return next((name for name, media_type in MEDIA_TYPES.items() if media_type == kept), wanted.format)
 
 
 def _their_name(field: str | None) -> str | None:

@@ -32,10 +32,10 @@ from overpaint.service.doors.openai.answers import (
     stream_event,
     stream_failure,
 )
-from overpaint.service.doors.openai.requests import Wish, body_schema, read_wish
-from overpaint.service.doors.openai.sources import Asked, is_json, json_schema, pixels_of, read_json
+from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, read_images_request
+from overpaint.service.doors.openai.sources import ImagesBody, is_json, json_schema, pixels_of, read_json
+from overpaint.service.guard.budgets import at_work, forget_body
 from overpaint.service.guard.signed_urls import signed
-from overpaint.service.guard.visits import at_work, forget_body
 from overpaint.service.intake import (
     CLIENT_HEADER,
     HEARTBEAT,
@@ -66,7 +66,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
 }
 
-Reader = Callable[[Request], Awaitable[Wish]]
+Reader = Callable[[Request], Awaitable[ImagesRequest]]
 
 
 def router(desk: Desk, config: ServeConfig) -> APIRouter:
@@ -110,54 +110,54 @@ class _Shop:
     async def answer(self, request: Request, event: str, read: Reader) -> Response:
         """Read, submit, wait; every failure becomes OpenAI's error object."""
         try:
-            wish, job = await self._read(request, read)
+            wanted, job = await self._read(request, read)
             record = await self._desk.submit(job)
             forget_body()
-            if wish.stream:
-                story = self._stream(record, wish, event)
-                return _Stream(story, ignored_header(wish), lambda: self._let_go(record.id))
+            if wanted.stream:
+                story = self._stream(record, wanted, event)
+                return _Stream(story, ignored_header(wanted), lambda: self._let_go(record.id))
             record = await self._waited(request, record.id)
             if record.state is not JobState.FINISHED:
                 return failure(record.error)
-            data = await at_work(self._data, record, wish, _base_of(request))
-            return pictures_answer(record, data, wish)
+            data = await at_work(self._data, record, wanted, _base_of(request))
+            return pictures_answer(record, data, wanted)
         except (OverpaintError, HTTPException) as error:
             return refusal(error)
 
-    async def _read(self, request: Request, read: Reader) -> tuple[Wish, Job]:
+    async def _read(self, request: Request, read: Reader) -> tuple[ImagesRequest, Job]:
         """The job, and how it is to be answered; the pictures are in the store, and nowhere else any more."""
-        wish = await read(request)
-        job = await at_work(self._job, request, wish)
-        return replace(wish, values={}), job
+        wanted = await read(request)
+        job = await at_work(self._job, request, wanted)
+        return replace(wanted, values={}), job
 
     # -- what is asked -------------------------------------------------------------------------------------------
 
-    async def generation(self, request: Request) -> Wish:
+    async def generation(self, request: Request) -> ImagesRequest:
         given = await json_body(request)
         if not given.get("prompt"):
             raise RequestError("prompt", given.get("prompt"), "say what the picture should show")
-        return read_wish(given)
+        return read_images_request(given)
 
-    async def edit(self, request: Request) -> Wish:
+    async def edit(self, request: Request) -> ImagesRequest:
         found = await self._asked(request)
-        return await at_work(found.wish)
+        return await at_work(found.wanted)
 
-    async def variation(self, request: Request) -> Wish:
+    async def variation(self, request: Request) -> ImagesRequest:
         """Of the whole picture, whatever is transparent in it."""
         found = await self._asked(request)
         if found.mask is not None:
             raise RequestError("mask", "a file", "variations have none; use /v1/images/edits")
-        wish = await at_work(found.wish)
-        values = {name: each for name, each in wish.values.items() if name not in ("mask", "masked_content")}
-        return replace(wish, values={**values, "images": list(found.pictures)})
+        wanted = await at_work(found.wanted)
+        values = {name: each for name, each in wanted.values.items() if name not in ("mask", "masked_content")}
+        return replace(wanted, values={**values, "images": list(found.pictures)})
 
-    async def _asked(self, request: Request) -> Asked:
+    async def _asked(self, request: Request) -> ImagesBody:
         """A form with files, or JSON with URLs."""
         if not is_json(request.headers.get("content-type", "")):
             return await self._form(request)
         return await at_work(read_json, await json_body(request), self._config)
 
-    async def _form(self, request: Request) -> Asked:
+    async def _form(self, request: Request) -> ImagesBody:
         """The fields of a form, its pictures and its mask, which are fit to be decoded."""
         limits = self._config.limits
         fields: dict[str, str] = {}
@@ -175,22 +175,22 @@ class _Shop:
                     files[kind].append(data)
                     found.append((name, data))
         pixels = await at_work(pixels_of, found, limits)
-        return Asked(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
+        return ImagesBody(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
 
-    def _job(self, request: Request, wish: Wish) -> Job:
+    def _job(self, request: Request, wanted: ImagesRequest) -> Job:
         """A job, judged and with its pictures in the store."""
         limits, now = self._config.limits, time.time()
         client, key = client_name(request), idempotency_key(request)
         # What is sent again under one key shall be the same request, so its unknown seeds follow from the key.
         rng = None if key is None else random.Random(f"{client} {key}")
         settings = job_settings(self._config.settings, limits)
-        values = {**wish.values, **self._checkpoint(wish.model)}
+        values = {**wanted.values, **self._checkpoint(wanted.model)}
         stored = stored_request(values, self._desk.store, limits, settings=settings, rng=rng)
         return Job(
             id=uuid.uuid4().hex,
             kind="paint",
             request=stored,
-            settings=_with_previews(settings, wish).to_json(),
+            settings=_with_previews(settings, wanted).to_json(),
             origin="openai",
             client=client,
             key=key,
@@ -222,19 +222,19 @@ class _Shop:
         record = await self._desk.wait(job_id, self._config.limits.disconnect_grace)
         return record if record.state.is_end else await self._desk.cancel(job_id)
 
-    async def _stream(self, record: Record, wish: Wish, event: str) -> AsyncIterator[str]:
+    async def _stream(self, record: Record, wanted: ImagesRequest, event: str) -> AsyncIterator[str]:
         """Looks at the picture while it is painted, as many as were asked for, then the pictures."""
         shown = 0
         async for happened in _story(self._desk, record.id):
             if happened is None:
                 yield ": still here\n\n"
                 continue
-            if happened.picture is None or not _is_due(happened, shown, wish.partials):
+            if happened.picture is None or not _is_due(happened, shown, wanted.partials):
                 continue
-            size = None if record.job.request.get("only_masked") else wish.size  # previews show the pass alone
-            partial = await at_work(packed, happened.picture, wish, size)
+            size = None if record.job.request.get("only_masked") else wanted.size  # previews show the pass alone
+            partial = await at_work(packed, happened.picture, wanted, size)
             yield stream_event(
-                f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wish
+                f"{event}.partial_image", {"b64_json": partial, "partial_image_index": shown}, record, wanted
             )
             shown += 1
         record = await self._desk.get(record.id) or record
@@ -243,17 +243,17 @@ class _Shop:
             return
         for each in record.result.pictures:
             if each.kind == "picture":
-                data = await at_work(lambda: packed(picture_file(record, each, self._desk), wish))  # noqa: B023
+                data = await at_work(lambda: packed(picture_file(record, each, self._desk), wanted))  # noqa: B023
                 told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": NO_USAGE}
-                yield stream_event(f"{event}.completed", told, record, wish)
+                yield stream_event(f"{event}.completed", told, record, wanted)
 
-    def _data(self, record: Record, wish: Wish, base: str) -> list[dict[str, str]]:
+    def _data(self, record: Record, wanted: ImagesRequest, base: str) -> list[dict[str, str]]:
         if record.gone:
             raise ApiError(410, "gone", "the pictures were kept long enough and are deleted; ask again")
         pictures = [each for each in record.result.pictures if each.kind == "picture"]
-        if wish.as_url:
+        if wanted.as_url:
             return [{"url": base + signed(url_of(record, each), self._config.token)} for each in pictures]
-        return [{"b64_json": packed(picture_file(record, each, self._desk), wish)} for each in pictures]
+        return [{"b64_json": packed(picture_file(record, each, self._desk), wanted)} for each in pictures]
 
 
 class _Stream(StreamingResponse):
@@ -310,8 +310,8 @@ def _is_due(preview: JobEvent, shown: int, partials: int) -> bool:
     return shown < partials and bool(step * (partials + 1) >= steps * (shown + 1))
 
 
-def _with_previews(settings: Settings, wish: Wish) -> Settings:
+def _with_previews(settings: Settings, wanted: ImagesRequest) -> Settings:
     """Previews of every step, of which the worker sends some, for the partial pictures; they change no picture."""
-    if not (wish.stream and wish.partials):
+    if not (wanted.stream and wanted.partials):
         return settings
     return settings.with_changes({"live_previews_enable": True, "show_progress_every_n_steps": 1})

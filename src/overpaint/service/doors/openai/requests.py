@@ -46,7 +46,7 @@ _MOST_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Wish:
+class ImagesRequest:
     """A request of ours, and how its result is to be answered."""
 
     values: Mapping[str, Any]
@@ -60,7 +60,9 @@ class Wish:
     ignored: tuple[str, ...] = ()  # fields that nobody here knows
 
 
-def read_wish(given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: bytes | None = None) -> Wish:
+def read_images_request(
+    given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: bytes | None = None
+) -> ImagesRequest:
     """A form or JSON object with its files. Pictures are repainted; without any a new one is made."""
     given = {name: value for name, value in given.items() if value is not None and value != ""}
     values = _own_fields(given)
@@ -75,7 +77,7 @@ def read_wish(given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: by
         size = (values["width"], values["height"])
     usual = "url" if given.get("model") in _ANSWERED_BY_URL else "b64_json"
     wanted = _one_of("response_format", given.get("response_format"), ("b64_json", "url"), usual)
-    return Wish(
+    return ImagesRequest(
         values,
         model=_model(given.get("model")),
         as_url=wanted == "url",

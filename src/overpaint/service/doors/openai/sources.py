@@ -8,9 +8,9 @@ from typing import Any
 
 from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
-from overpaint.service.doors.openai.requests import Wish, body_schema, read_wish
+from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, read_images_request
+from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.inputs import admit_picture, picture_from_text
-from overpaint.service.guard.visits import room_for
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
 from overpaint.service.requests import check_together
@@ -21,7 +21,7 @@ _REMEDY = 'give {"image_url": "data:image/png;base64,..."}'
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImagesBody:
     """Fields, pictures that are fit to be decoded, and how much there is to decode."""
 
     fields: Mapping[str, Any]
@@ -29,12 +29,12 @@ class Asked:
     mask: bytes | None = None
     pixels: int = 0
 
-    def wish(self) -> Wish:
+    def wanted(self) -> ImagesRequest:
         """Decodes, so it belongs in a thread."""
         if not self.pictures:
             raise RequestError("image", None, "give the picture to paint over, as a file of a form or by its URL")
         with room_for(self.pixels):
-            return read_wish(self.fields, self.pictures, self.mask)
+            return read_images_request(self.fields, self.pictures, self.mask)
 
 
 def is_json(content_type: str) -> bool:
@@ -42,7 +42,7 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def read_json(given: Mapping[str, Any], config: ServeConfig) -> Asked:
+def read_json(given: Mapping[str, Any], config: ServeConfig) -> ImagesBody:
     """Like a form: `images` is a list of {"image_url": ...}, `mask` is one. It may fetch, so it belongs in a thread."""
     named = [(name, given[name]) for name in ("images", "image") if given.get(name) is not None]
     texts = [each for name, value in named for each in _urls(name, value)]
@@ -53,7 +53,7 @@ def read_json(given: Mapping[str, Any], config: ServeConfig) -> Asked:
     pixels = pixels_of(files, config.limits)
     pictures = tuple(data for _, data in files[: len(texts)])
     fields = {name: value for name, value in given.items() if name not in _PICTURES}
-    return Asked(fields, pictures, files[-1][1] if masks else None, pixels)
+    return ImagesBody(fields, pictures, files[-1][1] if masks else None, pixels)
 
 
 def pixels_of(files: Sequence[tuple[str, bytes]], limits: Limits) -> int:

@@ -19,7 +19,7 @@ from overpaint.service.doors.webui.bodies import Body, Float, Int, Str, Text
 from overpaint.service.doors.webui.control_units import CANNY, UNITS, preprocessor_of
 from overpaint.service.doors.webui.errors import ReferenceRoute, http_refusal
 from overpaint.service.doors.webui.pictures import PictureReader, decoded
-from overpaint.service.guard.visits import at_work
+from overpaint.service.guard.budgets import at_work
 from overpaint.service.known_models import KnownModels
 from overpaint.text.control_notes import MODULES as NAMES
 

@@ -30,8 +30,8 @@ from starlette.exceptions import HTTPException
 from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError, SaveError
 from overpaint.service.doors.webui.bodies import Body
 from overpaint.service.doors.webui.names import as_they_call_it
+from overpaint.service.guard.budgets import forget_body
 from overpaint.service.guard.places import placeless
-from overpaint.service.guard.visits import forget_body
 from overpaint.service.intake import retry_header
 from overpaint.service.jobs import JobError
 from overpaint.service.ports import Conflict, Full, Stopping, TooLarge

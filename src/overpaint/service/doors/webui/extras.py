@@ -29,7 +29,7 @@ from overpaint.service.doors.webui.jobs import new_job, result_pictures, waited
 from overpaint.service.doors.webui.options_book import OptionsBook
 from overpaint.service.doors.webui.pictures import PictureReader
 from overpaint.service.doors.webui.upscalers import chosen_upscaler
-from overpaint.service.guard.visits import at_work
+from overpaint.service.guard.budgets import at_work
 from overpaint.service.jobs import Job, Record
 from overpaint.service.ports import Desk
 from overpaint.service.requests import job_settings, stored_request

@@ -24,10 +24,10 @@ from overpaint.service.doors.webui.control_units import mask_of
 from overpaint.service.doors.webui.errors import ReferenceRoute, Refusal, forget, job_refusal
 from overpaint.service.doors.webui.pictures import PictureReader
 from overpaint.service.doors.webui.progress import Tasks
-from overpaint.service.doors.webui.requests import Asked, Pictures, Reader, check_sources
-from overpaint.service.doors.webui.saving import Saver, Wish
+from overpaint.service.doors.webui.requests import JobOrder, Pictures, Reader, check_sources
+from overpaint.service.doors.webui.saving import Saver, SavingOptions
 from overpaint.service.doors.webui.scripts import ScriptsAsked
-from overpaint.service.guard.visits import at_work
+from overpaint.service.guard.budgets import at_work
 from overpaint.service.intake import client_name
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
 from overpaint.service.ports import Damaged, Desk, Store
@@ -38,7 +38,7 @@ ControlPictures: TypeAlias = tuple[tuple[bytes | None, ...], tuple[bytes | None,
 _LOOK_EVERY = 0.5  # seconds between two looks whether the client is still there
 
 
-class Gone(Refusal):
+class ClientGone(Refusal):
     """The client went away; nobody reads this answer."""
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ def job_routes(
     async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
         return await paint(await over_pictures(body), body, request)
 
-    async def new_picture(body: StableDiffusionProcessingTxt2Img) -> Asked:
+    async def new_picture(body: StableDiffusionProcessingTxt2Img) -> JobOrder:
         scripts = await asyncio.to_thread(reader.scripts, body)
         controls, masks = await _control_pictures(scripts, pictures)
         return await at_work(reader.asked, body, Pictures(controls=controls, control_masks=masks), scripts)
 
-    async def over_pictures(body: StableDiffusionProcessingImg2Img) -> Asked:
+    async def over_pictures(body: StableDiffusionProcessingImg2Img) -> JobOrder:
         check_sources(body)
         mask = await pictures.read("mask", body.mask) if body.mask else None  # I2I-1: before the scripts
         scripts = await asyncio.to_thread(reader.scripts, body)
@@ -74,14 +74,14 @@ def job_routes(
         found = Pictures(images, mask, latent_mask, *await _control_pictures(scripts, pictures))
         return await at_work(reader.asked, body, found, scripts)
 
-    async def paint(asked: Asked, body: PaintingBody, request: Request) -> PaintingResponse:
+    async def paint(asked: JobOrder, body: PaintingBody, request: Request) -> PaintingResponse:
         forget(request, body)
         job = new_job("paint", asked.request, asked.settings, config, request)
-        await saver.promise(job.id, asked.wish)
-        tasks.begin(job.id, asked.wish.kind, asked.task)
+        await saver.promise(job.id, asked.saving)
+        tasks.begin(job.id, asked.saving.kind, asked.task)
         try:
-            await submitted(job, asked.wish)
-            saved = saver.follow(job.id) if asked.wish else None
+            await submitted(job, asked.saving)
+            saved = saver.follow(job.id) if asked.saving else None
             record = await waited(desk, job.id, request, config.limits.disconnect_grace)
         finally:
             tasks.end(job.id)
@@ -89,12 +89,12 @@ def job_routes(
             await asyncio.shield(saved)
         return await asyncio.to_thread(_answer, desk.store, record, asked)
 
-    async def submitted(job: Job, wish: Wish) -> None:
-        """NOTE: only a refusal is sure to have left nothing behind; else the wish stays, and finds its job or none."""
+    async def submitted(job: Job, saving: SavingOptions) -> None:
+        """NOTE: only a refusal is sure to have left nothing behind; else what is to be saved stays written down."""
         try:
             await desk.submit(job)
         except OverpaintError:
-            if wish:
+            if saving:
                 await saver.withdraw(job.id)
             raise
 
@@ -139,7 +139,7 @@ async def waited(desk: Desk, job_id: str, request: Request, grace: float) -> Rec
                 await asyncio.wait({waiting}, timeout=grace)
                 if not waiting.done():
                     await desk.cancel(job_id)
-                raise Gone
+                raise ClientGone
     finally:
         waiting.cancel()
 
@@ -161,7 +161,7 @@ def _file(store: Store, job_id: str, file: str) -> bytes:
         raise Refusal(410, "Gone", str(error)) from None
 
 
-def _answer(store: Store, record: Record, asked: Asked) -> PaintingResponse:
+def _answer(store: Store, record: Record, asked: JobOrder) -> PaintingResponse:
     """I2I-7: a sheet if there is one, pictures, masks."""
     found = result_pictures(store, record)
     info = json.loads(record.result.info)

@@ -19,8 +19,8 @@ from overpaint.errors import PictureError
 from overpaint.pictures import FORMATS, open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.errors import http_refusal
+from overpaint.service.guard.budgets import at_work, fetched, room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, is_url
-from overpaint.service.guard.visits import at_work, fetched, room_for
 from overpaint.service.ports import TooLarge
 
 PATIENCE = 30.0  # seconds for one picture, until its turn comes included (API-6)

@@ -21,7 +21,7 @@ from overpaint.service.doors.webui.infotext import Filled, filled_by
 from overpaint.service.doors.webui.options_book import CHECKPOINT, OptionsBook, Overrides
 from overpaint.service.doors.webui.pictures import decoded
 from overpaint.service.doors.webui.replaced import replaced_names
-from overpaint.service.doors.webui.saving import Wish
+from overpaint.service.doors.webui.saving import SavingOptions
 from overpaint.service.doors.webui.scripts import ScriptsAsked, always_on, check_script_name
 from overpaint.service.doors.webui.unoffered import warns, without_unoffered
 from overpaint.service.known_models import KnownModels
@@ -55,14 +55,14 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobOrder:
     """A job that was asked for: what clients are told of it, and what is stored."""
 
     parameters: Mapping[str, Any]
     request: Mapping[str, Any]
     settings: Settings
     warnings: tuple[str, ...]
-    wish: Wish  # what is to be saved
+    saving: SavingOptions  # what is to be saved
     sends: bool = True
     returns_grid: bool = True
     task: str | None = None
@@ -85,7 +85,7 @@ class Reader:
             body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
         )
 
-    def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> Asked:
+    def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> JobOrder:
         """The job; its pictures are kept when this returns."""
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         filled = self._filled(body, is_img2img)
@@ -101,7 +101,7 @@ class Reader:
         stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
-        return Asked(
+        return JobOrder(
             parameters=_without_pictures(parameters),
             request=stored,
             settings=settings,
@@ -114,7 +114,7 @@ class Reader:
                 *said,
                 *self._dropped(overrides),
             ),
-            wish=Wish(
+            saving=SavingOptions(
                 kind="img2img" if is_img2img else "txt2img", pictures=saves, sources=bool(settings.save_init_img)
             ),
             sends=bool(fields["send_images"]),

@@ -1,7 +1,8 @@
 """What the options want kept on disk (I2I-2, OUT-5, GRID-1, IMG-1, CC-5): finished pictures, copied to their folders.
 
-A wish to save is written down before its job is accepted, and struck out when all is saved; a server that finds one at
-its start goes on with it. The name of each file is written down before the file, and no other file is ever overwritten.
+What is to be saved is written down before its job is accepted, and struck out when all is saved; a server that finds
+such an entry at its start goes on with it. The name of each file is written down before the file, and no other file is
+ever overwritten.
 So a picture is saved once, also if the server is killed between a job's end and the copy, or between two files; only
 one that somebody took away again in the meantime is saved anew.
 """
@@ -29,7 +30,7 @@ log = logging.getLogger(LOGGER)
 
 
 @dataclass(frozen=True)
-class Wish:
+class SavingOptions:
     """What of one job is to be saved."""
 
     kind: str  # img2img or txt2img
@@ -54,10 +55,10 @@ class Saver:
 
     # -- from the event loop -------------------------------------------------------------------------------------
 
-    async def promise(self, job_id: str, wish: Wish) -> None:
+    async def promise(self, job_id: str, saving: SavingOptions) -> None:
         """Before the job is accepted: from now on what is wished for happens, if the job does."""
-        if wish:
-            told = {"kind": wish.kind, "pictures": wish.pictures, "sources": wish.sources, "places": {}}
+        if saving:
+            told = {"kind": saving.kind, "pictures": saving.pictures, "sources": saving.sources, "places": {}}
             await asyncio.to_thread(self._note, job_id, told)
 
     async def withdraw(self, job_id: str) -> None:
@@ -95,15 +96,15 @@ class Saver:
     def _save(self, record: Record) -> None:
         """Everything of one ended job. One job at a time, so that two do not choose the same names."""
         with self._saving:
-            wish = self._wishes().get(record.id)
-            if wish is None:
+            saving = self._wishes().get(record.id)
+            if saving is None:
                 return
             settings = Settings.from_json(record.job.settings)
-            if wish["sources"] and record.attempts:
+            if saving["sources"] and record.attempts:
                 self._save_sources(record, settings)
-            if wish["pictures"] and not record.gone:
-                for item in items_of(self._store, record, settings, str(wish["kind"])):
-                    self._save_item(record.id, item, settings, wish["places"])
+            if saving["pictures"] and not record.gone:
+                for item in items_of(self._store, record, settings, str(saving["kind"])):
+                    self._save_item(record.id, item, settings, saving["places"])
             self._note(record.id, None)
 
     def _save_sources(self, record: Record, settings: Settings) -> None:
@@ -122,14 +123,14 @@ class Saver:
     def _wishes(self) -> dict[str, Any]:
         return dict(self._store.option(WISHES) or {})
 
-    def _note(self, job_id: str, wish: Mapping[str, Any] | None) -> None:
+    def _note(self, job_id: str, saving: Mapping[str, Any] | None) -> None:
         with self._noting:
             others = {name: each for name, each in self._wishes().items() if name != job_id}
-            self._store.set_option(WISHES, others if wish is None else {**others, job_id: wish})
+            self._store.set_option(WISHES, others if saving is None else {**others, job_id: saving})
 
     def _note_place(self, job_id: str, key: str, path: Path) -> None:
         with self._noting:
             wishes = self._wishes()
-            wish = wishes[job_id]
-            places = {**wish["places"], key: str(path)}
-            self._store.set_option(WISHES, {**wishes, job_id: {**wish, "places": places}})
+            saving = wishes[job_id]
+            places = {**saving["places"], key: str(path)}
+            self._store.set_option(WISHES, {**wishes, job_id: {**saving, "places": places}})

@@ -18,9 +18,18 @@ import pytest
 from PIL import Image
 
 from overpaint.errors import PictureError
-from overpaint.service.guard import visits
-from overpaint.service.guard.refusals import Refused
-from overpaint.service.guard.visits import Hall, Room, Visit, at_work, fetched, forget_body, room_for, visiting
+from overpaint.service.guard import budgets
+from overpaint.service.guard.budgets import (
+    Allowance,
+    RequestBudget,
+    ServerBudget,
+    at_work,
+    fetched,
+    forget_body,
+    room_for,
+    visiting,
+)
+from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from tests.service.conftest import Server
@@ -36,7 +45,7 @@ def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
 
 class TestRoom:
     def test_at_the_limit_and_beyond(self) -> None:
-        room, inside, most = Room(100, "work"), [0], [0]
+        room, inside, most = Allowance(100, "work"), [0], [0]
         lock = threading.Lock()
 
         def work(units: int) -> None:
@@ -53,7 +62,7 @@ class TestRoom:
         assert most[0] == 100 and inside[0] == 0
 
     def test_what_is_larger_than_all_goes_alone(self) -> None:
-        room, order = Room(10, "work"), list[str]()
+        room, order = Allowance(10, "work"), list[str]()
         with ThreadPoolExecutor(2) as pool, room.of(1):
 
             def large() -> None:
@@ -67,7 +76,7 @@ class TestRoom:
         assert order == ["large"]
 
     def test_nobody_is_overtaken(self) -> None:
-        room, order = Room(10, "work"), list[int]()
+        room, order = Allowance(10, "work"), list[int]()
 
         def work(number: int, units: int) -> None:
             with room.of(units):
@@ -83,7 +92,7 @@ class TestRoom:
         assert order[0] == 0
 
     def test_so_many_may_wait_and_no_more(self) -> None:
-        room = Room(1, "work", waiting=2)
+        room = Allowance(1, "work", waiting=2)
 
         def work() -> None:
             with room.of(1):
@@ -99,7 +108,7 @@ class TestRoom:
         work()
 
     def test_an_accident_gives_its_room_back(self) -> None:
-        room = Room(1, "work")
+        room = Allowance(1, "work")
         for _ in range(2):
             with pytest.raises(ValueError), room.of(1):
                 raise ValueError
@@ -107,11 +116,11 @@ class TestRoom:
 
 class TestVisit:
     def test_bytes_at_the_limit_and_beyond(self) -> None:
-        hall = Hall(Limits(body_bytes=100))
-        one, other = Visit(hall), Visit(hall)
+        hall = ServerBudget(Limits(body_bytes=100))
+        one, other = RequestBudget(hall), RequestBudget(hall)
         one.hold(700)
         other.hold(100)
-        with pytest.raises(Refused, match="too many large requests") as caught:
+        with pytest.raises(RequestRefused, match="too many large requests") as caught:
             other.hold(1)
         assert caught.value.status == 503 and caught.value.headers["Retry-After"]
         one.let_go()
@@ -120,7 +129,7 @@ class TestVisit:
 
     def test_what_is_fetched_together_at_the_limit_and_beyond(self) -> None:
         limits = Limits(body_bytes=100)
-        with visiting(Visit(Hall(limits))):
+        with visiting(RequestBudget(ServerBudget(limits))):
             assert len(fetched(lambda: b"x" * 60, limits, "a")) == 60
             assert len(fetched(lambda: b"x" * 40, limits, "b")) == 40
             with pytest.raises(PictureError, match="more than 100 bytes together"):
@@ -128,23 +137,23 @@ class TestVisit:
         assert len(fetched(lambda: b"x" * 101, limits, "a")) == 101  # outside of requests nobody counts
 
     def test_the_time_of_all_urls_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(visits, "TOGETHER", 0.05)
+        monkeypatch.setattr(budgets, "TOGETHER", 0.05)
         limits = Limits()
 
         def slow() -> bytes:
             time.sleep(0.06)
             return b"x"
 
-        with visiting(Visit(Hall(limits))):
+        with visiting(RequestBudget(ServerBudget(limits))):
             fetched(slow, limits, "a")
             with pytest.raises(PictureError, match="took more than"):
                 fetched(slow, limits, "b")
 
     def test_threads_of_a_request_know_it_and_others_do_not(self) -> None:
-        hall = Hall(Limits(source_pixels=10))
+        hall = ServerBudget(Limits(source_pixels=10))
 
         async def inside() -> bool:
-            with visiting(Visit(hall)):
+            with visiting(RequestBudget(hall)):
                 with hall.decoding.of(20):
                     waiting = asyncio.create_task(asyncio.to_thread(_decode, 1))
                     await asyncio.sleep(0.05)
@@ -161,11 +170,11 @@ class TestVisit:
         assert asyncio.run(outside())
 
     def test_who_waits_for_room_keeps_no_quick_work_from_being_done(self) -> None:
-        hall = Hall(Limits(source_pixels=1))
+        hall = ServerBudget(Limits(source_pixels=1))
 
         async def crowded() -> float:
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-            with visiting(Visit(hall)), hall.decoding.of(2):
+            with visiting(RequestBudget(hall)), hall.decoding.of(2):
                 waiting = [asyncio.create_task(at_work(_decode, 1)) for _ in range(20)]
                 await asyncio.sleep(0.05)
                 started = time.monotonic()
@@ -178,7 +187,7 @@ class TestVisit:
         assert asyncio.run(crowded()) < 0.5
 
     def test_a_body_is_forgotten_once(self) -> None:
-        visit = Visit(Hall(Limits()))
+        visit = RequestBudget(ServerBudget(Limits()))
         forget_body()
         with visiting(visit):
             visit.hold(5)

@@ -16,9 +16,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from overpaint.service.guard.budgets import RequestBudget, ServerBudget, visiting
 from overpaint.service.guard.jsonshape import JsonShape
-from overpaint.service.guard.refusals import Refused, refusal
-from overpaint.service.guard.visits import Hall, Visit, visiting
+from overpaint.service.guard.refusals import RequestRefused, refusal
 from overpaint.service.limits import Limits
 
 PATIENCE = 20.0  # seconds without progress, of a body that comes
@@ -35,17 +35,17 @@ class BodyGuard:
 
     def __init__(self, app: ASGIApp, limits: Limits, patience: float = PATIENCE) -> None:
         self._app, self._limits, self._patience = app, limits, patience
-        self.hall = Hall(limits)
+        self.hall = ServerBudget(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
-        visit, pieces = Visit(self.hall), deque[bytes]()
+        visit, pieces = RequestBudget(self.hall), deque[bytes]()
         with visiting(visit):
             try:
                 await self._read(scope, receive, visit, pieces)
-            except Refused as refused:
+            except RequestRefused as refused:
                 pieces.clear()
                 visit.let_go()
                 await _refuse(scope, receive, send, refused)
@@ -55,7 +55,7 @@ class BodyGuard:
             scope["headers"] = _unpacked_headers(scope, sum(map(len, pieces)))
             await self._app(scope, _replay(pieces, receive), send)
 
-    async def _read(self, scope: Scope, receive: Receive, visit: Visit, pieces: deque[bytes]) -> None:
+    async def _read(self, scope: Scope, receive: Receive, visit: RequestBudget, pieces: deque[bytes]) -> None:
         headers = Headers(scope=scope)
         limit = self._limits.body_bytes
         if _promised(headers) > limit:
@@ -80,7 +80,7 @@ class BodyGuard:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, min(left, self._patience)))
             except asyncio.TimeoutError:
-                raise Refused(408, "the request's body came too slowly, send it again") from None
+                raise RequestRefused(408, "the request's body came too slowly, send it again") from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             more = message.get("more_body", False)
@@ -111,12 +111,12 @@ def _has_body(scope: Scope) -> bool:
 def _promised(headers: Headers) -> int:
     text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise Refused(400, f"Content-Length={text[:40]!r}: give a number of bytes")
+        raise RequestRefused(400, f"Content-Length={text[:40]!r}: give a number of bytes")
     return int(text)
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the request's body has more than {limit} bytes, send smaller or fewer pictures")
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(413, f"the request's body has more than {limit} bytes, send smaller or fewer pictures")
 
 
 def _unpacked_headers(scope: Scope, size: int) -> list[tuple[bytes, bytes]]:
@@ -126,7 +126,7 @@ def _unpacked_headers(scope: Scope, size: int) -> list[tuple[bytes, bytes]]:
     return [*kept, (b"content-length", str(size).encode())]
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, refused: RequestRefused) -> None:
     answer = refusal(scope, refused)
     answer.headers["Connection"] = "close"
     start: Message = {"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
@@ -169,10 +169,14 @@ class _Packed:
             try:
                 piece = self._unpack.decompress(data, _PIECE)
             except zlib.error:
-                raise Refused(400, "the request's body cannot be unpacked, send it without Content-Encoding") from None
+                raise RequestRefused(
+                    400, "the request's body cannot be unpacked, send it without Content-Encoding"
+                ) from None
             self._size += len(piece)
             if self._size > RATIO_FROM and self._size > RATIO * self._packed:
-                raise Refused(413, f"the request's body unpacks to more than {RATIO} times its size, send it unpacked")
+                raise RequestRefused(
+                    413, f"the request's body unpacks to more than {RATIO} times its size, send it unpacked"
+                )
             if piece:
                 yield piece
             data = self._unpack.unconsumed_tail
@@ -182,7 +186,7 @@ class _Packed:
     def close(self) -> None:
         """What is cut off may not pass for a whole."""
         if self._packed and not self._unpack.eof:
-            raise Refused(400, "the request's body ends too early, send it again")
+            raise RequestRefused(400, "the request's body ends too early, send it again")
 
 
 def _unpacker(headers: Headers) -> _Plain | _Packed:
@@ -191,5 +195,5 @@ def _unpacker(headers: Headers) -> _Plain | _Packed:
     if not codings:
         return _Plain()
     if len(codings) > 1 or codings[0] not in ("gzip", "x-gzip", "deflate"):
-        raise Refused(415, f"Content-Encoding={', '.join(codings)[:40]!r}: use gzip, deflate or none")
+        raise RequestRefused(415, f"Content-Encoding={', '.join(codings)[:40]!r}: use gzip, deflate or none")
     return _Packed(codings[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
 from overpaint.adapters.embeddings import EmbeddingShelf
-from overpaint.adapters.wear import wardrobe_of
+from overpaint.adapters.wear import adapted
 from overpaint.backends.port import Backend
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
@@ -29,10 +29,10 @@ from overpaint.models.taesd_files import Half, Taesd, find_taesd, load_taesd
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.conditioning import Conditioner
-from overpaint.painting.dressing import Dressing, Worn
 from overpaint.painting.latents import Codec, decode
 from overpaint.painting.preview import fit_preview, preview_picture
 from overpaint.painting.upscaling import known_upscalers
+from overpaint.painting.worn_adapters import AdaptersInPlace, ModelAdapters
 from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning.hires import LATENT_UPSCALES
 from overpaint.planning.images import names_networks
@@ -45,12 +45,12 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyModel:
     """A plan's model in place, wearing what one batch wants."""
 
     model: LoadedModel
     conditioner: Conditioner
-    worn: Worn
+    worn: AdaptersInPlace
     tiling: bool = False
 
     @property
@@ -83,23 +83,23 @@ class _Made:
     plan: Plan
     batch: Sequence[ImagePlan]
     forgiving: bool
-    ready: Ready
+    ready: ReadyModel
 
     def is_for(self, plan: Plan, batch: Sequence[ImagePlan], forgiving: bool) -> bool:
         return self.plan is plan and self.batch is batch and self.forgiving == forgiving
 
 
-class Workshop:
+class ModelCache:
     """Models in memory and everything read from a site's folders. One thread owns it."""
 
     def __init__(self, device: str, dtype: str, default: Path) -> None:
         self.device = device
         self._default = default
-        self._residents: Residents[Dressing] = Residents(
-            device, dtype, attach=Dressing, is_bare=lambda each: wardrobe_of(each).is_bare
+        self._residents: Residents[ModelAdapters] = Residents(
+            device, dtype, attach=ModelAdapters, is_bare=lambda each: adapted(each).is_bare
         )
         self._stories: dict[int, ExitStack] = {}
-        self._held: dict[tuple[int, Path], Resident[Dressing]] = {}
+        self._held: dict[tuple[int, Path], Resident[ModelAdapters]] = {}
         self._embeddings = EmbeddingShelf()
         self._controls: dict[Hashable, LoadedControl] = {}
         self._taesd: dict[tuple[Path | None, Stamp, LatentSpec, Half], Taesd] = {}
@@ -170,11 +170,11 @@ class Workshop:
 
     # -- for a plan ----------------------------------------------------------------------------------------------
 
-    def have(self, path: Path, settings: Settings, progress: Progress | None = None) -> Resident[Dressing]:
+    def have(self, path: Path, settings: Settings, progress: Progress | None = None) -> Resident[ModelAdapters]:
         """A checkpoint in memory, with the VAE that these options choose for it."""
         return self._residents.have(path, find_vae(path, settings).path, settings, progress)
 
-    def resident(self, plan: Plan) -> Resident[Dressing]:
+    def resident(self, plan: Plan) -> Resident[ModelAdapters]:
         """The model of a pass. Within a story it is the same one to the end, whatever happens to its file."""
         path = plan.checkpoint or self._default
         key = (id(plan.images), path)
@@ -202,7 +202,7 @@ class Workshop:
                 self._made = {key: made for key, made in self._made.items() if id(made.plan.images) not in passes}
                 self._last = None  # outside a story a file may change
 
-    def ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool = False) -> Ready:
+    def ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool = False) -> ReadyModel:
         """Have the plan's model in place, wearing what this batch wants; nothing happens where it does already.
 
         Within a story no file is looked at twice: a batch ends with the files that it began with.
@@ -220,17 +220,17 @@ class Workshop:
         self._last = made
         return made.ready
 
-    def _make_ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool) -> Ready:
+    def _make_ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool) -> ReadyModel:
         resident = self.resident(plan)
-        model, dressing, settings = resident.model, resident.own, plan.settings
+        model, adapters, settings = resident.model, resident.own, plan.settings
         model.backend.set_tiling(settings.tiling)
-        worn = dressing.wear(model.backend, batch[0].networks if batch else (), settings, forgiving=forgiving)
+        worn = adapters.wear(model.backend, batch[0].networks if batch else (), settings, forgiving=forgiving)
         table = self._embeddings.table(settings.embeddings_dir, plan.spec)
         bundled = worn.embeddings(settings)
         if bundled:
             table = table.with_bundled(bundled)
-        conditioner = Conditioner(plan.spec, model.backend, plan, dressing.texts, table, worn.key)
-        return Ready(model, conditioner, worn, bool(settings.tiling))
+        conditioner = Conditioner(plan.spec, model.backend, plan, adapters.texts, table, worn.key)
+        return ReadyModel(model, conditioner, worn, bool(settings.tiling))
 
     def encoder(self, plan: Plan) -> Codec:
         """What turns pictures into latents."""

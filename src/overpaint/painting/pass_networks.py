@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from overpaint.adapters.control import ControlBranch, controlled
 from overpaint.events import Control, Stop
 from overpaint.painting.drive import Network, Run, tick
+from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
-from overpaint.painting.workshop import Ready, Workshop
 from overpaint.planning.plans import ImagePlan, Plan
 
 
@@ -56,14 +56,14 @@ class Pending:
                 each.answer()
 
 
-class Crew:
+class PassNetworks:
     """The networks of a pass. Before every call they are made ready, for other jobs may have used them since."""
 
-    def __init__(self, workshop: Workshop, plan: Plan, batch: Sequence[ImagePlan], control: Control) -> None:
-        self._workshop, self._plan, self._batch, self._control = workshop, plan, batch, control
+    def __init__(self, model_cache: ModelCache, plan: Plan, batch: Sequence[ImagePlan], control: Control) -> None:
+        self._model_cache, self._plan, self._batch, self._control = model_cache, plan, batch, control
         self._refined = refined(plan, plan.refiner) if plan.refiner is not None else None
         self._with_refiner: set[int] = set()  # numbers of runs
-        self._branches: tuple[ControlBranch, ...] = workshop.branches(plan) if plan.controls else ()
+        self._branches: tuple[ControlBranch, ...] = model_cache.branches(plan) if plan.controls else ()
         self._keys: dict[bool, Hashable] = {}  # of the job's model, and of the refiner
 
     def pending(self, runs: Sequence[Run]) -> Pending:
@@ -80,7 +80,7 @@ class Crew:
 
     def notes(self) -> dict[str, object]:
         """Infotext fields of the texts."""
-        return self._workshop.ready(self._plan, self._batch).notes(self._batch)
+        return self._model_cache.ready(self._plan, self._batch).notes(self._batch)
 
     def last_plan(self, runs: Sequence[Run]) -> Plan:
         """The pass as the model saw it that had the last word: its autoencoder decodes."""
@@ -92,8 +92,8 @@ class Crew:
         # ControlNets are made for the job's model; a refiner has other widths.
         branches = () if refining else self._branches
 
-        def ready() -> Ready:
-            return self._workshop.ready(plan, self._batch, forgiving=refining)
+        def ready() -> ReadyModel:
+            return self._model_cache.ready(plan, self._batch, forgiving=refining)
 
         def network() -> Network:
             return controlled(ready().backend, branches, step, steps)
@@ -113,7 +113,7 @@ class Crew:
         for i, run in enumerate(runs):
             if i in self._with_refiner or not is_due(run, refiner):
                 continue
-            conditioner = self._workshop.ready(plan, self._batch, forgiving=True).conditioner
+            conditioner = self._model_cache.ready(plan, self._batch, forgiving=True).conditioner
             texts = conditioner.images(self._batch)
             own = texts if len(runs) == 1 else texts[i : i + 1]
             empty = conditioner.empty() if plan.settings.pad_cond_uncond else None

@@ -20,7 +20,7 @@ from overpaint.adapters.lora import LoraFile, read_lora
 from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.adapters.wear import WornLora
 from overpaint.backends.port import Backend
-from overpaint.backends.torch_backend import Codec
+from overpaint.backends.torch_backend import TorchCodec
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import ModelFile
 from overpaint.models.checkpoint import LoadedModel
@@ -54,7 +54,7 @@ class Adapters:
 
 
 @dataclass(frozen=True)
-class Worn:
+class AdaptersInPlace:
     """What a model wears, and what is to be said of it."""
 
     loras: tuple[tuple[str, LoraFile], ...] = ()  # by the names that asked for them
@@ -91,19 +91,21 @@ class Worn:
         )
 
 
-class Dressing:
+class ModelAdapters:
     """What one model in memory wears, and what was found out about it."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.texts = TextCache()
-        self.previews: WeakKeyDictionary[Codec, PreviewMap] = WeakKeyDictionary()  # of each VAE that it was used with
+        self.previews: WeakKeyDictionary[TorchCodec, PreviewMap] = (
+            WeakKeyDictionary()
+        )  # of each VAE that it was used with
         self._spec = model.spec
         self._loras: _Files[LoraFile] = _Files()
         self._hypernets: _Files[Hypernet] = _Files()
 
     def wear(
         self, backend: Backend, networks: Sequence[NetworkPlan], settings: Settings, *, forgiving: bool = False
-    ) -> Worn:
+    ) -> AdaptersInPlace:
         """Put on exactly these. `forgiving`: for a model they were not asked for, which takes what fits it.
 
         NOTE: the backend is not kept, for it holds one of the autoencoders that the model is used with.
@@ -125,7 +127,7 @@ class Dressing:
         )
         adapters = Adapters(worn, hypernets, quirks, settings.lora_functional)
         counts = adapters.put_on(backend)
-        return Worn(
+        return AdaptersInPlace(
             tuple((use.name, file) for use, file in loras),
             {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
             # NOTE: references, for the number of a file that is forgotten may be given to another one

@@ -28,8 +28,8 @@ class Foresight:
     clients: Sequence[str]  # by place
 
 
-class Turns:
-    """What waits, and what is known of earlier jobs. Turns and what is foretold of them come from one policy.
+class WaitingJobs:
+    """What waits, and what is known of earlier jobs. WaitingJobs and what is foretold of them come from one policy.
 
     `uptime` is the store's, and `running` is asked what runs now.
     """

@@ -13,10 +13,10 @@ import pytest
 
 from overpaint.service.jobs import Job, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
-from overpaint.service.queue import policy, turns
+from overpaint.service.queue import policy, waiting_jobs
 from overpaint.service.queue.estimates import work_of
 from overpaint.service.queue.policy import PATIENCE, USUAL_SECONDS
-from overpaint.service.queue.turns import Turns
+from overpaint.service.queue.waiting_jobs import WaitingJobs
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.fake_store import FakeStore
 from tests.service.queue.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, until_running, wanted
@@ -46,7 +46,7 @@ def heard(step: int, steps: int, seconds: float) -> dict[str, Any]:
     return {"step": step, "steps": steps, "begun_at": NOW - seconds, **own}
 
 
-def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
+def taken_in_turn(found: WaitingJobs, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
     """Every job has its turn, and takes as long as was foretold."""
     order = []
     while (each := found.take()) is not None:
@@ -59,7 +59,7 @@ def taken_in_turn(found: Turns, clock: Clock, seconds: Callable[[Job], float]) -
 
 
 def test_clients_priorities_and_age_in_one_queue(clock: Clock) -> None:
-    found = Turns(Limits(), clock)
+    found = WaitingJobs(Limits(), clock)
     found.learn(done("ann", 100.0), done("bob", 10.0))
     for each in (
         job("ann 1"),
@@ -79,7 +79,7 @@ def test_clients_priorities_and_age_in_one_queue(clock: Clock) -> None:
 def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
     """Positions and estimates are those of the turns that are taken, if nothing new comes and jobs take their time."""
     rng = random.Random(seed)
-    found = Turns(Limits(), clock)
+    found = WaitingJobs(Limits(), clock)
     found.learn(*(done(rng.choice("abc"), 20.0) for _ in range(5)))  # a second for each step
     for number in range(40):
         accepted = NOW - rng.choice((0, 250, 290, 400))
@@ -99,7 +99,7 @@ def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
 
 def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None:
     running = (job("long", "ann", steps=100).job, Live(job="long", **heard(50, 100, 51.0)))
-    found = Turns(Limits(), clock, lambda: running)
+    found = WaitingJobs(Limits(), clock, lambda: running)
     found.learn(done("cat", 20.0))
     for each in (job("a", "ann"), job("b", "bob")):
         found.add(each)
@@ -110,7 +110,7 @@ def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None
 
 def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
     running: list[tuple[Job, Live]] = []
-    found = Turns(Limits(), clock, lambda: running[0] if running else None)
+    found = WaitingJobs(Limits(), clock, lambda: running[0] if running else None)
     found.add(job("a"))
     assert (found.position("a"), found.seconds_until_done("a"), found.position("b")) == (0, None, None)
     running.append((job("r").job, Live(job="r", begun_at=NOW)))
@@ -119,7 +119,7 @@ def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
 
 
 def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock: Clock) -> None:
-    found = Turns(Limits(queue_deadline=10.0), clock)
+    found = WaitingJobs(Limits(queue_deadline=10.0), clock)
     for each in ("a", "b"):
         found.add(job(each, each))
     taken = found.take()
@@ -138,8 +138,8 @@ def test_asking_is_cheap(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         asked += 1
         return policy.queue_order(*values)
 
-    monkeypatch.setattr(turns, "queue_order", counted)
-    found = Turns(Limits(), clock)
+    monkeypatch.setattr(waiting_jobs, "queue_order", counted)
+    found = WaitingJobs(Limits(), clock)
     found.learn(done("ann", 20.0))
     for number in range(64):
         found.add(job(f"{number}", f"client{number % 8}"))

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overpaint.service.guard import bodyguard
-from overpaint.service.guard.bodyguard import BodyGuard
+from overpaint.service.guard import bodies
+from overpaint.service.guard.bodies import BodyGuard
 from overpaint.service.guard.jsonshape import DEEPEST, LONGEST_PART, MOST_PARTS, JsonShape
-from overpaint.service.guard.refusals import Refused
+from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import MIB, Limits
 
 LIMIT = 100_000
@@ -65,7 +65,7 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodyguard, "LINGER", 0.05)
+    monkeypatch.setattr(bodies, "LINGER", 0.05)
 
 
 def pieces_of(data: bytes, size: int = 1000) -> list[bytes]:
@@ -212,11 +212,11 @@ class TestShape:
     def test_depth_at_the_limit_and_beyond(self, step: int) -> None:
         for opening, closing in ((b"[", b"]"), (b'{"a\\"":', b"}")):
             shape_of(nested(DEEPEST, opening, closing), step)
-            with pytest.raises(Refused, match="nested"):
+            with pytest.raises(RequestRefused, match="nested"):
                 shape_of(nested(DEEPEST + 1, opening, closing), step)
-        with pytest.raises(Refused, match="nested"):
+        with pytest.raises(RequestRefused, match="nested"):
             shape_of(b" \n\t" * 1000 + nested(10_000))
-        with pytest.raises(Refused, match="nested"):
+        with pytest.raises(RequestRefused, match="nested"):
             shape_of(b"\xef\xbb\xbf" + nested(10_000), step)
 
     def test_brackets_in_texts_are_no_depth(self) -> None:
@@ -225,27 +225,27 @@ class TestShape:
     def test_parts_at_the_limit_and_beyond(self) -> None:
         shape_of(b"[" + b"1," * (MOST_PARTS - 2) + b"1]")
         for data in (b"[" + b"1," * MOST_PARTS, b"[" + b'""' * MOST_PARTS, b"[" + b"[]," * MOST_PARTS):
-            with pytest.raises(Refused, match="parts"):
+            with pytest.raises(RequestRefused, match="parts"):
                 shape_of(data)
 
     def test_long_numbers_at_the_limit_and_beyond(self) -> None:
         shape_of(b"[" + b"1" * LONGEST_PART + b"]", 100)
         for step in (100, 65_536):
-            with pytest.raises(Refused, match="number"):
+            with pytest.raises(RequestRefused, match="number"):
                 shape_of(b"[" + b"1" * (LONGEST_PART + 1) + b"]", step)
 
     def test_blanks_before_it_beyond_the_limit(self) -> None:
         for step in (1, 100):
             shape_of(b" " * (LONGEST_PART - 10) + b"[1]", step)
         for step in (100, 65_536):
-            with pytest.raises(Refused, match="blanks"):
+            with pytest.raises(RequestRefused, match="blanks"):
                 shape_of(b" " * 70_000, step)
 
     @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
     @pytest.mark.parametrize("text", ['{"a": 1}', " [1]", '"a text"'])
     def test_other_characters_than_utf_8(self, coding: str, text: str) -> None:
         for step in (1, 100):
-            with pytest.raises(Refused, match="UTF-8"):
+            with pytest.raises(RequestRefused, match="UTF-8"):
                 shape_of(text.encode(coding), step)
 
     @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What all requests together may hold: the bytes of their bodies, decoded pictures, connections to fetch from.
 
-A guard lets each request in as a `Visit`. Whoever decodes a picture for it asks for room where it happens, deep below
-the routes; outside of a request nobody is in the way, and there is always room.
+A guard gives each request a `RequestBudget`. Whoever decodes a picture for it asks for room where it happens, deep
+below the routes; outside of a request nobody is in the way, and there is always room.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from typing import ParamSpec, TypeVar
 
 from overpaint.errors import PictureError
-from overpaint.service.guard.refusals import Refused
+from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 
@@ -33,7 +33,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Room:
+class Allowance:
     """So much of something for all; whoever finds it taken waits for his turn."""
 
     def __init__(self, units: int, what: str, waiting: int = WAITING) -> None:
@@ -62,21 +62,21 @@ class Room:
                 self._changed.notify_all()
 
 
-class Hall:
+class ServerBudget:
     """One server's room. The bytes are counted on its event loop, the rest by threads."""
 
     def __init__(self, limits: Limits) -> None:
         self.most_bytes = BODIES * limits.body_bytes
         self.bytes = 0
-        self.decoding = Room(DECODED * limits.source_pixels, "decoding pictures")
-        self.fetching = Room(FETCHED, "fetching pictures")
+        self.decoding = Allowance(DECODED * limits.source_pixels, "decoding pictures")
+        self.fetching = Allowance(FETCHED, "fetching pictures")
         self.threads = ThreadPoolExecutor(THREADS, "visit")
 
 
-class Visit:
+class RequestBudget:
     """One request while it is inside."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, hall: ServerBudget) -> None:
         self.hall = hall
         self._bytes = self._fetched = 0
         self._seconds = 0.0
@@ -84,7 +84,7 @@ class Visit:
     def hold(self, size: int) -> None:
         """So many bytes more of its body are in memory."""
         if self.hall.bytes + size > self.hall.most_bytes:
-            raise Refused(503, "too many large requests come in at once, send it again", {"Retry-After": "2"})
+            raise RequestRefused(503, "too many large requests come in at once, send it again", {"Retry-After": "2"})
         self.hall.bytes += size
         self._bytes += size
 
@@ -112,11 +112,11 @@ class Visit:
         return data
 
 
-_VISIT: ContextVar[Visit | None] = ContextVar("visit", default=None)
+_VISIT: ContextVar[RequestBudget | None] = ContextVar("visit", default=None)
 
 
 @contextmanager
-def visiting(visit: Visit) -> Iterator[None]:
+def visiting(visit: RequestBudget) -> Iterator[None]:
     """What happens inside, in threads too, happens for this request."""
     before = _VISIT.set(visit)
     try:
