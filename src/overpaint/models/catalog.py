@@ -66,7 +66,7 @@ def files_of(folder: str | Path, *kinds: FileKind) -> tuple[ModelFile, ...]:
     root, found, names = Path(folder), dict[Path, ModelFile](), set[str]()
     for path in files_below(root):
         kind = next((each for each in kinds if _is_of(path, each)), None)
-        if kind is None:
+        if kind is None or not path.is_file():  # a pipe would be waited for without end
             continue
         is_part = kind.may_be_folder and path.name.startswith(_DIFFUSERS_STEM) and path.parent != root
         entry = path.parent if is_part else path

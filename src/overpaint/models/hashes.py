@@ -104,8 +104,8 @@ def _checkpoints_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if name not in whole and not name.startswith(".")]
         found += [(str(path), [path]) for path in (Path(root) / name for name in whole)]
         kept = (name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and is_text(name))
-        files = sorted(kept, key=natural_key)
-        found.append((root, [Path(root) / name for name in files]))
+        files = (Path(root) / name for name in sorted(kept, key=natural_key))
+        found.append((root, [each for each in files if each.is_file()]))  # a pipe would be waited for without end
     return [path for _, paths in sorted(found, key=lambda each: natural_key(each[0])) for path in paths]
 
 

@@ -59,8 +59,11 @@ def _named(name: str, candidates: Mapping[str, Path]) -> VaeChoice:
 
 def _preference(checkpoint: Path) -> str | None:
     """What the user wrote about this model in the .json file beside it."""
+    notes = checkpoint.with_suffix(".json")
+    if not notes.is_file():
+        return None
     try:
-        with checkpoint.with_suffix(".json").open("rb") as file:
+        with notes.open("rb") as file:
             said = json.loads(file.read(_MAX_NOTES_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
