@@ -37,6 +37,7 @@ CONNECTIONS = 512
 THREADS = 32  # for what is quick; who decodes or fetches has others (visits.py)
 PICTURE_BLOCK = 64 * MIB
 KEEP_ALIVE = 15
+SWITCHING = 0.0005  # seconds after which a thread that reads a picture lets the event loop have its turn
 _CONNECTION = "connection"  # in the state of each request
 _FAREWELL = 2  # seconds for answers that are on their way when everything else has ended
 _CLOSING = 5.0  # seconds for the end after a second signal
@@ -50,6 +51,7 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     # NOTE: in smaller blocks the memory of large pictures comes from malloc's heaps, of which each thread has its own
     # and gives nothing back: 32 pictures that are decoded two at a time would hold 5 GiB instead of 0.8.
     _imaging.set_block_size(PICTURE_BLOCK)
+    sys.setswitchinterval(SWITCHING)
     store = _store(config)
     try:
         with listening(config) as listener:

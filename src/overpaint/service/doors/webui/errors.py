@@ -17,7 +17,6 @@ deadline, a step that hung).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -32,6 +31,7 @@ from overpaint.service.doors.webui.bodies import Body
 from overpaint.service.doors.webui.names import as_they_call_it
 from overpaint.service.guard.budgets import forget_body
 from overpaint.service.guard.places import placeless
+from overpaint.service.intake.bodies import parsed, pieces_of
 from overpaint.service.jobs import JobError
 from overpaint.service.ports import Full
 from overpaint.service.problems import code_of, job_status_of, retry_header, status_of
@@ -112,14 +112,18 @@ class ReferenceRoute(APIRoute):
 class _LeanRequest(Request):
     """NOTE: what these two give is kept by whoever asks, for as long as the client waits for its pictures."""
 
+    _pieces: list[bytes] | None = None
+
     async def body(self) -> bytes:
-        return (await super().body())[:1] if not hasattr(self, "_json") else b""
+        """The first byte of it, until it is parsed: as much as tells that there is one."""
+        if self._pieces is None:
+            self._pieces = await pieces_of(self)
+        return self._pieces[0][:1] if self._pieces else b""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            data = await super().body()
-            self._body = b""
-            self._json = json.loads(data)
+            await self.body()
+            self._json = await parsed(self._pieces or [])
         return self._json
 
 
