@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from overpaint.pictures import open_picture
     from overpaint.planning.plan import Plan, plan
     from overpaint.quick import img2img, txt2img
-    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
+    from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
     from overpaint.version import __version__
 
@@ -52,6 +52,7 @@ __all__ = [
     "MaskedContent",
     "OverpaintError",
     "OverpaintWarning",
+    "PaintRequest",
     "PaintedPicture",
     "PictureError",
     "PictureTypeError",
@@ -111,7 +112,7 @@ _HOMES = {
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),
-    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "Txt2ImgRequest"),
+    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
     "overpaint.version": ("__version__",),
 }

@@ -22,7 +22,7 @@ from overpaint.painting.pass_networks import Pending
 from overpaint.painting.stages import Stages, Step, batches, steps_of
 from overpaint.painting.together import Name, Together
 from overpaint.planning.plans import Plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 from overpaint.watching import Watcher, warn, watching
 
@@ -82,9 +82,7 @@ class Engine:
 
     # -- the story -----------------------------------------------------------------------------------------------
 
-    def paint(
-        self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Watcher = False
-    ) -> Processed:
+    def paint(self, request: PaintRequest, settings: Settings | None = None, *, progress: Watcher = False) -> Processed:
         """Run a request to its end. What to know about the job is an `OverpaintWarning`, if possible beforehand.
 
         `progress=True` shows a bar, in a terminal or a notebook; a function is called with each `Progress`.
@@ -103,7 +101,7 @@ class Engine:
 
     def run(
         self,
-        request: Img2ImgRequest,
+        request: PaintRequest,
         settings: Settings | None = None,
         control: Control | None = None,
         done: Sequence[FinishedBatch] = (),
@@ -131,7 +129,7 @@ class Engine:
 
     def run_together(
         self,
-        jobs: Mapping[Name, Img2ImgRequest | Plan],
+        jobs: Mapping[Name, PaintRequest | Plan],
         settings: Settings | None = None,
         *,
         controls: Mapping[Name, Control] | None = None,
@@ -154,7 +152,7 @@ class Engine:
                 yield from running.tick()
 
     def _begin(
-        self, job: Img2ImgRequest | Plan, settings: Settings | None, control: Control, done: Sequence[FinishedBatch]
+        self, job: PaintRequest | Plan, settings: Settings | None, control: Control, done: Sequence[FinishedBatch]
     ) -> Generator[Step]:
         plan = job if isinstance(job, Plan) else self.plan(job, settings)
         yield from self._story(plan, control, list(done))
@@ -175,9 +173,9 @@ class Engine:
                 end = Finished(result())
         yield end
 
-    def plan(self, request: Img2ImgRequest, settings: Settings | None = None) -> Plan:
+    def plan(self, request: PaintRequest, settings: Settings | None = None) -> Plan:
         """Decide everything. Nothing changes, and only what has to be asked is loaded."""
-        if not isinstance(request, Img2ImgRequest):
+        if not isinstance(request, PaintRequest):
             raise RequestTypeError("request", request, "give an Img2ImgRequest or a Txt2ImgRequest")
         return self._inner.plan(request, checked(settings) or self.settings)
 

@@ -12,7 +12,7 @@ from overpaint.files.keeping import Origins
 from overpaint.painted import PaintedPicture, with_stories
 from overpaint.pictures import open_picture
 from overpaint.planning.preflight import check
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, PaintRequest, Txt2ImgRequest
 from overpaint.request_help import IMG2IMG_HELP, TXT2IMG_HELP
 from overpaint.settings import Settings
 from overpaint.watching import check_watcher
@@ -185,7 +185,7 @@ class _Painter:
         self._named = None if checkpoint is None else os.fspath(checkpoint)
         self._engine, self._settings, self._progress = engine, settings, progress
 
-    def paint(self, request: Img2ImgRequest) -> Any:
+    def paint(self, request: PaintRequest) -> Any:
         if self._engine is not None:
             asked = request if self._named is None else request.with_changes(checkpoint=self._named)
             return self._engine.paint(asked, self._settings, progress=self._progress)
@@ -198,7 +198,7 @@ class _Painter:
 
 
 def _painted(
-    request: Img2ImgRequest, painter: _Painter, origins: Origins, fields: Mapping[str, Any]
+    request: PaintRequest, painter: _Painter, origins: Origins, fields: Mapping[str, Any]
 ) -> PaintedPicture | list[PaintedPicture]:
     result = with_stories(painter.paint(request), origins)
     pictures = [each for each in result.images if isinstance(each, PaintedPicture)]

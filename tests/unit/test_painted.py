@@ -23,7 +23,7 @@ from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import PaintedPicture, with_stories
 from overpaint.planning.plan import plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import Img2ImgRequest, PaintRequest
 from overpaint.settings import Settings
 from overpaint.watching import warn, watching
 from tests.unit.fake_painter import FakePainter, drawing
@@ -35,7 +35,7 @@ FORMATS = ("png", "jpg", "webp", "avif", "tiff")
 class Painter(FakePainter):
     """Paints as an engine does for Python: a call, and a result."""
 
-    def paint(self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Any = False) -> Processed:
+    def paint(self, request: PaintRequest, settings: Settings | None = None, *, progress: Any = False) -> Processed:
         for event in self.run(request, settings):
             last = event
         assert isinstance(last, Finished)

@@ -12,7 +12,7 @@ from overpaint.errors import RequestError
 from overpaint.events import Finished
 from overpaint.outcome import Processed
 from overpaint.parts import Hires
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, PaintRequest, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.unit.fake_painter import FakePainter, drawing
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Recorder(FakePainter):
     """An engine of flat colours."""
 
-    def paint(self, request: Img2ImgRequest, settings: Settings | None = None, *, progress: Any = False) -> Processed:
+    def paint(self, request: PaintRequest, settings: Settings | None = None, *, progress: Any = False) -> Processed:
         *_, last = self.run(request, settings)
         assert isinstance(last, Finished)
         return last.result

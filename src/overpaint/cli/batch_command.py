@@ -119,7 +119,7 @@ def _check_shared(rows: Sequence[BatchRow | UnreadableRow], asked: GivenOptions,
 
     from overpaint.cli.jobs import opened
     from overpaint.files.rows import BatchRow
-    from overpaint.request import SOURCE_FIELDS, request_from_json
+    from overpaint.request import SOURCE_FIELDS, PaintRequest
     from overpaint.text.shorthand import with_control_pictures, without_second_pass
 
     kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
@@ -128,7 +128,7 @@ def _check_shared(rows: Sequence[BatchRow | UnreadableRow], asked: GivenOptions,
         return  # told apart, and refused, row by row
     pictures = {"images": [Image.new("RGB", (64, 64))]} if kinds == {True} else {}
     fields = without_second_pass(fields) if pictures else fields
-    session.check(request_from_json({**fields, **pictures}), settings, asked)
+    session.check(PaintRequest.from_json({**fields, **pictures}), settings, asked)
 
 
 def _model_key(asked: GivenOptions, settings: Settings) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from overpaint.files.recipe import Recipe
     from overpaint.models.catalog import ModelFile
     from overpaint.parts import Hires
-    from overpaint.request import Img2ImgRequest, Picture
+    from overpaint.request import PaintRequest, Picture
     from overpaint.settings import Settings
 
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class CommandJob:
     """Everything that is decided before the engine is opened."""
 
-    request: Img2ImgRequest
+    request: PaintRequest
     settings: Settings
     origins: Origins
     model: str | None = None  # the checkpoint; None: the built-in one
@@ -64,7 +64,7 @@ def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
 
 def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> CommandJob:
     """A job of fields as JSON has them; without a source it is a txt2img job."""
-    from overpaint.request import request_from_json
+    from overpaint.request import PaintRequest
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
@@ -76,7 +76,7 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
         pictures["images"] = [opened(files.source, settings)]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
     origins = files.origins(control_files(fields))
-    return CommandJob(request_from_json({**whole, **pictures}), settings, origins, **known)
+    return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
 
 
 def is_stdin(path: Path) -> bool:
@@ -174,7 +174,7 @@ def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: GivenOption
     return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks)
 
 
-def _without_other_checkpoint(request: Img2ImgRequest, model: str | None, settings: Settings) -> Img2ImgRequest:
+def _without_other_checkpoint(request: PaintRequest, model: str | None, settings: Settings) -> PaintRequest:
     """The model was found by what it is; a name that means another one here, or nothing, is left out."""
     from overpaint.models.find import find_checkpoint
 

@@ -28,7 +28,7 @@ from overpaint.errors import PictureError, RequestError
 if TYPE_CHECKING:
     from overpaint.files.keeping import KeptPicture, Origins, Target
     from overpaint.outcome import ModelIdentity, Processed
-    from overpaint.request import Img2ImgRequest
+    from overpaint.request import PaintRequest
 
 STOPPED = 130
 STDOUT = "-"
@@ -225,5 +225,5 @@ def _account(path: Path, painted: KeptPicture) -> dict[str, Any]:
     return {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
 
 
-def _asked_for(request: Img2ImgRequest) -> int:
+def _asked_for(request: PaintRequest) -> int:
     return request.batch_size * request.iterations

@@ -26,7 +26,7 @@ from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
-from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, Picture, request_from_json
+from overpaint.request import SOURCE_FIELDS, PaintRequest, Picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -38,7 +38,7 @@ class BatchEngine(Protocol):
     """What a batch needs of an engine."""
 
     def run(
-        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+        self, request: PaintRequest, settings: Settings | None = None, control: Control | None = None
     ) -> Iterator[Event]: ...
 
 
@@ -213,12 +213,12 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> Img2ImgRequest:
+def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
     own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
     if row.has_source:
         own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
-    return request_from_json({**own, **pictures})
+    return PaintRequest.from_json({**own, **pictures})
 
 
 def _opened(name: str, path: Path, settings: Settings) -> Picture:

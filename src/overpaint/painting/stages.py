@@ -35,7 +35,7 @@ from overpaint.painting.texts import ImageCond, TextCond
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, Plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
 Step: TypeAlias = Event | Pending  # a job tells something, or waits for the network
@@ -73,7 +73,7 @@ class Stages:
         """The model a plan is painted with."""
         return identity_of(self.model_cache.resident(plan).model)
 
-    def plan(self, request: Img2ImgRequest, settings: Settings) -> Plan:
+    def plan(self, request: PaintRequest, settings: Settings) -> Plan:
         """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""
         model_cache = self.model_cache
         effective = effective_settings(request, settings)

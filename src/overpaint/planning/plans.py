@@ -15,7 +15,7 @@ from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
 from overpaint.planning.canvas import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import PaintRequest, Picture
 from overpaint.settings import Settings
 from overpaint.text.styles import Style
 
@@ -109,7 +109,7 @@ _NOTES = ("notes", "text_notes", "sampling_notes")
 class Plan:
     """A job, decided."""
 
-    request: Img2ImgRequest
+    request: PaintRequest
     settings: Settings
     spec: ModelSpec
     geometry: Geometry
@@ -152,7 +152,7 @@ class Plan:
         """How much of the source is changed; None where there is no source at all."""
         if self.hires is not None:
             return self.hires.strength
-        return None if self.request.starts_from_noise else self.request.strength
+        return self.request.strength if self.request.has_source else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,9 +86,9 @@ def schema_of(kind: type, bounds: Bounds) -> Schema:
 
 
 def _closed(kind: type, bounds: Bounds, more: Mapping[str, Schema], *needed: str) -> Schema:
-    """A request, and what may stand beside its fields. A txt2img job is one without what a source needs."""
+    """A request, and what may stand beside its fields. Either way to paint leaves out what only the other has."""
     schema = schema_of(kind, bounds)
-    left_out = SOURCE_FIELDS if kind is Txt2ImgRequest else ()
+    left_out = SOURCE_FIELDS if kind is Txt2ImgRequest else {"hires"}
     properties = {name: each for name, each in schema["properties"].items() if name not in left_out}
     return {**schema, "properties": {**properties, **more}, "required": [*schema["required"], *needed]}
 

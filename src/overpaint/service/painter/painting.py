@@ -30,7 +30,7 @@ from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
 from overpaint.outcome import Processed
 from overpaint.pictures import source_extras
 from overpaint.pixels.resize import Upscaler
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import PaintRequest, Picture
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
 from overpaint.service.painter.results import JobResults, Output, clear_unfinished, keep
 from overpaint.service.store.forms import plain
@@ -117,7 +117,7 @@ Upscalers = Callable[[Settings, Callable[[int, int], None], Callable[[], bool]],
 class Painting:
     """A painting job. It may be run a second time after a failure, and goes on where the first time ended."""
 
-    def __init__(self, engine: Engine, task: Task, request: Img2ImgRequest) -> None:
+    def __init__(self, engine: Engine, task: Task, request: PaintRequest) -> None:
         self._task, self._tell = task, task.tell
         self._plan = engine.plan(request, task.settings)
         self._portfolio = JobResults(self._plan, task.folder, task.done)
