@@ -28,7 +28,8 @@ from overpaint.pixels.mask import (
     overlay_mask_whole,
     to_gray_mask,
 )
-from overpaint.pixels.resize import Upscaler, resize_image
+from overpaint.pixels.resize import Upscaler, as_mode, resize_image
+from overpaint.pixels.tiles import gray_counts
 from overpaint.request import MaskedContent, PaintRequest, Picture, ResizeMode
 from overpaint.settings import Settings
 from overpaint.taking import had_16_bits
@@ -155,16 +156,16 @@ def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
 
 def selected(mask: MaskPlan) -> float:
     """The part of the picture, in per cent, that a mask lets change."""
-    histogram = mask.overlay.convert("L").histogram()
-    return round(100 * sum(histogram[1:]) / sum(histogram), 1)
+    counts = gray_counts(as_mode(mask.overlay, "L"))
+    return round(100 * sum(counts[1:]) / sum(counts), 1)
 
 
 def _gray_warnings(request: PaintRequest, mask: MaskPlan) -> Iterator[str]:
     """Of a mask with more gray than an edge has."""
     assert request.mask is not None
-    histogram = to_gray_mask(request.mask, False).histogram()
-    gray = sum(histogram[_NEARLY : 256 - _NEARLY])
-    if gray > _GRAY_OF_EDGES * sum(histogram[_NEARLY:]):
+    counts = gray_counts(to_gray_mask(request.mask, False))
+    gray = sum(counts[_NEARLY : 256 - _NEARLY])
+    if gray > _GRAY_OF_EDGES * sum(counts[_NEARLY:]):
         told = f"its gray is read as black or white; {selected(mask)} % of the picture may change"
         yield f"mask: {told}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
 
