@@ -128,8 +128,10 @@ def told_infotext(path: Path) -> str | None:
 
     if not is_text(path):
         return read_infotext(path)[0]
+    from overpaint.named_files import check_regular
     from overpaint.text.infotext import split_infotext
 
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
         return text if split_infotext(text).fields else None

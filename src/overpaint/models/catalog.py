@@ -15,6 +15,7 @@ from pathlib import Path
 from overpaint.errors import CheckpointError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.header import is_text, metadata_of
+from overpaint.named_files import is_endless
 
 _NAMELESS = "none"  # LORA-1: what an option says for "no network"
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
@@ -139,10 +140,11 @@ def weights_of(folder: Path) -> Path | None:
 def files_below(folder: Path) -> Iterator[Path]:
     """All files, links followed: folders in natural order, and files in natural order inside each.
 
-    Hidden folders are left out, such as an environment of Python with the models of its packages.
+    Hidden folders are left out, such as an environment of Python with the models of its packages; so are pipes.
     """
     for root, names in sorted(_shown(folder), key=lambda entry: natural_key(entry[0])):
-        yield from (Path(root) / name for name in sorted(filter(is_text, names), key=natural_key))
+        paths = (Path(root) / name for name in sorted(filter(is_text, names), key=natural_key))
+        yield from (path for path in paths if not is_endless(path))
 
 
 def _shown(folder: Path) -> Iterator[tuple[str, list[str]]]:
