@@ -161,9 +161,14 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 def find_by_place(paths: Iterable[Path], text: str) -> Path | None:
     """The one path that ends like this text, with or without its extension: `sdxl/tiny` for `sdxl/tiny.safetensors`."""
-    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
-    found = [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
+    found = at_place(paths, text)
     return found[0] if len(found) == 1 else None
+
+
+def at_place(paths: Iterable[Path], text: str) -> list[Path]:
+    """All paths that end like this text."""
+    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
+    return [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
 
 
 def _endings(path: Path, length: int) -> tuple[tuple[str, ...], ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
-from overpaint.models.catalog import find_by_place
+from overpaint.models.catalog import at_place, find_by_place
 from overpaint.models.hashes import (
     CheckpointFile,
     find_closest,
@@ -37,7 +37,7 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
         return path
     known = _known(settings)
     found = (
-        find_exact(known, str(wanted))
+        _named(known, str(wanted), settings)
         or find_hashed(known, str(wanted), user_hash_cache())
         or find_exact(built_in_files(), str(wanted))
     )
@@ -59,6 +59,25 @@ def find_refiner(name: str | Path, settings: Settings, *, argument: str = "refin
     if found is not None:
         return found.path
     raise _unknown(argument, name, known, settings)
+
+
+def _named(known: tuple[CheckpointFile, ...], text: str, settings: Settings) -> CheckpointFile | None:
+    """The file that has this name; a short one that files of several folders have is refused.
+
+    The reference takes one of them (FILE-6).
+    """
+    if settings.quirks.unknown_names_fall_back:
+        return find_exact(known, text)
+    whole = [each for each in known if text in (each.name, each.model_name)]
+    if whole:
+        return whole[-1]
+    placed = at_place((each.path for each in known), text)
+    sharing = [each.name for each in known if text == each.name_for_extra or each.path in placed]
+    if len(sharing) > 1:
+        raise CheckpointError(
+            f"checkpoint={text!r}: {len(sharing)} files have this name; give one of {listed(sharing)}"
+        )
+    return find_exact(known, text)
 
 
 def _named_path(wanted: str | Path) -> Path | None:
