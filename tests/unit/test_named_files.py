@@ -10,7 +10,7 @@ import pytest
 
 from overpaint.adapters.embedding_files import read_embedding
 from overpaint.cli import main
-from overpaint.cli.jobs import told_infotext
+from overpaint.cli.told import told_of
 from overpaint.client import Client
 from overpaint.errors import OverpaintError, PictureError
 from overpaint.files.kept_files import file_sha256
@@ -51,7 +51,8 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "wish": lambda path: Client("http://127.0.0.1:9").submit({"images": [path]}),
 }
 BY_SUFFIX: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "infotext in a text": (".txt", told_infotext),
+    "infotext in a text": (".txt", told_of),
+    "recipe in a file": (".json", told_of),
     "embedding": (".pt", read_embedding),
     "safetensors embedding": (".safetensors", read_embedding),
     "LoRA's hash": (".safetensors", network_hash),

@@ -52,7 +52,7 @@ _JPEG_EXIF_LIMIT = 65_000
 
 _LARGE = 8_000_000  # pixels
 _READ_LIMIT = 1 << 20  # characters of one text
-_RECIPE_LIMIT = 1 << 26
+RECIPE_LIMIT = 1 << 26
 _LOAD_LIMIT = 100_000_000  # pixels that are decoded only to find text behind them
 _IGNORED_ITEMS = frozenset(
     {"dpi", "exif", "loop", "background", "timestamp", "duration", "progressive", "progression"}
@@ -225,19 +225,20 @@ def read_recipe(source: Source) -> dict[str, Any] | None:
         text = _items_of(image, source, RECIPE_ITEM).get(RECIPE_ITEM)
     if text is None and isinstance(source, Path | str) and recipe_path(Path(source)).is_file():
         path = recipe_path(Path(source))
-        if path.stat().st_size > _RECIPE_LIMIT:
-            raise PictureError(
-                f"{path}: a recipe of more than {_RECIPE_LIMIT >> 20} MiB is not read; give the true one"
-            )
+        if path.stat().st_size > RECIPE_LIMIT:
+            raise PictureError(f"{path}: a recipe of more than {RECIPE_LIMIT >> 20} MiB is not read; give the true one")
         text = path.read_text(encoding="utf-8", errors="replace")
-    if text is None:
-        return None
+    return None if text is None else recipe_of(text, _name_of(source))
+
+
+def recipe_of(text: str, name: str) -> dict[str, Any]:
+    """The table that a recipe's text is; `name` is that of the file in an error."""
     try:
         recipe = json.loads(text)
     except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
-        raise PictureError(f"{_name_of(source)}: its recipe is not a JSON object; save the picture again")
+        raise PictureError(f"{name}: its recipe is not a JSON object; save the picture again")
     return recipe
 
 
