@@ -162,6 +162,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
+    warnings += _lost_in(kept)
     if telling.as_json:
         pictures = [_account(path, each) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -209,6 +210,13 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
     if _is_stdout(target):
         return [_poured(each, processed, target) for each in finished_pictures(processed)]
     return list(save_painted(processed, target, origins))
+
+
+def _lost_in(kept: list[tuple[Path, KeptPicture]]) -> tuple[str, ...]:
+    """What the formats of the files do not hold."""
+    from overpaint.files.keeping import lost_in
+
+    return tuple(told for path, each in kept if str(path) != STDOUT for told in lost_in(each.image, path.name))
 
 
 def _is_stdout(target: Target) -> bool:

@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from overpaint.errors import PictureError, SettingError
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
 from overpaint.named_files import check_regular
+from overpaint.pictures import flatten
 from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
@@ -88,13 +89,15 @@ def encode_picture(
     recipe: Mapping[str, object] | None = None,
     quality: int = 80,
     lossless: bool = False,
+    background: str | None = None,
 ) -> bytes:
     """The picture as a file of the format that `format_for` says, with all that the format can carry.
 
-    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only.
+    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only. `background` shows through where
+    the format holds no transparency; without one, that is dropped.
     """
     kind = KINDS[format_for(image, extension, infotext)]
-    picture = storable(image, kind)
+    picture = storable(image, kind, background)
     told: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "recipe": recipe}
     options = save_options(picture, kind, **told, quality=quality, lossless=lossless)
     data = io.BytesIO()
@@ -139,9 +142,20 @@ def _packing(picture: Image.Image) -> int | None:
     return zlib.Z_RLE if picture.width * picture.height > _LARGE else None
 
 
-def storable(image: Image.Image, kind: str) -> Image.Image:
+def alpha_lost(image: Image.Image, extension: str) -> str | None:
+    """The format that cannot hold what is transparent in this picture; None where nothing is lost."""
+    kind = KINDS[extension.lower().removeprefix(".")]
+    if "RGBA" in _MODES[kind] or not image.has_transparency_data:
+        return None
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return kind if lowest != 255 else None
+
+
+def storable(image: Image.Image, kind: str, background: str | None = None) -> Image.Image:
     """STORE-3: a copy in a mode the format knows, without the notes Pillow would write on its own account."""
     modes = _MODES[kind]
+    if background is not None and "RGBA" not in modes and image.has_transparency_data:
+        image = flatten(image, background)
     if image.mode not in modes or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
