@@ -9,12 +9,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import OverpaintError, RequestError, RequestTypeError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
-from overpaint.models.find import choose_device, find_checkpoint
+from overpaint.models.find import check_machine, check_named, choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
 from overpaint.painting.model_cache import ModelCache, identity_of
@@ -26,6 +26,9 @@ from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 from overpaint.watching import Watcher, warn, watching
 
+if TYPE_CHECKING:
+    import torch
+
 
 class Engine:
     """A device with models on it. Use it as a context manager, or call `close`."""
@@ -33,12 +36,18 @@ class Engine:
     def __init__(
         self,
         checkpoint: str | Path | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         settings: Settings | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        check_named(checkpoint)
+        device, dtype = check_machine(device, dtype)
+        if progress is not None and not callable(progress):
+            raise RequestTypeError(
+                "progress", progress, "give a function of two numbers: tensors loaded, and of how many"
+            )
         self.settings = checked(settings) or Settings()
         own = find_checkpoint(checkpoint, self.settings)
         model_cache = ModelCache(choose_device(device), dtype, own)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from overpaint.errors import PictureError, RequestError, RequestTypeError
 from overpaint.files.keeping import Origins
+from overpaint.models.find import check_named
 from overpaint.painted import PaintedPicture, with_stories
 from overpaint.pictures import open_picture
 from overpaint.planning.preflight import check
@@ -175,8 +176,7 @@ class _Painter:
     def __init__(
         self, engine: Engine | None, checkpoint: Checkpoint | None, settings: Settings | None, progress: Watcher
     ) -> None:
-        if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-            raise RequestTypeError("checkpoint", checkpoint, "give a path or a name; `overpaint models` lists them")
+        check_named(checkpoint)
         if engine is not None and not hasattr(engine, "paint"):
             raise RequestTypeError("engine", engine, "give an overpaint.Engine; a model's file is the checkpoint")
         if settings is not None and not isinstance(settings, Settings):

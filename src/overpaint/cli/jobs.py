@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from overpaint.cli.chosen_model import model_asked_for, model_painted_with
 from overpaint.cli.options import GivenOptions
+from overpaint.cli.told import from_stdin, is_stdin, told_of
 from overpaint.errors import CheckpointError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -79,62 +79,30 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
 
 
-def is_stdin(path: Path) -> bool:
-    return str(path) == "-"
-
-
 def opened(path: Path, settings: Settings) -> Picture:
     """A picture file, or what comes in on stdin, decoded; complaints name the file."""
     from overpaint.pictures import open_picture
 
     name = "stdin" if is_stdin(path) else str(path)
     try:
-        return open_picture(_from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
+        return open_picture(from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
     except PictureError as error:
         told = str(error)
         raise PictureError(told if told.startswith(f"{name}: ") else f"{name}: {told}") from error
 
 
-def _from_stdin() -> bytes:
-    data = sys.stdin.buffer.read()
-    if not data:
-        raise PictureError("stdin: nothing came in; send a picture, as in `overpaint paint - PROMPT < cat.png`")
-    return data
-
-
 def repeated_job(painted: Path, files: Files, asked: GivenOptions, *, any_model: bool = False) -> CommandJob:
-    """The request of `again`: from the recipe in or beside the picture, else from its infotext, or from a text file."""
-    from overpaint.files.metadata import read_recipe
+    """The request of `again`: from a recipe, else from an infotext."""
     from overpaint.files.recipe import Recipe
 
-    if painted.is_dir():
-        raise PictureError(f"{painted}: it is a folder; give one painted picture")
-    values = None if is_text(painted) else read_recipe(painted)
-    if values is not None:
-        return _from_recipe(Recipe.from_json(values), painted, files, asked, any_model)
-    text = told_infotext(painted)
-    if text is None:
-        raise PictureError(f"{painted}: it holds neither a recipe nor an infotext; use `overpaint paint`")
-    return _from_infotext(text, files, asked, any_model)
-
-
-def is_text(path: Path) -> bool:
-    return path.suffix.lower() == ".txt"
-
-
-def told_infotext(path: Path) -> str | None:
-    """The infotext of a picture, or the one that a text file is."""
-    from overpaint.files.metadata import read_infotext
-
-    if not is_text(path):
-        return read_infotext(path)[0]
-    from overpaint.text.infotext import split_infotext
-
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-        return text if split_infotext(text).fields else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PictureError(f"{path}: it cannot be read ({error}); give a text in UTF-8") from None
+    if is_stdin(painted) and any(path is not None and is_stdin(path) for path in (files.source, files.mask)):
+        raise RequestError("PICTURE", "-", "stdin can be one file only; name the others")
+    told = told_of(painted)
+    if told.recipe is not None:
+        return _from_recipe(Recipe.from_json(told.recipe), told.folder, files, asked, any_model)
+    if told.infotext is None:
+        raise PictureError(f"{told.name}: it holds neither a recipe nor an infotext; use `overpaint paint`")
+    return _from_infotext(told.infotext, files, asked, any_model)
 
 
 def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions, any_model: bool) -> str | None:
@@ -144,13 +112,13 @@ def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions
     return model_painted_with(name, digest, settings)
 
 
-def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
+def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     settings = asked.settings(recipe.settings_on(Settings()))
-    near, limit = (painted.parent, Path()), settings.max_source_pixels
+    near, limit = (folder, Path()), settings.max_source_pixels
     kept_hires = recipe.request.get("hires")
     changes = asked.fields(kept_hires if isinstance(kept_hires, Mapping) else None)
     if recipe.kind == "txt2img":

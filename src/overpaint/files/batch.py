@@ -19,7 +19,16 @@ from typing import Any, Protocol, TypeAlias
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
 from overpaint.files.journal import Journal
-from overpaint.files.keeping import FORMATS, KeptPicture, Origins, files_of, finished_pictures, name_for, numbered
+from overpaint.files.keeping import (
+    FORMATS,
+    KeptPicture,
+    Origins,
+    files_of,
+    finished_pictures,
+    lost_in,
+    name_for,
+    numbered,
+)
 from overpaint.files.kept_files import file_sha256
 from overpaint.files.recipe import changed_options, quirks_on
 from overpaint.files.rows import BatchRow, UnreadableRow
@@ -230,10 +239,13 @@ def _opened(name: str, path: Path, settings: Settings) -> Picture:
 
 def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
     names = _write(row, key, processed, batch, journal)
+    pictures = tuple(finished_pictures(processed))
+    lost = (told for name, each in zip(names, pictures, strict=True) for told in lost_in(each.image, name))
+    warnings = (*processed.warnings, *lost)
     if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
-        return RowPainted(row, names, (), processed.warnings)
+        return RowPainted(row, names, (), warnings)
     journal.done(key)
-    return RowPainted(row, names, tuple(each.seed for each in finished_pictures(processed)), processed.warnings)
+    return RowPainted(row, names, tuple(each.seed for each in pictures), warnings)
 
 
 def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
