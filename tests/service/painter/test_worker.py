@@ -27,8 +27,10 @@ from overpaint.files.metadata import read_infotext
 from overpaint.painting.stages import Stages
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
+from overpaint.service.painter.engine_holder import EngineHolder
+from overpaint.service.painter.jobs_in_hand import JobsInHand, trouble_of
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
-from overpaint.service.painter.worker import EngineHolder, Worker, trouble_of
+from overpaint.service.painter.worker import Worker
 from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain, result_of
 from overpaint.service.wire import Message, encoded, read
@@ -100,7 +102,13 @@ def carried_out(bench: EngineHolder, job: Job, folder: Path, **given: Any) -> tu
     """A job as the worker does it, without the pipes."""
     told = Told()
     task = Task(job=job_of(json.loads(json.dumps(plain(job)))), folder=folder, tell=given.pop("tell", told), **given)
-    return Worker(io.BytesIO(), io.BytesIO())._carried_out(bench, task), told
+    ends: list[Ended] = []
+    jobs = JobsInHand(bench, lambda task, ended, *, has_neighbours: ends.append(ended))
+    jobs.add(task)
+    while jobs.are_there:
+        jobs.go_on()
+    (ended,) = ends
+    return ended, told
 
 
 def all_files(folder: Path) -> dict[str, bytes]:
@@ -127,8 +135,8 @@ def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tm
             assert (found.mode, found.size, found.tobytes()) == (image.mode, image.size, image.tobytes())
         assert (each.width, each.height) == image.size
         assert read_infotext(path)[0] == each.infotext == text
-    assert told.kinds[0] == "started"
-    assert told[0][1] == {"images": 4, "batches": 2, "warnings": []}
+    assert told.kinds[:2] == ["taken", "started"]
+    assert told[1][1] == {"images": 4, "batches": 2, "warnings": []}
     assert [each.number for each in told.batches] == [0, 1]
     previews = [values for kind, values in told if kind == "preview"]
     steps = [each["step"] for each in previews]
