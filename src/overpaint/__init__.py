@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         SaveError,
         SettingError,
     )
-    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
+    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
@@ -60,7 +60,6 @@ __all__ = [
     "Preview",
     "Processed",
     "Progress",
-    "Queued",
     "Quirks",
     "RequestError",
     "RequestTypeError",
@@ -102,7 +101,6 @@ _HOMES = {
         "Finished",
         "Preview",
         "Progress",
-        "Queued",
         "Started",
         "Stop",
     ),

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Queued:
-    position: int
-
-
-@dataclass(frozen=True)
 class Started:
     images: int
     steps: int  # of the whole job: iterations of the sampler over all batches
@@ -52,6 +47,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
+    """One of several jobs that go on side by side; a job alone raises its error."""
+
     error: Exception
 
 
@@ -60,7 +57,7 @@ class Cancelled:
     result: Processed | None  # the pictures that were finished before
 
 
-Event: TypeAlias = Queued | Started | Progress | Preview | Painted | Finished | Failed | Cancelled
+Event: TypeAlias = Started | Progress | Preview | Painted | Finished | Failed | Cancelled
 
 
 class Stop(Enum):

@@ -128,10 +128,10 @@ def _in_worker(killer: Killer) -> None:
     from overpaint.files import saving
     from overpaint.painting import stages
     from overpaint.service import wire
-    from overpaint.service.painter import painting, worker
+    from overpaint.service.painter import engine_holder, painting
 
-    killer.around(worker.EngineHolder, "engine", "load")
-    killer.around(painting.Painting, "_hear", "step")
+    killer.around(engine_holder.EngineHolder, "engine", "load")
+    killer.around(painting.Painting, "hear", "step")
     killer.around(stages, "decode", "decode")
     killer.around(saving, "_temporary_file", "write", _half_a_file)
     killer.around(saving, "_claimed", "rename")
