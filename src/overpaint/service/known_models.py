@@ -53,6 +53,13 @@ class KnownModels:
         known = (*built_in_files(), *self._own())  # the later one wins a name that two share
         return find_exact(known, name) or find_hashed(known, name, user_hash_cache())
 
+    def named(self, field_name: str, name: str) -> CheckpointFile:
+        """The same, where there has to be one; `field_name` is what the client calls it."""
+        found = self.checkpoint(name)
+        if found is None:
+            raise UnknownCheckpoint(field_name, name)
+        return found
+
     def closest(self, name: str) -> CheckpointFile | None:
         """The checkpoint that a refiner's name means (FILE-7)."""
         return find_closest(self._own(), name) or find_exact(built_in_files(), name)
@@ -87,6 +94,14 @@ class KnownModels:
 
     def hypernetworks(self) -> tuple[ModelFile, ...]:
         return files_of(self.settings.hypernetwork_dir, HYPERNETWORK)
+
+
+class UnknownCheckpoint(CheckpointError):  # noqa: N818 (what a client named)
+    """There is no checkpoint of this name."""
+
+    def __init__(self, field_name: str, name: str) -> None:
+        super().__init__(f"{field_name}={name[:80]!r}: there is no such model; GET /v1/models lists them")
+        self.field = field_name
 
 
 def served_checkpoint(config: ServeConfig) -> Path:

@@ -18,7 +18,7 @@ from overpaint.service.doors.native.models import model_routes
 from overpaint.service.doors.native.plans import plan_routes
 from overpaint.service.guard.budgets import at_work, room_for
 from overpaint.service.guard.inputs import admit_picture
-from overpaint.service.intake import file_body
+from overpaint.service.intake.bodies import file_body
 from overpaint.service.ports import Desk
 
 
