@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 VARIABLE = "OVERPAINT_KILL_POINT"
 
-OF_SERVER = ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "source", "recover")
+OF_SERVER = ("accept", "claim", "progress", "keep_batch", "end", "add_event", "put_picture", "source", "recover")
 OF_DATABASE = ("statement", "commit")  # within a transaction: what was written before it must not be seen
 OF_WORKER = ("load", "step", "decode", "write", "rename", "tell")
 
@@ -117,7 +117,7 @@ def _in_server(killer: Killer) -> None:
     from overpaint.service.store import source_files
     from overpaint.service.store.sqlite_store import JobStore
 
-    for name in ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
+    for name in ("accept", "claim", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
         killer.around(JobStore, name, name)
     killer.around(source_files, "save_bytes", "source")
     if killer.is_at(*OF_DATABASE):

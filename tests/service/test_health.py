@@ -154,7 +154,7 @@ def test_jobs_of_the_true_store_are_counted(desk: FakeDesk, tmp_path: Path) -> N
     desk._store = store  # type: ignore[assignment]
     for name in ("a", "b"):
         store.accept(Job(id=name, kind="paint", request={}, settings={}, client=name))
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     found = Metrics()
     found.measure(desk, tmp_path)
     values = {each: found.registry.get_sample_value("overpaint_jobs", {"state": each.value}) for each in JobState}

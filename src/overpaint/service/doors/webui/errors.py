@@ -35,7 +35,7 @@ from overpaint.service.guard.places import placeless
 from overpaint.service.intake import retry_header
 from overpaint.service.jobs import JobError
 from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
-from overpaint.service.workers.worker_process import WorkerGone, WorkerRefused
+from overpaint.service.workers.port import WorkerGone, WorkerRefused
 
 # The class name, and how what is said begins.
 DELIBERATE: tuple[tuple[int, str, str], ...] = (
