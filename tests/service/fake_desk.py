@@ -120,7 +120,10 @@ class FakeDesk:
     def all_running(self) -> list[Live]:
         return [] if self.live is None else [self.live]
 
-    async def workers(self) -> list[WorkerStatus]:
+    def workers(self) -> list[WorkerStatus]:
+        return self.worker_list
+
+    async def workers_in_full(self) -> list[WorkerStatus]:
         return self.worker_list
 
     async def unfit(self) -> JobError | None:

@@ -183,7 +183,13 @@ class Desk(Protocol):
         """STARTING, READY, BUSY or UNHEALTHY: READY if any worker is."""
         ...
 
-    async def workers(self) -> Sequence[WorkerStatus]: ...
+    def workers(self) -> Sequence[WorkerStatus]:
+        """Each as of now; what it takes of the memory is not asked for."""
+        ...
+
+    async def workers_in_full(self) -> Sequence[WorkerStatus]:
+        """The same with the memory of those that say so soon."""
+        ...
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         """A question to workers between jobs: "load", "unload", "memory", "embeddings"."""

@@ -180,8 +180,12 @@ class LocalDesk:
     def state(self) -> str:
         return "UNHEALTHY" if any(each.done() for each in self._tasks) else self._runner.state
 
-    async def workers(self) -> Sequence[WorkerStatus]:
-        return await self._runner.statuses()
+    def workers(self) -> Sequence[WorkerStatus]:
+        return self._runner.statuses()
+
+    async def workers_in_full(self) -> Sequence[WorkerStatus]:
+        memory = await self._runner.pool.memory()
+        return self._runner.statuses(memory)
 
     @property
     def can_write(self) -> bool:

@@ -2,7 +2,8 @@
 
 A checkpoint takes seconds to read, and small jobs take less than that. So a job goes to a worker that has its
 checkpoint in memory, also if it has to wait a little for it, as long as it is done sooner than by a worker that has to
-read it first. Whoever has waited beyond PATIENCE takes the first worker there is.
+read it first, and whose own checkpoint would have to be read again for others that wait. Whoever has waited beyond
+PATIENCE takes the first worker there is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ HALF_LIFE = 600.0  # seconds in which half of what a client had is forgotten
 
 USUAL_SECONDS = 10.0  # of a job, where none was done yet
 USUAL_LOAD = 10.0  # of reading a checkpoint, where none was read yet
+LEAST_LOAD = 5.0  # that reading one counts for: it takes disk and memory from all others, and may be cold the next time
 RETRY_SECONDS = (1.0, 300.0)
 OWN_MODEL = ""  # the server's own, which jobs mean that name none
 
@@ -167,7 +169,8 @@ def _best(
     def cost(bench: _Bench) -> tuple[float, float, bool, int]:
         start, load = bench.start(job, now), bench.load(model, load_seconds)
         displaced = sum(wanted.get(each, 0) for each in bench.models) if load else 0
-        return (start if _is_old(record, start) else start + load, load, bench.takes_along(job), displaced)
+        reading = 2 * load if displaced else load  # this one and, for others, the one that is there
+        return (start if _is_old(record, start) else start + reading, load, bench.takes_along(job), displaced)
 
     return min(benches, key=cost)
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from overpaint.events import Stop
-from overpaint.service.jobs import JobChange, JobError, JobState, Live, Record, WorkerStatus
+from overpaint.service.jobs import JobChange, JobError, JobState, Json, Live, Record, WorkerStatus
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import ClaimLost
@@ -116,11 +116,11 @@ class Runner:
         running = self._running.get(job_id)
         return None if running is None else self.turns.seconds_left(running.job, running.live)
 
-    async def statuses(self) -> list[WorkerStatus]:
+    def statuses(self, memory: Sequence[Json | None] = ()) -> list[WorkerStatus]:
         by_worker: dict[str, list[str]] = {}
         for job_id, each in self._running.items():
             by_worker.setdefault(each.worker.name, []).append(job_id)
-        return await self.pool.statuses(by_worker)
+        return self.pool.statuses(by_worker, memory)
 
     @property
     def state(self) -> str:

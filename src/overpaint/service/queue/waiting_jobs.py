@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
 from overpaint.service.queue.policy import (
+    LEAST_LOAD,
     OWN_MODEL,
     USUAL_LOAD,
     USUAL_SECONDS,
@@ -98,6 +99,8 @@ class WaitingJobs:
     def take(self) -> Turn | None:
         """The next job that can begin now, and where; it waits no longer."""
         now, ready = self._uptime(), [each for each in self._workers() if each.is_ready]
+        if not self._waiting or not any(len(each.running) < each.slots for each in ready):
+            return None
         turn = next((each for each in self._turns(now, ready) if each.start <= now), None)
         if turn is not None:
             self.drop(turn.record.id)
@@ -156,16 +159,16 @@ class WaitingJobs:
             self._foresight = Foresight(now + _FORESIGHT_SECONDS, order, places)
         return self._foresight
 
-    def _turns(self, now: float, workers: Sequence[WorkerNow]) -> Sequence[Turn]:
+    def _turns(self, now: float, workers: Sequence[WorkerNow]) -> Iterator[Turn]:
         """What runs counts for its client as if it was over, with all of its time."""
         done = list(self._done)
         for job, live in (each for worker in workers for each in worker.running):
             uptimes = Uptimes(started=live.begun_at, ended=now + self._believed(job, live, now)[0])
             done.append(Record(job=job, state=JobState.RUNNING, uptimes=uptimes))
-        load = statistics.median(self._loads) if self._loads else USUAL_LOAD
+        load = max(LEAST_LOAD, statistics.median(self._loads)) if self._loads else USUAL_LOAD
         waiting, places = list(self._waiting.values()), [self._place(each, now) for each in workers]
         served = served_seconds(done, now)
-        return list(turns(waiting, served, now, self._seconds, places, load_seconds=load, shares=self._shares))
+        return turns(waiting, served, now, self._seconds, places, load_seconds=load, shares=self._shares)
 
     def _place(self, worker: WorkerNow, now: float) -> Place:
         left = [self._believed(*each, now) for each in worker.running]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Job, JobError, WorkerStatus
+from overpaint.service.jobs import Job, JobError, Json, WorkerStatus
 from overpaint.service.queue.policy import OWN_MODEL, model_name, model_of
 from overpaint.service.workers.port import WorkerGone, WorkerPort
 from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
@@ -16,7 +16,7 @@ from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 _THREADS = "OMP_NUM_THREADS"
 _LOOK_EVERY = 0.5
 _OF_ALL = ("unload", "reload", "memory")  # questions that every worker is asked
-_MEMORY_PATIENCE = 2.0  # seconds that a worker has to say what it takes
+_MEMORY_PATIENCE = 1.0  # seconds that a worker has to say what it takes
 _CRASHED = "the worker ended each time it was started: the lines above say why"
 
 
@@ -97,9 +97,12 @@ class WorkerPool:
             self._have(worker, model)
         return answer
 
-    async def statuses(self, jobs: Mapping[str, Sequence[str]]) -> list[WorkerStatus]:
+    async def memory(self) -> list[Json | None]:
+        """What each takes, of those that say so soon."""
+        return await asyncio.gather(*map(_memory, self.workers))
+
+    def statuses(self, jobs: Mapping[str, Sequence[str]], memory: Sequence[Json | None] = ()) -> list[WorkerStatus]:
         """Each worker as of now; `jobs` are the running ones, by worker."""
-        memory = await asyncio.gather(*map(_memory, self.workers))
         return [
             WorkerStatus(
                 id=each.name,
@@ -112,7 +115,7 @@ class WorkerPool:
                 loads=each.loads,
                 memory=taken,
             )
-            for each, taken in zip(self.workers, memory, strict=True)
+            for each, taken in zip(self.workers, memory or (None,) * len(self.workers), strict=True)
         ]
 
     async def _ask_all(self, what: str, values: Mapping[str, Any] | None) -> list[Any]:
@@ -155,7 +158,7 @@ async def _unfit(worker: WorkerPort, count: int) -> JobError | None:
         return JobError(code=error.code, message=f"device {worker.device!r}: {error.message}")
 
 
-async def _memory(worker: WorkerPort) -> Mapping[str, Any] | None:
+async def _memory(worker: WorkerPort) -> Json | None:
     """What it takes, if it says so soon."""
     if not worker.is_prepared:
         return None
