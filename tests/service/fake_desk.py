@@ -48,7 +48,9 @@ class FakeDesk:
     asked: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     finished_early: list[str | None] = field(default_factory=list)
     skips: int = 0
+    skipped: list[str | None] = field(default_factory=list)
     live: Live | None = None
+    beside: list[Live] = field(default_factory=list)  # what runs besides
     worker_list: list[WorkerStatus] = field(default_factory=lambda: [WorkerStatus(id="0", device="cpu", state="READY")])
     pictures: dict[tuple[str, int], bytes | None] = field(default_factory=dict)  # of previews, by job and number
     _store: FakeStore = field(init=False)
@@ -90,6 +92,7 @@ class FakeDesk:
 
     async def skip(self, job_id: str | None = None) -> None:
         self.skips += 1
+        self.skipped.append(job_id)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         while True:
@@ -115,10 +118,10 @@ class FakeDesk:
         return None if position is None else 2.0 * (position + 1)
 
     def running(self, job_id: str | None = None) -> Live | None:
-        return self.live if self.live is not None and job_id in (None, self.live.job) else None
+        return next((each for each in self.all_running() if job_id in (None, each.job)), None)
 
     def all_running(self) -> list[Live]:
-        return [] if self.live is None else [self.live]
+        return [*([] if self.live is None else [self.live]), *self.beside]
 
     def workers(self) -> list[WorkerStatus]:
         return self.worker_list

@@ -186,9 +186,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """The running job as of now: what progress bars show. Not kept."""
+    """A running job as of now: what progress bars show. Not kept."""
 
     job: str
+    client: str = ""  # who asked for it
     step: int = 0
     steps: int = 0
     batch: int = 0

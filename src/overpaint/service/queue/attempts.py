@@ -82,7 +82,8 @@ class Attempt:
         self.is_lost = False  # another worker has the job by now
         self.load_seconds: float | None = None  # what reading another checkpoint took, if that was needed
         self._loads, self._is_patient = loads, is_patient
-        self.live = Live(job=record.id, since=time.time(), begun_at=thread.store.uptime())
+        begun = thread.store.uptime()
+        self.live = Live(job=record.id, client=record.job.client, since=time.time(), begun_at=begun)
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
