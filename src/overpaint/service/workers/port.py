@@ -39,7 +39,7 @@ class WorkerPort(Protocol):
     model: Json | None  # the checkpoint that it used last
     slots: int  # jobs that it takes at once
     deaths: int
-    loads: int  # how often it came to have another checkpoint than before
+    loads: int  # how often it has read a checkpoint
 
     @property
     def pid(self) -> int | None: ...
