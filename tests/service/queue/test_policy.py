@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,10 +15,11 @@ from overpaint.service.queue.policy import (
     PATIENCE,
     PRIORITIES,
     RETRY_SECONDS,
-    next_job,
-    queue_order,
+    Place,
+    rank,
     retry_after,
     served_seconds,
+    turns,
 )
 
 
@@ -30,6 +32,19 @@ def job(name: str, client: str = "ann", *, priority: int = 0, accepted: float = 
 def record(client: str, started: float, ended: float | None) -> Record:
     state = JobState.RUNNING if ended is None else JobState.FINISHED
     return Record(job=job("x", client).job, state=state, uptimes=Uptimes(started=started, ended=ended))
+
+
+def next_job(waiting: Sequence[Record], served: Mapping[str, float], now: float) -> Record | None:
+    """The first come of those with the lowest rank."""
+    return min(waiting, key=lambda each: rank(each, served, now), default=None)
+
+
+def queue_order(
+    waiting: Sequence[Record], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
+) -> list[Record]:
+    """The turns at one worker that has the model of all."""
+    found = turns(waiting, served, now, lambda job: (seconds(job), True), [Place()])
+    return [each.record for each in found]
 
 
 JOBS = st.lists(

@@ -22,7 +22,7 @@ from overpaint.service.jobs import JobError, Live
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.store.forms import plain
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 from tests.service.queue.desk_tools import run
@@ -326,7 +326,7 @@ def test_stopping(page: Page) -> None:
         again = page("POST", f"/v1/jobs/{job}/{end}")
         assert (again.status_code, error_of(again)["code"]) == (409, "over")
     running = page.submit(**SMALL)["id"]
-    page.desk.store.start(running, 1.0)
+    page.desk.store.claim(running, "w", 60.0, at=1.0)
     assert page("POST", f"/v1/jobs/{running}/finish").status_code == 202
     assert page.desk.finished_early == [running]
 
