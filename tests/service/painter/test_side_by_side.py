@@ -238,14 +238,6 @@ def test_jobs_with_other_adapters_take_turns(store: FakeStore, inside: InProcess
     assert order.index("er") - order.index("sr") == 1
 
 
-def test_who_is_to_be_alone_has_no_neighbour(store: FakeStore, inside: InProcess) -> None:
-    inside.give(paint_job(store, "a", steps=4, strength=1.0))
-    inside.give(paint_job(store, "b"), alone=True)
-    inside.give(paint_job(store, "c"))
-    inside.run()
-    assert started_and_ended(inside) == ["sa", "ea", "sb", "eb", "sc", "ec"]
-
-
 def extras_job(store: FakeStore, job_id: str, count: int = 1) -> Job:
     request = {"kind": "extras", "images": [store.put_picture(source(n)) for n in range(count)], "upscaler": "Lanczos"}
     return Job(id=job_id, kind="extras", request=request, settings={})

@@ -76,9 +76,9 @@ class InProcess:
         self.jobs = JobsInHand(self.bench, self.worker._ended, look=lambda: self.worker._look(self.bench, self.jobs))
         self.jobs.slots = self.slots
 
-    def give(self, job: Job, done: Sequence[DoneBatch] = (), **more: Any) -> None:
+    def give(self, job: Job, done: Sequence[DoneBatch] = ()) -> None:
         folder = str(self.folder / job.id)
-        self.worker._take({"type": "job", "job": plain(job), "done": plain(done), "folder": folder, **more})
+        self.worker._take({"type": "job", "job": plain(job), "done": plain(done), "folder": folder})
 
     def stop(self, job_id: str, how: str = "cancel") -> None:
         self.worker._take({"type": "stop", "job": job_id, "how": how})

@@ -25,7 +25,8 @@ class EngineHolder:
         self.device: str = values["device"]
         self.dtype: str = values["dtype"]
         self.settings = Settings.from_json(values["settings"])
-        self._slots: int | None = values.get("slots")  # None: as many as pay on this device
+        self._forced: int | None = values.get("slots")  # else as many as pay on this device
+        self._slots = self._forced
         self._told = told
         self._engine: Engine | None = None
         self._together: Together[str] | None = None
@@ -42,22 +43,22 @@ class EngineHolder:
 
     @property
     def slots(self) -> int:
-        """How many jobs go on at once."""
-        if self._slots is not None:
-            return self._slots
-        import torch
+        """How many jobs go on at once: decided when the model is first in memory, for the parent counts on it."""
+        if self._slots is None:
+            import torch
 
-        from overpaint.painting.sharing import jobs_at_once
+            from overpaint.painting.sharing import jobs_at_once
 
-        engine = self.engine()
-        return jobs_at_once(torch.device(engine.device), engine.spec.native_size)
+            engine = self.engine()
+            self._slots = jobs_at_once(torch.device(engine.device), engine.spec.native_size)
+        return self._slots
 
     def together(self) -> Together[str]:
-        """The jobs that go on. Who forces how many there are wants them to share their calls, too."""
+        """The jobs that go on. Whoever forces how many there are wants them to share their calls, too."""
         if self._together is None:
             from overpaint.painting.sharing import ROWS_OF_A_JOB
 
-            self._together = self.engine().together(None if self._slots is None else self._slots * ROWS_OF_A_JOB)
+            self._together = self.engine().together(None if self._forced is None else self._forced * ROWS_OF_A_JOB)
         return self._together
 
     def put_away(self) -> None:

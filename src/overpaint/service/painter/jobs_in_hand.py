@@ -1,7 +1,7 @@
 """The jobs that a worker was given: which go on side by side, which wait for others to end, and how each ends.
 
 Jobs begin in the order in which they came. One that cannot be the neighbour of those that go on waits, and lets a few
-pass that can. Enlarging, second tries and what was asked for by itself have the worker for themselves.
+pass that can. Enlarging and second tries have the worker for themselves.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class JobInHand:
     @property
     def is_alone(self) -> bool:
         """Whether it goes on without neighbours."""
-        return self.task.alone or self.task.job.kind == EXTRAS or self.trouble is not None
+        return self.task.job.kind == EXTRAS or self.trouble is not None
 
     @property
     def is_cancelled(self) -> bool:

@@ -64,7 +64,6 @@ class Task:
     folder: Path  # where its results go
     done: tuple[DoneBatch, ...] = ()
     control: Control = field(default_factory=Control)
-    alone: bool = False  # without neighbours, for it may be what a worker died of
     tell: Tell = lambda kind, **values: None
 
     @property

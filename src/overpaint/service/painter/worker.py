@@ -144,7 +144,6 @@ class Worker:
             folder=Path(message["folder"]),
             done=tuple(map(batch_of, message["done"])),
             control=self._controls[job.id],
-            alone=message.get("alone", False),
             tell=tell,
         )
 
