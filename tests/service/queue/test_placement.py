@@ -146,6 +146,7 @@ PLACES = st.lists(
 
 
 @given(WAITING, PLACES, st.floats(0, 1000))
+@settings(deadline=None)
 def test_every_job_has_one_turn_and_no_worker_more_than_it_has_slots(
     waiting: list[Record], places: list[Place], now: float
 ) -> None:
@@ -162,6 +163,7 @@ def test_every_job_has_one_turn_and_no_worker_more_than_it_has_slots(
 
 
 @given(WAITING, PLACES, st.floats(0, 1000))
+@settings(deadline=None)
 def test_the_first_in_turn_is_done_as_soon_as_anybody_can(
     waiting: list[Record], places: list[Place], now: float
 ) -> None:
@@ -284,8 +286,9 @@ def test_an_idle_worker_is_better_than_a_shared_one() -> None:
 
 def test_suspects_are_kept_apart() -> None:
     place = having("0", "a", seconds=50.0, jobs=BUSY, slots=3)
-    found = turns([wanting("x", "a")], {}, 0.0, lambda job: (1.0, True), [place], shares=lambda one, other: False)
-    assert [each.start for each in found] == [50.0]
+    for alone in ({"x"}, {"busy"}):
+        found = turns([wanting("x", "a")], {}, 0.0, lambda job: (1.0, True), [place], alone=alone)
+        assert [each.start for each in found] == [50.0]
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overpaint.service.jobs import Job, JobState, Record, Uptimes
@@ -90,6 +90,7 @@ def test_a_priority_beyond_the_bounds_counts_as_the_bound() -> None:
 
 
 @given(JOBS, SERVED, st.floats(0, 10_000), st.lists(st.floats(0, 400), min_size=1))
+@settings(deadline=None)
 def test_the_order_is_what_turn_after_turn_gives(
     waiting: list[Record], served: dict[str, float], now: float, durations: list[float]
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_order_of_many_is_found_without_comparing_each_with_each() -> None:
     st.integers(0, 8),
     st.floats(1, 60),
 )
+@settings(deadline=None)
 def test_no_job_starves(arrivals: list[list[tuple[int, bool]]], ahead: int, seconds: float) -> None:
     """The worst job, among ever new ones of others: it runs when its patience is over and those before it are done."""
     victim = job("victim", "victim", priority=-(10**9))

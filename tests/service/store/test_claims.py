@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overpaint.service.jobs import Claim, DoneBatch, JobState, Live
@@ -140,6 +140,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["claim", "re
 
 
 @given(STEPS)
+@settings(deadline=None)
 def test_never_two_at_a_time(steps: list[tuple[str, str, float]]) -> None:
     """Whatever three workers do and however time passes: only the last claim may write, and only its lease bars."""
     now, fake = [0.0], FakeStore(Path())

@@ -180,6 +180,32 @@ def test_an_end_that_the_disk_took_although_it_said_no_is_told(tmp_path: Path, m
     store.close()
 
 
+def test_a_claim_that_the_disk_took_although_it_said_no_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, refused = JobStore(tmp_path), list[Any]()
+    claim = store.claim
+
+    def claim_and_complain(*values: Any, **named: Any) -> Any:
+        found = claim(*values, **named)
+        if not refused:
+            refused.append(found)
+            raise SaveError("the disk says no")
+        return found
+
+    monkeypatch.setattr(store, "claim", claim_and_complain)
+
+    async def asked() -> None:
+        async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
+            await desk.submit(wanted("a", "batch=0"))
+            assert ended_well(await desk.wait("a", 60.0)).attempts == 2
+            assert [each.name for each in await story_of(desk, "a")] == ["queued", "started", "painted", "finished"]
+
+    run(asked())
+    assert refused
+    store.close()
+
+
 def test_calls_of_the_store_are_made_in_order_and_publish_their_events(store: JobStore) -> None:
     async def asked() -> None:
         thread = StoreThread(store)

@@ -15,6 +15,7 @@ from typing import Any
 from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record, WorkerStatus
+from overpaint.service.known_models import served_checkpoint
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full, NoPlace, Stopping, Store
 from overpaint.service.queue.event_feed import ENDS
@@ -38,7 +39,7 @@ class LocalDesk:
     def __init__(self, store: Store, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
         self._limits = config.limits
         self._thread = StoreThread(store)
-        pool = WorkerPool(local_workers(config, command), config.checkpoint)
+        pool = WorkerPool(local_workers(config, command), str(served_checkpoint(config)))
         self._runner = Runner(self._thread, pool, config.limits)
         self._examiner = Examiner(config.settings.text_encoder_files)
         self._closing = False

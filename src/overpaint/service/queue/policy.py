@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -64,14 +64,16 @@ def turns(
     places: Sequence[Place],
     *,
     load_seconds: float = USUAL_LOAD,
-    shares: Callable[[Job, Job], bool] | None = None,
+    alone: Collection[str] = (),
 ) -> Iterator[Turn]:
     """All that wait, in the order of their turns, if nothing new came. Of each job `seconds` says how long it takes,
     and whether that is known. Only what begins at `now` is for certain; of the rest the turn is foretold.
 
-    A job for which it is better to wait for a busy worker keeps that worker: no later one is taken along there.
+    A job for which it is better to wait for a busy worker keeps that worker: no later one is taken along there. Jobs of
+    the ids in `alone` are taken along nowhere.
     """
-    line, benches = _Line(waiting, served), [_Bench(each, now, shares or shares_model) for each in places]
+    line, benches = _Line(waiting, served), [_Bench(each, now, alone) for each in places]
+    are_shared = any(each.slots > 1 for each in places)
     wanted = Counter(model_of(each.job) for each in waiting)
     for _ in waiting if benches else ():
         now = max(now, min(each.opens for each in benches))
@@ -79,12 +81,12 @@ def turns(
         record = waiting[place]
         took, is_known = seconds(record.job)
         line.leave(place, took)
-        model = model_of(record.job)
-        wanted[model] -= 1
-        bench = _best(benches, record, now, load_seconds, wanted)
-        start = bench.start(record.job, now)
-        end = start + took + bench.load(model, load_seconds)
-        bench.take(record.job, start, end, is_known)
+        job = _Asked(record, model_of(record.job), _wears(record.job, alone) if are_shared else None)
+        wanted[job.model] -= 1
+        bench = _best(benches, job, now, load_seconds, wanted)
+        start = bench.start(job, now)
+        end = start + took + bench.load(job.model, load_seconds)
+        bench.take(job, start, end, is_known)
         yield Turn(record, bench.name, start, end, bench.is_known)
 
 
@@ -109,10 +111,14 @@ def shares_model(one: Job, other: Job) -> bool:
 
     Only equal words are taken for the same; a name and its alias are two.
     """
-    return one.kind == other.kind == "paint" and _wears(one) == _wears(other)
+    worn = _wears(one)
+    return worn is not None and worn == _wears(other)
 
 
-def _wears(job: Job) -> Hashable:
+def _wears(job: Job, alone: Collection[str] = ()) -> Hashable:
+    """Equal for jobs that share a model; None if it shares it with nobody."""
+    if job.kind != "paint" or job.id in alone:
+        return None
     request, settings, hires = job.request, job.settings, job.request.get("hires") or {}
     texts = [part.get(name) or "" for part in (request, hires) for name in ("prompt", "negative_prompt")]
     controls = tuple(str(each.get("model")) for each in request.get("controls") or ())
@@ -160,17 +166,25 @@ def _priority(record: Record) -> int:
     return min(max(record.job.priority, least), most)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A job that waits, with what it asks of a worker."""
+
+    record: Record
+    model: str | None
+    worn: Hashable
+
+
 def _best(
-    benches: Sequence[_Bench], record: Record, now: float, load_seconds: float, wanted: Mapping[str | None, int]
+    benches: Sequence[_Bench], job: _Asked, now: float, load_seconds: float, wanted: Mapping[str | None, int]
 ) -> _Bench:
     """Where a job is done soonest. Of equals one that does nothing else, and whose model fewest others want."""
-    job, model = record.job, model_of(record.job)
 
     def cost(bench: _Bench) -> tuple[float, float, bool, int]:
-        start, load = bench.start(job, now), bench.load(model, load_seconds)
+        start, load = bench.start(job, now), bench.load(job.model, load_seconds)
         displaced = sum(wanted.get(each, 0) for each in bench.models) if load else 0
         reading = 2 * load if displaced else load  # this one and, for others, the one that is there
-        return (start if _is_old(record, start) else start + reading, load, bench.takes_along(job), displaced)
+        return (start if _is_old(job.record, start) else start + reading, load, bench.takes_along(job), displaced)
 
     return min(benches, key=cost)
 
@@ -178,38 +192,38 @@ def _best(
 class _Bench:
     """A worker as it will be after the turns so far."""
 
-    def __init__(self, place: Place, now: float, shares: Callable[[Job, Job], bool]) -> None:
+    def __init__(self, place: Place, now: float, alone: Collection[str]) -> None:
         self.name, self.models, self.is_known = place.name, place.models, place.is_known
-        self._jobs, self._slots, self._shares = list(place.jobs), place.slots, shares
+        self._jobs, self._slots = len(place.jobs), place.slots
+        worn = {_wears(each, alone) for each in place.jobs} if place.slots > 1 else set()
+        self._worn = worn.pop() if len(worn) == 1 else None
         self._since = now  # when the jobs began that it has, as far as others may still be taken along
         self._free = now + (place.seconds if place.jobs else 0.0)
 
     @property
     def opens(self) -> float:
         """When it may take another job."""
-        return self._since if 0 < len(self._jobs) < self._slots else self._free
+        return self._since if 0 < self._jobs < self._slots else self._free
 
-    def takes_along(self, job: Job) -> bool:
+    def takes_along(self, job: _Asked) -> bool:
         """Whether it does a job together with those it has."""
-        has_room = 0 < len(self._jobs) < self._slots
-        return has_room and all(self._shares(job, each) for each in self._jobs)
+        return 0 < self._jobs < self._slots and job.worn is not None and job.worn == self._worn
 
-    def start(self, job: Job, now: float) -> float:
+    def start(self, job: _Asked, now: float) -> float:
         return max(now, self._since if self.takes_along(job) else self._free)
 
     def load(self, model: str | None, seconds: float) -> float:
         """How long it reads a model."""
         return 0.0 if model is None or model in self.models else seconds
 
-    def take(self, job: Job, start: float, end: float, is_known: bool) -> None:
+    def take(self, job: _Asked, start: float, end: float, is_known: bool) -> None:
         if self.takes_along(job):
-            self._jobs.append(job)
+            self._jobs += 1
         else:
-            self._jobs, self._since = [job], start
-        self._free = max(self._free, end)
-        model, self.is_known = model_of(job), self.is_known and is_known
-        if model is not None and model not in self.models:
-            self.models = frozenset({model})
+            self._jobs, self._worn, self._since = 1, job.worn, start
+        self._free, self.is_known = max(self._free, end), self.is_known and is_known
+        if job.model is not None and job.model not in self.models:
+            self.models = frozenset({job.model})
 
 
 class _Line:

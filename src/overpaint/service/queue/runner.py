@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from overpaint.events import Stop
 from overpaint.service.jobs import JobChange, JobError, JobState, Json, Live, Record, WorkerStatus
@@ -356,7 +355,7 @@ class Runner:
                 name=each.name,
                 is_ready=self.pool.takes_jobs(each),
                 models=self.pool.models(each),
-                running=tuple((one.job, replace(one.live, preview=None)) for one in running.get(each.name, ())),
+                running=tuple((one.job, one.live) for one in running.get(each.name, ())),
                 slots=each.slots,
             )
             for each in self.pool.workers

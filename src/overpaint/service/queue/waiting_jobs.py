@@ -19,7 +19,6 @@ from overpaint.service.queue.policy import (
     Place,
     Turn,
     served_seconds,
-    shares_model,
     turns,
 )
 
@@ -168,7 +167,7 @@ class WaitingJobs:
         load = max(LEAST_LOAD, statistics.median(self._loads)) if self._loads else USUAL_LOAD
         waiting, places = list(self._waiting.values()), [self._place(each, now) for each in workers]
         served = served_seconds(done, now)
-        return turns(waiting, served, now, self._seconds, places, load_seconds=load, shares=self._shares)
+        return turns(waiting, served, now, self._seconds, places, load_seconds=load, alone=self._alone)
 
     def _place(self, worker: WorkerNow, now: float) -> Place:
         left = [self._believed(*each, now) for each in worker.running]
@@ -193,9 +192,6 @@ class WaitingJobs:
         """How long a job is likely to take, and whether that is known."""
         seconds = self._experience.seconds(job)
         return (USUAL_SECONDS, False) if seconds is None else (seconds, True)
-
-    def _shares(self, one: Job, other: Job) -> bool:
-        return not {one.id, other.id} & self._alone and shares_model(one, other)
 
     def _deadline(self, record: Record) -> float:
         if record.id in self._had_one:

@@ -32,14 +32,15 @@ def local_workers(config: ServeConfig, command: Sequence[str] = COMMAND) -> list
 
 
 class WorkerPool:
-    """All of a server's workers. `changed` is called when one gets ready or is gone."""
+    """All of a server's workers. `checkpoint` is the one that each starts with."""
 
-    def __init__(self, workers: Sequence[WorkerPort], checkpoint: str | None = None) -> None:
+    def __init__(self, workers: Sequence[WorkerPort], checkpoint: str) -> None:
         self.workers = tuple(workers)
         self._own = frozenset({OWN_MODEL, model_name(checkpoint)})
         self._models = {each.name: self._own for each in workers}
 
     def open(self, changed: Callable[[], None]) -> None:
+        """Start them; `changed` is called when one gets ready or is gone."""
         for each in self.workers:
             each.open(lambda worker=each: self._hear(worker, changed))  # type: ignore[misc]
 
