@@ -37,10 +37,10 @@ def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker
     Most masks are black, or white, but for a box. Only there, and as far around it as a blur reaches, is work to do.
     With `never_darker` every pixel keeps at least the gray that it had.
     """
-    ground, box = _ground(mask)
+    ground, box = ground_of(mask)
     if box is None or max(sigma_x, sigma_y) <= 0:
         return mask.copy()
-    area = _widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+    area = widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
     given = np.asarray(mask.crop(area), dtype=np.uint8)
     pixels = given
     if sigma_x > 0:
@@ -59,7 +59,7 @@ def crop_region(mask: Image.Image, padding: int) -> Box | None:
     box = mask.getbbox()
     if box is None:
         return None
-    return _widened(box, padding, padding, mask.size)
+    return widened(box, padding, padding, mask.size)
 
 
 def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
@@ -94,7 +94,7 @@ def overlay_mask_whole(mask: Image.Image) -> Image.Image:
     return mask.point([min(255, 2 * value) for value in range(256)] * len(mask.getbands()))
 
 
-def _ground(mask: Image.Image) -> tuple[int, Box | None]:
+def ground_of(mask: Image.Image) -> tuple[int, Box | None]:
     """Black or white, whichever is more of the mask, and the box round everything else; None if there is nothing."""
     box = mask.getbbox()
     if box is None or 2 * _area(box) <= mask.width * mask.height:
@@ -110,7 +110,7 @@ def _area(box: Box) -> int:
     return (right - left) * (bottom - top)
 
 
-def _widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+def widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
     left, top, right, bottom = box
     return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
 
