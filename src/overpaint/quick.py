@@ -89,8 +89,9 @@ def img2img(
 ) -> PaintedPicture | list[PaintedPicture]:
     """Paint over a picture.
 
-    `image` and `mask` are paths, file contents, PIL pictures, numpy arrays or torch tensors. All other fields are those
-    of `Img2ImgRequest`. With a `batch_size` or `iterations` a list of that many pictures comes back, otherwise one.
+    `image` and `mask` are paths, file contents, PIL pictures, numpy arrays or torch tensors; a mask may be words, too,
+    as in "ellipse 10,10,90,90 | feather 8" (`overpaint.masks`). All other fields are those of `Img2ImgRequest`. With a
+    `batch_size` or `iterations` a list of that many pictures comes back, otherwise one.
 
     Give an `engine` to paint more than once without loading the model again; without one, `checkpoint` is the model,
     and the built-in one if there is none. `progress=True` shows a bar, and a function is called with each step.
@@ -102,9 +103,9 @@ def img2img(
     limit = _pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
     several = isinstance(image, list | tuple)
     images = tuple(_opened(each, limit) for each in image) if several else (_opened(image, limit),)
-    opened = None if mask is None else _opened(mask, limit)
+    opened = None if mask is None else _mask(mask, images, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
-    place = _place(mask)
+    place = None if opened is None or _is_words(mask) else _place(mask)
     origins = Origins(None if several else _place(image), {} if place is None else {"mask": place})
     return _painted(request, painter, origins, fields)
 
@@ -214,6 +215,21 @@ def _opened(source: Source, limit: int) -> Any:
             raise
         name, said = os.fspath(source), str(error)
         raise type(error)(said if said.startswith(name) else f"{name}: {said}") from error
+
+
+def _mask(mask: Source, images: Sequence[Any], limit: int) -> Any:
+    """A file or a picture, or a mask in words, drawn on the first of the pictures."""
+    if not (images and isinstance(mask, str) and _is_words(mask)):
+        return _opened(mask, limit)
+    from overpaint import masks
+
+    return masks.draw(mask, images[0], masks.files_in(Path(), limit))
+
+
+def _is_words(mask: object) -> bool:
+    from overpaint.masks import means_mask
+
+    return means_mask(mask)
 
 
 def _place(source: object) -> Path | None:

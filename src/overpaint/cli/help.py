@@ -46,6 +46,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "overpaint batch photos out --masks masks --only-masked",
         "overpaint batch rows.jsonl out --json",
     ),
+    "mask": (
+        'overpaint mask photo.png "ellipse 20%,10%,60%,70% | grow 8 | feather 12" -o area.png',
+        'overpaint mask photo.png "wand 10,12 tolerance 20 | fill-holes" --show',
+        'overpaint mask photo.png "cut-out 20%,20%,80%,80% - rectangle 0%,90%,100%,100%"',
+    ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
     "serve": ("overpaint serve --models ~/webui/models --model dreams",),

@@ -40,7 +40,7 @@ class Files:
     """The pictures that a command names."""
 
     source: Path | None = None  # "-" is what comes in on stdin
-    mask: Path | None = None
+    mask: str | None = None  # a file, or a mask in words
 
     def origins(self, controls: tuple[Path | None, ...]) -> Origins:
         """The files by which a recipe finds the pictures again."""
@@ -52,8 +52,27 @@ class Files:
 
     @property
     def masks(self) -> dict[str, Path]:
-        """By field of the request."""
-        return {} if self.mask is None else {"mask": self.mask}
+        """By field of the request; one in words has no file."""
+        return {} if self.mask is None or self._in_words else {"mask": Path(self.mask)}
+
+    @property
+    def given_masks(self) -> frozenset[str]:
+        """The fields that are given, in whatever form."""
+        return frozenset() if self.mask is None else frozenset({"mask"})
+
+    def opened_masks(self, source: Picture | None, settings: Settings) -> dict[str, Picture]:
+        """The masks themselves; one in words is drawn on the source."""
+        if self.mask is not None and self._in_words and source is not None:
+            from overpaint import masks
+
+            return {"mask": masks.draw(self.mask, source, masks.files_in(Path(), settings.max_source_pixels))}
+        return {name: opened(path, settings) for name, path in self.masks.items()}
+
+    @property
+    def _in_words(self) -> bool:
+        from overpaint.masks import means_mask
+
+        return means_mask(self.mask)
 
 
 def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
@@ -67,13 +86,16 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     from overpaint.request import PaintRequest
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
-    pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
+    source = None
     if files.source is not None:
         fields = without_second_pass(fields)
         if files.source.is_dir():
             folder = files.source
             raise PictureError(f"{folder}: it is a folder; `overpaint batch {folder} OUT` paints every picture of one")
-        pictures["images"] = [opened(files.source, settings)]
+        source = opened(files.source, settings)
+    pictures: dict[str, Any] = dict(files.opened_masks(source, settings))
+    if source is not None:
+        pictures["images"] = [source]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
     origins = files.origins(control_files(fields))
     return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
@@ -95,7 +117,7 @@ def repeated_job(painted: Path, files: Files, asked: GivenOptions, *, any_model:
     """The request of `again`: from a recipe, else from an infotext."""
     from overpaint.files.recipe import Recipe
 
-    if is_stdin(painted) and any(path is not None and is_stdin(path) for path in (files.source, files.mask)):
+    if is_stdin(painted) and (files.mask == "-" or (files.source is not None and is_stdin(files.source))):
         raise RequestError("PICTURE", "-", "stdin can be one file only; name the others")
     told = told_of(painted)
     if told.recipe is not None:
@@ -131,10 +153,10 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
         changes = without_second_pass(changes)
     if recipe.request.get("controls") and "controls" not in changes:
         changes["controls"] = recipe.control_fields(near)
-    kept = {name: getattr(recipe, name) for name in ("mask", "latent_mask") if name not in files.masks}
+    kept = {name: getattr(recipe, name) for name in ("mask", "latent_mask") if name not in files.given_masks}
     masks = {name: open_kept(each, name, near, limit) for name, each in kept.items()}
-    masks |= {name: opened(path, settings) for name, path in files.masks.items()}
     source = None if files.source is None else opened(files.source, settings)
+    masks |= files.opened_masks(source, settings)
     request = recipe.request_for(source, masks, with_control_pictures(changes, lambda path: opened(path, settings)))
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
@@ -156,9 +178,9 @@ def _without_other_checkpoint(request: PaintRequest, model: str | None, settings
 
 def _refuse_files(files: Files) -> None:
     """Of a picture that was painted from noise."""
-    for flag, path in (("--picture", files.source), ("--mask", files.mask)):
-        if path is not None:
-            raise RequestError(flag, str(path), "the picture was painted from noise, without a source; leave it out")
+    for flag, given in (("--picture", files.source), ("--mask", files.mask)):
+        if given is not None:
+            raise RequestError(flag, str(given), "the picture was painted from noise, without a source; leave it out")
 
 
 def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:

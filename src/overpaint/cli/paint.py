@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 STOPPED = 130
 STDOUT = "-"
 
-Mask = Annotated[Path | None, typer.Option("--mask", help="White, or opaque where it has alpha: repaint.")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        help="A file (white, or opaque where it has alpha: repaint), or a mask in words, such as "
+        "'ellipse 10,10,90,60 | feather 8'; `overpaint mask --help` has the words.",
+    ),
+]
 Out = Annotated[
     str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
 ]

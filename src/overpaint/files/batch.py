@@ -33,6 +33,7 @@ from overpaint.files.kept_files import file_sha256
 from overpaint.files.recipe import changed_options, quirks_on
 from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
+from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
 from overpaint.request import SOURCE_FIELDS, PaintRequest, Picture
@@ -204,6 +205,8 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
     pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
+    if isinstance(own.get("mask"), str):
+        pictures |= {f"mask {name}": file_sha256(row.folder / name) for name in names_in(own["mask"])}
     parts = {
         "fields": own,
         "pictures": pictures,
@@ -225,6 +228,8 @@ def _digest(value: object) -> str:
 def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
     own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
+    if row.has_source and isinstance(own.get("mask"), str):
+        own["mask"] = draw(own["mask"], pictures["picture"], files_in(row.folder, settings.max_source_pixels))
     if row.has_source:
         own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
     return PaintRequest.from_json({**own, **pictures})
