@@ -75,6 +75,18 @@ class ControlPlan:
     is_shown: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoiseInversion:
+    """How the noise that a picture could have come from is found (SCR-6)."""
+
+    prompt: str
+    negative_prompt: str
+    cfg_scale: float
+    steps: int
+    randomness: float = 0.0
+    sigma_adjustment: bool = False
+
+
 @dataclass(frozen=True)
 class LatentUpscale:
     """How a latent is enlarged as it is."""
@@ -129,6 +141,7 @@ class Plan:
     controls: tuple[ControlPlan, ...] = ()
     checkpoint: Path | None = None  # None: the engine's own
     upscaler: Upscaler | None = None  # for sources smaller than the result
+    inversion: NoiseInversion | None = None  # the noise is found from the source, not drawn
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""
