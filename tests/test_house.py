@@ -67,6 +67,7 @@ NEEDS_TORCH = {
     "painting.drive",
     "painting.guidance",
     "painting.hires",
+    "painting.inversion",
     "painting.latents",
     "painting.noise",
     "painting.philox",

@@ -75,18 +75,6 @@ class ControlPlan:
     is_shown: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseInversion:
-    """How the noise that a picture could have come from is found (SCR-6)."""
-
-    prompt: str
-    negative_prompt: str
-    cfg_scale: float
-    steps: int
-    randomness: float = 0.0
-    sigma_adjustment: bool = False
-
-
 @dataclass(frozen=True)
 class LatentUpscale:
     """How a latent is enlarged as it is."""
@@ -112,6 +100,15 @@ class HiresPlan:
     def paints(self) -> bool:
         """Strength 0 only enlarges."""
         return self.strength > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseInversion:
+    """How the noise that a picture could have come from is found: its sampler's walk, the other way (SCR-6)."""
+
+    plan: Plan  # with its texts, guidance and steps
+    randomness: float = 0.0  # how much of it is drawn noise
+    sigma_adjustment: bool = False
 
 
 _NOTES = ("notes", "text_notes", "sampling_notes")

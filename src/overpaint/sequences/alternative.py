@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from overpaint.parts import check_number
-from overpaint.planning.plans import NoiseInversion
-from overpaint.sequences.story import PaintingSequence, SequenceStep, StepResult, one_source
+from overpaint.sequences.story import Decoding, PaintingSequence, SequenceStep, StepResult, one_source
 from overpaint.settings import Settings
 
 
@@ -48,7 +47,7 @@ class AlternativeTest(PaintingSequence):
             changes["steps"] = self.decode_steps
         if self.override_strength:
             changes["strength"] = 1.0
-        inversion = NoiseInversion(
+        decoding = Decoding(
             prompt=self.original_prompt,
             negative_prompt=self.original_negative_prompt,
             cfg_scale=self.decode_cfg_scale,
@@ -65,4 +64,4 @@ class AlternativeTest(PaintingSequence):
             "Sigma Adjustment": self.sigma_adjustment,
         }
         request = self.request.with_changes(**changes)  # type: ignore[arg-type]
-        return SequenceStep(request=request, notes=notes, inversion=inversion)
+        return SequenceStep(request=request, notes=notes, decoding=decoding)

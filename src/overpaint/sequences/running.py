@@ -24,9 +24,9 @@ from overpaint.events import (
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
 from overpaint.pixels.color import color_target
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.plans import Plan
+from overpaint.planning.plans import NoiseInversion, Plan
 from overpaint.request import Img2ImgRequest
-from overpaint.sequences.story import PaintingSequence, SequenceStep, StepResult, with_known_seeds
+from overpaint.sequences.story import Decoding, PaintingSequence, SequenceStep, StepResult, with_known_seeds
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,9 +88,25 @@ def plan_step(
     if step.colors_of is not None and any(each.target is not None for each in plan.canvases):
         target = color_target(step.colors_of.convert("RGB"))
         changes["canvases"] = tuple(replace(each, target=target) for each in plan.canvases)
-    if step.inversion is not None:
-        changes["inversion"] = step.inversion
+    if step.decoding is not None:
+        changes["inversion"] = _inversion(engine, step.request, step.decoding, settings)
     return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _inversion(engine: StepPainter, request: Img2ImgRequest, decoding: Decoding, settings: Settings) -> NoiseInversion:
+    """A plan of the walk that is taken backwards: Euler's, over uniform steps."""
+    walk = request.with_changes(
+        prompt=decoding.prompt,
+        negative_prompt=decoding.negative_prompt,
+        styles=(),
+        cfg_scale=decoding.cfg_scale,
+        steps=decoding.steps,
+        sampler="Euler",
+        scheduler="Uniform",
+        strength=1.0,
+    )
+    plan = engine.plan(walk, settings)
+    return NoiseInversion(plan=plan, randomness=decoding.randomness, sigma_adjustment=decoding.sigma_adjustment)
 
 
 def run_sequence(

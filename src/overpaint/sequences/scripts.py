@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -10,12 +11,16 @@ from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.request import Img2ImgRequest, MaskedContent
+from overpaint.seeds import fix_seed
 from overpaint.sequences.alternative import AlternativeTest
+from overpaint.sequences.axes import REFERENCE_AXES, GridAxis, axis_from_text
+from overpaint.sequences.grid import PictureGrid
 from overpaint.sequences.loopback import Loopback
 from overpaint.sequences.outpaint_mk2 import OutpaintingMk2
 from overpaint.sequences.outpaint_tiles import OutpaintedTiles
+from overpaint.sequences.prompt_tools import PromptMatrix, PromptsFromText
 from overpaint.sequences.reference_upscale import PastedTiles
-from overpaint.sequences.script_arguments import SCRIPTS, ScriptEntry
+from overpaint.sequences.script_arguments import AXIS_TYPES, SCRIPTS, ScriptEntry
 from overpaint.sequences.story import PaintingSequence
 from overpaint.settings import Settings
 
@@ -80,13 +85,64 @@ def _alternative(request: Img2ImgRequest, values: Values, settings: Settings) ->
     return AlternativeTest(request=request, **_whole(values, "decode_steps"))
 
 
+def _matrix(request: Img2ImgRequest, values: Values, settings: Settings) -> PaintingSequence:
+    return PromptMatrix(request=request, **_whole(values, "margin"))
+
+
+def _lines(request: Img2ImgRequest, values: Values, settings: Settings) -> PaintingSequence:
+    return PromptsFromText(request=request, **values)
+
+
+def _plot(request: Img2ImgRequest, values: Values, settings: Settings) -> PaintingSequence:
+    fixed = not values["keep_random_seeds"]
+    x, y, z = (_axis(values, letter, fixed) for letter in "xyz")
+    each_its_own = not fixed and request.seed == -1
+    return PictureGrid(
+        request=request.with_changes(iterations=1),
+        x=x,
+        y=y,
+        z=z,
+        labels=bool(values["legend"]),
+        legend=False,
+        margin=_whole(values, "margin")["margin"],
+        with_cells=bool(values["with_cells"]),
+        with_sheets=bool(values["with_sheets"]),
+        vary_seeds=tuple(each_its_own or bool(values[f"vary_seeds_{letter}"]) for letter in "xyz"),
+        script="X/Y/Z plot",
+    )
+
+
+def _axis(values: Values, letter: str, fixed: bool) -> GridAxis | None:
+    """The type by name or by its number on the page; values as text, or as a list."""
+    label, text, listed = (values[f"{letter}_{part}"] for part in ("type", "values", "list"))
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(AXIS_TYPES):
+        label = AXIS_TYPES[label]
+    if label in ("Nothing", None, ""):
+        return None
+    if label not in REFERENCE_AXES:
+        offered = ", ".join(REFERENCE_AXES)
+        raise RequestError(f"{letter.upper()} type", label, f"it is not offered here; choose one of {offered}")
+    given = text if isinstance(text, str) and text.strip() else ", ".join(map(_quoted, listed or ()))
+    axis = axis_from_text(REFERENCE_AXES[label], given, label)
+    if axis.field in ("seed", "variation_seed") and fixed:
+        axis = replace(axis, values=tuple(fix_seed(each) for each in axis.values))
+    return axis
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if "," in str(value) else str(value)
+
+
 _MAKERS: Mapping[str, Callable[[Img2ImgRequest, Values, Settings], PaintingSequence]] = MappingProxyType(
     {
         "img2img alternative test": _alternative,
         "Loopback": _loopback,
         "Outpainting mk2": _mk2,
         "Poor man's outpainting": _poor_man,
+        "Prompt matrix": _matrix,
+        "Prompts from file or textbox": _lines,
         "SD upscale": _upscale,
+        "X/Y/Z plot": _plot,
     }
 )
 

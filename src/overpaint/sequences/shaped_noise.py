@@ -29,7 +29,8 @@ def matched_noise(picture: Values, mask: Values, fall_off: float, color_variatio
     magnitude = np.abs(shape)
     phase = np.divide(shape, magnitude, out=np.zeros_like(shape), where=magnitude > 0)
     start = _spectrum(_smooth_noise(picture.shape[:2], color_variation))
-    noise = _pixels(np.abs(start) ** 2 * magnitude**fall_off * phase)
+    phase *= np.abs(start) ** 2 * magnitude**fall_off
+    noise = _pixels(phase)
     noise = noise - noise.min()
     noise = noise / max(float(noise.max()), np.finfo(np.float64).tiny)
     noise[new] = with_histogram(noise[new], picture[old])

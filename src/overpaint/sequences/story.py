@@ -15,7 +15,6 @@ from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.plans import NoiseInversion
 from overpaint.request import Img2ImgRequest, Picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
@@ -30,6 +29,18 @@ _S = TypeVar("_S", bound="PaintingSequence")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How the noise that a picture could have come from is to be found (SCR-6)."""
+
+    prompt: str
+    negative_prompt: str
+    cfg_scale: float
+    steps: int
+    randomness: float = 0.0
+    sigma_adjustment: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class SequenceStep:
     """One job of a sequence."""
 
@@ -37,7 +48,7 @@ class SequenceStep:
     label: str = ""  # what is shown of it, such as "loop 2"
     notes: Mapping[str, object] = field(default_factory=dict)  # infotext fields of the tool, before the job's own
     colors_of: Picture | None = None  # colour correction goes by this picture instead of the step's source
-    inversion: NoiseInversion | None = None
+    decoding: Decoding | None = None  # noise is found by it, not drawn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,8 @@ def combined(grid: TileGrid, tiles: Sequence[Picture]) -> Picture:
 def _starts(side: int, tile: int, overlap: int) -> tuple[int, ...]:
     count = max(1, math.ceil((side - overlap) / (tile - overlap)))
     distance = (side - tile) / (count - 1) if count > 1 else 0
-    return tuple(min(int(i * distance), side - tile) for i in range(count))
+    *starts, _ = (min(int(i * distance), side - tile) for i in range(count))
+    return (*starts, side - tile if count > 1 else min(0, side - tile))  # 49 * (1 / 49) is less than 1
 
 
 def _paste(canvas: Picture, piece: Picture, place: Place, fade: tuple[int, int], is_first: bool) -> None:
