@@ -77,6 +77,7 @@ NEEDS_TORCH = {
     "painting.sharing",
     "painting.stages",
     "painting.texts",
+    "painting.tiled",
     "painting.together",
     "painting.upscaling",
     "painting.model_cache",

@@ -98,13 +98,13 @@ def img2img(
     if image is None:
         raise RequestError("image", None, "give the picture to paint over")
     painter = _Painter(engine, checkpoint, settings, progress)
-    limit = _pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
+    limit = pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
     several = isinstance(image, list | tuple)
-    images = tuple(_opened(each, limit) for each in image) if several else (_opened(image, limit),)
-    opened = None if mask is None else _opened(mask, limit)
+    images = tuple(opened_source(each, limit) for each in image) if several else (opened_source(image, limit),)
+    opened = None if mask is None else opened_source(mask, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
-    place = _place(mask)
-    origins = Origins(None if several else _place(image), {} if place is None else {"mask": place})
+    place = source_path(mask)
+    origins = Origins(None if several else source_path(image), {} if place is None else {"mask": place})
     return _painted(request, painter, origins, fields)
 
 
@@ -197,6 +197,13 @@ class _Painter:
             return own.paint(request, progress=self._progress)
 
 
+def checked_painter(
+    engine: Engine | None, checkpoint: Checkpoint | None, settings: Settings | None, progress: Watcher
+) -> None:
+    """Refuse what is often given in the place of these."""
+    _Painter(engine, checkpoint, settings, progress)
+
+
 def _painted(
     request: Img2ImgRequest, painter: _Painter, origins: Origins, fields: Mapping[str, Any]
 ) -> PaintedPicture | list[PaintedPicture]:
@@ -205,7 +212,7 @@ def _painted(
     return pictures if {"batch_size", "iterations"} & fields.keys() else pictures[0]
 
 
-def _opened(source: Source, limit: int) -> Any:
+def opened_source(source: Source, limit: int) -> Any:
     """Complaints name the file."""
     try:
         return open_picture(source, max_pixels=limit)
@@ -216,10 +223,10 @@ def _opened(source: Source, limit: int) -> Any:
         raise type(error)(said if said.startswith(name) else f"{name}: {said}") from error
 
 
-def _place(source: object) -> Path | None:
+def source_path(source: object) -> Path | None:
     return Path(source).absolute() if isinstance(source, str | os.PathLike) else None
 
 
-def _pixel_limit(overrides: object, site: object) -> int:
+def pixel_limit(overrides: object, site: object) -> int:
     given = overrides.get("max_source_pixels") if isinstance(overrides, Mapping) else None
     return given if isinstance(given, int) else (site if isinstance(site, Settings) else Settings()).max_source_pixels

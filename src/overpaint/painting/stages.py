@@ -28,11 +28,12 @@ from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.inversion import mixed, start_inversion
-from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.latents import Codec, Prepared, at_places, batch_latents, decode, prepare
 from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.painting.pass_networks import PassNetworks, Pending
 from overpaint.painting.sampling import BatchTensors, Streams, drawn_noise, final_latents, start_runs
 from overpaint.painting.texts import ImageCond, TextCond
+from overpaint.painting.tiled import TiledCodec
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, NoiseInversion, Plan
@@ -87,7 +88,7 @@ class Stages:
         """2. Have the job's model in place, and encode the sources."""
         self.loaded = self.model_cache.ready(plan, ()).model
         self._tables_in_force = plan.settings
-        return prepare(plan, self.model_cache.encoder(plan))
+        return prepare(plan, _in_parts(plan, self.model_cache.encoder(plan)))
 
     def painter(self, plan: Plan, control: Control) -> Callable[[int, Sequence[ImagePlan]], Painter]:
         """2 to 6 for one batch after the other; the sources are encoded when the first one begins."""
@@ -243,7 +244,9 @@ class Stages:
         pictures: list[FinishedPicture] = []
         made_by = sampled.made_by or plan
         init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(decode(made_by, self.model_cache.decoder(made_by), sampled.latents)):
+        for i, pixels in enumerate(
+            decode(made_by, _in_parts(plan, self.model_cache.decoder(made_by)), sampled.latents)
+        ):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
@@ -268,6 +271,11 @@ class Stages:
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
             yield Preview(before + step, self.model_cache.preview(plan, runs[0].preview()[0]))
+
+
+def _in_parts(plan: Plan, codec: Codec) -> Codec:
+    """The codec as this plan's canvas needs it."""
+    return codec if plan.tiles is None else TiledCodec(codec, plan.tiles, plan.spec.latent.factor, codec.device)
 
 
 _LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)  # messages after which no batch begins

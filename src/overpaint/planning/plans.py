@@ -111,6 +111,14 @@ class NoiseInversion:
     sigma_adjustment: bool = False
 
 
+@dataclass(frozen=True)
+class LatentTiles:
+    """How a canvas is shown to the networks in parts that overlap, in latent cells."""
+
+    size: int
+    overlap: int
+
+
 _NOTES = ("notes", "text_notes", "sampling_notes")
 
 
@@ -139,6 +147,7 @@ class Plan:
     checkpoint: Path | None = None  # None: the engine's own
     upscaler: Upscaler | None = None  # for sources smaller than the result
     inversion: NoiseInversion | None = None  # the noise is found from the source, not drawn
+    tiles: LatentTiles | None = None  # the networks see the canvas in parts
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""

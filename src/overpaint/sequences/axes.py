@@ -111,7 +111,9 @@ def axis_of(given: Any, name: str = "axis") -> GridAxis | None:
         if not equals:
             raise RequestError(name, given, "write it as FIELD=VALUE,VALUE, such as steps=10,20,30")
         return axis_from_text(field.strip(), text)
+    title = ""
     if isinstance(given, Mapping) and set(given) >= {"field", "values"}:
+        title = str(given.get("title", ""))
         given = (given["field"], given["values"])
     elif isinstance(given, Mapping) and len(given) == 1:
         given = next(iter(given.items()))
@@ -122,7 +124,8 @@ def axis_of(given: Any, name: str = "axis") -> GridAxis | None:
         return axis_from_text(field, values)
     if not isinstance(values, tuple | list | range):
         raise RequestError(f"{name} {field}", values, "give a list of values")
-    return _finished(GridAxis(field=field, values=tuple(values)))
+    listed = tuple(tuple(each) if isinstance(each, list) else each for each in values)
+    return _finished(GridAxis(field=field, values=listed, title=title))
 
 
 def axis_from_text(field: str, text: str, title: str = "") -> GridAxis:

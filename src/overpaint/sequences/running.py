@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.errors import OverpaintError
+from overpaint.errors import OverpaintError, RequestError
 from overpaint.events import (
     Cancelled,
     Control,
@@ -24,9 +24,16 @@ from overpaint.events import (
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
 from overpaint.pixels.color import color_target
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.plans import NoiseInversion, Plan
+from overpaint.planning.plans import LatentTiles, NoiseInversion, Plan
 from overpaint.request import Img2ImgRequest
-from overpaint.sequences.story import Decoding, PaintingSequence, SequenceStep, StepResult, with_known_seeds
+from overpaint.sequences.story import (
+    Decoding,
+    PaintingSequence,
+    SequenceStep,
+    StepResult,
+    TilePixels,
+    with_known_seeds,
+)
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,14 +90,43 @@ def plan_step(
     engine: StepPainter, step: SequenceStep, settings: Settings, own_notes: Mapping[str, object] | None = None
 ) -> Plan:
     """The plan of a step: its request's, with what the tool adds. Sheets are the whole sequence's."""
-    plan = engine.plan(step.request, settings.with_changes({"return_grid": False}))
+    plan = engine.plan(step.request, _settings_of(step, settings))
     changes: dict[str, object] = {"notes": MappingProxyType({**(own_notes or {}), **step.notes, **plan.notes})}
     if step.colors_of is not None and any(each.target is not None for each in plan.canvases):
         target = color_target(step.colors_of.convert("RGB"))
         changes["canvases"] = tuple(replace(each, target=target) for each in plan.canvases)
+    if step.tiles is not None:
+        changes["tiles"] = _tiles(plan, step.tiles)
     if step.decoding is not None:
         changes["inversion"] = _inversion(engine, step.request, step.decoding, settings)
     return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _settings_of(step: SequenceStep, settings: Settings) -> Settings:
+    """In parts, a canvas may be larger than what is painted at once."""
+    changes: dict[str, object] = {"return_grid": False}
+    if step.tiles is not None:
+        pixels = max((each.width * each.height for each in step.request.images), default=0)
+        changes["max_pixels_per_pass"] = max(settings.max_pixels_per_pass, _with_edges(step.request, pixels))
+        changes["max_source_pixels"] = max(settings.max_source_pixels, pixels)
+    return settings.with_changes(changes)
+
+
+def _with_edges(request: Img2ImgRequest, pixels: int) -> int:
+    """What a canvas may have once its sides are multiples of a latent cell."""
+    width, height = request.width or 0, request.height or 0
+    return max(pixels, (width + 64) * (height + 64))
+
+
+def _tiles(plan: Plan, tiles: TilePixels) -> LatentTiles | None:
+    """In latent cells; None where the canvas is no larger than one part."""
+    if plan.controls:
+        raise RequestError("controls", f"{len(plan.controls)} units", "a canvas in parts takes none; leave them out")
+    factor = plan.spec.latent.factor
+    size = max(1, (tiles.size or plan.spec.native_size) // factor)
+    overlap = size // 4 if tiles.overlap is None else min(tiles.overlap // factor, size - 1)
+    fits = max(plan.geometry.latent_size) <= size
+    return None if fits else LatentTiles(size, overlap)
 
 
 def _inversion(engine: StepPainter, request: Img2ImgRequest, decoding: Decoding, settings: Settings) -> NoiseInversion:

@@ -40,6 +40,14 @@ class Decoding:
     sigma_adjustment: bool = False
 
 
+@dataclass(frozen=True)
+class TilePixels:
+    """How a large canvas is painted in parts that overlap, in pixels."""
+
+    size: int | None  # None: what the model was trained at
+    overlap: int | None  # None: a quarter of the size
+
+
 @dataclass(frozen=True, kw_only=True)
 class SequenceStep:
     """One job of a sequence."""
@@ -48,6 +56,7 @@ class SequenceStep:
     label: str = ""  # what is shown of it, such as "loop 2"
     notes: Mapping[str, object] = field(default_factory=dict)  # infotext fields of the tool, before the job's own
     colors_of: Picture | None = None  # colour correction goes by this picture instead of the step's source
+    tiles: TilePixels | None = None  # the networks see the canvas in parts
     decoding: Decoding | None = None  # noise is found by it, not drawn
 
 
