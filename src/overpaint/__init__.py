@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from overpaint.quick import img2img, txt2img
     from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
+    from overpaint.tools import PaintedGrid, enlarge, grid, loopback, outpaint
     from overpaint.version import __version__
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "OverpaintError",
     "OverpaintWarning",
     "PaintRequest",
+    "PaintedGrid",
     "PaintedPicture",
     "PictureError",
     "PictureTypeError",
@@ -73,8 +75,12 @@ __all__ = [
     "Stop",
     "Txt2ImgRequest",
     "__version__",
+    "enlarge",
+    "grid",
     "img2img",
+    "loopback",
     "open_picture",
+    "outpaint",
     "plan",
     "save",
     "txt2img",
@@ -112,6 +118,7 @@ _HOMES = {
     "overpaint.quick": ("img2img", "txt2img"),
     "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
+    "overpaint.tools": ("PaintedGrid", "enlarge", "grid", "loopback", "outpaint"),
     "overpaint.version": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -21,6 +21,7 @@ from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.painting.pass_networks import Pending
 from overpaint.painting.stages import Stages, Step, batches, steps_of
 from overpaint.painting.together import Name, Together
+from overpaint.pixels.resize import Upscaler
 from overpaint.planning.plans import Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
@@ -82,6 +83,19 @@ class Engine:
     def model(self) -> ModelIdentity:
         """How it is named in infotexts."""
         return identity_of(self._inner.loaded)
+
+    def upscalers(self, settings: Settings | None = None) -> Mapping[str, Upscaler]:
+        """The upscalers of the site's folders, by name; a network is loaded when it is first used."""
+        return self._inner.model_cache.upscalers(checked(settings) or self.settings)
+
+    def identity(self, plan: Plan) -> ModelIdentity:
+        """How the model of a plan is named in infotexts; it is loaded for that if it is not."""
+        return self._inner.identity(plan)
+
+    @staticmethod
+    def steps_of(plan: Plan) -> int:
+        """The iterations of the sampler that a plan comes to; what its progress counts to."""
+        return steps_of(plan)
 
     @property
     def _inner(self) -> Stages:

@@ -100,13 +100,13 @@ def img2img(
     if image is None:
         raise RequestError("image", None, "give the picture to paint over")
     painter = _Painter(engine, checkpoint, settings, progress)
-    limit = _pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
+    limit = pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
     several = isinstance(image, list | tuple)
-    images = tuple(_opened(each, limit) for each in image) if several else (_opened(image, limit),)
+    images = tuple(opened_source(each, limit) for each in image) if several else (opened_source(image, limit),)
     opened = None if mask is None else _mask(mask, images, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
-    place = None if opened is None or _is_words(mask) else _place(mask)
-    origins = Origins(None if several else _place(image), {} if place is None else {"mask": place})
+    place = None if opened is None or _is_words(mask) else source_path(mask)
+    origins = Origins(None if several else source_path(image), {} if place is None else {"mask": place})
     return _painted(request, painter, origins, fields)
 
 
@@ -198,6 +198,13 @@ class _Painter:
             return own.paint(request, progress=self._progress)
 
 
+def checked_painter(
+    engine: Engine | None, checkpoint: Checkpoint | None, settings: Settings | None, progress: Watcher
+) -> None:
+    """Refuse what is often given in the place of these."""
+    _Painter(engine, checkpoint, settings, progress)
+
+
 def _painted(
     request: PaintRequest, painter: _Painter, origins: Origins, fields: Mapping[str, Any]
 ) -> PaintedPicture | list[PaintedPicture]:
@@ -206,7 +213,7 @@ def _painted(
     return pictures if {"batch_size", "iterations"} & fields.keys() else pictures[0]
 
 
-def _opened(source: Source, limit: int) -> Any:
+def opened_source(source: Source, limit: int) -> Any:
     """Complaints name the file."""
     try:
         return open_picture(source, max_pixels=limit)
@@ -220,7 +227,7 @@ def _opened(source: Source, limit: int) -> Any:
 def _mask(mask: Source, images: Sequence[Any], limit: int) -> Any:
     """A file or a picture, or a mask in words, drawn on the first of the pictures."""
     if not (images and isinstance(mask, str) and _is_words(mask)):
-        return _opened(mask, limit)
+        return opened_source(mask, limit)
     from overpaint import masks
 
     return masks.draw(mask, images[0], masks.files_in(Path(), limit))
@@ -232,10 +239,10 @@ def _is_words(mask: object) -> bool:
     return means_mask(mask)
 
 
-def _place(source: object) -> Path | None:
+def source_path(source: object) -> Path | None:
     return Path(source).absolute() if isinstance(source, str | os.PathLike) else None
 
 
-def _pixel_limit(overrides: object, site: object) -> int:
+def pixel_limit(overrides: object, site: object) -> int:
     given = overrides.get("max_source_pixels") if isinstance(overrides, Mapping) else None
     return given if isinstance(given, int) else (site if isinstance(site, Settings) else Settings()).max_source_pixels

@@ -24,6 +24,7 @@ from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
+from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
 from overpaint.cli.upscale import upscale
 from overpaint.errors import (
@@ -44,6 +45,10 @@ COMMANDS = (
     demo,
     paint,
     txt2img,
+    outpaint,
+    enlarge,
+    loopback,
+    grid,
     plan,
     again,
     batch,
