@@ -27,15 +27,16 @@ if TYPE_CHECKING:
         SaveError,
         SettingError,
     )
-    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
+    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.pictures import open_picture
     from overpaint.planning.plan import Plan, plan
     from overpaint.quick import img2img, txt2img
-    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
+    from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
+    from overpaint.tools import PaintedGrid, enlarge, grid, loopback, outpaint
     from overpaint.version import __version__
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "MaskedContent",
     "OverpaintError",
     "OverpaintWarning",
+    "PaintRequest",
+    "PaintedGrid",
     "PaintedPicture",
     "PictureError",
     "PictureTypeError",
@@ -59,7 +62,6 @@ __all__ = [
     "Preview",
     "Processed",
     "Progress",
-    "Queued",
     "Quirks",
     "RequestError",
     "RequestTypeError",
@@ -73,8 +75,12 @@ __all__ = [
     "Stop",
     "Txt2ImgRequest",
     "__version__",
+    "enlarge",
+    "grid",
     "img2img",
+    "loopback",
     "open_picture",
+    "outpaint",
     "plan",
     "save",
     "txt2img",
@@ -101,7 +107,6 @@ _HOMES = {
         "Finished",
         "Preview",
         "Progress",
-        "Queued",
         "Started",
         "Stop",
     ),
@@ -111,8 +116,9 @@ _HOMES = {
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),
-    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "Txt2ImgRequest"),
+    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
+    "overpaint.tools": ("PaintedGrid", "enlarge", "grid", "loopback", "outpaint"),
     "overpaint.version": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overpaint.finish import FinishedPicture
+from overpaint.painted import save
 from overpaint.pixels.grid import grid_shape, image_grid
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Picture
@@ -61,8 +62,6 @@ class Processed:
         self, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int | None = None
     ) -> tuple[Path, ...]:
         """Write the pictures with recipe, infotext, EXIF and colour profile, as `overpaint.save` does."""
-        from overpaint.painted import save
-
         return save(self, path, overwrite=overwrite, quality=quality)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from overpaint.service.problems import (
     retry_header,
     status_of,
 )
-from overpaint.service.workers.worker_process import WorkerGone, WorkerRefused
+from overpaint.service.workers.port import WorkerGone, WorkerRefused
 
 SERVICE = Path(problems.__file__).parent
 EXPECTED: tuple[tuple[Exception, str, int, str], ...] = (

@@ -21,6 +21,7 @@ class ServeConfig:
     token: str | None = field(default=None, repr=False)  # for every route but /healthz; needed beyond loopback
     checkpoint: str | None = None  # None: the default one
     device: str = "auto"
+    devices: tuple[str, ...] = ()  # a worker for each; none: one on `device`
     dtype: str = "auto"
     settings: Settings = field(default_factory=Settings)
     limits: Limits = field(default_factory=Limits)
@@ -36,6 +37,10 @@ class ServeConfig:
             raise RequestError("--host", self.host, remedy)
         if not 0 <= self.port <= 65_535:
             raise RequestError("--port", self.port, "give a port from 0 (any free one) to 65535")
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        return self.devices or (self.device,)
 
     @property
     def is_loopback(self) -> bool:

@@ -117,7 +117,8 @@ def served_checkpoint(config: ServeConfig) -> Path:
 
 def check_started(config: ServeConfig) -> None:
     """What a server is started with, as far as its words tell; what they stand for, the worker finds out."""
-    check_machine(config.device, config.dtype, dashes="--")
+    for device in config.worker_devices:
+        check_machine(device, config.dtype, dashes="--")
     wanted = config.checkpoint or config.settings.sd_model_checkpoint
     if wanted is None:
         return

@@ -92,7 +92,7 @@ def is_txt2img(parsed: Mapping[str, object]) -> bool:
 def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
     """PARSE-10: the request's fields that a parsed text speaks of; a value that is not of its kind is left out.
 
-    They are those of a `Txt2ImgRequest` where `is_txt2img` says so, else those of an `Img2ImgRequest`.
+    They are fields of a `PaintRequest`.
     """
     result = _read(REQUEST_KEYS, parsed)
     if is_txt2img(parsed):

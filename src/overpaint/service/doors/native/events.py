@@ -34,8 +34,8 @@ def is_told(desk: Desk, job_id: str, after: int) -> bool:
 
 
 def _picture_now(desk: Desk, job_id: str) -> bytes | None:
-    live = desk.running()
-    return live.preview if live is not None and live.job == job_id else None
+    live = desk.running(job_id)
+    return None if live is None else live.preview
 
 
 async def _written(desk: Desk, event: JobEvent, previews: str) -> str:

@@ -151,8 +151,8 @@ def _add_looking(routes: APIRouter, desk: Desk) -> None:
     @routes.get("/{job_id}/preview", response_class=Response, responses={**_PREVIEW, **errors(404, 422)})
     async def preview(job_id: JobId) -> Response:
         """What the running job looks like now."""
-        live = desk.running()
-        if live is None or live.job != job_id or live.preview is None:
+        live = desk.running(job_id)
+        if live is None or live.preview is None:
             await known(desk, job_id)
             raise ApiError("no_preview", f"id={job_id!r}: there is no preview of it now; come again later", "id")
         return Response(live.preview, media_type="image/png", headers={"Cache-Control": "no-store"})

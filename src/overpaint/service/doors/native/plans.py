@@ -30,7 +30,7 @@ from overpaint.service.ports import Desk
 from overpaint.service.problems import ApiError
 from overpaint.service.requests import job_settings, judged_request, reader_for
 from overpaint.service.schema import plan_schema
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 
 _PATIENCE = 20.0  # seconds, with who is asked what a file is
 

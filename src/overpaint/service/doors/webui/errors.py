@@ -35,7 +35,7 @@ from overpaint.service.intake.bodies import parsed, pieces_of
 from overpaint.service.jobs import JobError
 from overpaint.service.ports import Full
 from overpaint.service.problems import code_of, job_status_of, retry_header, status_of
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 
 # The class name, and how what is said begins.
 DELIBERATE: tuple[tuple[int, str, str], ...] = (
