@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from overpaint.files.byproducts import wanted_byproducts
 from overpaint.files.metadata import encode_picture
 from overpaint.files.naming import NameFacts
 from overpaint.files.saving import SavedPicture, save_bytes, save_picture
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, Processed, contact_sheet, init_image_hash
 from overpaint.request import Picture
+from overpaint.settings import Settings
 
 
 def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
@@ -49,19 +51,18 @@ def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[
     for image, finished in zip(done.batch, done.pictures, strict=True):
         facts = name_facts(result, image.index)
         text = str(finished.image.info.get("parameters", "")) or None
-        for picture, suffix in _outputs(finished, result):
+        for picture, suffix in _outputs(finished, settings):
             yield save_picture(picture, text, root, facts, settings, suffix=suffix)
 
 
-def _outputs(finished: FinishedPicture, result: Processed) -> Iterator[tuple[Picture, str]]:
-    settings = result.plan.settings
-    if finished.uncorrected is not None and settings.save_images_before_color_correction:
-        yield finished.uncorrected, "-before-color-correction"
+def _outputs(finished: FinishedPicture, settings: Settings) -> Iterator[tuple[Picture, str]]:
+    """The picture and what is saved beside it, in the reference's order, each with the end of its name."""
+    wanted = wanted_byproducts(settings)
+    found = [(getattr(finished, each.attribute), each) for each in wanted]
+    beside = [(picture, each) for picture, each in found if picture is not None]
+    yield from ((picture, each.suffix) for picture, each in beside if each.comes_first)
     yield finished.image, ""
-    if finished.mask is not None and settings.save_mask:
-        yield finished.mask, "-mask"
-    if finished.mask_composite is not None and settings.save_mask_composite:
-        yield finished.mask_composite, "-mask-composite"
+    yield from ((picture, each.suffix) for picture, each in beside if not each.comes_first)
 
 
 def name_facts(result: Processed, index: int) -> NameFacts:
