@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
     from overpaint.version import __version__
+    from overpaint.ways_in import PageInputs, WayIn, requests_for
 
 __all__ = [
     "Cancelled",
@@ -52,6 +53,7 @@ __all__ = [
     "MaskedContent",
     "OverpaintError",
     "OverpaintWarning",
+    "PageInputs",
     "PaintRequest",
     "PaintedPicture",
     "PictureError",
@@ -73,10 +75,12 @@ __all__ = [
     "Started",
     "Stop",
     "Txt2ImgRequest",
+    "WayIn",
     "__version__",
     "img2img",
     "open_picture",
     "plan",
+    "requests_for",
     "save",
     "txt2img",
 ]
@@ -115,6 +119,7 @@ _HOMES = {
     "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
     "overpaint.version": ("__version__",),
+    "overpaint.ways_in": ("PageInputs", "WayIn", "requests_for"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
