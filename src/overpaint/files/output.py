@@ -71,7 +71,7 @@ def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[
     for image, finished in zip(done.batch, done.pictures, strict=True):
         facts = name_facts(result, image.index)
         text = str(finished.image.info.get("parameters", "")) or None
-        for picture, suffix in _outputs(finished, settings):
+        for picture, suffix in _outputs(finished, result):
             yield save_picture(picture, text, root, facts, settings, suffix=suffix)
 
 
