@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Json = Mapping[str, Any]
-Kind = Literal["paint", "extras"]  # an Img2ImgRequest or Txt2ImgRequest; an ExtrasRequest
+Kind = Literal["paint", "extras", "sequence"]  # an Img2ImgRequest or Txt2ImgRequest; an ExtrasRequest; a tool
 Origin = Literal["v1", "sdapi", "openai", "page"]
 
 PICTURE_REFERENCE = "sha256:"  # in a stored request a picture is this and the hash of its bytes

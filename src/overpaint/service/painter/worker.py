@@ -30,7 +30,9 @@ from overpaint.service.logs import LOGGER, formatter, line
 from overpaint.service.painter import questions
 from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of, is_refused_by_disk
 from overpaint.service.painter.results import model_values
-from overpaint.service.requests import loaded_request
+from overpaint.service.painter.sequenced import SequencePainting
+from overpaint.service.requests import AnyRequest, loaded_request
+from overpaint.service.sequence_orders import SequenceOrder
 from overpaint.service.store.forms import batch_of, job_of, plain
 from overpaint.service.store.source_files import SourceFiles
 from overpaint.service.wire import Garbled, Message, Sender, read
@@ -221,8 +223,7 @@ class Worker:
             engine = bench.engine()
             if was_unfit:
                 self._open(bench)
-            work: Painting | Enlarging
-            work = Enlarging(task, request) if isinstance(request, ExtrasRequest) else Painting(engine, task, request)
+            work = _work_of(engine, task, request)
         except Exception as error:
             ended = Ended(JobState.FAILED, error=error_of(error), refused=is_refused_by_disk(error))
             return self._failed(error, task, ended)
@@ -260,7 +261,15 @@ class Worker:
         self._sender.send("answer", id=message["id"], value=answered)
 
 
-def _smaller(bench: EngineHolder, work: Painting | Enlarging, trouble: Trouble) -> Ended:
+def _work_of(engine: Engine, task: Task, request: AnyRequest) -> Painting | Enlarging | SequencePainting:
+    if isinstance(request, ExtrasRequest):
+        return Enlarging(task, request)
+    if isinstance(request, SequenceOrder):
+        return SequencePainting(engine, task, request.sequence(task.settings))
+    return Painting(engine, task, request)
+
+
+def _smaller(bench: EngineHolder, work: Painting | Enlarging | SequencePainting, trouble: Trouble) -> Ended:
     """The one second try."""
     bench.tidy(bench.engine().device)
     if isinstance(work, Enlarging):

@@ -31,6 +31,7 @@ from overpaint.service.guard.budgets import at_work
 from overpaint.service.intake import client_name
 from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
 from overpaint.service.ports import Damaged, Desk, Store
+from overpaint.service.requests import kind_of
 from overpaint.settings import Settings
 
 ControlPictures: TypeAlias = tuple[tuple[bytes | None, ...], tuple[bytes | None, ...]]  # those to follow, and masks
@@ -76,7 +77,7 @@ def job_routes(
 
     async def paint(asked: JobOrder, body: PaintingBody, request: Request) -> PaintingResponse:
         forget(request, body)
-        job = new_job("paint", asked.request, asked.settings, config, request)
+        job = new_job(kind_of(asked.request), asked.request, asked.settings, config, request)
         await saver.promise(job.id, asked.saving)
         tasks.begin(job.id, asked.saving.kind, asked.task)
         try:

@@ -78,8 +78,8 @@ class Reader:
 
     def scripts(self, body: PaintingBody) -> ScriptsAsked:
         """I2I-1: what is judged before the sources are decoded."""
-        check_script_name(body.script_name)
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
+        check_script_name(body.script_name, is_img2img=is_img2img)
         has_any = self.models.has_controlnets
         return always_on(
             body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
@@ -94,11 +94,14 @@ class Reader:
         overrides = self.book.overridden(given, self.models.vaes())
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
+        script = _script(body)
+        if script:  # its sheet is its own affair, not the saving's
+            settings = replace(settings, return_grid=overrides.settings.return_grid)
         soft = _soft(scripts, filled)
         values = self._values(fields, soft, overrides, pictures)
         told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
         controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
-        stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
+        stored = self._stored({**script, **values, **pictures.fields(), **controls}, overrides, settings)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
         return JobOrder(
@@ -222,6 +225,13 @@ def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
     """I2I-1: what is asked first."""
     if not body.init_images:
         raise http_refusal(404, "Init image not found")
+
+
+def _script(body: PaintingBody) -> dict[str, Any]:
+    """I2I-4: the selectable script of a job, as a stored request names it."""
+    if not body.script_name:
+        return {}
+    return {"kind": "script", "title": body.script_name, "args": list(body.script_args or ())}
 
 
 def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:
