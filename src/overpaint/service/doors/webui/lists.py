@@ -148,13 +148,14 @@ def _script_titles(models: KnownModels) -> dict[str, list[str]]:
 
 
 def _script_info(models: KnownModels, book: OptionsBook) -> list[Item]:
-    known = scripts(
-        (each.title for each in models.checkpoints()),
-        has_controlnets=models.has_controlnets,
-        upscalers=(each.name for each in offered_upscalers(book.base)),
-    )
-    of_txt2img = [_script(each, is_img2img=False) for each in known if not each.img2img_only]
-    return of_txt2img + [_script(each, is_img2img=True) for each in known]
+    checkpoints = [each.title for each in models.checkpoints()]
+    upscalers = [each.name for each in offered_upscalers(book.base)]
+
+    def known(*, is_img2img: bool) -> list[Item]:
+        found = scripts(checkpoints, has_controlnets=models.has_controlnets, upscalers=upscalers, is_img2img=is_img2img)
+        return [_script(each, is_img2img=is_img2img) for each in found if is_img2img or not each.img2img_only]
+
+    return known(is_img2img=False) + known(is_img2img=True)
 
 
 def _script(script: Script, *, is_img2img: bool) -> Item:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from overpaint.hints import did_you_mean
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
-from overpaint.sequences.script_arguments import SCRIPTS, ScriptEntry
+from overpaint.sequences.script_arguments import SCRIPTS, ScriptEntry, axis_types
 from overpaint.service.doors.webui import control_units
 from overpaint.service.doors.webui.control_units import Unit, units_of
 from overpaint.service.doors.webui.errors import Refusal, http_refusal
@@ -48,7 +49,11 @@ class Script:
 
 
 def scripts(
-    checkpoints: Iterable[str] = (), *, has_controlnets: bool = False, upscalers: Iterable[str] = ()
+    checkpoints: Iterable[str] = (),
+    *,
+    has_controlnets: bool = False,
+    upscalers: Iterable[str] = (),
+    is_img2img: bool = True,
 ) -> tuple[Script, ...]:
     """The scripts in the order of their listing; the checkpoints are the refiner's choices.
 
@@ -57,10 +62,10 @@ def scripts(
     """
     extension = (Script(control_units.TITLE, _CONTROL_UNITS, obeyed=True),) if has_controlnets else ()
     sign = (Script(control_units.SIGN, selectable=True),) if has_controlnets else ()
-    upscalers = tuple(upscalers)
+    choices = {"upscaler": tuple(upscalers), **dict.fromkeys(_AXES, axis_types(is_img2img=is_img2img))}
     return (
         *sign,
-        *(_selectable(each, upscalers) for each in SCRIPTS),
+        *(_selectable(each, choices) for each in SCRIPTS),
         Script("extra options"),
         Script("soft inpainting", _SOFT, obeyed=True, img2img_only=True),
         Script("refiner", _refiner(tuple(checkpoints))),
@@ -97,7 +102,10 @@ _SEED = (
 _CONTROL_UNITS = tuple(Argument(f"ControlNet Unit {number}", None) for number in range(control_units.UNITS))
 
 
-def _selectable(script: ScriptEntry, upscalers: tuple[str, ...]) -> Script:
+_AXES = ("x_type", "y_type", "z_type")
+
+
+def _selectable(script: ScriptEntry, choices: Mapping[str, tuple[str, ...]]) -> Script:
     arguments = tuple(
         Argument(
             each.label,
@@ -105,7 +113,7 @@ def _selectable(script: ScriptEntry, upscalers: tuple[str, ...]) -> Script:
             each.minimum,
             each.maximum,
             each.step,
-            upscalers if each.name == "upscaler" else each.choices,
+            choices.get(each.name, each.choices),
         )
         for each in script.arguments
     )
@@ -122,9 +130,12 @@ def _refiner(checkpoints: tuple[str, ...]) -> tuple[Argument, ...]:
 
 def check_script_name(name: str | None, *, is_img2img: bool) -> None:
     """I2I-1: titles in any case; those of pictures are not found in txt2img."""
-    known = {each.title.lower(): each for each in SCRIPTS if is_img2img or each.in_txt2img}
+    known = [each.title.lower() for each in SCRIPTS if is_img2img or each.in_txt2img]
     if name and name.lower() not in known:
-        raise http_refusal(422, f"Script '{name}' not found", f"there are {', '.join(known)}")
+        elsewhere = "it works in img2img only" if name.lower() in _SELECTABLE else ""
+        near = did_you_mean(name.lower(), known)
+        reason = elsewhere or (f"{near}; there are {', '.join(known)}" if near else "")  # else the recorded silence
+        raise http_refusal(422, f"Script '{name}' not found", reason)
 
 
 @dataclass(frozen=True)
