@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 import overpaint
 from overpaint.engine import Engine
 from overpaint.pictures import open_picture
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import Img2ImgRequest, PaintRequest, Picture
 
 MIB = 1 << 20
 MASKED = 400  # pixels a side
@@ -42,7 +42,7 @@ def make_pictures(folder: Path, side: int) -> None:
         black.save(mask)
 
 
-def request(source: Picture, **fields: Any) -> Img2ImgRequest:
+def request(source: Picture, **fields: Any) -> PaintRequest:
     job: dict[str, Any] = {"prompt": "a lake", "steps": 2, "strength": 0.5, "seed": 1, "width": 128, "height": 128}
     return Img2ImgRequest(images=(source,), **job, **fields)
 

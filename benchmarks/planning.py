@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from overpaint import Img2ImgRequest, Settings
+from overpaint import Img2ImgRequest, PaintRequest, Settings
 from overpaint.planning.plan import plan
 
 MANNERS = {"sane": Settings(), "reference": Settings.reference()}
@@ -63,7 +63,7 @@ def ellipse(width: int, height: int, low: float, high: float) -> Any:
     return mask
 
 
-def planned(request: Img2ImgRequest, settings: Settings) -> Callable[[], object]:
+def planned(request: PaintRequest, settings: Settings) -> Callable[[], object]:
     return lambda: plan(request, settings)
 
 

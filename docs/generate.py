@@ -25,7 +25,7 @@ from overpaint.cli.options import HIRES_OPTIONS, REQUEST_OPTIONS
 from overpaint.cli.standing import KEYS, OTHER_VARIABLES
 from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
 from overpaint.planning.plan import _ONLY_OFFERED
-from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode
+from overpaint.request import SOURCE_FIELDS, MaskedContent, PaintRequest, ResizeMode
 from overpaint.request_checks import NUMBERS
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Quirks, Settings
@@ -174,9 +174,9 @@ The rule is the number of the behaviour in the specification that this project w
 
 def request_page() -> str:
     """Every field of a request."""
-    meaning = meanings("request", Img2ImgRequest)
+    meaning = meanings("request", PaintRequest)
     rows = []
-    for line in lines_of(Img2ImgRequest):
+    for line in lines_of(PaintRequest):
         text = typed_fields.meaning(line, meaning)
         rows.append(
             (
@@ -257,20 +257,31 @@ def limits_of(name: str) -> str:
 REQUEST_TEXT = """\
 # A request
 
-The fields of `overpaint.Img2ImgRequest`: frozen, checked when it is made, the same for Python, the command line and
+The fields of `overpaint.PaintRequest`: frozen, checked when it is made, the same for Python, the command line and
 JSON (`to_json`, `from_json`; pictures travel as data URLs). `None` means that the site decides: unset values are filled
 from the [options](settings.md) once, in `plan`. A request is not changed by running it.
 
+A request with `images` is an `overpaint.Img2ImgRequest`, one without is an `overpaint.Txt2ImgRequest`: `isinstance` and
+`request.has_source` say which. `PaintRequest(...)` and `PaintRequest.from_json` make the one that its pictures ask for.
+The two other names make their own kind only.
+
 {fields}
+## Img2ImgRequest
+
+A job with a source: `images` is required, and `hires` has to stay `None`.
+
 ## Txt2ImgRequest
 
-A job without a source, which starts from noise alone: `overpaint.Txt2ImgRequest`. It has the same fields but those that
-speak of a source, which have to stay as they are:
+A job without a source, which starts from noise alone. Fields about a source have to stay as they are (`strength` is 1
+here):
 
 {source}.
 
-A size of `None` is the one the model was trained at. One field is its own: `hires`, an `overpaint.Hires`, asks for a
-second pass over the enlarged picture.
+A size of `None` is the one the model was trained at.
+
+## hires
+
+Only without a source: an `overpaint.Hires` asks for a second pass over the enlarged picture.
 
 {hires}
 ## loras
@@ -392,12 +403,12 @@ picture of several frames, and one whose header promises more than `max_source_p
 
 def typed_keywords() -> str:
     """The module that type checkers read."""
-    return typed_fields.typed_keywords(own_lines_of, meanings("request", Img2ImgRequest))
+    return typed_fields.typed_keywords(own_lines_of, meanings("request", PaintRequest))
 
 
 def help_texts() -> str:
     """The module that `help()` reads."""
-    return typed_fields.help_texts(own_lines_of, meanings("request", Img2ImgRequest))
+    return typed_fields.help_texts(own_lines_of, meanings("request", PaintRequest))
 
 
 def meanings_list() -> str:

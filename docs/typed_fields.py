@@ -6,13 +6,14 @@ Both follow from the request's own fields and from docs/meanings.yaml, so that a
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
+from overpaint.request import SOURCE_FIELDS, MaskedContent, PaintRequest, ResizeMode
 
 BY_PLACE = ("prompt", "checkpoint")  # parameters of their own of img2img and txt2img
 PICTURES = ("images", "mask")  # and of img2img
+NEEDED = ("images",)  # of a request that has a source
 COUNTS = ("batch_size", "iterations")  # decide whether one picture comes back, or a list
 
 
@@ -68,8 +69,8 @@ if TYPE_CHECKING:
 
 def typed_keywords(lines: Callable[[type], Iterable[Line]], meanings: Mapping[str, str]) -> str:
     """The module `overpaint.request_fields`."""
-    own = {each.name: each for each in lines(Img2ImgRequest)}
-    hires = next(each for each in lines(Txt2ImgRequest) if each.name == "hires")
+    own = {each.name: each for each in lines(PaintRequest)}
+    hires = own.pop("hires")
     apart = {*BY_PLACE, *PICTURES, *COUNTS}
     both = [own[name] for name in own if name not in SOURCE_FIELDS | apart]
     source = [own[name] for name in own if name in SOURCE_FIELDS - apart]
@@ -77,7 +78,6 @@ def typed_keywords(lines: Callable[[type], Iterable[Line]], meanings: Mapping[st
     def named(*names: str) -> list[Line]:
         return [own[name] for name in names]
 
-    meanings = {**meanings, "hires": "A second pass over the picture, enlarged."}
     classes: tuple[tuple[str, str, str, list[Line]], ...] = (
         ("_BothOptions", "TypedDict, total=False", "Of both kinds of job.", both),
         ("Img2ImgOptions", "_BothOptions, total=False", "What img2img takes beside its own parameters.", source),
@@ -85,7 +85,12 @@ def typed_keywords(lines: Callable[[type], Iterable[Line]], meanings: Mapping[st
         ("_Rest", "TypedDict, total=False", "Parameters of the functions.", named(*BY_PLACE, *COUNTS)),
         ("Txt2ImgFields", "Txt2ImgOptions, _Rest, total=False", "Of a Txt2ImgRequest.", []),
         ("Img2ImgFields", "Img2ImgOptions, _Rest, total=False", "Of an Img2ImgRequest.", named(*PICTURES)),
-        ("AnyFields", "Img2ImgOptions, _Rest, total=False", "What may be changed.", [*named(*PICTURES), hires]),
+        (
+            "PaintFields",
+            "Img2ImgOptions, _Rest, total=False",
+            "Of a PaintRequest of either kind.",
+            [*named(*PICTURES), hires],
+        ),
     )
     return HEAD + "".join(
         _typed(name, bases, told, fields, meanings, required=name == "Img2ImgFields")
@@ -99,7 +104,7 @@ def _typed(
     rows = [f'\n\nclass {name}({bases}):\n    """{told}"""\n']
     for each in fields:
         kind = WIDER.get(each.kind, each.kind)
-        kind = f"Required[{kind}]" if required and not each.default else kind
+        kind = f"Required[{kind}]" if required and each.name in NEEDED else kind
         text = textwrap.fill(meaning(each, meanings), 110, subsequent_indent="    ")
         end = "\n    " if "\n" in text else ""
         rows.append(f'\n    {each.name}: {kind}\n    """{text}{end}"""\n')
@@ -108,20 +113,24 @@ def _typed(
 
 def help_texts(lines: Callable[[type], Iterable[Line]], meanings: Mapping[str, str]) -> str:
     """The module `overpaint.request_help`."""
-    own = tuple(lines(Img2ImgRequest))
-    hires = next(each for each in lines(Txt2ImgRequest) if each.name == "hires")
-    new = (*(each for each in own if each.name not in SOURCE_FIELDS), hires)
-    meanings = {**meanings, "hires": "A second pass over the picture, enlarged."}
+    every = tuple(lines(PaintRequest))
+    own = tuple(each for each in every if each.name != "hires")
+    new = tuple(each for each in every if each.name not in SOURCE_FIELDS)
+    texts = {
+        "PAINT_HELP": _told(every, meanings),
+        "IMG2IMG_HELP": _told(own, meanings, needed=NEEDED),
+        "TXT2IMG_HELP": _told(new, meanings),
+    }
     return (
         '"""What `help()` tells of a request. Written by docs/generate.py, from docs/meanings.yaml."""\n'
-        f'\nIMG2IMG_HELP = """\\\n{_told(own, meanings)}"""\n\nTXT2IMG_HELP = """\\\n{_told(new, meanings)}"""\n'
-    )
+    ) + "".join(f'\n{name} = """\\\n{text}"""\n' for name, text in texts.items())
 
 
-def _told(lines: Iterable[Line], meanings: Mapping[str, str]) -> str:
+def _told(lines: Iterable[Line], meanings: Mapping[str, str], needed: Collection[str] = ()) -> str:
     rows = ["Fields:"]
     for each in lines:
-        default = "" if not each.default or each.default.startswith("field(") else f" = {each.default}"
+        has_default = each.default and not each.default.startswith("field(") and each.name not in needed
+        default = f" = {each.default}" if has_default else ""
         rows.append(f"    {each.name}: {each.kind}{default}")
         rows.append(textwrap.fill(meaning(each, meanings), 110, initial_indent=" " * 8, subsequent_indent=" " * 8))
     return "\n".join(rows).replace("\\", "\\\\") + "\n"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from overpaint.engine import Engine, stages_of
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, PaintRequest, Txt2ImgRequest
 from training.denoiser import LEVELS, signal_shares
 from training.words import tokens
 
@@ -35,7 +35,7 @@ class Painter:
         return self._paint(prompts, seed, ask)
 
     def over(self, sources: Pixels, prompts: Sequence[str], seed: int = 0, **said: Any) -> Pixels:
-        def ask(part: slice, common: dict[str, Any]) -> Img2ImgRequest:
+        def ask(part: slice, common: dict[str, Any]) -> PaintRequest:
             return Img2ImgRequest(images=pictures_of(sources[part]), **common, **said)
 
         return self._paint(prompts, seed, ask)
@@ -48,9 +48,7 @@ class Painter:
         ]
         return np.concatenate(painted)
 
-    def _paint(
-        self, prompts: Sequence[str], seed: int, ask: Callable[[slice, dict[str, Any]], Img2ImgRequest]
-    ) -> Pixels:
+    def _paint(self, prompts: Sequence[str], seed: int, ask: Callable[[slice, dict[str, Any]], PaintRequest]) -> Pixels:
         painted: list[NDArray[np.uint8]] = []
         for start in range(0, len(prompts), _BATCH):
             part = slice(start, start + _BATCH)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from overpaint.pictures import open_picture
     from overpaint.planning.plan import Plan, plan
     from overpaint.quick import img2img, txt2img
-    from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
+    from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
+    from overpaint.tools import PaintedGrid, enlarge, grid, loopback, outpaint
     from overpaint.version import __version__
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "MaskedContent",
     "OverpaintError",
     "OverpaintWarning",
+    "PaintRequest",
+    "PaintedGrid",
     "PaintedPicture",
     "PictureError",
     "PictureTypeError",
@@ -72,8 +75,12 @@ __all__ = [
     "Stop",
     "Txt2ImgRequest",
     "__version__",
+    "enlarge",
+    "grid",
     "img2img",
+    "loopback",
     "open_picture",
+    "outpaint",
     "plan",
     "save",
     "txt2img",
@@ -109,8 +116,9 @@ _HOMES = {
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),
-    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "ResizeMode", "Txt2ImgRequest"),
+    "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
+    "overpaint.tools": ("PaintedGrid", "enlarge", "grid", "loopback", "outpaint"),
     "overpaint.version": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from overpaint.models.built_in import DATA
 from overpaint.pictures import open_picture
-from overpaint.request import Img2ImgRequest, MaskedContent, Picture, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, Picture, Txt2ImgRequest
 
 SIDE = 128  # of the sources: the built-in model's native size
 SOURCES = DATA / "demo"
@@ -26,7 +26,7 @@ _MOTIF, _STYLES = "mountains", ("a photo", "a watercolor painting", "an oil pain
 _TILE, _GAP, _CAPTION, _TITLE = 152, 10, 20, 30  # pixels of the sheet
 _PAPER, _INK, _FAINT = "#ffffff", "#1c1c1c", "#606060"
 
-Paint = Callable[[Img2ImgRequest], Sequence[Picture]]
+Paint = Callable[[PaintRequest], Sequence[Picture]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class GalleryRow:
     title: str
     captions: tuple[str, ...]
     pictures: tuple[Picture, ...] = ()
-    requests: tuple[Img2ImgRequest, ...] = ()
+    requests: tuple[PaintRequest, ...] = ()
 
     @property
     def wanted(self) -> int:

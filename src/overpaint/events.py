@@ -41,6 +41,14 @@ class Painted:
 
 
 @dataclass(frozen=True)
+class StepFinished:
+    """A step of a sequence is finished; it comes again in the result, and may be kept to go on from after a crash."""
+
+    number: int
+    result: Processed
+
+
+@dataclass(frozen=True)
 class Finished:
     result: Processed
 
@@ -57,7 +65,7 @@ class Cancelled:
     result: Processed | None  # the pictures that were finished before
 
 
-Event: TypeAlias = Started | Progress | Preview | Painted | Finished | Failed | Cancelled
+Event: TypeAlias = Started | Progress | Preview | Painted | StepFinished | Finished | Failed | Cancelled
 
 
 class Stop(Enum):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PIL import Image
 
@@ -28,13 +28,13 @@ from overpaint.parts import (
     part_from_json,
 )
 from overpaint.request_checks import check_numbers, check_seeds, check_texts_of
-from overpaint.request_help import IMG2IMG_HELP, TXT2IMG_HELP
+from overpaint.request_help import IMG2IMG_HELP, PAINT_HELP, TXT2IMG_HELP
 from overpaint.taking import as_picture, as_pictures
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from overpaint.request_fields import AnyFields, Img2ImgFields, Txt2ImgFields
+    from overpaint.request_fields import Img2ImgFields, PaintFields, Txt2ImgFields
 
 __all__ = [
     "ControlUnit",
@@ -42,12 +42,14 @@ __all__ = [
     "Img2ImgRequest",
     "Lora",
     "MaskedContent",
+    "PaintRequest",
     "Picture",
     "ResizeMode",
     "SoftInpainting",
     "Txt2ImgRequest",
-    "request_from_json",
 ]
+
+RequestKind = Literal["img2img", "txt2img"]
 
 _E = TypeVar("_E", bound=Enum)
 _P = TypeVar("_P")
@@ -77,10 +79,13 @@ def _no_overrides() -> Mapping[str, Any]:
 
 @by_name
 @dataclass(frozen=True, kw_only=True)
-class Img2ImgRequest:
-    """One job. Run it twice, get the same pictures twice (give a seed: -1 means a new one each time)."""
+class PaintRequest:
+    """One job. Run it twice, get the same pictures twice (give a seed: -1 means a new one each time).
 
-    images: tuple[Picture, ...]
+    Every request is an `Img2ImgRequest` or a `Txt2ImgRequest`: this name makes the one that the pictures call for.
+    """
+
+    images: tuple[Picture, ...] = ()
     prompt: str | tuple[str, ...] = ""
     negative_prompt: str | tuple[str, ...] = ""
     styles: tuple[str, ...] = ()
@@ -132,10 +137,18 @@ class Img2ImgRequest:
     refiner_switch_at: float | None = None  # None: 0.8
     overrides: Mapping[str, Any] = field(default_factory=_no_overrides)  # option name -> value, for this job
     exact: bool = False  # never share a network call between pictures
+    hires: Hires | None = None
 
     if TYPE_CHECKING:  # more may be given than is kept: one bare picture, arrays, lists, the words of enums
 
-        def __init__(self, **fields: Unpack[Img2ImgFields]) -> None: ...
+        def __init__(self, **fields: Unpack[PaintFields]) -> None: ...
+
+    def __new__(cls, *_: object, **fields: Any) -> Self:
+        kind: Any = cls
+        if cls is PaintRequest:
+            kind = Img2ImgRequest if _has_any(fields.get("images")) else Txt2ImgRequest
+        made: Self = object.__new__(kind)
+        return made
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt", "styles", "seed", "variation_seed", "seed_resize"):
@@ -153,15 +166,20 @@ class Img2ImgRequest:
         check_seeds(self)
 
     @property
-    def starts_from_noise(self) -> bool:
-        """Whether there is no source at all."""
-        return not self.images
+    def has_source(self) -> bool:
+        """Whether there is a picture to paint over; without one the job starts from noise alone."""
+        return bool(self.images)
+
+    @property
+    def kind(self) -> RequestKind:
+        """The word for it in files and in the service's answers."""
+        return "img2img" if self.has_source else "txt2img"
 
     @classmethod
     def field_names(cls) -> frozenset[str]:
         return frozenset(each.name for each in fields(cls))
 
-    def with_changes(self, **changes: Unpack[AnyFields]) -> Self:
+    def with_changes(self, **changes: Unpack[PaintFields]) -> Self:
         """A copy with some fields replaced, validated again."""
         changed: dict[str, Any] = {**changes}
         return replace(self, **changed)
@@ -174,11 +192,9 @@ class Img2ImgRequest:
 
     def to_json(self, *, pictures: bool = True) -> dict[str, Any]:
         """Plain JSON values; pictures become PNG data URLs, or are left out."""
-        result: dict[str, Any] = {}
-        for each in fields(self):
-            if pictures or each.name not in PICTURE_FIELDS:
-                result[each.name] = _plain(getattr(self, each.name), pictures)
-        return result
+        known = self.field_names() - (frozenset() if pictures else PICTURE_FIELDS)
+        names = [each.name for each in fields(self) if each.name in known]
+        return {name: _plain(getattr(self, name), pictures) for name in names}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -193,35 +209,54 @@ class Img2ImgRequest:
         if "controls" in given:
             given["controls"] = _controls_from_json(given["controls"])
         if "images" not in given and cls is Img2ImgRequest:
-            raise RequestError("images", None, "give at least one source picture")
+            raise RequestError("images", None, _NEEDS_SOURCE)
         return cls(**given)
 
     @classmethod
     def _refuse_unknown(cls, given: Mapping[str, Any]) -> None:
-        known = cls.field_names()
-        unknown = sorted(set(given) - known)
+        unknown = sorted(set(given) - PaintRequest.field_names())
         if unknown:
-            raise RequestTypeError(unknown[0], given[unknown[0]], nearest(unknown[0], known))
+            raise RequestTypeError(unknown[0], given[unknown[0]], nearest(unknown[0], cls.field_names()))
 
-    def _check_sources(self) -> None:
-        if not self.images:
-            raise RequestError("images", self.images, "give at least one source picture")
+    def _check_kind(self) -> None:
+        """Refuse fields that a request of this kind has no use for."""
+        raise NotImplementedError
 
 
 @by_name
 @dataclass(frozen=True, kw_only=True)
-class Txt2ImgRequest(Img2ImgRequest):
-    """A job that starts from noise alone, so that fields about a source may not be set; `hires` adds a second pass."""
+class Img2ImgRequest(PaintRequest):
+    """A `PaintRequest` with a source: one picture or more. It has no second pass."""
 
-    images: tuple[Picture, ...] = ()
+    images: tuple[Picture, ...] = field()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[Img2ImgFields]) -> None: ...
+
+    @classmethod
+    def field_names(cls) -> frozenset[str]:
+        return PaintRequest.field_names() - {"hires"}
+
+    def _check_kind(self) -> None:
+        if not self.images:
+            raise RequestError("images", self.images, _NEEDS_SOURCE)
+        if self.hires is not None:
+            raise RequestError("hires", self.hires, "leave it out; only a job without a source has a second pass")
+
+
+@by_name
+@dataclass(frozen=True, kw_only=True)
+class Txt2ImgRequest(PaintRequest):
+    """A `PaintRequest` without a source. It leaves the fields about one alone; `hires` adds a second pass."""
+
     strength: float = 1.0
-    hires: Hires | None = None
 
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Unpack[Txt2ImgFields]) -> None: ...
 
-    def _check_sources(self) -> None:
+    def _check_kind(self) -> None:
         for each in fields(self):
             if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
                 remedy = "leave it out, since txt2img has no source, or give a source picture"
@@ -230,17 +265,10 @@ class Txt2ImgRequest(Img2ImgRequest):
             raise RequestTypeError("hires", self.hires, "give an overpaint.Hires")
 
 
+PaintRequest.__doc__ = f"{PaintRequest.__doc__}\n\n{PAINT_HELP}"
 Img2ImgRequest.__doc__ = f"{Img2ImgRequest.__doc__}\n\n{IMG2IMG_HELP}"
 Txt2ImgRequest.__doc__ = f"{Txt2ImgRequest.__doc__}\n\n{TXT2IMG_HELP}"
 
-
-def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
-    """A job with pictures is an img2img job, one without is a txt2img job."""
-    kind = Img2ImgRequest if values.get("images") else Txt2ImgRequest
-    return kind.from_json(values)
-
-
-FIELD_NAMES = Txt2ImgRequest.field_names()  # of both kinds
 PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
 MASK_FIELDS = frozenset(
     {
@@ -249,18 +277,20 @@ MASK_FIELDS = frozenset(
     }
 )
 SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
+_NEEDS_SOURCE = "give at least one source picture"
 
 
-def _take_pictures(request: Img2ImgRequest) -> None:
+def _has_any(images: Any) -> bool:
+    return images is not None and not (isinstance(images, list | tuple) and not images)
+
+
+def _take_pictures(request: PaintRequest) -> None:
     given: Any = request.images
-    if given is not None and not (isinstance(given, list | tuple) and not given):
-        object.__setattr__(request, "images", as_pictures("images", given))
-    else:
-        object.__setattr__(request, "images", ())
+    object.__setattr__(request, "images", as_pictures("images", given) if _has_any(given) else ())
     for name in ("mask", "latent_mask"):
         if getattr(request, name) is not None:
             object.__setattr__(request, name, as_picture(name, getattr(request, name)))
-    request._check_sources()
+    request._check_kind()
     if len(request.images) > request.batch_size:
         remedy = f"raise batch_size to {len(request.images)} or give at most {request.batch_size}"
         raise RequestError("images", f"{len(request.images)} pictures", remedy)

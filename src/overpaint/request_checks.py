@@ -9,7 +9,7 @@ from overpaint.errors import RequestError, RequestTypeError
 from overpaint.parts import LARGEST_SIDE, check_number, check_texts
 
 if TYPE_CHECKING:
-    from overpaint.request import Img2ImgRequest
+    from overpaint.request import PaintRequest
 
 SEED_LIMIT = 2**63
 
@@ -43,7 +43,7 @@ _SWITCHES = (
 )
 
 
-def check_texts_of(request: Img2ImgRequest) -> None:
+def check_texts_of(request: PaintRequest) -> None:
     for name in ("prompt", "negative_prompt"):
         check_texts(name, getattr(request, name))
     if not isinstance(request.styles, tuple) or not all(isinstance(each, str) for each in request.styles):
@@ -59,7 +59,7 @@ def check_texts_of(request: Img2ImgRequest) -> None:
         raise RequestError("negative_prompt", f"{len(both[1])} texts", f"give {len(both[0])}, one per prompt")
 
 
-def check_numbers(request: Img2ImgRequest) -> None:
+def check_numbers(request: PaintRequest) -> None:
     for name in NUMBERS:
         check_number_of(name, getattr(request, name))
     for name in _SWITCHES:
@@ -78,7 +78,7 @@ def check_number_of(name: str, value: Any) -> None:
         check_number(name, value, low=low, high=high, whole=whole)
 
 
-def _take_switch(request: Img2ImgRequest, name: str) -> None:
+def _take_switch(request: PaintRequest, name: str) -> None:
     """JSON clients may send 0 and 1; a text such as "no" is nothing that could be guessed."""
     value: Any = getattr(request, name)
     if value is None and name in ("tiling", "color_correction"):
@@ -88,7 +88,7 @@ def _take_switch(request: Img2ImgRequest, name: str) -> None:
     object.__setattr__(request, name, bool(value))
 
 
-def check_seeds(request: Img2ImgRequest) -> None:
+def check_seeds(request: PaintRequest) -> None:
     for name in ("seed", "variation_seed"):
         value = getattr(request, name)
         for each in value if isinstance(value, tuple) else (value,):

@@ -186,8 +186,8 @@ class Img2ImgFields(Img2ImgOptions, _Rest, total=False):
     """Where to paint. White, or opaque where it has alpha: repaint."""
 
 
-class AnyFields(Img2ImgOptions, _Rest, total=False):
-    """What may be changed."""
+class PaintFields(Img2ImgOptions, _Rest, total=False):
+    """Of a PaintRequest of either kind."""
 
     images: PictureLike | Sequence[PictureLike]
     """The source pictures. One serves the whole batch; several serve its places in order."""

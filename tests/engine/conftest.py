@@ -13,7 +13,7 @@ from PIL import Image
 import modules.shared as shared
 from modules.processing import StableDiffusionProcessingImg2Img
 from overpaint.engine import Engine
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import Img2ImgRequest, PaintRequest, Picture
 from overpaint.settings import Settings
 from tests.tiny import make_tiny_checkpoint
 
@@ -87,7 +87,7 @@ def box(width: int = 32, height: int = 32, area: tuple[int, int, int, int] = (8,
     return mask
 
 
-def asked(**fields: Any) -> Img2ImgRequest:
+def asked(**fields: Any) -> PaintRequest:
     """A request small enough to run in a tenth of a second."""
     given = {
         "images": (scene(),),

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from overpaint.engine import Engine
 from overpaint.errors import OverpaintError
 from overpaint.events import Finished, Progress, Started
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Lora, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.request import (
+    ControlUnit,
+    Hires,
+    Img2ImgRequest,
+    Lora,
+    MaskedContent,
+    PaintRequest,
+    ResizeMode,
+    SoftInpainting,
+)
 from overpaint.request import Txt2ImgRequest as Dream
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from tests.engine.conftest import box, painted, scene
@@ -137,7 +146,7 @@ _PAINTINGS = st.fixed_dictionaries(
 )
 @given(asked=st.one_of(_DREAMS, _PAINTINGS), reference=st.booleans())
 def test_any_request(
-    site_engine: Engine, site: Site, asked: tuple[type[Img2ImgRequest], dict[str, Any]], reference: bool
+    site_engine: Engine, site: Site, asked: tuple[type[PaintRequest], dict[str, Any]], reference: bool
 ) -> None:
     kind, fields = asked
     manner = (site.reference if reference else site.settings).with_changes({"max_pixels_per_pass": 16_384})

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, OverpaintError
 from overpaint.events import Event, Finished, Painted, Progress
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest
+from overpaint.request import ControlUnit, Hires, PaintRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, painted, pixels
 from tests.engine.toys import Site, control, dreamt, hint, hypernet, make_site, unet_spec, vectors
@@ -86,7 +86,7 @@ def unit(**fields: Any) -> ControlUnit:
     return ControlUnit(**{"model": "edges", "image": hint(), **fields})
 
 
-CASES: list[tuple[Img2ImgRequest, tuple[str, ...]]] = [
+CASES: list[tuple[PaintRequest, tuple[str, ...]]] = [
     (asked(checkpoint="nobody"), ("checkpoint='nobody'", "known in", "tiny.safetensors")),
     (asked(checkpoint="cut"), ("cut.safetensors",)),
     (asked(checkpoint="nothing"), ("nothing.safetensors",)),
@@ -135,7 +135,7 @@ def sentence(call: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     ("request_", "words"), CASES, ids=lambda each: " ".join(each)[:60] if isinstance(each, tuple) else ""
 )
-def test_one_sentence_and_on_with_the_next(engine: Engine, request_: Img2ImgRequest, words: tuple[str, ...]) -> None:
+def test_one_sentence_and_on_with_the_next(engine: Engine, request_: PaintRequest, words: tuple[str, ...]) -> None:
     before = painted(engine)
     message = sentence(lambda: engine.paint(request_))
     for word in words:

@@ -18,7 +18,7 @@ from overpaint.errors import RequestError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Failed, Finished, Progress, Started, Stop
 from overpaint.painting import sharing
 from overpaint.painting.sharing import MOST_ROWS, company, jobs_at_once, rows_in, rows_per_call
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Picture
+from overpaint.request import ControlUnit, Hires, PaintRequest, Picture
 from tests.engine.conftest import asked, box, pixels, scene
 from tests.engine.toys import Site, dreamt, hint
 
@@ -28,7 +28,7 @@ JOBS = 24
 SHARED = 16  # rows of a shared call
 
 
-def random_job(number: int) -> Img2ImgRequest:
+def random_job(number: int) -> PaintRequest:
     """One that has little in common with its neighbours."""
     draw = random.Random(number)
     size = draw.choice(((32, 32), (32, 32), (48, 32)))
@@ -64,7 +64,7 @@ def difference(one: Event, other: Event) -> int:
     return max(int(np.abs(np.asarray(a).astype(int) - np.asarray(b)).max()) for a, b in pairs)
 
 
-def alone(engine: Engine, request: Img2ImgRequest) -> Event:
+def alone(engine: Engine, request: PaintRequest) -> Event:
     *_, last = engine.run(request)
     return last
 
@@ -124,7 +124,7 @@ def test_nobody_shares_on_a_cpu_unasked(site_engine: Engine, one_by_one: dict[in
 
 
 def test_hires_and_refiners_share_too(site_engine: Engine, calls: list[int]) -> None:
-    jobs: dict[str, Img2ImgRequest] = {
+    jobs: dict[str, PaintRequest] = {
         "hires": dreamt(hires=Hires(scale=1.5, steps=2), seed=3),
         "large": asked(images=(scene(48, 48),), steps=6, strength=1.0),
         "refined": asked(refiner="other", refiner_switch_at=0.5, steps=4, strength=1.0),

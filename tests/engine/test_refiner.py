@@ -12,7 +12,7 @@ from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine, stages_of
-from overpaint.request import Hires, Img2ImgRequest
+from overpaint.request import Hires, PaintRequest
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, box, painted, pixels, scene
@@ -34,7 +34,7 @@ def asked_of(site_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
     yield calls
 
 
-def switch(engine: Engine, request: Img2ImgRequest, calls: list[str], settings: Settings | None = None) -> int:
+def switch(engine: Engine, request: PaintRequest, calls: list[str], settings: Settings | None = None) -> int:
     """After how many calls of the job's own model."""
     calls.clear()
     engine.paint(request, settings)

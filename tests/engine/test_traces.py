@@ -16,7 +16,7 @@ import torch
 from overpaint.engine import Engine, stages_of
 from overpaint.errors import OverpaintError
 from overpaint.events import Finished
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Lora
+from overpaint.request import ControlUnit, Hires, Lora, PaintRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, painted, pixels
 from tests.engine.toys import Site, dreamt, hint, lora, make_site
@@ -29,7 +29,7 @@ def edges(**fields: Any) -> ControlUnit:
     return ControlUnit(model="edges", image=hint(), **fields)
 
 
-JOBS: dict[str, Img2ImgRequest] = {
+JOBS: dict[str, PaintRequest] = {
     "plain": asked(),
     "lora": asked(prompt="a cat <lora:red:0.8>"),
     "two loras": asked(prompt="a cat <lora:blue:0.5><lora:red:-1>"),
@@ -64,7 +64,7 @@ def alone(site: Site) -> dict[str, list[bytes]]:
     return found
 
 
-def shown(engine: Engine, request: Img2ImgRequest, settings: Settings | None = None) -> list[bytes]:
+def shown(engine: Engine, request: PaintRequest, settings: Settings | None = None) -> list[bytes]:
     result = engine.paint(request, settings)
     return [*map(pixels, result.images), *(each.encode() for each in result.infotexts)]
 
@@ -105,7 +105,7 @@ def test_a_job_that_fails_leaves_no_trace(
 # -- taking turns ------------------------------------------------------------------------------------------------------
 
 
-def in_turns(engine: Engine, requests: Sequence[Img2ImgRequest], settings: Settings) -> list[list[bytes]]:
+def in_turns(engine: Engine, requests: Sequence[PaintRequest], settings: Settings) -> list[list[bytes]]:
     """Each job a tick, then the next one's turn."""
     running = [engine.run(each, settings) for each in requests]
     last = [[event for event in turn if event is not None][-1] for turn in zip(*zip_longest(*running), strict=True)]

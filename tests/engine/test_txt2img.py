@@ -13,7 +13,7 @@ from overpaint.engine import Engine
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Started, Stop
 from overpaint.outcome import Processed
 from overpaint.planning.hires import LATENT_UPSCALES
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import ControlUnit, Hires, PaintRequest, Txt2ImgRequest
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.settings import Settings
 from overpaint.text.infotext import parse_infotext, split_infotext
@@ -26,7 +26,7 @@ LATENT = tuple(LATENT_UPSCALES)
 PIXELS = ("Lanczos", "Nearest", "None", "grow")
 
 
-def shown(engine: Engine, request: Img2ImgRequest, settings: Settings | None = None) -> list[bytes]:
+def shown(engine: Engine, request: PaintRequest, settings: Settings | None = None) -> list[bytes]:
     return [pixels(each) for each in engine.paint(request, settings).images]
 
 

@@ -16,7 +16,7 @@ from overpaint.events import Control
 from overpaint.painting.sampling import Streams
 from overpaint.painting.stages import Sampled, Step
 from overpaint.planning.plans import Plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.text.tokens import clip_merges, clip_vocabulary
 from tests.networks_vs_diffusers.families import Built, text_model
 
@@ -88,7 +88,7 @@ def noised(plan: Plan, latents: Tensor) -> Tensor:
     return latents * math.sqrt(a) + noise_like(latents) * math.sqrt(1 - a)
 
 
-def sampled(engine: Engine, request: Img2ImgRequest, *, blend: bool = True) -> tuple[Plan, Tensor]:
+def sampled(engine: Engine, request: PaintRequest, *, blend: bool = True) -> tuple[Plan, Tensor]:
     """The engine's stages up to the decoder; without `blend` the kept part is left to the network."""
     plan = engine.plan(request)
     prepared = stages_of(engine).prepare(plan)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from overpaint.engine import Engine
-from overpaint.request import Img2ImgRequest, MaskedContent, Picture
+from overpaint.request import MaskedContent, PaintRequest, Picture
 from tests.engine.conftest import asked, box, scene
 from tests.networks_vs_diffusers.conftest import Build
 from tests.networks_vs_diffusers.families import Built
@@ -27,7 +27,7 @@ MASKS = {"white": WHITE, "half": HALF, "none": None}
 WORDS = {"prompt": "a cat on a mat", "negative_prompt": "dog, blurry"}
 
 
-def request(**fields: Any) -> Img2ImgRequest:
+def request(**fields: Any) -> PaintRequest:
     given = {
         "images": (scene(WIDTH, HEIGHT),),
         **WORDS,

@@ -15,7 +15,7 @@ from overpaint.cli import session
 from overpaint.models.built_in import default_path
 from overpaint.models.hashes import sha256_of, user_hash_cache
 from overpaint.outcome import ModelIdentity
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from tests.unit.fake_painter import FakePainter, drawing
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +40,7 @@ def painter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePainter:
     return fake
 
 
-def asked_for(painter: FakePainter) -> Img2ImgRequest:
+def asked_for(painter: FakePainter) -> PaintRequest:
     """What the painter was asked for last."""
     return painter.requests[-1]
 

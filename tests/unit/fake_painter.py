@@ -13,7 +13,7 @@ from overpaint.finish import FinishedPicture
 from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, account
 from overpaint.planning.plan import plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
 STEPS = 3
@@ -23,7 +23,7 @@ class FakePainter:
     """Counts its jobs in `requests`; `on_step` hears of every step and may raise."""
 
     def __init__(self, on_step: Callable[[int], None] | None = None) -> None:
-        self.requests: list[Img2ImgRequest] = []
+        self.requests: list[PaintRequest] = []
         self.settings: list[Settings | None] = []
         self.model = ModelIdentity("fake", "0123456789")
         self._on_step = on_step or (lambda step: None)
@@ -38,7 +38,7 @@ class FakePainter:
         return None
 
     def run(
-        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+        self, request: PaintRequest, settings: Settings | None = None, control: Control | None = None
     ) -> Iterator[Event]:
         self.requests.append(request)
         self.settings.append(settings)

@@ -22,11 +22,11 @@ from overpaint.errors import CheckpointError, RequestError, SaveError
 from overpaint.files.metadata import encode_picture, read_infotext, read_recipe
 from overpaint.parts import Hires, Lora, SoftInpainting
 from overpaint.request import (
-    FIELD_NAMES,
     PICTURE_FIELDS,
     SOURCE_FIELDS,
     Img2ImgRequest,
     MaskedContent,
+    PaintRequest,
     ResizeMode,
 )
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
@@ -110,7 +110,7 @@ class TestPaint:
         reached = {name for each in (PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields}
         elsewhere = PICTURE_FIELDS | {"overrides", "checkpoint"}  # arguments, --set, --model
         parts = {f"hires.{each.name}" for each in dataclasses.fields(Hires)}
-        assert reached == (FIELD_NAMES | parts) - elsewhere
+        assert reached == (PaintRequest.field_names() | parts) - elsewhere
 
     def test_options_about_a_source_are_marked(self) -> None:
         marked = {name for each in REQUEST_OPTIONS if each.of_source for name in each.fields}

@@ -16,7 +16,7 @@ from overpaint.models.built_in import default_path
 from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan
 from overpaint.planning.preflight import network_calls
-from overpaint.request import Img2ImgRequest, MaskedContent, Txt2ImgRequest
+from overpaint.request import MaskedContent, PaintRequest, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.unit.command import Capture, painter
 from tests.unit.fake_painter import FakePainter
@@ -56,7 +56,7 @@ def test_it_is_planned_at_the_models_own_size_without_a_warning() -> None:
 
 
 def test_every_picture_is_on_the_sheet() -> None:
-    def paint(request: Img2ImgRequest) -> list[Image.Image]:
+    def paint(request: PaintRequest) -> list[Image.Image]:
         return [Image.new("RGB", (SIDE, SIDE), "red")] * request.batch_size
 
     rows = tuple(painted(gallery(), paint))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,23 @@ import pytest
 from PIL import Image
 
 from overpaint.errors import RequestError
-from overpaint.request import Img2ImgRequest, MaskedContent, ResizeMode, SoftInpainting
+from overpaint.request import (
+    SOURCE_FIELDS,
+    Hires,
+    Img2ImgRequest,
+    MaskedContent,
+    PaintRequest,
+    ResizeMode,
+    SoftInpainting,
+    Txt2ImgRequest,
+)
 
 
 def picture(width: int = 16, height: int = 8, mode: str = "RGB") -> Image.Image:
     return Image.new(mode, (width, height), 128)
 
 
-def request(**fields: Any) -> Img2ImgRequest:
+def request(**fields: Any) -> PaintRequest:
     return Img2ImgRequest(**{"images": (picture(),), **fields})
 
 
@@ -120,3 +131,79 @@ def test_changes_are_validated_again() -> None:
         request().with_changes(steps=-3)
     with pytest.raises(RequestError, match="no such field"):
         request().with_changes(stepz=-3)  # type: ignore[call-arg]
+
+
+GIVEN: tuple[Any, ...] = (picture(), (picture(),), [picture()], np.zeros((8, 8, 3), np.uint8))
+NOT_GIVEN: tuple[Any, ...] = ((), [], None)
+
+
+@pytest.mark.parametrize("images", [*GIVEN, *NOT_GIVEN], ids=repr)
+def test_every_request_is_one_of_two_kinds_and_all_ways_to_ask_agree(images: Any) -> None:
+    made = PaintRequest(images=images, prompt="a lake")
+    expected = Img2ImgRequest if made.has_source else Txt2ImgRequest
+    assert made.has_source is any(images is each for each in GIVEN)
+    assert type(made) is expected and made.kind == expected.__name__.removesuffix("Request").lower()
+    assert isinstance(made, Img2ImgRequest) is made.has_source
+    assert isinstance(made, Txt2ImgRequest) is not made.has_source
+
+
+@pytest.mark.parametrize(
+    "made", [request(prompt="x"), Txt2ImgRequest(prompt="x", hires=Hires(scale=1.5))], ids=["i", "t"]
+)
+def test_a_request_keeps_its_kind_however_it_is_copied(made: PaintRequest) -> None:
+    for copy in (deepcopy(made), pickle.loads(pickle.dumps(made)), made.with_changes(steps=made.steps)):
+        assert type(copy) is type(made) and copy.to_json() == made.to_json()
+    for reader in (PaintRequest, type(made)):
+        again = reader.from_json(json.loads(json.dumps(made.to_json())))
+        assert type(again) is type(made) and again.to_json() == made.to_json()
+    assert PaintRequest(**{name: getattr(made, name) for name in made.field_names()}) == made
+
+
+def test_json_of_earlier_versions_is_read() -> None:
+    """They wrote every field of the kind: a txt2img job its unused ones, an img2img job no `hires`."""
+    old = Txt2ImgRequest(prompt="x").to_json()
+    assert {name: old[name] for name in ("images", "mask", "strength", "hires")} == {
+        "images": [],
+        "mask": None,
+        "strength": 1.0,
+        "hires": None,
+    }
+    assert PaintRequest.from_json(old) == Txt2ImgRequest(prompt="x")
+    assert "hires" not in request().to_json()
+    assert type(PaintRequest.from_json(request().to_json())) is Img2ImgRequest
+
+
+@pytest.mark.parametrize("kind", [PaintRequest, Txt2ImgRequest])
+@pytest.mark.parametrize("name", sorted(SOURCE_FIELDS - {"images"}))
+def test_without_a_source_what_is_about_one_is_refused(kind: type[PaintRequest], name: str) -> None:
+    other: dict[str, Any] = {
+        "strength": 0.5,
+        "mask": picture(),
+        "latent_mask": picture(),
+        "resize_mode": "crop",
+        "masked_content": "fill",
+        "soft_inpainting": SoftInpainting(),
+        "round_mask": False,
+        "image_cfg_scale": 2.0,
+    }
+    value = other.get(name, True if name in ("invert_mask", "only_masked", "color_correction") else 7)
+    with pytest.raises(RequestError, match="leave it out, since txt2img has no source, or give a source") as caught:
+        kind(prompt="x", **{name: value})
+    assert caught.value.field == name
+
+
+@pytest.mark.parametrize("kind", [PaintRequest, Img2ImgRequest])
+def test_with_a_source_there_is_no_second_pass(kind: type[PaintRequest]) -> None:
+    with pytest.raises(RequestError, match="only a job without a source has a second pass") as caught:
+        kind(images=(picture(),), hires=Hires())
+    assert caught.value.field == "hires"
+    assert kind(images=(picture(),), hires=None).hires is None
+
+
+def test_a_kind_asked_for_by_name_is_not_changed_into_the_other() -> None:
+    with pytest.raises(RequestError, match="images"):
+        Img2ImgRequest.from_json({"prompt": "x"})
+    with pytest.raises(RequestError, match="images"):
+        Txt2ImgRequest(images=(picture(),))  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match="images"):
+        request().with_changes(images=())

@@ -14,7 +14,7 @@ import pytest
 
 import overpaint
 from overpaint import request_fields
-from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, ResizeMode, Txt2ImgRequest
+from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
 
 SOURCE = Path(overpaint.__file__).parent
 
@@ -46,6 +46,11 @@ Img2ImgRequest(images=[lake, np.zeros((8, 8))], batch_size=2).with_changes(steps
 with Engine("sd15.safetensors") as engine:
     assert_type(engine.paint(request, progress=True), Processed)
     assert_type(engine.paint(Txt2ImgRequest(prompt="a moon")).save("moon.png"), tuple[Path, ...])
+either = overpaint.PaintRequest(prompt="a moon", hires=overpaint.Hires(scale=2))
+assert_type(either.hires, overpaint.Hires | None)
+assert_type(overpaint.PaintRequest.from_json(either.to_json()).has_source, bool)
+with Engine() as engine:
+    engine.paint(either.with_changes(steps=3))
 assert_type(overpaint.save(lake, "x.png"), Path)
 """
 
@@ -99,7 +104,7 @@ def test_the_typed_keywords_are_the_requests_fields() -> None:
     own, new = Img2ImgRequest.field_names(), Txt2ImgRequest.field_names() - SOURCE_FIELDS
     assert keywords("Img2ImgFields") == own
     assert keywords("Txt2ImgFields") == new
-    assert keywords("AnyFields") == own | new
+    assert keywords("PaintFields") == own | new
     assert keywords("Img2ImgOptions") == own - {"images", "prompt", "mask", "checkpoint", "batch_size", "iterations"}
     assert keywords("Txt2ImgOptions") == new - {"prompt", "checkpoint", "batch_size", "iterations"}
 
@@ -120,10 +125,14 @@ def test_what_is_kept_may_be_given() -> None:
 
 
 def test_help_tells_of_every_field() -> None:
-    for text in (Img2ImgRequest.__doc__, overpaint.img2img.__doc__):
+    for text, kind in (
+        (PaintRequest.__doc__, PaintRequest),
+        (Img2ImgRequest.__doc__, Img2ImgRequest),
+        (overpaint.img2img.__doc__, Img2ImgRequest),
+    ):
         assert text is not None
-        for each in fields(Img2ImgRequest):
-            assert re.search(rf"^    {each.name}: .+\n        [A-Z`].+", text, re.MULTILINE), each.name
+        for name in kind.field_names():
+            assert re.search(rf"^    {name}: .+\n        [A-Z`].+", text, re.MULTILINE), name
     assert "hires: Hires | None = None" in (overpaint.txt2img.__doc__ or "")
 
 

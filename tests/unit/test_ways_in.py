@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from overpaint.errors import OverpaintError, RequestError
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.ways_in import Mode, PageInputs, mask_for, pictures_below, requests_for
 from tests.unit.toy_job import box_mask, noisy_picture
 
@@ -18,7 +18,7 @@ PICTURE = noisy_picture(20, 16)
 MASK = box_mask(20, 16, (2, 2, 9, 9))
 
 
-def only(entry: PageInputs, **fields: Any) -> Img2ImgRequest:
+def only(entry: PageInputs, **fields: Any) -> PaintRequest:
     ((_, request),) = requests_for(entry, **fields)
     return request
 

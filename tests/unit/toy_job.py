@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from overpaint.planning.plan import Plan, plan
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import Img2ImgRequest, PaintRequest, Picture
 from overpaint.settings import Quirks, Settings
 
 SANE = Settings()
@@ -30,7 +30,7 @@ def box_mask(width: int, height: int, box: tuple[int, int, int, int]) -> Picture
     return mask
 
 
-def asked(**fields: Any) -> Img2ImgRequest:
+def asked(**fields: Any) -> PaintRequest:
     """A small request with fixed seeds."""
     given = {"images": (noisy_picture(32, 32),), "steps": 4, "seed": 1, "variation_seed": 2, **fields}
     return Img2ImgRequest(**given)

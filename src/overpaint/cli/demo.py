@@ -21,7 +21,7 @@ from overpaint.events import Control, Finished, Progress
 
 if TYPE_CHECKING:
     from overpaint.demo import GalleryRow
-    from overpaint.request import Img2ImgRequest, Picture
+    from overpaint.request import PaintRequest, Picture
     from overpaint.settings import Settings
 
 NAME = "overpaint-demo.png"
@@ -73,7 +73,7 @@ def _painted(
     plan = gallery()
     total, done = sum(row.wanted for row in plan), 0
 
-    def paint(request: Img2ImgRequest) -> tuple[Picture, ...]:
+    def paint(request: PaintRequest) -> tuple[Picture, ...]:
         nonlocal done
         for event in painter.run(request, settings, control):
             if isinstance(event, Progress):

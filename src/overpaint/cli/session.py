@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from overpaint.outcome import ModelIdentity, Processed
-    from overpaint.request import Img2ImgRequest
+    from overpaint.request import PaintRequest
     from overpaint.settings import Settings
 
 
@@ -27,7 +27,7 @@ class CommandEngine(Protocol):
     def model(self) -> ModelIdentity: ...
 
     def run(
-        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+        self, request: PaintRequest, settings: Settings | None = None, control: Control | None = None
     ) -> Iterator[Event]: ...
 
 
@@ -41,7 +41,7 @@ def open_engine(
     return Engine(asked.text("model") or None, device, dtype, settings, progress=progress)
 
 
-def check(request: Img2ImgRequest, settings: Settings, asked: GivenOptions) -> None:
+def check(request: PaintRequest, settings: Settings, asked: GivenOptions) -> None:
     """Refuse what cannot be painted, before torch is imported and a model is read."""
     from overpaint.cli.chosen_model import check_is_checkpoint
     from overpaint.models.find import find_checkpoint
@@ -60,7 +60,7 @@ class LatePainter:
         self._engine: CommandEngine | None = None
 
     def run(
-        self, request: Img2ImgRequest, settings: Settings | None = None, control: Control | None = None
+        self, request: PaintRequest, settings: Settings | None = None, control: Control | None = None
     ) -> Iterator[Event]:
         if self._engine is None:
             check(request, settings or self._settings, self._asked)
@@ -99,7 +99,7 @@ def loading(meter: Meter, control: Control) -> Callable[[int, int], None]:
 
 
 def run_job(
-    painter: CommandEngine, request: Img2ImgRequest, settings: Settings, meter: Meter, control: Control
+    painter: CommandEngine, request: PaintRequest, settings: Settings, meter: Meter, control: Control
 ) -> Processed | None:
     """Run to the end, or to the stop; then what was finished before, if anything."""
     for event in painter.run(request, settings, control):

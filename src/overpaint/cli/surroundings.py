@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from overpaint.planning.plans import Surroundings
-    from overpaint.request import Img2ImgRequest
+    from overpaint.request import PaintRequest
     from overpaint.settings import Settings
 
 
-def surroundings_of(request: Img2ImgRequest, settings: Settings, path: Path | None = None) -> Surroundings:
+def surroundings_of(request: PaintRequest, settings: Settings, path: Path | None = None) -> Surroundings:
     """For planning only: upscalers are known by name, and resample. `path` is the checkpoint's."""
     from dataclasses import replace
 

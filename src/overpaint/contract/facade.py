@@ -19,7 +19,7 @@ from overpaint.painting.sampling import BatchTensors, Streams
 from overpaint.painting.stages import Sampled
 from overpaint.painting.texts import ImageCond, ScheduledCond
 from overpaint.planning.plans import ImagePlan, Plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
 Positive = tuple[tuple[tuple[ScheduledCond, float], ...], ...]
@@ -61,7 +61,7 @@ class Facade(StableDiffusionProcessing):
 
     # -- what was asked ------------------------------------------------------------------------------------------
 
-    def request(self) -> Img2ImgRequest:
+    def request(self) -> PaintRequest:
         """The same job as a frozen request."""
         raise NotImplementedError
 

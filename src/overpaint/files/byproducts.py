@@ -1,4 +1,4 @@
-"""What is kept beside a finished picture where options want it: masks, and the picture with its colours as painted."""
+"""What a job can make beside its pictures, for options to save: masks, and pictures with uncorrected colours."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from overpaint.files.byproducts import wanted_byproducts
 from overpaint.files.metadata import encode_picture
@@ -14,15 +15,29 @@ from overpaint.outcome import FinishedBatch, Processed, contact_sheet, init_imag
 from overpaint.request import Picture
 from overpaint.settings import Settings
 
+OutputKind: TypeAlias = Literal["img2img", "txt2img"]
+
+
+def samples_folder(settings: Settings, kind: OutputKind) -> str:
+    """Where the options want a job's pictures."""
+    return settings.outdir_samples or str(getattr(settings, f"outdir_{kind}_samples"))
+
+
+def grids_folder(settings: Settings, kind: OutputKind) -> str:
+    """Where they want its contact sheet."""
+    return settings.outdir_grids or str(getattr(settings, f"outdir_{kind}_grids"))
+
+
+def _kind(result: Processed) -> OutputKind:
+    return "img2img" if result.plan.canvases else "txt2img"
+
 
 def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
     """OUT-5: the pictures of one iteration, into the options' folder unless another is given."""
     settings = result.plan.settings
     if not settings.samples_save or not (done.complete or settings.save_incomplete_images):
         return ()
-    of_kind = settings.outdir_img2img_samples if result.plan.canvases else settings.outdir_txt2img_samples
-    root = Path(folder or settings.outdir_samples or of_kind)
-    return tuple(_save_batch(result, done, root))
+    return tuple(_save_batch(result, done, Path(folder or samples_folder(settings, _kind(result)))))
 
 
 def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | None:
@@ -31,8 +46,7 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
     sheet = result.images[0] if first else contact_sheet(result.plan, result.images)
     if sheet is None or not settings.grid_save:
         return None
-    of_kind = settings.outdir_img2img_grids if result.plan.canvases else settings.outdir_txt2img_grids
-    root = Path(folder or settings.outdir_grids or of_kind)
+    root = Path(folder or grids_folder(settings, _kind(result)))
     facts = name_facts(result, 0)
     return save_picture(sheet, result.infotexts[0], root, facts, settings, basename="grid", is_grid=True)
 
@@ -40,7 +54,13 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
 def save_sources(result: Processed) -> None:
     """IMG-1: a copy of every source, named by its hash; one that is there already stays."""
     settings = result.plan.settings
-    for picture in result.plan.request.images if settings.save_init_img else ():
+    if settings.save_init_img:
+        save_source_pictures(result.plan.request.images, settings)
+
+
+def save_source_pictures(pictures: Iterable[Picture], settings: Settings) -> None:
+    """The same, whatever the option says."""
+    for picture in pictures:
         path = Path(settings.outdir_init_images) / f"{init_image_hash(picture)}.png"
         if not path.exists():
             save_bytes(path, encode_picture(picture, "png"))
@@ -51,18 +71,16 @@ def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[
     for image, finished in zip(done.batch, done.pictures, strict=True):
         facts = name_facts(result, image.index)
         text = str(finished.image.info.get("parameters", "")) or None
-        for picture, suffix in _outputs(finished, settings):
+        for picture, suffix in _outputs(finished, result):
             yield save_picture(picture, text, root, facts, settings, suffix=suffix)
 
 
-def _outputs(finished: FinishedPicture, settings: Settings) -> Iterator[tuple[Picture, str]]:
-    """The picture and what is saved beside it, in the reference's order, each with the end of its name."""
-    wanted = wanted_byproducts(settings)
-    found = [(getattr(finished, each.attribute), each) for each in wanted]
-    beside = [(picture, each) for picture, each in found if picture is not None]
-    yield from ((picture, each.suffix) for picture, each in beside if each.comes_first)
+def _outputs(finished: FinishedPicture, result: Processed) -> Iterator[tuple[Picture, str]]:
+    """OUT-4, CC-5: a picture among its by-products, each with what its file's name ends with."""
+    found = [(each, getattr(finished, each.attribute)) for each in wanted_byproducts(result.plan.settings)]
+    yield from ((picture, each.suffix) for each, picture in found if picture is not None and each.comes_first)
     yield finished.image, ""
-    yield from ((picture, each.suffix) for picture, each in beside if not each.comes_first)
+    yield from ((picture, each.suffix) for each, picture in found if picture is not None and not each.comes_first)
 
 
 def name_facts(result: Processed, index: int) -> NameFacts:

@@ -13,21 +13,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from overpaint.adapters.wanted import LoraUse
 from overpaint.errors import RequestError
 from overpaint.files.kept_files import FileRecord, embedded_controls, find_file, kept_mask
 from overpaint.models.hashes import network_hash
-from overpaint.request import FIELD_NAMES, PICTURE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.request import PICTURE_FIELDS, PaintRequest, Picture, RequestKind
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from overpaint.version import __version__
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
     from overpaint.planning.plans import NetworkPlan
-
-Kind = Literal["img2img", "txt2img"]
 
 RECIPE_VERSION = 1
 
@@ -63,7 +61,7 @@ class Recipe:
     """How one picture was made."""
 
     request: Mapping[str, Any]  # as its to_json says, without pictures, the seeds known
-    kind: Kind = "img2img"
+    kind: RequestKind = "img2img"
     source: FileRecord | None = None
     mask: FileRecord | str | None = None  # a PNG data URL when small
     latent_mask: FileRecord | str | None = None
@@ -104,11 +102,13 @@ class Recipe:
             raise RequestError("recipe", version, remedy)
         request = _mapping("recipe.request", given.get("request"))
         kind = given.get("kind", "img2img")
-        if kind not in get_args(Kind):
-            raise RequestError("recipe.kind", kind, f"one of {', '.join(get_args(Kind))} belongs there")
+        if kind not in get_args(RequestKind):
+            raise RequestError("recipe.kind", kind, f"one of {', '.join(get_args(RequestKind))} belongs there")
         return cls(
             kind=kind,
-            request={name: value for name, value in request.items() if name in FIELD_NAMES - PICTURE_FIELDS},
+            request={
+                name: value for name, value in request.items() if name in PaintRequest.field_names() - PICTURE_FIELDS
+            },
             source=_file_record("source", given.get("source")),
             mask=_mask_record("mask", given.get("mask")),
             latent_mask=_mask_record("latent_mask", given.get("latent_mask")),
@@ -132,13 +132,12 @@ class Recipe:
         source: Picture | None = None,
         masks: Mapping[str, Picture | None] | None = None,
         changes: Mapping[str, Any] | None = None,
-    ) -> Img2ImgRequest:
+    ) -> PaintRequest:
         """The request, with its pictures found again and some fields otherwise; controls are changes, if it has any."""
         overrides = _painting(_table("request.overrides", self.request.get("overrides")))
         given = {**self.request, "overrides": overrides, **(changes or {})}
-        if self.kind == "txt2img":
-            return Txt2ImgRequest.from_json(given)
-        return Img2ImgRequest.from_json({**given, **(masks or {}), "images": [source]})
+        pictures = {} if self.kind == "txt2img" else {**(masks or {}), "images": [source]}
+        return PaintRequest.from_json({**given, **pictures})
 
     def control_fields(self, near: Sequence[Path]) -> list[dict[str, Any]]:
         """The request's controls as JSON has them, each picture as the path of its file, or as a data URL."""
@@ -165,7 +164,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
     told = {name: value for name, value in request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
     controls, masks = _kept_controls(request, files.controls)
     return Recipe(
-        kind="txt2img" if isinstance(request, Txt2ImgRequest) else "img2img",
+        kind=request.kind,
         request={**told, **_own_fields(processed, index, told)},
         source=files.source,
         mask=kept_mask(request.mask, request.round_mask, files.mask),
@@ -198,7 +197,7 @@ def _own_fields(processed: Processed, index: int, told: Mapping[str, Any]) -> di
         "refiner": _shared_name(request.refiner),
         "controls": [{**each, "model": _shared_name(each["model"])} for each in told["controls"]],
     }
-    if plan.hires is not None and isinstance(request, Txt2ImgRequest) and request.hires is not None:
+    if plan.hires is not None and request.hires is not None:
         second = plan.hires.plan.images[index]
         texts = {name: getattr(second, name) for name in ("prompt", "negative_prompt")}
         texts = {name: "" if text == own[name] else text for name, text in texts.items()}
@@ -267,7 +266,7 @@ def versions() -> dict[str, str]:
 
 
 def _kept_controls(
-    request: Img2ImgRequest, files: tuple[FileRecord | None, ...]
+    request: PaintRequest, files: tuple[FileRecord | None, ...]
 ) -> tuple[tuple[FileRecord | str | None, ...], tuple[str | None, ...]]:
     """Control pictures and their masks: named by their files, as sources are; what has none travels inside."""
     known = (*files, *(None for _ in request.controls))[: len(request.controls)]

@@ -37,7 +37,7 @@ from overpaint.pixels.resize import UPSCALERS, Upscaler
 from overpaint.planning.hires import LATENT_UPSCALES
 from overpaint.planning.images import names_networks
 from overpaint.planning.plans import ImagePlan, OtherModel, Plan, Surroundings
-from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.request import PaintRequest, Picture
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
 
@@ -116,7 +116,7 @@ class ModelCache:
 
     # -- before a plan -------------------------------------------------------------------------------------------
 
-    def model_for(self, request: Img2ImgRequest, settings: Settings) -> Path:
+    def model_for(self, request: PaintRequest, settings: Settings) -> Path:
         """The checkpoint a job names, else the engine's own. The reference drops a name it does not know (JOB-1)."""
         name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
         if name is None or str(name) in checkpoint_file(self._default, model_folders(settings)).aliases():
@@ -135,10 +135,10 @@ class ModelCache:
         return self.have(path, settings).model.spec if needs_probe else spec
 
     def surroundings(
-        self, request: Img2ImgRequest, settings: Settings, checkpoint: Path, tables_in_force: Settings
+        self, request: PaintRequest, settings: Settings, checkpoint: Path, tables_in_force: Settings
     ) -> Surroundings:
         """What a request may name, as far as it names any."""
-        hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+        hires = request.hires
         wants_networks = names_networks(request, settings)
         wants_upscaler = {settings.upscaler_for_img2img, hires.upscaler if hires else None}
         wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}

@@ -25,12 +25,12 @@ from overpaint.painting.drive import RunRows, answer, call, questions
 from overpaint.painting.pass_networks import Call, Pending
 from overpaint.painting.sharing import rows_per_call
 from overpaint.planning.plans import Plan
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
 Name = TypeVar("Name", bound=Hashable)
 Story = Generator[Event | Pending]
-Begin = Callable[[Img2ImgRequest | Plan, Settings | None, Control, Sequence[FinishedBatch]], Story]
+Begin = Callable[[PaintRequest | Plan, Settings | None, Control, Sequence[FinishedBatch]], Story]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Together(Generic[Name]):
     def begin(
         self,
         name: Name,
-        job: Img2ImgRequest | Plan,
+        job: PaintRequest | Plan,
         settings: Settings | None = None,
         control: Control | None = None,
         done: Sequence[FinishedBatch] = (),

@@ -10,10 +10,8 @@ from PIL import Image, ImageChops, ImageOps
 
 from overpaint.errors import OverpaintError
 from overpaint.pixels.resize import CROP_AND_RESIZE, RESIZE_AND_FILL, Upscaler, as_mode, resize_image
+from overpaint.pixels.tiles import Box, Tiles
 from overpaint.settings import Quirks
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom; right and bottom are outside."""
 
 PasteBox = tuple[int, int, int, int]
 """Left, top, width, height: where the painted crop belongs."""
@@ -42,8 +40,22 @@ def make_overlay(
     overlay, mask = image.convert("RGBA"), as_mode(overlay_mask, "L")
     overlay.info.clear()
     if (box := mask.getbbox()) is not None:  # where the mask is black, the picture stays as it is
-        overlay.paste(premultiplied_outside(image.crop(box), mask.crop(box)).convert("RGBA"), box)
+        _cut_out(overlay, image, mask, box)
     return overlay
+
+
+def _cut_out(overlay: Image.Image, image: Image.Image, mask: Image.Image, area: Box) -> None:
+    """Take the masked part out of the overlay. Nothing is left under white, so only tiles with gray are work."""
+    tiles = Tiles.of(np.asarray(mask.crop(area)))
+    is_white = tiles.low == 255
+
+    def boxes(chosen: npt.NDArray[np.bool_]) -> Iterator[Box]:
+        return ((area[0] + x1, area[1] + y1, area[0] + x2, area[1] + y2) for x1, y1, x2, y2 in tiles.boxes(chosen))
+
+    for box in boxes(is_white):
+        overlay.paste((0, 0, 0, 0), box)
+    for box in boxes((tiles.high > 0) & ~is_white):
+        overlay.paste(premultiplied_outside(image.crop(box), mask.crop(box)).convert("RGBA"), box)
 
 
 def premultiplied_outside(image: Image.Image, mask: Image.Image) -> Image.Image:

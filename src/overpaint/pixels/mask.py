@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from overpaint.pixels.resize import as_mode, resample
+from overpaint.pixels.tiles import Box, Tiles
 from overpaint.settings import Quirks
 
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom are outside."""
+__all__ = [
+    "Box",
+    "blur_mask",
+    "crop_region",
+    "expand_crop_region",
+    "invert",
+    "latent_mask",
+    "overlay_mask_whole",
+    "to_gray_mask",
+]
 
 LATENT_CELL = 8
 _BLUR_BLOCK = 128
+_SHORT_REACH = 20  # pixels
 
 
 def to_gray_mask(mask: Image.Image, round_: bool) -> Image.Image:
@@ -34,24 +45,38 @@ def invert(mask: Image.Image) -> Image.Image:
 def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker: bool = False) -> Image.Image:
     """Gaussian blur of a gray mask, first along rows, then along columns, rounded to 8 bits after each.
 
-    Most masks are black, or white, but for a box. Only there, and as far around it as a blur reaches, is work to do.
+    A blur leaves alone what is of one gray as far as it reaches, so only the tiles near an edge are worked on.
     With `never_darker` every pixel keeps at least the gray that it had.
     """
-    ground, box = _ground(mask)
+    blurred, box = mask.copy(), mask.getbbox()
     if box is None or max(sigma_x, sigma_y) <= 0:
-        return mask.copy()
-    area = _widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+        return blurred
+    area = widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
     given = np.asarray(mask.crop(area), dtype=np.uint8)
-    pixels = given
-    if sigma_x > 0:
-        pixels = _blurred_rows(pixels.T, sigma_x).T
-    if sigma_y > 0:
-        pixels = _blurred_rows(pixels, sigma_y)
-    if never_darker:
-        pixels = np.maximum(pixels, given)
-    blurred = Image.new("L", mask.size, ground)
-    blurred.paste(Image.fromarray(np.ascontiguousarray(pixels)), area)
+    for part, pixels in _blurred_tiles(given, sigma_x, sigma_y):
+        left, top, right, bottom = part
+        made = np.maximum(pixels, given[top:bottom, left:right]) if never_darker else pixels
+        blurred.paste(Image.fromarray(np.ascontiguousarray(made)), (area[0] + left, area[1] + top))
     return blurred
+
+
+def _blurred_tiles(
+    given: npt.NDArray[np.uint8], sigma_x: float, sigma_y: float
+) -> Iterator[tuple[Box, npt.NDArray[np.uint8]]]:
+    """Where a blur changes anything, and what is there after it."""
+    near_across = Tiles.of(given).spread(_radius(sigma_x), 0)
+    near = near_across.spread(0, _radius(sigma_y))
+    across = given
+    if sigma_x > 0:
+        across = given.copy()
+        for left, top, right, bottom in near_across.boxes(near_across.varied):
+            across[top:bottom, left:right] = _blurred_rows(given[top:bottom].T, left, right, sigma_x).T
+    for box in near.boxes(near.varied):
+        left, top, right, bottom = box
+        if sigma_y > 0:
+            yield box, _blurred_rows(across[:, left:right], top, bottom, sigma_y)
+        else:
+            yield box, across[top:bottom, left:right]
 
 
 def crop_region(mask: Image.Image, padding: int) -> Box | None:
@@ -59,7 +84,7 @@ def crop_region(mask: Image.Image, padding: int) -> Box | None:
     box = mask.getbbox()
     if box is None:
         return None
-    return _widened(box, padding, padding, mask.size)
+    return widened(box, padding, padding, mask.size)
 
 
 def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
@@ -94,7 +119,7 @@ def overlay_mask_whole(mask: Image.Image) -> Image.Image:
     return mask.point([min(255, 2 * value) for value in range(256)] * len(mask.getbands()))
 
 
-def _ground(mask: Image.Image) -> tuple[int, Box | None]:
+def ground_of(mask: Image.Image) -> tuple[int, Box | None]:
     """Black or white, whichever is more of the mask, and the box round everything else; None if there is nothing."""
     box = mask.getbbox()
     if box is None or 2 * _area(box) <= mask.width * mask.height:
@@ -110,7 +135,7 @@ def _area(box: Box) -> int:
     return (right - left) * (bottom - top)
 
 
-def _widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+def widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
     left, top, right, bottom = box
     return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
 
@@ -154,25 +179,50 @@ def _gaussian_weights(sigma: float) -> npt.NDArray[np.int64]:
     return weights
 
 
-def _blurred_rows(pixels: npt.NDArray[np.uint8], sigma: float) -> npt.NDArray[np.uint8]:
-    """Blur along the first axis, mirrored at the border without repeating the edge line.
+def _blurred_rows(pixels: npt.NDArray[np.uint8], start: int, stop: int, sigma: float) -> npt.NDArray[np.uint8]:
+    """Lines `start` to `stop` of a blur along the first axis, mirrored at the border without repeating the edge line.
 
-    Blocks of lines are products with one banded matrix. Every partial sum is an integer below 2**16, so float32 is
-    exact in any order of summation. Where a column is of one gray throughout a block, it stays that.
+    Every partial sum is an integer below 2**16, so both ways to add up are exact.
     """
     weights = _gaussian_weights(sigma)
-    size, radius = len(pixels), len(weights) // 2
-    padded = np.pad(pixels, ((radius, radius), (0, 0)), mode="reflect")  # in the order of `pixels`: nothing is turned
-    block = min(_BLUR_BLOCK, size)
-    band = np.zeros((block, block + 2 * radius), dtype=np.float32)
-    for line in range(block):
-        band[line, line : line + len(weights)] = weights
-    blurred = np.empty_like(pixels)
-    for start in range(0, size, block):
-        lines = min(block, size - start)
-        given, made = padded[start : start + lines + 2 * radius], blurred[start : start + lines]
-        made[:] = lowest = given.min(axis=0)
-        varied = lowest != given.max(axis=0)
-        sums = band[:lines, : lines + 2 * radius] @ given[:, varied].astype(np.float32)
-        made[:, varied] = (sums.astype(np.uint16) + 128) >> 8  # rounded
+    radius = len(weights) // 2
+    add_up = _sums if radius <= _SHORT_REACH else _banded_sums
+    blurred = np.empty((stop - start, pixels.shape[1]), np.uint8)
+    for first in range(start, stop, _BLUR_BLOCK):
+        lines = min(_BLUR_BLOCK, stop - first)
+        given = _mirrored(pixels, first - radius, first + lines + radius)
+        blurred[first - start : first - start + lines] = (add_up(given, weights) + 128) >> 8  # rounded
     return blurred
+
+
+def _sums(given: npt.NDArray[np.uint8], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """Weight by weight; the two lines at one distance share theirs."""
+    radius = len(weights) // 2
+    lines = len(given) - 2 * radius
+    sums = np.multiply(given[radius : radius + lines], np.uint16(weights[radius]), dtype=np.uint16)
+    for i in np.flatnonzero(weights[:radius]).tolist():
+        far = 2 * radius - i
+        pair = np.add(given[i : i + lines], given[far : far + lines], dtype=np.uint16)
+        pair *= np.uint16(weights[i])
+        sums += pair
+    return sums
+
+
+def _banded_sums(given: npt.NDArray[np.uint8], weights: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """As the product with a banded matrix, which is quicker for many weights. float32 holds such integers exactly."""
+    lines = len(given) - len(weights) + 1
+    band = np.zeros((lines, len(given)), dtype=np.float32)
+    for line in range(lines):
+        band[line, line : line + len(weights)] = weights
+    sums: npt.NDArray[np.float32] = band @ given.astype(np.float32)
+    return sums.astype(np.uint16)
+
+
+def _mirrored(pixels: npt.NDArray[np.uint8], start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Lines `start` to `stop`; those beyond the border are the ones as far on this side of it."""
+    size = len(pixels)
+    if start >= 0 and stop <= size:
+        return pixels[start:stop]
+    there_and_back = max(2 * (size - 1), 1)
+    lines = np.arange(start, stop) % there_and_back
+    return pixels[np.minimum(lines, there_and_back - lines) if size > 1 else lines * 0]

@@ -28,8 +28,9 @@ from overpaint.pixels.mask import (
     overlay_mask_whole,
     to_gray_mask,
 )
-from overpaint.pixels.resize import Upscaler, resize_image
-from overpaint.request import Img2ImgRequest, MaskedContent, Picture, ResizeMode
+from overpaint.pixels.resize import Upscaler, as_mode, resize_image
+from overpaint.pixels.tiles import gray_counts
+from overpaint.request import MaskedContent, PaintRequest, Picture, ResizeMode
 from overpaint.settings import Settings
 from overpaint.taking import had_16_bits
 
@@ -109,7 +110,7 @@ class Canvases:
 class CanvasInputs:
     """What every step below looks at."""
 
-    request: Img2ImgRequest
+    request: PaintRequest
     settings: Settings
     upscaler: Upscaler | None = None
     factor: int = LatentSpec.factor
@@ -155,16 +156,16 @@ def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
 
 def selected(mask: MaskPlan) -> float:
     """The part of the picture, in per cent, that a mask lets change."""
-    histogram = mask.overlay.convert("L").histogram()
-    return round(100 * sum(histogram[1:]) / sum(histogram), 1)
+    counts = gray_counts(as_mode(mask.overlay, "L"))
+    return round(100 * sum(counts[1:]) / sum(counts), 1)
 
 
-def _gray_warnings(request: Img2ImgRequest, mask: MaskPlan) -> Iterator[str]:
+def _gray_warnings(request: PaintRequest, mask: MaskPlan) -> Iterator[str]:
     """Of a mask with more gray than an edge has."""
     assert request.mask is not None
-    histogram = to_gray_mask(request.mask, False).histogram()
-    gray = sum(histogram[_NEARLY : 256 - _NEARLY])
-    if gray > _GRAY_OF_EDGES * sum(histogram[_NEARLY:]):
+    counts = gray_counts(to_gray_mask(request.mask, False))
+    gray = sum(counts[_NEARLY : 256 - _NEARLY])
+    if gray > _GRAY_OF_EDGES * sum(counts[_NEARLY:]):
         told = f"its gray is read as black or white; {selected(mask)} % of the picture may change"
         yield f"mask: {told}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
 
@@ -267,7 +268,7 @@ def geometry_of(width: int, height: int, settings: Settings, factor: int = Laten
     return geometry
 
 
-def _default_size(request: Img2ImgRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
+def _default_size(request: PaintRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
     """Unset sizes: the source's own, or the model's native area in the crop's shape if only that is painted."""
     wide, high = source.size
     box = crop_region(gray, request.padding) if gray is not None and request.only_masked else None
@@ -317,7 +318,7 @@ def _change_mask(job: CanvasInputs, given: Picture, gray: Picture, crop: Box | N
     return job.to_pass(fitted, STRETCH, geometry)
 
 
-def _crop(request: Img2ImgRequest, gray: Picture, geometry: Geometry) -> Box:
+def _crop(request: PaintRequest, gray: Picture, geometry: Geometry) -> Box:
     box = crop_region(gray, request.padding)
     if box is None:
         raise RequestError("mask", "a blank picture", "paint the part to repaint white")

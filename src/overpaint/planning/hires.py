@@ -17,7 +17,7 @@ from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import Start, plan_sampler
-from overpaint.request import ControlUnit, Hires, Img2ImgRequest, ResizeMode
+from overpaint.request import ControlUnit, Hires, PaintRequest, ResizeMode
 from overpaint.settings import Settings
 
 LATENT_UPSCALES: Mapping[str, LatentUpscale] = MappingProxyType(
@@ -169,7 +169,7 @@ def _of_second_pass(controls: tuple[ControlPlan, ...]) -> tuple[ControlPlan, ...
 
 
 def _second_images(
-    first: Plan, request: Img2ImgRequest, settings: Settings, known: Surroundings
+    first: Plan, request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
     """The first pass's pictures with the second's texts; seeds stay."""
     prompts, negatives = plan_texts(request, settings, known)

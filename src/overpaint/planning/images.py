@@ -8,10 +8,10 @@ from itertools import groupby
 from overpaint.adapters.wanted import HypernetUse, LoraUse, uses_of
 from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean, listed
-from overpaint.models.catalog import HYPERNETWORK, LORA, find_file, near_or_known
+from overpaint.models.catalog import HYPERNETWORK, LORA, ModelFile, at_place, find_file, near_or_known
 from overpaint.planning.plans import ImagePlan, NetworkPlan, Surroundings
 from overpaint.planning.prompt_weights import check_use
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.seeds import fix_seed, spread_seeds
 from overpaint.settings import Settings
 from overpaint.text.prompt import NetworkTag, strip_comments, take_network_tags
@@ -19,7 +19,7 @@ from overpaint.text.styles import Style, apply_styles, find_styles
 
 
 def plan_images(
-    request: Img2ImgRequest, settings: Settings, known: Surroundings
+    request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
     """Every picture of the job, and comments on networks that were not found."""
     prompts, negatives = plan_texts(request, settings, known)
@@ -32,11 +32,11 @@ def plan_images(
     return tuple(ImagePlan(i, *each) for i, each in enumerate(together)), comments
 
 
-def names_networks(request: Img2ImgRequest, settings: Settings) -> bool:
+def names_networks(request: PaintRequest, settings: Settings) -> bool:
     """Whether a job may want any: only then are their folders read."""
     named = settings.sd_lora not in ("", "None") or settings.sd_hypernetwork not in ("", "None")
     prompts = [request.prompt] if isinstance(request.prompt, str) else list(request.prompt)
-    if isinstance(request, Txt2ImgRequest) and request.hires:
+    if request.hires:
         hires = request.hires.prompt
         prompts += [hires] if isinstance(hires, str) else hires
     tagged = named or bool(request.styles) or any(take_network_tags(each)[1] for each in prompts)
@@ -44,7 +44,7 @@ def names_networks(request: Img2ImgRequest, settings: Settings) -> bool:
 
 
 def image_networks(
-    prompts: Sequence[str], request: Img2ImgRequest, settings: Settings, known: Surroundings
+    prompts: Sequence[str], request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[list[tuple[NetworkPlan, ...]], tuple[str, ...]]:
     """What hangs on the model for each prompt, and comments; the reference asks the first of a batch only (XN-3)."""
     size, missing = _iteration_size(request, settings), dict[str, None]()
@@ -59,7 +59,7 @@ def image_networks(
     return networks, (f"Lora not found: {', '.join(missing)}",) if missing else ()
 
 
-def plan_texts(request: Img2ImgRequest, settings: Settings, known: Surroundings) -> tuple[list[str], list[str]]:
+def plan_texts(request: PaintRequest, settings: Settings, known: Surroundings) -> tuple[list[str], list[str]]:
     """Prompt lists (JOB-3) with styles in, comments out, and the networks of the options appended (XN-8)."""
     prompts, negatives = _prompt_lists(request, settings)
     chosen = _chosen_styles(request, known.styles, settings)
@@ -81,7 +81,7 @@ def _with_options(prompt: str, settings: Settings) -> str:
 
 
 def _networks(
-    prompt: str, request: Img2ImgRequest, settings: Settings, known: Surroundings
+    prompt: str, request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[tuple[NetworkPlan, ...], list[str]]:
     """What a prompt's tags and the request hang on the model, in that order, and the names that nobody knows (XN-7)."""
     tags: Sequence[NetworkTag] = take_network_tags(prompt)[1] if request.use_networks else ()
@@ -96,14 +96,25 @@ def _networks(
         check_use(use)
         is_lora = isinstance(use, LoraUse)
         files = known.loras if is_lora else known.hypernets
-        file = find_file(files, use.name, by_place=not settings.quirks.unknown_names_fall_back)
+        field, as_reference = "prompt" if place < from_tags else "loras", settings.quirks.unknown_names_fall_back
+        if not as_reference:
+            _refuse_shared(field, use, files)
+        file = find_file(files, use.name, by_place=not as_reference)
         if file is not None:
             found.append(NetworkPlan(file, use))
-        elif not settings.quirks.unknown_names_fall_back:
-            _refuse_unknown("prompt" if place < from_tags else "loras", use, known)
+        elif not as_reference:
+            _refuse_unknown(field, use, known)
         elif is_lora:  # an unknown hypernetwork passes in silence (HYP-1)
             missing.append(use.name)
     return tuple(found), missing
+
+
+def _refuse_shared(field: str, use: LoraUse | HypernetUse, files: Sequence[ModelFile]) -> None:
+    """A name that files of several folders have; the reference takes the last of them (LORA-1)."""
+    named = [each.path for each in files if each.name == use.name] or at_place((each.path for each in files), use.name)
+    if len({each.parent for each in named}) > 1:
+        places = listed(f"{each.parent.name}/{each.stem}" for each in named)
+        raise RequestError(field, use.name, f"{len(named)} files have this name; give one of {places}")
 
 
 def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:
@@ -120,7 +131,7 @@ def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: boo
     return seeds[:count]
 
 
-def _prompt_lists(request: Img2ImgRequest, settings: Settings) -> tuple[list[str], list[str]]:
+def _prompt_lists(request: PaintRequest, settings: Settings) -> tuple[list[str], list[str]]:
     wanted = request.batch_size * request.iterations
     given = [each for each in (request.prompt, request.negative_prompt) if isinstance(each, tuple)]
     count = len(given[0]) if given else wanted
@@ -132,7 +143,7 @@ def _prompt_lists(request: Img2ImgRequest, settings: Settings) -> tuple[list[str
     return prompts, negatives
 
 
-def _chosen_styles(request: Img2ImgRequest, styles: Sequence[Style], settings: Settings) -> tuple[Style, ...]:
+def _chosen_styles(request: PaintRequest, styles: Sequence[Style], settings: Settings) -> tuple[Style, ...]:
     """STY-2: the reference takes an unknown name for an empty style."""
     unknown = [name for name in request.styles if name not in {each.name for each in styles}]
     if unknown and not settings.quirks.unknown_names_fall_back:
@@ -145,7 +156,7 @@ def _chosen_styles(request: Img2ImgRequest, styles: Sequence[Style], settings: S
 
 def plan_batches(
     images: tuple[ImagePlan, ...],
-    request: Img2ImgRequest,
+    request: PaintRequest,
     settings: Settings,
     other_pass: tuple[ImagePlan, ...] = (),
 ) -> tuple[tuple[ImagePlan, ...], ...]:
@@ -164,7 +175,7 @@ def _alike(pairs: Iterable[tuple[ImagePlan, ImagePlan]]) -> Iterable[tuple[Image
     return (tuple(image for image, _ in group) for _, group in alike)
 
 
-def _iteration_size(request: Img2ImgRequest, settings: Settings) -> int:
+def _iteration_size(request: PaintRequest, settings: Settings) -> int:
     """Pictures of one iteration; in the reference a batch with fewer sources than places shrinks (IMG-3)."""
     shrinks = settings.quirks.fewer_images_shrink_batch and 1 < len(request.images) < request.batch_size
     return len(request.images) if shrinks else request.batch_size

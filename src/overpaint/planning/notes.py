@@ -12,22 +12,22 @@ from overpaint.models.families import ModelSpec
 from overpaint.planning.canvas import Canvases
 from overpaint.planning.plans import ImagePlan
 from overpaint.planning.sampler_plan import CHURN, ETA, SamplerPlan
-from overpaint.request import MASK_FIELDS, Img2ImgRequest
+from overpaint.request import MASK_FIELDS, PaintRequest
 from overpaint.settings import Quirks, Settings, inert_options
 from overpaint.text.control_notes import control_notes
 from overpaint.text.prompt import schedule, take_network_tags, uses_emphasis
 
 
-def early_notes(request: Img2ImgRequest, settings: Settings, prepared: Canvases) -> dict[str, object]:
+def early_notes(request: PaintRequest, settings: Settings, prepared: Canvases) -> dict[str, object]:
     """Those of the sources."""
     notes: dict[str, object] = {}
     if request.soft_inpainting is not None and request.mask is not None:
         notes.update(_soft_notes(request))
     notes.update(control_notes(request.controls, request.resize_mode.value))
-    if not request.starts_from_noise:
+    if request.has_source:
         notes["Denoising strength"] = request.strength
     notes.update(prepared.notes)
-    if not request.starts_from_noise and settings.sd_vae_encode_method != "Full":
+    if request.has_source and settings.sd_vae_encode_method != "Full":
         notes["VAE Encoder"] = settings.sd_vae_encode_method
     content = request.masked_content.value
     if prepared.mask is not None and content in ("noise", "nothing"):
@@ -35,14 +35,14 @@ def early_notes(request: Img2ImgRequest, settings: Settings, prepared: Canvases)
     return notes
 
 
-def text_notes(request: Img2ImgRequest, settings: Settings, images: tuple[ImagePlan, ...]) -> dict[str, object]:
+def text_notes(request: PaintRequest, settings: Settings, images: tuple[ImagePlan, ...]) -> dict[str, object]:
     """Those that stand between the hashes of LoRAs and of embeddings."""
     if settings.use_old_scheduling and _editing_differs(request, images, settings.quirks):
         return {"Old prompt editing timelines": True}
     return {}
 
 
-def _soft_notes(request: Img2ImgRequest) -> dict[str, object]:
+def _soft_notes(request: PaintRequest) -> dict[str, object]:
     """SOFT-1."""
     assert request.soft_inpainting is not None
     names = type(request.soft_inpainting).__dataclass_fields__
@@ -50,7 +50,7 @@ def _soft_notes(request: Img2ImgRequest) -> dict[str, object]:
     return {"Soft inpainting enabled": True, **values}
 
 
-def _editing_differs(request: Img2ImgRequest, images: tuple[ImagePlan, ...], quirks: Quirks) -> bool:
+def _editing_differs(request: PaintRequest, images: tuple[ImagePlan, ...], quirks: Quirks) -> bool:
     """SCHED-5: written only where the old reading of the numbers changes a text."""
     texts = {text for each in images for text in (each.prompt, each.negative_prompt)}
     return any(
@@ -60,7 +60,7 @@ def _editing_differs(request: Img2ImgRequest, images: tuple[ImagePlan, ...], qui
 
 
 def sampling_notes(
-    request: Img2ImgRequest, settings: Settings, sampler: SamplerPlan, schedule_notes: Mapping[str, object]
+    request: PaintRequest, settings: Settings, sampler: SamplerPlan, schedule_notes: Mapping[str, object]
 ) -> dict[str, object]:
     """Those of the sampling itself."""
     notes: dict[str, object] = {}
@@ -93,7 +93,7 @@ def _churn_notes(settings: Settings, sampler: SamplerPlan) -> dict[str, object]:
 
 
 def warnings_of(
-    request: Img2ImgRequest,
+    request: PaintRequest,
     settings: Settings,
     spec: ModelSpec,
     sampler: SamplerPlan,
@@ -118,11 +118,11 @@ def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerP
         yield from (each.text for each in schedule(text, sampler.prompt_steps, old_timelines=old, quirks=quirks))
 
 
-def _maskless(request: Img2ImgRequest) -> Iterator[str]:
+def _maskless(request: PaintRequest) -> Iterator[str]:
     """What was asked of a mask that is not there."""
-    if request.mask is not None or request.starts_from_noise:
+    if request.mask is not None or not request.has_source:
         return
-    for each in fields(Img2ImgRequest):
+    for each in fields(PaintRequest):
         if each.name in MASK_FIELDS and getattr(request, each.name) != each.default:
             yield f"{each.name}: it does nothing without a mask; give one, or leave it out"
 

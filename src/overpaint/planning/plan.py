@@ -15,7 +15,7 @@ from overpaint.planning.notes import early_notes, sampling_notes, text_notes, wa
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
 
 __all__ = ["ImagePlan", "Plan", "Surroundings", "effective_settings", "plan"]
@@ -24,7 +24,7 @@ DEFAULT_SWITCH = 0.8
 
 
 def plan(
-    request: Img2ImgRequest,
+    request: PaintRequest,
     settings: Settings | None = None,
     spec: ModelSpec = SD1_SPEC,
     known: Surroundings | None = None,
@@ -39,7 +39,7 @@ def plan(
         _check_skip(request, settings, each)
     upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
     job = CanvasInputs(request, settings, upscaler, spec.latent.factor)
-    prepared = (plan_empty if request.starts_from_noise else plan_canvases)(job, spec.native_size)
+    prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
@@ -68,11 +68,10 @@ def plan(
         checkpoint=known.checkpoint,
         upscaler=job.upscaler,
     )
-    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
-    return first if hires is None else plan_hires(first, hires, known)
+    return first if request.hires is None else plan_hires(first, request.hires, known)
 
 
-def effective_settings(request: Img2ImgRequest, settings: Settings) -> Settings:
+def effective_settings(request: PaintRequest, settings: Settings) -> Settings:
     """The site's options with this job's overrides and the request's own values on top."""
     settings = settings.with_changes({k: v for k, v in request.overrides.items() if k not in inert_options()})
     own = {
@@ -100,12 +99,12 @@ def _check_offered(settings: Settings) -> None:
             raise SettingError(name, value, f"this version offers only {offered!r}")
 
 
-def _check_model(request: Img2ImgRequest, spec: ModelSpec) -> None:
-    if request.starts_from_noise and spec.conditioning == "edit":
+def _check_model(request: PaintRequest, spec: ModelSpec) -> None:
+    if not request.has_source and spec.conditioning == "edit":
         raise RequestError("images", (), "an edit model needs a picture to edit; give one")
 
 
-def _check_skip(request: Img2ImgRequest, settings: Settings, spec: ModelSpec) -> None:
+def _check_skip(request: PaintRequest, settings: Settings, spec: ModelSpec) -> None:
     """ENCODE-4: CLIP skip may reach back to what goes into a text encoder's first layer."""
     skip = settings.CLIP_stop_at_last_layers
     skips = (each.layers + 1 for each in spec.texts if each.follows_skip)
@@ -116,7 +115,7 @@ def _check_skip(request: Img2ImgRequest, settings: Settings, spec: ModelSpec) ->
         raise RequestError(name, skip, remedy)
 
 
-def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
+def _check_limits(request: PaintRequest, settings: Settings) -> None:
     if request.steps > settings.max_steps:
         raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
@@ -140,7 +139,7 @@ def _check_limits(request: Img2ImgRequest, settings: Settings) -> None:
 
 
 def _plan_refiner(
-    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, known: Surroundings
+    request: PaintRequest, settings: Settings, spec: ModelSpec, known: Surroundings
 ) -> RefinerPlan | None:
     """REF-1, REF-2."""
     if known.refiner is None:
@@ -152,15 +151,15 @@ def _plan_refiner(
     at = DEFAULT_SWITCH if request.refiner_switch_at is None else float(request.refiner_switch_at)
     by_steps = settings.refiner_switch_by_sample_steps
     notes: dict[str, object] = {"Refiner switch by sampling steps": True} if by_steps else {}
-    if isinstance(request, Txt2ImgRequest) and request.hires and settings.hires_fix_refiner_pass != "second pass":
+    if request.hires and settings.hires_fix_refiner_pass != "second pass":
         notes["Hires refiner"] = settings.hires_fix_refiner_pass
     return RefinerPlan(known.refiner, at, by_steps, {**notes, "Refiner": known.refiner.title, "Refiner switch at": at})
 
 
-def _unchanged(request: Img2ImgRequest, settings: Settings, prepared: Canvases) -> str | None:
+def _unchanged(request: PaintRequest, settings: Settings, prepared: Canvases) -> str | None:
     """Why a sane engine returns the source as it is."""
     if prepared.blank_mask:
         return "the mask selects no pixel"
-    if not request.starts_from_noise and request.strength == 0 and not settings.quirks.strength_zero_runs_a_step:
+    if request.has_source and request.strength == 0 and not settings.quirks.strength_zero_runs_a_step:
         return "strength 0 changes nothing"
     return None

@@ -26,7 +26,7 @@ from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
 from overpaint.planning.sampler_plan import SamplerPlan
-from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.request import PaintRequest, Picture
 from overpaint.sampler_table import normalise
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
@@ -36,7 +36,7 @@ SpecReader = Callable[[Path], ModelSpec]
 
 
 def check(
-    request: Img2ImgRequest,
+    request: PaintRequest,
     settings: Settings,
     checkpoint: str | Path | None = None,
     *,
@@ -60,7 +60,7 @@ def check(
     _controls(make_plan(_lighter(request), settings, spec, known))
 
 
-def _lighter(request: Img2ImgRequest) -> Img2ImgRequest:
+def _lighter(request: PaintRequest) -> PaintRequest:
     """The same job with small pictures: what is wrong with it is as wrong then, and seconds sooner told."""
     pixels = max((each.width * each.height for each in request.images), default=0)
     if pixels <= _ENOUGH:
@@ -78,7 +78,7 @@ def _lighter(request: Img2ImgRequest) -> Img2ImgRequest:
     return request.with_changes(**changes)
 
 
-def _checkpoint_of(request: Img2ImgRequest, settings: Settings, own: str | Path | None) -> Path:
+def _checkpoint_of(request: PaintRequest, settings: Settings, own: str | Path | None) -> Path:
     """The one that a job names, else the engine's."""
     name = request.checkpoint or request.overrides.get("sd_model_checkpoint")
     try:
@@ -97,7 +97,7 @@ def _told_or_usual(path: Path) -> ModelSpec:
         return SD1_SPEC
 
 
-def _check_names(request: Img2ImgRequest, settings: Settings) -> None:
+def _check_names(request: PaintRequest, settings: Settings) -> None:
     """What of a job does not depend on its model."""
     normalise(request.sampler, request.scheduler, quirks=settings.quirks)
     plan_images(request, settings, surroundings_of(request, settings, _told_or_usual))
@@ -106,23 +106,24 @@ def _check_names(request: Img2ImgRequest, settings: Settings) -> None:
             find_controlnet(each.model, settings.controlnet_dir, f"controls[{number}].model")
 
 
-def surroundings_of(request: Img2ImgRequest, settings: Settings, read: SpecReader) -> Surroundings:
+def surroundings_of(request: PaintRequest, settings: Settings, read: SpecReader) -> Surroundings:
     """For planning only: upscalers are known by name, and resample."""
     settings = effective_settings(request, settings)
     wants_networks = names_networks(request, settings)
-    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    hires = request.hires
     second = hires.checkpoint if hires is not None else None
     return Surroundings(
         styles=load_styles(settings.styles_file) if settings.styles_file else (),
         loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
         hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
-        upscalers=_upscalers(settings),
+        upscalers=stand_in_upscalers(settings),
         refiner=_other(request.refiner, settings, "refiner", read) if request.refiner else None,
         hires_model=_other(second, settings, "hires.checkpoint", read) if second else None,
     )
 
 
-def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
+def stand_in_upscalers(settings: Settings) -> Mapping[str, Upscaler]:
+    """Those of the site by name; each only resamples."""
     resample = UPSCALERS["Lanczos"]
     assert resample is not None
     return dict.fromkeys(upscaler_files(settings), resample)
@@ -177,7 +178,7 @@ def _walk(plan: Plan) -> dict[str, Any]:
 
 def _hires(plan: Plan) -> dict[str, Any] | None:
     hires, request = plan.hires, plan.request
-    if hires is None or not isinstance(request, Txt2ImgRequest) or request.hires is None:
+    if hires is None or request.hires is None:
         return None
     second = hires.plan
     return {

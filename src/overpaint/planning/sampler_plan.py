@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from overpaint.errors import RequestError
 from overpaint.models.families import ModelSpec
 from overpaint.parameterization import Parameterization, PassLength, parameterization_of
-from overpaint.request import Img2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.sampler_table import SamplerSpec, normalise
 from overpaint.schedules import NoiseTable, img2img_steps
 from overpaint.settings import Settings
@@ -29,9 +29,9 @@ class Start:
     steps_before: int = 0  # prompt steps of the pass before: the schedules of a second pass go on counting
 
     @classmethod
-    def of(cls, request: Img2ImgRequest, settings: Settings) -> Start:
+    def of(cls, request: PaintRequest, settings: Settings) -> Start:
         """Of a job's first pass."""
-        strength = None if request.starts_from_noise else request.strength
+        strength = request.strength if request.has_source else None
         return cls(strength=strength, every_step=settings.img2img_fix_steps)
 
     @property
@@ -91,7 +91,7 @@ class SamplerPlan:
 
 
 def plan_sampler(
-    request: Img2ImgRequest, settings: Settings, spec: ModelSpec, in_force: Settings, start: Start | None = None
+    request: PaintRequest, settings: Settings, spec: ModelSpec, in_force: Settings, start: Start | None = None
 ) -> tuple[SamplerPlan, Mapping[str, object]]:
     start = start or Start.of(request, settings)
     sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
@@ -130,7 +130,7 @@ def plan_sampler(
     ), walk.notes
 
 
-def _steps(request: Img2ImgRequest, start: Start) -> tuple[int, int]:
+def _steps(request: PaintRequest, start: Start) -> tuple[int, int]:
     """STEP-3; with fixed steps a small strength asks for a long schedule, and strength 0 for none at all (STEP-10)."""
     if start.strength is None:
         return request.steps, request.steps - 1
@@ -147,7 +147,7 @@ def _same_tables(a: Settings, b: Settings) -> bool:
     return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
-def _eta(request: Img2ImgRequest, settings: Settings, sampler: SamplerSpec) -> float:
+def _eta(request: PaintRequest, settings: Settings, sampler: SamplerSpec) -> float:
     """PAR-1."""
     option: float = getattr(settings, sampler.eta_option)
     return option if request.eta is None else float(request.eta)
@@ -167,7 +167,7 @@ CHURN = {  # option: (built-in default, infotext key)
 }
 
 
-def _churn(request: Img2ImgRequest, settings: Settings) -> dict[str, float]:
+def _churn(request: PaintRequest, settings: Settings) -> dict[str, float]:
     """PAR-3: the request's value, unless the reference's accident lets a changed option win."""
     values: dict[str, float] = {}
     for name, (default, _) in CHURN.items():
@@ -180,7 +180,7 @@ def _churn(request: Img2ImgRequest, settings: Settings) -> dict[str, float]:
     return values
 
 
-def _noise_multiplier(request: Img2ImgRequest, settings: Settings) -> float:
+def _noise_multiplier(request: PaintRequest, settings: Settings) -> float:
     """STEP-1: the reference reads the option when the request is made, before any override."""
     if request.noise_multiplier is not None:
         return float(request.noise_multiplier)

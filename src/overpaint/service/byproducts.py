@@ -1,7 +1,4 @@
-"""What a job makes beside its pictures, for options to save: where it lies until then.
-
-It lies in the job's result folder, named after the picture it belongs to, and is in no list of results.
-"""
+"""By-products of a job of the service: in its result folder, named after their picture, and in no list of results."""
 
 from __future__ import annotations
 

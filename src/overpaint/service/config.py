@@ -23,6 +23,7 @@ class ServeConfig:
     token: str | None = field(default=None, repr=False)  # for every route but /healthz; needed beyond loopback
     checkpoint: str | None = None  # None: the default one
     device: str = "auto"
+    devices: tuple[str, ...] = ()  # a worker for each; none: one on `device`
     dtype: str = "auto"
     settings: Settings = field(default_factory=Settings)
     limits: Limits = field(default_factory=Limits)
@@ -42,6 +43,10 @@ class ServeConfig:
         if self.jobs_per_worker is not None and not 1 <= self.jobs_per_worker <= MOST_JOBS_PER_WORKER:
             remedy = f"give 1 to {MOST_JOBS_PER_WORKER}, or leave it out: the device decides then"
             raise RequestError("--jobs-per-worker", self.jobs_per_worker, remedy)
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        return self.devices or (self.device,)
 
     @property
     def is_loopback(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from overpaint.errors import RequestError
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.prompt_weights import check_weights
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest
+from overpaint.request import PaintRequest
 from overpaint.sampler_table import normalise
 from overpaint.service.limits import Limits
 from overpaint.settings import Settings
@@ -33,7 +33,7 @@ class _Cost:
         return _Cost(self.rows + other.rows, self.encoded + other.encoded)
 
 
-def check_prompt_rows(request: Img2ImgRequest, limits: Limits, settings: Settings) -> None:
+def check_prompt_rows(request: PaintRequest, limits: Limits, settings: Settings) -> None:
     """Every prompt of every pass, with its styles, against this server's bounds."""
     settings = effective_settings(request, settings)
     known = load_styles(settings.styles_file) if request.styles and settings.styles_file else ()
@@ -50,9 +50,9 @@ def check_prompt_rows(request: Img2ImgRequest, limits: Limits, settings: Setting
             check_weights(f"{prefix}prompt", counter.bare(_styled(prefix, each, styles, limits)), settings, steps)
 
 
-def _passes(request: Img2ImgRequest, settings: Settings) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], int]]:
+def _passes(request: PaintRequest, settings: Settings) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], int]]:
     """Each pass's prompts and negative prompts, every text once, and its steps as prompt editing counts them."""
-    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    hires = request.hires
     yield "", *_texts(request.prompt, request.negative_prompt), _counted(request.steps, request.sampler, settings)
     if hires is not None:
         texts = _texts(hires.prompt or request.prompt, hires.negative_prompt or request.negative_prompt)

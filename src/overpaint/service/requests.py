@@ -20,10 +20,11 @@ from overpaint.files.recipe import PAINTING_OPTIONS
 from overpaint.pictures import open_picture
 from overpaint.planning.canvas import geometry_of
 from overpaint.planning.hires import hires_sizes
-from overpaint.request import Img2ImgRequest, Txt2ImgRequest, request_from_json
+from overpaint.request import PaintRequest
 from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
 from overpaint.service.config import ServeConfig
+from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
 from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
@@ -34,7 +35,7 @@ from overpaint.service.shapes import shaped_fields
 from overpaint.settings import OPTION_NAMES, Settings, inert_options
 from overpaint.text.prompt import take_network_tags
 
-AnyRequest: TypeAlias = Img2ImgRequest | Txt2ImgRequest | ExtrasRequest
+AnyRequest: TypeAlias = PaintRequest | ExtrasRequest
 TextReader: TypeAlias = Callable[[str, str], bytes]  # (text, field) -> the picture's file
 
 EXTRAS: Kind = "extras"
@@ -55,7 +56,7 @@ class PictureStore(Protocol):
 
 
 @dataclass
-class _Sources:
+class RequestSources:
     """The pictures of one request while it is judged; they are kept when all of it is good."""
 
     store: PictureStore
@@ -64,9 +65,12 @@ class _Sources:
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
     count: int = 0
     pixels: int = 0
+    first: str | None = None  # the source that masks in words are drawn on
 
     def reference(self, name: str, value: Any) -> str:
         """The reference that stands for a picture, which is fit to be decoded."""
+        if name in MASK_FIELDS and isinstance(value, Mapping):
+            return self.reference(name, drawn_for(self, MaskInWords.read(name, value)))
         self.count += 1
         if self.count > self.limits.pictures:
             raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
@@ -75,6 +79,7 @@ class _Sources:
         else:
             data = picture_bytes(name, value, self.read)
             reference = reference_of(data)
+        self.first = reference if name == "images[0]" else self.first
         self.pixels += (pixels := admit_picture(data, self.limits, name))
         check_together(name, pixels, self.pixels, self.limits)
         self.given[reference] = data
@@ -122,7 +127,7 @@ def judged_request(
     settings: Settings = _DEFAULT_SETTINGS,
     read: TextReader | None = None,
     held: ExitStack | None = None,
-) -> Img2ImgRequest:
+) -> PaintRequest:
     """The same for a painting job that is only to be planned: nothing is kept. `held` is closed when it is planned."""
     with ExitStack() as short:
         *_, request = _judged(values, store, limits, settings, read, held or short)
@@ -133,10 +138,12 @@ def judged_request(
 
 def _judged(
     values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None, held: ExitStack
-) -> tuple[_Sources, dict[str, Any], AnyRequest]:
+) -> tuple[RequestSources, dict[str, Any], AnyRequest]:
     """The request, and its plain values with references for pictures; `held` has the room that the pictures take."""
-    sources = _Sources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
+    sources = RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
     given = {name: value for name, value in values.items() if name != "kind"}
+    if "images" in given:  # first: masks in words are drawn on one of them
+        given = {"images": given.pop("images"), **given}
     told = shaped_fields("", given, _kind(values), sources.reference)
     held.enter_context(room_for(sources.pixels))
     request = _read(told, values.get("kind") == EXTRAS, sources.opened)
@@ -209,9 +216,9 @@ def uploaded(name: str, reference: str, store: PictureStore) -> bytes:
     raise RequestError(name, reference, "no such picture is kept; upload it first with PUT /v1/pictures")
 
 
-def check_request(request: Img2ImgRequest, limits: Limits, settings: Settings = _DEFAULT_SETTINGS) -> None:
+def check_request(request: PaintRequest, limits: Limits, settings: Settings = _DEFAULT_SETTINGS) -> None:
     """A painting job against this server's bounds, and its names as far as no file is needed to judge them."""
-    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    hires = request.hires
     _at_most("steps", request.steps, limits.steps)
     _at_most("batch_size x iterations", request.batch_size * request.iterations, limits.images)
     for name in ("cfg_scale", "image_cfg_scale"):
@@ -234,16 +241,16 @@ def _kind(values: Json) -> type[AnyRequest]:
         return ExtrasRequest
     if values.get("kind", "paint") != "paint":
         raise RequestError("kind", values["kind"], "give paint or extras")
-    return Txt2ImgRequest  # which has the fields of both ways to paint
+    return PaintRequest
 
 
 def _read(told: Json, is_extras: bool, opened: Callable[[str, Any], Any]) -> AnyRequest:
-    kind: type[AnyRequest] = ExtrasRequest if is_extras else Txt2ImgRequest
+    kind: type[AnyRequest] = ExtrasRequest if is_extras else PaintRequest
     values = shaped_fields("", told, kind, opened)
-    return ExtrasRequest.from_json(values) if is_extras else request_from_json(values)
+    return ExtrasRequest.from_json(values) if is_extras else PaintRequest.from_json(values)
 
 
-def _fixed(request: Img2ImgRequest, rng: random.Random | None) -> dict[str, Any]:
+def _fixed(request: PaintRequest, rng: random.Random | None) -> dict[str, Any]:
     return {name: fix_seed(getattr(request, name), rng) for name in ("seed", "variation_seed")}
 
 
@@ -267,9 +274,9 @@ def _at_most(name: str, value: float, limit: float) -> None:
         raise RequestError(name, value, f"give at most {limit}")
 
 
-def _texts_of(request: Img2ImgRequest) -> dict[str, tuple[str, ...]]:
+def _texts_of(request: PaintRequest) -> dict[str, tuple[str, ...]]:
     """Every prompt by its field's name."""
-    parts: dict[str, Any] = {"": request, "hires.": getattr(request, "hires", None)}
+    parts: dict[str, Any] = {"": request, "hires.": request.hires}
     found = {
         prefix + name: getattr(part, name)
         for prefix, part in parts.items()
@@ -279,7 +286,7 @@ def _texts_of(request: Img2ImgRequest) -> dict[str, tuple[str, ...]]:
     return {name: (value,) if isinstance(value, str) else value for name, value in found.items()}
 
 
-def _check_texts(request: Img2ImgRequest, limits: Limits) -> None:
+def _check_texts(request: PaintRequest, limits: Limits) -> None:
     for name, texts in _texts_of(request).items():
         _at_most(f"{name} (texts)", len(texts), limits.images)
         for text in texts:
@@ -291,9 +298,9 @@ def _check_texts(request: Img2ImgRequest, limits: Limits) -> None:
     _at_most("loras", len(request.loras), limits.loras)
 
 
-def _check_names(request: Img2ImgRequest) -> None:
+def _check_names(request: PaintRequest) -> None:
     """Names only: a path would let a stranger point at any file of this machine."""
-    hires = getattr(request, "hires", None)
+    hires = request.hires
     named = {name: getattr(request, name) for name in ("checkpoint", "refiner", "sampler", "scheduler")}
     named |= {f"styles[{i}]": each for i, each in enumerate(request.styles)}
     named |= {f"loras[{i}].name": each.name for i, each in enumerate(request.loras)}
@@ -318,7 +325,7 @@ def check_name(field_name: str, value: str) -> None:
         raise RequestError(field_name, value, _LISTED)
 
 
-def _check_overrides(request: Img2ImgRequest, settings: Settings) -> None:
+def _check_overrides(request: PaintRequest, settings: Settings) -> None:
     """Folders, files and limits belong to the site."""
     given = {name: value for name, value in request.overrides.items() if name not in inert_options()}
     for name in sorted(given.keys() & OPTION_NAMES - OPTIONS_OF_A_JOB):
@@ -326,17 +333,17 @@ def _check_overrides(request: Img2ImgRequest, settings: Settings) -> None:
     settings.with_changes(given)
 
 
-def _check_passes(request: Img2ImgRequest, settings: Settings) -> None:
+def _check_passes(request: PaintRequest, settings: Settings) -> None:
     size = _size_of_pass(request)
     if size is None:
         return
     geometry = geometry_of(*size, settings)
-    hires = request.hires if isinstance(request, Txt2ImgRequest) else None
+    hires = request.hires
     for each in hires_sizes(geometry, hires) if hires is not None else ():
         geometry_of(*each, settings)
 
 
-def _size_of_pass(request: Img2ImgRequest) -> tuple[int, int] | None:
+def _size_of_pass(request: PaintRequest) -> tuple[int, int] | None:
     """None where the model or the mask decides: then planning judges it."""
     if request.width is not None and request.height is not None:
         return request.width, request.height

@@ -34,7 +34,7 @@ from overpaint.service.painter.worker import Worker
 from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain, result_of
 from overpaint.service.wire import Message, encoded, read
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 from overpaint.settings import Settings
 from tests.service.fake_store import FakeStore
 from tests.service.painter.worker_tools import Told, all_files, carried_out, holder_of

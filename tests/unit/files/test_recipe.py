@@ -32,7 +32,7 @@ from overpaint.models.hashes import network_hash
 from overpaint.outcome import Processed
 from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
 from overpaint.planning.plans import Surroundings
-from overpaint.request import PICTURE_FIELDS, Img2ImgRequest, ResizeMode, Txt2ImgRequest
+from overpaint.request import PICTURE_FIELDS, Img2ImgRequest, PaintRequest, ResizeMode, Txt2ImgRequest
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from tests.unit.fake_painter import FakePainter, drawing
 
@@ -45,7 +45,7 @@ def new(settings: Settings | None = None, **fields: Any) -> Processed:
     return run(Txt2ImgRequest(**{"seed": 11, "width": 32, "height": 24, **fields}), settings)
 
 
-def run(request: Img2ImgRequest, settings: Settings | None = None) -> Processed:
+def run(request: PaintRequest, settings: Settings | None = None) -> Processed:
     *_, last = FakePainter().run(request, settings)
     assert isinstance(last, Finished)
     return last.result

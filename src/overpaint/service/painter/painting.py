@@ -16,23 +16,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.errors import (
-    CheckpointError,
-    OverpaintError,
-    PictureError,
-    RequestError,
-    SamplingError,
-    SaveError,
-)
+from overpaint.errors import OverpaintError
 from overpaint.errors import PaintingCancelled as StoppedOnRequest
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
 from overpaint.outcome import Processed
 from overpaint.pictures import source_extras
 from overpaint.pixels.resize import Upscaler
-from overpaint.request import Img2ImgRequest, Picture
+from overpaint.request import PaintRequest, Picture
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
 from overpaint.service.painter.results import JobResults, Output, clear_unfinished, keep
+from overpaint.service.problems import job_code_of
 from overpaint.service.store.forms import plain
 from overpaint.settings import Settings
 
@@ -50,15 +44,6 @@ SMALL_TILE = 64
 _PARTS = 100  # of one enlarged picture, for progress
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
-# The first that fits; an error that is none of them is our own fault.
-_CODES: tuple[tuple[type[Exception], str], ...] = (
-    (PictureError, "invalid"),
-    (RequestError, "invalid"),
-    (CheckpointError, "checkpoint"),
-    (SaveError, "save"),
-    (SamplingError, "sampling"),
-)
 
 
 class WorkerBusy(OverpaintError):  # noqa: N818 (an answer)
@@ -112,7 +97,7 @@ def error_of(error: Exception) -> JobError:
         return JobError(code="memory", message=str(error) or "memory: there is not enough of it; ask for less")
     if isinstance(error, OSError) and error.errno in _DISK:
         return JobError(code="save", message=f"a file was not written ({error.strerror}): free space on the disk")
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal")
+    code = job_code_of(error)
     if code == "internal" and not isinstance(error, OverpaintError):
         return JobError(code=code, message=f"the job failed by an error of the program ({type(error).__name__})")
     return JobError(code=code, message=str(error))
@@ -128,7 +113,7 @@ class Painting:
     It may be begun a second time after a failure, and goes on where the first time ended.
     """
 
-    def __init__(self, engine: Engine, task: Task, request: Img2ImgRequest) -> None:
+    def __init__(self, engine: Engine, task: Task, request: PaintRequest) -> None:
         from overpaint.painting.sharing import company
 
         self._task, self._tell = task, task.tell
