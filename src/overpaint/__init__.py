@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from overpaint.settings import Quirks, Settings
     from overpaint.tools import PaintedGrid, enlarge, grid, loopback, outpaint
     from overpaint.version import __version__
+    from overpaint.ways_in import PageInputs, WayIn, requests_for
 
 __all__ = [
     "Cancelled",
@@ -53,6 +54,7 @@ __all__ = [
     "MaskedContent",
     "OverpaintError",
     "OverpaintWarning",
+    "PageInputs",
     "PaintRequest",
     "PaintedGrid",
     "PaintedPicture",
@@ -74,6 +76,7 @@ __all__ = [
     "Started",
     "Stop",
     "Txt2ImgRequest",
+    "WayIn",
     "__version__",
     "enlarge",
     "grid",
@@ -82,6 +85,7 @@ __all__ = [
     "open_picture",
     "outpaint",
     "plan",
+    "requests_for",
     "save",
     "txt2img",
 ]
@@ -120,6 +124,7 @@ _HOMES = {
     "overpaint.settings": ("Quirks", "Settings"),
     "overpaint.tools": ("PaintedGrid", "enlarge", "grid", "loopback", "outpaint"),
     "overpaint.version": ("__version__",),
+    "overpaint.ways_in": ("PageInputs", "WayIn", "requests_for"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

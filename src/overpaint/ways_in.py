@@ -1,14 +1,19 @@
-"""The six ways a picture comes in from the reference's img2img page, as one typed function (UI-1 to UI-5, BATCH)."""
+"""The six ways in which the reference's img2img page takes pictures, as one typed function (UI-1 to UI-5, BATCH).
+
+for name, request in requests_for(PageInputs(way=WayIn.INPAINT, image=photo, mask=drawn), prompt="a cat"):
+    engine.paint(request).save(f"{name}.png")
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from overpaint.errors import PictureError, RequestError
+from overpaint.errors import OverpaintWarning, PictureError, RequestError
 from overpaint.pictures import open_picture
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.sketch import inpaint_sketch_source, mask_from_sketch
@@ -19,8 +24,8 @@ LARGEST_SCALE = 64
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
-class Mode(Enum):
-    """The page's tabs; the values are the reference's numbers."""
+class WayIn(Enum):
+    """The tabs of the page; the values are the reference's numbers."""
 
     IMG2IMG = 0
     SKETCH = 1
@@ -32,25 +37,29 @@ class Mode(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PageInputs:
-    """What the page hands over: which of these are read depends on the mode."""
+    """What the page hands over. Which of these are read depends on the way in."""
 
-    mode: Mode
+    way: WayIn
     image: Picture | None = None
-    sketch: Picture | None = None  # the picture with strokes on it
+    sketch: Picture | None = None  # the picture with strokes drawn on it
     mask: Picture | None = None  # drawn, or uploaded
     mask_alpha: float = 0  # 0..100, how much of the strokes shows through
     folder: Path | None = None
-    masks: Path | None = None  # a folder, or one file for all
+    masks: Path | None = None  # a folder of masks, or one mask for all pictures
     scale_by: float | None = None  # instead of a width and height
 
 
 def requests_for(entry: PageInputs, **fields: Any) -> Iterator[tuple[str, Img2ImgRequest]]:
-    """Name and request of every picture that comes in this way; `fields` are those of `Img2ImgRequest`."""
-    if entry.mode is Mode.BATCH:
+    """The name and the request of every picture that comes in this way. `fields` are those of an `Img2ImgRequest`.
+
+    A picture of a folder that cannot be read, or that none of several masks belongs to, is skipped with an
+    `OverpaintWarning`.
+    """
+    if entry.way is WayIn.BATCH:
         yield from _folder(entry, fields)
         return
-    image, mask = _WAYS[entry.mode](entry, fields)
-    yield entry.mode.name.lower(), _request(image, mask, entry, fields)
+    image, mask = _WAYS[entry.way](entry, fields)
+    yield entry.way.name.lower(), _request(image, mask, entry, fields)
 
 
 def _plain(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture | None]:
@@ -78,17 +87,17 @@ def _upload(entry: PageInputs, fields: dict[str, Any]) -> tuple[Picture, Picture
 
 
 _WAYS = {
-    Mode.IMG2IMG: _plain,
-    Mode.SKETCH: _sketch,
-    Mode.INPAINT: _inpaint,
-    Mode.INPAINT_SKETCH: _inpaint_sketch,
-    Mode.INPAINT_UPLOAD: _upload,
+    WayIn.IMG2IMG: _plain,
+    WayIn.SKETCH: _sketch,
+    WayIn.INPAINT: _inpaint,
+    WayIn.INPAINT_SKETCH: _inpaint_sketch,
+    WayIn.INPAINT_UPLOAD: _upload,
 }
 
 
 def _needed(name: str, picture: Picture | None) -> Picture:
     if picture is None:
-        raise RequestError(name, None, "this mode needs it; give a picture")
+        raise RequestError(name, None, "this way in needs it; give a picture")
     return picture
 
 
@@ -110,13 +119,19 @@ def _folder(entry: PageInputs, fields: dict[str, Any]) -> Iterator[tuple[str, Im
     for path in pictures_below(entry.folder):
         mask = mask_for(path, entry.masks)
         if entry.masks is not None and mask is None:
-            continue  # BATCH-2
+            _warn(f"{path}: skipped, since no mask has its name")  # BATCH-2
+            continue
         try:
             image = open_picture(path)
             opened = None if mask is None else open_picture(mask)
-        except PictureError:
-            continue  # BATCH-1: unreadable pictures are skipped
+        except PictureError as error:
+            _warn(f"{path}: skipped; {error}")  # BATCH-1
+            continue
         yield path.stem, _request(image, opened, entry, fields)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, OverpaintWarning, stacklevel=3)
 
 
 def pictures_below(folder: Path) -> list[Path]:

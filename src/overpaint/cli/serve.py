@@ -30,6 +30,14 @@ Token = Annotated[
         f"{TOKEN_VARIABLE} instead.",
     ),
 ]
+JobsPerWorker = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs-per-worker",
+        metavar="INTEGER",
+        help="How many jobs go on at once; left out, as many as pay: one on a CPU, several on a GPU.",
+    ),
+]
 AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", metavar="NAME", help="Another name this server is called by; may be repeated."),
@@ -79,6 +87,7 @@ def serve(
     port: Port = 7860,
     data: Data = None,
     token: Token = None,
+    jobs_per_worker: JobsPerWorker = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     url_inputs: UrlInputs = False,
@@ -119,6 +128,7 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         url_inputs=url_inputs,
+        jobs_per_worker=jobs_per_worker,
     )
     check_started(config)
     return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))

@@ -5,53 +5,39 @@ A job here is anything that has the fields of the contract as attributes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from overpaint.errors import RequestError
+from overpaint.other_names import REFERENCE
 from overpaint.parts import Hires, SoftInpainting
-from overpaint.request import MASK_FIELDS, MaskedContent, ResizeMode
+from overpaint.request import MASK_FIELDS, PICTURE_FIELDS, SOURCE_FIELDS, MaskedContent, PaintRequest, ResizeMode
 from overpaint.request_checks import NUMBERS, check_number_of
 from overpaint.seeds import fix_seed
 
 _E = TypeVar("_E", bound=Enum)
 
 _NO_REFINER = (None, "", "None", "none")
+_AS_BEFORE = (None, "", "Use same sampler", "Use same scheduler", "Use same checkpoint")
 _UNOFFERED = ("restore_faces", "token_merging_ratio", "token_merging_ratio_hr")
+_SEED_EXTRAS = frozenset({"variation_seed", "variation_strength"})
+
+# What a job of the reference does not have, or says in several fields.
+_OURS_ALONE = frozenset({"hires", "loras", "exact", "seed_resize", "use_networks"})
+_OF_A_SOURCE = SOURCE_FIELDS | {"noise_multiplier"}
 
 
 def common_fields(job: Any) -> dict[str, Any]:
     """The request's fields that all jobs have."""
     _refuse_unoffered(job)
-    extras = job.seed_enable_extras
     resize = (int(job.seed_resize_from_w or 0), int(job.seed_resize_from_h or 0))
+    names = PaintRequest.field_names() - _OF_A_SOURCE - _OURS_ALONE
     return {
-        "prompt": texts(job.prompt),
-        "negative_prompt": texts(job.negative_prompt),
-        "styles": tuple(job.styles or ()),
-        "width": whole(job.width),
-        "height": whole(job.height),
-        "seed": job.seed if isinstance(job.seed, int) else fix_seed(job.seed),
-        "variation_seed": _subseed(job) if extras else -1,
-        "variation_strength": job.subseed_strength if extras else 0,
-        "seed_resize": resize if extras and min(resize) > 0 else None,
-        "batch_size": job.batch_size,
-        "iterations": job.n_iter,
-        "sampler": job.sampler_name or "",
-        "scheduler": job.scheduler or "",
-        "steps": whole(job.steps) or 0,
-        "cfg_scale": job.cfg_scale,
-        "eta": job.eta,
-        "s_churn": job.s_churn,
-        "s_tmin": job.s_tmin,
-        "s_tmax": job.s_tmax,
-        "s_noise": job.s_noise,
-        "s_min_uncond": job.s_min_uncond,
-        "tiling": job.tiling,
+        **_read(job, names if job.seed_enable_extras else names - _SEED_EXTRAS),
+        "seed_resize": resize if job.seed_enable_extras and min(resize) > 0 else None,
         "use_networks": not job.disable_extra_networks,
-        "refiner": None if job.refiner_checkpoint in _NO_REFINER else job.refiner_checkpoint,
-        "refiner_switch_at": job.refiner_switch_at,
-        "overrides": job.override_settings or {},
     }
 
 
@@ -60,30 +46,13 @@ def img2img_fields(job: Any, soft: SoftInpainting | None, *, masked: bool = True
 
     The reference's clients send what is about a mask with every job; without one it is left out.
     """
-    fields = _img2img_fields(job, soft)
+    own = _read(job, _OF_A_SOURCE - PICTURE_FIELDS)
+    fields = {**own, "round_mask": job.mask_round and not soft, "soft_inpainting": soft, **common_fields(job)}
     if masked:
         return fields
     for name in MASK_FIELDS & NUMBERS.keys():
         check_number_of(name, fields[name])
     return {name: value for name, value in fields.items() if name not in MASK_FIELDS}
-
-
-def _img2img_fields(job: Any, soft: SoftInpainting | None) -> dict[str, Any]:
-    return {
-        "strength": job.denoising_strength,
-        "resize_mode": _chosen("resize_mode", job.resize_mode, ResizeMode),
-        "invert_mask": bool(job.inpainting_mask_invert),
-        "mask_blur_x": job.mask_blur_x,
-        "mask_blur_y": job.mask_blur_y,
-        "round_mask": job.mask_round and not soft,
-        "only_masked": bool(job.inpaint_full_res),
-        "padding": whole(job.inpaint_full_res_padding) or 0,
-        "masked_content": _chosen("inpainting_fill", job.inpainting_fill, MaskedContent),
-        "soft_inpainting": soft,
-        "image_cfg_scale": job.image_cfg_scale,
-        "noise_multiplier": job.initial_noise_multiplier,
-        **common_fields(job),
-    }
 
 
 def txt2img_fields(job: Any) -> dict[str, Any]:
@@ -92,6 +61,24 @@ def txt2img_fields(job: Any) -> dict[str, Any]:
     if job.enable_hr and (job.firstphase_width or job.firstphase_height):
         fields["width"], fields["height"] = whole(job.firstphase_width), whole(job.firstphase_height)
     return {"hires": _hires(job) if job.enable_hr else None, **fields}
+
+
+def _read(job: Any, names: Collection[str]) -> dict[str, Any]:
+    """Fields of a request by the names that the reference has for them; options and scripts are read elsewhere."""
+    pairs = ((name, REFERENCE.get(name, name)) for name in PaintRequest.__dataclass_fields__ if name in names)
+    return {name: _value(job, name, theirs) for name, theirs in pairs if "." not in theirs}
+
+
+def _hires(job: Any) -> Hires:
+    names = ((name, f"hires.{name}") for name in Hires.__dataclass_fields__)
+    return Hires(**{name: _value(job, ours, REFERENCE[ours]) for name, ours in names})
+
+
+def _value(job: Any, ours: str, theirs: str) -> Any:
+    value = getattr(job, theirs)
+    if ours in _CHOICES:
+        return _chosen(theirs, value, _CHOICES[ours])
+    return _FORMS[ours](value) if ours in _FORMS else value
 
 
 def texts(value: Any) -> str | tuple[str, ...]:
@@ -111,29 +98,13 @@ def _refuse_unoffered(job: Any) -> None:
             raise RequestError(name, value, "this version does not offer it; leave it out")
 
 
-def _subseed(job: Any) -> int | tuple[int, ...]:
-    return job.subseed if isinstance(job.subseed, int) else fix_seed(job.subseed)
+def _seeds(value: Any) -> int | tuple[int, ...]:
+    return value if isinstance(value, int) else fix_seed(value)
 
 
-def _hires(job: Any) -> Hires:
-    return Hires(
-        scale=job.hr_scale,
-        width=whole(job.hr_resize_x) or None,
-        height=whole(job.hr_resize_y) or None,
-        upscaler=job.hr_upscaler or None,
-        steps=whole(job.hr_second_pass_steps) or None,
-        strength=job.denoising_strength,
-        sampler=_unless_same(job.hr_sampler_name, "Use same sampler"),
-        scheduler=_unless_same(job.hr_scheduler, "Use same scheduler"),
-        checkpoint=_unless_same(job.hr_checkpoint_name, "Use same checkpoint"),
-        prompt=texts(job.hr_prompt),
-        negative_prompt=texts(job.hr_negative_prompt),
-    )
-
-
-def _unless_same(name: str | None, same: str) -> str | None:
-    """The page's word for "as in the first pass"."""
-    return None if name in (None, "", same) else name
+def _unless_same(name: str | None) -> str | None:
+    """The page's words for "as in the first pass"."""
+    return None if name in _AS_BEFORE else name
 
 
 def _chosen(name: str, number: Any, kind: type[_E]) -> _E:
@@ -145,3 +116,34 @@ def _chosen(name: str, number: Any, kind: type[_E]) -> _E:
         names = ", ".join(f"{i} {each.value}" for i, each in enumerate(options))
         raise RequestError(name, number, f"choose one of {names}")
     return options[number]
+
+
+_FORMS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "prompt": texts,
+        "negative_prompt": texts,
+        "styles": lambda names: tuple(names or ()),
+        "width": whole,
+        "height": whole,
+        "seed": _seeds,
+        "variation_seed": _seeds,
+        "sampler": lambda name: name or "",
+        "scheduler": lambda name: name or "",
+        "steps": lambda count: whole(count) or 0,
+        "refiner": lambda name: None if name in _NO_REFINER else name,
+        "overrides": lambda options: options or {},
+        "invert_mask": bool,
+        "only_masked": bool,
+        "padding": lambda pixels: whole(pixels) or 0,
+        "hires.width": lambda side: whole(side) or None,
+        "hires.height": lambda side: whole(side) or None,
+        "hires.steps": lambda count: whole(count) or None,
+        "hires.upscaler": lambda name: name or None,
+        "hires.sampler": _unless_same,
+        "hires.scheduler": _unless_same,
+        "hires.checkpoint": _unless_same,
+        "hires.prompt": texts,
+        "hires.negative_prompt": texts,
+    }
+)
+_CHOICES: Mapping[str, type[Enum]] = MappingProxyType({"resize_mode": ResizeMode, "masked_content": MaskedContent})

@@ -80,7 +80,7 @@ def _has_room(holder: Holder, values: Mapping[str, Any]) -> bool:
         path = find_checkpoint(values["checkpoint"], _settings_of(holder, values))
         files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
         needed = _ROOM * sum(each.stat().st_size for each in files)
-    except (OverpaintError, OSError):
+    except (OverpaintError, OSError, ValueError, TypeError):
         return True
     free = free_memory(torch.device(holder.engine().device))
     return free is not None and free > needed

@@ -64,6 +64,7 @@ class WorkerProcess:
             "device": self.device,
             "dtype": config.dtype,
             "settings": config.settings.to_json(),
+            "slots": config.jobs_per_worker,
         }
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import OverpaintError, PictureError, RequestError
+from overpaint.service.document import answer_of
 from overpaint.service.guard.places import placeless
 from overpaint.service.intake.pictures import picture_file, url_of
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
@@ -131,7 +132,7 @@ _MEANINGS: Mapping[int, str] = {
 
 def errors(*statuses: int) -> Responses:
     """Documentation of what may go wrong; who may not ask at all is told so everywhere."""
-    return {each: {"model": ErrorAnswer, "description": _MEANINGS[each]} for each in (401, 403, *statuses)}
+    return {each: {**answer_of(ErrorAnswer), "description": _MEANINGS[each]} for each in (401, 403, *statuses)}
 
 
 class NativeRoute(APIRoute):

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
+from overpaint.service.document import answer_of
 from overpaint.service.doors.openai.answers import (
     NO_USAGE,
     OpenAIError,
@@ -49,7 +50,7 @@ _STOPPING = JobError(code="stopping", message="the server is stopping; send the 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": OpenAIPictures, "description": "The pictures; with `stream` they come as server-sent events."},
     **{
-        status: {"model": OpenAIError, "description": "An error in OpenAI's shape."}
+        status: {**answer_of(OpenAIError), "description": "An error in OpenAI's shape."}
         for status in (400, 401, 403, 404, 409, 413, 415, 429, 499, 500, 503, 504)
     },
 }

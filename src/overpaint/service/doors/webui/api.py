@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from overpaint.service.config import ServeConfig
+from overpaint.service.document import answer_of
 from overpaint.service.doors.webui.bodies import SdapiErrorBody, WrongFields
 from overpaint.service.doors.webui.controlnet import controlnet_routes
 from overpaint.service.doors.webui.extras import extras_routes
@@ -27,8 +28,8 @@ from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": SdapiErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
-    422: {"model": SdapiErrorBody | WrongFields},
+    **{status: answer_of(SdapiErrorBody) for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
+    422: answer_of(SdapiErrorBody, WrongFields),
 }
 
 
