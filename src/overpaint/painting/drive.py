@@ -112,7 +112,7 @@ def answer(asked: Sequence[RunRows], outputs: Sequence[Tensor]) -> None:
 
 
 def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Iterator[None]:
-    """Tick until every run is finished, pausing after each tick for whoever watches."""
+    """Tick until every run is finished. After each tick the caller gets control, to look or to stop."""
     while any(not run.finished for run in runs):
         tick(runs, network, share=share)
         yield
