@@ -2,7 +2,7 @@
 
     python -m benchmarks.service soak      [--jobs 1000]
     python -m benchmarks.service load      [--requests 1000]
-    python -m benchmarks.service isolation [--clients 32] [--jobs 3]
+    python -m benchmarks.service isolation [--clients 32] [--jobs 3] [--workers 3]
 
 Each starts a server of its own on the small checkpoint and prints its figures; the exit code is 1 if one of them is
 beyond what is promised. Memory is read from /proc, so the soak needs Linux. The tests in tests/service run short forms.
@@ -288,10 +288,11 @@ def _ended(client: httpx.Client, job: Job, rng: random.Random) -> dict[str, Any]
 
 
 @contextmanager
-def _server() -> Iterator[Server]:
+def _server(workers: int) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         model = make_tiny_checkpoint(Path(folder) / "sketch.safetensors")
-        server = start(Path(folder) / "data", "--model", str(model), "--device", "cpu")
+        options = ("--model", str(model), "--device", "cpu", "--workers", str(workers))
+        server = start(Path(folder) / "data", *options)
         try:
             server.wait_ready()
             yield server
@@ -341,10 +342,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, help="in all for the soak (1000), of each client for the isolation (3)")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=1, help="of the server")
     args = parser.parse_args()
     args.jobs = args.jobs or (1000 if args.what == "soak" else 3)
     started = time.monotonic()
-    with _server() as server:
+    with _server(args.workers) as server:
         is_kept = _REPORTS[args.what](server, args)
     print(f"{'kept' if is_kept else 'NOT KEPT'}, in {time.monotonic() - started:.0f} s")
     return 0 if is_kept else 1

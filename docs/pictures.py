@@ -5,14 +5,19 @@ python docs/pictures.py
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
+GUIDE_OF_MASKS = ROOT / "docs" / "guides" / "masks.md"
+SHOWN = ("car-area-shown.png", "not-the-sky-shown.png")
 SCRIPTS = {"watercolor_forest.py": "watercolor-forest.png", "red_car.py": "red-car.png"}
 
 
@@ -24,6 +29,18 @@ def main() -> None:
         for script, picture in SCRIPTS.items():
             subprocess.run([sys.executable, str(ROOT / "examples" / script)], cwd=folder, check=True)
             shutil.move(Path(folder) / picture, IMAGES / picture)
+        draw_masks(Path(folder))
+
+
+def draw_masks(folder: Path) -> None:
+    """What the guide's own commands show, three times as large."""
+    shutil.copytree(ROOT / "examples" / "pictures", folder / "examples" / "pictures")
+    for line in GUIDE_OF_MASKS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("overpaint mask ") and "--show" in line:
+            subprocess.run([sys.executable, "-m", *shlex.split(line)], cwd=folder, check=True)
+    for name in SHOWN:
+        with Image.open(folder / name) as shown:
+            shown.resize((3 * shown.width, 3 * shown.height), Image.Resampling.NEAREST).save(IMAGES / name)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import ast
 import itertools
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,16 @@ import modules.shared as shared
 import overpaint
 from overpaint import cli, errors
 from overpaint.demo import SIDE, SOURCES
+from overpaint.planning import hires
+from overpaint.planning import plan as planning
+from overpaint.request import Img2ImgRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MOST_PICTURE_BYTES = 100_000
+MOST_STEPS = 3
+AS_PROGRAMS = ("dry_run.py", "one_line.py")  # the first looks whether torch is loaded
 USAGE = {"watercolor_forest.py": "watercolor-forest.png", "red_car.py": "red-car.png"}
 
 
@@ -70,6 +77,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown has to run; it need not look good, and so takes no more steps than that takes."""
+    for module in (planning, hires):
+        whole = module.plan_sampler
+
+        def short(request: Img2ImgRequest, *rest: Any, _whole: Any = whole) -> Any:
+            return _whole(request.with_changes(steps=min(request.steps, MOST_STEPS)), *rest)
+
+        monkeypatch.setattr(module, "plan_sampler", short)
+
+
 def test_reference_pages_follow_from_the_code() -> None:
     command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -86,7 +105,7 @@ def shared_as_new() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
-def test_python_blocks_run(page: Path, checkout: Path, shared_as_new: None) -> None:
+def test_python_blocks_run(page: Path, checkout: Path, shared_as_new: None, few_steps: None) -> None:
     for block in blocks(page, "python"):
         names: dict[str, Any] = {"__name__": "__main__"}
         exec(compile(block, str(page), "exec"), names)
@@ -104,7 +123,7 @@ def test_commands_are_understood(page: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=named)
-def test_commands_on_the_examples_run(page: Path, checkout: Path) -> None:
+def test_commands_on_the_examples_run(page: Path, checkout: Path, few_steps: None) -> None:
     """In their order; those that name files the reader has are left out."""
     for arguments in commands(page):
         if len(arguments) > 1 and Path(arguments[1]).exists() and "--model" not in arguments:
@@ -136,9 +155,27 @@ def test_what_examples_write_does_not_collide_in_one_folder() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=named)
-def test_examples_run(example: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", str(example)]
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if each.name not in AS_PROGRAMS], ids=named)
+def test_examples_run(
+    example: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shared_as_new: None,
+    few_steps: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out or list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AS_PROGRAMS)
+def test_examples_run_as_programs(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / name)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout or list(tmp_path.glob("*.png"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         SaveError,
         SettingError,
     )
-    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Queued, Started, Stop
+    from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from overpaint.quick import img2img, txt2img
     from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
     from overpaint.settings import Quirks, Settings
+    from overpaint.tools import PaintedGrid, enlarge, grid, loopback, outpaint
     from overpaint.version import __version__
     from overpaint.ways_in import PageInputs, WayIn, requests_for
 
@@ -55,6 +56,7 @@ __all__ = [
     "OverpaintWarning",
     "PageInputs",
     "PaintRequest",
+    "PaintedGrid",
     "PaintedPicture",
     "PictureError",
     "PictureTypeError",
@@ -62,7 +64,6 @@ __all__ = [
     "Preview",
     "Processed",
     "Progress",
-    "Queued",
     "Quirks",
     "RequestError",
     "RequestTypeError",
@@ -77,8 +78,12 @@ __all__ = [
     "Txt2ImgRequest",
     "WayIn",
     "__version__",
+    "enlarge",
+    "grid",
     "img2img",
+    "loopback",
     "open_picture",
+    "outpaint",
     "plan",
     "requests_for",
     "save",
@@ -106,7 +111,6 @@ _HOMES = {
         "Finished",
         "Preview",
         "Progress",
-        "Queued",
         "Started",
         "Stop",
     ),
@@ -118,6 +122,7 @@ _HOMES = {
     "overpaint.quick": ("img2img", "txt2img"),
     "overpaint.request": ("Img2ImgRequest", "MaskedContent", "PaintRequest", "ResizeMode", "Txt2ImgRequest"),
     "overpaint.settings": ("Quirks", "Settings"),
+    "overpaint.tools": ("PaintedGrid", "enlarge", "grid", "loopback", "outpaint"),
     "overpaint.version": ("__version__",),
     "overpaint.ways_in": ("PageInputs", "WayIn", "requests_for"),
 }

@@ -9,22 +9,26 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import OverpaintError, RequestError, RequestTypeError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
-from overpaint.models.find import choose_device, find_checkpoint
+from overpaint.models.find import check_machine, check_named, choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
 from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.painting.pass_networks import Pending
 from overpaint.painting.stages import Stages, Step, batches, steps_of
 from overpaint.painting.together import Name, Together
+from overpaint.pixels.resize import Upscaler
 from overpaint.planning.plans import Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 from overpaint.watching import Watcher, warn, watching
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Engine:
@@ -33,12 +37,18 @@ class Engine:
     def __init__(
         self,
         checkpoint: str | Path | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         settings: Settings | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        check_named(checkpoint)
+        device, dtype = check_machine(device, dtype)
+        if progress is not None and not callable(progress):
+            raise RequestTypeError(
+                "progress", progress, "give a function of two numbers: tensors loaded, and of how many"
+            )
         self.settings = checked(settings) or Settings()
         own = find_checkpoint(checkpoint, self.settings)
         model_cache = ModelCache(choose_device(device), dtype, own)
@@ -73,6 +83,19 @@ class Engine:
     def model(self) -> ModelIdentity:
         """How it is named in infotexts."""
         return identity_of(self._inner.loaded)
+
+    def upscalers(self, settings: Settings | None = None) -> Mapping[str, Upscaler]:
+        """The upscalers of the site's folders, by name; a network is loaded when it is first used."""
+        return self._inner.model_cache.upscalers(checked(settings) or self.settings)
+
+    def identity(self, plan: Plan) -> ModelIdentity:
+        """How the model of a plan is named in infotexts; it is loaded for that if it is not."""
+        return self._inner.identity(plan)
+
+    @staticmethod
+    def steps_of(plan: Plan) -> int:
+        """The iterations of the sampler that a plan comes to; what its progress counts to."""
+        return steps_of(plan)
 
     @property
     def _inner(self) -> Stages:

@@ -3,6 +3,7 @@
 OverpaintError
 |- RequestError            a field of a request cannot be used            (also a ValueError)
 |  |- RequestTypeError     there is no such field, or its value is of another kind  (also a TypeError)
+|  |- MaskTextError        a mask written as text cannot be read, or not drawn on this picture
 |  `- SettingError         an option does not exist or has a wrong value  (also a KeyError)
 |- PictureError            a picture cannot be decoded or is too large     (also a ValueError)
 |  `- PictureTypeError     something was given that is no picture          (also a TypeError)
@@ -19,6 +20,7 @@ import reprlib
 
 _LONGEST = 2000  # characters of a message; of a longer one, the beginning and the end are shown
 _BRIEF = 80
+_SHOWN_BEFORE = 50  # characters before a mistake in a text
 
 
 class OverpaintError(Exception):
@@ -45,6 +47,24 @@ class RequestError(OverpaintError, ValueError):
 
 class RequestTypeError(RequestError, TypeError):
     """There is no such field, or it holds a value of another kind than belongs there."""
+
+
+class MaskTextError(RequestError):
+    """A mask written as text has a mistake, at `text[start:end]`; `pointer` shows where."""
+
+    def __init__(self, text: str, start: int, end: int, remedy: str) -> None:
+        super().__init__("mask", text[start:end] or "the end", f"{remedy} (at character {start + 1})")
+        self.text, self.start, self.end = text, start, end
+        if hasattr(self, "add_note"):  # Python 3.11 shows it below the message
+            self.add_note(self.pointer)
+
+    @property
+    def pointer(self) -> str:
+        """The text, and below it a mark under what is wrong; of a long text the part around it."""
+        first = max(0, self.start - _SHOWN_BEFORE)
+        shown = " ".join(self.text[first : first + 2 * _SHOWN_BEFORE].splitlines() or [""])
+        marks = max(1, min(self.end - self.start, len(shown) - (self.start - first)))
+        return f"  {shown}\n  {' ' * (self.start - first)}{'^' * marks}"
 
 
 class SettingError(RequestError, KeyError):

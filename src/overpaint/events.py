@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Queued:
-    position: int
-
-
-@dataclass(frozen=True)
 class Started:
     images: int
     steps: int  # of the whole job: iterations of the sampler over all batches
@@ -46,12 +41,22 @@ class Painted:
 
 
 @dataclass(frozen=True)
+class StepFinished:
+    """A step of a sequence is finished; it comes again in the result, and may be kept to go on from after a crash."""
+
+    number: int
+    result: Processed
+
+
+@dataclass(frozen=True)
 class Finished:
     result: Processed
 
 
 @dataclass(frozen=True)
 class Failed:
+    """One of several jobs that go on side by side; a job alone raises its error."""
+
     error: Exception
 
 
@@ -60,7 +65,7 @@ class Cancelled:
     result: Processed | None  # the pictures that were finished before
 
 
-Event: TypeAlias = Queued | Started | Progress | Preview | Painted | Finished | Failed | Cancelled
+Event: TypeAlias = Started | Progress | Preview | Painted | StepFinished | Finished | Failed | Cancelled
 
 
 class Stop(Enum):

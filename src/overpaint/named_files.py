@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from overpaint.errors import PictureError
+from overpaint.errors import OverpaintError, PictureError
 
 
-def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what can be opened and never read to an end, as pipes and devices are.
+def check_regular(path: str | os.PathLike[str], error: Callable[[str], OverpaintError] = PictureError) -> None:
+    """Refuse what can be opened and never read to an end.
 
     Whatever opens a file that a user names asks here before. A missing file and a folder say so themselves.
     """
+    if is_endless(path):
+        raise error(f"{os.fspath(path)}: this is a pipe or a device; give the path of a file")
+
+
+def is_endless(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a pipe, a device or the like. Lists of a folder's files leave these out."""
     try:
         kind = Path(path).stat().st_mode
     except (OSError, ValueError):
-        return
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise PictureError(f"{os.fspath(path)}: this is a pipe or a device; give the path of a file")
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))

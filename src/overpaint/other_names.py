@@ -6,6 +6,7 @@ such a name what it is called here. A dot leads into a part of a request: `hires
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
@@ -74,7 +75,9 @@ DIFFUSERS: Names = MappingProxyType(
         "controls": "control_image",
     }
 )
-OPENAI: Names = MappingProxyType({"iterations": "n", "width": "size", "height": "size", "checkpoint": "model"})
+OPENAI: Names = MappingProxyType(
+    {"images": "image", "iterations": "n", "width": "size", "height": "size", "checkpoint": "model"}
+)
 
 # Names that stand for several of ours, and second names for one: theirs -> ours
 _FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -108,6 +111,24 @@ _NOTHING_HERE = frozenset(
         *("output_type", "return_dict", "ip_adapter_image", "callback_on_step_end"),
     }
 )
+
+
+_PART = re.compile(r"([a-z_]+)(\[\d+\])?(.*)", re.DOTALL)
+_SINGLE = ("image",)  # what they call a list of ours by has no places
+_BOTH = " x "  # a complaint may be about the product of two fields
+
+
+def theirs_of(field: str, names: Names) -> str:
+    """What another program calls a field, one of its places or parts, or two fields at once: complaints name these."""
+    if field in names:
+        return names[field]
+    if _BOTH in field:
+        return _BOTH.join(dict.fromkeys(theirs_of(each, names) for each in field.split(_BOTH)))
+    found = _PART.fullmatch(field)
+    if found is None or found[1] not in names:
+        return field
+    name = names[found[1]]
+    return name + ("" if name in _SINGLE else found[2] or "") + found[3]
 
 
 def ours_of(name: str, known: Collection[str]) -> tuple[str, ...] | None:

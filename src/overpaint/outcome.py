@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overpaint.finish import FinishedPicture
+from overpaint.painted import save
 from overpaint.pixels.grid import grid_shape, image_grid
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Picture
@@ -61,8 +62,6 @@ class Processed:
         self, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int | None = None
     ) -> tuple[Path, ...]:
         """Write the pictures with recipe, infotext, EXIF and colour profile, as `overpaint.save` does."""
-        from overpaint.painted import save
-
         return save(self, path, overwrite=overwrite, quality=quality)
 
     def __repr__(self) -> str:
@@ -222,10 +221,8 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
                 picture.info["parameters"] = text
             infotexts.append(text)
             images.append(picture)
-            if finished.mask is not None and plan.settings.return_mask:
-                images.append(finished.mask)
-            if finished.mask_composite is not None and plan.settings.return_mask_composite:
-                images.append(finished.mask_composite)
+            found = (getattr(finished, name) for name in returned_masks(plan))
+            images += [each for each in found if each is not None]
     if not infotexts and plan.images:
         infotexts.append(infotext_of(plan, model, 0, extras))  # JOB-6
     grid = contact_sheet(plan, images) if plan.settings.return_grid else None
@@ -248,10 +245,21 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
     )
 
 
+def returned_masks(plan: Plan) -> tuple[str, ...]:
+    """The attributes of a finished picture that follow it in the result."""
+    names = ("mask", "mask_composite") if plan.mask is not None else ()
+    return tuple(name for name in names if getattr(plan.settings, f"return_{name}"))
+
+
+def gets_sheet(plan: Plan, count: int) -> bool:
+    """Whether so many pictures come on a sheet, if one is wanted."""
+    return count > (1 if plan.settings.grid_only_if_multiple else 0)
+
+
 def contact_sheet(plan: Plan, images: Sequence[Picture]) -> Picture | None:
     """GRID-1, GRID-2: all pictures of a job on one sheet; none where there is only one."""
     settings = plan.settings
-    if not images or (len(images) < 2 and settings.grid_only_if_multiple):
+    if not gets_sheet(plan, len(images)):
         return None
     batch_size = max(len(each) for each in plan.batches)
     rows, _ = grid_shape(len(images), batch_size, settings.n_rows, settings.grid_prevent_empty_spots)

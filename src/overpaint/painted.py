@@ -19,14 +19,16 @@ from overpaint.files.keeping import (
     choose_target,
     contents_of,
     finished_pictures,
+    lost_in,
     numbered,
     save_one,
 )
 from overpaint.files.metadata import INFOTEXT_ITEM, KINDS, encode_picture, format_for, save_options
 from overpaint.files.saving import save_bytes
-from overpaint.pictures import source_extras
+from overpaint.pictures import flatten, source_extras
 from overpaint.planning.plans import Plan
 from overpaint.settings import Settings
+from overpaint.watching import warn
 
 if TYPE_CHECKING:
     from overpaint.files.recipe import JobFiles
@@ -69,16 +71,23 @@ class PaintedPicture(Image.Image):
         ).to_json()
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
-        """As PIL saves, over what is there; `params` go before what is known of the picture."""
+        """As PIL saves, over what is there; `params` go before what is known of the picture.
+
+        A format without transparency gets a background behind what is transparent, and an `OverpaintWarning` says so.
+        """
         is_path = isinstance(fp, str | os.PathLike)
         kind = (format or (_kind_of(fp) if is_path else None) or "").upper()
         kind = "JPEG" if kind == "JPG" else kind
-        known: dict[str, Any] = {}
-        if kind in KINDS.values():
-            folder = Path(fp).parent if is_path else None
-            contents = contents_of(self._own(), self._made, self._records(folder))
-            known = save_options(self, kind, **contents)
-        super().save(fp, format, **{**known, **params})
+        if kind not in KINDS.values():
+            super().save(fp, format, **params)
+            return
+        contents = contents_of(self._own(), self._made, self._records(Path(fp).parent if is_path else None))
+        background = contents.pop("background")
+        told = lost_in(self, Path(fp).name if is_path else f"picture.{kind.lower()}")
+        warn(told)
+        shown = flatten(self, background) if told else self
+        known = save_options(shown, kind, **contents)
+        Image.Image.save(shown, fp, format, **{**known, **params})
 
     def _records(self, folder: Path | None) -> JobFiles:
         return self._origins.records(folder, self._made.plan.settings)
@@ -147,7 +156,8 @@ def save(
     The file is there whole or not at all, and a file that is there already is not replaced unless `overwrite` is true.
     The ending chooses the format: .png, .jpg, .webp, .avif, .tif or .bmp. PNG holds the recipe; beside the others it
     lies as NAME.overpaint.json. A `path` that ends in a slash is a folder, which is made if it is not there. `quality`,
-    1 to 100, is that of JPEG, lossy WebP and AVIF (95 if nobody says otherwise).
+    1 to 100, is that of JPEG, lossy WebP and AVIF (95 if nobody says otherwise). JPEG and BMP hold no transparency:
+    white, or the option `img2img_background_color`, is put behind it, and an `OverpaintWarning` says so.
 
     Returns where the picture is. Of a result, or of several pictures, each is written under a number, and all places
     are returned.
@@ -182,6 +192,7 @@ def _without_grids(result: Processed | Sequence[Image.Image]) -> Sequence[Image.
 
 
 def _save_one(picture: Image.Image, target: Target, quality: int | None) -> Path:
+    warn(lost_in(picture, target.path.name))
     if isinstance(picture, PaintedPicture):
         made = _with_quality(picture._made, quality)
         records = picture._origins.records(target.path.parent, made.plan.settings)
@@ -199,6 +210,7 @@ def _save_one(picture: Image.Image, target: Target, quality: int | None) -> Path
         icc=extras.icc,
         quality=quality or Settings.jpeg_quality,
         lossless=extras.lossless,
+        background=Settings.img2img_background_color,
     )
     path = target.path if kept == wished else target.path.with_suffix(f".{kept}")
     return save_bytes(path, data, replace=target.overwrite)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
 from PIL import Image
@@ -16,7 +17,28 @@ from overpaint.other_names import hint
 from overpaint.taking import as_picture
 
 Picture = Image.Image
-Preprocessor = Literal["none", "canny", "invert"]
+Preprocessor = Literal[
+    "none",
+    "canny",
+    "invert",
+    "threshold",
+    "blur_gaussian",
+    "tile_resample",
+    "recolor_luminance",
+    "recolor_intensity",
+    "scribble_xdog",
+]
+# Of those that take a number: the usual one, the least and the most.
+AMOUNTS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+    {
+        "threshold": (127, 0, 255),  # how light is white
+        "blur_gaussian": (9, 0.01, 64),  # sigma, in pixels
+        "tile_resample": (2, 1, 64),  # how many times coarser
+        "recolor_luminance": (1, 0.1, 2),  # gamma
+        "recolor_intensity": (1, 0.1, 2),
+        "scribble_xdog": (80, 0, 255),  # how dark is a stroke
+    }
+)
 ControlMode = Literal["balanced", "prompt", "control"]
 Passes = Literal["both", "first", "second"]
 _P = TypeVar("_P")
@@ -80,6 +102,7 @@ class ControlUnit:
     preprocessor: Preprocessor = "none"
     canny_low: int = 100
     canny_high: int = 200
+    amount: float | None = None  # of a preprocessor that takes a number; None: its usual one
     mode: ControlMode = "balanced"  # which has the last word, the prompt or the ControlNet
     passes: Passes = "both"  # of a job with a second pass
     return_map: bool = False  # the job gives back what the ControlNet saw
@@ -99,7 +122,10 @@ class ControlUnit:
         for name, kind in (("preprocessor", Preprocessor), ("mode", ControlMode), ("passes", Passes)):
             if getattr(self, name) not in get_args(kind):
                 remedy = f"choose one of {', '.join(get_args(kind))}"
+                if name == "preprocessor":
+                    remedy += "; others need networks that are not here, so give the finished picture with none"
                 raise RequestError(f"controls.{name}", getattr(self, name), remedy)
+        self._check_amount()
         if not isinstance(self.return_map, bool):
             raise RequestTypeError("controls.return_map", self.return_map, "say true or false")
         check_number("controls.weight", self.weight, low=-10, high=10)
@@ -107,6 +133,15 @@ class ControlUnit:
         check_number("controls.end", self.end, low=self.start, high=1)
         check_number("controls.canny_low", self.canny_low, low=0, high=2_000, whole=True)
         check_number("controls.canny_high", self.canny_high, low=0, high=2_000, whole=True)
+
+    def _check_amount(self) -> None:
+        if self.amount is None:
+            return
+        if self.preprocessor not in AMOUNTS:
+            remedy = f"leave it out: only {', '.join(AMOUNTS)} take one"
+            raise RequestError("controls.amount", self.amount, remedy)
+        _, low, high = AMOUNTS[self.preprocessor]
+        check_number("controls.amount", self.amount, low=low, high=high)
 
 
 @by_name

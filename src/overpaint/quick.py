@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from overpaint.errors import PictureError, RequestError, RequestTypeError
 from overpaint.files.keeping import Origins
+from overpaint.models.find import check_named
 from overpaint.painted import PaintedPicture, with_stories
 from overpaint.pictures import open_picture
 from overpaint.planning.preflight import check
@@ -88,8 +89,9 @@ def img2img(
 ) -> PaintedPicture | list[PaintedPicture]:
     """Paint over a picture.
 
-    `image` and `mask` are paths, file contents, PIL pictures, numpy arrays or torch tensors. All other fields are those
-    of `Img2ImgRequest`. With a `batch_size` or `iterations` a list of that many pictures comes back, otherwise one.
+    `image` and `mask` are paths, file contents, PIL pictures, numpy arrays or torch tensors; a mask may be words, too,
+    as in "ellipse 10,10,90,90 | feather 8" (`overpaint.masks`). All other fields are those of `Img2ImgRequest`. With a
+    `batch_size` or `iterations` a list of that many pictures comes back, otherwise one.
 
     Give an `engine` to paint more than once without loading the model again; without one, `checkpoint` is the model,
     and the built-in one if there is none. `progress=True` shows a bar, and a function is called with each step.
@@ -98,13 +100,13 @@ def img2img(
     if image is None:
         raise RequestError("image", None, "give the picture to paint over")
     painter = _Painter(engine, checkpoint, settings, progress)
-    limit = _pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
+    limit = pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None))
     several = isinstance(image, list | tuple)
-    images = tuple(_opened(each, limit) for each in image) if several else (_opened(image, limit),)
-    opened = None if mask is None else _opened(mask, limit)
+    images = tuple(opened_source(each, limit) for each in image) if several else (opened_source(image, limit),)
+    opened = None if mask is None else _mask(mask, images, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
-    place = _place(mask)
-    origins = Origins(None if several else _place(image), {} if place is None else {"mask": place})
+    place = None if opened is None or _is_words(mask) else source_path(mask)
+    origins = Origins(None if several else source_path(image), {} if place is None else {"mask": place})
     return _painted(request, painter, origins, fields)
 
 
@@ -175,8 +177,7 @@ class _Painter:
     def __init__(
         self, engine: Engine | None, checkpoint: Checkpoint | None, settings: Settings | None, progress: Watcher
     ) -> None:
-        if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-            raise RequestTypeError("checkpoint", checkpoint, "give a path or a name; `overpaint models` lists them")
+        check_named(checkpoint)
         if engine is not None and not hasattr(engine, "paint"):
             raise RequestTypeError("engine", engine, "give an overpaint.Engine; a model's file is the checkpoint")
         if settings is not None and not isinstance(settings, Settings):
@@ -197,6 +198,13 @@ class _Painter:
             return own.paint(request, progress=self._progress)
 
 
+def checked_painter(
+    engine: Engine | None, checkpoint: Checkpoint | None, settings: Settings | None, progress: Watcher
+) -> None:
+    """Refuse what is often given in the place of these."""
+    _Painter(engine, checkpoint, settings, progress)
+
+
 def _painted(
     request: PaintRequest, painter: _Painter, origins: Origins, fields: Mapping[str, Any]
 ) -> PaintedPicture | list[PaintedPicture]:
@@ -205,7 +213,7 @@ def _painted(
     return pictures if {"batch_size", "iterations"} & fields.keys() else pictures[0]
 
 
-def _opened(source: Source, limit: int) -> Any:
+def opened_source(source: Source, limit: int) -> Any:
     """Complaints name the file."""
     try:
         return open_picture(source, max_pixels=limit)
@@ -216,10 +224,25 @@ def _opened(source: Source, limit: int) -> Any:
         raise type(error)(said if said.startswith(name) else f"{name}: {said}") from error
 
 
-def _place(source: object) -> Path | None:
+def _mask(mask: Source, images: Sequence[Any], limit: int) -> Any:
+    """A file or a picture, or a mask in words, drawn on the first of the pictures."""
+    if not (images and isinstance(mask, str) and _is_words(mask)):
+        return opened_source(mask, limit)
+    from overpaint import masks
+
+    return masks.draw(mask, images[0], masks.files_in(Path(), limit))
+
+
+def _is_words(mask: object) -> bool:
+    from overpaint.masks import means_mask
+
+    return means_mask(mask)
+
+
+def source_path(source: object) -> Path | None:
     return Path(source).absolute() if isinstance(source, str | os.PathLike) else None
 
 
-def _pixel_limit(overrides: object, site: object) -> int:
+def pixel_limit(overrides: object, site: object) -> int:
     given = overrides.get("max_source_pixels") if isinstance(overrides, Mapping) else None
     return given if isinstance(given, int) else (site if isinstance(site, Settings) else Settings()).max_source_pixels

@@ -77,6 +77,8 @@ class Quirks:
     # Hires fix
     hires_keeps_conditioning_size: bool = False  # an inpainting model's conditioning stays at the first pass's size
     hires_conditioning_unscaled: bool = False  # its second one is made from a picture in 0..1 instead of -1..1
+    # Scripts
+    first_step_speaks_for_all: bool = False  # SCR-2, SCR-3: every picture of a script carries the first job's infotext
     # Requests
     unknown_names_fall_back: bool = False  # NAME-1: unknown samplers and schedulers become the default
     options_beat_request: bool = False  # PAR-3: a changed s_* option overrules the request's value

@@ -22,8 +22,8 @@ from tests.engine.conftest import asked, box, painted, pixels, scene
 
 
 def test_an_engine_closes_twice(checkpoint: Path) -> None:
-    with Engine(checkpoint, device="cpu", dtype="float32") as engine:
-        assert engine.spec.family == "sd1"
+    with Engine(checkpoint, device=torch.device("cpu"), dtype=torch.float32) as engine:
+        assert (engine.spec.family, engine.device) == ("sd1", "cpu")
         engine.close()
     engine.close()
 

@@ -16,7 +16,8 @@ from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine
 from overpaint.errors import RequestError, SamplingError
 from overpaint.events import Cancelled, Control, Event, Failed, Finished, Progress, Started, Stop
-from overpaint.painting.sharing import MOST_ROWS, rows_in, rows_per_call
+from overpaint.painting import sharing
+from overpaint.painting.sharing import MOST_ROWS, company, jobs_at_once, rows_in, rows_per_call
 from overpaint.request import ControlUnit, Hires, PaintRequest, Picture
 from tests.engine.conftest import asked, box, pixels, scene
 from tests.engine.toys import Site, dreamt, hint
@@ -197,6 +198,53 @@ def test_the_policy() -> None:
     assert rows_in(2**40, 64 * 64) == MOST_ROWS
     small, large = (rows_in(4 * 2**30, side * side) for side in (64, 128))
     assert 1 < large < small < MOST_ROWS
+
+
+def test_how_many_jobs_a_worker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs_at_once(torch.device("cpu"), 512) == 1
+    for gigabytes, sides in ((1, (1, 1)), (4, (4, 1)), (16, (8, 4)), (80, (8, 8))):
+        monkeypatch.setattr(sharing, "rows_per_call", lambda device, cells: rows_in(gigabytes * 2**30, cells))  # noqa: B023
+        assert tuple(jobs_at_once(torch.device("cuda"), side) for side in (512, 1024)) == sides
+
+
+def test_who_goes_on_side_by_side(site_engine: Engine) -> None:
+    """What a job may differ in from its neighbours, and what not."""
+    plain = company(site_engine.plan(asked()))
+    alike: tuple[dict[str, Any], ...] = (
+        {"sampler": "DDIM", "steps": 9, "seed": 3, "prompt": "else", "iterations": 3, "batch_size": 2, "exact": True},
+        {"mask": box(32, 32), "strength": 0.3},
+        {"images": (scene(48, 48),)},
+    )
+    for fields in alike:
+        assert company(site_engine.plan(asked(**fields))) == plain, fields
+    apart: tuple[dict[str, Any], ...] = (
+        {"prompt": "a <lora:red:1>"},
+        {"prompt": "a <lora:red:0.5>"},
+        {"checkpoint": "other"},
+        {"tiling": True},
+        {"refiner": "other", "refiner_switch_at": 0.5},
+        {"controls": (ControlUnit(model="edges", image=hint()),)},
+        {"overrides": {"sd_vae": "pale"}},
+    )
+    assert len({plain, *(company(site_engine.plan(asked(**fields))) for fields in apart)}) == len(apart) + 1
+
+
+def test_a_job_can_be_dropped(engine: Engine, calls: list[int]) -> None:
+    """By whoever is told of it, in the midst of a tick."""
+    last: dict[str, Event] = {}
+    with engine.together(SHARED) as together:
+        for name in ("a", "b", "c"):
+            together.begin(name, asked(strength=1.0))
+        while together.names:
+            for name, event in together.tick():
+                last[name] = event
+                if name == "a" and isinstance(event, Progress):
+                    together.drop("a")
+                    together.drop("b")
+    assert isinstance(last["a"], Progress)
+    assert isinstance(last["b"], Started | Progress)
+    assert difference(last["c"], alone(engine, asked(strength=1.0))) <= 1
+    assert calls[:3] == [6, 2, 2]
 
 
 # -- coming and going --------------------------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ def tokenizer(padding: str) -> Any:
     )
 
 
+@cache
+def _shorter_text() -> Any:
+    return text_model("openclip", seed=10, layers=3)
+
+
 def pipeline(built: Built, sampler: str, task: str) -> Any:
     """The pipeline for "Inpaint" or "Img2Img" of a family."""
     import diffusers
@@ -59,7 +64,7 @@ def pipeline(built: Built, sampler: str, task: str) -> Any:
         )
     else:
         # Its text encoder ends where the family reads: one layer early, with the last norm.
-        parts |= {"text_encoder": text_model("openclip", seed=10, layers=3), "tokenizer": tokenizer("!")}
+        parts |= {"text_encoder": _shorter_text(), "tokenizer": tokenizer("!")}
         made = getattr(diffusers, f"StableDiffusion{task}Pipeline")(
             **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )

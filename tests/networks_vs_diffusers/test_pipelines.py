@@ -24,6 +24,13 @@ Engines = Callable[[str], Engine]
 WIDTH, HEIGHT = 128, 64  # maps that halve evenly: where they do not, the reference joins them in its own way (ARCH-5)
 WHITE, HALF = box(WIDTH, HEIGHT, (0, 0, WIDTH, HEIGHT)), box(WIDTH, HEIGHT, (48, 0, WIDTH, HEIGHT))
 MASKS = {"white": WHITE, "half": HALF, "none": None}
+# Each sampler and each strength with every family; all pairs take minutes.
+WALKS = [
+    ("Euler", 0.75),
+    ("DDIM", 1.0),
+    pytest.param("Euler", 1.0, marks=pytest.mark.long),
+    pytest.param("DDIM", 0.75, marks=pytest.mark.long),
+]
 WORDS = {"prompt": "a cat on a mat", "negative_prompt": "dog, blurry"}
 
 
@@ -31,7 +38,7 @@ def request(**fields: Any) -> PaintRequest:
     given = {
         "images": (scene(WIDTH, HEIGHT),),
         **WORDS,
-        "steps": 5,
+        "steps": 4,
         "seed": SEED,
         "cfg_scale": 3.0,
         "mask_blur_x": 0,
@@ -68,8 +75,7 @@ def encoded(built: Built, picture: Picture, mask: Picture | None = None) -> Tens
 
 
 @pytest.mark.parametrize("name", ["sd2-inpaint", "sdxl-inpaint"])
-@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
-@pytest.mark.parametrize("strength", [1.0, 0.75])
+@pytest.mark.parametrize(("sampler", "strength"), WALKS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_inpainting(name: str, sampler: str, strength: float, mask: str, built: Build, engines: Engines) -> None:
     # COND-3; diffusers leaves the kept part to the network, so here the engine does too
@@ -135,8 +141,7 @@ def _guided(both: Built, image: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("name", ["sd2", "sd2-v", "sdxl", "sdxl-v", "sdxl-refiner", "ssd-1b"])
-@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
-@pytest.mark.parametrize("strength", [1.0, 0.75])
+@pytest.mark.parametrize(("sampler", "strength"), WALKS)
 def test_img2img(name: str, sampler: str, strength: float, built: Build, engines: Engines) -> None:
     # STEP-4, SIG-5 to SIG-7, FAM-2 to FAM-4
     both = built(name, torch.float32, True)

@@ -29,6 +29,7 @@ from overpaint.service.jobs import (
     Live,
     Record,
     ResultPicture,
+    WorkerStatus,
 )
 from tests.service.fake_store import FakeStore
 
@@ -47,7 +48,10 @@ class FakeDesk:
     asked: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     finished_early: list[str | None] = field(default_factory=list)
     skips: int = 0
+    skipped: list[str | None] = field(default_factory=list)
     live: Live | None = None
+    beside: list[Live] = field(default_factory=list)  # what runs besides
+    worker_list: list[WorkerStatus] = field(default_factory=lambda: [WorkerStatus(id="0", device="cpu", state="READY")])
     pictures: dict[tuple[str, int], bytes | None] = field(default_factory=dict)  # of previews, by job and number
     _store: FakeStore = field(init=False)
     _changed: asyncio.Condition = field(init=False, default_factory=asyncio.Condition)
@@ -86,8 +90,9 @@ class FakeDesk:
     async def finish_early(self, job_id: str | None = None) -> None:
         self.finished_early.append(job_id)
 
-    async def skip(self) -> None:
+    async def skip(self, job_id: str | None = None) -> None:
         self.skips += 1
+        self.skipped.append(job_id)
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         while True:
@@ -112,8 +117,17 @@ class FakeDesk:
         position = self.position(job_id)
         return None if position is None else 2.0 * (position + 1)
 
-    def running(self) -> Live | None:
-        return self.live
+    def running(self, job_id: str | None = None) -> Live | None:
+        return next((each for each in self.all_running() if job_id in (None, each.job)), None)
+
+    def all_running(self) -> list[Live]:
+        return [*([] if self.live is None else [self.live]), *self.beside]
+
+    def workers(self) -> list[WorkerStatus]:
+        return self.worker_list
+
+    async def workers_in_full(self) -> list[WorkerStatus]:
+        return self.worker_list
 
     async def unfit(self) -> JobError | None:
         return None
@@ -131,7 +145,7 @@ class FakeDesk:
         if not waiting:
             return None
         job = waiting[0].job
-        self._store.start(job.id, time.time())
+        self._store.claim(job.id, "w", 60.0)
         await self._tell(job.id, "started", {"images": _count(job.request), "steps": STEPS})
         if self.script is not None:
             error, self.script = self.script, None

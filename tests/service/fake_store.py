@@ -13,6 +13,7 @@ from typing import Any
 from overpaint.errors import RequestError
 from overpaint.service.jobs import (
     PICTURE_REFERENCE,
+    Claim,
     DoneBatch,
     Job,
     JobChange,
@@ -25,7 +26,7 @@ from overpaint.service.jobs import (
     Record,
     Uptimes,
 )
-from overpaint.service.ports import Conflict, Full
+from overpaint.service.ports import ClaimLost, Conflict, Full
 from overpaint.service.store.job_rows import end_data, painted_data
 
 
@@ -39,6 +40,8 @@ class FakeStore:
     options: dict[str, Any] = field(default_factory=dict)
     told: dict[str, list[JobEvent]] = field(default_factory=dict)
     done: dict[str, list[DoneBatch]] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)  # by job: whose, and until when
+    fences: Counter[str] = field(default_factory=Counter)
     closed: bool = False
 
     def uptime(self) -> float:
@@ -72,22 +75,35 @@ class FakeStore:
     def waiting(self) -> Sequence[Record]:
         return [each for each in self.jobs.values() if each.state is JobState.QUEUED]
 
-    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
-        record = self.jobs[job_id]
-        if record.state.is_end or (record.state is JobState.RUNNING and not again):
+    def claim(self, job_id: str, worker: str, lease_seconds: float, *, at: float | None = None) -> Claim | None:
+        record, now = self.jobs[job_id], self.uptime()
+        whose, until = self.leases.get(job_id, (worker, now))
+        if record.state.is_end or (record.state is JobState.RUNNING and whose != worker and until > now):
             return None
-        uptimes = replace(record.uptimes, started=self.uptime())
-        changes: dict[str, Any] = {"started": at, "uptimes": uptimes, "attempts": record.attempts + 1}
-        return self._put(replace(record, state=JobState.RUNNING, **changes))
+        self.leases[job_id] = (worker, now + lease_seconds)
+        self.fences[job_id] += 1
+        changes: dict[str, Any] = {"started": time.time() if at is None else at, "attempts": record.attempts + 1}
+        changes["uptimes"] = replace(record.uptimes, started=now)
+        record = self._put(replace(record, state=JobState.RUNNING, **changes))
+        return Claim(record=record, worker=worker, fence=self.fences[job_id])
 
-    def progress(self, live: Live) -> JobEvent | None:
+    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+        job_id = claim.record.id
+        if self.fences[job_id] != claim.fence or self.jobs[job_id].state is not JobState.RUNNING:
+            return False
+        self.leases[job_id] = (claim.worker, self.uptime() + lease_seconds)
+        return True
+
+    def progress(self, live: Live, *, fence: int | None = None) -> JobEvent | None:
+        self._check_fence(live.job, fence)
         if self.jobs[live.job].state is not JobState.RUNNING:
             return None
         self._put(replace(self.jobs[live.job], step=live.step, steps=live.steps, images_total=live.images))
         data = {name: getattr(live, name) for name in ("step", "steps", "batch", "batches", "images")}
         return self._told(live.job, "progress", data)
 
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
+    def keep_batch(self, job_id: str, batch: DoneBatch, *, fence: int | None = None) -> JobEvent:
+        self._check_fence(job_id, fence)
         self.done.setdefault(job_id, []).append(batch)
         return self._told(job_id, "painted", painted_data(batch))
 
@@ -104,10 +120,12 @@ class FakeStore:
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
+        fence: int | None = None,
     ) -> JobChange:
         record = self.jobs[job_id]
         if record.state.is_end or record.state in unless:
             return JobChange(record=record)
+        self._check_fence(job_id, fence)
         if live is not None and live.steps:
             record = replace(record, step=live.step, steps=live.steps, images_total=live.images)
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
@@ -116,14 +134,16 @@ class FakeStore:
         ended = self._put(replace(record, state=state, step=step, result=result or record.result, error=error, **told))
         return JobChange(record=ended, event=self._told(job_id, state.value, end_data(ended)))
 
-    def requeue(self, job_id: str) -> Record:
+    def requeue(self, job_id: str, *, fence: int | None = None) -> Record:
+        self._check_fence(job_id, fence)
         return self._put(replace(self.jobs[job_id], state=JobState.QUEUED))
 
     def recover(self) -> Sequence[Record]:
         running = [each.id for each in self.jobs.values() if each.state is JobState.RUNNING]
         return [self.requeue(each) for each in running]
 
-    def add_event(self, job_id: str, name: Any, data: Json, at: float) -> JobEvent:
+    def add_event(self, job_id: str, name: Any, data: Json, at: float, *, fence: int | None = None) -> JobEvent:
+        self._check_fence(job_id, fence)
         known = self.told.setdefault(job_id, [])
         known.append(JobEvent(job=job_id, number=len(known) + 1, name=name, data=data, at=at))
         return known[-1]
@@ -174,6 +194,10 @@ class FakeStore:
 
     def close(self) -> None:
         self.closed = True
+
+    def _check_fence(self, job_id: str, fence: int | None) -> None:
+        if fence is not None and (self.fences[job_id] != fence or self.jobs[job_id].state is not JobState.RUNNING):
+            raise ClaimLost(f"job {job_id}: another worker has it")
 
     def _told(self, job_id: str, name: str, data: Json) -> JobEvent:
         return self.add_event(job_id, name, data, time.time())

@@ -1,6 +1,6 @@
 """Processes that end by kill -9 at a chosen point of their work: a server, or its worker.
 
-    python -m tests.service.kill_points serve DATA CHECKPOINT
+    python -m tests.service.kill_points serve DATA CHECKPOINT [WORKERS]
     python -m tests.service.kill_points worker
 
 OVERPAINT_KILL_POINT says where, as JSON: {"place", "moment", "count", "victim", "mark"}. It happens once, which a file
@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 VARIABLE = "OVERPAINT_KILL_POINT"
 
-OF_SERVER = ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "source", "recover")
+OF_SERVER = ("accept", "claim", "progress", "keep_batch", "end", "add_event", "put_picture", "source", "recover")
 OF_DATABASE = ("statement", "commit")  # within a transaction: what was written before it must not be seen
 OF_WORKER = ("load", "step", "decode", "write", "rename", "tell")
 
@@ -117,7 +117,7 @@ def _in_server(killer: Killer) -> None:
     from overpaint.service.store import source_files
     from overpaint.service.store.sqlite_store import JobStore
 
-    for name in ("accept", "start", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
+    for name in ("accept", "claim", "progress", "keep_batch", "end", "add_event", "put_picture", "recover"):
         killer.around(JobStore, name, name)
     killer.around(source_files, "save_bytes", "source")
     if killer.is_at(*OF_DATABASE):
@@ -128,10 +128,10 @@ def _in_worker(killer: Killer) -> None:
     from overpaint.files import saving
     from overpaint.painting import stages
     from overpaint.service import wire
-    from overpaint.service.painter import painting, worker
+    from overpaint.service.painter import engine_holder, painting
 
-    killer.around(worker.EngineHolder, "engine", "load")
-    killer.around(painting.Painting, "_hear", "step")
+    killer.around(engine_holder.EngineHolder, "engine", "load")
+    killer.around(painting.Painting, "hear", "step")
     killer.around(stages, "decode", "decode")
     killer.around(saving, "_temporary_file", "write", _half_a_file)
     killer.around(saving, "_claimed", "rename")
@@ -141,14 +141,15 @@ def _in_worker(killer: Killer) -> None:
 _PREPARED: Mapping[str, Callable[[Killer], None]] = {"serve": _in_server, "worker": _in_worker}
 
 
-def _serve(data: Path, checkpoint: str) -> int:
+def _serve(data: Path, checkpoint: str, workers: int = 1) -> int:
     from overpaint.service import serve
     from overpaint.service.config import ServeConfig
     from overpaint.service.queue.desk import LocalDesk
 
     command = (sys.executable, "-m", "tests.service.kill_points", "worker")
     setattr(serve, "LocalDesk", partial(LocalDesk, command=command))  # noqa: B010
-    config = ServeConfig(data=data, port=0, checkpoint=checkpoint, device="cpu", dtype="float32")
+    devices = ("cpu",) * workers
+    config = ServeConfig(data=data, port=0, checkpoint=checkpoint, devices=devices, dtype="float32")
     return serve.serve(config, lambda url: print(url, flush=True))  # noqa: T201
 
 
@@ -158,7 +159,7 @@ def main(role: str, *values: str) -> int:
     if point is not None and not Path(point.mark).exists():
         _PREPARED[role](Killer(point))
     if role == "serve":
-        return _serve(Path(values[0]), values[1])
+        return _serve(Path(values[0]), values[1], *map(int, values[2:]))
     from overpaint.service.painter import worker
 
     code = worker.main()

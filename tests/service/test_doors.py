@@ -7,6 +7,7 @@ import base64
 import gc
 import io
 import json
+import os
 import re
 import time
 import tracemalloc
@@ -324,3 +325,35 @@ def test_the_same_job_with_another_priority(client: TestClient) -> None:
         "priority=0: job mine was handed in with 3"
         in client.put("/v1/jobs/mine", json=SMALL).json()["error"]["message"]
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+@pytest.mark.timeout(60)
+def test_a_pipe_among_a_sites_files_keeps_nobody_waiting(desk: FakeDesk, tmp_path: Path) -> None:
+    """Whoever opens one waits until somebody writes to it."""
+    folders = (
+        "models_dir",
+        "lora_dir",
+        "embeddings_dir",
+        "vae_dir",
+        "controlnet_dir",
+        "hypernetwork_dir",
+        "esrgan_dir",
+    )
+    for name in folders:
+        (tmp_path / name).mkdir()
+        for suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".png"):
+            os.mkfifo(tmp_path / name / f"pipe{suffix}")
+    os.mkfifo(tmp_path / "styles.csv")
+    given: dict[str, Any] = {name: str(tmp_path / name) for name in folders}
+    settings = Settings(**given, styles_file=str(tmp_path / "styles.csv"))
+    with client_of(desk, ServeConfig(data=desk.data, settings=settings)) as client:
+        for kind in ("checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"):
+            listed = client.get(f"/v1/models?kind={kind}")
+            assert listed.status_code == 200 and "pipe" not in listed.text
+        for path in ("sd-models", "loras", "embeddings", "hypernetworks", "upscalers", "sd-vae", "prompt-styles"):
+            listed = client.get(f"/sdapi/v1/{path}")
+            assert listed.status_code == 200 and "pipe" not in listed.text
+        for body in ({"checkpoint": "pipe"}, {"prompt": "<lora:pipe:1> pipe"}, {"styles": ["x"]}):
+            assert client.post("/v1/plan", json={**SMALL, **body}).status_code == 422
+            assert client.post("/sdapi/v1/txt2img", json={**SMALL, **body}).status_code == 200

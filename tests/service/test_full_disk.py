@@ -17,7 +17,7 @@ from overpaint.errors import SaveError
 from overpaint.service.jobs import Job, JobEvent, JobState
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
-from overpaint.service.queue import desk as desk_module
+from overpaint.service.queue import runner as runner_module
 from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.queue.desk_tools import (
@@ -32,7 +32,7 @@ from tests.service.queue.desk_tools import (
     wanted,
 )
 
-WRITING = ("accept", "start", "progress", "keep_batch", "end", "requeue", "add_event", "expire")
+WRITING = ("accept", "claim", "progress", "keep_batch", "end", "requeue", "add_event", "expire")
 
 
 class Refusing:
@@ -59,7 +59,7 @@ class Refusing:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusing]:
-    monkeypatch.setattr(desk_module, "_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(runner_module, "_PAUSES", (0.05, 0.1))
     found = Refusing(tmp_path)
     yield found
     found.close()
@@ -86,7 +86,7 @@ def test_jobs_wait_for_the_disk_and_none_is_lost(tmp_path: Path, store: Refusing
             store.refused = set(WRITING)
             with pytest.raises(SaveError):
                 await desk.submit(wanted("g0", "batch=0"))
-            await until(lambda: store.asked.count("start") > 3)
+            await until(lambda: store.asked.count("claim") > 3)
             assert (desk.can_write, desk.state()) == (False, "UNHEALTHY")
             for number in (1, 2, 3):
                 record = await desk.get(f"f{number}")
@@ -127,7 +127,7 @@ def test_whatever_is_refused_each_job_ends_once(tmp_path: Path, store: Refusing,
                 told = names(await story_of(desk, name))
                 assert (told[0], told.count("queued")) == ("queued", 1), told
                 assert sum(each in ENDS for each in told) == 1, told
-            assert len(desk._unsaved) == 0
+            assert len(desk._runner._unsaved) == 0
 
     run(story())
 
@@ -141,7 +141,7 @@ def test_a_job_that_waits_for_the_disk_can_be_called_off(tmp_path: Path, store: 
             await desk.submit(wanted("a", "step=1 sleep=0.2 die=9"))
             await desk.submit(wanted("b", "batch=0"))
             await until_running(desk, "a", step=1)
-            store.refused = {"requeue", "start"}
+            store.refused = {"requeue", "claim"}
             await until(lambda: "requeue" in store.asked)
             await until(lambda: desk.running() is None)
             record = await desk.get("a")
@@ -158,7 +158,7 @@ def test_what_never_can_be_written_fails_after_some_tries(
     tmp_path: Path, store: Refusing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A result whose picture is not there any more is refused for ever, and no fault of the disk."""
-    monkeypatch.setattr(desk_module, "_TENDING", 0.02)
+    monkeypatch.setattr(runner_module, "_TENDING", 0.02)
     end = store._store.end
 
     def refused(job_id: str, state: JobState, *values: Any, **named: Any) -> Any:
@@ -182,7 +182,7 @@ def test_a_job_whose_pictures_the_disk_did_not_take_goes_on_when_there_is_room(
     tmp_path: Path, store: Refusing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_room = False
-    monkeypatch.setattr(desk_module, "takes_files", lambda data: has_room)
+    monkeypatch.setattr(runner_module, "takes_files", lambda data: has_room)
 
     async def story() -> None:
         nonlocal has_room
@@ -206,7 +206,7 @@ def test_a_job_whose_pictures_the_disk_did_not_take_goes_on_when_there_is_room(
 
 
 def test_a_job_that_is_refused_for_ever_ends(tmp_path: Path, store: Refusing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "_PAUSES", (0.01,))
+    monkeypatch.setattr(runner_module, "_PAUSES", (0.01,))
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
@@ -224,8 +224,8 @@ def test_an_end_that_a_nearly_full_disk_does_not_take_waits_for_room(
 ) -> None:
     """A failure is shorter than a result, and may still find a place; the job has not failed all the same."""
     has_room = False
-    monkeypatch.setattr(desk_module, "takes_files", lambda data: has_room)
-    monkeypatch.setattr(desk_module, "_TENDING", 0.02)
+    monkeypatch.setattr(runner_module, "takes_files", lambda data: has_room)
+    monkeypatch.setattr(runner_module, "_TENDING", 0.02)
     end, asked = store._store.end, 0
 
     def refused(job_id: str, state: JobState, *values: Any, **named: Any) -> Any:
@@ -282,7 +282,7 @@ def test_a_small_disk_that_is_full_and_has_room_again(tmp_path: Path, monkeypatc
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("nothing can be mounted here")
-    monkeypatch.setattr(desk_module, "_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(runner_module, "_PAUSES", (0.05, 0.1))
 
     async def story(store: JobStore) -> None:
         async with opened(store, config_for(disk / "data"), FAKE_WORKER) as desk:

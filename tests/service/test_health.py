@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from overpaint.service import health
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.health import Metrics
-from overpaint.service.jobs import Job, JobState, Live
+from overpaint.service.jobs import Job, JobState, Live, WorkerStatus
 from overpaint.service.store import room
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.conftest import client_of
@@ -154,7 +155,7 @@ def test_jobs_of_the_true_store_are_counted(desk: FakeDesk, tmp_path: Path) -> N
     desk._store = store  # type: ignore[assignment]
     for name in ("a", "b"):
         store.accept(Job(id=name, kind="paint", request={}, settings={}, client=name))
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     found = Metrics()
     found.measure(desk, tmp_path)
     values = {each: found.registry.get_sample_value("overpaint_jobs", {"state": each.value}) for each in JobState}
@@ -191,6 +192,72 @@ def test_steps_are_measured(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> 
     total = found.registry.get_sample_value("overpaint_step_seconds_sum")
     assert count == 4  # 1 to 2, twice 2 to 4, 3 to 4 of the other job
     assert total is not None and 0.1 < total < 1
+
+
+def test_steps_of_jobs_side_by_side_are_told_apart(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_PULSE", 0.01)
+
+    async def followed() -> Metrics:
+        found = Metrics()
+        following = asyncio.create_task(found.follow(desk))
+        for step in range(1, 4):
+            desk.live, desk.beside = Live(job="a", step=step, steps=9), [Live(job="b", step=5 - step, steps=9)]
+            await asyncio.sleep(0.05)
+        following.cancel()
+        return found
+
+    count = asyncio.run(followed()).registry.get_sample_value("overpaint_step_seconds_count")
+    assert count == 2  # of a; that b went back is no step
+
+
+WORKERS = [
+    WorkerStatus(
+        id="0",
+        device="cuda:0",
+        state="BUSY",
+        model={"name": "sd15", "hash": "6ce0161689", "vae_name": None, "vae_hash": None},
+        jobs=("a", "b"),
+        slots=4,
+        deaths=1,
+        loads=3,
+        memory={"ram": {"free": 1, "used": 2, "total": 3}, "cuda": {"active": {"current": 7, "peak": 9}}},
+    ),
+    WorkerStatus(id="1", device="cuda:1", state="STARTING"),
+]
+
+
+def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
+    desk.worker_list = WORKERS
+    [(status, text)] = ask(app, "/v1/workers")
+    busy, starting = json.loads(text)["workers"]
+    assert status == 200
+    assert busy == {
+        "id": "0",
+        "device": "cuda:0",
+        "state": "BUSY",
+        "model": {"name": "sd15", "hash": "6ce0161689", "vae": None},
+        "jobs": ["a", "b"],
+        "slots": 4,
+        "deaths": 1,
+        "loads": 3,
+        "memory": {"ram": 2, "device": 7},
+    }
+    assert (starting["model"], starting["jobs"], starting["memory"]) == (None, [], None)
+    values = metrics(app)
+    first = (("device", "cuda:0"), ("worker", "0"))
+    found = {name: values[f"overpaint_worker_{name}", first] for name in ("jobs", "deaths", "loads")}
+    assert found == {"jobs": 2, "deaths": 1, "loads": 3}
+    assert values["overpaint_worker_state", (("device", "cuda:1"), ("state", "STARTING"), ("worker", "1"))] == 1
+    assert values["overpaint_worker_state", (("device", "cuda:0"), ("state", "READY"), ("worker", "0"))] == 0
+    desk.worker_list = WORKERS[1:]
+    assert ("overpaint_worker_jobs", first) not in metrics(app)
+
+
+def test_the_document_names_what_is_told_of_workers(app: FastAPI) -> None:
+    document = app.openapi()
+    answer = document["paths"]["/v1/workers"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/WorkersAnswer"}
+    assert {"WorkerAnswer", "WorkerModel", "WorkerMemory"} <= set(document["components"]["schemas"])
 
 
 def test_nothing_is_registered_for_the_whole_process(desk: FakeDesk, config: ServeConfig) -> None:

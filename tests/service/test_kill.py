@@ -37,5 +37,6 @@ def test_each_kind_of_moment(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    check(Harness(tmp_path, random.Random(11), jobs_per_point=1).run(10), 10)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path: Path, workers: int) -> None:
+    check(Harness(tmp_path, random.Random(11), jobs_per_point=workers, workers=workers).run(10), 10 * workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import pkgutil
 import re
 import socket
 from dataclasses import fields, replace
@@ -12,18 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import ServerState
 
 from overpaint.errors import RequestError
 from overpaint.service import serve as serving
 from overpaint.service.config import ServeConfig
-from overpaint.service.doors.native.jobs import _envelope
 from overpaint.service.doors.openai.requests import MOST_PARTIALS, MOST_PICTURES, read_images_request
 from overpaint.service.guard import bodies
 from overpaint.service.guard.guards import HEADER_BYTES, _check_lengths
 from overpaint.service.guard.refusals import RequestRefused
+from overpaint.service.intake.jobs import _envelope
 from overpaint.service.limits import Limits, limits_from
-from overpaint.service.serve import Punctual
+from overpaint.service.serve import Punctual, uvicorn_config
 from tests.service.guard.test_bodies import Place
 from tests.service.test_serve import served, told
 
@@ -89,11 +90,7 @@ def test_every_limit_is_documented_and_has_a_test() -> None:
     assert {each.name for each in fields(Limits)} <= set(shown)
     assert set(shown) == set(TESTS), "add a test at N and N + 1, and name it in TESTS"
     for name, place in TESTS.items():
-        module, *path = place.split(".")
-        found: Any = importlib.import_module(f"tests.service.{module}")
-        for each in path:
-            found = getattr(found, each)
-        assert callable(found), name
+        assert callable(pkgutil.resolve_name(f"tests.service.{place}")), name
 
 
 def test_every_limit_of_the_code_is_documented() -> None:
@@ -160,31 +157,28 @@ def test_connections_at_the_limit_and_beyond(config: ServeConfig, monkeypatch: p
         assert httpx.get(f"http://{address[0]}:{address[1]}/healthz").status_code == 200
 
 
-class Transport:
+class Transport(asyncio.Transport):
     aborted = False
 
     def abort(self) -> None:
         self.aborted = True
 
-    def pause_reading(self) -> None:
-        pass
 
-    resume_reading = pause_reading
-
-
-def test_answers_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_nobody_takes(config: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "READER_SECONDS", 0.1)
 
     async def paused(seconds: float) -> bool:
-        transport: Any = Transport()
-        protocol = object.__new__(Punctual)
-        protocol.loop, protocol.transport = asyncio.get_running_loop(), transport
-        protocol.flow = FlowControl(transport)
+        transport = Transport()
+        given = uvicorn_config(None, config)
+        given.load()
+        protocol = Punctual(config=given, server_state=ServerState(), app_state={})
+        protocol.connection_made(transport)
         protocol.pause_writing()
         await asyncio.sleep(seconds)
         protocol.resume_writing()
         await asyncio.sleep(0.15)
-        return bool(transport.aborted)
+        protocol.connection_lost(OSError())
+        return transport.aborted
 
     assert not asyncio.run(paused(0.02))
     assert asyncio.run(paused(0.3))
@@ -208,3 +202,10 @@ def test_packed_bodies_at_the_ratio_and_beyond(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_defaults_are_a_servers(config: ServeConfig) -> None:
     assert config.limits == Limits() == replace(Limits())
+
+
+def test_the_server_s_protocol_is_only_spoken_to_as_asyncio_does() -> None:
+    """What uvicorn keeps inside may change with any release."""
+    text = Path(str(serving.__file__)).read_text("utf-8")
+    used = set(re.findall(r"self\._http\.(\w+)", text))
+    assert used == {name for name in vars(asyncio.Protocol) | vars(asyncio.BaseProtocol) if not name.startswith("_")}

@@ -81,6 +81,15 @@ class TestCommand:
         assert not config.settings.live_previews_enable
         assert config.data == tmp_path / "data"
 
+    def test_how_many_jobs_go_on_at_once(self, served: list[ServeConfig], capsys: Capture) -> None:
+        assert main(["serve"]) == main(["serve", "--jobs-per-worker", "4"]) == 0
+        assert [each.jobs_per_worker for each in served] == [None, 4]
+        for wrong in ("0", "65"):
+            assert main(["serve", "--jobs-per-worker", wrong]) == 2
+            said = capsys.readouterr().err
+            assert f"--jobs-per-worker {wrong}: " in said and "1 to 64" in said
+        assert len(served) == 2
+
     def test_offline_is_the_default_and_may_be_said(self, served: list[ServeConfig]) -> None:
         assert main(["serve", "--offline"]) == 0
         assert not served[0].url_inputs

@@ -37,6 +37,8 @@ class TestTxt2Img:
             assert main(["txt2img", "a moon", "--seed", "7"]) == 0
             assert capsys.readouterr().out == f"{expected}  seed 7\n"
         assert asked_for(painter) == Txt2ImgRequest(prompt="a moon", seed=7)
+        assert main(["txt2img", "--prompt", "a moon", "--seed", "7", "-o", "option.png"]) == 0
+        assert Path("option.png").read_bytes() == Path("txt2img.png").read_bytes()
         text, _ = read_infotext(Path("txt2img.png"))
         assert text is not None
         assert "Size: 512x512" in text

@@ -43,6 +43,14 @@ def size_of(path: str) -> tuple[int, int]:
         return picture.size
 
 
+def test_a_background_is_put_behind_a_jpeg(here: Path, capsys: Capture) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 255, 0)).save("clear.png")
+    assert main(["upscale", "clear.png", "-o", "x.jpg"]) == 0
+    assert "warning: x.jpg: JPEG holds no transparency" in capsys.readouterr().err
+    with Image.open("x.jpg") as picture:
+        assert np.asarray(picture).min() > 247
+
+
 def test_twice_as_large(here: Path, capsys: Capture) -> None:
     assert main(["upscale", "cat.png"]) == 0
     assert capsys.readouterr().out == "cat-upscaled.png  40x24\n"
@@ -66,6 +74,7 @@ def test_a_network_by_name_and_by_path(here: Path, capsys: Capture) -> None:
         "height": 36,
         "done": {"Postprocess upscale by": 3.0, "Postprocess upscaler": "Small_x2"},
         "infotext": INFOTEXT,
+        "warnings": [],
     }
     assert account["stopped"] is False
     assert Path("cat-upscaled.png").read_bytes() == Path("other.png").read_bytes()

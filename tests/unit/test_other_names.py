@@ -15,7 +15,17 @@ import overpaint
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.errors import RequestError
 from overpaint.extras import ExtrasRequest
-from overpaint.other_names import DIFFUSERS, REFERENCE, REFERENCE_CONTROLS, REFERENCE_EXTRAS, hint, ours_of
+from overpaint.other_names import (
+    DIFFUSERS,
+    OPENAI,
+    REFERENCE,
+    REFERENCE_CONTROLS,
+    REFERENCE_EXTRAS,
+    Names,
+    hint,
+    ours_of,
+    theirs_of,
+)
 from overpaint.parts import ControlUnit, Hires, nearest
 from overpaint.request import Img2ImgRequest, Txt2ImgRequest
 from overpaint.service.doors.webui.bodies import (
@@ -174,3 +184,21 @@ def test_the_contract_reads_the_second_pass_as_the_table_names_it(ours: str) -> 
     before, after = (txt2img_fields(SimpleNamespace(**each))["hires"] for each in (usual, changed))
     name = ours.removeprefix("hires.")
     assert {each for each in Hires.__dataclass_fields__ if getattr(before, each) != getattr(after, each)} == {name}
+
+
+@pytest.mark.parametrize(
+    "field, names, theirs",
+    [
+        ("strength", REFERENCE, "denoising_strength"),
+        ("images[2]", REFERENCE, "init_images[2]"),
+        ("controls[0].image", REFERENCE, "alwayson_scripts.controlnet.args[0].image"),
+        ("hires.scale", REFERENCE, "hr_scale"),
+        ("batch_size x iterations", REFERENCE, "batch_size x n_iter"),
+        ("images[2]", {**REFERENCE_EXTRAS, "images": "image"}, "image"),  # there is one only
+        ("width x height", OPENAI, "size"),
+        ("steps", REFERENCE, "steps"),
+        ("a request", REFERENCE, "a request"),
+    ],
+)
+def test_a_complaint_names_what_the_client_sent(field: str, names: Names, theirs: str) -> None:
+    assert theirs_of(field, names) == theirs

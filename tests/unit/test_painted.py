@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import overpaint
 from overpaint.cli import main
 from overpaint.errors import OverpaintWarning, SaveError
 from overpaint.events import Finished, Progress
+from overpaint.files.keeping import KeptPicture, Origins
 from overpaint.files.metadata import read_infotext, read_recipe
 from overpaint.finish import FinishedPicture
 from overpaint.models.families import SD1_SPEC
@@ -277,6 +279,28 @@ def test_what_is_transparent_keeps_its_colours_in_a_lossless_webp(folder: Path) 
     picture.info["lossless"] = True
     overpaint.save(picture, "x.webp")
     assert reopened("x.webp").tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "bmp"])
+def test_a_background_stands_behind_what_a_format_cannot_hold(folder: Path, kind: str) -> None:
+    clear = Image.new("RGBA", (64, 64), (0, 0, 255, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 32, 64))
+    made = with_noise(clear)
+    painted = PaintedPicture.of(KeptPicture(0, clear, "", 5, 0), replace(made, images=()), Origins())
+    with pytest.warns(OverpaintWarning, match=r"^x\..* holds no transparency.* use PNG$"):
+        overpaint.save(clear, f"x.{kind}")
+    with pytest.warns(OverpaintWarning, match=r"^y\..* holds no transparency"):
+        overpaint.save(painted, f"y.{kind}")
+    with pytest.warns(OverpaintWarning, match=r"^z\..* holds no transparency"):
+        painted.save(f"z.{kind}")
+    for name in "xyz":
+        shown = np.asarray(reopened(f"{name}.{kind}").convert("RGB"), dtype=int)
+        assert np.abs(shown[:, :24] - (255, 0, 0)).max() < 8
+        assert np.abs(shown[:, 40:] - 255).max() < 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        overpaint.save(clear, "x.png")
+        overpaint.save(noise().convert("RGBA"), f"opaque.{kind}")
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "bmp"])

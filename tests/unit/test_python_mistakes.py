@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import overpaint
@@ -21,6 +22,7 @@ Request: Any = overpaint.Img2ImgRequest
 NewPicture: Any = overpaint.Txt2ImgRequest
 Settings: Any = overpaint.Settings
 save: Any = overpaint.save
+Engine: Any = overpaint.Engine
 open_picture: Any = overpaint.open_picture
 
 CAT = drawing()
@@ -255,6 +257,67 @@ MISTAKES: list[tuple[str, Callable[[], object], str, str]] = [
         lambda: img2img(CAT, progress="bar"),
         "RequestTypeError",
         "progress='bar': give True for a bar, or a function of each overpaint.Progress",
+    ),
+    (
+        "a device that there is not",
+        lambda: Engine(device="gpu"),
+        "RequestError",
+        "device='gpu': use auto, cpu, cuda, cuda:1 or mps",
+    ),
+    (
+        "a device by its number",
+        lambda: Engine(device=0),
+        "RequestError",
+        "device=0: use auto, cpu, cuda, cuda:1 or mps",
+    ),
+    (
+        "no device",
+        lambda: Engine(device=None),
+        "RequestError",
+        "device=None: use auto, cpu, cuda, cuda:1 or mps",
+    ),
+    (
+        "a device that is not here",
+        lambda: Engine(device="cuda:99"),
+        "RequestError",
+        "device='cuda:99': PyTorch finds no such device on this machine; use auto or cpu",
+    ),
+    (
+        "a precision by its short name",
+        lambda: Engine(dtype="fp16"),
+        "RequestError",
+        "dtype='fp16': use auto, float32, float16, bfloat16",
+    ),
+    (
+        "a precision as a number",
+        lambda: Engine(dtype=16),
+        "RequestError",
+        "dtype=16: use auto, float32, float16, bfloat16",
+    ),
+    (
+        "a precision of torch that is not painted with",
+        lambda: Engine(dtype=torch.float64),
+        "RequestError",
+        "dtype=torch.float64: use auto, float32, float16, bfloat16",
+    ),
+    (
+        "a number for an engine's checkpoint",
+        lambda: Engine(15),
+        "RequestTypeError",
+        "checkpoint=15: give a path or a name; `overpaint models` lists them",
+    ),
+    (
+        "a model file that is not there",
+        lambda: Engine("gone.safetensors"),
+        "CheckpointError",
+        "checkpoint='gone.safetensors': there is no such file or name; built in: overpaint-mini, "
+        "overpaint-mini-inpainting, overpaint-mini-edit; set the option models_dir for others",
+    ),
+    (
+        "an engine's progress as a word",
+        lambda: Engine(progress=True),
+        "RequestTypeError",
+        "progress=True: give a function of two numbers: tensors loaded, and of how many",
     ),
     (
         "saving a number",

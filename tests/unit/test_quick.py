@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 import overpaint
-from overpaint.errors import RequestError
+from overpaint import masks
+from overpaint.errors import PictureError, RequestError
 from overpaint.events import Finished
 from overpaint.outcome import Processed
 from overpaint.parts import Hires
@@ -55,6 +56,18 @@ def test_over_a_picture(engine: Recorder, tmp_path: Path) -> None:
     overpaint.img2img(tmp_path / "a.png", "a moon", engine=as_engine(engine), strength=0.5)
     (request,) = engine.requests
     assert (type(request), request.prompt, request.strength) == (Img2ImgRequest, "a moon", 0.5)
+
+
+def test_a_mask_in_words_is_drawn_on_the_picture(engine: Recorder, tmp_path: Path) -> None:
+    drawing().save(tmp_path / "a.png")
+    painted = overpaint.img2img(tmp_path / "a.png", engine=as_engine(engine), mask="ellipse 8,4,24,20 | feather out 2")
+    (request,) = engine.requests
+    assert request.mask == masks.draw("ellipse 8,4,24,20 | feather out 2", drawing())
+    assert painted.recipe is not None and str(painted.recipe["mask"]).startswith("data:image/png")
+    with pytest.raises(RequestError, match="did you mean 'ellipse'"):
+        overpaint.img2img(tmp_path / "a.png", engine=as_engine(engine), mask="elipse 8,4,24,20")
+    with pytest.raises(PictureError, match="there is no such file"):
+        overpaint.img2img(tmp_path / "a.png", engine=as_engine(engine), mask=str(tmp_path / "none.png"))
 
 
 def test_a_checkpoint_of_an_engine_that_is_there(engine: Recorder, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from overpaint.models.files import read_checkpoint
 from overpaint.models.hashes import sha256_of
 from overpaint.models.pickled_values import TensorRef
 from overpaint.models.unpickle import open_pickle
+from overpaint.named_files import check_regular
 from overpaint.pictures import FORMATS
 from overpaint.text.tokens import CAPACITY
 
@@ -74,6 +75,7 @@ def embedding_files(folder: Path) -> Iterator[Path]:
 
 def read_embedding(path: Path) -> EmbeddingData | None:
     """The embedding of a file; None for a picture that holds none. A file that cannot be used: CheckpointError."""
+    check_regular(path, CheckpointError)
     try:
         if path.stat().st_size == 0:
             raise CheckpointError(f"{path.name}: the file is empty; download it again")

@@ -19,13 +19,23 @@ from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
+from overpaint.cli.mask_command import mask
 from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
+from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
 from overpaint.cli.upscale import upscale
-from overpaint.errors import CheckpointError, OverpaintError, PaintingCancelled, PictureError, RequestError, SaveError
+from overpaint.errors import (
+    CheckpointError,
+    MaskTextError,
+    OverpaintError,
+    PaintingCancelled,
+    PictureError,
+    RequestError,
+    SaveError,
+)
 
 EPILOG = (
     "Exit codes: 0 done, 1 a job failed, 2 wrong usage or request, 3 a picture or model cannot be used, "
@@ -35,10 +45,15 @@ COMMANDS = (
     demo,
     paint,
     txt2img,
+    outpaint,
+    enlarge,
+    loopback,
+    grid,
     plan,
     again,
     batch,
     upscale,
+    mask,
     info,
     samplers,
     models,
@@ -130,7 +145,7 @@ def _message(error: BaseException, given: Sequence[str]) -> str:
     if isinstance(error, OverpaintError):
         from overpaint.cli.flags import as_flags
 
-        return as_flags(error)
+        return "\n".join((as_flags(error), *([error.pointer] if isinstance(error, MaskTextError) else ())))
     if _is_usage_error(error):
         from overpaint.cli.mistakes import told
 

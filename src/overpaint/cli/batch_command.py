@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from overpaint.settings import Settings
 
 FAILED = 1
-Masks = Annotated[Path | None, typer.Option("--masks", help="One mask for all, or a folder of masks by name.")]
+Masks = Annotated[
+    str | None, typer.Option("--masks", help="One mask for all, a folder of masks by name, or a mask in words.")
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too; OUT gets the same ones.")]
 Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, tiff or bmp.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in OUT that are not this batch's own.")]
@@ -62,7 +64,7 @@ def batch(
     settings = asked.settings()
     asked = asked.with_model(model_asked_for(asked, settings))
     _check_source(source)
-    rows = read_rows(source, out, masks=masks, recursive=recursive)
+    rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
     _check_shared(rows, asked, settings)
     left_out = pictures_left_out(source, recursive) if source.is_dir() else []
     warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet or as_json)
@@ -86,6 +88,16 @@ def batch(
         for event in run_batch(rows, work, lambda: painter, control):
             teller.hear(event, meter)
     return teller.end()
+
+
+def _masks(given: str | None) -> Path | str | None:
+    """A file or folder, or a mask in words that is understood."""
+    from overpaint import masks
+
+    if given is None or not masks.means_mask(given):
+        return None if given is None else Path(given)
+    masks.parse(given)
+    return given
 
 
 _OTHER_PICTURES = frozenset(

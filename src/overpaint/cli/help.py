@@ -12,17 +12,24 @@ _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
     "strength sampler scheduler steps cfg image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
 )
+_TOOL = (
+    "left top right bottom to aspect anchor start context scale upscaler tile overlap loops final_strength curve"
+    " x y z labels margin"
+)
 _MASK = "mask masks invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
 _FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {
     "Picture": frozenset(_PICTURE.split()),
     "Mask": frozenset(_MASK.split()),
+    "Tool": frozenset(_TOOL.split()),
     "Strength and steps": frozenset(_STEPS.split()),
     "Seeds and how many": frozenset([*_SEEDS.split(), "count", "batch_size", "exact"]),
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
-    "Output": frozenset(["output", "overwrite", "show", "as_json", "quiet", "format", "quality", "recursive"]),
+    "Output": frozenset(
+        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive"]
+    ),
 }
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
@@ -45,6 +52,22 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         'overpaint batch photos out "a watercolor painting" --seed 7',
         "overpaint batch photos out --masks masks --only-masked",
         "overpaint batch rows.jsonl out --json",
+    ),
+    "mask": (
+        'overpaint mask photo.png "ellipse 20%,10%,60%,70% | grow 8 | feather 12" -o area.png',
+        'overpaint mask photo.png "wand 10,12 tolerance 20 | fill-holes" --show',
+        'overpaint mask photo.png "cut-out 20%,20%,80%,80% - rectangle 0%,90%,100%,100%"',
+    ),
+    "outpaint": (
+        'overpaint outpaint photo.png "a wide beach" --left 128 --right 128',
+        'overpaint outpaint photo.png "a wide beach" --aspect 16:9 --anchor left --start mirror',
+        'overpaint outpaint photo.png "a wide beach" --to 1024x768 --plan',
+    ),
+    "enlarge": ('overpaint enlarge photo.png "a sharp photo" --scale 2 --tile 512 --strength 0.3',),
+    "loopback": ('overpaint loopback photo.png "a watercolor" --loops 5 --final-strength 0.6 -o loops/',),
+    "grid": (
+        'overpaint grid photo.png "a cat" --x steps=10,20,30 --y "cfg_scale=3-9 (+3)" -o grid/',
+        'overpaint grid photo.png "a cat" --x "replace=cat,dog" --y "checkpoint=dreams,photoreal" --models ~/models',
     ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),

@@ -11,6 +11,7 @@ import typer
 
 from overpaint.cli.output import note, say, say_json, table
 from overpaint.cli.paint import AsJson
+from overpaint.cli.told import is_stdin
 from overpaint.errors import PictureError
 
 UNUSABLE = 3
@@ -31,7 +32,9 @@ def info(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A model file or a built-in model's name, or a painted picture.", show_default=False
+            metavar="FILE",
+            help="A model file or a built-in model's name, or a painted picture; - reads a picture from stdin.",
+            show_default=False,
         ),
     ],
     as_json: AsJson = False,
@@ -44,7 +47,7 @@ def info(
     """
     file = _built_in(file)
     is_model = file.suffix.lower() in MODEL_SUFFIXES or file.is_dir()
-    if not file.exists():
+    if not (is_stdin(file) or file.exists()):
         raise PictureError(f"{file}: there is no such file")
     account = _model_account(file) if is_model else picture_account(file)
     if as_json:
@@ -86,12 +89,11 @@ def use_of(path: Path, kind: str) -> str | None:
 
 def picture_account(path: Path) -> dict[str, Any]:
     """A picture in plain values: its infotext, taken apart, and its recipe."""
-    from overpaint.cli.jobs import is_text, told_infotext
-    from overpaint.files.metadata import read_infotext, read_recipe
+    from overpaint.cli.told import told_of
     from overpaint.text.infotext import split_infotext
 
-    text, items = (told_infotext(path), {}) if is_text(path) else read_infotext(path)
-    recipe = None if is_text(path) else read_recipe(path)
+    told = told_of(path)
+    text = told.infotext
     parts = split_infotext(text) if text else None
     return {
         "kind": "picture",
@@ -100,8 +102,8 @@ def picture_account(path: Path) -> dict[str, Any]:
         "prompt": parts.prompt if parts else None,
         "negative_prompt": parts.negative_prompt if parts else None,
         "parameters": dict(parts.fields) if parts else {},
-        "items": {name: value for name, value in items.items() if isinstance(value, str | int | float)},
-        "recipe": recipe,
+        "items": {name: value for name, value in told.items.items() if isinstance(value, str | int | float)},
+        "recipe": told.recipe,
     }
 
 

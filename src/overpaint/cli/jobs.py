@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from overpaint.cli.chosen_model import model_asked_for, model_painted_with
 from overpaint.cli.options import GivenOptions
+from overpaint.cli.told import from_stdin, is_stdin, told_of
 from overpaint.errors import CheckpointError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Files:
     """The pictures that a command names."""
 
     source: Path | None = None  # "-" is what comes in on stdin
-    mask: Path | None = None
+    mask: str | None = None  # a file, or a mask in words
 
     def origins(self, controls: tuple[Path | None, ...]) -> Origins:
         """The files by which a recipe finds the pictures again."""
@@ -52,8 +52,27 @@ class Files:
 
     @property
     def masks(self) -> dict[str, Path]:
-        """By field of the request."""
-        return {} if self.mask is None else {"mask": self.mask}
+        """By field of the request; one in words has no file."""
+        return {} if self.mask is None or self._in_words else {"mask": Path(self.mask)}
+
+    @property
+    def given_masks(self) -> frozenset[str]:
+        """The fields that are given, in whatever form."""
+        return frozenset() if self.mask is None else frozenset({"mask"})
+
+    def opened_masks(self, source: Picture | None, settings: Settings) -> dict[str, Picture]:
+        """The masks themselves; one in words is drawn on the source."""
+        if self.mask is not None and self._in_words and source is not None:
+            from overpaint import masks
+
+            return {"mask": masks.draw(self.mask, source, masks.files_in(Path(), settings.max_source_pixels))}
+        return {name: opened(path, settings) for name, path in self.masks.items()}
+
+    @property
+    def _in_words(self) -> bool:
+        from overpaint.masks import means_mask
+
+        return means_mask(self.mask)
 
 
 def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
@@ -67,20 +86,19 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     from overpaint.request import PaintRequest
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
-    pictures: dict[str, Any] = {name: opened(path, settings) for name, path in files.masks.items()}
+    source = None
     if files.source is not None:
         fields = without_second_pass(fields)
         if files.source.is_dir():
             folder = files.source
             raise PictureError(f"{folder}: it is a folder; `overpaint batch {folder} OUT` paints every picture of one")
-        pictures["images"] = [opened(files.source, settings)]
+        source = opened(files.source, settings)
+    pictures: dict[str, Any] = dict(files.opened_masks(source, settings))
+    if source is not None:
+        pictures["images"] = [source]
     whole = with_control_pictures(fields, lambda path: opened(path, settings))
     origins = files.origins(control_files(fields))
     return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
-
-
-def is_stdin(path: Path) -> bool:
-    return str(path) == "-"
 
 
 def opened(path: Path, settings: Settings) -> Picture:
@@ -89,52 +107,24 @@ def opened(path: Path, settings: Settings) -> Picture:
 
     name = "stdin" if is_stdin(path) else str(path)
     try:
-        return open_picture(_from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
+        return open_picture(from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
     except PictureError as error:
         told = str(error)
         raise PictureError(told if told.startswith(f"{name}: ") else f"{name}: {told}") from error
 
 
-def _from_stdin() -> bytes:
-    data = sys.stdin.buffer.read()
-    if not data:
-        raise PictureError("stdin: nothing came in; send a picture, as in `overpaint paint - PROMPT < cat.png`")
-    return data
-
-
 def repeated_job(painted: Path, files: Files, asked: GivenOptions, *, any_model: bool = False) -> CommandJob:
-    """The request of `again`: from the recipe in or beside the picture, else from its infotext, or from a text file."""
-    from overpaint.files.metadata import read_recipe
+    """The request of `again`: from a recipe, else from an infotext."""
     from overpaint.files.recipe import Recipe
 
-    if painted.is_dir():
-        raise PictureError(f"{painted}: it is a folder; give one painted picture")
-    values = None if is_text(painted) else read_recipe(painted)
-    if values is not None:
-        return _from_recipe(Recipe.from_json(values), painted, files, asked, any_model)
-    text = told_infotext(painted)
-    if text is None:
-        raise PictureError(f"{painted}: it holds neither a recipe nor an infotext; use `overpaint paint`")
-    return _from_infotext(text, files, asked, any_model)
-
-
-def is_text(path: Path) -> bool:
-    return path.suffix.lower() == ".txt"
-
-
-def told_infotext(path: Path) -> str | None:
-    """The infotext of a picture, or the one that a text file is."""
-    from overpaint.files.metadata import read_infotext
-
-    if not is_text(path):
-        return read_infotext(path)[0]
-    from overpaint.text.infotext import split_infotext
-
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-        return text if split_infotext(text).fields else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PictureError(f"{path}: it cannot be read ({error}); give a text in UTF-8") from None
+    if is_stdin(painted) and (files.mask == "-" or (files.source is not None and is_stdin(files.source))):
+        raise RequestError("PICTURE", "-", "stdin can be one file only; name the others")
+    told = told_of(painted)
+    if told.recipe is not None:
+        return _from_recipe(Recipe.from_json(told.recipe), told.folder, files, asked, any_model)
+    if told.infotext is None:
+        raise PictureError(f"{told.name}: it holds neither a recipe nor an infotext; use `overpaint paint`")
+    return _from_infotext(told.infotext, files, asked, any_model)
 
 
 def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions, any_model: bool) -> str | None:
@@ -144,13 +134,13 @@ def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions
     return model_painted_with(name, digest, settings)
 
 
-def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
+def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
     from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
     settings = asked.settings(recipe.settings_on(Settings()))
-    near, limit = (painted.parent, Path()), settings.max_source_pixels
+    near, limit = (folder, Path()), settings.max_source_pixels
     kept_hires = recipe.request.get("hires")
     changes = asked.fields(kept_hires if isinstance(kept_hires, Mapping) else None)
     if recipe.kind == "txt2img":
@@ -163,10 +153,10 @@ def _from_recipe(recipe: Recipe, painted: Path, files: Files, asked: GivenOption
         changes = without_second_pass(changes)
     if recipe.request.get("controls") and "controls" not in changes:
         changes["controls"] = recipe.control_fields(near)
-    kept = {name: getattr(recipe, name) for name in ("mask", "latent_mask") if name not in files.masks}
+    kept = {name: getattr(recipe, name) for name in ("mask", "latent_mask") if name not in files.given_masks}
     masks = {name: open_kept(each, name, near, limit) for name, each in kept.items()}
-    masks |= {name: opened(path, settings) for name, path in files.masks.items()}
     source = None if files.source is None else opened(files.source, settings)
+    masks |= files.opened_masks(source, settings)
     request = recipe.request_for(source, masks, with_control_pictures(changes, lambda path: opened(path, settings)))
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
@@ -188,9 +178,9 @@ def _without_other_checkpoint(request: PaintRequest, model: str | None, settings
 
 def _refuse_files(files: Files) -> None:
     """Of a picture that was painted from noise."""
-    for flag, path in (("--picture", files.source), ("--mask", files.mask)):
-        if path is not None:
-            raise RequestError(flag, str(path), "the picture was painted from noise, without a source; leave it out")
+    for flag, given in (("--picture", files.source), ("--mask", files.mask)):
+        if given is not None:
+            raise RequestError(flag, str(given), "the picture was painted from noise, without a source; leave it out")
 
 
 def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:

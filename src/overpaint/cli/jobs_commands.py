@@ -67,7 +67,7 @@ def submit(
     _check_folder(output)
     sources: dict[str, Any] = {"prompt": picture} if new else {"prompt": prompt or "", "images": [_file(picture)]}
     if mask is not None:
-        sources["mask"] = _file(mask)
+        sources["mask"] = _mask(mask, picture)
     client = _client(url, token)
     job = client.submit({**_fields(asked), **sources}, job_id=job_id, priority=priority)
     if output is not None:
@@ -148,6 +148,22 @@ def _fields(asked: GivenOptions) -> dict[str, Any]:
         overrides["sd_vae"] = asked.text("vae")
     named = {"checkpoint": asked.text("model")} if "model" in asked.given else {}
     return {**fields, **named, **({"overrides": overrides} if overrides else {})}
+
+
+def _mask(mask: str, picture: str) -> Path | bytes:
+    """A mask's file, or one in words drawn on the picture."""
+    from overpaint import masks
+
+    if not masks.means_mask(mask):
+        return _file(mask)
+    import io
+
+    from overpaint.cli.jobs import opened
+    from overpaint.settings import Settings
+
+    drawn, data = masks.draw(mask, opened(Path(picture), Settings())), io.BytesIO()
+    drawn.save(data, format="PNG")
+    return data.getvalue()
 
 
 def _file(path: str | Path) -> Path:

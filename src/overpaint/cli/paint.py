@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.jobs import CommandJob, Files, is_stdin, job_of, repeated_job
+from overpaint.cli.jobs import CommandJob, Files, job_of, repeated_job
 from overpaint.cli.options import (
     HIRES_OPTIONS,
     JOB_OPTIONS,
@@ -23,6 +23,7 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
+from overpaint.cli.told import is_stdin
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -33,16 +34,23 @@ if TYPE_CHECKING:
 STOPPED = 130
 STDOUT = "-"
 
-Mask = Annotated[Path | None, typer.Option("--mask", help="White, or opaque where it has alpha: repaint.")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        help="A file (white, or opaque where it has alpha: repaint), or a mask in words, such as "
+        "'ellipse 10,10,90,60 | feather 8'; `overpaint mask --help` has the words.",
+    ),
+]
 Out = Annotated[
     str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Open = Annotated[bool, typer.Option("--open", help="Show what was painted.")]
-Prompt = Annotated[
-    str, typer.Argument(metavar="PROMPT", help="What it should show; --prompt says the same.", show_default=False)
-]
+_PROMPT = typer.Argument(metavar="PROMPT", help="What it should show; --prompt says the same.", show_default=False)
+Prompt = Annotated[str, _PROMPT]
+NewPrompt = Annotated[str | None, _PROMPT]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]
 
 
@@ -80,10 +88,10 @@ def paint(
     return perform(job, target, asked, Telling(as_json, quiet, show))
 
 
-@takes(*NEW_PICTURE_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
+@takes(PROMPT_OPTION, *NEW_PICTURE_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def txt2img(
     *,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.", show_default=False)],
+    text: NewPrompt = None,
     output: Out = None,
     overwrite: Overwrite = False,
     show: Open = False,
@@ -95,8 +103,10 @@ def txt2img(
 
     Options that begin with --hires ask for a second pass over it, enlarged.
     """
+    if text is None and "prompt" not in asked.given:
+        raise RequestError("PROMPT", None, "it is missing; `overpaint txt2img --help` shows how")
     target = choose_target(output, "txt2img.png", overwrite)
-    return perform(job_of(Files(), prompt, asked), target, asked, Telling(as_json, quiet, show))
+    return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show))
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -105,7 +115,9 @@ def again(
     painted: Annotated[
         Path,
         typer.Argument(
-            metavar="PICTURE", help="A painted picture, or its infotext in a .txt file.", show_default=False
+            metavar="PICTURE",
+            help="A painted picture, its recipe (.json) or its infotext (.txt); - reads stdin.",
+            show_default=False,
         ),
     ],
     text: Prompt = "",
@@ -124,8 +136,8 @@ def again(
     The model it was painted with is looked for, by its hash, in the folder of --models.
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
-    target = choose_target(output, f"{painted.stem}-again.png", overwrite)
-    if not painted.exists():
+    target = choose_target(output, "again.png" if is_stdin(painted) else f"{painted.stem}-again.png", overwrite)
+    if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask), asked, any_model=any_model)
@@ -157,6 +169,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
+    warnings += _lost_in(kept)
     if telling.as_json:
         pictures = [_account(path, each) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -204,6 +217,13 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
     if _is_stdout(target):
         return [_poured(each, processed, target) for each in finished_pictures(processed)]
     return list(save_painted(processed, target, origins))
+
+
+def _lost_in(kept: list[tuple[Path, KeptPicture]]) -> tuple[str, ...]:
+    """What the formats of the files do not hold."""
+    from overpaint.files.keeping import lost_in
+
+    return tuple(told for path, each in kept if str(path) != STDOUT for told in lost_in(each.image, path.name))
 
 
 def _is_stdout(target: Target) -> bool:

@@ -50,12 +50,12 @@ def plan(
     return 0
 
 
-def _new_job(prompt: str, too_much: str | None, mask: Path | None, asked: GivenOptions) -> CommandJob:
+def _new_job(prompt: str, too_much: str | None, mask: str | None, asked: GivenOptions) -> CommandJob:
     """With --txt2img the first text is the prompt."""
     if too_much is not None:
         raise RequestError("PROMPT", too_much, "with --txt2img give one text, the prompt, and no picture")
     if mask is not None:
-        raise RequestError("--mask", str(mask), "a new picture has no mask; leave it out")
+        raise RequestError("--mask", mask, "a new picture has no mask; leave it out")
     return job_of(Files(), prompt, asked)
 
 

@@ -30,6 +30,14 @@ Token = Annotated[
         f"{TOKEN_VARIABLE} instead.",
     ),
 ]
+JobsPerWorker = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs-per-worker",
+        metavar="INTEGER",
+        help="How many jobs go on at once; left out, as many as pay: one on a CPU, several on a GPU.",
+    ),
+]
 AllowHost = Annotated[
     list[str] | None,
     typer.Option("--allow-host", metavar="NAME", help="Another name this server is called by; may be repeated."),
@@ -51,6 +59,18 @@ UrlInputs = Annotated[
     bool,
     typer.Option("--url-inputs/--offline", help="Fetch pictures named by https URLs; by default nothing leaves."),
 ]
+Device = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        "--devices",
+        metavar="TEXT",
+        help="auto, cpu, cuda, cuda:1, mps ...; may be repeated, for a worker on each; `all`: each GPU there is.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="INTEGER", help="Workers side by side on the CPU (default 1).")
+]
 Check = Annotated[
     bool,
     typer.Option("--check", help="Look through what is kept in --data, say what is damaged, and change nothing."),
@@ -60,17 +80,20 @@ Mend = Annotated[
 ]
 
 
-@takes(*JOB_OPTIONS)
+@takes(*(each for each in JOB_OPTIONS if each.name != "device"))
 def serve(
     *,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     data: Data = None,
     token: Token = None,
+    jobs_per_worker: JobsPerWorker = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     url_inputs: UrlInputs = False,
     limit: Limit = None,
+    device: Device = None,
+    workers: Workers = None,
     check: Check = False,
     mend: Mend = False,
     asked: GivenOptions,
@@ -88,6 +111,7 @@ def serve(
     from overpaint.service.known_models import check_started
     from overpaint.service.limits import limits_from
     from overpaint.service.serve import serve as run
+    from overpaint.service.workers.devices import chosen_devices
 
     settings = _settings(asked)
     config = ServeConfig(
@@ -97,13 +121,14 @@ def serve(
         # Taken out, so that it is in no other process's environment.
         token=_token(asked, token),
         checkpoint=_model(asked, settings),
-        device=asked.text("device", "auto"),
+        devices=chosen_devices(device or [asked.text("device", "auto")], workers),
         dtype=asked.text("dtype", "auto"),
         settings=settings,
         limits=limits_from(limit or ()),
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         url_inputs=url_inputs,
+        jobs_per_worker=jobs_per_worker,
     )
     check_started(config)
     return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))

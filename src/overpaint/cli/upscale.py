@@ -14,7 +14,7 @@ import typer
 from overpaint.cli import session
 from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
-from overpaint.cli.output import Meter, note, say, say_json
+from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
 from overpaint.errors import PaintingCancelled, PictureError, RequestError
 
@@ -80,6 +80,7 @@ def upscale(
             meter.update("pictures", number, len(pictures))
             account.append(_kept(_enlarged(path, fields, settings, known), target, settings, account))
             if not as_json:
+                warn(account[-1]["warnings"], quiet)
                 say("{path}  {width}x{height}".format(**account[-1]))
     stopped = len(account) < len(pictures)
     if as_json:
@@ -164,6 +165,7 @@ def _kept(
 ) -> dict[str, Any]:
     """Write a picture with what its source carried; two of one name do not replace each other."""
     from overpaint.extras import INFO_ITEM
+    from overpaint.files.keeping import lost_in
     from overpaint.files.metadata import encode_picture, format_for
     from overpaint.files.saving import save_bytes
     from overpaint.pictures import source_extras
@@ -183,8 +185,10 @@ def _kept(
         icc=extras.icc,
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless or extras.lossless,
+        background=settings.img2img_background_color,
     )
     is_own = str(path) in (each["path"] for each in before)
     path = save_bytes(path, data, replace=target.overwrite and not is_own)
     size = {"width": result.image.width, "height": result.image.height}
-    return {"path": str(path), **size, "done": dict(result.fields), "infotext": result.infotext}
+    told = {"infotext": result.infotext, "warnings": list(lost_in(result.image, path.name))}
+    return {"path": str(path), **size, "done": dict(result.fields), **told}

@@ -19,11 +19,21 @@ from typing import Any, Protocol, TypeAlias
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
 from overpaint.files.journal import Journal
-from overpaint.files.keeping import FORMATS, KeptPicture, Origins, files_of, finished_pictures, name_for, numbered
+from overpaint.files.keeping import (
+    FORMATS,
+    KeptPicture,
+    Origins,
+    files_of,
+    finished_pictures,
+    lost_in,
+    name_for,
+    numbered,
+)
 from overpaint.files.kept_files import file_sha256
 from overpaint.files.recipe import changed_options, quirks_on
 from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
+from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
 from overpaint.request import SOURCE_FIELDS, PaintRequest, Picture
@@ -195,6 +205,8 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
     pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
+    if isinstance(own.get("mask"), str):
+        pictures |= {f"mask {name}": file_sha256(row.folder / name) for name in names_in(own["mask"])}
     parts = {
         "fields": own,
         "pictures": pictures,
@@ -216,6 +228,8 @@ def _digest(value: object) -> str:
 def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
     own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
+    if row.has_source and isinstance(own.get("mask"), str):
+        own["mask"] = draw(own["mask"], pictures["picture"], files_in(row.folder, settings.max_source_pixels))
     if row.has_source:
         own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
     return PaintRequest.from_json({**own, **pictures})
@@ -230,10 +244,13 @@ def _opened(name: str, path: Path, settings: Settings) -> Picture:
 
 def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
     names = _write(row, key, processed, batch, journal)
+    pictures = tuple(finished_pictures(processed))
+    lost = (told for name, each in zip(names, pictures, strict=True) for told in lost_in(each.image, name))
+    warnings = (*processed.warnings, *lost)
     if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
-        return RowPainted(row, names, (), processed.warnings)
+        return RowPainted(row, names, (), warnings)
     journal.done(key)
-    return RowPainted(row, names, tuple(each.seed for each in finished_pictures(processed)), processed.warnings)
+    return RowPainted(row, names, tuple(each.seed for each in pictures), warnings)
 
 
 def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import RequestError
 from overpaint.files.kept_files import FileRecord
-from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
+from overpaint.files.metadata import alpha_lost, encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
 from overpaint.pictures import SourceExtras, source_extras
@@ -89,7 +89,14 @@ def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> 
         "recipe": recipe_of(processed, painted.index, files).to_json() if wanted else None,
         "quality": settings.jpeg_quality,
         "lossless": settings.webp_lossless or (extras is not None and extras.lossless),
+        "background": settings.img2img_background_color,
     }
+
+
+def lost_in(image: Picture, name: str) -> tuple[str, ...]:
+    """What to know about a picture that is written under this name."""
+    kind = alpha_lost(image, PurePosixPath(name).suffix)
+    return () if kind is None else (f"{name}: {kind} holds no transparency, so a background is put behind it; use PNG",)
 
 
 def _extras(painted: KeptPicture, processed: Processed) -> SourceExtras | None:

@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from overpaint.errors import PictureError, SettingError
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
 from overpaint.named_files import check_regular
+from overpaint.pictures import flatten
 from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
@@ -52,7 +53,7 @@ _JPEG_EXIF_LIMIT = 65_000
 
 _LARGE = 8_000_000  # pixels
 _READ_LIMIT = 1 << 20  # characters of one text
-_RECIPE_LIMIT = 1 << 26
+RECIPE_LIMIT = 1 << 26
 _LOAD_LIMIT = 100_000_000  # pixels that are decoded only to find text behind them
 _IGNORED_ITEMS = frozenset(
     {"dpi", "exif", "loop", "background", "timestamp", "duration", "progressive", "progression"}
@@ -88,13 +89,15 @@ def encode_picture(
     recipe: Mapping[str, object] | None = None,
     quality: int = 80,
     lossless: bool = False,
+    background: str | None = None,
 ) -> bytes:
     """The picture as a file of the format that `format_for` says, with all that the format can carry.
 
-    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only.
+    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only. `background` shows through where
+    the format holds no transparency; without one, that is dropped.
     """
     kind = KINDS[format_for(image, extension, infotext)]
-    picture = storable(image, kind)
+    picture = storable(image, kind, background)
     told: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "recipe": recipe}
     options = save_options(picture, kind, **told, quality=quality, lossless=lossless)
     data = io.BytesIO()
@@ -139,9 +142,20 @@ def _packing(picture: Image.Image) -> int | None:
     return zlib.Z_RLE if picture.width * picture.height > _LARGE else None
 
 
-def storable(image: Image.Image, kind: str) -> Image.Image:
+def alpha_lost(image: Image.Image, extension: str) -> str | None:
+    """The format that cannot hold what is transparent in this picture; None where nothing is lost."""
+    kind = KINDS[extension.lower().removeprefix(".")]
+    if "RGBA" in _MODES[kind] or not image.has_transparency_data:
+        return None
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return kind if lowest != 255 else None
+
+
+def storable(image: Image.Image, kind: str, background: str | None = None) -> Image.Image:
     """STORE-3: a copy in a mode the format knows, without the notes Pillow would write on its own account."""
     modes = _MODES[kind]
+    if background is not None and "RGBA" not in modes and image.has_transparency_data:
+        image = flatten(image, background)
     if image.mode not in modes or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
@@ -225,19 +239,20 @@ def read_recipe(source: Source) -> dict[str, Any] | None:
         text = _items_of(image, source, RECIPE_ITEM).get(RECIPE_ITEM)
     if text is None and isinstance(source, Path | str) and recipe_path(Path(source)).is_file():
         path = recipe_path(Path(source))
-        if path.stat().st_size > _RECIPE_LIMIT:
-            raise PictureError(
-                f"{path}: a recipe of more than {_RECIPE_LIMIT >> 20} MiB is not read; give the true one"
-            )
+        if path.stat().st_size > RECIPE_LIMIT:
+            raise PictureError(f"{path}: a recipe of more than {RECIPE_LIMIT >> 20} MiB is not read; give the true one")
         text = path.read_text(encoding="utf-8", errors="replace")
-    if text is None:
-        return None
+    return None if text is None else recipe_of(text, _name_of(source))
+
+
+def recipe_of(text: str, name: str) -> dict[str, Any]:
+    """The table that a recipe's text is; `name` is that of the file in an error."""
     try:
         recipe = json.loads(text)
     except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
-        raise PictureError(f"{_name_of(source)}: its recipe is not a JSON object; save the picture again")
+        raise PictureError(f"{name}: its recipe is not a JSON object; save the picture again")
     return recipe
 
 

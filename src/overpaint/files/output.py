@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from overpaint.files.byproducts import wanted_byproducts
 from overpaint.files.metadata import encode_picture
 from overpaint.files.naming import NameFacts
 from overpaint.files.saving import SavedPicture, save_bytes, save_picture
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, Processed, contact_sheet, init_image_hash
 from overpaint.request import Picture
+from overpaint.settings import Settings
+
+OutputKind: TypeAlias = Literal["img2img", "txt2img"]
+
+
+def samples_folder(settings: Settings, kind: OutputKind) -> str:
+    """Where the options want a job's pictures."""
+    return settings.outdir_samples or str(getattr(settings, f"outdir_{kind}_samples"))
+
+
+def grids_folder(settings: Settings, kind: OutputKind) -> str:
+    """Where they want its contact sheet."""
+    return settings.outdir_grids or str(getattr(settings, f"outdir_{kind}_grids"))
+
+
+def _kind(result: Processed) -> OutputKind:
+    return "img2img" if result.plan.canvases else "txt2img"
 
 
 def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None) -> tuple[SavedPicture, ...]:
@@ -18,9 +37,7 @@ def save_batch(result: Processed, done: FinishedBatch, folder: str | None = None
     settings = result.plan.settings
     if not settings.samples_save or not (done.complete or settings.save_incomplete_images):
         return ()
-    of_kind = settings.outdir_img2img_samples if result.plan.canvases else settings.outdir_txt2img_samples
-    root = Path(folder or settings.outdir_samples or of_kind)
-    return tuple(_save_batch(result, done, root))
+    return tuple(_save_batch(result, done, Path(folder or samples_folder(settings, _kind(result)))))
 
 
 def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | None:
@@ -29,8 +46,7 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
     sheet = result.images[0] if first else contact_sheet(result.plan, result.images)
     if sheet is None or not settings.grid_save:
         return None
-    of_kind = settings.outdir_img2img_grids if result.plan.canvases else settings.outdir_txt2img_grids
-    root = Path(folder or settings.outdir_grids or of_kind)
+    root = Path(folder or grids_folder(settings, _kind(result)))
     facts = name_facts(result, 0)
     return save_picture(sheet, result.infotexts[0], root, facts, settings, basename="grid", is_grid=True)
 
@@ -38,7 +54,13 @@ def save_grid(result: Processed, folder: str | None = None) -> SavedPicture | No
 def save_sources(result: Processed) -> None:
     """IMG-1: a copy of every source, named by its hash; one that is there already stays."""
     settings = result.plan.settings
-    for picture in result.plan.request.images if settings.save_init_img else ():
+    if settings.save_init_img:
+        save_source_pictures(result.plan.request.images, settings)
+
+
+def save_source_pictures(pictures: Iterable[Picture], settings: Settings) -> None:
+    """The same, whatever the option says."""
+    for picture in pictures:
         path = Path(settings.outdir_init_images) / f"{init_image_hash(picture)}.png"
         if not path.exists():
             save_bytes(path, encode_picture(picture, "png"))
@@ -54,14 +76,11 @@ def _save_batch(result: Processed, done: FinishedBatch, root: Path) -> Iterator[
 
 
 def _outputs(finished: FinishedPicture, result: Processed) -> Iterator[tuple[Picture, str]]:
-    settings = result.plan.settings
-    if finished.uncorrected is not None and settings.save_images_before_color_correction:
-        yield finished.uncorrected, "-before-color-correction"
+    """OUT-4, CC-5: a picture among its by-products, each with what its file's name ends with."""
+    found = [(each, getattr(finished, each.attribute)) for each in wanted_byproducts(result.plan.settings)]
+    yield from ((picture, each.suffix) for each, picture in found if picture is not None and each.comes_first)
     yield finished.image, ""
-    if finished.mask is not None and settings.save_mask:
-        yield finished.mask, "-mask"
-    if finished.mask_composite is not None and settings.save_mask_composite:
-        yield finished.mask_composite, "-mask-composite"
+    yield from ((picture, each.suffix) for each, picture in found if picture is not None and not each.comes_first)
 
 
 def name_facts(result: Processed, index: int) -> NameFacts:

@@ -9,12 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.files.journal import results_in
+from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
@@ -31,6 +32,7 @@ class BatchRow:
     output: PurePosixPath  # below the output folder, without ending
     files: Mapping[str, Path]  # perhaps picture, mask and latent_mask; control pictures are in the fields
     fields: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()  # where the files lie that a mask in words names
 
     @property
     def has_source(self) -> bool:
@@ -47,9 +49,12 @@ class UnreadableRow:
 
 
 def read_rows(
-    source: Path, out: Path, *, masks: Path | None = None, recursive: bool = False
+    source: Path, out: Path, *, masks: Path | str | None = None, recursive: bool = False
 ) -> list[BatchRow | UnreadableRow]:
-    """The rows of a folder, or of a manifest when the source is a file."""
+    """The rows of a folder, or of a manifest when the source is a file; masks may be one in words."""
+    if isinstance(masks, str):
+        words = masks
+        return [_with_mask(each, words) for each in read_rows(source, out, recursive=recursive)]
     if masks is not None and not (masks.is_dir() or masks.is_file()):
         raise RequestError("masks", str(masks), "there is no such file or folder")
     if source.is_dir():
@@ -57,6 +62,13 @@ def read_rows(
     if source.is_file():
         return list(_manifest_rows(source, masks))
     raise PictureError(f"{source}: there is no such folder or manifest")
+
+
+def _with_mask(row: BatchRow | UnreadableRow, words: str) -> BatchRow | UnreadableRow:
+    """A row that paints over a picture and has no mask of its own."""
+    if not isinstance(row, BatchRow) or not row.has_source or "mask" in row.files or "mask" in row.fields:
+        return row
+    return replace(row, fields={**row.fields, "mask": words}, folder=Path())
 
 
 def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
@@ -127,17 +139,23 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise RequestError(name, value, "give a path")
-    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None}
+    words = texts["mask"] if means_mask(texts["mask"], folder) else None
+    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None and text is not words}
     given = with_parts(given, folder)
+    if words is not None:
+        parse(words)
+        given["mask"] = words
     if texts["picture"] is None:
         return _new_picture(number, texts["output"], files, given)
     picture = PurePosixPath(Path(texts["picture"]).as_posix())
     if picture.name in ("", ".."):
         raise RequestError("picture", texts["picture"], "this is a folder; give the path of a picture")
-    if "mask" not in files and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
+    if "mask" not in files and words is None and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
         files["mask"] = mask
     output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
-    return BatchRow(number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given)
+    return BatchRow(
+        number=number, name=f"line {number}: {picture}", output=output, files=files, fields=given, folder=folder
+    )
 
 
 def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> BatchRow:

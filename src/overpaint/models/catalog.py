@@ -15,6 +15,7 @@ from pathlib import Path
 from overpaint.errors import CheckpointError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.header import is_text, metadata_of
+from overpaint.named_files import is_endless
 
 _NAMELESS = "none"  # LORA-1: what an option says for "no network"
 _DIFFUSERS_STEM = "diffusion_pytorch_model"
@@ -139,10 +140,11 @@ def weights_of(folder: Path) -> Path | None:
 def files_below(folder: Path) -> Iterator[Path]:
     """All files, links followed: folders in natural order, and files in natural order inside each.
 
-    Hidden folders are left out, such as an environment of Python with the models of its packages.
+    Hidden folders are left out, such as an environment of Python with the models of its packages; so are pipes.
     """
     for root, names in sorted(_shown(folder), key=lambda entry: natural_key(entry[0])):
-        yield from (Path(root) / name for name in sorted(filter(is_text, names), key=natural_key))
+        paths = (Path(root) / name for name in sorted(filter(is_text, names), key=natural_key))
+        yield from (path for path in paths if not is_endless(path))
 
 
 def _shown(folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -159,9 +161,14 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 def find_by_place(paths: Iterable[Path], text: str) -> Path | None:
     """The one path that ends like this text, with or without its extension: `sdxl/tiny` for `sdxl/tiny.safetensors`."""
-    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
-    found = [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
+    found = at_place(paths, text)
     return found[0] if len(found) == 1 else None
+
+
+def at_place(paths: Iterable[Path], text: str) -> list[Path]:
+    """All paths that end like this text."""
+    wanted = tuple(part for part in text.replace("\\", "/").split("/") if part)
+    return [path for path in paths if wanted and wanted in _endings(path, len(wanted))]
 
 
 def _endings(path: Path, length: int) -> tuple[tuple[str, ...], ...]:

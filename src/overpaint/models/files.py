@@ -21,6 +21,7 @@ from overpaint.errors import CheckpointError, brief
 from overpaint.models.header import broken, safetensors_bytes, safetensors_header
 from overpaint.models.pickled_values import TensorRef
 from overpaint.models.unpickle import open_pickle, read_values
+from overpaint.named_files import check_regular
 
 Progress = Callable[[int, int], None]
 
@@ -74,6 +75,7 @@ class Weights:
 
 def read_checkpoint(path: Path) -> Weights:
     """Open a model file by its content, not its name; a file that cannot be used raises CheckpointError."""
+    check_regular(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"{path.name}: there is no such file; check the path")
     with path.open("rb") as file:

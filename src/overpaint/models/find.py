@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from overpaint.errors import CheckpointError, RequestError
+from overpaint.errors import CheckpointError, RequestError, RequestTypeError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
-from overpaint.models.catalog import find_by_place
+from overpaint.models.catalog import at_place, find_by_place
 from overpaint.models.hashes import (
     CheckpointFile,
     find_closest,
@@ -24,7 +24,8 @@ from overpaint.models.vae_names import VaeChoice, choose_vae, list_vaes
 from overpaint.settings import Settings
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?", re.ASCII)
-_DTYPES = ("auto", "float32", "float16", "bfloat16")
+_DEVICES = "auto, cpu, cuda, cuda:1 or mps"
+_DTYPES = "auto, float32, float16, bfloat16"
 
 
 def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
@@ -37,7 +38,7 @@ def find_checkpoint(checkpoint: str | Path | None, settings: Settings) -> Path:
         return path
     known = _known(settings)
     found = (
-        find_exact(known, str(wanted))
+        _named(known, str(wanted), settings)
         or find_hashed(known, str(wanted), user_hash_cache())
         or find_exact(built_in_files(), str(wanted))
     )
@@ -59,6 +60,25 @@ def find_refiner(name: str | Path, settings: Settings, *, argument: str = "refin
     if found is not None:
         return found.path
     raise _unknown(argument, name, known, settings)
+
+
+def _named(known: tuple[CheckpointFile, ...], text: str, settings: Settings) -> CheckpointFile | None:
+    """The file that has this name; a short one that files of several folders have is refused.
+
+    The reference takes one of them (FILE-6).
+    """
+    if settings.quirks.unknown_names_fall_back:
+        return find_exact(known, text)
+    whole = [each for each in known if text in (each.name, each.model_name)]
+    if whole:
+        return whole[-1]
+    placed = at_place((each.path for each in known), text)
+    sharing = [each.name for each in known if text == each.name_for_extra or each.path in placed]
+    if len(sharing) > 1:
+        raise CheckpointError(
+            f"checkpoint={text!r}: {len(sharing)} files have this name; give one of {listed(sharing)}"
+        )
+    return find_exact(known, text)
 
 
 def _named_path(wanted: str | Path) -> Path | None:
@@ -115,15 +135,22 @@ def _vae_name(settings: Settings, candidates: Mapping[str, Path]) -> str:
     return settings.sd_vae if placed is None else placed.name
 
 
-def check_machine(device: str, dtype: str, *, dashes: str = "") -> None:
-    """What may be said of a device and of a precision; whether the device is there, only torch knows.
+def check_named(checkpoint: object) -> None:
+    """What a program may name a checkpoint by; whether it is there, finding it tells."""
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise RequestTypeError("checkpoint", checkpoint, "give a path or a name; `overpaint models` lists them")
+
+
+def check_machine(device: object, dtype: object, *, dashes: str = "") -> tuple[str, str]:
+    """A device and a precision as texts, also where torch's own were given; that a device is there, only torch knows.
 
     `dashes` stand before the names in an error, where they were given as flags.
     """
-    if _DEVICE.fullmatch(device) is None:
-        raise RequestError(f"{dashes}device", device, "use auto, cpu, cuda, cuda:1 or mps")
-    if dtype not in _DTYPES:
-        raise RequestError(f"{dashes}dtype", dtype, f"use {', '.join(_DTYPES)}")
+    if _DEVICE.fullmatch(str(device)) is None:
+        raise RequestError(f"{dashes}device", device, f"use {_DEVICES}")
+    if str(dtype).removeprefix("torch.") not in _DTYPES.split(", "):
+        raise RequestError(f"{dashes}dtype", dtype, f"use {_DTYPES}")
+    return str(device), str(dtype).removeprefix("torch.")
 
 
 def choose_device(name: str) -> str:
@@ -137,7 +164,7 @@ def choose_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RequestError("device", name, "use auto, cpu, cuda, cuda:1 or mps") from None
+        raise RequestError("device", name, f"use {_DEVICES}") from None
     if not _is_there(device.type, device.index or 0):
         raise RequestError("device", name, "PyTorch finds no such device on this machine; use auto or cpu")
     return str(device)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
+from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
 from overpaint.models.header import is_text, safetensors_header
+from overpaint.named_files import check_regular, is_endless
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".gguf", ".safetensors")
 DIFFERENCE_SUFFIX = ".delta.safetensors"  # what a built-in model adds to another: no model by itself
@@ -105,7 +107,7 @@ def _checkpoints_below(folder: Path) -> list[Path]:
         found += [(str(path), [path]) for path in (Path(root) / name for name in whole)]
         kept = (name for name in names if name.endswith(CHECKPOINT_SUFFIXES) and is_text(name))
         files = sorted(kept, key=natural_key)
-        found.append((root, [Path(root) / name for name in files]))
+        found.append((root, [path for name in files if not is_endless(path := Path(root) / name)]))
     return [path for _, paths in sorted(found, key=lambda each: natural_key(each[0])) for path in paths]
 
 
@@ -177,6 +179,7 @@ def user_hash_cache() -> Path:
 
 def sha256_of(path: Path, cache: Path | None = None) -> str:
     """SHA-256 of a file, remembered by path, time and size (FILE-3). A cache that cannot be written does no harm."""
+    check_regular(path, CheckpointError)
     key = _cache_key(path)
     known = _read_cache(cache)
     if key in known:
@@ -206,6 +209,8 @@ def _remembered(path: Path, known: dict[str, str]) -> str | None:
 
 def old_hash(path: Path) -> str:
     """The short hash of 2022 ("AutoV1"): 64 KiB from the second MiB (FILE-4)."""
+    if is_endless(path):
+        return "NOFILE"
     try:
         with path.open("rb") as file:
             file.seek(0x100000)

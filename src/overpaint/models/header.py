@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError, brief
 from overpaint.models.families import Source
+from overpaint.named_files import check_regular
 
 # Those of real models have some 300 kB and 2,000 tensors; a trainer's notes may be larger.
 _MAX_HEADER_BYTES = 16 * 2**20
@@ -40,6 +41,7 @@ def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _header_text(path: Path) -> bytes:
+    check_regular(path, CheckpointError)
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

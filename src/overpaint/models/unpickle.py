@@ -20,6 +20,7 @@ from torch import Tensor
 from overpaint.errors import CheckpointError
 from overpaint.models.pickled_values import TensorRef, UnreadablePickle
 from overpaint.models.pickles import MOST_BYTES, Pickles, parts_of, unpickled
+from overpaint.named_files import check_regular
 
 _MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip archive; each of its entries takes some 100 bytes
 _LARGEST_NOTE = 64
@@ -69,6 +70,7 @@ def read_values(file: io.BufferedReader, start: int, count: int, dtype: torch.dt
 
 def open_pickle(path: Path) -> PickledFile:
     """Describe a .ckpt, .pt, .bin or .pth file, in torch's zip format or the one before it."""
+    check_regular(path, CheckpointError)
     try:
         opened = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
         _check_sizes(opened)

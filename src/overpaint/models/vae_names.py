@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.models.catalog import VAE, VAE_BESIDE_MODEL, files_of, natural_key
+from overpaint.named_files import is_endless
 from overpaint.settings import Settings
 
 _AUTOMATIC = ("Automatic", "auto")
@@ -59,8 +60,11 @@ def _named(name: str, candidates: Mapping[str, Path]) -> VaeChoice:
 
 def _preference(checkpoint: Path) -> str | None:
     """What the user wrote about this model in the .json file beside it."""
+    notes = checkpoint.with_suffix(".json")
+    if is_endless(notes):
+        return None
     try:
-        with checkpoint.with_suffix(".json").open("rb") as file:
+        with notes.open("rb") as file:
             said = json.loads(file.read(_MAX_NOTES_BYTES))
     except (OSError, ValueError, RecursionError):
         return None

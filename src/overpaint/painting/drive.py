@@ -1,12 +1,11 @@
-"""The one loop: many runs, one network call for all of them at every tick.
+"""One tick of many runs: their questions, one network call for each shape among them, and the answers.
 
-A run is a started sampler with its current question. The loop never looks inside a sampler: it collects the
-questions, asks the network once for every shape, and sends the answers back. Cancelling is not asking again.
+A run is a started sampler with its current question. Nobody looks inside a sampler, and cancelling is not asking again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -109,13 +108,6 @@ def answer(asked: Sequence[RunRows], outputs: Sequence[Tensor]) -> None:
         part = outputs[position : position + len(rows)]
         position += len(rows)
         run.answer(run.denoiser.estimate(run.query, run.calls, part))
-
-
-def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Iterator[None]:
-    """Tick until every run is finished. After each tick the caller gets control, to look or to stop."""
-    while any(not run.finished for run in runs):
-        tick(runs, network, share=share)
-        yield
 
 
 def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list[Tensor]:

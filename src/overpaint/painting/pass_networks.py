@@ -10,6 +10,7 @@ from overpaint.events import Control, Stop
 from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
+from overpaint.painting.tiled import TiledNetwork
 from overpaint.planning.plans import ImagePlan, Plan
 
 
@@ -96,11 +97,12 @@ class PassNetworks:
             return self._model_cache.ready(plan, self._batch, forgiving=refining)
 
         def network() -> Network:
-            return controlled(ready().backend, branches, step, steps)
+            whole = controlled(ready().backend, branches, step, steps)
+            return whole if plan.tiles is None else TiledNetwork(whole, plan.tiles)
 
         share, batched = not plan.request.exact, plan.settings.batch_cond_uncond
         # A ControlNet follows one job's picture.
-        together = share and batched and not any(each.is_on(step, steps) for each in branches)
+        together = share and batched and plan.tiles is None and not any(each.is_on(step, steps) for each in branches)
         if together and refining not in self._keys:
             self._keys[refining] = (ready().key, runs[0].start.shape[1:])
         key = self._keys[refining] if together else None

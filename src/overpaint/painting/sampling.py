@@ -50,19 +50,23 @@ class BatchTensors:
         )
 
 
-def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams) -> list[Run]:
-    """One run for the batch, or one a picture where pictures must not touch each other."""
+def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams, found: Tensor | None = None) -> list[Run]:
+    """One run for the batch, or one a picture where pictures must not touch each other.
+
+    `found` is noise that was found from the sources, and takes the place of the drawn one.
+    """
     noises = [_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]
     brownians = _brownians(plan, streams, tensors.init)
     own_steps = plan.sampler.spec.adaptive and not plan.settings.quirks.batch_wide_error_norm
     if not (plan.request.exact or own_steps):
-        return [_start(plan, tensors, noises, _path(plan, streams, brownians, tensors.init))]
+        return [_start(plan, tensors, noises, _path(plan, streams, brownians, tensors.init), found)]
     return [
         _start(
             plan,
             tensors.only(i),
             noises[i : i + 1],
             _path(plan, streams, brownians[i : i + 1], tensors.init[i : i + 1]),
+            None if found is None else found[i : i + 1],
         )
         for i in range(len(tensors.texts))
     ]
@@ -75,9 +79,15 @@ def final_latents(plan: Plan, tensors: BatchTensors, runs: Sequence[Run]) -> Ten
     return latents if blend is None else blend.final(latents)
 
 
-def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Path | None) -> Run:
+def drawn_noise(plan: Plan, tensors: BatchTensors, streams: Streams) -> Tensor:
+    """What a batch starts from where nothing was found: (batch, channels, h, w)."""
+    return BatchNoise([_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]).first()
+
+
+def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Path | None, found: Tensor | None) -> Run:
     noise = BatchNoise(noises)
-    x = _noised(plan, tensors.init, noise.first() * plan.sampler.noise_multiplier)
+    first = noise.first() if found is None else found
+    x = _noised(plan, tensors.init, first * plan.sampler.noise_multiplier)
     denoiser = Denoiser(
         sampler=plan.sampler,
         guidance=Guidance.of(plan.sampler, plan.spec, plan.settings),

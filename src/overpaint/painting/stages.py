@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -28,14 +28,16 @@ from overpaint.models.checkpoint import LoadedModel
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
-from overpaint.painting.latents import Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.inversion import mixed, start_inversion
+from overpaint.painting.latents import Codec, Prepared, at_places, batch_latents, decode, prepare
 from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.painting.pass_networks import PassNetworks, Pending
-from overpaint.painting.sampling import BatchTensors, Streams, final_latents, start_runs
+from overpaint.painting.sampling import BatchTensors, Streams, drawn_noise, final_latents, start_runs
 from overpaint.painting.texts import ImageCond, TextCond
+from overpaint.painting.tiled import TiledCodec
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
-from overpaint.planning.plans import ImagePlan, Plan
+from overpaint.planning.plans import ImagePlan, NoiseInversion, Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
@@ -87,7 +89,7 @@ class Stages:
         """2. Have the job's model in place, and encode the sources."""
         self.loaded = self.model_cache.ready(plan, ()).model
         self._tables_in_force = plan.settings
-        return prepare(plan, self.model_cache.encoder(plan))
+        return prepare(plan, _in_parts(plan, self.model_cache.encoder(plan)))
 
     def painter(self, plan: Plan, control: Control) -> Callable[[int, Sequence[ImagePlan]], Painter]:
         """2 to 6 for one batch after the other; the sources are encoded when the first one begins."""
@@ -178,7 +180,12 @@ class Stages:
         first: Plan | None = None,
     ) -> Generator[Step, None, Sampled | None]:
         """One pass: start the samplers and see to their questions; None when cancelled. `first` is a pass before it."""
-        runs = start_runs(plan, tensors, streams)
+        found = None
+        if plan.inversion is not None and first is None:
+            found = yield from self._found_noise(plan, plan.inversion, tensors, streams, control=control, number=number)
+            if found is None:
+                return None
+        runs = start_runs(plan, tensors, streams, found)
         networks = PassNetworks(self.model_cache, plan, plan.batches[number], control)
         complete = True
         while any(not run.finished for run in runs):
@@ -206,13 +213,41 @@ class Stages:
         made_by = networks.last_plan(runs)
         return Sampled(latents, complete, {**networks.notes(), **plan.sampling_notes, **notes}, made_by)
 
+    def _found_noise(
+        self,
+        plan: Plan,
+        inversion: NoiseInversion,
+        tensors: BatchTensors,
+        streams: Streams,
+        *,
+        control: Control,
+        number: int,
+    ) -> Generator[Step, None, Tensor | None]:
+        """The noise that the sources of a batch could have come from; None when cancelled on the way."""
+        walk = inversion.plan
+        texts = self.texts(walk, walk.batches[number])
+        run = start_inversion(inversion, replace(tensors, texts=texts, empty_text=None))
+        networks = PassNetworks(self.model_cache, walk, walk.batches[number], control)
+        while not run.finished:
+            if control.message is Stop.CANCEL:
+                run.close()
+                return None
+            pending = networks.pending([run])
+            yield pending
+            if not pending.is_stopped or pending.is_answered:
+                pending.settle()
+        assert run.latent is not None
+        return mixed(inversion, plan, run.latent, drawn_noise(plan, tensors, streams), tensors.init)
+
     @torch.no_grad()
     def finish(self, plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan], sampled: Sampled) -> FinishedBatch:
         """6. Decode each latent alone and composite it over its source."""
         pictures: list[FinishedPicture] = []
         made_by = sampled.made_by or plan
         init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(decode(made_by, self.model_cache.decoder(made_by), sampled.latents)):
+        for i, pixels in enumerate(
+            decode(made_by, _in_parts(plan, self.model_cache.decoder(made_by)), sampled.latents)
+        ):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
@@ -237,6 +272,11 @@ class Stages:
         every = plan.settings.show_progress_every_n_steps
         if plan.settings.live_previews_enable and every > 0 and step and step % every == 0:
             yield Preview(before + step, self.model_cache.preview(plan, runs[0].preview()[0]))
+
+
+def _in_parts(plan: Plan, codec: Codec) -> Codec:
+    """The codec as this plan's canvas needs it."""
+    return codec if plan.tiles is None else TiledCodec(codec, plan.tiles, plan.spec.latent.factor, codec.device)
 
 
 _LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)  # messages after which no batch begins

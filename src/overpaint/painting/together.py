@@ -84,33 +84,41 @@ class Together(Generic[Name]):
             raise RequestError("name", name, "a job of this name is running; choose another")
         self._stories[name] = self._begin(job, settings, control or Control(), done)
 
-    def tick(self) -> list[tuple[Name, Event]]:
-        """Every job goes on by one call of the network; what there is to tell of each.
+    def tick(self) -> Iterator[tuple[Name, Event]]:
+        """Every job goes on by one call of the network; what there is to tell of each, as it happens.
 
-        The last event of a job is `Finished`, `Cancelled` or `Failed`.
+        The last event of a job is `Finished`, `Cancelled` or `Failed`. A job goes on when its last event was taken: who
+        keeps a finished batch has kept it before the next one begins.
         """
         self._answer([each for each in self._waiting.values() if not each.is_stopped])
-        return [(name, event) for name in self.names for event in self._go_on(name)]
+        for name in self.names:
+            for event in self._go_on(name):
+                yield name, event
+
+    def drop(self, name: Name) -> None:
+        """Have a job end here and now; nothing more is told of it. The others go on."""
+        story = self._stories.pop(name, None)
+        self._waiting.pop(name, None)
+        if story is not None:
+            story.close()
 
     def close(self) -> None:
         """Drop all jobs."""
-        for story in self._stories.values():
-            story.close()
-        self._stories.clear()
-        self._waiting.clear()
+        for name in self.names:
+            self.drop(name)
 
     def _go_on(self, name: Name) -> Iterator[Event]:
         """A job's events, up to its next question or its end."""
         self._waiting.pop(name, None)
         try:
-            for step in self._stories[name]:
+            for step in self._stories.get(name, ()):  # none: whoever was told of another job dropped this one
                 if isinstance(step, Pending):
                     self._waiting[name] = step
                     return
                 yield step
         except Exception as error:
             yield Failed(error)
-        del self._stories[name]
+        self._stories.pop(name, None)
 
     @torch.no_grad()
     def _answer(self, waiting: Sequence[Pending]) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from overpaint.errors import RequestError
 from overpaint.pictures import flatten
 from overpaint.pixels.mask import Box, to_gray_mask
+from overpaint.pixels.preprocessors import preprocessed
 from overpaint.pixels.resize import JUST_RESIZE, LATENT_UPSCALE, RESIZE_AND_FILL, resize_image
 from overpaint.settings import Quirks
 
@@ -41,6 +41,7 @@ def control_picture(
     frame: Frame,
     preprocessor: str = "none",
     *,
+    amount: float | None = None,
     canny_low: int = 100,
     canny_high: int = 200,
     background: str = "#ffffff",
@@ -55,9 +56,7 @@ def control_picture(
         return canny(fitted, canny_low, canny_high).convert("RGB")
     if preprocessor == "invert":
         return invert(fitted)
-    if preprocessor == "none":
-        return fitted
-    raise RequestError("controls.preprocessor", preprocessor, "choose one of none, canny, invert")
+    return preprocessed(fitted, preprocessor, amount)
 
 
 def control_region(mask: Image.Image, frame: Frame, quirks: Quirks) -> Image.Image:

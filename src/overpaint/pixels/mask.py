@@ -51,7 +51,7 @@ def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker
     blurred, box = mask.copy(), mask.getbbox()
     if box is None or max(sigma_x, sigma_y) <= 0:
         return blurred
-    area = _widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+    area = widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
     given = np.asarray(mask.crop(area), dtype=np.uint8)
     for part, pixels in _blurred_tiles(given, sigma_x, sigma_y):
         left, top, right, bottom = part
@@ -84,7 +84,7 @@ def crop_region(mask: Image.Image, padding: int) -> Box | None:
     box = mask.getbbox()
     if box is None:
         return None
-    return _widened(box, padding, padding, mask.size)
+    return widened(box, padding, padding, mask.size)
 
 
 def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
@@ -119,7 +119,23 @@ def overlay_mask_whole(mask: Image.Image) -> Image.Image:
     return mask.point([min(255, 2 * value) for value in range(256)] * len(mask.getbands()))
 
 
-def _widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+def ground_of(mask: Image.Image) -> tuple[int, Box | None]:
+    """Black or white, whichever is more of the mask, and the box round everything else; None if there is nothing."""
+    box = mask.getbbox()
+    if box is None or 2 * _area(box) <= mask.width * mask.height:
+        return 0, box
+    of_black = ImageOps.invert(mask).getbbox()
+    if of_black is None or _area(of_black) < _area(box):
+        return 255, of_black
+    return 0, box
+
+
+def _area(box: Box) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+def widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
     left, top, right, bottom = box
     return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
 

@@ -146,6 +146,7 @@ def _control(unit: ControlUnit, frame: Frame, settings: Settings) -> ControlPlan
         unit.image,
         frame,
         unit.preprocessor,
+        amount=unit.amount,
         canny_low=unit.canny_low,
         canny_high=unit.canny_high,
         background=settings.img2img_background_color,

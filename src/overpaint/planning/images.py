@@ -8,7 +8,7 @@ from itertools import groupby
 from overpaint.adapters.wanted import HypernetUse, LoraUse, uses_of
 from overpaint.errors import RequestError
 from overpaint.hints import did_you_mean, listed
-from overpaint.models.catalog import HYPERNETWORK, LORA, find_file, near_or_known
+from overpaint.models.catalog import HYPERNETWORK, LORA, ModelFile, at_place, find_file, near_or_known
 from overpaint.planning.plans import ImagePlan, NetworkPlan, Surroundings
 from overpaint.planning.prompt_weights import check_use
 from overpaint.request import PaintRequest
@@ -96,14 +96,25 @@ def _networks(
         check_use(use)
         is_lora = isinstance(use, LoraUse)
         files = known.loras if is_lora else known.hypernets
-        file = find_file(files, use.name, by_place=not settings.quirks.unknown_names_fall_back)
+        field, as_reference = "prompt" if place < from_tags else "loras", settings.quirks.unknown_names_fall_back
+        if not as_reference:
+            _refuse_shared(field, use, files)
+        file = find_file(files, use.name, by_place=not as_reference)
         if file is not None:
             found.append(NetworkPlan(file, use))
-        elif not settings.quirks.unknown_names_fall_back:
-            _refuse_unknown("prompt" if place < from_tags else "loras", use, known)
+        elif not as_reference:
+            _refuse_unknown(field, use, known)
         elif is_lora:  # an unknown hypernetwork passes in silence (HYP-1)
             missing.append(use.name)
     return tuple(found), missing
+
+
+def _refuse_shared(field: str, use: LoraUse | HypernetUse, files: Sequence[ModelFile]) -> None:
+    """A name that files of several folders have; the reference takes the last of them (LORA-1)."""
+    named = [each.path for each in files if each.name == use.name] or at_place((each.path for each in files), use.name)
+    if len({each.parent for each in named}) > 1:
+        places = listed(f"{each.parent.name}/{each.stem}" for each in named)
+        raise RequestError(field, use.name, f"{len(named)} files have this name; give one of {places}")
 
 
 def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:

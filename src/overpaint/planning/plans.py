@@ -102,6 +102,23 @@ class HiresPlan:
         return self.strength > 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoiseInversion:
+    """How the noise that a picture could have come from is found: its sampler's walk, the other way (SCR-6)."""
+
+    plan: Plan  # with its texts, guidance and steps
+    randomness: float = 0.0  # how much of it is drawn noise
+    sigma_adjustment: bool = False
+
+
+@dataclass(frozen=True)
+class LatentTiles:
+    """How a canvas is shown to the networks in parts that overlap, in latent cells."""
+
+    size: int
+    overlap: int
+
+
 _NOTES = ("notes", "text_notes", "sampling_notes")
 
 
@@ -129,6 +146,8 @@ class Plan:
     controls: tuple[ControlPlan, ...] = ()
     checkpoint: Path | None = None  # None: the engine's own
     upscaler: Upscaler | None = None  # for sources smaller than the result
+    inversion: NoiseInversion | None = None  # the noise is found from the source, not drawn
+    tiles: LatentTiles | None = None  # the networks see the canvas in parts
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""

@@ -116,13 +116,14 @@ def surroundings_of(request: PaintRequest, settings: Settings, read: SpecReader)
         styles=load_styles(settings.styles_file) if settings.styles_file else (),
         loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
         hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
-        upscalers=_upscalers(settings),
+        upscalers=stand_in_upscalers(settings),
         refiner=_other(request.refiner, settings, "refiner", read) if request.refiner else None,
         hires_model=_other(second, settings, "hires.checkpoint", read) if second else None,
     )
 
 
-def _upscalers(settings: Settings) -> Mapping[str, Upscaler]:
+def stand_in_upscalers(settings: Settings) -> Mapping[str, Upscaler]:
+    """Those of the site by name; each only resamples."""
     resample = UPSCALERS["Lanczos"]
     assert resample is not None
     return dict.fromkeys(upscaler_files(settings), resample)

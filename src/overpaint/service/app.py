@@ -14,8 +14,11 @@ from overpaint.service import health, pages
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import finished
 from overpaint.service.doors.native import routes as native
+from overpaint.service.doors.native.answers import ErrorAnswer
 from overpaint.service.doors.openai import api as openai_api
+from overpaint.service.doors.openai.answers import OpenAIError
 from overpaint.service.doors.webui import api as reference
+from overpaint.service.doors.webui.bodies import SdapiErrorBody, WrongFields
 from overpaint.service.guard.bodies import BodyGuard
 from overpaint.service.guard.guards import Frontdoor, HostGuard, OriginGuard, TokenGuard
 from overpaint.service.guard.places import places_of
@@ -23,6 +26,7 @@ from overpaint.service.guard.refusals import RequestRefused, is_reference, refus
 from overpaint.service.ports import Desk
 from overpaint.version import __version__
 
+REFUSALS = (ErrorAnswer, OpenAIError, SdapiErrorBody, WrongFields)  # the shapes of the three APIs' errors
 DESCRIPTION = "Paint over pictures, and new ones, with Stable Diffusion checkpoints: a queue behind three APIs."
 
 
@@ -58,7 +62,7 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
     app.include_router(health.router(desk, config, metrics))
     for each in (native, openai_api, reference):
         app.include_router(each.router(desk, config))
-    app.openapi = finished(app.openapi, has_token=bool(config.token))  # type: ignore[method-assign]
+    app.openapi = finished(app.openapi, REFUSALS, has_token=bool(config.token))  # type: ignore[method-assign]
     return app
 
 

@@ -1,45 +1,17 @@
-"""What a job can make beside its pictures, for options to save: masks, and pictures with uncorrected colours.
-
-They lie in the job's result folder, named after the picture they belong to, and are in no list of results.
-"""
+"""By-products of a job of the service: in its result folder, named after their picture, and in no list of results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from overpaint.files.byproducts import BYPRODUCTS, Byproduct, wanted_byproducts
 from overpaint.files.metadata import encode_picture
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.request import Picture
 from overpaint.settings import Settings
 
-
-@dataclass(frozen=True)
-class Byproduct:
-    """One kind of them: the attribute of a `FinishedPicture`, what its file's name ends with, the option that wants it.
-
-    `comes_first`: it is saved before its picture, as the reference does.
-    """
-
-    attribute: str
-    suffix: str
-    option: str
-    comes_first: bool = False
-
-
-BYPRODUCTS = (
-    Byproduct(
-        "uncorrected", "-before-color-correction", "save_images_before_color_correction", comes_first=True
-    ),  # CC-5
-    Byproduct("mask", "-mask", "save_mask"),  # OUT-4
-    Byproduct("mask_composite", "-mask-composite", "save_mask_composite"),
-)
-
-
-def wanted_byproducts(settings: Settings) -> tuple[Byproduct, ...]:
-    """Those that the options ask for."""
-    return tuple(each for each in BYPRODUCTS if getattr(settings, each.option))
+__all__ = ["BYPRODUCTS", "byproduct_file", "keep_byproducts", "wanted_byproducts", "without_byproducts"]
 
 
 def without_byproducts(settings: Settings) -> Settings:

@@ -10,6 +10,8 @@ from overpaint.errors import RequestError
 from overpaint.service.limits import Limits
 from overpaint.settings import Settings
 
+MOST_JOBS_PER_WORKER = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
@@ -21,12 +23,14 @@ class ServeConfig:
     token: str | None = field(default=None, repr=False)  # for every route but /healthz; needed beyond loopback
     checkpoint: str | None = None  # None: the default one
     device: str = "auto"
+    devices: tuple[str, ...] = ()  # a worker for each; none: one on `device`
     dtype: str = "auto"
     settings: Settings = field(default_factory=Settings)
     limits: Limits = field(default_factory=Limits)
     allowed_hosts: tuple[str, ...] = ()  # names, besides loopback's, that the Host header may hold
     allowed_origins: tuple[str, ...] = ()  # pages elsewhere that may call
     url_inputs: bool = False  # fetch pictures that are named by URL
+    jobs_per_worker: int | None = None  # that go on at once; None: as many as pay on its device
 
     def __post_init__(self) -> None:
         if self.token:
@@ -36,6 +40,13 @@ class ServeConfig:
             raise RequestError("--host", self.host, remedy)
         if not 0 <= self.port <= 65_535:
             raise RequestError("--port", self.port, "give a port from 0 (any free one) to 65535")
+        if self.jobs_per_worker is not None and not 1 <= self.jobs_per_worker <= MOST_JOBS_PER_WORKER:
+            remedy = f"give 1 to {MOST_JOBS_PER_WORKER}, or leave it out: the device decides then"
+            raise RequestError("--jobs-per-worker", self.jobs_per_worker, remedy)
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        return self.devices or (self.device,)
 
     @property
     def is_loopback(self) -> bool:

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from overpaint.service.guard.guards import OPEN_TO_ALL
 from overpaint.service.schema import NAME
 
 Document = dict[str, Any]
 
+_PLACE = "#/components/schemas/{model}"
 _SCHEMES = {each: {"type": "http", "scheme": each} for each in ("bearer", "basic")}
 
 
-def finished(plain: Callable[[], Document], *, has_token: bool) -> Callable[[], Document]:
-    """The document with names for its schemas and a word about the token. It is made once, when it is first wanted."""
+def answer_of(*models: type[BaseModel]) -> dict[str, Any]:
+    """How a route tells of an answer in the shape of one of these models.
+
+    FastAPI, given the models themselves, makes a reader for each of the some hundred refusals, which nobody reads with;
+    that was most of a server's start.
+    """
+    each = [{"$ref": _PLACE.format(model=model.__name__)} for model in models]
+    return {"content": {"application/json": {"schema": each[0] if len(each) == 1 else {"anyOf": each}}}}
+
+
+def finished(
+    plain: Callable[[], Document], answers: Sequence[type[BaseModel]] = (), *, has_token: bool
+) -> Callable[[], Document]:
+    """The document with names for its schemas and a word about the token. It is made once, when it is first wanted.
+
+    `answers` are the models that `answer_of` told of.
+    """
 
     @cache
     def document() -> Document:
-        found: Document = {}
+        _, described = models_json_schema([(each, "serialization") for each in answers], ref_template=_PLACE)
+        found: Document = _without_none(described.get("$defs", {}))
         told = _named(plain(), found)
         told["components"]["schemas"] = dict(sorted({**told["components"]["schemas"], **found}.items()))
         return _with_token(told, has_token)
@@ -41,6 +61,15 @@ def _named(value: Any, found: Document) -> Any:
         return told
     assert found.setdefault(name, told) == told, f"two schemas are called {name}"
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _without_none(value: Any) -> Any:
+    """As FastAPI tells of schemas: what is null is not there."""
+    if isinstance(value, list):
+        return [_without_none(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return value
 
 
 def _with_token(told: Document, has_token: bool) -> Document:

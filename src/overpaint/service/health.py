@@ -1,10 +1,11 @@
-"""How the server is: alive, ready, and in numbers."""
+"""How the server is: alive, ready, and in numbers; and each of its workers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, Response
@@ -13,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.types import Scope
 
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import JobState
+from overpaint.service.jobs import JobState, Json, Live, WorkerStatus
 from overpaint.service.ports import Desk
 from overpaint.service.store.room import has_space
 from overpaint.version import __version__
@@ -21,8 +22,13 @@ from overpaint.version import __version__
 WORDS = ("STARTING", "READY", "BUSY", "UNHEALTHY")
 _FIT = ("READY", "BUSY")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_PULSE = 0.25  # seconds between looks at the running job
+_PULSE = 0.25  # seconds between looks at the running jobs
 _FOLDER_AGE = 10.0  # seconds for which the size of the results is believed
+_OF_WORKERS = {
+    "jobs": "Jobs that a worker paints now.",
+    "deaths": "How often a worker's process has ended unasked.",
+    "loads": "How often a worker has read a checkpoint.",
+}
 _STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _REQUEST_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0)
 
@@ -37,6 +43,39 @@ class Readiness(BaseModel):
 
     status: str = Field(description="STARTING, READY, BUSY or UNHEALTHY, which it also is when it stops or lacks disk.")
     version: str = __version__
+
+
+class WorkerModel(BaseModel):
+    """The checkpoint that a worker used last."""
+
+    name: str
+    hash: str | None = None
+    vae: str | None = None
+
+
+class WorkerMemory(BaseModel):
+    """Bytes that a worker takes, where the system says so."""
+
+    ram: int | None = None
+    device: int | None = Field(default=None, description="Of an NVIDIA GPU.")
+
+
+class WorkerAnswer(BaseModel):
+    """One worker: a process with a device of its own."""
+
+    id: str
+    device: str
+    state: str = Field(description="STARTING, READY, BUSY or UNHEALTHY.")
+    model: WorkerModel | None = None
+    jobs: list[str] = Field(description="The ids of those that it paints now.")
+    slots: int = Field(description="How many jobs of one model it paints at once.")
+    deaths: int = Field(description="How often its process has ended unasked and was started again.")
+    loads: int = Field(description="How often it has read a checkpoint.")
+    memory: WorkerMemory | None = Field(default=None, description="Null while it does not answer.")
+
+
+class WorkersAnswer(BaseModel):
+    workers: list[WorkerAnswer]
 
 
 class Metrics:
@@ -60,6 +99,13 @@ class Metrics:
         self.waiting = Gauge("overpaint_queue_length", "Jobs that wait.", registry=own)
         self.results = Gauge("overpaint_results_bytes", "What the results take on disk.", registry=own)
         self.state = Gauge("overpaint_state", "1 for the word of /readyz.", ("state",), registry=own)
+        self._of_workers = {
+            name: Gauge(f"overpaint_worker_{name}", said, ("worker", "device"), registry=own)
+            for name, said in _OF_WORKERS.items()
+        }
+        self.worker_state = Gauge(
+            "overpaint_worker_state", "1 for the word of /v1/workers.", ("worker", "device", "state"), registry=own
+        )
         self._measured = -_FOLDER_AGE
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
@@ -78,22 +124,39 @@ class Metrics:
         word = desk.state()
         for each in WORDS:
             self.state.labels(each).set(each == word)
+        self._measure_workers(desk.workers())
         if time.monotonic() - self._measured > _FOLDER_AGE:
             self._measured = time.monotonic()
             self.results.set(_size_of(data / "results"))
 
+    def _measure_workers(self, workers: Sequence[WorkerStatus]) -> None:
+        self.worker_state.clear()  # a device may have another name when its worker is ready
+        for name, gauge in self._of_workers.items():
+            gauge.clear()
+            for each in workers:
+                value = getattr(each, name)
+                gauge.labels(each.id, each.device).set(len(value) if name == "jobs" else value)
+        for each in workers:
+            for word in WORDS:
+                self.worker_state.labels(each.id, each.device, word).set(word == each.state)
+
     async def follow(self, desk: Desk) -> None:
-        """Measure the running job's steps by looking at it now and then, for as long as the server runs."""
-        job, step, since = "", 0, 0.0
+        """Measure the steps of what runs by looking now and then, for as long as the server runs."""
+        seen: dict[str, tuple[int, float]] = {}  # by job: the step, and since when
         while True:
             await asyncio.sleep(_PULSE)
-            live, now = desk.running(), time.monotonic()
-            if live is None or live.job != job:
-                job, step, since = (live.job, live.step, now) if live else ("", 0, now)
-            elif live.step > step:
-                for _ in range(step and live.step - step):  # the first step may have begun at any time
-                    self.step_seconds.observe((now - since) / (live.step - step))
-                step, since = live.step, now
+            now = time.monotonic()
+            seen = {live.job: self._stepped(live, seen.get(live.job), now) for live in desk.all_running()}
+
+    def _stepped(self, live: Live, before: tuple[int, float] | None, now: float) -> tuple[int, float]:
+        if before is None:
+            return live.step, now
+        step, since = before
+        if live.step <= step:
+            return before
+        for _ in range(step and live.step - step):  # the first step may have begun at any time
+            self.step_seconds.observe((now - since) / (live.step - step))
+        return live.step, now
 
 
 def template_of(scope: Scope) -> str:
@@ -126,6 +189,11 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
             response.headers["Retry-After"] = "2"
         return Readiness(status=word)
 
+    @routes.get("/v1/workers")
+    async def workers() -> WorkersAnswer:
+        """The processes that paint, each on its device."""
+        return WorkersAnswer(workers=[_answer_of(each) for each in await desk.workers_in_full()])
+
     @routes.get(
         "/metrics",
         response_class=Response,
@@ -137,6 +205,30 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
+
+
+def _answer_of(worker: WorkerStatus) -> WorkerAnswer:
+    model = worker.model
+    return WorkerAnswer(
+        id=worker.id,
+        device=worker.device,
+        state=worker.state,
+        model=_model_of(model) if model else None,
+        jobs=list(worker.jobs),
+        slots=worker.slots,
+        deaths=worker.deaths,
+        loads=worker.loads,
+        memory=_memory_of(worker.memory) if worker.memory else None,
+    )
+
+
+def _model_of(told: Json) -> WorkerModel:
+    return WorkerModel(name=told["name"], hash=told.get("hash"), vae=told.get("vae_name"))
+
+
+def _memory_of(told: Json) -> WorkerMemory:
+    active = (told.get("cuda") or {}).get("active") or {}
+    return WorkerMemory(ram=(told.get("ram") or {}).get("used"), device=active.get("current"))
 
 
 def _size_of(folder: Path) -> int:

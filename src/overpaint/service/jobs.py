@@ -129,6 +129,15 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A job that a worker may run. Whatever it writes of the job names the fence: a later claim makes it void."""
+
+    record: Record
+    worker: str
+    fence: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobEvent:
     """One entry of a job's story, numbered from 1: what server-sent events carry and replay."""
 
@@ -161,10 +170,26 @@ class DoneBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """One worker of a server as of now."""
+
+    id: str
+    device: str
+    state: str  # STARTING, READY, BUSY or UNHEALTHY
+    model: Json | None = None  # the checkpoint that it used last
+    jobs: tuple[str, ...] = ()
+    slots: int = 1  # jobs that it takes at once
+    deaths: int = 0
+    loads: int = 0  # how often it has read a checkpoint
+    memory: Json | None = None  # bytes, in the words of the reference's /memory; None: not known now
+
+
+@dataclass(frozen=True, kw_only=True)
 class Live:
-    """The running job as of now: what progress bars show. Not kept."""
+    """A running job as of now: what progress bars show. Not kept."""
 
     job: str
+    client: str = ""  # who asked for it
     step: int = 0
     steps: int = 0
     batch: int = 0

@@ -53,6 +53,13 @@ class KnownModels:
         known = (*built_in_files(), *self._own())  # the later one wins a name that two share
         return find_exact(known, name) or find_hashed(known, name, user_hash_cache())
 
+    def named(self, field_name: str, name: str) -> CheckpointFile:
+        """The same, where there has to be one; `field_name` is what the client calls it."""
+        found = self.checkpoint(name)
+        if found is None:
+            raise UnknownCheckpoint(field_name, name)
+        return found
+
     def closest(self, name: str) -> CheckpointFile | None:
         """The checkpoint that a refiner's name means (FILE-7)."""
         return find_closest(self._own(), name) or find_exact(built_in_files(), name)
@@ -89,6 +96,14 @@ class KnownModels:
         return files_of(self.settings.hypernetwork_dir, HYPERNETWORK)
 
 
+class UnknownCheckpoint(CheckpointError):  # noqa: N818 (what a client named)
+    """There is no checkpoint of this name."""
+
+    def __init__(self, field_name: str, name: str) -> None:
+        super().__init__(f"{field_name}={name[:80]!r}: there is no such model; GET /v1/models lists them")
+        self.field = field_name
+
+
 def served_checkpoint(config: ServeConfig) -> Path:
     """The checkpoint a server starts with; the worker says what is wrong with one that is not there."""
     wanted = config.checkpoint or config.settings.sd_model_checkpoint
@@ -102,7 +117,8 @@ def served_checkpoint(config: ServeConfig) -> Path:
 
 def check_started(config: ServeConfig) -> None:
     """What a server is started with, as far as its words tell; what they stand for, the worker finds out."""
-    check_machine(config.device, config.dtype, dashes="--")
+    for device in config.worker_devices:
+        check_machine(device, config.dtype, dashes="--")
     wanted = config.checkpoint or config.settings.sd_model_checkpoint
     if wanted is None:
         return

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from overpaint.errors import OverpaintError, PictureError
 from overpaint.service.jobs import (
+    Claim,
     DoneBatch,
     Job,
     JobChange,
@@ -18,6 +19,7 @@ from overpaint.service.jobs import (
     Json,
     Live,
     Record,
+    WorkerStatus,
 )
 
 
@@ -56,16 +58,23 @@ class Store(Protocol):
         """Queued jobs in the order they were accepted."""
         ...
 
-    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
-        """Queued to running; None if it is not queued any more (cancelled meanwhile). `again`: also if it is running,
-        because the end of an earlier attempt could not be written down."""
+    def claim(self, job_id: str, worker: str, lease_seconds: float, *, at: float | None = None) -> Claim | None:
+        """A job set running, for a worker, for so long in the uptime. None if it has ended or another worker has it.
+        What this worker has already, or another one had until its lease ran out, can be claimed again: the claim before
+        is void then. `at`: the time of day, if it is another one."""
         ...
 
-    def progress(self, live: Live) -> JobEvent | None:
-        """How far a job has come, with its "progress"; None if it is not running."""
+    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+        """Have it for so long from now on; False if the claim is void, or the job has ended."""
         ...
 
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
+    def progress(self, live: Live, *, fence: int | None = None) -> JobEvent | None:
+        """How far a job has come, with its "progress"; None if it is not running.
+
+        With the fence of a claim that is void this writes nothing and raises `ClaimLost`, as do all the next ones."""
+        ...
+
+    def keep_batch(self, job_id: str, batch: DoneBatch, *, fence: int | None = None) -> JobEvent:
         """Remember a batch whose files are written, with its "painted"; `SaveError` if one is not there. It takes the
         place of one with the same number."""
         ...
@@ -81,12 +90,13 @@ class Store(Protocol):
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
+        fence: int | None = None,
     ) -> JobChange:
         """The end of a job, with the event of that name. The first end counts: a job that has ended stays as it is, and
         so does one in a state of `unless`. The result's files are there. `live`: how far it came."""
         ...
 
-    def requeue(self, job_id: str) -> Record:
+    def requeue(self, job_id: str, *, fence: int | None = None) -> Record:
         """Running back to queued, its place and finished batches kept; `attempts` counts on. Others stay."""
         ...
 
@@ -95,7 +105,7 @@ class Store(Protocol):
         that were running. To be called before a worker starts."""
         ...
 
-    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+    def add_event(self, job_id: str, name: str, data: Json, at: float, *, fence: int | None = None) -> JobEvent:
         """An event that comes without a change of the job."""
         ...
 
@@ -145,10 +155,10 @@ class Desk(Protocol):
 
     async def cancel(self, job_id: str) -> Record: ...
     async def finish_early(self, job_id: str | None = None) -> None:
-        """The running job ends with what it has; with an id only if it is that one."""
+        """A running job ends with what it has: that of the id, or the one that runs longest."""
         ...
 
-    async def skip(self) -> None: ...
+    async def skip(self, job_id: str | None = None) -> None: ...
     def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         """The job's story from an event on, kept events first, until its end."""
         ...
@@ -161,17 +171,36 @@ class Desk(Protocol):
         """Seconds until it is done, as far as earlier jobs tell."""
         ...
 
-    def running(self) -> Live | None: ...
+    def running(self, job_id: str | None = None) -> Live | None:
+        """This job as of now, if it runs; without an id the one that runs longest."""
+        ...
+
+    def all_running(self) -> Sequence[Live]:
+        """What runs, the longest first."""
+        ...
+
     def state(self) -> str:
-        """STARTING, READY, BUSY or UNHEALTHY."""
+        """STARTING, READY, BUSY or UNHEALTHY: READY if any worker is."""
+        ...
+
+    def workers(self) -> Sequence[WorkerStatus]:
+        """Each as of now; what it takes of the memory is not asked for."""
+        ...
+
+    async def workers_in_full(self) -> Sequence[WorkerStatus]:
+        """The same with the memory of those that say so soon."""
         ...
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
-        """A question to the worker between jobs: "load", "unload", "memory", "embeddings"."""
+        """A question to workers between jobs: "load", "unload", "memory", "embeddings"."""
         ...
 
     @property
     def store(self) -> Store: ...
+
+
+class ClaimLost(OverpaintError):  # noqa: N818 (what has happened to the claim)
+    """Another worker has the job by now; what this one has to say of it does not count."""
 
 
 class Damaged(OverpaintError):  # noqa: N818 (answered with 410)

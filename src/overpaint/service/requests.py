@@ -24,6 +24,7 @@ from overpaint.request import PaintRequest
 from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
 from overpaint.service.config import ServeConfig
+from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
 from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
@@ -55,7 +56,7 @@ class PictureStore(Protocol):
 
 
 @dataclass
-class _Sources:
+class RequestSources:
     """The pictures of one request while it is judged; they are kept when all of it is good."""
 
     store: PictureStore
@@ -64,9 +65,12 @@ class _Sources:
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
     count: int = 0
     pixels: int = 0
+    first: str | None = None  # the source that masks in words are drawn on
 
     def reference(self, name: str, value: Any) -> str:
         """The reference that stands for a picture, which is fit to be decoded."""
+        if name in MASK_FIELDS and isinstance(value, Mapping):
+            return self.reference(name, drawn_for(self, MaskInWords.read(name, value)))
         self.count += 1
         if self.count > self.limits.pictures:
             raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
@@ -75,6 +79,7 @@ class _Sources:
         else:
             data = picture_bytes(name, value, self.read)
             reference = reference_of(data)
+        self.first = reference if name == "images[0]" else self.first
         self.pixels += (pixels := admit_picture(data, self.limits, name))
         check_together(name, pixels, self.pixels, self.limits)
         self.given[reference] = data
@@ -133,10 +138,12 @@ def judged_request(
 
 def _judged(
     values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None, held: ExitStack
-) -> tuple[_Sources, dict[str, Any], AnyRequest]:
+) -> tuple[RequestSources, dict[str, Any], AnyRequest]:
     """The request, and its plain values with references for pictures; `held` has the room that the pictures take."""
-    sources = _Sources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
+    sources = RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
     given = {name: value for name, value in values.items() if name != "kind"}
+    if "images" in given:  # first: masks in words are drawn on one of them
+        given = {"images": given.pop("images"), **given}
     told = shaped_fields("", given, _kind(values), sources.reference)
     held.enter_context(room_for(sources.pixels))
     request = _read(told, values.get("kind") == EXTRAS, sources.opened)

@@ -10,7 +10,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from overpaint.extras import ExtrasRequest
-from overpaint.request import SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
+from overpaint.masks.language import MOST_CHARACTERS
+from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.request_checks import NUMBERS, SEED_LIMIT
 from overpaint.service.limits import Limits
 from overpaint.service.shapes import alternatives, hints_of
@@ -23,6 +24,25 @@ PICTURE: Mapping[str, Any] = {
     "type": "string",
     "format": "picture",
     "description": 'A PNG, JPEG or WebP file as base64 or as a data URL, or "sha256:..." of an upload.',
+}
+MASK_IN_WORDS: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "expression": {
+            "type": "string",
+            "maxLength": MOST_CHARACTERS,
+            "description": "The mask in words, such as `ellipse 10,10,90,60 | feather 8`, drawn on the first source.",
+        },
+        "pictures": {
+            "type": "object",
+            "additionalProperties": dict(PICTURE),
+            "description": "The pictures that it names, by name.",
+        },
+    },
+    "required": ["expression"],
+    "description": "A mask in words.",
+    NAME: "MaskInWords",
 }
 _PAINT: Mapping[str, Schema] = {"kind": {"const": "paint", "default": "paint"}}
 _SIMPLE: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
@@ -117,6 +137,8 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 def _field(field: dataclasses.Field[Any], hint: Any, bounds: Bounds) -> Schema:
     schema = _of_hint(hint, bounds.get(field.name, {}))
+    if field.name in PICTURE_FIELDS - {"images"}:
+        schema["anyOf"].insert(1, MASK_IN_WORDS)
     if field.name == "images":
         schema["minItems"] = 1
     if field.default is not dataclasses.MISSING:

@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-import h11
 import uvicorn
 from PIL import _imaging
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
@@ -37,6 +37,8 @@ CONNECTIONS = 512
 THREADS = 32  # for what is quick; who decodes or fetches has others (visits.py)
 PICTURE_BLOCK = 64 * MIB
 KEEP_ALIVE = 15
+SWITCHING = 0.0005  # seconds after which a thread that reads a picture lets the event loop have its turn
+_CONNECTION = "connection"  # in the state of each request
 _FAREWELL = 2  # seconds for answers that are on their way when everything else has ended
 _CLOSING = 5.0  # seconds for the end after a second signal
 
@@ -49,6 +51,7 @@ def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     # NOTE: in smaller blocks the memory of large pictures comes from malloc's heaps, of which each thread has its own
     # and gives nothing back: 32 pictures that are decoded two at a time would hold 5 GiB instead of 0.8.
     _imaging.set_block_size(PICTURE_BLOCK)
+    sys.setswitchinterval(SWITCHING)
     store = _store(config)
     try:
         with listening(config) as listener:
@@ -166,55 +169,85 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Punctual(H11Protocol):
-    """Clients that dawdle over their headers, or never take their answer, are hung up on."""
+class Punctual(asyncio.Protocol):
+    """A connection: uvicorn's protocol with two clocks of ours around it, by asyncio's own calls alone.
 
-    _late: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
+    Clients that dawdle over their headers, or never take their answer, are hung up on.
+    """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_headers()
+    def __init__(self, *, app_state: dict[str, Any], **given: Any) -> None:
+        self._http: asyncio.Protocol = H11Protocol(app_state={**app_state, _CONNECTION: self}, **given)
+        self._transport: asyncio.Transport | None = None
+        self._requests = 0  # whose headers are there, and whose answer is not
+        self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._http.connection_made(transport)
+        self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._wait_for_headers()
+        self._expect_headers()
+        self._http.data_received(data)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._wait_for_headers()
+    def eof_received(self) -> bool | None:
+        return self._http.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._late)
-        self._stop(self._unread)
-        super().connection_lost(exc)
+        _stop(self._late)
+        _stop(self._unread)
+        self._http.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unread = self.loop.call_later(READER_SECONDS, self.transport.abort)
+        self._http.pause_writing()
+        self._unread = self._hang_up_after(READER_SECONDS)
 
     def resume_writing(self) -> None:
-        self._stop(self._unread)
-        super().resume_writing()
+        _stop(self._unread)
+        self._http.resume_writing()
 
-    def _wait_for_headers(self) -> None:
-        """The time runs from the first moment of a request until its headers are complete."""
-        if self.conn.their_state is not h11.IDLE:
-            self._stop(self._late)
-            self._late = None
-        elif self._late is None and self.timeout_keep_alive_task is None:
-            self._late = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """A request whose headers are there; the time for those of the next one runs from its first bytes."""
+        _stop(self._late)
+        self._late = None
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
 
-    @staticmethod
-    def _stop(timer: asyncio.TimerHandle | None) -> None:
-        if timer is not None:
-            timer.cancel()
+    def _expect_headers(self) -> None:
+        if self._late is None and not self._requests:
+            self._late = self._hang_up_after(HEADER_SECONDS)
+
+    def _hang_up_after(self, seconds: float) -> asyncio.TimerHandle:
+        assert self._transport is not None
+        return asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _timed(app: ASGIApp) -> ASGIApp:
+    """The application, of which a connection is told when it is asked and when it has answered."""
+
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope.get("state", {}).pop(_CONNECTION, None)
+        with nullcontext() if connection is None else connection.answering():
+            await app(scope, receive, send)
+
+    return called
 
 
 def uvicorn_config(app: Any, config: ServeConfig) -> uvicorn.Config:
     """uvicorn with everything off that is not needed; it logs no URLs, since a query may hold what is private."""
     return uvicorn.Config(
-        app,
+        _timed(app),
         http=Punctual,
         loop="asyncio",
         ws="none",

@@ -12,13 +12,19 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
-from overpaint.parts import ControlMode, ControlUnit, Passes, Preprocessor
+from overpaint.parts import AMOUNTS, ControlMode, ControlUnit, Passes, Preprocessor
 
 # What the extension calls them, the usual name first; read in any case.
 MODULES: Mapping[str, Preprocessor] = MappingProxyType(
-    {"none": "none", "canny": "canny", "invert (from white bg & black line)": "invert", "invert": "invert"}
+    {
+        "none": "none",
+        "canny": "canny",
+        "invert (from white bg & black line)": "invert",
+        "invert": "invert",
+        **{name: name for name in get_args(Preprocessor) if name in AMOUNTS},
+    }
 )
 MODES: Mapping[str, ControlMode] = MappingProxyType(
     {
@@ -52,7 +58,7 @@ def _note(unit: ControlUnit, resize_mode: str) -> str:
         "Weight": float(unit.weight),
         "Resize Mode": _RESIZE_TEXTS.get(resize_mode, "Just Resize"),
         "Processor Res": _USUAL_SIDE,
-        "Threshold A": float(unit.canny_low) if has_edges else 0.5,
+        "Threshold A": float(unit.canny_low) if has_edges else float(_amount(unit)),
         "Threshold B": float(unit.canny_high) if has_edges else 0.5,
         "Guidance Start": float(unit.start),
         "Guidance End": float(unit.end),
@@ -61,6 +67,10 @@ def _note(unit: ControlUnit, resize_mode: str) -> str:
         "Hr Option": _PASS_TEXTS[unit.passes],
     }
     return ", ".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def _amount(unit: ControlUnit) -> float:
+    return AMOUNTS.get(unit.preprocessor, (0.5,))[0] if unit.amount is None else unit.amount
 
 
 def _module_of(preprocessor: str) -> str:
@@ -96,6 +106,7 @@ _EDGES: tuple[tuple[str, str, Callable[[float], float]], ...] = (
     ("canny_low", "threshold a", round),
     ("canny_high", "threshold b", round),
 )
+_AMOUNT: tuple[tuple[str, str, Callable[[float], float]], ...] = (("amount", "threshold a", float),)
 
 
 def _unit(told: Mapping[str, str]) -> dict[str, Any]:
@@ -104,10 +115,13 @@ def _unit(told: Mapping[str, str]) -> dict[str, Any]:
     unit: dict[str, Any] = {"model": None if model.lower() in ("", "none") else model, "preprocessor": module}
     unit["mode"] = MODES.get(told.get("control mode", "").lower(), "balanced")
     unit["passes"] = PASSES.get(told.get("hr option", "").lower(), "both")
-    for field, name, kind in (*_NUMBERS, *(_EDGES if module == "canny" else ())):
+    own = _EDGES if module == "canny" else _AMOUNT if module in AMOUNTS else ()
+    for field, name, kind in (*_NUMBERS, *own):
         value = _number(told.get(name))
         if value is not None:
             unit[field] = kind(value)
+    if "amount" in unit and not AMOUNTS[module][1] <= unit["amount"] <= AMOUNTS[module][2]:
+        del unit["amount"]  # what another module had there
     return unit
 
 

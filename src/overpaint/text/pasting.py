@@ -13,7 +13,7 @@ from overpaint.settings import OPTION_NAMES, Settings
 from overpaint.text.infotext import split_infotext
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """As it was written: "7" stays an integer, so that it is written as "7" again."""
     try:
         return int(text)
@@ -24,11 +24,11 @@ def _number(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int | None:
+def count(text: str) -> int | None:
     return int(text) or None
 
 
-def _name(text: str) -> str | None:
+def name_unless_same(text: str) -> str | None:
     return None if text.startswith("Use same ") else text
 
 
@@ -40,20 +40,21 @@ _MASKED_CONTENT = {
 }
 _Table = tuple[tuple[str, str, Callable[[str], Any]], ...]
 
-_REQUEST_FIELDS: _Table = (
+# Our field, key of the text, how it is read
+REQUEST_KEYS: _Table = (
     ("prompt", "Prompt", str),
     ("negative_prompt", "Negative prompt", str),
     ("steps", "Steps", int),
     ("sampler", "Sampler", str),
     ("scheduler", "Schedule type", str),
-    ("cfg_scale", "CFG scale", _number),
-    ("image_cfg_scale", "Image CFG scale", _number),
+    ("cfg_scale", "CFG scale", number),
+    ("image_cfg_scale", "Image CFG scale", number),
     ("seed", "Seed", int),
     ("width", "Size-1", int),
     ("height", "Size-2", int),
-    ("strength", "Denoising strength", _number),
+    ("strength", "Denoising strength", number),
     ("variation_seed", "Variation seed", int),
-    ("variation_strength", "Variation seed strength", _number),
+    ("variation_strength", "Variation seed strength", number),
     ("mask_blur_x", "Mask blur", int),
     ("mask_blur_y", "Mask blur", int),
     ("invert_mask", "Mask mode", lambda text: text == "Inpaint not masked"),
@@ -62,18 +63,18 @@ _REQUEST_FIELDS: _Table = (
     ("padding", "Masked area padding", int),
     ("clip_skip", "Clip skip", int),
     ("refiner", "Refiner", str),
-    ("refiner_switch_at", "Refiner switch at", _number),
+    ("refiner_switch_at", "Refiner switch at", number),
 )
-_HIRES_FIELDS: _Table = (
-    ("scale", "Hires upscale", _number),
-    ("width", "Hires resize-1", _count),
-    ("height", "Hires resize-2", _count),
+HIRES_KEYS: _Table = (
+    ("scale", "Hires upscale", number),
+    ("width", "Hires resize-1", count),
+    ("height", "Hires resize-2", count),
     ("upscaler", "Hires upscaler", str),
-    ("steps", "Hires steps", _count),
-    ("strength", "Denoising strength", _number),
-    ("sampler", "Hires sampler", _name),
-    ("scheduler", "Hires schedule type", _name),
-    ("checkpoint", "Hires checkpoint", _name),
+    ("steps", "Hires steps", count),
+    ("strength", "Denoising strength", number),
+    ("sampler", "Hires sampler", name_unless_same),
+    ("scheduler", "Hires schedule type", name_unless_same),
+    ("checkpoint", "Hires checkpoint", name_unless_same),
     ("prompt", "Hires prompt", str),
     ("negative_prompt", "Hires negative prompt", str),
 )
@@ -93,13 +94,13 @@ def request_fields(parsed: Mapping[str, object]) -> dict[str, Any]:
 
     They are fields of a `PaintRequest`.
     """
-    result = _read(_REQUEST_FIELDS, parsed)
+    result = _read(REQUEST_KEYS, parsed)
     if is_txt2img(parsed):
         result = {name: value for name, value in result.items() if name not in SOURCE_FIELDS}
     if _has_hires(parsed):
-        result["hires"] = Hires(**_read(_HIRES_FIELDS, parsed))
+        result["hires"] = Hires(**_read(HIRES_KEYS, parsed))
     elif parsed.get(f"{_SOFT_PREFIX}enabled") == "True":
-        values = {name: _cast_or_none(_number, parsed.get(key)) for name, key in _SOFT_FIELDS.items()}
+        values = {name: _cast_or_none(number, parsed.get(key)) for name, key in _SOFT_FIELDS.items()}
         result["soft_inpainting"] = SoftInpainting(**{k: v for k, v in values.items() if v is not None})
     if isinstance(styles := parsed.get("Styles array"), list | tuple):
         result["styles"] = tuple(styles)
@@ -127,7 +128,7 @@ _TOLD_ONLY = frozenset(
 
 def fields_without_effect(text: str) -> tuple[str, ...]:
     """What an infotext speaks of that changes nothing here; fields of one extension count as one."""
-    read = {key for _, key, _ in (*_REQUEST_FIELDS, *_HIRES_FIELDS)} | OPTION_KEYS.keys() | _WRITTEN_BETA_KEYS.keys()
+    read = {key for _, key, _ in (*REQUEST_KEYS, *HIRES_KEYS)} | OPTION_KEYS.keys() | _WRITTEN_BETA_KEYS.keys()
     silent = [
         key
         for key in split_infotext(text).fields
@@ -203,7 +204,7 @@ _OPTION_TYPES = {name: kind for name, kind in get_type_hints(Settings).items() i
 _OPTION_CASTS: dict[object, Callable[[str], Any]] = {
     bool: lambda text: text != "False",
     int: int,
-    float: lambda text: float(_number(text)),
+    float: lambda text: float(number(text)),
 }
 
 

@@ -31,6 +31,7 @@ _SETTINGS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "pre": ("preprocessor", str),
     "low": ("canny_low", int),
     "high": ("canny_high", int),
+    "amount": ("amount", float),
     "mode": ("mode", str),
     "passes": ("passes", str),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from overpaint.errors import SettingError
+from overpaint.named_files import check_regular
 
 _SLOT = "{prompt}"
 _WILDCARDS = frozenset("*?[")
@@ -90,6 +91,7 @@ def _styles_at(path: Path) -> list[Style]:
 
 
 def _read_styles(path: Path) -> list[Style]:
+    check_regular(path, lambda said: SettingError("styles_file", str(path), said.partition(": ")[2]))
     if not path.is_file():
         return []
     try:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ from overpaint.files.metadata import read_infotext
 from overpaint.painting.stages import Stages
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
+from overpaint.service.painter.engine_holder import EngineHolder
+from overpaint.service.painter.jobs_in_hand import trouble_of
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
-from overpaint.service.painter.worker import EngineHolder, Worker, trouble_of
+from overpaint.service.painter.worker import Worker
 from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain, result_of
 from overpaint.service.wire import Message, encoded, read
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 from overpaint.settings import Settings
 from tests.service.fake_store import FakeStore
+from tests.service.painter.worker_tools import Told, all_files, carried_out, holder_of
 from tests.service.queue.desk_tools import (
     account_of,
     config_for,
@@ -63,15 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bench(tiny_checkpoint: Path, data: Path) -> Iterator[EngineHolder]:
-    """What a worker works with, in this process."""
-    values = {
-        "data": str(data),
-        "checkpoint": str(tiny_checkpoint),
-        "device": "cpu",
-        "dtype": "float32",
-        "settings": {},
-    }
-    made = EngineHolder(values, lambda done, total: None)
+    made = holder_of(data, tiny_checkpoint)
     yield made
     made.put_away()
 
@@ -79,32 +74,6 @@ def bench(tiny_checkpoint: Path, data: Path) -> Iterator[EngineHolder]:
 @pytest.fixture
 def store(data: Path) -> FakeStore:
     return FakeStore(data)
-
-
-class Told(list[tuple[str, dict[str, Any]]]):
-    """The messages of one job."""
-
-    def __call__(self, kind: str, **values: object) -> None:
-        self.append((kind, json.loads(json.dumps(values))))
-
-    @property
-    def batches(self) -> list[DoneBatch]:
-        return [batch_of(values["batch"]) for kind, values in self if kind == "painted"]
-
-    @property
-    def kinds(self) -> list[str]:
-        return [kind for kind, _ in self]
-
-
-def carried_out(bench: EngineHolder, job: Job, folder: Path, **given: Any) -> tuple[Ended, Told]:
-    """A job as the worker does it, without the pipes."""
-    told = Told()
-    task = Task(job=job_of(json.loads(json.dumps(plain(job)))), folder=folder, tell=given.pop("tell", told), **given)
-    return Worker(io.BytesIO(), io.BytesIO())._carried_out(bench, task), told
-
-
-def all_files(folder: Path) -> dict[str, bytes]:
-    return {each.name: each.read_bytes() for each in folder.iterdir()}
 
 
 # -- what comes of a job -----------------------------------------------------------------------------------------------
@@ -127,8 +96,8 @@ def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tm
             assert (found.mode, found.size, found.tobytes()) == (image.mode, image.size, image.tobytes())
         assert (each.width, each.height) == image.size
         assert read_infotext(path)[0] == each.infotext == text
-    assert told.kinds[0] == "started"
-    assert told[0][1] == {"images": 4, "batches": 2, "warnings": []}
+    assert told.kinds[:2] == ["taken", "started"]
+    assert told[1][1] == {"images": 4, "batches": 2, "warnings": []}
     assert [each.number for each in told.batches] == [0, 1]
     previews = [values for kind, values in told if kind == "preview"]
     steps = [each["step"] for each in previews]
@@ -392,9 +361,7 @@ def test_then_that_job_only_fails(
 def test_a_half_precision_engine_is_made_anew_in_float32(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"data": str(tmp_path), "checkpoint": str(tiny_checkpoint), "device": "cpu", "dtype": "bfloat16"}
-    half = EngineHolder({**values, "settings": {}}, lambda done, total: None)
-    full = EngineHolder({**values, "settings": {}, "dtype": "float32"}, lambda done, total: None)
+    half, full = (holder_of(tmp_path, tiny_checkpoint, dtype=each) for each in ("bfloat16", "float32"))
     job = paint_job(FakeStore(tmp_path), "a", iterations=2)
     carried_out(full, job, tmp_path / "full")
     monkeypatch.setattr(Stages, "sample_tensors", failing(1, NAN))
@@ -491,8 +458,7 @@ def test_extras_without_memory_go_on_in_small_tiles(bench: EngineHolder, store: 
 
 
 def test_questions(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    values = {"data": str(tmp_path), "checkpoint": str(tiny_checkpoint), "device": "cpu", "dtype": "auto"}
-    own = EngineHolder({**values, "settings": {}}, lambda done, total: None)
+    own = holder_of(tmp_path, tiny_checkpoint, dtype="auto")
     assert questions.answer(own, "model", {}) is None
     assert questions.answer(own, "reload", {})["name"] == tiny_checkpoint.stem
     memory = questions.answer(own, "memory", {})
@@ -513,14 +479,20 @@ def test_questions(tiny_checkpoint: Path, tmp_path: Path) -> None:
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
-def started(tmp_path: Path, checkpoint: str) -> subprocess.Popen[bytes]:
+def started(tmp_path: Path, checkpoint: str, **more: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "overpaint.service.painter.worker"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
     values = {"data": str(tmp_path), "checkpoint": checkpoint, "device": "cpu", "dtype": "float32", "settings": {}}
-    process.stdin.write(encoded({"type": "start", **values}))
+    process.stdin.write(encoded({"type": "start", **values, **more}))
     process.stdin.flush()
     return process
+
+
+def sent(process: subprocess.Popen[bytes], **message: Any) -> None:
+    assert process.stdin is not None
+    process.stdin.write(encoded(message))
+    process.stdin.flush()
 
 
 def heard(process: subprocess.Popen[bytes], kind: str) -> Message:
@@ -555,6 +527,61 @@ def test_without_its_parent_a_worker_ends_at_once(tiny_checkpoint: Path, tmp_pat
     ended(process, 10)
     assert time.monotonic() - now < 2
     assert list(folder.iterdir()) == []
+
+
+def given(process: subprocess.Popen[bytes], data: Path, job: Job, done: Sequence[DoneBatch] = ()) -> None:
+    folder = str(data / "results" / job.id)
+    sent(process, type="job", job=plain(job), done=plain(list(done)), folder=folder)
+
+
+def messages(process: subprocess.Popen[bytes]) -> Iterator[Message]:
+    assert process.stdout is not None
+    while (message := read(process.stdout)) is not None:  # type: ignore[arg-type]
+        yield message
+
+
+def test_a_worker_with_several_jobs_may_be_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Another one goes on from what was told of each, in any order and with new ones; nothing is lost or doubled."""
+    store = FakeStore(tmp_path)
+    jobs = [paint_job(store, f"k{n}", seed=n, steps=4, iterations=3, strength=1.0, exact=True) for n in range(5)]
+    first = started(tmp_path, str(tiny_checkpoint), slots=4)
+    assert heard(first, "ready")["slots"] == 4
+    for each in jobs[:4]:
+        given(first, tmp_path, each)
+    done: dict[str, list[DoneBatch]] = {each.id: [] for each in jobs}
+    for message in messages(first):
+        if message["type"] == "painted":
+            done[message["job"]].append(batch_of(message["batch"]))
+        if sum(map(len, done.values())) == 6:
+            break
+    first.kill()
+    ended(first, 10)
+    assert sum(map(bool, done.values())) > 1
+    second = started(tmp_path, str(tiny_checkpoint), slots=4)
+    for each in reversed(jobs):
+        given(second, tmp_path, each, done[each.id])
+    ends: dict[str, Message] = {}
+    for message in messages(second):
+        if message["type"] == "painted":
+            done[message["job"]].append(batch_of(message["batch"]))
+        if message["type"] == "ended":
+            ends[message["job"]] = message
+        if message["type"] == "progress" and message["job"] == "k4" and message["step"] == 6:
+            sent(second, type="stop", job="k4", how="cancel")
+        if len(ends) == len(jobs):
+            break
+    sent(second, type="shutdown")
+    assert ended(second, 10) == 0
+    own = holder_of(tmp_path, tiny_checkpoint)
+    for each in jobs[:4]:
+        whole, _ = carried_out(own, each, tmp_path / "whole" / each.id)
+        assert ends[each.id]["state"] == "finished"
+        assert [batch.number for batch in done[each.id]] == [0, 1, 2]
+        assert result_of(ends[each.id]["result"]) == whole.result
+        assert all_files(tmp_path / "results" / each.id) == all_files(tmp_path / "whole" / each.id)
+    assert ends["k4"]["state"] == "cancelled"
+    assert len(done["k4"]) == len(ends["k4"]["result"]["pictures"]) < 3
+    own.put_away()
 
 
 def test_a_worker_says_hello_before_it_loads_torch(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from overpaint.service.jobs import Job, JobEvent, JobResult, JobState, Record
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Store
 from overpaint.service.queue.desk import LocalDesk
-from overpaint.service.workers.worker_process import COMMAND
+from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 from overpaint.settings import Settings
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).parents[1] / "workers" / "fake_worker.py"))
@@ -105,12 +105,18 @@ async def story_of(desk: LocalDesk, job_id: str, after: int = 0) -> list[JobEven
 async def until_running(desk: LocalDesk, job_id: str, step: int = 0) -> None:
     """Until the worker has come so far with a job."""
     while True:
-        live = desk.running()
-        if live is not None and live.job == job_id and live.step >= step:
+        live = desk.running(job_id)
+        if live is not None and live.step >= step:
             return
         record = await desk.get(job_id)
         assert record is None or not record.state.is_end, record
         await asyncio.sleep(0.01)
+
+
+def worker_of(desk: LocalDesk, number: int = 0) -> WorkerProcess:
+    worker = desk._runner.pool.workers[number]
+    assert isinstance(worker, WorkerProcess)
+    return worker
 
 
 async def until_ready(desk: LocalDesk) -> None:

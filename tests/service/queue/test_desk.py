@@ -16,11 +16,11 @@ import pytest
 from overpaint.service.jobs import JobState, Record
 from overpaint.service.ports import Conflict, Full, Stopping
 from overpaint.service.queue import attempts
-from overpaint.service.queue import desk as desk_module
+from overpaint.service.queue import runner as runner_module
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.queue.event_feed import PICTURES, RECENT, EventFeed
 from overpaint.service.workers import worker_process
-from overpaint.service.workers.worker_process import WorkerGone, WorkerRefused
+from overpaint.service.workers.port import WorkerGone, WorkerRefused
 from tests.service.fake_store import FakeStore
 from tests.service.queue.desk_tools import (
     FAKE_WORKER,
@@ -31,6 +31,7 @@ from tests.service.queue.desk_tools import (
     story_of,
     until_running,
     wanted,
+    worker_of,
 )
 
 
@@ -39,6 +40,10 @@ async def desk_on(tmp_path: Path, start: str | None = None, **limits: Any) -> As
     config = config_for(tmp_path, None if start is None else Path(start), **limits)
     async with opened(FakeStore(tmp_path), config, FAKE_WORKER) as desk:
         yield desk
+
+
+def queued_messages(desk: LocalDesk) -> int:
+    return max((each.messages.qsize() for each in worker_of(desk)._jobs.values()), default=0)
 
 
 def code_of(record: Record) -> str | None:
@@ -138,7 +143,7 @@ def test_floods_of_steps_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await desk.submit(wanted("a", "flood=20000 batch=0"))
             most = 0
             while (record := await desk.get("a")) is not None and not record.state.is_end:
-                most = max(most, desk._worker._messages.qsize())
+                most = max(most, queued_messages(desk))
                 await asyncio.sleep(0)
             assert most <= worker_process._UNREAD + 5
             assert [each.name for each in desk.store.events_after("a", 0)][-2:] == ["painted", "finished"]
@@ -313,7 +318,7 @@ def test_loading_may_take_longer_than_a_step(tmp_path: Path) -> None:
 
 
 def test_a_job_that_runs_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "DEADLINE_PATIENCE", 0.2)
+    monkeypatch.setattr(runner_module, "DEADLINE_PATIENCE", 0.2)
 
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
@@ -345,9 +350,9 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_worker_that_hangs_while_it_starts(tmp_path: Path) -> None:
     async def story() -> None:
         async with desk_on(tmp_path, "hangs at once", watchdog=0.1) as desk:
-            pid = desk._worker.pid
-            while pid is None or desk._worker.pid == pid:
-                pid = pid or desk._worker.pid
+            pid = worker_of(desk).pid
+            while pid is None or worker_of(desk).pid == pid:
+                pid = pid or worker_of(desk).pid
                 await asyncio.sleep(0.02)
 
     run(story())
@@ -358,7 +363,8 @@ def test_a_worker_without_a_model_says_why(tmp_path: Path) -> None:
         async with desk_on(tmp_path, "is unfit") as desk:
             while desk.state() != "UNHEALTHY":
                 await asyncio.sleep(0.02)
-            assert desk._worker.unfit is not None and desk._worker.unfit.code == "checkpoint"
+            unfit = worker_of(desk).unfit
+            assert unfit is not None and unfit.code == "checkpoint"
             await desk.submit(wanted("a", "sleep=0"))  # it may have become possible
             ended_well(await desk.wait("a"))
 

@@ -19,11 +19,11 @@ import pytest
 
 from overpaint.service.jobs import JobState, Record
 from overpaint.service.queue import attempts
-from overpaint.service.queue import desk as desk_module
+from overpaint.service.queue import runner as runner_module
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.workers import worker_process
-from overpaint.service.workers.worker_process import WorkerGone
+from overpaint.service.workers.port import WorkerGone
 from tests.service.fake_store import FakeStore
 from tests.service.queue.desk_tools import (
     FAKE_WORKER,
@@ -35,6 +35,7 @@ from tests.service.queue.desk_tools import (
     until_ready,
     until_running,
     wanted,
+    worker_of,
 )
 
 
@@ -50,17 +51,17 @@ def code_of(record: Record) -> str | None:
 
 def lose_worker_at_start(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the next job is set running, the worker dies, and no other one comes."""
-    store, pid = desk.store, desk._worker.pid
-    begin = store.start
+    store, pid = desk.store, worker_of(desk).pid
+    begin = store.claim
     assert pid is not None
 
-    def start(*values: Any, **named: Any) -> Any:
+    def claim(*values: Any, **named: Any) -> Any:
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)  # until that was noticed
         return begin(*values, **named)
 
     monkeypatch.setattr(worker_process, "_BACKOFF", (60.0,))
-    monkeypatch.setattr(store, "start", start)
+    monkeypatch.setattr(store, "claim", claim)
 
 
 # -- between acceptance and the worker's first word --------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_an_end_where_there_is_no_worker_any_more(tmp_path: Path, monkeypatch: p
             await asyncio.sleep(0.5)
             now = time.monotonic()
             await desk.drain(0.1)
-            assert time.monotonic() - now < desk_module.REQUEUE_PATIENCE / 2
+            assert time.monotonic() - now < runner_module.REQUEUE_PATIENCE / 2
             record = desk.store.get("a")
             assert record is not None and record.state is JobState.QUEUED
 
@@ -160,12 +161,12 @@ def test_cancel_of_a_job_that_is_put_back_meanwhile(tmp_path: Path, monkeypatch:
             await desk.submit(wanted("first", "step=1 sleep=0.3"))
             await until_running(desk, "first", step=1)
             await desk.submit(wanted("a", "sleep=0.3"))
-            end_waiting, stale = desk._end_waiting, [replace(await desk._known("a"), state=JobState.RUNNING)]
+            end_waiting, stale = desk._runner.end_waiting, [replace(await desk._known("a"), state=JobState.RUNNING)]
 
             async def late(*values: Any) -> Record:
                 return stale.pop() if stale else await end_waiting(*values)
 
-            monkeypatch.setattr(desk, "_end_waiting", late)
+            monkeypatch.setattr(desk._runner, "end_waiting", late)
             assert (await desk.cancel("a")).state is JobState.CANCELLED
             assert not stale
 
@@ -240,7 +241,7 @@ def test_an_end_that_the_disk_refused_is_written_later(tmp_path: Path, monkeypat
             return FakeStore.end(*values, **named)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(desk_module, "_PAUSES", (0.05,))
+    monkeypatch.setattr(runner_module, "_PAUSES", (0.05,))
 
     async def story() -> None:
         async with desk_on(tmp_path) as desk:
@@ -273,7 +274,7 @@ def test_a_server_that_ends_while_it_starts(tmp_path: Path, seconds: float) -> N
         for name in ("a", "b"):
             await desk.submit(wanted(name, "batch=0 sleep=0.05 batch=1"))
         await asyncio.sleep(seconds)
-        pid = desk._worker.pid
+        pid = worker_of(desk).pid
         await desk.drain(0.02)
         state = desk.running()
         await desk.close()
@@ -328,7 +329,7 @@ def test_whatever_happens_each_job_ends_once(tmp_path: Path, seed: int, monkeypa
     async def murderer(desk: LocalDesk) -> None:
         for _ in range(4):
             await asyncio.sleep(rng.uniform(0.2, 0.8))
-            desk._worker.kill()
+            worker_of(desk).kill()
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
@@ -349,8 +350,8 @@ def test_whatever_happens_each_job_ends_once(tmp_path: Path, seed: int, monkeypa
             killing.cancel()
             with suppress(asyncio.CancelledError):
                 await killing
-            assert (desk.running(), len(desk._turns._waiting), len(desk._thread.feed)) == (None, 0, 0)
-            assert not desk._before and not len(desk._unsaved)
+            assert (desk.running(), len(desk._runner.turns), len(desk._thread.feed)) == (None, 0, 0)
+            assert not desk._runner._before and not len(desk._runner._unsaved)
 
     run(story())
     assert len(store.jobs) == 30

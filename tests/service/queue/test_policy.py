@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overpaint.service.jobs import Job, JobState, Record, Uptimes
@@ -14,10 +15,11 @@ from overpaint.service.queue.policy import (
     PATIENCE,
     PRIORITIES,
     RETRY_SECONDS,
-    next_job,
-    queue_order,
+    Place,
+    rank,
     retry_after,
     served_seconds,
+    turns,
 )
 
 
@@ -30,6 +32,19 @@ def job(name: str, client: str = "ann", *, priority: int = 0, accepted: float = 
 def record(client: str, started: float, ended: float | None) -> Record:
     state = JobState.RUNNING if ended is None else JobState.FINISHED
     return Record(job=job("x", client).job, state=state, uptimes=Uptimes(started=started, ended=ended))
+
+
+def next_job(waiting: Sequence[Record], served: Mapping[str, float], now: float) -> Record | None:
+    """The first come of those with the lowest rank."""
+    return min(waiting, key=lambda each: rank(each, served, now), default=None)
+
+
+def queue_order(
+    waiting: Sequence[Record], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
+) -> list[Record]:
+    """The turns at one worker that has the model of all."""
+    found = turns(waiting, served, now, lambda job: (seconds(job), True), [Place()])
+    return [each.record for each in found]
 
 
 JOBS = st.lists(
@@ -75,6 +90,7 @@ def test_a_priority_beyond_the_bounds_counts_as_the_bound() -> None:
 
 
 @given(JOBS, SERVED, st.floats(0, 10_000), st.lists(st.floats(0, 400), min_size=1))
+@settings(deadline=None)
 def test_the_order_is_what_turn_after_turn_gives(
     waiting: list[Record], served: dict[str, float], now: float, durations: list[float]
 ) -> None:
@@ -118,6 +134,7 @@ def test_the_order_of_many_is_found_without_comparing_each_with_each() -> None:
     st.integers(0, 8),
     st.floats(1, 60),
 )
+@settings(deadline=None)
 def test_no_job_starves(arrivals: list[list[tuple[int, bool]]], ahead: int, seconds: float) -> None:
     """The worst job, among ever new ones of others: it runs when its patience is over and those before it are done."""
     victim = job("victim", "victim", priority=-(10**9))

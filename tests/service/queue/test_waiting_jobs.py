@@ -16,7 +16,7 @@ from overpaint.service.limits import Limits
 from overpaint.service.queue import policy, waiting_jobs
 from overpaint.service.queue.estimates import work_of
 from overpaint.service.queue.policy import PATIENCE, USUAL_SECONDS
-from overpaint.service.queue.waiting_jobs import WaitingJobs
+from overpaint.service.queue.waiting_jobs import WaitingJobs, WorkerNow
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.fake_store import FakeStore
 from tests.service.queue.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, until_running, wanted
@@ -49,12 +49,13 @@ def heard(step: int, steps: int, seconds: float) -> dict[str, Any]:
 def taken_in_turn(found: WaitingJobs, clock: Clock, seconds: Callable[[Job], float]) -> list[str]:
     """Every job has its turn, and takes as long as was foretold."""
     order = []
-    while (each := found.take()) is not None:
-        order.append(each.id)
+    while (turn := found.take()) is not None:
+        job = turn.record.job
+        order.append(job.id)
         started = clock.now
-        clock.now += seconds(each.job)
+        clock.now += seconds(job)
         uptimes = Uptimes(started=started, ended=clock.now)
-        found.learn(Record(job=each.job, state=JobState.FINISHED, uptimes=uptimes))
+        found.learn(Record(job=job, state=JobState.FINISHED, uptimes=uptimes))
     return order
 
 
@@ -72,7 +73,7 @@ def test_clients_priorities_and_age_in_one_queue(clock: Clock) -> None:
     order = ["ann old", "ann urgent", "cat 1", "bob 1", "ann 1"]
     assert sorted(order, key=lambda each: found.position(each) or 0) == order
     assert [found.position(each) for each in order] == [0, 1, 2, 3, 4]
-    assert [each.id for each in iter(found.take, None)] == order
+    assert [each.record.id for each in iter(found.take, None)] == order
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -99,7 +100,7 @@ def test_what_is_foretold_is_what_comes(clock: Clock, seed: int) -> None:
 
 def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None:
     running = (job("long", "ann", steps=100).job, Live(job="long", **heard(50, 100, 51.0)))
-    found = WaitingJobs(Limits(), clock, lambda: running)
+    found = WaitingJobs(Limits(), clock, lambda: [WorkerNow(running=(running,))])
     found.learn(done("cat", 20.0))
     for each in (job("a", "ann"), job("b", "bob")):
         found.add(each)
@@ -110,12 +111,12 @@ def test_what_runs_counts_for_its_client_before_it_is_over(clock: Clock) -> None
 
 def test_nothing_is_foretold_before_a_job_was_done(clock: Clock) -> None:
     running: list[tuple[Job, Live]] = []
-    found = WaitingJobs(Limits(), clock, lambda: running[0] if running else None)
+    found = WaitingJobs(Limits(), clock, lambda: [WorkerNow(running=tuple(running))])
     found.add(job("a"))
     assert (found.position("a"), found.seconds_until_done("a"), found.position("b")) == (0, None, None)
     running.append((job("r").job, Live(job="r", begun_at=NOW)))
     assert (found.seconds_until_done("a"), found.seconds_left(*running[0])) == (None, None)
-    assert found._seconds(job("x").job) == USUAL_SECONDS
+    assert found._seconds(job("x").job) == (USUAL_SECONDS, False)
 
 
 def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock: Clock) -> None:
@@ -123,8 +124,8 @@ def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock
     for each in ("a", "b"):
         found.add(job(each, each))
     taken = found.take()
-    assert taken is not None and taken.id == "a"
-    found.put_back(taken)
+    assert taken is not None and taken.record.id == "a"
+    found.put_back(taken.record)
     assert [found.position(each) for each in "ab"] == [0, 1]
     clock.now += 11.0
     assert found.late() == ["b"]
@@ -133,12 +134,12 @@ def test_a_job_that_is_put_back_comes_before_its_equals_and_never_too_late(clock
 def test_asking_is_cheap(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
-    def counted(*values: Any) -> list[Record]:
+    def counted(*values: Any, **named: Any) -> Any:
         nonlocal asked
         asked += 1
-        return policy.queue_order(*values)
+        return policy.turns(*values, **named)
 
-    monkeypatch.setattr(waiting_jobs, "queue_order", counted)
+    monkeypatch.setattr(waiting_jobs, "turns", counted)
     found = WaitingJobs(Limits(), clock)
     found.learn(done("ann", 20.0))
     for number in range(64):

@@ -72,8 +72,9 @@ class Hammer:
     def start(self) -> None:
         waiting = self.store.waiting()
         if waiting:
-            record = self.store.start(self.rng.choice(waiting).id, time.time())
-            assert record is not None
+            claim = self.store.claim(self.rng.choice(waiting).id, "w", 60.0)
+            assert claim is not None
+            record = claim.record
             say("start", record.id, record.attempts)
             self.told(self.store.add_event(record.id, "started", {}, time.time()))
 

@@ -34,5 +34,5 @@ def finished(store: JobStore, name: str, at: float, data: bytes = b"png") -> Non
     if isinstance(store._uptime, Clock):
         store._uptime.now = at
     store.accept(job(name, client=name))
-    store.start(name, at - 1)
+    store.claim(name, "w", 60.0, at=at - 1)
     store.end(name, JobState.FINISHED, at, result=JobResult(pictures=(painted(store, name, 0, data),)))

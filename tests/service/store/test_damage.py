@@ -37,14 +37,14 @@ def fill(folder: Path) -> None:
     for number in range(JOBS):
         name = f"done{number}"
         store.accept(job(name, client=name, request={**_LONG, "seed": number}))
-        store.start(name, 1.0)
+        store.claim(name, "w", 60.0, at=1.0)
         pictures = (painted(store, name, 0, name.encode() * 50),)
         store.end(name, JobState.FINISHED, 2.0, result=JobResult(pictures=pictures))
     source = store.put_picture(b"source")
     for number in range(5):
         store.accept(wanted(f"wait{number}", "batch=0", client=f"w{number}", request={"images": [source], **_TEXT}))
     store.accept(wanted("half", "batch=1", client="half"))
-    store.start("half", 3.0)
+    store.claim("half", "w", 60.0, at=3.0)
     store.keep_batch("half", DoneBatch(number=0, pictures=(painted(store, "half", 0, b"batch"),)))
     store.set_option("site", {"a": 1})
     store.close()

@@ -56,7 +56,7 @@ def test_fingerprints_see_what_lies_deep() -> None:
 
 def test_the_same_again_is_the_record_that_is_there(store: JobStore) -> None:
     store.accept(job("a", key="k", client="ann"))
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     assert store.accept(job("a", key="k", client="ann")).record.state is JobState.RUNNING
     assert store.accept(job("b", key="k", client="ann")).record.id == "a"
     assert store.accept(job("a")).record.id == "a"
@@ -94,7 +94,7 @@ def test_the_queue_takes_its_limit_and_no_more(tmp_path: Path) -> None:
     with pytest.raises(Full, match="5 jobs"):
         store.accept(job("eve0", client="eve"))
     assert store.accept(job("ann0", client="ann")).record.id == "ann0", "what was accepted is known, full or not"
-    store.start("ann0", 1.0)
+    store.claim("ann0", "w", 60.0, at=1.0)
     store.accept(job("eve0", client="eve"))
     store.close()
 
@@ -127,10 +127,11 @@ def test_racing_clients_do_not_exceed_the_limit(tmp_path: Path) -> None:
 
 def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
     store.accept(job())
-    started = store.start("a", 10.0)
-    assert started is not None
+    claim = store.claim("a", "w", 60.0, at=10.0)
+    assert claim is not None
+    started = claim.record
     assert (started.state, started.started, started.attempts) == (JobState.RUNNING, 10.0, 1)
-    assert store.start("a", 11.0) is None
+    assert store.claim("a", "another", 60.0, at=11.0) is None
     store.progress(Live(job="a", step=3, steps=20, images=2))
     result = JobResult(pictures=(painted(store, "a", 0),), infotexts=("t",), info="{}", extra={"html_info": "x"})
     ended = store.end("a", JobState.FINISHED, 12.0, result=result).record
@@ -152,7 +153,7 @@ def test_ends_without_a_run(store: JobStore) -> None:
     store.accept(job())
     error = JobError(code="deadline", message="too late")
     assert store.end("a", JobState.FAILED, 2.0, error=error).record.error == error
-    assert store.start("a", 3.0) is None
+    assert store.claim("a", "w", 60.0, at=3.0) is None
     with pytest.raises(RequestError, match="state"):
         store.end("a", JobState.QUEUED, 3.0)
 
@@ -162,7 +163,7 @@ def test_what_is_not_there(store: JobStore) -> None:
     assert not store.batches("a")
     assert not store.events_after("a", 0)
     for call in (
-        lambda: store.start("a", 1.0),
+        lambda: store.claim("a", "w", 60.0, at=1.0),
         lambda: store.end("a", JobState.FAILED, 1.0),
         lambda: store.requeue("a"),
         lambda: store.add_event("a", "queued", {}, 1.0),
@@ -175,7 +176,7 @@ def test_what_is_not_there(store: JobStore) -> None:
 def test_lists(store: JobStore) -> None:
     for name, client in (("a", "ann"), ("b", "bob"), ("c", "ann")):
         store.accept(job(name, client=client))
-    store.start("b", 1.0)
+    store.claim("b", "w", 60.0, at=1.0)
     assert [each.id for each in store.waiting()] == ["a", "c"]
     assert [each.id for each in store.records()] == ["c", "b", "a"], "the newest first"
     assert [each.id for each in store.records(limit=2)] == ["c", "b"]
@@ -187,8 +188,8 @@ def test_jobs_are_counted_without_being_read(store: JobStore) -> None:
     assert store.counts() == {}
     for name in ("a", "b", "c", "d"):
         store.accept(job(name, client=name))
-    store.start("b", 1.0)
-    store.start("c", 1.0)
+    store.claim("b", "w", 60.0, at=1.0)
+    store.claim("c", "w", 60.0, at=1.0)
     store.end("c", JobState.FAILED, 2.0)
     store.end("d", JobState.CANCELLED, 2.0)
     finished(store, "e", 9.0)
@@ -202,20 +203,20 @@ def test_jobs_are_counted_without_being_read(store: JobStore) -> None:
 def test_a_requeued_job_keeps_its_place_and_its_batches(store: JobStore) -> None:
     store.accept(job("a"))
     store.accept(job("b"))
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),), notes={"n": [1]}, comments=("c",), warnings=("w",))
     store.keep_batch("a", batch)
     assert store.requeue("a").state is JobState.QUEUED
     assert [each.id for each in store.waiting()] == ["a", "b"]
-    again = store.start("a", 5.0)
+    again = store.claim("a", "w", 60.0, at=5.0)
     assert again is not None
-    assert (again.attempts, again.started) == (2, 5.0)
+    assert (again.record.attempts, again.record.started) == (2, 5.0)
     assert store.batches("a") == [batch]
 
 
 def test_a_picture_that_is_not_there_is_not_kept(store: JobStore) -> None:
     store.accept(job())
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     missing = (ResultPicture(number=0, file="0.png"),)
     with pytest.raises(SaveError, match=r"0\.png"):
         store.keep_batch("a", DoneBatch(number=0, pictures=missing))

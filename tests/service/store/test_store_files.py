@@ -72,7 +72,7 @@ def test_the_oldest_results_go_when_they_are_too_much(store: JobStore, clock: Cl
 
 def test_unfinished_jobs_lose_nothing(store: JobStore, clock: Clock) -> None:
     store.accept(job())
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),))
     store.keep_batch("a", batch)
     clock.now = 1e12
@@ -98,7 +98,7 @@ def test_what_was_running_is_queued_again(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     for name in "abc":
         store.accept(job(name))
-    store.start("b", 1.0)
+    store.claim("b", "w", 60.0, at=1.0)
     store.end("c", JobState.CANCELLED, 1.0)
     store.close()
     store = JobStore(tmp_path)
@@ -110,7 +110,7 @@ def test_what_was_running_is_queued_again(tmp_path: Path) -> None:
 
 def test_torn_and_missing_files_make_a_batch_undone(store: JobStore) -> None:
     store.accept(job())
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     batches = [DoneBatch(number=i, pictures=(painted(store, "a", i),)) for i in range(4)]
     for each in batches:
         store.keep_batch("a", each)
@@ -125,7 +125,7 @@ def test_torn_and_missing_files_make_a_batch_undone(store: JobStore) -> None:
 def test_what_lies_beside_the_pictures_of_a_batch_stays(store: JobStore) -> None:
     """Masks and uncorrected pictures are in no list; without them a batch would be painted again."""
     store.accept(job())
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     store.keep_batch("a", DoneBatch(number=0, pictures=(painted(store, "a", 0),)))
     folder = store.result_file("a", "0.png").parent
     beside = [folder / byproduct_file("0.png", each) for each in BYPRODUCTS]

@@ -129,7 +129,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
         record, at = self._any(data), self.tick()
-        started = self.store.start(record.id, at)
+        claim = self.store.claim(record.id, f"worker of {at}", 1e9, at=at)
+        started = None if claim is None else claim.record
         if record.state is JobState.QUEUED:
             uptimes = replace(record.uptimes, started=at)
             changes = {"state": JobState.RUNNING, "started": at, "uptimes": uptimes, "attempts": record.attempts + 1}

@@ -52,7 +52,7 @@ def test_each_change_is_one_transaction_of_row_and_event(store: JobStore) -> Non
     batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),))
     changes: dict[str, Callable[[], Any]] = {
         "queued": lambda: store.accept(job()),
-        "progress": lambda: (store.start("a", 1.0), store.progress(LIVE))[1],
+        "progress": lambda: (store.claim("a", "w", 60.0, at=1.0), store.progress(LIVE))[1],
         "painted": lambda: store.keep_batch("a", batch),
         "finished": lambda: store.end("a", JobState.FINISHED, 2.0, live=LIVE),
     }
@@ -61,7 +61,7 @@ def test_each_change_is_one_transaction_of_row_and_event(store: JobStore) -> Non
         assert {"jobs", "events"} <= set(written), name
         assert len(transactions(store, lambda: store.add_event("a", "preview", {}, 0.0))) == 1
     assert len(transactions(store, lambda: store.accept(job("b")))) == 1
-    assert len(transactions(store, lambda: store.start("b", 1.0))) == 1
+    assert len(transactions(store, lambda: store.claim("b", "w", 60.0, at=1.0))) == 1
     assert len(transactions(store, lambda: store.progress(Live(job="b", step=1, steps=5)))) == 1
     assert len(transactions(store, lambda: store.keep_batch("b", DoneBatch(number=0, pictures=())))) == 1
     assert len(transactions(store, lambda: store.end("b", JobState.FAILED, 2.0, live=Live(job="b", steps=5)))) == 1
@@ -73,7 +73,7 @@ def test_each_change_is_one_transaction_of_row_and_event(store: JobStore) -> Non
 def test_a_change_whose_event_is_refused_has_not_happened(store: JobStore, what: str) -> None:
     store.accept(job("waits"))
     store.accept(job("runs"))
-    store.start("runs", 1.0)
+    store.claim("runs", "w", 60.0, at=1.0)
     batch = DoneBatch(number=0, pictures=(painted(store, "runs", 0),))
     changes: dict[str, Callable[[], Any]] = {
         "accept": lambda: store.accept(job("new")),
@@ -99,7 +99,7 @@ def test_what_did_not_change_is_not_told(store: JobStore) -> None:
     assert accepted.event is not None and accepted.event.name == "queued"
     assert store.accept(job()).event is None
     assert store.progress(LIVE) is None, "it is not running"
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     assert store.end("a", JobState.CANCELLED, 2.0, unless=(JobState.RUNNING,)).event is None
     ended = store.end("a", JobState.CANCELLED, 2.0)
     assert ended.event is not None and (ended.event.name, ended.event.at) == ("cancelled", 2.0)
@@ -109,19 +109,21 @@ def test_what_did_not_change_is_not_told(store: JobStore) -> None:
 
 def test_a_job_whose_earlier_attempt_could_not_be_ended_is_begun_again(store: JobStore) -> None:
     store.accept(job())
-    store.start("a", 1.0)
-    assert store.start("a", 2.0) is None
-    again = store.start("a", 2.0, again=True)
-    assert again is not None and (again.state, again.started, again.attempts) == (JobState.RUNNING, 2.0, 2)
+    store.claim("a", "w", 60.0, at=1.0)
+    assert store.claim("a", "another", 60.0, at=2.0) is None
+    again = store.claim("a", "w", 60.0, at=2.0)
+    assert again is not None
+    record = again.record
+    assert (record.state, record.started, record.attempts) == (JobState.RUNNING, 2.0, 2)
     store.end("a", JobState.FAILED, 3.0)
-    assert store.start("a", 4.0, again=True) is None
+    assert store.claim("a", "w", 60.0, at=4.0) is None
 
 
 def test_the_end_is_told_where_its_event_is_lost(tmp_path: Path) -> None:
     """Lost to damage, or to a crash of a version that wrote down a job's end and its event one after the other."""
     store, error = JobStore(tmp_path), JobError(code="memory", message="too large")
     store.accept(job())
-    store.start("a", 1.0)
+    store.claim("a", "w", 60.0, at=1.0)
     store.end("a", JobState.FAILED, 2.0, error=error)
     (told,) = store.events_after("a", 1)
     store.close()
@@ -178,11 +180,37 @@ def test_an_end_that_the_disk_took_although_it_said_no_is_told(tmp_path: Path, m
     store.close()
 
 
+def test_a_claim_that_the_disk_took_although_it_said_no_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, refused = JobStore(tmp_path), list[Any]()
+    claim = store.claim
+
+    def claim_and_complain(*values: Any, **named: Any) -> Any:
+        found = claim(*values, **named)
+        if not refused:
+            refused.append(found)
+            raise SaveError("the disk says no")
+        return found
+
+    monkeypatch.setattr(store, "claim", claim_and_complain)
+
+    async def asked() -> None:
+        async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
+            await desk.submit(wanted("a", "batch=0"))
+            assert ended_well(await desk.wait("a", 60.0)).attempts == 2
+            assert [each.name for each in await story_of(desk, "a")] == ["queued", "started", "painted", "finished"]
+
+    run(asked())
+    assert refused
+    store.close()
+
+
 def test_calls_of_the_store_are_made_in_order_and_publish_their_events(store: JobStore) -> None:
     async def asked() -> None:
         thread = StoreThread(store)
         await thread.call(store.accept, job())
-        await thread.call(lambda: store.start("a", 1.0))
+        await thread.call(lambda: store.claim("a", "w", 60.0, at=1.0))
         with thread.feed.followed("a") as feed:
             steps = [thread.tell(store.progress, Live(job="a", step=each, steps=9)) for each in range(1, 6)]
             await asyncio.gather(*steps)

@@ -14,6 +14,7 @@ import pytest
 
 from overpaint.service.jobs import JobState
 from overpaint.service.queue import desk as desk_module
+from overpaint.service.queue import runner as runner_module
 from overpaint.service.store.sqlite_store import JobStore
 from overpaint.service.store.uptime import LONGEST_LOOK, Uptime
 from tests.service.queue.desk_tools import FAKE_WORKER, config_for, ended_well, opened, run, until_running, wanted
@@ -69,7 +70,7 @@ def test_an_outage_ends_no_job_and_no_result(tmp_path: Path, set_clock: SetClock
 def test_a_clock_that_is_set_ends_no_job_and_no_result(
     tmp_path: Path, set_clock: SetClock, jump: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "_TENDING", 0.02)
+    monkeypatch.setattr(runner_module, "_TENDING", 0.02)
     monkeypatch.setattr(desk_module, "_EXPIRING", 0.02)
     store = JobStore(tmp_path)
 
@@ -163,7 +164,7 @@ def test_jobs_that_an_older_server_kept_wait_on(tmp_path: Path) -> None:
         kept: dict[str, Any] = json.loads(connection.execute("SELECT job FROM jobs WHERE id = 'a'").fetchone()[0])
         del kept["queue_seconds"]
         connection.execute("UPDATE jobs SET job = ? WHERE id = 'a'", (json.dumps({**kept, "queue_deadline": 1_900.0}),))
-        for column in ("accepted_at", "started_at", "ended_at"):
+        for column in ("accepted_at", "started_at", "ended_at", "worker", "lease", "fence"):
             connection.execute("DROP INDEX IF EXISTS jobs_by_end")
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("CREATE INDEX jobs_by_end ON jobs (gone, ended)")

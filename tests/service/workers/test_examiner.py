@@ -16,9 +16,9 @@ import torch
 from overpaint.models.files import read_all
 from overpaint.service.workers import examiner as examining
 from overpaint.service.workers.examiner import Examiner
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 from tests.service.fake_store import FakeStore
-from tests.service.queue.desk_tools import FAKE_WORKER, config_for, opened, run, until_running, wanted
+from tests.service.queue.desk_tools import FAKE_WORKER, config_for, opened, run, until_running, wanted, worker_of
 from tests.unit.models.hostile_files import PICKLES, zipped
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_examiner.py")))
@@ -110,13 +110,13 @@ def test_questions_about_a_deadly_file_leave_the_running_job_alone(tmp_path: Pat
             desk._examiner._command = FAKE
             await desk.submit(wanted("a", "step=1 listen"))
             await until_running(desk, "a")
-            worker = desk._worker.pid
+            worker = worker_of(desk).pid
             (deadly,) = files(tmp_path, "dies")
             for _ in range(2):
                 with pytest.raises(WorkerRefused):
                     await desk.ask("recognise", deadly)
             running = await desk.get("a")
-            assert running is not None and not running.state.is_end and desk._worker.pid == worker
+            assert running is not None and not running.state.is_end and worker_of(desk).pid == worker
             assert (await desk.cancel("a")).attempts == 1
 
     run(story())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from overpaint.cli import main, session
 from overpaint.cli.chosen_model import model_painted_with
 from overpaint.cli.options import GivenOptions
 from overpaint.errors import CheckpointError
-from overpaint.files.metadata import encode_picture
+from overpaint.files.metadata import encode_picture, read_infotext
 from overpaint.models.built_in import default_path
 from overpaint.models.hashes import old_hash, sha256_of
 from overpaint.settings import Settings
@@ -170,13 +172,15 @@ class TestInfotexts:
         assert "no effect" not in capsys.readouterr().err
 
 
+def send(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """What comes in on stdin."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
 class TestStreams:
     def test_from_stdin_to_stdout(self, painter: FakePainter, monkeypatch: pytest.MonkeyPatch) -> None:
-        import io
-        import sys
-
         out = io.BytesIO()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("cat.png").read_bytes())))
+        send(monkeypatch, Path("cat.png").read_bytes())
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out))
         assert main(["paint", "-", "moon", "-o", "-"]) == 0
         assert out.getvalue().startswith(b"\x89PNG")
@@ -184,12 +188,49 @@ class TestStreams:
         assert not list(Path().glob("*painted*"))
 
     def test_nothing_comes_in(self, painter: FakePainter, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-        import io
-        import sys
-
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        send(monkeypatch, b"")
         assert main(["paint", "-", "moon"]) == 3
         assert "stdin: nothing came in" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["x.png", "x.jpg.overpaint.json", "x.txt", "marked.txt"])
+    def test_again_from_stdin(self, painter: FakePainter, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        assert main(["paint", "cat.png", "moon", "--seed", "7", "-o", "x.png"]) == 0
+        assert main(["paint", "cat.png", "moon", "--seed", "7", "-o", "x.jpg"]) == 0
+        infotext = read_infotext(Path("x.png"))[0] or ""
+        Path("x.txt").write_text(infotext, encoding="utf-8")
+        Path("marked.txt").write_text(f"\n{infotext}\r\n", encoding="utf-8-sig")
+        send(monkeypatch, Path(name).read_bytes())
+        source = ["--picture", "cat.png"] if name.endswith("txt") else []
+        assert main(["again", "-", *source]) == 0
+        request = painter.requests[-1]
+        assert (request.prompt, request.seed, request.images[0].size) == ("moon", 7, (32, 24))
+        assert Path("again.png").is_file()
+        send(monkeypatch, Path(name).read_bytes())
+        assert main(["info", "-"]) == 0
+        if source == []:
+            assert main(["again", name]) == 0  # a recipe is read from its own file, too
+            assert painter.requests[-1].seed == 7
+
+    @pytest.mark.parametrize(
+        ("data", "told"),
+        [
+            (b"", "stdin: nothing came in"),
+            (b"{}", "recipe"),
+            (b"[" * 100_000, "stdin: it holds neither a recipe nor an infotext"),
+            (b"{" * 100_000, "stdin: its recipe is not a JSON object"),
+            (b"a moon", "stdin: it holds neither a recipe nor an infotext"),
+            (b"\x89PNG\r\n\x1a\n", "cannot be read"),
+        ],
+    )
+    def test_again_of_something_else(
+        self, painter: FakePainter, monkeypatch: pytest.MonkeyPatch, capsys: Capture, data: bytes, told: str
+    ) -> None:
+        send(monkeypatch, data)
+        assert main(["again", "-"]) in (2, 3)
+        assert told in capsys.readouterr().err
+        send(monkeypatch, data)
+        assert main(["again", "-", "--picture", "-"]) == 2
+        assert "stdin can be one file only" in capsys.readouterr().err
 
     def test_what_was_painted_is_shown(self, painter: FakePainter, monkeypatch: pytest.MonkeyPatch) -> None:
         shown: list[str] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from overpaint.errors import PictureError, RequestError, SamplingError, SaveError
 from overpaint.events import Control, Stop
@@ -471,3 +472,28 @@ def test_the_rows_of_the_guide_are_rows(tmp_path: Path) -> None:
     source = manifest(tmp_path / "rows.jsonl", *lines)
     assert kinds(paint_all(source, Batch(out=tmp_path / "out"))) == ["RowPainted"] * 3
     assert sorted(contents(tmp_path / "out")) == ["a.png", "b.png", "doors/blue.png"]
+
+
+def test_masks_in_words(tmp_path: Path) -> None:
+    """Of one row, or of all; what they name counts for what was painted, and a mistake is that row's."""
+    fill(tmp_path, "a.png", "b.png")
+    Image.new("L", (32, 24), 255).save(tmp_path / "area.png")
+    rows = (
+        {"picture": "a.png", "mask": "ellipse 2,2,20,20 & file area.png"},
+        {"picture": "b.png", "mask": "elipse 2,2,20,20"},
+        {"picture": "b.png", "mask": "area.png"},
+        {"picture": "b.png"},
+    )
+    painter, batch = FakePainter(), Batch(out=tmp_path / "out", fields={"steps": 2})
+    events = paint_all(manifest(tmp_path / "rows.jsonl", *rows), batch, painter, masks="rectangle 0,0,9,9")
+    assert [
+        each.problem for each in read_rows(tmp_path / "rows.jsonl", batch.out) if isinstance(each, UnreadableRow)
+    ] == ["mask='elipse': did you mean 'ellipse'? (at character 1)"]
+    assert len([each for each in events if isinstance(each, RowPainted)]) == 3
+    found = [each.mask.getbbox() for each in painter.requests if each.mask is not None]
+    assert found == [(2, 2, 20, 20), (0, 0, 32, 24), (0, 0, 9, 9)]
+    again = paint_all(tmp_path / "rows.jsonl", batch, FakePainter(), masks="rectangle 0,0,9,9")
+    assert len([each for each in again if isinstance(each, RowSkipped)]) == 3
+    Image.new("L", (32, 24), 0).save(tmp_path / "area.png")
+    again = paint_all(tmp_path / "rows.jsonl", batch, FakePainter(), masks="rectangle 0,0,9,9")
+    assert len([each for each in again if isinstance(each, RowSkipped)]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models import find
 from overpaint.models.find import find_checkpoint, find_refiner
 from overpaint.models.hashes import is_model_folder, list_checkpoints, sha256_of, stamp_of
-from overpaint.settings import Settings
+from overpaint.settings import Quirks, Settings
 
 
 def written(path: Path, data: bytes = b"x") -> Path:
@@ -94,6 +95,23 @@ def test_unknown_name(folder: Path) -> None:
         find_checkpoint("dre", site(folder))
     with pytest.raises(CheckpointError, match="no such file or name; built in: overpaint-mini"):
         find_checkpoint("dream", Settings())
+
+
+def test_a_name_that_two_folders_share_is_refused_with_both(folder: Path) -> None:
+    for name in ("a/tiny.safetensors", "b/tiny.ckpt"):
+        written(folder / name, name.encode())
+    with pytest.raises(CheckpointError, match=r"checkpoint='tiny': 2 files have .* a/tiny.safetensors, b/tiny.ckpt"):
+        find_checkpoint("tiny", site(folder))
+    assert find_checkpoint("tiny.ckpt", site(folder)) == folder / "b" / "tiny.ckpt"
+    assert find_checkpoint("a/tiny", site(folder)) == folder / "a" / "tiny.safetensors"
+    assert find_checkpoint("b_tiny", site(folder)) == folder / "b" / "tiny.ckpt"
+    as_reference = replace(site(folder), quirks=Quirks.reference())
+    assert find_checkpoint("tiny", as_reference) == folder / "b" / "tiny.ckpt"  # FILE-6
+    written(folder / "c" / "tiny.ckpt")
+    with pytest.raises(CheckpointError, match=r"2 files have this name; give one of b/tiny.ckpt, c/tiny.ckpt"):
+        find_checkpoint("tiny.ckpt", site(folder))
+    written(folder / "tiny.safetensors")
+    assert find_checkpoint("tiny", site(folder)) == folder / "tiny.safetensors"
 
 
 def test_refiner_is_the_closest_match(folder: Path) -> None:  # FILE-7

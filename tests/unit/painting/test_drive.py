@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from overpaint.models.families import SD1_SPEC
 from overpaint.painting.denoise import Denoiser, Estimate
-from overpaint.painting.drive import Run, drive, tick
+from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.guidance import Guidance
 from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond, Texts
 from overpaint.samplers import Query, Sampler, make
@@ -30,6 +31,13 @@ class ToyNetwork:
         self.calls.append(len(x))
         shift = context.mean(dim=(1, 2)) + timesteps / 1000
         return torch.tanh(x[:, :4] + shift[:, None, None, None])
+
+
+def drive(runs: Sequence[Run], network: Network, *, share: bool = True) -> Iterator[None]:
+    """Tick until every run is finished."""
+    while any(not run.finished for run in runs):
+        tick(runs, network, share=share)
+        yield
 
 
 def scheduled(value: float, tokens: int = 77) -> ScheduledCond:

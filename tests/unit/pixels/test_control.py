@@ -106,9 +106,9 @@ def test_edges_are_found_fast() -> None:
     for pixels in (RNG.integers(0, 256, (512, 512, 3), dtype=np.uint8), rings):
         seconds = []
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             canny(Image.fromarray(pixels), 10, 300)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
         assert min(seconds) < 0.3
 
 

@@ -27,6 +27,7 @@ FETCHED = 4  # URLs at one time
 WAITING = 24  # requests that wait for room of one kind, each with a thread
 THREADS = 3 * WAITING  # more than can wait, so that nobody stands behind them
 TOGETHER = 30.0  # seconds for all URLs of one request
+_READ_AT_ONCE = 2  # bodies and pictures, by threads that hold the interpreter as long as they read
 
 
 _P = ParamSpec("_P")
@@ -34,32 +35,40 @@ _T = TypeVar("_T")
 
 
 class Allowance:
-    """So much of something for all; whoever finds it taken waits for his turn."""
+    """So much of something for all; whoever finds it taken waits for his turn.
+
+    NOTE: only those whose turn has come are woken. A thread that wakes to find nothing takes the interpreter from the
+    event loop all the same.
+    """
 
     def __init__(self, units: int, what: str, waiting: int = WAITING) -> None:
         self._free = self._units = units
         self._what, self._most = what, waiting
-        self._queue: deque[object] = deque()
-        self._changed = threading.Condition()
+        self._queue: deque[tuple[threading.Event, int]] = deque()  # whose turn it is not yet, and how much they want
+        self._lock = threading.Lock()
 
     @contextmanager
     def of(self, units: int) -> Iterator[None]:
         """Room for so much. Blocks: call it in a thread. What takes more than there is, is alone with it."""
-        wanted, turn = min(units, self._units), object()
-        with self._changed:
+        wanted, turn = min(units, self._units), threading.Event()
+        with self._lock:
             if len(self._queue) >= self._most:
                 raise Full(f"{self._what}: too many requests wait for this already, come back later", retry_after=5.0)
-            self._queue.append(turn)
-            self._changed.wait_for(lambda: self._queue[0] is turn and self._free >= wanted)
-            self._queue.popleft()
-            self._free -= wanted
-            self._changed.notify_all()  # there may be room for the next one too
+            self._queue.append((turn, wanted))
+            self._let_in()
+        turn.wait()
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._free += wanted
-                self._changed.notify_all()
+                self._let_in()
+
+    def _let_in(self) -> None:
+        while self._queue and self._queue[0][1] <= self._free:
+            turn, wanted = self._queue.popleft()
+            self._free -= wanted
+            turn.set()
 
 
 class ServerBudget:
@@ -70,6 +79,7 @@ class ServerBudget:
         self.bytes = 0
         self.decoding = Allowance(DECODED * limits.source_pixels, "decoding pictures")
         self.fetching = Allowance(FETCHED, "fetching pictures")
+        self.reading = Allowance(_READ_AT_ONCE, "reading pictures", waiting=2 * THREADS)
         self.threads = ThreadPoolExecutor(THREADS, "visit")
 
 
@@ -137,6 +147,16 @@ def room_for(pixels: int) -> AbstractContextManager[None]:
     """Room to decode so many pixels. Blocks: call it in a thread."""
     visit = _VISIT.get()
     return nullcontext() if visit is None else visit.hall.decoding.of(pixels)
+
+
+def reading() -> AbstractContextManager[None]:
+    """A turn to read bytes with Python's own means. Blocks: call it in a thread.
+
+    NOTE: the event loop wants the interpreter back after each call of the system. Were thirty threads to want it too,
+    it would get it in one of thirty turns, and all other clients would wait.
+    """
+    visit = _VISIT.get()
+    return nullcontext() if visit is None else visit.hall.reading.of(1)
 
 
 def fetched(work: Callable[[], bytes], limits: Limits, name: str) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.budgets import fetched
+from overpaint.service.guard.budgets import fetched, reading
 from overpaint.service.guard.fetching import fetch
 from overpaint.service.guard.picture_headers import Broken, Header, MetadataBudget, read_jpeg, read_png, read_webp
 from overpaint.service.limits import Limits
@@ -38,7 +38,8 @@ def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
     if read is None:
         raise PictureError(f"{name}: this is no PNG, JPEG or WebP picture, save it as one of these")
     try:
-        header = read(data, MetadataBudget(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))
+        with reading():
+            header = read(data, MetadataBudget(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))
     except Broken as error:
         raise PictureError(f"{name}: {error}") from None
     _check(header, limits, name)
@@ -72,7 +73,8 @@ def decoded_text(text: str, limits: Limits, name: str = "picture") -> bytes:
     if (len(text) - start) * 3 // 4 > limits.picture_bytes + limits.picture_bytes // 16 + 3:
         raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
     try:
-        data = _unpacked(text, start)
+        with reading():
+            data = _unpacked(text, start)
     except (binascii.Error, ValueError):
         raise PictureError(f"{name}: this is no base64, encode the picture's file again") from None
     if not data:
@@ -89,7 +91,9 @@ def _unpacked(text: str, start: int) -> bytes:
     """
     data, rest = bytearray(), b""
     for at in range(start, len(text), _PIECE):
-        packed = rest + text[at : at + _PIECE].encode("ascii").translate(None, _SPACES)
+        packed = rest + text[at : at + _PIECE].encode("ascii")
+        if any(each in packed for each in _SPACES):  # few texts have any, and taking them out takes its time
+            packed = packed.translate(None, _SPACES)
         whole = max(0, len(packed) - len(packed) % 4 - 4)  # what comes last may be padded
         if b"=" in packed[:whole]:
             raise ValueError("something comes after the padding")

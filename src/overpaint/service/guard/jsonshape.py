@@ -60,9 +60,10 @@ class JsonShape:
             self._escaped = False
             return at + 1
         quote = piece.find(b'"', at)
-        if quote >= 0 and piece.find(b"\\", at, quote) < 0:  # the usual text, such as base64
-            self._in_text = False
-            return quote + 1
+        usual = len(piece) if quote < 0 else quote
+        if piece.find(b"\\", at, usual) < 0:  # such as base64: the pattern would take a hundred times as long
+            self._in_text = quote < 0
+            return usual + 1 if quote >= 0 else usual
         end = _END_OF_TEXT.match(piece, at)
         assert end is not None
         if end.end() == len(piece):

@@ -8,21 +8,9 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.types import Scope
 
+from overpaint.service.problems import code_of_status
+
 _REFERENCE = ("/sdapi/", "/internal/", "/controlnet/")
-_CODES: Mapping[int, str] = {
-    400: "malformed",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method",
-    408: "slow",
-    413: "too_large",
-    414: "too_large",
-    415: "media_type",
-    431: "too_large",
-    500: "internal",
-    503: "unavailable",
-}
 
 
 class RequestRefused(Exception):  # noqa: N818 (an answer, not an accident)
@@ -48,5 +36,5 @@ def _body(path: str, status: int, message: str) -> dict[str, Any]:
         return {"error": "HTTPException", "detail": message, "body": "", "errors": ""}
     # The native clients read code, message and field; OpenAI's read message, type, param and code.
     kind = "invalid_request_error" if status < 500 else "server_error"
-    names = {"code": _CODES.get(status, "error"), "message": message, "field": None}
+    names = {"code": code_of_status(status), "message": message, "field": None}
     return {"error": {**names, "type": kind, "param": None}}

@@ -10,20 +10,13 @@ import errno
 import html
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.errors import (
-    CheckpointError,
-    OverpaintError,
-    PictureError,
-    RequestError,
-    SamplingError,
-    SaveError,
-)
+from overpaint.errors import OverpaintError
 from overpaint.errors import PaintingCancelled as StoppedOnRequest
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
@@ -33,11 +26,13 @@ from overpaint.pixels.resize import Upscaler
 from overpaint.request import PaintRequest, Picture
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobResult, JobState, result_of_batches
 from overpaint.service.painter.results import JobResults, Output, clear_unfinished, keep
+from overpaint.service.problems import job_code_of
 from overpaint.service.store.forms import plain
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
+    from overpaint.painting.together import Together
     from overpaint.planning.plans import Plan
 
 SECONDS_BETWEEN_STEPS = 0.05
@@ -50,14 +45,9 @@ _PARTS = 100  # of one enlarged picture, for progress
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
-# The first that fits; an error that is none of them is our own fault.
-_CODES: tuple[tuple[type[Exception], str], ...] = (
-    (PictureError, "invalid"),
-    (RequestError, "invalid"),
-    (CheckpointError, "checkpoint"),
-    (SaveError, "save"),
-    (SamplingError, "sampling"),
-)
+
+class WorkerBusy(OverpaintError):  # noqa: N818 (an answer)
+    """What was asked has to wait for jobs that run, and waited long enough."""
 
 
 class Tell(Protocol):
@@ -91,6 +81,7 @@ class Ended:
     result: JobResult = field(default_factory=JobResult)
     error: JobError | None = None
     refused: bool = False  # by the disk: it may go on when there is room
+    is_ruined: bool = False  # the device does not answer any more: a new process is needed
 
 
 def is_refused_by_disk(error: BaseException) -> bool:
@@ -100,11 +91,13 @@ def is_refused_by_disk(error: BaseException) -> bool:
 
 def error_of(error: Exception) -> JobError:
     """What is said of a failure; of one that nobody foresaw only its kind, for its text may name anything."""
+    if isinstance(error, WorkerBusy):
+        return JobError(code="deadline", message=str(error))
     if isinstance(error, MemoryError) or str(error).startswith("memory:"):
         return JobError(code="memory", message=str(error) or "memory: there is not enough of it; ask for less")
     if isinstance(error, OSError) and error.errno in _DISK:
         return JobError(code="save", message=f"a file was not written ({error.strerror}): free space on the disk")
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal")
+    code = job_code_of(error)
     if code == "internal" and not isinstance(error, OverpaintError):
         return JobError(code=code, message=f"the job failed by an error of the program ({type(error).__name__})")
     return JobError(code=code, message=str(error))
@@ -115,49 +108,42 @@ Upscalers = Callable[[Settings, Callable[[int, int], None], Callable[[], bool]],
 
 
 class Painting:
-    """A painting job. It may be run a second time after a failure, and goes on where the first time ended."""
+    """A painting job: it is begun among others, hears what the engine tells of it, and so comes to its end.
+
+    It may be begun a second time after a failure, and goes on where the first time ended.
+    """
 
     def __init__(self, engine: Engine, task: Task, request: PaintRequest) -> None:
+        from overpaint.painting.sharing import company
+
         self._task, self._tell = task, task.tell
-        self._plan = engine.plan(request, task.settings)
-        self._portfolio = JobResults(self._plan, task.folder, task.done)
+        self._plan = self._painted = engine.plan(request, task.settings)
+        self.company: object = company(self._plan)  # equal for jobs that may go on beside it
+        self._results = JobResults(self._plan, task.folder, task.done)
         self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Looks()
         self._steps = 0
         self._request = request
         self._warnings: tuple[str, ...] = ()
 
-    def run(self, engine: Engine) -> Ended:
-        """Paint what is not painted yet."""
-        return self._run(engine, self._plan)
+    @property
+    def kept(self) -> Sequence[DoneBatch]:
+        """What is finished."""
+        return self._results.kept
 
-    def run_smaller(self, engine: Engine, warning: str) -> Ended:
-        """The same with one picture in each call of the network, and a VAE that may go on in float32."""
-        self._warnings = (warning,)
-        changes = {"batch_cond_uncond": False, "auto_vae_precision": True, "auto_vae_precision_bfloat16": False}
-        settings = self._task.settings.with_changes(changes)
-        return self._run(engine, engine.plan(self._request.with_changes(exact=True), settings))
-
-    def _run(self, engine: Engine, plan: Plan) -> Ended:
-        last: Event | None = None
+    def begin(self, engine: Engine, together: Together[str], warning: str | None = None) -> None:
+        """Have it join, to paint what is not painted yet. A warning, which says why, makes it a second try."""
+        if warning is not None:
+            self._warnings = (warning,)
+            self._painted = self._smaller(engine)
+        plan, done = self._painted, tuple(self._results.finished)
         self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
-        for last in engine.run_plan(plan, self._task.control, done=tuple(self._portfolio.finished)):
-            self._hear(engine, plan, last)
-        assert isinstance(last, Finished | Cancelled)
-        state = JobState.FINISHED if isinstance(last, Finished) else JobState.CANCELLED
-        return Ended(state, self._result(last.result))
+        together.begin(self._task.job.id, plan, None, self._task.control, done)
 
-    def failed(self, error: Exception) -> Ended:
-        """The end of a job that cannot go on, with what was finished before."""
-        before = getattr(error, "result", None)
-        result = self._result(before if isinstance(before, Processed) else None)
-        return Ended(JobState.FAILED, result, error_of(error), is_refused_by_disk(error))
-
-    def _result(self, processed: Processed | None) -> JobResult:
-        if processed is None:
-            return result_of_batches(self._portfolio.kept, (*self._plan.warnings, *self._warnings))
-        return self._portfolio.result(processed, self._warnings)
-
-    def _hear(self, engine: Engine, plan: Plan, event: Event) -> None:
+    def hear(self, event: Event, engine: Engine) -> Ended | None:
+        """What the engine tells of it; its end, if this is that."""
+        if isinstance(event, Finished | Cancelled):
+            state = JobState.FINISHED if isinstance(event, Finished) else JobState.CANCELLED
+            return Ended(state, self._result(event.result))
         if isinstance(event, Progress):
             self._steps = event.steps
         if isinstance(event, Progress) and (self._stepped.is_due() or event.step == event.steps):
@@ -167,8 +153,25 @@ class Painting:
         elif isinstance(event, Painted):
             from overpaint.engine import stages_of
 
-            done = self._portfolio.add(event.batch, stages_of(engine).identity(plan))
+            done = self._results.add(event.batch, stages_of(engine).identity(self._painted))
             self._tell("painted", batch=plain(done))
+        return None
+
+    def failed(self, error: Exception) -> Ended:
+        """The end of a job that cannot go on, with what was finished before."""
+        before = getattr(error, "result", None)
+        result = self._result(before if isinstance(before, Processed) else None)
+        return Ended(JobState.FAILED, result, error_of(error), is_refused_by_disk(error))
+
+    def _smaller(self, engine: Engine) -> Plan:
+        """The same with one picture in each call of the network, and a VAE that may go on in float32."""
+        changes = {"batch_cond_uncond": False, "auto_vae_precision": True, "auto_vae_precision_bfloat16": False}
+        return engine.plan(self._request.with_changes(exact=True), self._task.settings.with_changes(changes))
+
+    def _result(self, processed: Processed | None) -> JobResult:
+        if processed is None:
+            return result_of_batches(self.kept, (*self._plan.warnings, *self._warnings))
+        return self._results.result(processed, self._warnings)
 
 
 class Enlarging:
@@ -182,6 +185,11 @@ class Enlarging:
         self._done = [each for each in kept if (task.folder / each.pictures[0].file).is_file()]
         self._stepped = _Pace(SECONDS_BETWEEN_STEPS)
         self._warnings: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Sequence[DoneBatch]:
+        """What is finished."""
+        return self._done
 
     def run(self, upscalers: Upscalers) -> Ended:
         """Enlarge what is not enlarged yet."""

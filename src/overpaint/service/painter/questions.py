@@ -1,22 +1,28 @@
-"""What a worker can be asked between jobs."""
+"""What a worker can be asked between two calls of the network; some of it has to wait until no job runs."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from overpaint.errors import RequestError
+from overpaint.errors import OverpaintError, RequestError
+from overpaint.service.painter.painting import WorkerBusy
 from overpaint.service.painter.results import model_values
+from overpaint.service.wire import Message
 from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
 
 
-AT_ONCE = frozenset({"memory"})  # what may be answered while a job runs
+AT_ONCE = frozenset({"memory"})  # what may be answered by another thread
+PATIENCE = 30.0  # seconds that a question waits for jobs to end
+_ROOM = 2.4  # times its file: what a checkpoint needs while it is filled, if it is stored in half precision
 
 
 class Holder(Protocol):
@@ -28,6 +34,60 @@ class Holder(Protocol):
     def has_engine(self) -> bool: ...
     def engine(self) -> Engine: ...
     def put_away(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that came."""
+
+    id: int
+    what: str
+    values: Mapping[str, Any]
+    needs_quiet: bool  # it is answered when no job runs, and refused if that takes too long
+    until: float
+
+    @classmethod
+    def of(cls, message: Message, holder: Holder) -> Asked:
+        what, values = message["what"], message["values"]
+        return cls(message["id"], what, values, _needs_quiet(holder, what, values), time.monotonic() + PATIENCE)
+
+    def is_due(self, *, jobs_run: bool) -> bool:
+        return not (jobs_run and self.needs_quiet) or time.monotonic() >= self.until
+
+    def answer(self, holder: Holder, *, jobs_run: bool) -> Any:
+        """A JSON value."""
+        if jobs_run and self.needs_quiet:
+            remedy = "ask again when they have ended, or cancel them"
+            raise WorkerBusy(f"{self.what}: jobs are running, and {PATIENCE:.0f} s were not enough for them; {remedy}")
+        return answer(holder, self.what, self.values)
+
+
+def _needs_quiet(holder: Holder, what: str, values: Mapping[str, Any]) -> bool:
+    """What takes the engine away, or a second model for which there may be too little memory."""
+    if what != "load":
+        return what in ("unload", "reload")
+    return values.get("checkpoint") is not None and holder.has_engine and not _has_room(holder, values)
+
+
+def _has_room(holder: Holder, values: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint fits beside what is in memory; one that is not there is told to be so at once."""
+    import torch
+
+    from overpaint.models.find import find_checkpoint
+    from overpaint.models.memory import free_memory
+
+    try:
+        path = find_checkpoint(values["checkpoint"], _settings_of(holder, values))
+        files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+        needed = _ROOM * sum(each.stat().st_size for each in files)
+    except (OverpaintError, OSError, ValueError, TypeError):
+        return True
+    free = free_memory(torch.device(holder.engine().device))
+    return free is not None and free > needed
+
+
+def _settings_of(holder: Holder, values: Mapping[str, Any]) -> Settings:
+    return holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
 
 
 def answer(holder: Holder, what: str, values: Mapping[str, Any]) -> Any:
@@ -47,7 +107,7 @@ def _load(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
     from overpaint.painting.model_cache import identity_of
 
     engine = holder.engine()
-    settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
+    settings = _settings_of(holder, values)
     if values.get("checkpoint") is None:
         return model_values(engine.model)
     resident = stages_of(engine).model_cache.have(find_checkpoint(values["checkpoint"], settings), settings)
@@ -109,7 +169,7 @@ def _embeddings(holder: Holder, values: Mapping[str, Any]) -> dict[str, Any]:
     """The words that mean embeddings with the model in force, and the files that gave it none."""
     from overpaint.adapters.embeddings import EmbeddingShelf
 
-    settings = holder.settings if values.get("settings") is None else Settings.from_json(values["settings"])
+    settings = _settings_of(holder, values)
     table = EmbeddingShelf().table(settings.embeddings_dir, holder.engine().spec)
     loaded = {
         each.name: {

@@ -18,21 +18,12 @@ from overpaint.files.metadata import KINDS, encode_picture, format_for
 from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
-from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
+from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, gets_sheet, returned_masks
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture
 from overpaint.service.byproducts import byproduct_file, keep_byproducts, wanted_byproducts
 from overpaint.service.jobs import DoneBatch, JobResult, ResultPicture
 from overpaint.settings import Settings
-
-_MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-_MEDIA_TYPES |= {
-    "avif": "image/avif",
-    "gif": "image/gif",
-    "bmp": "image/bmp",
-    "tif": "image/tiff",
-    "tiff": "image/tiff",
-}
 
 _Kind = Literal["picture", "mask", "grid", "control"]
 
@@ -73,7 +64,7 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         file=path.name,
         infotext=output.infotext,
         kind=output.kind,
-        media_type=_MEDIA_TYPES[extension],
+        media_type=Image.MIME[KINDS[extension]],
         seed=output.seed,
         width=output.image.width,
         height=output.image.height,
@@ -159,21 +150,12 @@ def _can_go_on(plan: Plan) -> bool:
 
 def _grid_comes(plan: Plan) -> bool:
     """Whether the result's first place will be a contact sheet's."""
-    settings = plan.settings
-    several = len(plan.images) * (1 + len(_mask_outputs(plan))) > 1
-    return settings.return_grid and (several or not settings.grid_only_if_multiple)
+    count = len(plan.images) * (1 + len(returned_masks(plan)))
+    return plan.settings.return_grid and gets_sheet(plan, count)
 
 
 def _without_grid(plan: Plan) -> Plan:
     return replace(plan, settings=replace(plan.settings, return_grid=False))
-
-
-def _mask_outputs(plan: Plan) -> tuple[str, ...]:
-    """The attributes of a finished picture that follow it in the result."""
-    if plan.mask is None:
-        return ()
-    wanted = {"mask": plan.settings.return_mask, "mask_composite": plan.settings.return_mask_composite}
-    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
@@ -184,7 +166,7 @@ def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
         recipe = recipe_of(told, image.index).to_json() if plan.controls else None
         own, profile = info.get("exif"), info.get("icc_profile")
         yield Output(finished.image, text, seed=image.seed, exif=own, icc=profile, recipe=recipe)
-        found = (getattr(finished, name) for name in _mask_outputs(plan))
+        found = (getattr(finished, name) for name in returned_masks(plan))
         yield from (Output(each, kind="mask") for each in found if each is not None)
 
 
@@ -192,7 +174,7 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
     """The batch that was kept; None where its files are not what they should be."""
     if done.number >= len(plan.batches):
         return None
-    batch, names = plan.batches[done.number], ("image", *_mask_outputs(plan))
+    batch, names = plan.batches[done.number], ("image", *returned_masks(plan))
     if len(done.pictures) != len(batch) * len(names):
         return None
     if not all(each.is_file() for each in _byproduct_files(plan, done, folder)):

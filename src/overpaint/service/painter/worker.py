@@ -1,14 +1,14 @@
-"""The worker: a process with one engine, which paints one job after another for its parent.
+"""The worker: a process with one engine, which paints jobs for its parent: several side by side, where that pays.
 
 It is started by `workers.py`, in the way that `children.py` tells, and speaks `wire.py` on its standard pipes.
 
-The main thread owns the engine. A second one reads what the parent says, so that a stop is heard while a job runs; when
-the parent is gone, the process ends at once. torch is loaded after the first word, so that others see it starting.
+The main thread owns the engine. Between two calls of the network it looks at what the parent said. A second thread
+reads that, so that a stop is heard at once; when the parent is gone, the process ends. torch is loaded after the first
+word, so that others see it starting.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import queue
@@ -16,105 +16,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import BinaryIO
 
-from overpaint.errors import OverpaintError, SamplingError
+from overpaint.errors import OverpaintError
 from overpaint.events import Control, Stop
-from overpaint.extras import ExtrasRequest
-from overpaint.pixels.resize import Upscaler
-from overpaint.service.jobs import JobState
 from overpaint.service.logs import LOGGER, formatter, line
 from overpaint.service.painter import questions
-from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of, is_refused_by_disk
+from overpaint.service.painter.engine_holder import EngineHolder
+from overpaint.service.painter.jobs_in_hand import JobsInHand
+from overpaint.service.painter.painting import Ended, Task, error_of
+from overpaint.service.painter.questions import Asked
 from overpaint.service.painter.results import model_values
-from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain
-from overpaint.service.store.source_files import SourceFiles
 from overpaint.service.wire import Garbled, Message, Sender, read
-from overpaint.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from overpaint.engine import Engine
-
-Trouble = Literal["memory", "nan"]
 
 RUINED = 3  # exit code: the device does not answer any more, a new process is needed
 _SECONDS_BETWEEN_LOADING = 0.2
-_SAID: Mapping[Trouble, str] = {
-    "memory": "memory: there was too little for the whole job at once; it was painted in smaller parts",
-    "nan": "precision: the network produced NaN, so the job was painted again in float32",
-}
-
 _FIRMER = (Stop.SKIP, Stop.AFTER_BATCH, Stop.FINISH_EARLY, Stop.CANCEL)  # a later one replaces those before it
 _BELOW_THE_WEB = 5  # how much nicer than the process that answers, which needs little but needs it at once
 
 log = logging.getLogger(LOGGER)
-
-
-class EngineHolder:
-    """The engine, made when it is first needed and again after it was put away."""
-
-    def __init__(self, values: Mapping[str, Any], told: Callable[[int, int], None]) -> None:
-        self.picture = SourceFiles(Path(values["data"]) / "inputs").read  # a source by its reference
-        self.checkpoint: str | None = values["checkpoint"]  # of jobs that name none, as long as the server lives
-        self.device: str = values["device"]
-        self.dtype: str = values["dtype"]
-        self.settings = Settings.from_json(values["settings"])
-        self._told = told
-        self._engine: Engine | None = None
-
-    def engine(self) -> Engine:
-        if self._engine is None:
-            self._engine = self._made(self.dtype)
-        return self._engine
-
-    @property
-    def has_engine(self) -> bool:
-        return self._engine is not None
-
-    def put_away(self) -> None:
-        """Free what the engine holds."""
-        if self._engine is not None:
-            device = self._engine.device
-            self._engine.close()
-            self._engine = None
-            self.tidy(device)
-
-    def tidy(self, device: str) -> None:
-        """Give memory back that only forgotten values hold."""
-        import torch
-
-        from overpaint.models.memory import give_back
-
-        gc.collect()
-        give_back(torch.device(device))
-
-    @contextmanager
-    def in_float32(self) -> Iterator[Engine]:
-        """An engine of full precision, and afterwards the usual one again."""
-        self.put_away()
-        self._engine = self._made("float32")
-        try:
-            yield self._engine
-        finally:
-            self.put_away()
-
-    def upscalers(
-        self, settings: Settings, progress: Callable[[int, int], None], stopped: Callable[[], bool]
-    ) -> Mapping[str, Upscaler]:
-        from overpaint.painting.upscaling import Watch, known_upscalers
-
-        return known_upscalers(settings, self.engine().device, Watch(progress, stopped))
-
-    def _made(self, dtype: str) -> Engine:
-        from overpaint.engine import Engine
-
-        return Engine(self.checkpoint, self.device, dtype, self.settings, progress=self._told)
 
 
 class Worker:
@@ -126,6 +49,8 @@ class Worker:
         self._controls: dict[str, Control] = {}  # of the jobs that were handed over and have not ended
         self._told_loading = 0.0
         self._bench: EngineHolder | None = None
+        self._asked: list[Asked] = []  # questions without an answer yet
+        self._is_over = False  # the parent gives no more jobs
 
     def run(self) -> None:
         """Until the parent says that it is over."""
@@ -135,13 +60,14 @@ class Worker:
         if first is None:
             return
         bench = EngineHolder(first, self._loading)
-        self._open(bench)
+        jobs = JobsInHand(
+            bench, self._ended, opened=lambda: self._open(bench, jobs), look=lambda: self._look(bench, jobs)
+        )
+        self._open(bench, jobs)
         self._bench = bench
-        while (message := self._todo.get()) is not None:
-            if message["type"] == "job":
-                self._job(bench, message)
-            else:
-                self._answer(bench, message)
+        while not self._is_over or jobs.are_there:
+            self._look(bench, jobs, wait=not (self._is_over or jobs.are_there))
+            jobs.go_on(may_begin=not self._asked)
 
     # -- the thread that listens ---------------------------------------------------------------------------------
 
@@ -163,7 +89,8 @@ class Worker:
                 control.ask(how)
             return
         if kind == "ask" and message["what"] in questions.AT_ONCE and self._bench is not None:
-            threading.Thread(target=self._answer, args=(self._bench, message), daemon=True).start()
+            asked = Asked.of(message, self._bench)
+            threading.Thread(target=self._answer, args=(self._bench, asked), daemon=True).start()
             return
         if kind == "job":
             self._controls[message["job"]["id"]] = Control()
@@ -176,115 +103,73 @@ class Worker:
             self._told_loading = time.monotonic()
             self._sender.send("loading", done=done, total=total)
 
-    def _open(self, bench: EngineHolder) -> bool:
+    def _open(self, bench: EngineHolder, jobs: JobsInHand) -> None:
         """Make the engine and say how that went."""
         try:
             engine = bench.engine()
+            jobs.slots = bench.slots
         except Exception as error:
             self._unfit(error)
-            return False
-        self._sender.send("ready", model=model_values(engine.model), device=engine.device)
-        return True
+            return
+        self._sender.send("ready", model=model_values(engine.model), device=engine.device, slots=jobs.slots)
 
     def _unfit(self, error: Exception) -> None:
         log.error(line("unfit", error=error), exc_info=not isinstance(error, OverpaintError))
         self._sender.send("unfit", error=plain(error_of(error)))
 
-    def _job(self, bench: EngineHolder, message: Message) -> None:
+    def _look(self, bench: EngineHolder, jobs: JobsInHand, *, wait: bool = False) -> None:
+        """Take in what came meanwhile; called between ticks, and within work that takes long."""
+        while wait or not self._todo.empty():
+            wait, message = False, self._todo.get()
+            if message is None:
+                self._is_over = True
+            elif message["type"] == "job":
+                jobs.add(self._task(message))
+            else:
+                self._asked.append(Asked.of(message, bench))
+        jobs.end_cancelled()
+        for each in self._asked[:]:
+            if each.is_due(jobs_run=jobs.are_running):
+                self._asked.remove(each)
+                self._answer(bench, each, jobs_run=jobs.are_running)
+
+    def _task(self, message: Message) -> Task:
         job = job_of(message["job"])
 
         def tell(kind: str, **values: object) -> None:
             self._sender.send(kind, job=job.id, **values)
 
-        task = Task(
+        return Task(
             job=job,
             folder=Path(message["folder"]),
             done=tuple(map(batch_of, message["done"])),
             control=self._controls[job.id],
             tell=tell,
         )
-        tell("taken")
-        ended = self._carried_out(bench, task)
-        self._controls.pop(job.id, None)
-        tell(
+
+    def _ended(self, task: Task, ended: Ended, *, has_neighbours: bool) -> None:
+        if ended.is_ruined and has_neighbours:
+            os._exit(RUINED)  # it may have been the call of another one: nobody is blamed
+        self._controls.pop(task.job.id, None)
+        task.tell(
             "ended",
             state=ended.state.value,
             result=plain(ended.result),
             error=plain(ended.error),
             refused=ended.refused,
         )
-
-    def _carried_out(self, bench: EngineHolder, task: Task) -> Ended:
-        was_unfit = not bench.has_engine
-        try:
-            request = loaded_request(task.job.request, bench.picture)
-            engine = bench.engine()
-            if was_unfit:
-                self._open(bench)
-            work: Painting | Enlarging
-            work = Enlarging(task, request) if isinstance(request, ExtrasRequest) else Painting(engine, task, request)
-        except Exception as error:
-            ended = Ended(JobState.FAILED, error=error_of(error), refused=is_refused_by_disk(error))
-            return self._failed(error, task, ended)
-        try:
-            return work.run(bench.upscalers) if isinstance(work, Enlarging) else work.run(engine)
-        except Exception as error:
-            trouble = trouble_of(error)
-            if trouble is None or task.control.message is Stop.CANCEL:
-                return self._failed(error, task, work.failed(error))
-            log.warning(line("smaller", job=task.job.id, trouble=trouble, error=error))
-        # NOTE: outside the handler, for the error's frames hold the tensors that are too large.
-        try:
-            return _smaller(bench, work, trouble)
-        except Exception as error:
-            return self._failed(error, task, work.failed(error))
-
-    def _failed(self, error: Exception, task: Task, ended: Ended) -> Ended:
-        foreseen = isinstance(error, OverpaintError)
-        log.error(line("failed", job=task.job.id, error=error if foreseen else None), exc_info=not foreseen)
-        if _is_ruined(error):
-            self._sender.send(
-                "ended", job=task.job.id, state=ended.state.value, result=plain(ended.result), error=plain(ended.error)
-            )
+        if ended.is_ruined:
             os._exit(RUINED)
-        return ended
 
-    def _answer(self, bench: EngineHolder, message: Message) -> None:
+    def _answer(self, bench: EngineHolder, asked: Asked, *, jobs_run: bool = False) -> None:
         try:
-            answered = questions.answer(bench, message["what"], message["values"])
+            answered = asked.answer(bench, jobs_run=jobs_run)
         except Exception as error:
             if not isinstance(error, OverpaintError):
-                log.exception(line("unanswered", what=message["what"]))
-            self._sender.send("answer", id=message["id"], error=plain(error_of(error)))
+                log.exception(line("unanswered", what=asked.what))
+            self._sender.send("answer", id=asked.id, error=plain(error_of(error)))
             return
-        self._sender.send("answer", id=message["id"], value=answered)
-
-
-def _smaller(bench: EngineHolder, work: Painting | Enlarging, trouble: Trouble) -> Ended:
-    """The one second try."""
-    bench.tidy(bench.engine().device)
-    if isinstance(work, Enlarging):
-        return work.run_smaller(bench.upscalers, _SAID[trouble])
-    from overpaint.engine import stages_of
-
-    if trouble == "nan" and not stages_of(bench.engine()).backend.abilities.full_precision:
-        with bench.in_float32() as engine:
-            return work.run_smaller(engine, _SAID[trouble])
-    return work.run_smaller(bench.engine(), _SAID[trouble])
-
-
-def trouble_of(error: BaseException) -> Trouble | None:
-    """What a second try might help against."""
-    from overpaint.models.memory import is_out_of_memory
-
-    if any(each is not None and is_out_of_memory(each) for each in (error, error.__cause__)):
-        return "memory"
-    return "nan" if isinstance(error, SamplingError) and "NaN" in str(error) else None
-
-
-def _is_ruined(error: Exception) -> bool:
-    """After such an error a GPU refuses everything that this process asks."""
-    return any("CUDA error" in str(each) for each in (error, error.__cause__) if isinstance(each, RuntimeError))
+        self._sender.send("answer", id=asked.id, value=answered)
 
 
 def own_pipes() -> tuple[BinaryIO, BinaryIO]:

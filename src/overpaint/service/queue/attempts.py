@@ -13,6 +13,7 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.jobs import (
+    Claim,
     DoneBatch,
     JobChange,
     JobError,
@@ -25,11 +26,11 @@ from overpaint.service.jobs import (
 )
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import Store
+from overpaint.service.ports import ClaimLost, Store
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread
 from overpaint.service.store.forms import batch_of, error_of, plain, result_of
 from overpaint.service.wire import Message
-from overpaint.service.workers.worker_process import WorkerGone, WorkerProcess
+from overpaint.service.workers.port import WorkerGone, WorkerPort
 
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again
@@ -50,32 +51,48 @@ class Outcome:
     error: JobError | None = None
 
 
-def ended(store: Store, job_id: str, outcome: Outcome, live: Live) -> JobChange:
+def ended(store: Store, job_id: str, outcome: Outcome, live: Live, fence: int | None) -> JobChange:
     """Write an outcome down that is an end. Runs on the thread of the store."""
     result, error = outcome.result, outcome.error
-    change = store.end(job_id, outcome.state, time.time(), result=result, error=error, live=live)
+    change = store.end(job_id, outcome.state, time.time(), result=result, error=error, live=live, fence=fence)
     # NOTE: a disk may say no to what it took all the same, and then it had ended the time before.
     return change if change.event else replace(change, event=store.events_after(job_id, 0)[-1])
 
 
 class Attempt:
-    """The job given to the worker. `before` is the attempt before it, if the worker died of that one."""
+    """A job given to a worker. `before` is the attempt before it, if a worker died of that one.
+
+    `is_patient`: should the worker be gone, its next process is waited for, since there is no other worker.
+    """
 
     def __init__(
-        self, record: Record, thread: StoreThread, worker: WorkerProcess, limits: Limits, before: Attempt | None = None
+        self,
+        record: Record,
+        thread: StoreThread,
+        worker: WorkerPort,
+        limits: Limits,
+        before: Attempt | None = None,
+        *,
+        loads: bool = False,
+        is_patient: bool = True,
     ) -> None:
         self.record, self.job = record, record.job  # as it waited
-        self._thread, self._worker, self._limits = thread, worker, limits
-        self.live = Live(job=record.id, since=time.time(), begun_at=thread.store.uptime())
+        self.worker, self._thread, self._limits = worker, thread, limits
+        self.claim: Claim | None = None  # as soon as it is written down
+        self.is_lost = False  # another worker has the job by now
+        self.load_seconds: float | None = None  # what reading another checkpoint took, if that was needed
+        self._loads, self._is_patient = loads, is_patient
+        begun = thread.store.uptime()
+        self.live = Live(job=record.id, client=record.job.client, since=time.time(), begun_at=begun)
         self.cancelled = False  # somebody wants it to end at once
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
-        self.is_begun = False  # that was written down
         self.was_refused = False  # by the disk, which so broke it off
         self._refusals: int = 0 if before is None else before._refusals  # of that kind, with this one
         self._called_off = asyncio.Event()  # for one of these reasons
         self._early: bool = before is not None and before._early  # it is to end with what it has
-        self._deaths: int = 0 if before is None else before._deaths  # of the worker, when it had begun with this job
+        self.deaths: int = 0 if before is None else before.deaths  # of workers that had begun with this job
+        self._taken_at = 0.0
         self._kept: set[int] = set()
         self._was_taken = False  # the worker has begun with it, and may die of it
         self._told = False  # its "started" is out
@@ -87,13 +104,19 @@ class Attempt:
             self.cancelled = True
             self._called_off.set()
         self._early = self._early or how is Stop.FINISH_EARLY
-        self._worker.stop(self.job.id, how)
+        self.worker.stop(self.job.id, how)
 
     def run_out(self) -> None:
         """Its time is over."""
         self.overdue = True
         self._called_off.set()
-        self._worker.stop(self.job.id, Stop.CANCEL)
+        self.worker.stop(self.job.id, Stop.CANCEL)
+
+    def lose(self) -> None:
+        """Another worker has the job: whatever this one does is for nothing."""
+        self.is_lost = True
+        self._called_off.set()
+        self.worker.stop(self.job.id, Stop.CANCEL)
 
     def interrupt(self) -> None:
         """The server ends, and the worker with it."""
@@ -113,9 +136,19 @@ class Attempt:
         """How long it may run."""
         return self.job.run_seconds or self._limits.run_deadline
 
-    async def run(self, record: Record, batches: Sequence[DoneBatch]) -> Outcome:
-        """`record`: as it was set running, with what was finished of it before."""
-        self.is_begun = True
+    @property
+    def is_begun(self) -> bool:
+        """Whether that was written down."""
+        return self.claim is not None
+
+    @property
+    def fence(self) -> int | None:
+        return None if self.claim is None else self.claim.fence
+
+    async def run(self, batches: Sequence[DoneBatch]) -> Outcome:
+        """It is claimed, and so much was finished of it before."""
+        assert self.claim is not None
+        record = self.claim.record
         if record.attempts > MOST_ATTEMPTS:
             message = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
             return Outcome(JobState.FAILED, result_of_batches(batches), JobError(code="crashed", message=message))
@@ -139,26 +172,36 @@ class Attempt:
         """How the job ended; None if the worker was not asked at all."""
         folder = self._thread.store.result_file(self.job.id, "0.png").parent
         message = {"job": plain(self.job), "done": plain(batches), "folder": str(folder)}
-        await _first_of(self._worker.prepared(), self._called_off.wait())
-        if self._called_off.is_set():
+        if self._is_patient:
+            await _first_of(self.worker.prepared(), self._called_off.wait())
+        if self._called_off.is_set() or not self.worker.is_prepared:
             return None
-        async with aclosing(self._worker.work(message)) as heard:
+        async with aclosing(self.worker.work(message)) as heard:
             async for each in heard:
                 if each["type"] == "ended":
                     return each
-                await self._hear(each, record.attempts)
+                if not self.is_lost:
+                    await self._hear_under_claim(each, record.attempts)
         return None
+
+    async def _hear_under_claim(self, message: Message, attempt: int) -> None:
+        try:
+            await self._hear(message, attempt)
+        except ClaimLost:
+            self.lose()
 
     async def _hear(self, message: Message, attempt: int) -> None:
         thread, job_id, kind = self._thread, self.job.id, message["type"]
         if kind == "taken":
-            self._was_taken = True
+            self._was_taken, self._taken_at = True, time.monotonic()
             if self.cancelled or self.overdue or self._early:
-                self._worker.stop(job_id, Stop.CANCEL if self.cancelled or self.overdue else Stop.FINISH_EARLY)
+                self.worker.stop(job_id, Stop.CANCEL if self.cancelled or self.overdue else Stop.FINISH_EARLY)
         elif kind == "started" and not self._told:
             await self._hear_started(message, attempt)
         elif kind == "progress":
             self.live = _further(self.live, message, thread.store.uptime())
+            if self._loads and self.load_seconds is None:
+                self.load_seconds = time.monotonic() - self._taken_at
             await self._keep_step()
         elif kind == "preview":
             self.live = replace(self.live, preview=base64.b64decode(message["png"]))
@@ -169,7 +212,7 @@ class Attempt:
             batch = batch_of(message["batch"])
             if batch.number not in self._kept:  # what a worker paints again is the same
                 self._kept.add(batch.number)
-                await thread.tell(thread.store.keep_batch, job_id, batch)
+                await thread.tell(lambda: thread.store.keep_batch(job_id, batch, fence=self.fence))
 
     async def _hear_started(self, message: Message, attempt: int) -> None:
         self._told = True
@@ -180,14 +223,14 @@ class Attempt:
         log.info(line("started", job=self.job.id, images=message["images"], attempt=attempt))
 
     async def _tell(self, name: str, data: Json, *, picture: bytes | None = None) -> None:
-        add = self._thread.store.add_event
-        await self._thread.tell(add, self.job.id, name, data, time.time(), picture=picture)
+        add, at = self._thread.store.add_event, time.time()
+        await self._thread.tell(lambda: add(self.job.id, name, data, at, fence=self.fence), picture=picture)
 
     async def _keep_step(self) -> None:
         if time.monotonic() >= self._next_step:
             self._next_step = time.monotonic() + SECONDS_BETWEEN_STEPS
             with suppress(*REFUSALS):
-                await self._thread.tell(self._thread.store.progress, self.live)
+                await self._thread.tell(lambda: self._thread.store.progress(self.live, fence=self.fence))
 
     async def _without_word(self, gone: WorkerGone | None) -> Outcome:
         """What becomes of a job whose worker is gone."""
@@ -202,14 +245,15 @@ class Attempt:
             return JobState.CANCELLED, None
         if self.overdue:
             return JobState.FAILED, self._too_late()
-        if self.interrupted or gone is None or not self._was_taken:  # it died of something else
+        is_to_blame = gone is not None and self._was_taken and gone.culprit in (None, self.job.id)
+        if self.interrupted or gone is None or not is_to_blame:  # it died of something else
             return JobState.QUEUED, None
-        self._deaths += 1
-        if gone.hung:
+        self.deaths += 1
+        if gone.hung and (gone.jobs == 1 or self.deaths >= DEATHS):  # of several, each is tried once more, alone
             message = f"the worker made no step for {self._limits.watchdog:g} s and was ended; ask for less at once"
             return JobState.FAILED, JobError(code="hung", message=message)
-        if self._deaths >= DEATHS:
-            message = f"the worker died {self._deaths} times during this job; the last time {gone}"
+        if self.deaths >= DEATHS:
+            message = f"the worker died {self.deaths} times during this job; the last time {gone}"
             return JobState.FAILED, JobError(code="crashed", message=message)
         return JobState.QUEUED, None
 

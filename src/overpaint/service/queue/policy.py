@@ -1,10 +1,18 @@
-"""Whose turn it is. Pure functions: what waits, what was done lately, and the time give the answer."""
+"""Whose turn it is, and where. Pure functions: what waits, what was done lately, the workers and the time decide.
+
+A checkpoint takes seconds to read, and small jobs take less than that. So a job goes to a worker that has its
+checkpoint in memory, also if it has to wait a little for it, as long as it is done sooner than by a worker that has to
+read it first, and whose own checkpoint would have to be read again for others that wait. Whoever has waited beyond
+PATIENCE takes the first worker there is.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from overpaint.service.jobs import Job, Record
@@ -14,33 +22,113 @@ PRIORITIES = (-10, 10)
 HALF_LIFE = 600.0  # seconds in which half of what a client had is forgotten
 
 USUAL_SECONDS = 10.0  # of a job, where none was done yet
+USUAL_LOAD = 10.0  # of reading a checkpoint, where none was read yet
+LEAST_LOAD = 5.0  # that reading one counts for: it takes disk and memory from all others, and may be cold the next time
 RETRY_SECONDS = (1.0, 300.0)
+OWN_MODEL = ""  # the server's own, which jobs mean that name none
+
+_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")  # at the end of a title
+_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)  # of a LoRA or hypernetwork in a prompt
+_MODEL_SETTINGS = ("sd_model_checkpoint", "sd_vae", "sd_hypernetwork", "quirks")
+_MODEL_FIELDS = ("checkpoint", "refiner", "loras", "styles", "use_networks", "overrides")
 
 
-def next_job(waiting: Sequence[Record], served: Mapping[str, float], now: float) -> Record | None:
-    """The job whose turn it is, of those that wait in the order they were accepted; `now` is the uptime.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A worker, as far as it matters to who goes where."""
 
-    First those that have waited longer than anyone should, then by priority, then the client that was served least,
-    then the first come.
+    name: str = ""
+    models: frozenset[str] = frozenset({OWN_MODEL})  # in its memory, by the names that `model_of` gives
+    jobs: tuple[Job, ...] = ()  # that it does
+    seconds: float = 0.0  # until it has done them
+    is_known: bool = True  # whether earlier jobs tell that
+    slots: int = 1  # jobs that it takes at once, if they share a model
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A job, where it is done, and from when to when in the uptime, if each takes as long as is thought."""
+
+    record: Record
+    place: str
+    start: float
+    end: float
+    is_known: bool  # whether earlier jobs tell when it ends
+
+
+def turns(
+    waiting: Sequence[Record],
+    served: Mapping[str, float],
+    now: float,
+    seconds: Callable[[Job], tuple[float, bool]],
+    places: Sequence[Place],
+    *,
+    load_seconds: float = USUAL_LOAD,
+    alone: Collection[str] = (),
+) -> Iterator[Turn]:
+    """All that wait, in the order of their turns, if nothing new came. Of each job `seconds` says how long it takes,
+    and whether that is known. Only what begins at `now` is for certain; of the rest the turn is foretold.
+
+    A job for which it is better to wait for a busy worker keeps that worker: no later one is taken along there. Jobs of
+    the ids in `alone` are taken along nowhere.
     """
-    return min(waiting, key=lambda each: _rank(each, served, now), default=None)
-
-
-def queue_order(
-    waiting: Sequence[Record], served: Mapping[str, float], now: float, seconds: Callable[[Job], float]
-) -> list[Record]:
-    """All that wait, in the order of their turns if nothing new came and each took as long as `seconds` says.
-
-    Each turn is the one that `next_job` gives, and costs no more than the logarithm of how many wait.
-    """
-    line, order = _Line(waiting, served), list[Record]()
-    while len(order) < len(waiting):
+    line, benches = _Line(waiting, served), [_Bench(each, now, alone) for each in places]
+    are_shared = any(each.slots > 1 for each in places)
+    wanted = Counter(model_of(each.job) for each in waiting)
+    for _ in waiting if benches else ():
+        now = max(now, min(each.opens for each in benches))
         place = line.next(now)
-        took = seconds(waiting[place].job)
+        record = waiting[place]
+        took, is_known = seconds(record.job)
         line.leave(place, took)
-        order.append(waiting[place])
-        now += took
-    return order
+        job = _Asked(record, model_of(record.job), _wears(record.job, alone) if are_shared else None)
+        wanted[job.model] -= 1
+        bench = _best(benches, job, now, load_seconds, wanted)
+        start = bench.start(job, now)
+        end = start + took + bench.load(job.model, load_seconds)
+        bench.take(job, start, end, is_known)
+        yield Turn(record, bench.name, start, end, bench.is_known)
+
+
+def model_of(job: Job) -> str | None:
+    """The checkpoint that a job wants, so that different names of one file are one; None if it needs none."""
+    if job.kind != "paint":
+        return None
+    overridden = (job.request.get("overrides") or {}).get("sd_model_checkpoint")
+    return model_name(job.request.get("checkpoint") or overridden or job.settings.get("sd_model_checkpoint"))
+
+
+def model_name(named: str | None) -> str:
+    """A name, a title or a path of a checkpoint in its plainest form. Two files of one name in two folders are taken
+    for one, which costs time and nothing else."""
+    file = _HASH.sub("", named or OWN_MODEL).replace("\\", "/").rpartition("/")[2].lower()
+    stem, _, suffix = file.rpartition(".")
+    return stem if suffix in ("safetensors", "ckpt", "pt", "pth", "bin") else file
+
+
+def shares_model(one: Job, other: Job) -> bool:
+    """Whether two jobs can be painted side by side with nothing swapped between: the same checkpoint, VAE and adapters.
+
+    Only equal words are taken for the same; a name and its alias are two.
+    """
+    worn = _wears(one)
+    return worn is not None and worn == _wears(other)
+
+
+def _wears(job: Job, alone: Collection[str] = ()) -> Hashable:
+    """Equal for jobs that share a model; None if it shares it with nobody."""
+    if job.kind != "paint" or job.id in alone:
+        return None
+    request, settings, hires = job.request, job.settings, job.request.get("hires") or {}
+    texts = [part.get(name) or "" for part in (request, hires) for name in ("prompt", "negative_prompt")]
+    controls = tuple(str(each.get("model")) for each in request.get("controls") or ())
+    return (
+        tuple(sorted(_TAG.findall(str(texts)))),
+        hires.get("checkpoint"),
+        controls,
+        *(repr(request.get(name) or None) for name in _MODEL_FIELDS),
+        *(repr(settings.get(name)) for name in _MODEL_SETTINGS),
+    )
 
 
 def served_seconds(recent: Iterable[Record], now: float) -> dict[str, float]:
@@ -61,7 +149,9 @@ def retry_after(seconds: float) -> float:
     return float(min(max(math.ceil(seconds), least), most))
 
 
-def _rank(record: Record, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:
+def rank(record: Record, served: Mapping[str, float], now: float) -> tuple[bool, int, float]:
+    """The lowest is next, and the first come of equals: those that have waited longer than anyone should, then by
+    priority, then the client that was served least."""
     if _is_old(record, now):
         return (False, 0, 0.0)
     return (True, -_priority(record), served.get(record.job.client, 0.0))
@@ -76,8 +166,72 @@ def _priority(record: Record) -> int:
     return min(max(record.job.priority, least), most)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A job that waits, with what it asks of a worker."""
+
+    record: Record
+    model: str | None
+    worn: Hashable
+
+
+def _best(
+    benches: Sequence[_Bench], job: _Asked, now: float, load_seconds: float, wanted: Mapping[str | None, int]
+) -> _Bench:
+    """Where a job is done soonest. Of equals one that does nothing else, and whose model fewest others want."""
+
+    def cost(bench: _Bench) -> tuple[float, float, bool, int]:
+        start, load = bench.start(job, now), bench.load(job.model, load_seconds)
+        displaced = sum(wanted.get(each, 0) for each in bench.models) if load else 0
+        reading = 2 * load if displaced else load  # this one and, for others, the one that is there
+        return (start if _is_old(job.record, start) else start + reading, load, bench.takes_along(job), displaced)
+
+    return min(benches, key=cost)
+
+
+class _Bench:
+    """A worker as it will be after the turns so far."""
+
+    def __init__(self, place: Place, now: float, alone: Collection[str]) -> None:
+        self.name, self.models, self.is_known = place.name, place.models, place.is_known
+        self._jobs, self._slots = len(place.jobs), place.slots
+        worn = {_wears(each, alone) for each in place.jobs} if place.slots > 1 else set()
+        self._worn = worn.pop() if len(worn) == 1 else None
+        self._since = now  # when the jobs began that it has, as far as others may still be taken along
+        self._free = now + (place.seconds if place.jobs else 0.0)
+
+    @property
+    def opens(self) -> float:
+        """When it may take another job."""
+        return self._since if 0 < self._jobs < self._slots else self._free
+
+    def takes_along(self, job: _Asked) -> bool:
+        """Whether it does a job together with those it has."""
+        return 0 < self._jobs < self._slots and job.worn is not None and job.worn == self._worn
+
+    def start(self, job: _Asked, now: float) -> float:
+        return max(now, self._since if self.takes_along(job) else self._free)
+
+    def load(self, model: str | None, seconds: float) -> float:
+        """How long it reads a model."""
+        return 0.0 if model is None or model in self.models else seconds
+
+    def take(self, job: _Asked, start: float, end: float, is_known: bool) -> None:
+        if self.takes_along(job):
+            self._jobs += 1
+        else:
+            self._jobs, self._worn, self._since = 1, job.worn, start
+        self._free, self.is_known = max(self._free, end), self.is_known and is_known
+        if job.model is not None and job.model not in self.models:
+            self.models = frozenset({job.model})
+
+
 class _Line:
-    """What waits, by places in the order of acceptance. A turn changes one client's share, and who is old by now."""
+    """What waits, by places in the order of acceptance. A turn changes one client's share, and who is old by now.
+
+    Heaps, since sorting anew for each turn would cost the square of how many wait: `--limit waiting=2000` is allowed,
+    and the order is asked for whenever a client looks at its job.
+    """
 
     def __init__(self, waiting: Sequence[Record], served: Mapping[str, float]) -> None:
         self._waiting, self._had = waiting, defaultdict[str, float](float, served)

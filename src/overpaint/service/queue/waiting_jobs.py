@@ -1,20 +1,41 @@
-"""The jobs that wait, in memory: whose turn it is, how many come before, how long it will take."""
+"""The jobs that wait, in memory: whose turn it is and where, how many come before, how long it will take."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
 
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
-from overpaint.service.queue.policy import USUAL_SECONDS, next_job, queue_order, served_seconds
+from overpaint.service.queue.policy import (
+    LEAST_LOAD,
+    OWN_MODEL,
+    USUAL_LOAD,
+    USUAL_SECONDS,
+    Place,
+    Turn,
+    served_seconds,
+    turns,
+)
 
 LATELY = 100  # jobs that tell who was served, and how long jobs take
+_LOADS = 5  # of checkpoints, that tell how long one takes
 _FORESIGHT_SECONDS = 0.5  # for which what was foreseen is believed, if nothing else changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerNow:
+    """A worker as of now."""
+
+    name: str = ""
+    is_ready: bool = True  # it takes jobs
+    models: frozenset[str] = frozenset({OWN_MODEL})
+    running: tuple[tuple[Job, Live], ...] = ()
+    slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -22,33 +43,36 @@ class Foresight:
     """The turns as they will come, if nothing new comes."""
 
     until: float  # when it is to be looked at again
+    turns: Sequence[Turn]
     places: Mapping[str, int]  # how many of those that wait come before a job
-    starts: Sequence[float]  # by place: seconds from the end of the running job until this one's turn
-    known: int  # how many of the first places stand on experience
-    clients: Sequence[str]  # by place
 
 
 class WaitingJobs:
-    """What waits, and what is known of earlier jobs. WaitingJobs and what is foretold of them come from one policy.
+    """What waits, and what is known of earlier jobs. Turns and what is foretold of them come from one policy.
 
-    `uptime` is the store's, and `running` is asked what runs now.
+    `uptime` is the store's, and `workers` tells what goes on.
     """
 
     def __init__(
         self,
         limits: Limits,
         uptime: Callable[[], float],
-        running: Callable[[], tuple[Job, Live] | None] = lambda: None,
+        workers: Callable[[], Sequence[WorkerNow]] = lambda: (WorkerNow(),),
     ) -> None:
-        self._queue_deadline, self._uptime, self._running = limits.queue_deadline, uptime, running
+        self._queue_deadline, self._uptime, self._workers = limits.queue_deadline, uptime, workers
         self._waiting: dict[str, Record] = {}  # in the order they were accepted
         self._had_one: set[str] = set()  # of those: they were begun before, and no deadline of waiting counts
+        self._alone: set[str] = set()  # jobs that may be what a worker died of, and take none along any more
         self._done: deque[Record] = deque(maxlen=LATELY)
+        self._loads: deque[float] = deque(maxlen=_LOADS)
         self._experience = Experience()
         self._foresight: Foresight | None = None  # None: something has changed
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, record: Record, *, had_one: bool = False) -> None:
         self._waiting[record.id] = record
@@ -56,25 +80,30 @@ class WaitingJobs:
             self._had_one.add(record.id)
         self._foresight = None
 
-    def put_back(self, record: Record, *, had_one: bool = True) -> None:
-        """It was taken, and goes on later: before its equals."""
+    def put_back(self, record: Record, *, had_one: bool = True, alone: bool = False) -> None:
+        """It was taken, and goes on later: before its equals. `alone`: with no other job beside it."""
         self._waiting = {record.id: record, **self._waiting}
         if had_one:
             self._had_one.add(record.id)
+        if alone:
+            self._alone.add(record.id)
         self._foresight = None
 
     def drop(self, job_id: str) -> None:
+        """It waits no longer."""
         self._had_one.discard(job_id)
         self._waiting.pop(job_id, None)
         self._foresight = None
 
-    def take(self) -> Record | None:
-        """The next job, which waits no longer."""
-        now = self._uptime()
-        record = next_job(list(self._waiting.values()), served_seconds(self._done, now), now)
-        if record is not None:
-            self.drop(record.id)
-        return record
+    def take(self) -> Turn | None:
+        """The next job that can begin now, and where; it waits no longer."""
+        now, ready = self._uptime(), [each for each in self._workers() if each.is_ready]
+        if not self._waiting or not any(len(each.running) < each.slots for each in ready):
+            return None
+        turn = next((each for each in self._turns(now, ready) if each.start <= now), None)
+        if turn is not None:
+            self.drop(turn.record.id)
+        return turn
 
     def late(self) -> list[str]:
         """Those that have waited longer than they may."""
@@ -84,10 +113,19 @@ class WaitingJobs:
     def learn(self, *records: Record) -> None:
         """Jobs that have ended, in that order."""
         for record in records:
+            self._alone.discard(record.id)
             if record.uptimes.started is None or record.uptimes.ended is None:
                 continue
             self._done.append(replace(record, result=JobResult()))  # which may be large
             self._experience.learn(record)
+        self._foresight = None
+
+    def learn_load(self, seconds: float) -> None:
+        """A worker has read another checkpoint."""
+        self._loads.append(seconds)
+
+    def changed(self) -> None:
+        """Something begins, ends or dies among the workers."""
         self._foresight = None
 
     def position(self, job_id: str) -> int | None:
@@ -100,45 +138,60 @@ class WaitingJobs:
 
     def seconds_until_done(self, job_id: str) -> float | None:
         """Of a waiting job; None where nothing tells of it, or of one that comes before it."""
-        running, foreseen = self._running(), self._foreseen()
+        foreseen = self._foreseen()
         place = foreseen.places.get(job_id)
-        left = 0.0 if running is None else self.seconds_left(*running)
-        if place is None or left is None or place >= foreseen.known:
+        if place is None or not foreseen.turns[place].is_known:
             return None
-        return left + foreseen.starts[place + 1]
+        return foreseen.turns[place].end - self._uptime()
 
     def seconds_until_place(self, client: str | None = None) -> float:
         """Until one that waits is taken up, of this client or of any; of what nothing tells, the usual is believed."""
-        running, foreseen = self._running(), self._foreseen()
-        left = USUAL_SECONDS if running is None else self.seconds_left(*running)
-        own = (place for place, each in enumerate(foreseen.clients) if client in (None, each))
-        return (USUAL_SECONDS if left is None else left) + foreseen.starts[next(own, 0)]
+        starts = [each.start for each in self._foreseen().turns if client in (None, each.record.job.client)]
+        return min(starts) - self._uptime() if starts else USUAL_SECONDS
 
     def _foreseen(self) -> Foresight:
         now = self._uptime()
         if self._foresight is None or now > self._foresight.until:
-            self._foresight = self._looked_ahead(now)
+            workers = self._workers()
+            order = list(self._turns(now, [each for each in workers if each.is_ready] or workers))
+            places = {each.record.id: place for place, each in enumerate(order)}
+            self._foresight = Foresight(now + _FORESIGHT_SECONDS, order, places)
         return self._foresight
 
-    def _looked_ahead(self, now: float) -> Foresight:
-        """The next turn is taken when the running job is over, whose client will then have had all of its time."""
-        running, done, start = self._running(), list(self._done), now
-        if running is not None:
-            job, live = running
-            left = self.seconds_left(job, live)
-            start += self._seconds(job) if left is None else left
-            done.append(Record(job=job, state=JobState.RUNNING, uptimes=Uptimes(started=live.begun_at)))
-        order = queue_order(list(self._waiting.values()), served_seconds(done, start), start, self._seconds)
-        places = {each.id: place for place, each in enumerate(order)}
-        known = sum(1 for _ in takewhile(lambda each: self._experience.seconds(each.job) is not None, order))
-        starts = list(accumulate((self._seconds(each.job) for each in order), initial=0.0))
-        clients = [each.job.client for each in order]
-        return Foresight(now + _FORESIGHT_SECONDS, places, starts, known, clients)
+    def _turns(self, now: float, workers: Sequence[WorkerNow]) -> Iterator[Turn]:
+        """What runs counts for its client as if it was over, with all of its time."""
+        done = list(self._done)
+        for job, live in (each for worker in workers for each in worker.running):
+            uptimes = Uptimes(started=live.begun_at, ended=now + self._believed(job, live, now)[0])
+            done.append(Record(job=job, state=JobState.RUNNING, uptimes=uptimes))
+        load = max(LEAST_LOAD, statistics.median(self._loads)) if self._loads else USUAL_LOAD
+        waiting, places = list(self._waiting.values()), [self._place(each, now) for each in workers]
+        served = served_seconds(done, now)
+        return turns(waiting, served, now, self._seconds, places, load_seconds=load, alone=self._alone)
 
-    def _seconds(self, job: Job) -> float:
-        """How long it is likely to take."""
+    def _place(self, worker: WorkerNow, now: float) -> Place:
+        left = [self._believed(*each, now) for each in worker.running]
+        return Place(
+            name=worker.name,
+            models=worker.models,
+            jobs=tuple(job for job, _ in worker.running),
+            seconds=max((seconds for seconds, _ in left), default=0.0),
+            is_known=all(is_known for _, is_known in left),
+            slots=worker.slots,
+        )
+
+    def _believed(self, job: Job, live: Live, now: float) -> tuple[float, bool]:
+        """How long a running job still takes, and whether that is known. One that should be over by now is thought to
+        take as long again as nothing was heard of it."""
+        left = self.seconds_left(job, live)
+        if left is None:
+            return self._seconds(job)[0], False
+        return left or max(0.0, now - max(live.step_at, live.begun_at)), True
+
+    def _seconds(self, job: Job) -> tuple[float, bool]:
+        """How long a job is likely to take, and whether that is known."""
         seconds = self._experience.seconds(job)
-        return USUAL_SECONDS if seconds is None else seconds
+        return (USUAL_SECONDS, False) if seconds is None else (seconds, True)
 
     def _deadline(self, record: Record) -> float:
         if record.id in self._had_one:

@@ -80,6 +80,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX jobs_by_end",
         "CREATE INDEX jobs_by_end ON jobs (gone, ended_at)",
     ),
+    (  # who runs a job, until when in the uptime that counts, and the number of that claim
+        "ALTER TABLE jobs ADD COLUMN worker TEXT",
+        "ALTER TABLE jobs ADD COLUMN lease REAL",
+        "ALTER TABLE jobs ADD COLUMN fence INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 

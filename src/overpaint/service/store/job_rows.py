@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from overpaint.errors import RequestError
 from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult, JobState, Json, Live, Record, Uptimes
-from overpaint.service.ports import Conflict
+from overpaint.service.ports import ClaimLost, Conflict
 from overpaint.service.store.forms import batch_of, error_of, job_of, plain, result_of
 from overpaint.service.store.result_files import KeptFile
 
@@ -171,8 +171,39 @@ def set_progress(connection: sqlite3.Connection, live: Live) -> bool:
     return bool(connection.execute(f"UPDATE jobs {change}", (live.step, live.steps, live.images, live.job)).rowcount)
 
 
+def claim(
+    connection: sqlite3.Connection, job_id: str, worker: str, at: float, uptime: float, lease: float
+) -> int | None:
+    """Set a job running for a worker; the fence of that, or None where another worker has it, or it has ended."""
+    is_free = "state = 'queued' OR (state = 'running' AND (worker IS NULL OR worker = :worker OR lease <= :uptime))"
+    change = (
+        "SET state = 'running', started = :at, started_at = :uptime, attempts = attempts + 1, worker = :worker, "
+        f"lease = :lease, fence = fence + 1 WHERE id = :id AND ({is_free})"
+    )
+    values = {"id": job_id, "worker": worker, "at": at, "uptime": uptime, "lease": uptime + lease}
+    row = connection.execute(f"UPDATE jobs {change} RETURNING fence", values).fetchone()
+    return None if row is None else int(row["fence"])
+
+
+def renew(connection: sqlite3.Connection, job_id: str, fence: int, lease: float) -> bool:
+    change = "SET lease = ? WHERE id = ? AND fence = ? AND state = 'running'"
+    return bool(connection.execute(f"UPDATE jobs {change}", (lease, job_id, fence)).rowcount)
+
+
+def check_fence(connection: sqlite3.Connection, job_id: str, fence: int | None) -> None:
+    """Of who writes under a claim: that it still holds."""
+    if fence is None:
+        return
+    row = connection.execute("SELECT fence, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None or row["fence"] != fence or row["state"] != JobState.RUNNING.value:
+        raise ClaimLost(f"job {job_id}: another worker has it, or it has ended; this attempt is over")
+
+
 def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
-    change = "SET state = 'queued', started = NULL, started_at = NULL WHERE id = ? AND state = 'running'"
+    change = (
+        "SET state = 'queued', started = NULL, started_at = NULL, worker = NULL, lease = NULL "
+        "WHERE id = ? AND state = 'running'"
+    )
     connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
 
 

@@ -19,6 +19,7 @@ from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import sync_folder
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import (
+    Claim,
     DoneBatch,
     Job,
     JobChange,
@@ -109,26 +110,29 @@ class JobStore:
             found = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return {JobState(state): count for state, count in found}
 
-    def start(self, job_id: str, at: float, *, again: bool = False) -> Record | None:
-        change = "SET state = 'running', started = ?, started_at = ?, attempts = attempts + 1"
-        waits = "ended IS NULL" if again else "state = 'queued'"
+    def claim(self, job_id: str, worker: str, lease_seconds: float, *, at: float | None = None) -> Claim | None:
+        at = time.time() if at is None else at
         with self._database.write() as connection:
-            started = connection.execute(
-                f"UPDATE jobs {change} WHERE id = ? AND {waits}", (at, self.uptime(), job_id)
-            ).rowcount
+            fence = rows.claim(connection, job_id, worker, at, self.uptime(), lease_seconds)
             record = rows.found(connection, job_id)
-        return record if started else None
+        return None if fence is None else Claim(record=record, worker=worker, fence=fence)
 
-    def progress(self, live: Live) -> JobEvent | None:
+    def renew(self, claim: Claim, lease_seconds: float) -> bool:
+        with self._database.write() as connection:
+            return rows.renew(connection, claim.record.id, claim.fence, self.uptime() + lease_seconds)
+
+    def progress(self, live: Live, *, fence: int | None = None) -> JobEvent | None:
         data = {name: getattr(live, name) for name in ("step", "steps", "batch", "batches", "images")}
         with self._database.write() as connection:
+            rows.check_fence(connection, live.job, fence)
             if rows.set_progress(connection, live):
                 return self._told(connection, live.job, "progress", data)
         return None
 
-    def keep_batch(self, job_id: str, batch: DoneBatch) -> JobEvent:
+    def keep_batch(self, job_id: str, batch: DoneBatch, *, fence: int | None = None) -> JobEvent:
         files = self._results.kept(job_id, {each.file for each in batch.pictures})
         with self._database.write() as connection:
+            rows.check_fence(connection, job_id, fence)
             number = rows.number_of(connection, job_id)
             values = (number, batch.number, rows.text_of(batch))
             connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?)", values)
@@ -151,6 +155,7 @@ class JobStore:
         error: JobError | None = None,
         live: Live | None = None,
         unless: Collection[JobState] = (),
+        fence: int | None = None,
     ) -> JobChange:
         if not state.is_end:
             raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
@@ -163,6 +168,7 @@ class JobStore:
             before = rows.state_of(connection, job_id)
             if before.is_end or before in unless:
                 return JobChange(record=rows.found(connection, job_id))
+            rows.check_fence(connection, job_id, fence)
             if live is not None and live.steps:
                 rows.set_progress(connection, live)
             connection.execute(f"UPDATE jobs {change} WHERE id = ?", (*told, job_id))
@@ -172,15 +178,17 @@ class JobStore:
                 record=record, event=self._told(connection, job_id, state.value, rows.end_data(record), at)
             )
 
-    def requeue(self, job_id: str) -> Record:
+    def requeue(self, job_id: str, *, fence: int | None = None) -> Record:
         with self._database.write() as connection:
+            rows.check_fence(connection, job_id, fence)
             rows.requeue(connection, [job_id])
             return rows.found(connection, job_id)
 
     # -- events --------------------------------------------------------------------------------------------------
 
-    def add_event(self, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+    def add_event(self, job_id: str, name: str, data: Json, at: float, *, fence: int | None = None) -> JobEvent:
         with self._database.write() as connection:
+            rows.check_fence(connection, job_id, fence)
             return self._told(connection, job_id, name, data, at)
 
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:

@@ -21,7 +21,8 @@ from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full
 from overpaint.service.store.forms import error_of
 from overpaint.service.wire import Garbled, Message, encoded, receive
-from overpaint.service.workers.worker_process import SECRETS, WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
+from overpaint.service.workers.worker_process import SECRETS
 
 COMMAND = command_of("overpaint.service.painter.examining")
 SECONDS = 30.0  # for one file; the first one has to wait until torch is loaded

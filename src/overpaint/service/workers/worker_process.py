@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from overpaint.errors import OverpaintError
 from overpaint.events import Stop
 from overpaint.service.children import command_of, environment
 from overpaint.service.config import ServeConfig
@@ -18,6 +18,7 @@ from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Full
 from overpaint.service.store.forms import error_of
 from overpaint.service.wire import Garbled, Message, encoded, receive
+from overpaint.service.workers.port import WorkerGone, WorkerRefused
 
 COMMAND = command_of("overpaint.service.painter.worker")
 LOADING_PATIENCE = 5  # times the watchdog, where models may be read and nothing is heard
@@ -33,52 +34,58 @@ _FAREWELL = 2.0  # seconds a worker has to end by itself
 log = logging.getLogger(LOGGER)
 
 
-class WorkerGone(OverpaintError):  # noqa: N818 (what has happened to the worker)
-    """The worker ended while something was expected of it."""
+@dataclass
+class JobHeard:
+    """What a worker says of one of its jobs, and whether that has come as far as steps."""
 
-    def __init__(self, message: str, *, hung: bool = False) -> None:
-        super().__init__(message)
-        self.hung = hung
-
-
-class WorkerRefused(OverpaintError):  # noqa: N818 (an answer)
-    """The worker could not do what it was asked."""
-
-    def __init__(self, error: JobError) -> None:
-        super().__init__(error.message)
-        self.error = error
+    messages: asyncio.Queue[Message | WorkerGone] = field(default_factory=asyncio.Queue)
+    steps: bool = False
 
 
 class WorkerProcess:
-    """One worker process after another. All of it belongs to the event loop that opened it."""
+    """One worker process after another: `WorkerPort` says what is asked of it."""
 
-    def __init__(self, config: ServeConfig, *, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        *,
+        command: Sequence[str] = COMMAND,
+        name: str = "0",
+        device: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._command, self._watchdog = tuple(command), config.limits.watchdog
+        self.name, self.device = name, device or config.device
+        self._variables = variables or {}
         self._start: Json = {
             "type": "start",
             "data": str(config.data),
             "checkpoint": config.checkpoint,
-            "device": config.device,
+            "device": self.device,
             "dtype": config.dtype,
             "settings": config.settings.to_json(),
+            "slots": config.jobs_per_worker,
         }
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._prepared = asyncio.Event()  # set while a worker takes jobs
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
-        self._job: str | None = None
-        self._messages: asyncio.Queue[Message | WorkerGone] = asyncio.Queue()
-        self._steps = False  # whether the job has come as far as steps
+        self._jobs: dict[str, JobHeard] = {}  # that were handed over and have not ended
+        self._changed: Callable[[], None] = lambda: None
         self._heard = 0.0  # when the last message came, or something began to be expected
         self._deaths = 0  # in a row, before it was ready
         self._hung = False
+        self._culprit: str | None = None  # the job that it is killed for
         self.unfit: JobError | None = None  # why there is no engine
         self.model: Json | None = None
+        self.slots, self.deaths, self.loads = 1, 0, 0
+        self._is_loading = False
 
     # -- its life ------------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
         self._tasks = [asyncio.create_task(self._live()), asyncio.create_task(self._watch())]
 
     async def close(self) -> None:
@@ -91,7 +98,7 @@ class WorkerProcess:
         if process is None:
             return
         try:
-            if self._job is None and self._prepared.is_set() and process.stdin is not None:
+            if not self._jobs and self._prepared.is_set() and process.stdin is not None:
                 process.stdin.write(encoded({"type": "shutdown"}))
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(process.wait(), _FAREWELL)
@@ -111,16 +118,21 @@ class WorkerProcess:
             return "UNHEALTHY"
         if not self._prepared.is_set():
             return "STARTING"
-        return "READY" if self._job is None else "BUSY"
+        return "BUSY" if self._jobs else "READY"
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._prepared.is_set()
 
     async def prepared(self) -> None:
         """Wait for a worker that takes jobs."""
         await self._prepared.wait()
 
-    def kill(self) -> None:
+    def kill(self, culprit: str | None = None) -> None:
         """End the process at once; another one is started."""
         self._prepared.clear()
         if self._process is not None:
+            self._culprit = culprit
             _kill(self._process)
 
     async def _live(self) -> None:
@@ -132,13 +144,14 @@ class WorkerProcess:
                     *self._command,
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    env=environment(without=SECRETS),
+                    env={**environment(without=SECRETS), **self._variables},
                 )
             except OSError as error:
-                log.error(line("worker-not-started", error=error))
+                log.error(line("worker-not-started", worker=self.name, error=error))
+                self._changed()
                 continue
-            self._heard, self._hung = _now(), False
-            log.info(line("worker-started", pid=self._process.pid))
+            self._heard, self._hung, self._culprit = _now(), False, None
+            log.info(line("worker-started", worker=self.name, pid=self._process.pid))
             await self._listen(self._process)
             self._bury(await self._process.wait())
 
@@ -162,28 +175,34 @@ class WorkerProcess:
     def _bury(self, code: int) -> None:
         """Tell everybody who waits."""
         level = logging.WARNING if self._tasks else logging.INFO
-        log.log(level, line("worker-ended", job=self._job, code=code, hung=self._hung or None))
+        jobs = ",".join(self._jobs) or None
+        log.log(level, line("worker-ended", worker=self.name, job=jobs, code=code, hung=self._hung or None))
         self._prepared.clear()
         self.unfit = self.model = None
-        gone = WorkerGone(f"the worker ended (exit code {code})", hung=self._hung)
-        if self._job is not None:
-            self._messages.put_nowait(gone)
+        self.deaths += bool(self._tasks)
+        said = f"the worker ended (exit code {code})"
+        gone = WorkerGone(said, hung=self._hung, culprit=self._culprit, jobs=len(self._jobs))
+        for each in self._jobs.values():
+            each.messages.put_nowait(gone)
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(gone)
         self._answers.clear()
+        self._changed()
 
     async def _watch(self) -> None:
         """Kill a worker that owes a word and says none."""
         while True:
             await asyncio.sleep(min(1.0, self._watchdog / 10))
-            is_expected = self._job is not None or self._answers or not self._prepared.is_set()
-            patience = self._watchdog * (1 if self._job is not None and self._steps else LOADING_PATIENCE)
+            is_expected = self._jobs or self._answers or not self._prepared.is_set()
+            is_stepping = self._jobs and all(each.steps for each in self._jobs.values())
+            patience = self._watchdog * (1 if is_stepping else LOADING_PATIENCE)
             process = self._process
             if process is None or process.returncode is not None or not is_expected:
                 continue
             if _now() - self._heard > patience:
-                log.error(line("hung", job=self._job, pid=process.pid, seconds=_now() - self._heard))
+                jobs, seconds = ",".join(self._jobs) or None, _now() - self._heard
+                log.error(line("hung", worker=self.name, job=jobs, pid=process.pid, seconds=seconds))
                 self._hung = True
                 self.kill()
                 self._heard = _now()
@@ -192,19 +211,29 @@ class WorkerProcess:
 
     def _take(self, message: Message) -> None:
         kind = message["type"]
+        self.loads += kind == "loading" and not self._is_loading
+        self._is_loading = kind == "loading"
         if kind == "ready":
-            self.unfit, self.model, self._deaths = None, message["model"], 0
-            log.info(line("ready", device=message["device"], model=message["model"]["name"]))
-            self._prepared.set()
+            self.unfit, self._deaths = None, 0
+            self.device, self.slots = message["device"], max(1, int(message.get("slots", 1)))
+            self.model = message["model"]
+            log.info(line("ready", worker=self.name, device=self.device, model=message["model"]["name"]))
+            self._get_prepared()
         elif kind == "unfit":
             self.unfit, self._deaths = error_of(message["error"]), 0
-            self._prepared.set()
+            self._get_prepared()
         elif kind == "answer":
             self._resolve(message)
-        elif "job" in message and message["job"] == self._job:
-            self._steps = kind in _LOSSY or (self._steps and kind != "started")
-            if kind not in _LOSSY or self._messages.qsize() < _UNREAD:
-                self._messages.put_nowait(message)
+        elif (heard := self._jobs.get(message.get("job", ""))) is not None:
+            heard.steps = kind in _LOSSY or (heard.steps and kind != "started")
+            if kind == "ended":
+                self.model = (message.get("result") or {}).get("model") or self.model
+            if kind not in _LOSSY or heard.messages.qsize() < _UNREAD:
+                heard.messages.put_nowait(message)
+
+    def _get_prepared(self) -> None:
+        self._prepared.set()
+        self._changed()
 
     def _resolve(self, message: Message) -> None:
         future = self._answers.pop(message["id"], None)
@@ -223,28 +252,29 @@ class WorkerProcess:
 
         Who stops listening earlier has the worker killed: it would go on with something nobody wants.
         """
-        assert self._job is None, "a worker has one job at a time"
-        self._job, self._messages, self._steps = message["job"]["id"], asyncio.Queue(), False
-        self._heard = _now()
-        is_over = False
+        job, heard, is_over = message["job"]["id"], JobHeard(), False
+        assert job not in self._jobs and len(self._jobs) < self.slots, "a worker has no more jobs than slots"
+        if not self._jobs:
+            self._heard = _now()
+        self._jobs[job] = heard
         try:
             self._send("job", **message)
             while not is_over:
-                heard = await self._messages.get()
-                is_over = isinstance(heard, WorkerGone) or heard["type"] == "ended"
+                word = await heard.messages.get()
+                is_over = isinstance(word, WorkerGone) or word["type"] == "ended"
                 if is_over:
-                    self._job = None
-                if isinstance(heard, WorkerGone):
-                    raise heard
-                yield heard
+                    self._jobs.pop(job, None)
+                if isinstance(word, WorkerGone):
+                    raise word
+                yield word
         finally:
-            self._job = None
+            self._jobs.pop(job, None)
             if not is_over:
-                self.kill()
+                self.kill(job)
 
     def stop(self, job: str, how: Stop) -> None:
-        """Ask the running job to end."""
-        if self._job == job:
+        """Ask a running job to end."""
+        if job in self._jobs:
             with suppress(WorkerGone):
                 self._send("stop", job=job, how=how.value)
 
@@ -259,7 +289,7 @@ class WorkerProcess:
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[number] = future
-        if self._job is None and len(self._answers) == 1:
+        if not self._jobs and len(self._answers) == 1:
             self._heard = _now()
         try:
             self._send("ask", id=number, what=what, values=dict(values or {}))

@@ -15,14 +15,16 @@ import httpx
 import pytest
 from PIL import Image
 
+from overpaint import masks
 from overpaint.models.families import SD1_SPEC
+from overpaint.pictures import open_picture
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.store.forms import plain
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
 from tests.service.queue.desk_tools import run
@@ -326,7 +328,7 @@ def test_stopping(page: Page) -> None:
         again = page("POST", f"/v1/jobs/{job}/{end}")
         assert (again.status_code, error_of(again)["code"]) == (409, "over")
     running = page.submit(**SMALL)["id"]
-    page.desk.store.start(running, 1.0)
+    page.desk.store.claim(running, "w", 60.0, at=1.0)
     assert page("POST", f"/v1/jobs/{running}/finish").status_code == 202
     assert page.desk.finished_early == [running]
 
@@ -345,6 +347,54 @@ def test_uploads_are_named_by_their_bytes(page: Page) -> None:
     refused = small("PUT", "/v1/pictures", content=SOURCE, headers=PNG)
     assert (refused.status_code, error_of(refused)["code"]) == (413, "too_large")
     assert limited(page, picture_bytes=len(SOURCE))("PUT", "/v1/pictures", content=SOURCE).status_code == 200
+
+
+def test_a_mask_in_words_becomes_a_picture(page: Page) -> None:
+    words = {"expression": "ellipse 8,4,40,28 | feather 3"}
+    values = {**SMALL, "mask": words, "images": [encoded(SOURCE)]}
+    job = page.submit(**values)
+    kept = open_picture(page.desk.store.picture(job["request"]["mask"]))
+    assert kept.tobytes() == masks.draw(words["expression"], open_picture(SOURCE)).tobytes()
+    named = {"expression": "file area & all", "pictures": {"area": encoded(MASK)}}
+    assert page("POST", "/v1/plan", json={**values, "mask": named}).status_code == 200
+    for wrong, said in (
+        ({"expression": "elipse 8,4,40,28"}, "did you mean 'ellipse'? (at character 1)"),
+        ({"expression": "ellipse 900,4,940,28"}, "it lies outside the picture of 48x32"),
+        ({"expression": "file /etc/passwd"}, "the expression names it"),
+        ({"expression": 5}, "give a text such as"),
+        ({"words": "all"}, "give an expression"),
+        ({"expression": "all" + " | invert" * 99}, "at most 64 shapes and steps"),
+        ({"expression": "file a", "pictures": {"a": "bm90IGEgcGljdHVyZQ=="}}, "this is no PNG, JPEG or WebP picture"),
+    ):
+        for place in ("/v1/jobs", "/v1/plan"):
+            answer = page("POST", place, json={**values, "mask": wrong})
+            assert answer.status_code == 422 and said in error_of(answer)["message"], answer.text
+    answer = page("POST", "/v1/plan", json={**SMALL, "mask": words})
+    assert answer.status_code == 422 and "give one" in error_of(answer)["message"]
+
+
+def test_a_mask_is_drawn_for_who_wants_to_see_it(page: Page) -> None:
+    asked: dict[str, Any] = {"picture": encoded(SOURCE), "expression": "rectangle 0%,0%,50%,100%"}
+    answer = page("POST", "/v1/masks", json=asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
+    assert float(answer.headers["mask-coverage"]) == 50.0
+    drawn, source = open_picture(answer.content), open_picture(SOURCE)
+    assert drawn.tobytes() == masks.draw(asked["expression"], source).tobytes()
+    shown = page("POST", "/v1/masks", json={**asked, "show": True})
+    assert open_picture(shown.content).tobytes() == masks.overlay(source, drawn).tobytes()
+    assert not (page.desk.data / "inputs").exists()
+    uploaded = page("PUT", "/v1/pictures", content=SOURCE, headers=PNG).json()["picture"]
+    assert page("POST", "/v1/masks", json={**asked, "picture": uploaded}).content == answer.content
+    for wrong, field in (
+        ({"picture": None}, "picture"),
+        ({"expression": "x"}, "mask"),
+        ({"masc": 1}, "masc"),
+        ({"show": 3}, "show"),
+    ):
+        refused = page("POST", "/v1/masks", json={**asked, **wrong})
+        assert (refused.status_code, error_of(refused)["field"]) == (422, field), refused.text
+    small = limited(page, source_pixels=100)
+    assert small("POST", "/v1/masks", json=asked).status_code == 422
 
 
 def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:

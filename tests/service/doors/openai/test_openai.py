@@ -16,7 +16,7 @@ from PIL import Image
 
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.service.config import ServeConfig
-from overpaint.service.doors.openai.masks import masked
+from overpaint.service.doors.openai.masks import _lowest, masked
 from overpaint.service.doors.openai.requests import body_schema, read_images_request
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
@@ -483,3 +483,12 @@ def test_masks_of_another_size_and_turned_pictures() -> None:
     cut = masked([file_of(hole(scene()))], file_of(hole(scene(128, 128), (0, 0, 128, 64))))
     alpha = np.asarray(opened(cut.pictures[0]).getchannel("A"))
     assert (alpha[:32] == 255).all() and (alpha[32:40, 16:40] == 0).all()
+
+
+@pytest.mark.parametrize("height", [1, 127, 128, 129, 300])
+def test_the_lowest_value_of_a_channel_is_found_in_every_strip(height: int) -> None:
+    for line in {0, height // 2, height - 1}:
+        channel = Image.new("L", (5, height), 200)
+        assert _lowest(channel) == 200
+        channel.putpixel((4, line), 7)
+        assert _lowest(channel) == 7 == channel.getextrema()[0]

@@ -23,7 +23,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui import errors
 from overpaint.service.doors.webui.errors import DELIBERATE, is_deliberate
 from overpaint.service.jobs import JobError
-from overpaint.service.workers.worker_process import WorkerGone, WorkerRefused
+from overpaint.service.workers.port import WorkerGone, WorkerRefused
 from overpaint.settings import Settings
 from tests.service.doors.webui.test_jobs import BASE, PICTURE, SMALL, SOURCE, client_for
 from tests.service.fake_desk import FakeDesk

@@ -179,6 +179,59 @@ def test_interrupt_and_skip_mean_the_running_job(desk: FakeDesk, config: ServeCo
     run(story)
 
 
+def test_each_client_is_told_of_its_own_job_and_stops_no_other(desk: FakeDesk, config: ServeConfig) -> None:
+    """The reference has one job at a time; here others may run beside it."""
+
+    async def story() -> None:
+        async with calling(desk, config) as client:
+
+            async def told(name: str) -> dict[str, Any]:
+                found: dict[str, Any] = (await client.get("/sdapi/v1/progress", headers={"X-Client": name})).json()
+                return found
+
+            desk.live = Live(job="a", client="ann", step=1, steps=4, preview=b"of ann")
+            desk.beside = [Live(job="b", client="bob", step=3, steps=4, preview=b"of bob")]
+            assert [(await told(name))["state"]["sampling_step"] for name in ("ann", "bob", "cat")] == [1, 3, 0]
+            shown = [(await told(name))["current_image"] for name in ("ann", "bob", "cat")]
+            assert [each and base64.b64decode(each) for each in shown] == [b"of ann", b"of bob", None]
+            await client.post("/sdapi/v1/interrupt", headers={"X-Client": "bob"})
+            await client.post("/sdapi/v1/interrupt", headers={"X-Client": "cat"})
+            await client.post("/sdapi/v1/skip", headers={"X-Client": "ann"})
+            assert (desk.finished_early, desk.skipped) == (["b"], ["a"])
+            states = [(await told(name))["state"] for name in ("ann", "bob")]
+            assert [(each["interrupted"], each["skipped"]) for each in states] == [(False, True), (True, False)]
+
+    run(story)
+
+
+def test_previews_are_numbered_for_each_job(desk: FakeDesk, config: ServeConfig) -> None:  # PROG-4
+    async def story() -> None:
+        desk.held = True
+        async with calling(desk, config) as client:
+            waiting, jobs = [], []
+            for number, name in enumerate(("one", "two"), 1):
+                waiting.append(asyncio.ensure_future(client.post(TXT2IMG, json={**SMALL, "force_task_id": name})))
+                jobs.append(await accepted(desk, number))
+            desk.live, second = (Live(job=each, step=1, steps=4, preview=each.encode()) for each in jobs)
+            desk.beside = [second]
+
+            async def asked(name: str, seen: int = -1) -> dict[str, Any]:
+                body = {"id_task": name, "id_live_preview": seen}
+                found: dict[str, Any] = (await client.post("/internal/progress", json=body)).json()
+                return found
+
+            first = {name: await asked(name) for name in ("one", "two")}
+            assert all(each["active"] and each["live_preview"] for each in first.values())
+            for name, each in first.items():  # and whoever asks in between changes nothing
+                assert (await asked(name, each["id_live_preview"]))["live_preview"] is None
+            desk.live, desk.beside = None, []
+            await desk.paint_next()
+            await desk.paint_next()
+            await asyncio.gather(*waiting)
+
+    run(story)
+
+
 @pytest.mark.parametrize("comes_to_an_end", [True, False])
 def test_a_client_that_goes_takes_its_job_along(desk: FakeDesk, config: ServeConfig, comes_to_an_end: bool) -> None:
     """After a grace; a job that ends within it is not cancelled."""

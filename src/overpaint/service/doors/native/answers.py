@@ -15,11 +15,14 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError
+from overpaint.errors import OverpaintError, PictureError, RequestError
+from overpaint.service.document import answer_of
 from overpaint.service.guard.places import placeless
-from overpaint.service.intake import ApiError, picture_file, retry_header, url_of
+from overpaint.service.intake.pictures import picture_file, url_of
 from overpaint.service.jobs import JobError, JobState, Record, ResultPicture
-from overpaint.service.ports import Conflict, Desk, Full, Stopping, TooLarge
+from overpaint.service.known_models import UnknownCheckpoint
+from overpaint.service.ports import Desk
+from overpaint.service.problems import ApiError, code_of, code_of_status, retry_header, status_of
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -105,26 +108,9 @@ class Uploaded(BaseModel):
     height: int
 
 
-# The first that fits: class -> (status, code)
-_ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
-    (TooLarge, 413, "too_large"),
-    (Stopping, 503, "stopping"),
-    (Full, 429, "full"),
-    (Conflict, 409, "conflict"),
-    (RequestError, 422, "invalid"),
-    (PictureError, 422, "picture"),
-    (CheckpointError, 422, "checkpoint"),
-    (OverpaintError, 503, "unavailable"),
-)
-# JobError.code -> status, for those who waited
-JOB_STATUS: Mapping[str, int] = {
-    **dict.fromkeys(("invalid", "checkpoint"), 422),
-    **dict.fromkeys(("memory", "crashed", "save"), 503),
-    **dict.fromkeys(("deadline", "hung"), 504),
-}
-_HTTP_CODES: Mapping[int, str] = {400: "malformed", 404: "not_found", 405: "method", 413: "too_large"}
 BODY = (400, 408, 413, 415, 503)  # what the guards may say of a body
 
+_NAMES: Mapping[str, str] = {"save": "unavailable"}  # of what our clients know otherwise
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?): ")
 _MEANINGS: Mapping[int, str] = {
     400: "It is malformed.",
@@ -146,7 +132,7 @@ _MEANINGS: Mapping[int, str] = {
 
 def errors(*statuses: int) -> Responses:
     """Documentation of what may go wrong; who may not ask at all is told so everywhere."""
-    return {each: {"model": ErrorAnswer, "description": _MEANINGS[each]} for each in (401, 403, *statuses)}
+    return {each: {**answer_of(ErrorAnswer), "description": _MEANINGS[each]} for each in (401, 403, *statuses)}
 
 
 class NativeRoute(APIRoute):
@@ -171,16 +157,15 @@ def error_answer(error: Exception) -> JSONResponse:
         field = ".".join(str(each) for each in first["loc"][1:])
         return _error(422, "invalid", f"{field}: {first['msg']}", field)
     if isinstance(error, HTTPException):
-        return _error(error.status_code, _HTTP_CODES.get(error.status_code, "error"), str(error.detail))
-    if isinstance(error, ApiError):
-        return _error(error.status, error.code, str(error), error.field)
-    status, code = next((status, code) for kind, status, code in _ERRORS if isinstance(error, kind))
-    return _error(status, code, str(error), _field_of(error), retry_header(status, error))
+        return _error(error.status_code, code_of_status(error.status_code), str(error.detail))
+    code = code_of(error)
+    status = status_of(code)
+    return _error(status, _NAMES.get(code, code), str(error), _field_of(error), retry_header(status, error))
 
 
 def _field_of(error: Exception) -> str | None:
     """Complaints about pictures begin with the field's name."""
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | ApiError | UnknownCheckpoint):
         return error.field
     found = _FIELD.match(str(error)) if isinstance(error, PictureError) else None
     return found[1] if found else None
@@ -199,7 +184,7 @@ def refusal_body(status: int, code: str, message: str, field: str | None = None)
 
 
 def not_found(job_id: str) -> ApiError:
-    return ApiError(404, "not_found", f"id={job_id[:80]!r}: there is no such job; GET /v1/jobs lists them", "id")
+    return ApiError("not_found", f"id={job_id[:80]!r}: there is no such job; GET /v1/jobs lists them", "id")
 
 
 def pictures_of(record: Record, desk: Desk) -> tuple[ResultPicture, ...]:
@@ -229,7 +214,7 @@ def _job_values(
     job, result = record.job, record.result
     made = () if record.gone else pictures_of(record, desk)
     shown = [each for each in made if each.kind == "picture"]
-    files = [picture_file(record, each, desk) for each in shown] if as_base64 else None
+    files = [picture_file(record, each, desk.store) for each in shown] if as_base64 else None
     return {
         **{name: getattr(job, name) for name in ("id", "kind", "priority", "client", "created")},
         **{name: getattr(record, name) for name in ("state", "step", "steps", "started", "ended", "gone")},

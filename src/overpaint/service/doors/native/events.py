@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing
 from typing import Any
 
 from overpaint.service.doors.native.answers import job_details
 from overpaint.service.guard.places import placeless
-from overpaint.service.intake import HEARTBEAT
+from overpaint.service.intake.following import HEARTBEAT, followed
 from overpaint.service.jobs import JobEvent, JobState
 from overpaint.service.ports import Desk
 
@@ -23,29 +22,9 @@ _ENDS = frozenset(each.value for each in JobState if each.is_end)
 async def sse(desk: Desk, job_id: str, after: int, *, previews: str, beat: float = HEARTBEAT) -> AsyncIterator[str]:
     """The events of a job after a number, until its end."""
     yield f"retry: {RETRY}\n\n"
-    story = aiter(desk.events(job_id, after))
-    waiting: asyncio.Task[JobEvent] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(_next(story))
-            done, _ = await asyncio.wait({waiting}, timeout=beat)
-            if not done:
-                yield ": still here\n\n"
-                continue
-            try:
-                event = waiting.result()
-            except StopAsyncIteration:
-                return
-            waiting = None
-            yield await _written(desk, event, previews)
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await waiting
-        close: Any = getattr(story, "aclose", None)
-        if close is not None:
-            await close()
+    async with aclosing(followed(desk, job_id, after, beat=beat)) as story:
+        async for event in story:
+            yield ": still here\n\n" if event is None else await _written(desk, event, previews)
 
 
 def is_told(desk: Desk, job_id: str, after: int) -> bool:
@@ -55,12 +34,8 @@ def is_told(desk: Desk, job_id: str, after: int) -> bool:
 
 
 def _picture_now(desk: Desk, job_id: str) -> bytes | None:
-    live = desk.running()
-    return live.preview if live is not None and live.job == job_id else None
-
-
-async def _next(story: AsyncIterator[JobEvent]) -> JobEvent:
-    return await anext(story)
+    live = desk.running(job_id)
+    return None if live is None else live.preview
 
 
 async def _written(desk: Desk, event: JobEvent, previews: str) -> str:

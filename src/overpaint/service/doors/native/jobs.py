@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +11,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from overpaint.errors import RequestError
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import (
     BODY,
-    JOB_STATUS,
     ErrorBody,
     FailedJob,
     JobDetails,
@@ -33,26 +28,22 @@ from overpaint.service.doors.native.answers import (
     refusal_body,
 )
 from overpaint.service.doors.native.events import is_told, sse
-from overpaint.service.doors.native.models import named_checkpoint
-from overpaint.service.guard.budgets import at_work, forget_body
-from overpaint.service.intake import (
+from overpaint.service.guard.budgets import at_work
+from overpaint.service.intake.bodies import (
     CLIENT_HEADER,
     KEY_HEADER,
-    ApiError,
     client_name,
     idempotency_key,
     json_body,
     last_event,
-    picture_file,
     seconds_to_wait,
 )
+from overpaint.service.intake.jobs import Intake, NewJob
+from overpaint.service.intake.pictures import picture_file
 from overpaint.service.jobs import Job, JobState, Record
-from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
-from overpaint.service.requests import job_settings, kind_of, reader_for, stored_request
-from overpaint.service.schema import ENVELOPE_FIELDS, PRIORITIES, job_schema
-
-_LOOK_EVERY = 0.5  # seconds between two looks whether a waiting client is still there
+from overpaint.service.problems import ApiError, job_status_of
+from overpaint.service.schema import job_schema
 
 ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JobId = Annotated[str, Path(max_length=64)]
@@ -83,14 +74,14 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 def job_routes(desk: Desk, config: ServeConfig) -> APIRouter:
     """All routes below /v1/jobs."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=NativeRoute)
-    _add_submitting(routes, _Intake(desk, config))
+    _add_submitting(routes, _Submitting(Intake(desk, config)))
     _add_looking(routes, desk)
     _add_stopping(routes, desk)
     return routes
 
 
-def _add_submitting(routes: APIRouter, intake: _Intake) -> None:
-    body = {"required": True, "content": {"application/json": {"schema": job_schema(intake.config.limits)}}}
+def _add_submitting(routes: APIRouter, submitting: _Submitting) -> None:
+    body = {"required": True, "content": {"application/json": {"schema": job_schema(submitting.intake.config.limits)}}}
 
     @routes.post(
         "",
@@ -100,7 +91,7 @@ def _add_submitting(routes: APIRouter, intake: _Intake) -> None:
     )
     async def submit(request: Request, images: Form = "url") -> Response:
         """Hand in a job: the fields of a request, its pictures as base64, data URLs or uploads."""
-        return await intake.answer(request, None, images)
+        return await submitting.answer(request, None, images)
 
     @routes.put(
         "/{job_id}",
@@ -110,7 +101,7 @@ def _add_submitting(routes: APIRouter, intake: _Intake) -> None:
     )
     async def submit_as(request: Request, job_id: NewId, images: Form = "url") -> Response:
         """Hand in a job under an id of your own; sent twice, it is one job."""
-        return await intake.answer(request, job_id, images)
+        return await submitting.answer(request, job_id, images)
 
 
 def _add_looking(routes: APIRouter, desk: Desk) -> None:
@@ -160,10 +151,10 @@ def _add_looking(routes: APIRouter, desk: Desk) -> None:
     @routes.get("/{job_id}/preview", response_class=Response, responses={**_PREVIEW, **errors(404, 422)})
     async def preview(job_id: JobId) -> Response:
         """What the running job looks like now."""
-        live = desk.running()
-        if live is None or live.job != job_id or live.preview is None:
+        live = desk.running(job_id)
+        if live is None or live.preview is None:
             await known(desk, job_id)
-            raise ApiError(404, "no_preview", f"id={job_id!r}: there is no preview of it now; come again later", "id")
+            raise ApiError("no_preview", f"id={job_id!r}: there is no preview of it now; come again later", "id")
         return Response(live.preview, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
@@ -190,12 +181,12 @@ async def _image(desk: Desk, record: Record, number: int, known_tags: str) -> Re
     made = await asyncio.to_thread(pictures_of, record, desk)
     found = next((each for each in made if each.number == number), None)
     if found is None:
-        raise ApiError(404, "not_found", f"number={number}: the job has no such picture", "number")
+        raise ApiError("not_found", f"number={number}: the job has no such picture", "number")
     tag = f'"{record.id}-{number}"'  # what is finished never changes
     headers = {"ETag": tag, "Cache-Control": "private, max-age=3600, immutable"}
     if not record.gone and tag in known_tags:
         return Response(status_code=304, headers=headers)
-    data = await asyncio.to_thread(picture_file, record, found, desk)
+    data = await asyncio.to_thread(picture_file, record, found, desk.store)
     return Response(data, media_type=found.media_type, headers=headers)
 
 
@@ -212,7 +203,7 @@ def _add_stopping(routes: APIRouter, desk: Desk) -> None:
         record = await known(desk, job_id)
         _refuse_ended(record)
         if record.state is not JobState.RUNNING:
-            raise ApiError(409, "not_running", f"id={job_id!r}: it is not running yet; cancel it instead", "id")
+            raise ApiError("not_running", f"id={job_id!r}: it is not running yet; cancel it instead", "id")
         await desk.finish_early(job_id)
         return await job_details(record, desk)
 
@@ -227,7 +218,7 @@ async def known(desk: Desk, job_id: str) -> Record:
 
 def _refuse_ended(record: Record) -> None:
     if record.state.is_end:
-        raise ApiError(409, "over", f"id={record.id!r}: the job is {record.state.value} already", "id")
+        raise ApiError("over", f"id={record.id!r}: the job is {record.state.value} already", "id")
 
 
 def _check_same(kept: Job, asked: Job) -> None:
@@ -236,103 +227,52 @@ def _check_same(kept: Job, asked: Job) -> None:
         before, now = getattr(kept, name), getattr(asked, name)
         if before != now:
             said = f"{name}={now!r}: job {kept.id} was handed in with {before!r}, which stays; send that, or another id"
-            raise ApiError(409, "conflict", said, name)
+            raise ApiError("conflict", said, name)
 
 
 @dataclass(frozen=True)
-class _Intake:
-    """Takes jobs in."""
+class _Submitting:
+    """Our own words: a body is a request with what is said about the job, headers say who sends it and who waits."""
 
-    desk: Desk
-    config: ServeConfig
+    intake: Intake
 
     async def answer(self, request: Request, job_id: str | None, form: str) -> Response:
         """202 at once, or the outcome for those who wait."""
-        longest = self.config.limits.queue_deadline + self.config.limits.run_deadline
-        seconds, key = seconds_to_wait(request, longest), idempotency_key(request)
-        job = await self._read(request, job_id, key)
-        record = await self.desk.submit(job)
-        forget_body()
+        desk, limits = self.intake.desk, self.intake.config.limits
+        seconds, key = seconds_to_wait(request, limits.queue_deadline + limits.run_deadline), idempotency_key(request)
+        job = await at_work(self.intake.judged, await self._read(request, job_id, key))
+        record = await self.intake.handed_in(job)
         _check_same(record.job, job)
         headers = {"Location": f"/v1/jobs/{record.id}"}
         if seconds is not None:
             headers["Preference-Applied"] = "wait"
-            can_come_again = job_id is not None or key is not None
-            record = await self._waited(request, record, seconds, can_come_again)
+            may_return = job_id is not None or key is not None
+            record = await self.intake.ended(record, request, seconds, may_return=may_return)
         elif not record.state.is_end:
-            record = await self.desk.get(record.id) or record
-            return self._said(202, await job_details(record, self.desk), headers)
-        details = await job_details(record, self.desk, as_base64=form == "base64" and not record.gone)
+            record = await desk.get(record.id) or record
+            return _said(202, await job_details(record, desk), headers)
+        details = await job_details(record, desk, as_base64=form == "base64" and not record.gone)
         if record.error is not None and seconds is not None:
             return _failed(details, error_body(record.error), headers)
-        return self._said(200 if record.state.is_end else 202, details, headers)
+        return _said(200 if record.state.is_end else 202, details, headers)
 
-    async def _read(self, request: Request, job_id: str | None, key: str | None) -> Job:
-        values = await json_body(request)
-        return await at_work(self._job, values, client_name(request), job_id, key)
-
-    def _said(self, status: int, details: JobDetails, headers: Mapping[str, str]) -> Response:
-        return JSONResponse(details.model_dump(mode="json"), status, headers)
-
-    def _job(self, values: Mapping[str, Any], client: str, job_id: str | None, key: str | None) -> Job:
-        """A job, judged and with its pictures in the store."""
-        limits, now = self.config.limits, time.time()
-        fields = {name: value for name, value in values.items() if name not in ENVELOPE_FIELDS}
-        envelope = _envelope(values, limits.queue_deadline, limits.run_deadline)
-        # What is sent again under the same name shall be the same request, so its unknown seeds follow from the name.
-        name = job_id or (None if key is None else f"{client} {key}")
-        rng = None if name is None else random.Random(name)
-        settings = job_settings(self.config.settings, limits)
-        read = reader_for(self.config)
-        stored = stored_request(fields, self.desk.store, limits, settings=settings, read=read, rng=rng)
-        if stored.get("checkpoint") is not None:
-            named_checkpoint(stored["checkpoint"], KnownModels.of(self.config))
-        return Job(
-            id=job_id or uuid.uuid4().hex,
-            kind=kind_of(stored),
-            request=stored,
-            settings=settings.to_json(),
-            client=client,
-            priority=int(envelope["priority"]),
+    async def _read(self, request: Request, job_id: str | None, key: str | None) -> NewJob:
+        return NewJob(
+            values=await json_body(request),
+            settings=self.intake.config.settings,
+            origin="v1",
+            client=client_name(request),
+            id=job_id,
             key=key,
-            created=now,
-            queue_seconds=envelope["queue_seconds"],
-            run_seconds=envelope["run_seconds"],
         )
 
-    async def _waited(self, request: Request, record: Record, seconds: float, can_come_again: bool) -> Record:
-        """Until the end or the time is up. A client that goes away takes its job along, unless it can ask again."""
-        end, gone_since = time.monotonic() + seconds, None
-        while not record.state.is_end and (left := end - time.monotonic()) > 0:
-            record = await self.desk.wait(record.id, min(left, _LOOK_EVERY))
-            if record.state.is_end or not await request.is_disconnected():
-                gone_since = None
-                continue
-            gone_since = gone_since or time.monotonic()
-            if time.monotonic() - gone_since >= self.config.limits.disconnect_grace:
-                return record if can_come_again else await self.desk.cancel(record.id)
-        return record
 
-
-def _envelope(values: Mapping[str, Any], queue_seconds: float, run_seconds: float) -> dict[str, float]:
-    """What is said about the job itself, beside the request."""
-    priority = values.get("priority", 0)
-    if isinstance(priority, float) and priority.is_integer():
-        priority = int(priority)
-    if isinstance(priority, bool) or not isinstance(priority, int) or not PRIORITIES[0] <= priority <= PRIORITIES[1]:
-        raise RequestError("priority", priority, f"give a whole number from {PRIORITIES[0]} to {PRIORITIES[1]}")
-    longest = {"queue_seconds": queue_seconds, "run_seconds": run_seconds}
-    found: dict[str, float] = {"priority": priority}
-    for name, most in longest.items():
-        value = values.get(name, most)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-            raise RequestError(name, value, f"give a number of seconds above 0, at most {most:g}")
-        found[name] = float(value)
-    return found
+def _said(status: int, details: JobDetails, headers: Mapping[str, str]) -> Response:
+    return JSONResponse(details.model_dump(mode="json"), status, headers)
 
 
 def _failed(details: JobDetails, error: ErrorBody | None, headers: Mapping[str, str]) -> Response:
     assert error is not None
-    status = JOB_STATUS.get(error.code, 500)
+    status = job_status_of(error.code)
     body = FailedJob(error=refusal_body(status, error.code, error.message, error.field), job=details)
     return JSONResponse(body.model_dump(mode="json"), status, headers)

@@ -15,8 +15,8 @@ from overpaint.models.upscaler_names import list_upscalers
 from overpaint.models.what_is import spec_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
-from overpaint.service.intake import ApiError
 from overpaint.service.known_models import KnownModels
+from overpaint.service.problems import ApiError
 
 Kind = Literal["checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"]
 
@@ -56,19 +56,10 @@ def model_routes(config: ServeConfig) -> APIRouter:
         """One checkpoint by any of its names."""
         found = await asyncio.to_thread(_one, KnownModels.of(config), name)
         if found is None:
-            raise ApiError(404, "not_found", f"name={name[:80]!r}: there is no such model; GET /v1/models lists them")
+            raise ApiError("not_found", f"name={name[:80]!r}: there is no such model; GET /v1/models lists them")
         return found
 
     return routes
-
-
-def named_checkpoint(name: str, models: KnownModels) -> CheckpointFile:
-    """The checkpoint that a job names."""
-    found = models.checkpoint(name)
-    if found is None:
-        said = f"checkpoint={name[:80]!r}: there is no such model; GET /v1/models lists them"
-        raise ApiError(422, "checkpoint", said, "checkpoint")
-    return found
 
 
 def _one(models: KnownModels, name: str) -> ModelView | None:

@@ -21,16 +21,16 @@ from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, surroundings_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
-from overpaint.service.doors.native.models import named_checkpoint
 from overpaint.service.guard.budgets import at_work
 from overpaint.service.guard.places import placeless
-from overpaint.service.intake import ApiError, json_body
+from overpaint.service.intake.bodies import json_body
 from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
 from overpaint.service.ports import Desk
+from overpaint.service.problems import ApiError
 from overpaint.service.requests import job_settings, judged_request, reader_for
 from overpaint.service.schema import plan_schema
-from overpaint.service.workers.worker_process import WorkerRefused
+from overpaint.service.workers.port import WorkerRefused
 
 _PATIENCE = 20.0  # seconds, with who is asked what a file is
 
@@ -105,7 +105,7 @@ class _Specs:
     def path_of(self, name: str | None) -> Path:
         """Of what would be painted with."""
         if name is not None:
-            return named_checkpoint(name, KnownModels.of(self.config)).path
+            return KnownModels.of(self.config).named("checkpoint", name).path
         return served_checkpoint(self.config)
 
     def of_checkpoint(self, path: Path) -> ModelSpec:
@@ -127,7 +127,7 @@ class _Specs:
         except (TookTooLong, asyncio.TimeoutError):
             asked.cancel()
             said = f"{path.name}: there was no time to look at this file yet; ask again later"
-            raise ApiError(503, "unavailable", said) from None
+            raise ApiError("unavailable", said) from None
 
 
 def _spec_of(values: Json) -> ModelSpec:

@@ -14,11 +14,12 @@ from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, errors
 from overpaint.service.doors.native.jobs import job_routes
+from overpaint.service.doors.native.masks import mask_routes
 from overpaint.service.doors.native.models import model_routes
 from overpaint.service.doors.native.plans import plan_routes
 from overpaint.service.guard.budgets import at_work, room_for
 from overpaint.service.guard.inputs import admit_picture
-from overpaint.service.intake import file_body
+from overpaint.service.intake.bodies import file_body
 from overpaint.service.ports import Desk
 
 
@@ -44,6 +45,7 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     routes.include_router(job_routes(desk, config))
     routes.include_router(model_routes(config))
     routes.include_router(plan_routes(desk, config))
+    routes.include_router(mask_routes(desk, config))
     _add_pictures(routes, desk, config)
     _add_lists(routes, config)
     return routes

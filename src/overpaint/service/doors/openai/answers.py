@@ -13,38 +13,25 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
+from overpaint.errors import OverpaintError, RequestError
+from overpaint.other_names import OPENAI, Names, theirs_of
 from overpaint.service.doors.openai.requests import MEDIA_TYPES, ImagesRequest
 from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.places import placeless
-from overpaint.service.intake import ApiError, retry_header
 from overpaint.service.jobs import JobError, Record
-from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
+from overpaint.service.problems import ApiError, code_of, job_status_of, retry_header, status_of
 
 CANCELLED = 499
 
-# The first that fits: class -> (status, code)
-_REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
-    (TooLarge, 413, "too_large"),
-    (Stopping, 503, "stopping"),
-    (Full, 429, "rate_limit_exceeded"),
-    (SaveError, 503, "unavailable"),
-    (Conflict, 409, "conflict"),
-    (CheckpointError, 404, "model_not_found"),
-    (OverpaintError, 400, "invalid_value"),
-)
-# JobError.code -> status
-_FAILURES: Mapping[str, int] = {
-    **dict.fromkeys(("invalid", "checkpoint"), 400),
-    **dict.fromkeys(("memory", "crashed", "save", "stopping"), 503),
-    **dict.fromkeys(("deadline", "hung"), 504),
+# Our code -> theirs, and the status that goes with it where it is another one.
+_REFUSED: Mapping[str, tuple[str, int | None]] = {
+    **dict.fromkeys(("invalid", "picture"), ("invalid_value", 400)),
+    "checkpoint": ("model_not_found", 404),
+    "full": ("rate_limit_exceeded", None),
+    "save": ("unavailable", None),
 }
-_THEIR_NAMES: Mapping[str, str] = {
-    **dict.fromkeys(("iterations", "batch_size x iterations"), "n"),
-    **dict.fromkeys(("width", "height", "width x height"), "size"),
-    "images": "image",
-    "checkpoint": "model",
-}
+_FAILED: Mapping[str, int] = dict.fromkeys(("invalid", "checkpoint"), 400)  # job's code -> status
+_NAMES: Names = {**OPENAI, "batch_size x iterations": "n"}
 
 
 class OpenAIErrorBody(BaseModel):
@@ -97,11 +84,12 @@ def refusal(error: OverpaintError | HTTPException) -> Response:
     """Why there will be no picture."""
     if isinstance(error, HTTPException):
         return _said(error.status_code, "malformed", None, str(error.detail))
-    if isinstance(error, ApiError):
-        return _said(error.status, error.code, error.field, str(error))
-    status, code = next((status, code) for kind, status, code in _REFUSALS if isinstance(error, kind))
-    name = error.field if isinstance(error, RequestError) else None
-    return _said(status, code, _their_name(name), str(error), retry_header(status, error))
+    code = code_of(error)
+    named, own = (code, None) if isinstance(error, ApiError) else _REFUSED.get(code, (code, None))
+    status = own or status_of(code)
+    name = error.field if isinstance(error, RequestError | ApiError) else None
+    param = None if name is None else theirs_of(name.partition("[")[0], _NAMES)
+    return _said(status, named, param, str(error), retry_header(status, error))
 
 
 def failure(error: JobError | None) -> Response:
@@ -114,7 +102,7 @@ def failure_body(error: JobError | None) -> tuple[int, dict[str, Any]]:
     """Status and body; without an error the job was cancelled."""
     if error is None:
         return CANCELLED, _body(CANCELLED, "cancelled", None, "the job was cancelled")
-    status = _FAILURES.get(error.code, 500)
+    status = _FAILED.get(error.code) or job_status_of(error.code)
     return status, _body(status, error.code, None, error.message)
 
 
@@ -173,10 +161,6 @@ def _format_of(record: Record, wanted: ImagesRequest) -> str:
         return wanted.format
     kept = record.result.pictures[0].media_type
     return next((name for name, media_type in MEDIA_TYPES.items() if media_type == kept), wanted.format)
-
-
-def _their_name(field: str | None) -> str | None:
-    return None if field is None else _THEIR_NAMES.get(field.partition("[")[0], field)
 
 
 def _said(

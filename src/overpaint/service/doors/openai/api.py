@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from overpaint.errors import CheckpointError, OverpaintError, RequestError
+from overpaint.errors import OverpaintError, RequestError
 from overpaint.service.config import ServeConfig
+from overpaint.service.document import answer_of
 from overpaint.service.doors.openai.answers import (
     NO_USAGE,
     OpenAIError,
@@ -34,34 +31,26 @@ from overpaint.service.doors.openai.answers import (
 )
 from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, read_images_request
 from overpaint.service.doors.openai.sources import ImagesBody, is_json, json_schema, pixels_of, read_json
-from overpaint.service.guard.budgets import at_work, forget_body
+from overpaint.service.guard.budgets import at_work
 from overpaint.service.guard.signed_urls import signed
-from overpaint.service.intake import (
-    CLIENT_HEADER,
-    HEARTBEAT,
-    KEY_HEADER,
-    ApiError,
-    client_name,
-    idempotency_key,
-    json_body,
-    picture_file,
-    url_of,
-)
+from overpaint.service.intake.bodies import CLIENT_HEADER, KEY_HEADER, client_name, idempotency_key, json_body
+from overpaint.service.intake.following import followed
+from overpaint.service.intake.jobs import Intake, NewJob
+from overpaint.service.intake.pictures import picture_file, url_of
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Json, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
-from overpaint.service.requests import job_settings, stored_request
+from overpaint.service.problems import ApiError
 from overpaint.service.schema import Schema, named
 from overpaint.settings import Settings
 
 _MOST_FIELDS = 200
-_LOOK_EVERY = 0.5  # seconds between two looks whether a waiting client is still there
 _STOPPING = JobError(code="stopping", message="the server is stopping; send the request again when it is back")
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": OpenAIPictures, "description": "The pictures; with `stream` they come as server-sent events."},
     **{
-        status: {"model": OpenAIError, "description": "An error in OpenAI's shape."}
+        status: {**answer_of(OpenAIError), "description": "An error in OpenAI's shape."}
         for status in (400, 401, 403, 404, 409, 413, 415, 429, 499, 500, 503, 504)
     },
 }
@@ -72,7 +61,7 @@ Reader = Callable[[Request], Awaitable[ImagesRequest]]
 def router(desk: Desk, config: ServeConfig) -> APIRouter:
     """The three ways to a picture; /v1/models is the native API's, which answers in both shapes."""
     routes = APIRouter(prefix="/v1/images", tags=["openai"])
-    shop, limits = _Shop(desk, config), config.limits
+    api, limits = _ImagesApi(Intake(desk, config)), config.limits
 
     def body(**content: Schema) -> dict[str, Any]:
         media_types = {"form": "multipart/form-data", "json": "application/json"}
@@ -88,35 +77,34 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     @routes.post("/generations", responses=_ANSWERS, openapi_extra=text)
     async def generations(request: Request) -> Response:
         """A picture from a text."""
-        return await shop.answer(request, "image_generation", shop.generation)
+        return await api.answer(request, "image_generation", api.generation)
 
     @routes.post("/edits", responses=_ANSWERS, openapi_extra=pictures("ImageEdit", mask=True))
     async def edits(request: Request) -> Response:
         """Paint over pictures, or over the part of them that a mask shows. In JSON, pictures are named by URL."""
-        return await shop.answer(request, "image_edit", shop.edit)
+        return await api.answer(request, "image_edit", api.edit)
 
     @routes.post("/variations", responses=_ANSWERS, openapi_extra=pictures("ImageVariation", mask=False))
     async def variations(request: Request) -> Response:
         """Other pictures like this one."""
-        return await shop.answer(request, "image_edit", shop.variation)
+        return await api.answer(request, "image_edit", api.variation)
 
     return routes
 
 
-class _Shop:
-    def __init__(self, desk: Desk, config: ServeConfig) -> None:
-        self._desk, self._config = desk, config
+class _ImagesApi:
+    def __init__(self, intake: Intake) -> None:
+        self._intake, self._desk, self._config = intake, intake.desk, intake.config
 
     async def answer(self, request: Request, event: str, read: Reader) -> Response:
-        """Read, submit, wait; every failure becomes OpenAI's error object."""
+        """Read, hand in, wait; every failure becomes OpenAI's error object."""
         try:
             wanted, job = await self._read(request, read)
-            record = await self._desk.submit(job)
-            forget_body()
+            record = await self._intake.handed_in(job)
             if wanted.stream:
                 story = self._stream(record, wanted, event)
-                return _Stream(story, ignored_header(wanted), lambda: self._let_go(record.id))
-            record = await self._waited(request, record.id)
+                return _Stream(story, ignored_header(wanted), lambda: self._intake.let_go(record.id))
+            record = await self._intake.ended(record, request)
             if record.state is not JobState.FINISHED:
                 return failure(record.error)
             data = await at_work(self._data, record, wanted, _base_of(request))
@@ -178,54 +166,27 @@ class _Shop:
         return ImagesBody(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
 
     def _job(self, request: Request, wanted: ImagesRequest) -> Job:
-        """A job, judged and with its pictures in the store."""
-        limits, now = self._config.limits, time.time()
-        client, key = client_name(request), idempotency_key(request)
-        # What is sent again under one key shall be the same request, so its unknown seeds follow from the key.
-        rng = None if key is None else random.Random(f"{client} {key}")
-        settings = job_settings(self._config.settings, limits)
-        values = {**wanted.values, **self._checkpoint(wanted.model)}
-        stored = stored_request(values, self._desk.store, limits, settings=settings, rng=rng)
-        return Job(
-            id=uuid.uuid4().hex,
-            kind="paint",
-            request=stored,
-            settings=_with_previews(settings, wanted).to_json(),
+        new = NewJob(
+            values={**wanted.values, **self._checkpoint(wanted.model)},
+            settings=_with_previews(self._config.settings, wanted),
             origin="openai",
-            client=client,
-            key=key,
-            created=now,
-            queue_seconds=limits.queue_deadline,
-            run_seconds=limits.run_deadline,
+            client=client_name(request),
+            key=idempotency_key(request),
         )
+        return self._intake.judged(new)
 
     def _checkpoint(self, name: str | None) -> dict[str, str]:
         if name is None:
             return {}
         models = KnownModels.of(self._config)
-        found = models.checkpoint(name)
-        if found is None:
-            raise CheckpointError(f"model={name[:80]!r}: there is no such model; GET /v1/models lists them")
-        return {} if found.path == models.served else {"checkpoint": name}
+        return {} if models.named("model", name).path == models.served else {"checkpoint": name}
 
     # -- what is answered ----------------------------------------------------------------------------------------
-
-    async def _waited(self, request: Request, job_id: str) -> Record:
-        """The job when it has ended; a client that goes away takes its job along."""
-        while not (record := await self._desk.wait(job_id, _LOOK_EVERY)).state.is_end:
-            if await request.is_disconnected():
-                return await self._let_go(job_id)
-        return record
-
-    async def _let_go(self, job_id: str) -> Record:
-        """Nobody waits for it any more: what does not end soon is cancelled."""
-        record = await self._desk.wait(job_id, self._config.limits.disconnect_grace)
-        return record if record.state.is_end else await self._desk.cancel(job_id)
 
     async def _stream(self, record: Record, wanted: ImagesRequest, event: str) -> AsyncIterator[str]:
         """Looks at the picture while it is painted, as many as were asked for, then the pictures."""
         shown = 0
-        async for happened in _story(self._desk, record.id):
+        async for happened in followed(self._desk, record.id):
             if happened is None:
                 yield ": still here\n\n"
                 continue
@@ -243,17 +204,17 @@ class _Shop:
             return
         for each in record.result.pictures:
             if each.kind == "picture":
-                data = await at_work(lambda: packed(picture_file(record, each, self._desk), wanted))  # noqa: B023
+                data = await at_work(lambda: packed(picture_file(record, each, self._desk.store), wanted))  # noqa: B023
                 told = {"b64_json": data, "size": f"{each.width}x{each.height}", "usage": NO_USAGE}
                 yield stream_event(f"{event}.completed", told, record, wanted)
 
     def _data(self, record: Record, wanted: ImagesRequest, base: str) -> list[dict[str, str]]:
         if record.gone:
-            raise ApiError(410, "gone", "the pictures were kept long enough and are deleted; ask again")
+            raise ApiError("gone", "the pictures were kept long enough and are deleted; ask again")
         pictures = [each for each in record.result.pictures if each.kind == "picture"]
         if wanted.as_url:
             return [{"url": base + signed(url_of(record, each), self._config.token)} for each in pictures]
-        return [{"b64_json": packed(picture_file(record, each, self._desk), wanted)} for each in pictures]
+        return [{"b64_json": packed(picture_file(record, each, self._desk.store), wanted)} for each in pictures]
 
 
 class _Stream(StreamingResponse):
@@ -279,29 +240,6 @@ def _base_of(request: Request) -> str:
     """The server as the client calls it. Only a proxy knows whether that is by https; it is the client's own URL."""
     is_https = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
     return str(request.base_url.replace(scheme="https") if is_https else request.base_url).rstrip("/")
-
-
-async def _story(desk: Desk, job_id: str) -> AsyncIterator[JobEvent | None]:
-    """A job's events as they happen, to its end; None after a long silence."""
-    story = aiter(desk.events(job_id))
-
-    async def following() -> JobEvent | None:
-        return await anext(story, None)
-
-    waiting = asyncio.create_task(following())
-    try:
-        while True:
-            while not (await asyncio.wait({waiting}, timeout=HEARTBEAT))[0]:
-                yield None
-            event = waiting.result()
-            if event is None:
-                return
-            yield event
-            waiting = asyncio.create_task(following())
-    finally:
-        waiting.cancel()
-        with suppress(asyncio.CancelledError):
-            await waiting
 
 
 def _is_due(preview: JobEvent, shown: int, partials: int) -> bool:

@@ -13,6 +13,7 @@ from overpaint.errors import RequestError
 from overpaint.pictures import open_picture
 
 _REPAINTED = 128  # masks count from here on
+_STRIP = 128  # lines that are looked at together
 _SAME_SHAPE = 0.02  # of which two shapes may differ; planning allows for as much
 
 
@@ -79,9 +80,15 @@ def _shown(index: int, data: bytes, repainted: Image.Image) -> bytes:
 
 
 def _lowest(channel: Image.Image) -> float:
-    low, _ = channel.getextrema()
-    assert isinstance(low, int | float)
-    return low
+    """NOTE: strip by strip, for Pillow lets no other thread have its turn while it looks."""
+    lowest = 255.0
+    for top in range(0, channel.height, _STRIP):
+        low, _ = channel.crop((0, top, channel.width, min(top + _STRIP, channel.height))).getextrema()
+        assert isinstance(low, int | float)
+        lowest = min(lowest, low)
+        if not lowest:
+            break
+    return lowest
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from overpaint.service.config import ServeConfig
+from overpaint.service.document import answer_of
 from overpaint.service.doors.webui.bodies import SdapiErrorBody, WrongFields
 from overpaint.service.doors.webui.controlnet import controlnet_routes
 from overpaint.service.doors.webui.extras import extras_routes
@@ -22,18 +23,19 @@ from overpaint.service.doors.webui.pictures import PictureReader
 from overpaint.service.doors.webui.progress import Tasks, control_routes, internal_routes, progress_routes
 from overpaint.service.doors.webui.requests import Reader
 from overpaint.service.doors.webui.saving import Saver
+from overpaint.service.intake.jobs import Intake
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    **{status: {"model": SdapiErrorBody} for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
-    422: {"model": SdapiErrorBody | WrongFields},
+    **{status: answer_of(SdapiErrorBody) for status in (400, 404, 409, 410, 413, 429, 500, 501, 503, 504)},
+    422: answer_of(SdapiErrorBody, WrongFields),
 }
 
 
 def router(desk: Desk, config: ServeConfig) -> APIRouter:
     """All its routes."""
-    book, models, tasks = OptionsBook.of(desk, config), KnownModels.of(config), Tasks()
+    intake, book, models, tasks = Intake(desk, config), OptionsBook.of(desk, config), KnownModels.of(config), Tasks()
     pictures, saver = PictureReader(config), Saver(desk)
 
     @asynccontextmanager
@@ -44,8 +46,8 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
 
     routes = APIRouter(lifespan=lifespan)
     for part in (
-        job_routes(desk, config, Reader(config, book, models), pictures, tasks, saver),
-        extras_routes(desk, config, book, pictures),
+        job_routes(intake, Reader(intake, book, models), pictures, tasks, saver),
+        extras_routes(intake, book, pictures),
         progress_routes(desk, book, tasks),
         control_routes(desk, tasks),
         option_routes(desk, config, book, models),

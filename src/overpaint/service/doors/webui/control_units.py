@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from PIL import Image, ImageChops
 
 from overpaint.errors import RequestError
-from overpaint.parts import ControlMode, Preprocessor
+from overpaint.parts import AMOUNTS, ControlMode, Preprocessor
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.resize import CROP_AND_RESIZE, JUST_RESIZE, RESIZE_AND_FILL, resize_image
 from overpaint.service.doors.webui.pictures import decoded
@@ -134,6 +134,10 @@ def _unit(place: str, given: Mapping[str, Any]) -> Unit:
         for ours, theirs, usual in zip(("canny_low", "canny_high"), ("threshold_a", "threshold_b"), CANNY, strict=True):
             value = _number(place, given, theirs, usual)
             others[ours] = usual if value < 0 else round(value)
+    elif preprocessor in AMOUNTS:
+        standard, low, high = AMOUNTS[preprocessor]
+        amount = _number(place, given, "threshold_a", standard)
+        others["amount"] = amount if low <= amount <= high else standard  # clients send -1, or another module's
     return Unit(
         place=place,
         model=_model(place, given.get("model"), preprocessor),

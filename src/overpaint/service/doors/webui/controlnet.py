@@ -7,12 +7,13 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from overpaint.errors import RequestError
+from overpaint.parts import AMOUNTS, Preprocessor
 from overpaint.pixels.control import Frame, control_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.bodies import Body, Float, Int, Str, Text
@@ -38,10 +39,18 @@ _TYPES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Scribble/Sketch": ("invert (from white bg & black line)", ("scribble", "sketch")),
     "Segmentation": ("none", ("seg",)),
     "Shuffle": ("none", ("shuffle",)),
-    "Tile/Blur": ("none", ("tile", "blur")),
+    "Tile/Blur": ("tile_resample", ("tile", "blur")),
     "Inpaint": ("none", ("inpaint",)),
     "InstructP2P": ("none", ("ip2p",)),
-    "Recolor": ("none", ("recolor",)),
+    "Recolor": ("recolor_luminance", ("recolor",)),
+}
+_SLIDERS: Mapping[str, str] = {
+    "threshold": "Binarization Threshold",
+    "blur_gaussian": "Sigma",
+    "tile_resample": "Down Sampling Rate",
+    "recolor_luminance": "Gamma Correction",
+    "recolor_intensity": "Gamma Correction",
+    "scribble_xdog": "XDoG Threshold",
 }
 
 
@@ -112,6 +121,9 @@ def _detail(name: str) -> dict[str, Any]:
         {"name": "High Threshold", "value": high, **ends},
     ]
     sliders = {"none": [], "canny": [fine, *edges]}.get(name, [fine])
+    if name in AMOUNTS:
+        usual, least, most = AMOUNTS[name]
+        sliders.append({"name": _SLIDERS[name], "value": usual, "min": least, "max": most, "step": 0.01})
     return {"model_free": False, "sliders": sliders}
 
 
@@ -137,18 +149,28 @@ def _detected(sources: Sequence[tuple[str, bytes]], asked: dict[str, Any], most_
         for name, usual in zip(("controlnet_threshold_a", "controlnet_threshold_b"), CANNY, strict=True)
     )
     side = min(max(asked["controlnet_processor_res"], RESOLUTIONS[0]), RESOLUTIONS[1])
-    return [_shown(name, each, (side, most_pixels), preprocessor, (low, high)) for name, each in sources]
+    usual, least, most = AMOUNTS.get(preprocessor, (0.0, 0.0, 0.0))
+    amount = asked["controlnet_threshold_a"]
+    numbers = _Numbers(low, high, amount if least <= amount <= most else usual)
+    return [_shown(name, each, (side, most_pixels), preprocessor, numbers) for name, each in sources]
 
 
-def _shown(name: str, data: bytes, size: tuple[int, int], preprocessor: str, thresholds: tuple[int, int]) -> str:
+class _Numbers(NamedTuple):
+    """Those of a preprocessor."""
+
+    canny_low: int
+    canny_high: int
+    amount: float
+
+
+def _shown(name: str, data: bytes, size: tuple[int, int], preprocessor: Preprocessor, numbers: _Numbers) -> str:
     """`size`: of the shorter side, and in pixels at most."""
     with decoded(name, data) as picture:
         side, most = size
         scale = min(side / min(picture.size), math.sqrt(most / (picture.width * picture.height)))
         wide, high = (max(1, int(each * scale)) for each in picture.size)
         frame = Frame(width=wide, height=high, pass_width=wide, pass_height=high)
-        low_edge, high_edge = thresholds
-        found = control_picture(picture, frame, preprocessor, canny_low=low_edge, canny_high=high_edge)
+        found = control_picture(picture, frame, preprocessor, **numbers._asdict())
     written = io.BytesIO()
     found.save(written, "PNG")
     return base64.b64encode(written.getvalue()).decode()

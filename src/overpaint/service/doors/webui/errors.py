@@ -17,7 +17,6 @@ deadline, a step that hung).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -27,15 +26,16 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from overpaint.errors import CheckpointError, OverpaintError, PictureError, RequestError, SaveError
+from overpaint.errors import OverpaintError, RequestError
 from overpaint.service.doors.webui.bodies import Body
 from overpaint.service.doors.webui.names import as_they_call_it
 from overpaint.service.guard.budgets import forget_body
 from overpaint.service.guard.places import placeless
-from overpaint.service.intake import retry_header
+from overpaint.service.intake.bodies import parsed, pieces_of
 from overpaint.service.jobs import JobError
-from overpaint.service.ports import Conflict, Full, Stopping, TooLarge
-from overpaint.service.workers.worker_process import WorkerGone, WorkerRefused
+from overpaint.service.ports import Full
+from overpaint.service.problems import code_of, job_status_of, retry_header, status_of
+from overpaint.service.workers.port import WorkerRefused
 
 # The class name, and how what is said begins.
 DELIBERATE: tuple[tuple[int, str, str], ...] = (
@@ -51,30 +51,17 @@ DELIBERATE: tuple[tuple[int, str, str], ...] = (
 )
 """Answers of 500 and more that a wrong request gets, because clients of the reference know them."""
 
-# JobError.code -> status and class name
-_JOB_ERRORS: Mapping[str, tuple[int, str]] = {
-    "invalid": (422, "RequestError"),
-    "checkpoint": (422, "CheckpointError"),
-    "sampling": (500, "SamplingError"),
-    "memory": (500, "OutOfMemoryError"),
-    "save": (503, "SaveError"),
-    "deadline": (504, "TimeoutError"),
-    "hung": (504, "TimeoutError"),
+# What clients of the reference know: the code of a failed job -> the class name, and the status if it is another one.
+_JOB_ERRORS: Mapping[str, tuple[str, int | None]] = {
+    "invalid": ("RequestError", None),
+    "checkpoint": ("CheckpointError", None),
+    "sampling": ("SamplingError", None),
+    "memory": ("OutOfMemoryError", 500),
+    "crashed": ("RuntimeError", 500),
+    "save": ("SaveError", None),
+    **dict.fromkeys(("deadline", "hung"), ("TimeoutError", None)),
 }
-
-
-# Of several kinds the first one counts.
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (TooLarge, 413),
-    (Conflict, 409),
-    (RequestError, 422),
-    (PictureError, 422),
-    (CheckpointError, 422),
-    (Stopping, 503),
-    (Full, 429),
-    (SaveError, 503),
-    (WorkerGone, 503),
-)
+_NAMES: Mapping[str, str] = {"damaged": "Gone", "gone": "Gone", "cancelled": "ClientDisconnect"}  # code -> class name
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not an accident)
@@ -94,8 +81,8 @@ def job_refusal(error: JobError | None) -> Refusal:
     """I2I-9: why a job gave nothing."""
     if error is None:
         return Refusal(409, "Cancelled", "the job was cancelled before it had painted anything")
-    status, name = _JOB_ERRORS.get(error.code, (500, "RuntimeError"))
-    return Refusal(status, name, error.message)
+    name, status = _JOB_ERRORS.get(error.code, ("RuntimeError", None))
+    return Refusal(status or job_status_of(error.code), name, error.message)
 
 
 def is_deliberate(status: int, error: str, said: str) -> bool:
@@ -125,14 +112,18 @@ class ReferenceRoute(APIRoute):
 class _LeanRequest(Request):
     """NOTE: what these two give is kept by whoever asks, for as long as the client waits for its pictures."""
 
+    _pieces: list[bytes] | None = None
+
     async def body(self) -> bytes:
-        return (await super().body())[:1] if not hasattr(self, "_json") else b""
+        """The first byte of it, until it is parsed: as much as tells that there is one."""
+        if self._pieces is None:
+            self._pieces = await pieces_of(self)
+        return self._pieces[0][:1] if self._pieces else b""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            data = await super().body()
-            self._body = b""
-            self._json = json.loads(data)
+            await self.body()
+            self._json = await parsed(self._pieces or [])
         return self._json
 
 
@@ -163,9 +154,10 @@ def _answer(error: Exception) -> JSONResponse:
         return _body(error.status, error.error, error.detail, error.errors, retry_header(error.status))
     if isinstance(error, WorkerRefused):
         return _answer(job_refusal(error.error))
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    code = code_of(error)
+    status = status_of(code)
     detail, errors = (str(error), "") if isinstance(error, Full) else ("", str(error))
-    return _body(status, type(error).__name__, detail, errors, retry_header(status, error))
+    return _body(status, _NAMES.get(code, type(error).__name__), detail, errors, retry_header(status, error))
 
 
 def _body(status: int, error: str, detail: str, errors: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from overpaint.errors import RequestError
 from overpaint.extras import reference_fields
 from overpaint.files.metadata import read_infotext
-from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.bodies import (
     ExtrasBatchImagesRequest,
     ExtrasBatchImagesResponse,
@@ -25,40 +24,34 @@ from overpaint.service.doors.webui.bodies import (
     PNGInfoResponse,
 )
 from overpaint.service.doors.webui.errors import ReferenceRoute, Refusal, forget, http_refusal
-from overpaint.service.doors.webui.jobs import new_job, result_pictures, waited
+from overpaint.service.doors.webui.jobs import result_pictures
 from overpaint.service.doors.webui.options_book import OptionsBook
 from overpaint.service.doors.webui.pictures import PictureReader
 from overpaint.service.doors.webui.upscalers import chosen_upscaler
 from overpaint.service.guard.budgets import at_work
+from overpaint.service.intake.bodies import client_name
+from overpaint.service.intake.jobs import Intake, NewJob
 from overpaint.service.jobs import Job, Record
-from overpaint.service.ports import Desk
-from overpaint.service.requests import job_settings, stored_request
 from overpaint.text.infotext import parse_infotext
 from overpaint.text.styles import extract_styles, load_styles
 
 _INTERROGATORS = ("clip", "deepdanbooru", "deepbooru")
 
 
-def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: PictureReader) -> APIRouter:
+def extras_routes(intake: Intake, book: OptionsBook, pictures: PictureReader) -> APIRouter:
     """POST /extra-single-image, /extra-batch-images, /png-info, /interrogate."""
     routes = APIRouter(route_class=ReferenceRoute)
 
     async def enlarged(
         body: ExtrasBody, sources: Awaitable[Sequence[bytes]], request: Request
     ) -> tuple[str, list[str]]:
-        job, warnings = await handed_in(body, await sources, request)
+        job, warnings = await at_work(_asked, body, await sources, client_name(request), book, intake)
         shows = body.show_extras_results is not False
         forget(request, body)
-        await desk.submit(job)
-        record = await waited(desk, job.id, request, config.limits.disconnect_grace)
-        found = await asyncio.to_thread(result_pictures, desk.store, record)
+        record = await intake.ended(await intake.handed_in(job), request)
+        found = await asyncio.to_thread(result_pictures, intake.desk.store, record)
         images = [base64.b64encode(data).decode() for _, data in found]
         return _html_info(record) + "".join(map(_paragraph, warnings)), images if shows else []
-
-    async def handed_in(body: ExtrasBody, sources: Sequence[bytes], request: Request) -> tuple[Job, tuple[str, ...]]:
-        settings = job_settings(book.settings(), config.limits)
-        stored, warnings = await at_work(_stored, body, sources, book, config)
-        return new_job("extras", stored, settings, config, request), warnings
 
     @routes.post("/extra-single-image")
     async def extra_single_image(body: ExtrasSingleImageRequest, request: Request) -> ExtrasSingleImageResponse:
@@ -88,10 +81,10 @@ def extras_routes(desk: Desk, config: ServeConfig, book: OptionsBook, pictures: 
     return routes
 
 
-def _stored(
-    body: ExtrasBody, sources: Sequence[bytes], book: OptionsBook, config: ServeConfig
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """EX-1 in our own words, as it is stored; and what was not obeyed."""
+def _asked(
+    body: ExtrasBody, sources: Sequence[bytes], client: str, book: OptionsBook, intake: Intake
+) -> tuple[Job, tuple[str, ...]]:
+    """EX-1 in our own words; and what was not obeyed."""
     values = reference_fields(body.known())
     warnings: list[str] = []
     for name, field in (("upscaler", "upscaler_1"), ("second_upscaler", "upscaler_2")):
@@ -100,8 +93,9 @@ def _stored(
         except RequestError as error:  # EX-3
             raise Refusal(500, "AssertionError", str(error)) from None
         warnings.extend(said)
-    stored = {"kind": "extras", **values, "images": list(sources)}
-    return stored_request(stored, book.desk.store, config.limits, settings=book.settings()), tuple(warnings)
+    values = {"kind": "extras", **values, "images": list(sources)}
+    job = intake.judged(NewJob(values=values, settings=book.settings(), origin="sdapi", client=client))
+    return job, tuple(warnings)
 
 
 def _html_info(record: Record) -> str:

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from overpaint.other_names import REFERENCE
 from overpaint.parts import SoftInpainting
+from overpaint.service.doors.webui.bodies import StableDiffusionProcessingTxt2Img
 from overpaint.service.doors.webui.control_units import units_told
 from overpaint.settings import Settings
 from overpaint.text.infotext import parse_infotext
-from overpaint.text.pasting import option_overrides
+from overpaint.text.pasting import HIRES_KEYS, REQUEST_KEYS, count, name_unless_same, number, option_overrides
 from overpaint.text.styles import Style, extract_styles
 
-_Table = tuple[tuple[str, str, Callable[[str], Any]], ...]
+_Reading = Callable[[str], Any]
+_Table = tuple[tuple[str, str, _Reading], ...]  # API field, key of the text, how it is read
 
 
 def _real(text: str) -> float:
@@ -28,54 +31,32 @@ def _place(*names: str) -> Callable[[str], int]:
     return names.index
 
 
-# API field, key of the text, how it is read
-_EVERYWHERE: _Table = (
-    ("steps", "Steps", int),
-    ("sampler_name", "Sampler", str),
-    ("scheduler", "Schedule type", str),
-    ("seed", "Seed", int),
-    ("subseed", "Variation seed", int),
-    ("subseed_strength", "Variation seed strength", _real),
-    ("refiner_checkpoint", "Refiner", str),
-    ("refiner_switch_at", "Refiner switch at", _real),
+# The table of our fields in the reference's words: its choices are numbers, and it has words for what is left out.
+_READ_AS: Mapping[_Reading, _Reading] = {number: _real, count: int, name_unless_same: str}
+_NUMBERED: Mapping[str, _Reading] = {
+    "invert_mask": _place("Inpaint masked", "Inpaint not masked"),
+    "masked_content": _place("fill", "original", "latent noise", "latent nothing"),
+}
+_OTHERWISE: Mapping[str, str | None] = {"mask_blur_x": "mask_blur", "mask_blur_y": None, "clip_skip": None}
+
+
+def _in_their_words(table: _Table, prefix: str = "") -> _Table:
+    named = ((_OTHERWISE.get(ours, REFERENCE.get(prefix + ours, ours)), ours, key, read) for ours, key, read in table)
+    return tuple(
+        (theirs, key, _NUMBERED.get(ours, _READ_AS.get(read, read)))
+        for theirs, ours, key, read in named
+        if theirs is not None
+    )
+
+
+_ALL: _Table = (*_in_their_words(REQUEST_KEYS), ("batch_size", "Batch size", int))
+_EVERYWHERE = frozenset(
+    {"steps", "sampler_name", "scheduler", "seed", "subseed", "subseed_strength"}
+    | {"refiner_checkpoint", "refiner_switch_at"}
 )
-_SEED_SIZE: _Table = (
-    ("seed_resize_from_w", "Seed resize from-1", int),
-    ("seed_resize_from_h", "Seed resize from-2", int),
-)
-_SEED_SIZE_SWAPPED: _Table = (
-    ("seed_resize_from_h", "Seed resize from-1", int),
-    ("seed_resize_from_w", "Seed resize from-2", int),
-)
-_TEXTS_AND_SIZE: _Table = (
-    ("prompt", "Prompt", str),
-    ("negative_prompt", "Negative prompt", str),
-    ("cfg_scale", "CFG scale", _real),
-    ("width", "Size-1", int),
-    ("height", "Size-2", int),
-    ("batch_size", "Batch size", int),
-    ("denoising_strength", "Denoising strength", _real),
-)
-_TXT2IMG: _Table = (
-    ("hr_scale", "Hires upscale", _real),
-    ("hr_upscaler", "Hires upscaler", str),
-    ("hr_second_pass_steps", "Hires steps", int),
-    ("hr_resize_x", "Hires resize-1", int),
-    ("hr_resize_y", "Hires resize-2", int),
-    ("hr_checkpoint_name", "Hires checkpoint", str),
-    ("hr_sampler_name", "Hires sampler", str),
-    ("hr_scheduler", "Hires schedule type", str),
-    ("hr_prompt", "Hires prompt", str),
-    ("hr_negative_prompt", "Hires negative prompt", str),
-)
-_IMG2IMG: _Table = (
-    ("image_cfg_scale", "Image CFG scale", _real),
-    ("mask_blur", "Mask blur", int),
-    ("inpainting_mask_invert", "Mask mode", _place("Inpaint masked", "Inpaint not masked")),
-    ("inpainting_fill", "Masked content", _place("fill", "original", "latent noise", "latent nothing")),
-    ("inpaint_full_res", "Inpaint area", lambda text: text == "Only masked"),
-    ("inpaint_full_res_padding", "Masked area padding", int),
-)
+_TXT2IMG = StableDiffusionProcessingTxt2Img.model_fields.keys()
+_HIRES: _Table = _in_their_words(HIRES_KEYS, "hires.")
+_SEED_SIZE = ("seed_resize_from_w", "seed_resize_from_h")
 _HIRES_MARKS = ("Hires upscale", "Hires upscaler")
 
 
@@ -111,10 +92,11 @@ def filled_by(
 
 def _table(settings: Settings, is_img2img: bool) -> _Table:
     sparse = settings.quirks.sparse_infotext_field
-    table = _EVERYWHERE + (_SEED_SIZE_SWAPPED if sparse else _SEED_SIZE)
+    order = _SEED_SIZE[::-1] if sparse else _SEED_SIZE
+    sizes: _Table = tuple((name, f"Seed resize from-{i}", int) for i, name in enumerate(order, 1))
     if not is_img2img:
-        return table + _TEXTS_AND_SIZE + _TXT2IMG
-    return table if sparse else table + _TEXTS_AND_SIZE + _IMG2IMG
+        return (*sizes, *(each for each in (*_ALL, *_HIRES) if each[0] in _TXT2IMG))
+    return (*sizes, *(each for each in _ALL if not sparse or each[0] in _EVERYWHERE))
 
 
 def _soft(parsed: Mapping[str, object]) -> tuple[Any, ...]:

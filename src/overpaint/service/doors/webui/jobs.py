@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request
 
 from overpaint.errors import OverpaintError
-from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.bodies import (
     PaintingBody,
     PaintingResponse,
@@ -25,46 +22,36 @@ from overpaint.service.doors.webui.errors import ReferenceRoute, Refusal, forget
 from overpaint.service.doors.webui.pictures import PictureReader
 from overpaint.service.doors.webui.progress import Tasks
 from overpaint.service.doors.webui.requests import JobOrder, Pictures, Reader, check_sources
-from overpaint.service.doors.webui.saving import Saver, SavingOptions
+from overpaint.service.doors.webui.saving import Saver
 from overpaint.service.doors.webui.scripts import ScriptsAsked
 from overpaint.service.guard.budgets import at_work
-from overpaint.service.intake import client_name
-from overpaint.service.jobs import Job, JobState, Json, Kind, Record, ResultPicture
-from overpaint.service.ports import Damaged, Desk, Store
-from overpaint.settings import Settings
+from overpaint.service.intake.bodies import client_name
+from overpaint.service.intake.jobs import Intake
+from overpaint.service.intake.pictures import picture_file
+from overpaint.service.jobs import JobState, Record, ResultPicture
+from overpaint.service.ports import Store
 
 ControlPictures: TypeAlias = tuple[tuple[bytes | None, ...], tuple[bytes | None, ...]]  # those to follow, and masks
 
-_LOOK_EVERY = 0.5  # seconds between two looks whether the client is still there
 
-
-class ClientGone(Refusal):
-    """The client went away; nobody reads this answer."""
-
-    def __init__(self) -> None:
-        super().__init__(499, "ClientDisconnect", "the client went away and the job was cancelled")
-
-
-def job_routes(
-    desk: Desk, config: ServeConfig, reader: Reader, pictures: PictureReader, tasks: Tasks, saver: Saver
-) -> APIRouter:
+def job_routes(intake: Intake, reader: Reader, pictures: PictureReader, tasks: Tasks, saver: Saver) -> APIRouter:
     """The two routes that paint."""
     routes = APIRouter(route_class=ReferenceRoute)
 
     @routes.post("/txt2img")
     async def txt2img(body: StableDiffusionProcessingTxt2Img, request: Request) -> PaintingResponse:
-        return await paint(await new_picture(body), body, request)
+        return await paint(await new_picture(body, client_name(request)), body, request)
 
     @routes.post("/img2img")
     async def img2img(body: StableDiffusionProcessingImg2Img, request: Request) -> PaintingResponse:
-        return await paint(await over_pictures(body), body, request)
+        return await paint(await over_pictures(body, client_name(request)), body, request)
 
-    async def new_picture(body: StableDiffusionProcessingTxt2Img) -> JobOrder:
+    async def new_picture(body: StableDiffusionProcessingTxt2Img, client: str) -> JobOrder:
         scripts = await asyncio.to_thread(reader.scripts, body)
         controls, masks = await _control_pictures(scripts, pictures)
-        return await at_work(reader.asked, body, Pictures(controls=controls, control_masks=masks), scripts)
+        return await at_work(reader.asked, body, Pictures(controls=controls, control_masks=masks), scripts, client)
 
-    async def over_pictures(body: StableDiffusionProcessingImg2Img) -> JobOrder:
+    async def over_pictures(body: StableDiffusionProcessingImg2Img, client: str) -> JobOrder:
         check_sources(body)
         mask = await pictures.read("mask", body.mask) if body.mask else None  # I2I-1: before the scripts
         scripts = await asyncio.to_thread(reader.scripts, body)
@@ -72,30 +59,30 @@ def job_routes(
         images = await pictures.read_all(named)
         latent_mask = await pictures.read("latent_mask", body.latent_mask) if body.latent_mask else None
         found = Pictures(images, mask, latent_mask, *await _control_pictures(scripts, pictures))
-        return await at_work(reader.asked, body, found, scripts)
+        return await at_work(reader.asked, body, found, scripts, client)
 
     async def paint(asked: JobOrder, body: PaintingBody, request: Request) -> PaintingResponse:
         forget(request, body)
-        job = new_job("paint", asked.request, asked.settings, config, request)
-        await saver.promise(job.id, asked.saving)
-        tasks.begin(job.id, asked.saving.kind, asked.task)
+        job_id = asked.job.id
+        await saver.promise(job_id, asked.saving)
+        tasks.begin(job_id, asked.saving.kind, asked.task)
         try:
-            await submitted(job, asked.saving)
-            saved = saver.follow(job.id) if asked.saving else None
-            record = await waited(desk, job.id, request, config.limits.disconnect_grace)
+            record = await submitted(asked)
+            saved = saver.follow(job_id) if asked.saving else None
+            record = await intake.ended(record, request)
         finally:
-            tasks.end(job.id)
+            tasks.end(job_id)
         if saved is not None:
             await asyncio.shield(saved)
-        return await asyncio.to_thread(_answer, desk.store, record, asked)
+        return await asyncio.to_thread(_answer, intake.desk.store, record, asked)
 
-    async def submitted(job: Job, saving: SavingOptions) -> None:
+    async def submitted(asked: JobOrder) -> Record:
         """NOTE: only a refusal is sure to have left nothing behind; else what is to be saved stays written down."""
         try:
-            await desk.submit(job)
+            return await intake.handed_in(asked.job)
         except OverpaintError:
-            if saving:
-                await saver.withdraw(job.id)
+            if asked.saving:
+                await saver.withdraw(asked.job.id)
             raise
 
     return routes
@@ -111,39 +98,6 @@ async def _control_pictures(scripts: ScriptsAsked, pictures: PictureReader) -> C
     return own, tuple([await at_work(mask_of, each) for each in named])
 
 
-def new_job(kind: Kind, stored: Json, settings: Settings, config: ServeConfig, request: Request) -> Job:
-    """A job of this API with the server's deadlines."""
-    now = time.time()
-    return Job(
-        id=uuid.uuid4().hex,
-        kind=kind,
-        request=stored,
-        settings=settings.to_json(),
-        origin="sdapi",
-        client=client_name(request),
-        created=now,
-        queue_seconds=config.limits.queue_deadline,
-        run_seconds=config.limits.run_deadline,
-    )
-
-
-async def waited(desk: Desk, job_id: str, request: Request, grace: float) -> Record:
-    """The job when it has ended; it is cancelled when its client went away and does not come back to it in time."""
-    waiting = asyncio.ensure_future(desk.wait(job_id))
-    try:
-        while True:
-            await asyncio.wait({waiting}, timeout=_LOOK_EVERY)
-            if waiting.done():
-                return waiting.result()
-            if await request.is_disconnected():
-                await asyncio.wait({waiting}, timeout=grace)
-                if not waiting.done():
-                    await desk.cancel(job_id)
-                raise ClientGone
-    finally:
-        waiting.cancel()
-
-
 def result_pictures(store: Store, record: Record) -> list[tuple[ResultPicture, bytes]]:
     """The pictures of an ended job with their files; an end without any is an error."""
     if record.gone:
@@ -151,14 +105,7 @@ def result_pictures(store: Store, record: Record) -> list[tuple[ResultPicture, b
     if record.state is not JobState.FINISHED and not (record.state is JobState.CANCELLED and record.result.pictures):
         raise job_refusal(record.error)
     found = sorted(record.result.pictures, key=lambda each: each.number)
-    return [(each, _file(store, record.id, each.file)) for each in found]
-
-
-def _file(store: Store, job_id: str, file: str) -> bytes:
-    try:
-        return store.result_bytes(job_id, file.rpartition("/")[2])
-    except Damaged as error:
-        raise Refusal(410, "Gone", str(error)) from None
+    return [(each, picture_file(record, each, store)) for each in found]
 
 
 def _answer(store: Store, record: Record, asked: JobOrder) -> PaintingResponse:

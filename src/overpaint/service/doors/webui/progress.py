@@ -1,4 +1,7 @@
-"""Where the running job stands, in the reference's words (PROG-1 to PROG-5), and its task ids."""
+"""Where a client's running job stands, in the reference's words (PROG-1 to PROG-5), and its task ids.
+
+The reference runs one job at a time. Here several may run, so each client is told of its own, and stops its own.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from overpaint.service.doors.webui.bodies import ProgressResponse, ProgressTaskRequest
 from overpaint.service.doors.webui.errors import ReferenceRoute
 from overpaint.service.doors.webui.options_book import OptionsBook
+from overpaint.service.intake.bodies import client_name
 from overpaint.service.jobs import Live
 from overpaint.service.ports import Desk
 
 _FINISHED_KEPT = 16
 _MOST_TASKS = 1024
+_STOPS_KEPT = 64
 _LETTERS = string.ascii_uppercase + string.digits
 
 
 @dataclass
 class Tasks:
-    """What clients call their jobs, and what they asked of the running one. Gone with the server; the jobs are not."""
+    """What clients call their jobs, and what they asked of running ones. Gone with the server; the jobs are not."""
 
     names: dict[str, str] = field(default_factory=dict)  # job -> task id
     kinds: dict[str, str] = field(default_factory=dict)  # job -> "img2img" or "txt2img"
     finished: deque[str] = field(default_factory=lambda: deque(maxlen=_FINISHED_KEPT))  # task ids
-    interrupted: str | None = None  # the job that was
-    skipped: tuple[str, int] | None = None  # the job, and its batch
-    previews: tuple[int, bytes | None] = (0, None)  # how many there were, and the latest
+    interrupted: deque[str] = field(default_factory=lambda: deque(maxlen=_STOPS_KEPT))  # jobs that were
+    skipped: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=_STOPS_KEPT))  # job and batch
+    previews: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # the latest of each job, and its number
+    shown: int = 0  # previews so far
 
     def begin(self, job: str, kind: str, task: str | None) -> None:
         self.names[job] = task or f"task({kind}-{''.join(random.choices(_LETTERS, k=7))})"
@@ -45,6 +51,7 @@ class Tasks:
 
     def end(self, job: str) -> None:
         self.kinds.pop(job, None)
+        self.previews.pop(job, None)
         if (name := self.names.pop(job, None)) is not None:
             self.finished.append(name)
 
@@ -52,12 +59,14 @@ class Tasks:
         """The latest job of this name that has not ended."""
         return next((job for job, name in reversed(self.names.items()) if name == task), None)
 
-    def preview_number(self, preview: bytes | None) -> int:
-        """Counts up with every new preview."""
-        number, latest = self.previews
-        if preview is not None and preview != latest:
-            self.previews = (number + 1, preview)
-        return self.previews[0]
+    def preview_number(self, job: str, preview: bytes | None) -> int:
+        """Counts up with every new preview of any job."""
+        number, latest = self.previews.get(job, (0, None))
+        if preview is None or preview == latest:
+            return number
+        self.shown += 1
+        self.previews[job] = (self.shown, preview)
+        return self.shown
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,8 @@ def state_of(live: Live | None, tasks: Tasks) -> dict[str, Any]:
     several = live is not None and live.batches > 1
     name = f"scripts_{tasks.kinds.get(live.job, 'img2img')}" if live is not None else ""
     return {
-        "skipped": live is not None and tasks.skipped == (live.job, live.batch),
-        "interrupted": live is not None and tasks.interrupted == live.job,
+        "skipped": live is not None and (live.job, live.batch) in tasks.skipped,
+        "interrupted": live is not None and live.job in tasks.interrupted,
         "stopping_generation": False,
         "job": f"Batch {live.batch + 1} out of {live.batches}" if live is not None and several else name,
         "job_count": standing.job_count if standing else 0,
@@ -113,24 +122,30 @@ def state_of(live: Live | None, tasks: Tasks) -> dict[str, Any]:
     }
 
 
+def own_job(desk: Desk, request: Request) -> Live | None:
+    """The client's job that runs longest, if any does."""
+    client = client_name(request)
+    return next((each for each in desk.all_running() if each.client in ("", client)), None)
+
+
 def control_routes(desk: Desk, tasks: Tasks) -> APIRouter:
     """CTRL-1, CTRL-4."""
     routes = APIRouter(route_class=ReferenceRoute)
 
     @routes.post("/interrupt")
-    async def interrupt() -> dict[str, Any]:
-        live = desk.running()
+    async def interrupt(request: Request) -> dict[str, Any]:
+        live = own_job(desk, request)
         if live is not None:
-            tasks.interrupted = live.job
+            tasks.interrupted.append(live.job)
             await desk.finish_early(live.job)
         return {}
 
     @routes.post("/skip")
-    async def skip() -> None:
-        live = desk.running()
+    async def skip(request: Request) -> None:
+        live = own_job(desk, request)
         if live is not None:
-            tasks.skipped = (live.job, live.batch)
-            await desk.skip()
+            tasks.skipped.append((live.job, live.batch))
+            await desk.skip(live.job)
 
     return routes
 
@@ -140,8 +155,8 @@ def progress_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
     routes = APIRouter(route_class=ReferenceRoute)
 
     @routes.get("/progress")
-    async def progress(skip_current_image: bool = False) -> ProgressResponse:
-        live = desk.running()
+    async def progress(request: Request, skip_current_image: bool = False) -> ProgressResponse:
+        live = own_job(desk, request)
         standing = Standing(live) if live is not None else None
         shown = None if live is None or skip_current_image else await _preview_of(live, book)
         return ProgressResponse(
@@ -160,11 +175,11 @@ def internal_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
 
     @routes.post("/progress")
     async def progress(body: ProgressTaskRequest) -> dict[str, Any]:
-        live, job = desk.running(), tasks.job_of(body.id_task)
-        active = live is not None and live.job == job
-        position = desk.position(job) if job is not None and not active else None
+        job = tasks.job_of(body.id_task)
+        live = None if job is None else desk.running(job)
+        position = desk.position(job) if job is not None and live is None else None
         told: dict[str, Any] = {
-            "active": active,
+            "active": live is not None,
             "queued": position is not None,
             "completed": job is None and body.id_task in tasks.finished,
             "progress": None,
@@ -173,13 +188,13 @@ def internal_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
             "id_live_preview": body.id_live_preview,
             "textinfo": None,
         }
-        if live is None or not active:
+        if live is None:
             return {**told, "textinfo": "Waiting..." if position is None else f"In queue: {position + 1}"}
         return {**told, **_standing(live), **await fresh_preview(live, body)}
 
     async def fresh_preview(live: Live, body: ProgressTaskRequest) -> Mapping[str, Any]:
         """One that the client has not seen."""
-        number = tasks.preview_number(live.preview)
+        number = tasks.preview_number(live.job, live.preview)
         wanted = body.live_preview and number != body.id_live_preview
         shown = await _preview_of(live, book) if wanted else None
         if shown is None:

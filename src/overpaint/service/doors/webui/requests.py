@@ -13,7 +13,6 @@ from overpaint.errors import RequestError
 from overpaint.models.catalog import find_file
 from overpaint.models.hashes import CheckpointFile
 from overpaint.service.byproducts import without_byproducts
-from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.bodies import PaintingBody, StableDiffusionProcessingImg2Img
 from overpaint.service.doors.webui.control_units import Unit, fitted_picture, units_of
 from overpaint.service.doors.webui.errors import Refusal, http_refusal
@@ -24,8 +23,9 @@ from overpaint.service.doors.webui.replaced import replaced_names
 from overpaint.service.doors.webui.saving import SavingOptions
 from overpaint.service.doors.webui.scripts import ScriptsAsked, always_on, check_script_name
 from overpaint.service.doors.webui.unoffered import warns, without_unoffered
+from overpaint.service.intake.jobs import Intake, NewJob
+from overpaint.service.jobs import Job
 from overpaint.service.known_models import KnownModels
-from overpaint.service.requests import job_settings, stored_request
 from overpaint.service.store.forms import plain
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
@@ -56,11 +56,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class JobOrder:
-    """A job that was asked for: what clients are told of it, and what is stored."""
+    """A job that was asked for, and what its client is told of it."""
 
     parameters: Mapping[str, Any]
-    request: Mapping[str, Any]
-    settings: Settings
+    job: Job
     warnings: tuple[str, ...]
     saving: SavingOptions  # what is to be saved
     sends: bool = True
@@ -72,7 +71,7 @@ class JobOrder:
 class Reader:
     """Reads bodies with what this server has and how it is set. It waits for disks, so it belongs in a thread."""
 
-    config: ServeConfig
+    intake: Intake
     book: OptionsBook
     models: KnownModels
 
@@ -85,7 +84,7 @@ class Reader:
             body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
         )
 
-    def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked) -> JobOrder:
+    def asked(self, body: PaintingBody, pictures: Pictures, scripts: ScriptsAsked, client: str) -> JobOrder:
         """The job; its pictures are kept when this returns."""
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
         filled = self._filled(body, is_img2img)
@@ -98,13 +97,20 @@ class Reader:
         values = self._values(fields, soft, overrides, pictures)
         told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
         controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
-        stored = self._stored({**values, **pictures.fields(), **controls}, overrides, settings)
+        new = NewJob(
+            values={**values, **pictures.fields(), **controls},
+            settings=settings,
+            origin="sdapi",
+            client=client,
+            # It is always written down: the one in force may be another when the job's turn comes.
+            checkpoint=str(self._checkpoint(overrides).path),
+        )
+        job = self.intake.judged(new)
         echoed = given if filled.overrides else body.override_settings
         parameters = {**body.known(), **filled.fields, "override_settings": echoed}
         return JobOrder(
             parameters=_without_pictures(parameters),
-            request=stored,
-            settings=settings,
+            job=job,
             warnings=(
                 *_unread(body),
                 *replaced_names(fields, settings, _lora_names(self.models)),
@@ -134,8 +140,7 @@ class Reader:
     def _settings(self, settings: Settings, saves: bool) -> Settings:
         """I2I-2: without `save_images` no sheet is made; with it one is, if it is to be shown or kept."""
         sheet = saves and (settings.return_grid or settings.grid_save)
-        settings = replace(settings if saves else without_byproducts(settings), return_grid=sheet)
-        return job_settings(settings, self.config.limits)
+        return replace(settings if saves else without_byproducts(settings), return_grid=sheet)
 
     def _values(
         self, fields: Mapping[str, Any], soft: tuple[Any, ...], overrides: Overrides, pictures: Pictures
@@ -182,14 +187,11 @@ class Reader:
         """
         if pictures.mask is None or not values["only_masked"]:
             wide, high = values["width"] or 0, values["height"] or 0
-            return (wide, high) if min(wide, high) > 0 and wide * high <= self.config.limits.pass_pixels else None
+            return (
+                (wide, high) if min(wide, high) > 0 and wide * high <= self.intake.config.limits.pass_pixels else None
+            )
         with decoded("init_images[0]", pictures.images[0]) as source:
             return source.size
-
-    def _stored(self, values: Mapping[str, Any], overrides: Overrides, settings: Settings) -> dict[str, Any]:
-        """NOTE: the checkpoint is always written down: the one in force may be another when the job's turn comes."""
-        stored = stored_request(values, self.book.desk.store, self.config.limits, settings=settings)
-        return {**stored, "checkpoint": str(self._checkpoint(overrides).path)}
 
     def _checkpoint(self, overrides: Overrides) -> CheckpointFile:
         """The job's own if it is known, else the one in force (JOB-1)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any
 from PIL import Image
 
 from overpaint.errors import SaveError
-from overpaint.files.metadata import encode_picture, format_for
+from overpaint.files.metadata import format_for
 from overpaint.files.naming import NameFacts, subfolder, target_paths
+from overpaint.files.output import OutputKind, grids_folder, samples_folder
 from overpaint.files.saving import save_bytes, save_picture
-from overpaint.outcome import init_image_hash
 from overpaint.request import Picture
 from overpaint.service.byproducts import byproduct_file, wanted_byproducts
-from overpaint.service.jobs import Json, Record, ResultPicture
+from overpaint.service.jobs import Record, ResultPicture
 from overpaint.service.ports import Store
-from overpaint.service.requests import AnyRequest, loaded_request
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
 
@@ -54,19 +53,19 @@ class Item:
             return image
 
 
-def items_of(store: Store, record: Record, settings: Settings, kind: str) -> Iterator[Item]:
+def items_of(store: Store, record: Record, settings: Settings, kind: OutputKind) -> Iterator[Item]:
     """OUT-5, GRID-1: pictures of finished batches with what belongs to each, then the sheet."""
     facts = _Facts(record)
     pictures = [each for each in record.result.pictures if each.kind == "picture"]
     if settings.samples_save:
-        root = Path(settings.outdir_samples or getattr(settings, f"outdir_{kind}_samples"))
+        root = Path(samples_folder(settings, kind))
         cut_short = set() if settings.save_incomplete_images else _cut_short(store, record)
         for index, picture in enumerate(pictures):
             if picture.file not in cut_short:
                 yield from _picture_items(store, record.id, picture, root, facts.of(index, picture), settings)
     for picture in record.result.pictures:
         if picture.kind == "grid" and settings.grid_save:
-            root = Path(settings.outdir_grids or getattr(settings, f"outdir_{kind}_grids"))
+            root = Path(grids_folder(settings, kind))
             source = store.result_file(record.id, _name(picture))
             yield Item(source, root, facts.of(0, picture), picture.infotext, is_grid=True)
 
@@ -133,15 +132,6 @@ def save_at(path: Path, item: Item, settings: Settings, *, may_be_there: bool) -
             exif=own.get("exif"),
             icc=own.get("icc_profile"),
         )
-
-
-def save_sources(request: Json, read: Callable[[str], bytes], settings: Settings) -> None:
-    """IMG-1: a copy of every source, named by its hash; one that is there already stays."""
-    loaded: AnyRequest = loaded_request(request, read)
-    for picture in loaded.images:
-        path = Path(settings.outdir_init_images) / f"{init_image_hash(picture)}.png"
-        if not path.exists():
-            save_bytes(path, encode_picture(picture, "png"))
 
 
 class _Facts:

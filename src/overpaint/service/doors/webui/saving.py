@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import OverpaintError
-from overpaint.service.doors.webui.saved_files import Item, items_of, place_for, save_at, save_sources
+from overpaint.files.output import OutputKind, save_source_pictures
+from overpaint.service.doors.webui.saved_files import Item, items_of, place_for, save_at
 from overpaint.service.jobs import Record
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Desk, Full, Store
+from overpaint.service.requests import loaded_request
 from overpaint.settings import Settings
 
 WISHES = "sdapi_saves"  # in the store: job -> what of it is to be saved, and where what is saved already lies
@@ -33,7 +35,7 @@ log = logging.getLogger(LOGGER)
 class SavingOptions:
     """What of one job is to be saved."""
 
-    kind: str  # img2img or txt2img
+    kind: OutputKind
     pictures: bool  # save_images
     sources: bool  # the option save_init_img
 
@@ -58,8 +60,7 @@ class Saver:
     async def promise(self, job_id: str, saving: SavingOptions) -> None:
         """Before the job is accepted: from now on what is wished for happens, if the job does."""
         if saving:
-            told = {"kind": saving.kind, "pictures": saving.pictures, "sources": saving.sources, "places": {}}
-            await asyncio.to_thread(self._note, job_id, told)
+            await asyncio.to_thread(self._note, job_id, {**vars(saving), "places": {}})
 
     async def withdraw(self, job_id: str) -> None:
         """The job was not accepted, or there is nothing left to do."""
@@ -103,13 +104,14 @@ class Saver:
             if saving["sources"] and record.attempts:
                 self._save_sources(record, settings)
             if saving["pictures"] and not record.gone:
-                for item in items_of(self._store, record, settings, str(saving["kind"])):
+                for item in items_of(self._store, record, settings, saving["kind"]):
                     self._save_item(record.id, item, settings, saving["places"])
             self._note(record.id, None)
 
     def _save_sources(self, record: Record, settings: Settings) -> None:
         try:
-            save_sources(record.job.request, self._store.picture, settings)
+            request = loaded_request(record.job.request, self._store.picture)
+            save_source_pictures(request.images, settings)
         except OverpaintError as error:  # they may have been kept long enough, after a long time without a server
             log.warning(line("sources-not-saved", job=record.id, reason=error))
 

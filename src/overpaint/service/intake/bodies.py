@@ -1,21 +1,18 @@
-"""What all doors share: how bodies and headers are read, within bounds and never trusted, and a few answers."""
+"""How bodies and headers are read, within bounds and never trusted."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from fastapi import Request
+from pydantic_core import from_json
 
-from overpaint.errors import OverpaintError
-from overpaint.service.jobs import Record, ResultPicture
-from overpaint.service.ports import Damaged, Desk, Full, TooLarge
-
-RETRY_SECONDS = 30.0  # until a full disk or a lack of memory may be over
-HEARTBEAT = 15.0  # seconds of silence, after which a comment keeps proxies from hanging up
+from overpaint.service.guard.budgets import at_work, reading
+from overpaint.service.ports import TooLarge
+from overpaint.service.problems import ApiError
 
 # What the document says of them
 CLIENT_HEADER = {
@@ -31,33 +28,56 @@ KEY_HEADER = {
     "description": "Sent twice with the same key, a request makes one job.",
 }
 
+Constant: TypeAlias = Callable[[str], Any] | None
+
+_SMALL = 64 * 1024  # bytes of a body, which are parsed at once
 _NAME = re.compile(r"[\w.:@/ -]{1,64}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _WAIT = re.compile(r"wait(?:\s*=\s*\"?(\d{1,6})\"?)?")
-
-
-class ApiError(OverpaintError):
-    """An answer that is an error and has no class of its own."""
-
-    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.field = status, code, field
 
 
 async def json_body(request: Request) -> dict[str, Any]:
     """The object in a body. That it is not nested too deeply is the guards' business."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise ApiError(415, "media_type", f"Content-Type={kind[:80]!r}: send application/json")
-    # NOTE: `request.body()` would keep the bytes for as long as the client waits for its pictures.
-    body = b"".join([piece async for piece in request.stream()])
+        raise ApiError("media_type", f"Content-Type={kind[:80]!r}: send application/json")
     try:
-        values = await asyncio.to_thread(json.loads, body, parse_constant=_no_number)  # large ones hold others up
+        values = await parsed(await pieces_of(request), _no_number)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, "malformed", f"body: it is not valid JSON ({str(error)[:120]}); send an object") from None
+        raise ApiError("malformed", f"body: it is not valid JSON ({str(error)[:120]}); send an object") from None
     if not isinstance(values, dict):
-        raise ApiError(400, "malformed", f"body: it is a {type(values).__name__}; send an object of a request's fields")
+        raise ApiError("malformed", f"body: it is a {type(values).__name__}; send an object of a request's fields")
     return values
+
+
+async def pieces_of(request: Request) -> list[bytes]:
+    """A body as it came.
+
+    NOTE: `request.body()` would keep the bytes for as long as the client waits for its pictures.
+    """
+    return [piece async for piece in request.stream() if piece]
+
+
+async def parsed(pieces: list[bytes], constant: Constant = None) -> Any:
+    """The JSON of a body, whose pieces are forgotten; `constant` gives what NaN and the like stand for."""
+    if sum(map(len, pieces)) <= _SMALL:
+        return _value_of(pieces, constant)
+    return await at_work(_value_in_turn, pieces, constant)  # large ones hold others up
+
+
+def _value_in_turn(pieces: list[bytes], constant: Constant) -> Any:
+    with reading():
+        return _value_of(pieces, constant)
+
+
+def _value_of(pieces: list[bytes], constant: Constant) -> Any:
+    """NOTE: Python's own parser keeps everybody waiting six times as long; what the quick one refuses, it judges."""
+    body = b"".join(pieces)
+    pieces.clear()
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return json.loads(body, parse_constant=constant)
 
 
 async def file_body(request: Request, largest: int) -> bytes:
@@ -85,7 +105,7 @@ def idempotency_key(request: Request) -> str | None:
     """What a client calls its request, so that sending it twice makes one job."""
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
-        raise ApiError(400, "malformed", "Idempotency-Key: give 1 to 200 printable ASCII characters without spaces")
+        raise ApiError("malformed", "Idempotency-Key: give 1 to 200 printable ASCII characters without spaces")
     return key
 
 
@@ -102,32 +122,9 @@ def last_event(request: Request) -> int:
     """The last event that a client has heard of."""
     given = request.headers.get("last-event-id", "0")
     if not (given.isascii() and given.isdecimal() and len(given) < 16):
-        raise ApiError(400, "malformed", f"Last-Event-ID={given[:80]!r}: give the number of an event")
+        raise ApiError("malformed", f"Last-Event-ID={given[:80]!r}: give the number of an event")
     return int(given)
 
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
-
-
-def retry_header(status: int, error: Exception | None = None) -> dict[str, str]:
-    """When to come again, of what may be otherwise by then."""
-    if status not in (429, 503):
-        return {}
-    seconds = error.retry_after if isinstance(error, Full) else RETRY_SECONDS
-    return {"Retry-After": str(max(1, math.ceil(seconds)))}
-
-
-def picture_file(record: Record, picture: ResultPicture, desk: Desk) -> bytes:
-    """The bytes of a result; a picture that is deleted by now is an error."""
-    try:
-        return desk.store.result_bytes(record.id, picture.file.rpartition("/")[2])
-    except Damaged as error:
-        raise ApiError(410, "damaged", str(error)) from None
-    except FileNotFoundError:
-        message = f"{url_of(record, picture)}: the picture was kept long enough and is deleted; paint it again"
-        raise ApiError(410, "gone", message) from None
-
-
-def url_of(record: Record, picture: ResultPicture) -> str:
-    return f"/v1/jobs/{record.id}/images/{picture.number}"

@@ -1,0 +1,90 @@
+"""`overpaint mask`: a mask in words, drawn on a picture, to keep or to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from overpaint.cli.output import say, say_json, table
+from overpaint.cli.paint import AsJson, Open, Overwrite, choose_target
+from overpaint.errors import RequestError
+
+if TYPE_CHECKING:
+    from overpaint.files.keeping import Target
+    from overpaint.request import Picture
+
+Look = Annotated[bool, typer.Option("--show", help="Write the picture with the mask laid over it, too.")]
+Words = Annotated[bool, typer.Option("--words", help="List the words and what they mean.")]
+Place = Annotated[str | None, typer.Option("--output", "-o", help="File or FOLDER/ (default: a new name here).")]
+
+
+def mask(
+    picture: Annotated[
+        Path | None, typer.Argument(metavar="PICTURE", help="The picture it is for.", show_default=False)
+    ] = None,
+    expression: Annotated[
+        str | None, typer.Argument(metavar="EXPRESSION", help="The mask in words.", show_default=False)
+    ] = None,
+    output: Place = None,
+    show: Look = False,
+    words: Words = False,
+    overwrite: Overwrite = False,
+    open_it: Open = False,
+    as_json: AsJson = False,
+) -> int:
+    """Draw a mask that is written in words.
+
+    Shapes are joined by + (either), - (not the second) and & (both), and changed by steps after |, read from left to
+    right; brackets group. Places are pixels of the picture, or parts such as 50%. --words lists the words.
+    `paint`, `plan`, `again`, `submit`, `batch` and `overpaint.img2img` take the same words for a mask.
+    """
+    if words:
+        say(_listed())
+        return 0
+    if picture is None or expression is None:
+        raise RequestError("EXPRESSION", None, "give a PICTURE and a mask in words; --words lists them")
+    from overpaint import masks
+    from overpaint.cli.jobs import opened
+    from overpaint.cli.told import is_stdin
+    from overpaint.settings import Settings
+
+    understood = masks.parse(expression)
+    stem = "stdin" if is_stdin(picture) else picture.stem
+    target = choose_target(output, f"{stem}-mask.png", overwrite)
+    source = opened(picture, Settings())
+    drawn = masks.draw(understood, source)
+    written = _written(drawn, target)
+    shown = _written(masks.overlay(source, drawn), _beside(written, overwrite)) if show else None
+    percent = round(masks.coverage(drawn), 2)
+    if as_json:
+        box = drawn.getbbox()
+        account = {"path": str(written), "size": list(drawn.size), "coverage": percent, "box": box and list(box)}
+        say_json({**account, "shown": None if shown is None else str(shown)})
+    else:
+        say(f"{written}  {percent:g} % of {drawn.width}x{drawn.height}" + ("" if shown is None else f"  {shown}"))
+    if open_it:
+        typer.launch(str(shown or written))
+    return 0
+
+
+def _beside(mask: Path, overwrite: bool) -> Target:
+    from overpaint.files.keeping import Target
+
+    return Target(mask.with_name(f"{mask.stem}-shown.png"), overwrite)
+
+
+def _written(picture: Picture, target: Target) -> Path:
+    from overpaint.files.metadata import encode_picture
+    from overpaint.files.saving import save_bytes
+
+    return save_bytes(target.path, encode_picture(picture, target.path.suffix), replace=target.overwrite)
+
+
+def _listed() -> str:
+    from overpaint.masks.vocabulary import SHAPES, STEPS
+
+    rows = [("shapes:", ""), *((f"  {each.usage}", each.meaning) for each in SHAPES.values())]
+    rows += [("steps, after |:", ""), *((f"  {each.usage}", each.meaning) for each in STEPS.values())]
+    return table(rows)

@@ -1,0 +1,1 @@
+"""Tools that paint more than once: outpainting, loopback, enlarging in tiles, grids."""
