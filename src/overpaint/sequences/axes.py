@@ -30,6 +30,7 @@ FIELDS = (
     *(name for name in NUMBERS if name not in _OF_A_CELL),
     *("seed", "variation_seed", "styles", *_TEXTS, *_CHOICES, *_SWITCHES),
 )
+HIRES = ("hires.steps", "hires.sampler", "hires.scheduler", "hires.upscaler", "hires.strength", "hires.scale")
 _RANGE = re.compile(
     r"\s*([+-]?\d+(?:\.\d+)?)\s*-\s*([+-]?\d+(?:\.\d+)?)\s*(?:\(\s*([+-]?\d+(?:\.\d+)?)\s*\)|\[\s*(\d+)\s*\])?\s*"
 )
@@ -76,6 +77,8 @@ class GridAxis:
             return request.with_changes(width=value[0], height=value[1])
         if self.field.startswith(f"{LORA} "):
             return request.with_changes(loras=_weighted(request.loras, self.field.removeprefix(f"{LORA} "), value))
+        if self.field in HIRES or (self.field == "strength" and not request.has_source):
+            return _with_hires(request, self.field, value)
         if self.field in FIELDS:
             return request.with_changes(**{self.field: value})
         return request.with_changes(overrides={**request.overrides, self.field: value})
@@ -93,10 +96,10 @@ class GridAxis:
 def check_field(field: object) -> None:
     if not isinstance(field, str):
         raise RequestError("axis", field, "give the name of a field, an option, or `lora NAME`")
-    known = field in FIELDS or field in OPTION_NAMES or field in (REPLACE, ORDER, SIZE)
+    known = field in FIELDS or field in OPTION_NAMES or field in (REPLACE, ORDER, SIZE, *HIRES)
     if known or (field.startswith(f"{LORA} ") and field.removeprefix(f"{LORA} ").strip()):
         return
-    near = did_you_mean(field, sorted({*FIELDS, *OPTION_NAMES, REPLACE, ORDER, SIZE}))
+    near = did_you_mean(field, sorted({*FIELDS, *HIRES, *OPTION_NAMES, REPLACE, ORDER, SIZE}))
     raise RequestError(
         "axis", field, near or "give a field of a request, an option, `lora NAME`, replace, order or size"
     )
@@ -187,6 +190,8 @@ def _range(field: str, kind: type, first: str, last: str, step: str | None, coun
 def _kind_of(field: str) -> type:
     if field in ("seed", "variation_seed"):
         return int
+    if field in HIRES:
+        return {"hires.steps": int, "hires.strength": float, "hires.scale": float}.get(field, str)
     if field in NUMBERS:
         return int if NUMBERS[field][2] else float
     if field in _SWITCHES:
@@ -225,6 +230,13 @@ def _with_texts(request: PaintRequest, change: Callable[[str], str]) -> PaintReq
     return request.with_changes(prompt=changed(request.prompt), negative_prompt=changed(request.negative_prompt))
 
 
+def _with_hires(request: PaintRequest, field: str, value: Any) -> PaintRequest:
+    """A field of the second pass; the strength of a job without a source is that of its second pass."""
+    if request.hires is None:
+        raise RequestError(f"axis {field}", value, "the job has no second pass; switch it on, or leave the axis out")
+    return request.with_changes(hires=replace(request.hires, **{field.removeprefix("hires."): value}))
+
+
 def _reordered(text: str, words: Sequence[str], order: Sequence[str]) -> str:
     """The words in another order, each in a place where one of them stood."""
     if not all(each in text for each in words):
@@ -248,6 +260,9 @@ REFERENCE_AXES: Mapping[str, str] = MappingProxyType(
         "Steps": "steps",
         "CFG Scale": "cfg_scale",
         "Image CFG Scale": "image_cfg_scale",
+        "Hires steps": "hires.steps",
+        "Hires sampler": "hires.sampler",
+        "Hires upscaler": "hires.upscaler",
         "Prompt S/R": REPLACE,
         "Prompt order": ORDER,
         "Sampler": "sampler",

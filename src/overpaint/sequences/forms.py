@@ -12,23 +12,33 @@ from overpaint.errors import RequestError, RequestTypeError
 from overpaint.hints import did_you_mean
 from overpaint.parts import nearest
 from overpaint.request import PaintRequest
+from overpaint.sequences.alternative import AlternativeTest
 from overpaint.sequences.axes import axis_of
 from overpaint.sequences.enlarge import GENTLE, Enlargement
 from overpaint.sequences.grid import PictureGrid
 from overpaint.sequences.loopback import Loopback
 from overpaint.sequences.outpaint import STRONG, Outpainting, margins_for
+from overpaint.sequences.outpaint_mk2 import OutpaintingMk2
+from overpaint.sequences.outpaint_tiles import OutpaintedTiles
 from overpaint.sequences.prompt_tools import PromptMatrix, PromptsFromText
+from overpaint.sequences.reference_upscale import PastedTiles
 from overpaint.sequences.scripts import script_sequence
 from overpaint.sequences.story import PaintingSequence
 from overpaint.settings import Settings
 
 SCRIPT = "script"
 KINDS: Mapping[str, type[PaintingSequence]] = MappingProxyType(
-    {each.kind: each for each in (Outpainting, Loopback, Enlargement, PictureGrid, PromptMatrix, PromptsFromText)}
+    {
+        each.kind: each
+        for each in (
+            *(Outpainting, Loopback, Enlargement, PictureGrid, PromptMatrix, PromptsFromText),
+            *(OutpaintingMk2, OutpaintedTiles, PastedTiles, AlternativeTest),
+        )
+    }
 )
 """The tools by the name that a manifest or a body gives in `kind`. "script" is one of the reference's, by title."""
 
-_NOT_GIVEN = ("request", "own_notes", "enlarged", "script", "own_seeds")
+_NOT_GIVEN = ("request", "own_notes", "enlarged")
 _AXES = ("x", "y", "z")
 _SIZES = ("to", "aspect", "anchor")  # of an outpainting, in the place of its sides
 _STRENGTHS = {Outpainting.kind: STRONG, Enlargement.kind: GENTLE}

@@ -42,6 +42,7 @@ class OutpaintedTiles(PaintingSequence):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", tuple(self.directions))
+        object.__setattr__(self, "masked_content", MaskedContent(self.masked_content))
         check_number("mask_blur", self.mask_blur, low=0, high=1024, whole=True)
         check_count("tiles", len(self))
 

@@ -106,6 +106,18 @@ AXIS_TYPES = (
     *("Token merging ratio", "Token merging ratio high-res", "Always discard next-to-last sigma"),
     *("SGM noise multiplier", "Refiner checkpoint", "Refiner switch at", "RNG source", "FP8 mode", "Size"),
 )
+_OF_IMG2IMG = ("Image CFG Scale", "Cond. Image Mask Weight")
+_OF_TXT2IMG = {"Steps": "Hires steps", "Sampler": "Hires sampler", "Extra noise": "Hires upscaler"}  # each comes after
+
+
+def axis_types(*, is_img2img: bool) -> tuple[str, ...]:
+    """What an axis of the plot may be."""
+    if is_img2img:
+        return AXIS_TYPES
+    kept = (each for each in AXIS_TYPES if each not in _OF_IMG2IMG)
+    return tuple(name for each in kept for name in (each, _OF_TXT2IMG.get(each)) if name is not None)
+
+
 _PLOT = (
     A("x_type", "X type", "Seed", choices=AXIS_TYPES),
     A("x_values", "X values", ""),

@@ -20,7 +20,7 @@ from overpaint.sequences.outpaint_mk2 import OutpaintingMk2
 from overpaint.sequences.outpaint_tiles import OutpaintedTiles
 from overpaint.sequences.prompt_tools import PromptMatrix, PromptsFromText
 from overpaint.sequences.reference_upscale import PastedTiles
-from overpaint.sequences.script_arguments import AXIS_TYPES, SCRIPTS, ScriptEntry
+from overpaint.sequences.script_arguments import SCRIPTS, ScriptEntry, axis_types
 from overpaint.sequences.story import PaintingSequence
 from overpaint.settings import Settings
 
@@ -95,7 +95,8 @@ def _lines(request: PaintRequest, values: Values, settings: Settings) -> Paintin
 
 def _plot(request: PaintRequest, values: Values, settings: Settings) -> PaintingSequence:
     fixed = not values["keep_random_seeds"]
-    x, y, z = (_axis(values, letter, fixed) for letter in "xyz")
+    types = axis_types(is_img2img=request.has_source)
+    x, y, z = (_axis(values, letter, fixed, types) for letter in "xyz")
     each_its_own = not fixed and request.seed == -1
     return PictureGrid(
         request=request.with_changes(iterations=1),
@@ -112,15 +113,15 @@ def _plot(request: PaintRequest, values: Values, settings: Settings) -> Painting
     )
 
 
-def _axis(values: Values, letter: str, fixed: bool) -> GridAxis | None:
+def _axis(values: Values, letter: str, fixed: bool, types: Sequence[str]) -> GridAxis | None:
     """The type by name or by its number on the page; values as text, or as a list."""
     label, text, listed = (values[f"{letter}_{part}"] for part in ("type", "values", "list"))
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(AXIS_TYPES):
-        label = AXIS_TYPES[label]
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(types):
+        label = types[label]
     if label in ("Nothing", None, ""):
         return None
-    if label not in REFERENCE_AXES:
-        offered = ", ".join(REFERENCE_AXES)
+    if label not in REFERENCE_AXES or label not in types:
+        offered = ", ".join(each for each in types if each in REFERENCE_AXES)
         raise RequestError(f"{letter.upper()} type", label, f"it is not offered here; choose one of {offered}")
     given = text if isinstance(text, str) and text.strip() else ", ".join(map(_quoted, listed or ()))
     axis = axis_from_text(REFERENCE_AXES[label], given, label)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Json = Mapping[str, Any]
-Kind = Literal["paint", "extras"]  # a PaintRequest; an ExtrasRequest
+Kind = Literal["paint", "extras", "sequence"]  # a PaintRequest; an ExtrasRequest; a tool that paints several
 Origin = Literal["v1", "sdapi", "openai", "page"]
 
 PICTURE_REFERENCE = "sha256:"  # in a stored request a picture is this and the hash of its bytes

@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Protocol, TypeAlias
 
@@ -23,6 +23,8 @@ from overpaint.planning.hires import hires_sizes
 from overpaint.request import PaintRequest
 from overpaint.sampler_table import normalise
 from overpaint.seeds import fix_seed
+from overpaint.sequences.forms import KINDS, SCRIPT
+from overpaint.sequences.story import SequenceStep
 from overpaint.service.config import ServeConfig
 from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
 from overpaint.service.guard.budgets import room_for
@@ -31,11 +33,19 @@ from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
 from overpaint.service.prompt_rows import check_prompt_rows
+from overpaint.service.sequence_orders import (
+    SEQUENCE,
+    SequenceOrder,
+    is_sequence,
+    judged_tool,
+    tool_and_request,
+)
 from overpaint.service.shapes import shaped_fields
 from overpaint.settings import OPTION_NAMES, Settings, inert_options
 from overpaint.text.prompt import take_network_tags
 
-AnyRequest: TypeAlias = PaintRequest | ExtrasRequest
+JobRequest: TypeAlias = PaintRequest | ExtrasRequest
+AnyRequest: TypeAlias = PaintRequest | ExtrasRequest | SequenceOrder
 TextReader: TypeAlias = Callable[[str, str], bytes]  # (text, field) -> the picture's file
 
 EXTRAS: Kind = "extras"
@@ -108,15 +118,31 @@ def stored_request(
     given. It decodes, so it belongs in a thread. The same `rng` gives the same seeds: what is sent again under one key
     is then the same request.
     """
+    tool: dict[str, Any] | None = None
+    if is_sequence(values):
+        tool, values = tool_and_request(values)
     with ExitStack() as held:
         sources, told, request = _judged(values, store, limits, settings, read, held)
+        beside: dict[str, Any] = {"kind": EXTRAS}
         if not isinstance(request, ExtrasRequest):
-            request = request.with_changes(**_fixed(request, rng))
+            asked, request = request, request.with_changes(**_fixed(request, rng))
+            beside = {} if tool is None else _with_tool(tool, asked, limits, settings)
         plain = _with_pictures(request.to_json(pictures=False), told)
-        is_extras = isinstance(request, ExtrasRequest)
         del request  # the room that is given back now is that of its pictures
     sources.keep()
-    return {"kind": EXTRAS, **plain} if is_extras else plain
+    return {**beside, **plain}
+
+
+def _with_tool(tool: Json, request: PaintRequest, limits: Limits, settings: Settings) -> dict[str, Any]:
+    """What is stored beside the request of a sequence; each of its steps is judged."""
+    check_name("upscaler", str(tool.get("upscaler", "")))
+    site = job_settings(settings, limits)
+
+    def check(step: SequenceStep) -> None:
+        within = limits if step.tiles is None else replace(limits, pass_pixels=limits.source_pixels)
+        check_request(step.request, within, settings)
+
+    return {"kind": SEQUENCE, SEQUENCE: judged_tool(tool, request, limits, site, check)}
 
 
 def judged_request(
@@ -138,7 +164,7 @@ def judged_request(
 
 def _judged(
     values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None, held: ExitStack
-) -> tuple[RequestSources, dict[str, Any], AnyRequest]:
+) -> tuple[RequestSources, dict[str, Any], JobRequest]:
     """The request, and its plain values with references for pictures; `held` has the room that the pictures take."""
     sources = RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
     given = {name: value for name, value in values.items() if name != "kind"}
@@ -160,13 +186,17 @@ def loaded_request(stored: Json, read: Callable[[str], bytes]) -> AnyRequest:
     def opened(name: str, reference: Any) -> Any:
         return open_picture(read(str(reference)), max_pixels=LARGEST_RESULT)
 
-    values = {name: value for name, value in stored.items() if name != "kind"}
-    return _read(values, stored.get("kind") == EXTRAS, opened)
+    values = {name: value for name, value in stored.items() if name not in ("kind", SEQUENCE)}
+    request = _read(values, stored.get("kind") == EXTRAS, opened)
+    if stored.get("kind") == SEQUENCE and not isinstance(request, ExtrasRequest):
+        return SequenceOrder(stored[SEQUENCE], request)
+    return request
 
 
 def kind_of(stored: Json) -> Kind:
     """Which kind of job a stored request is."""
-    return EXTRAS if stored.get("kind") == EXTRAS else "paint"
+    kinds: dict[Any, Kind] = {EXTRAS: EXTRAS, SEQUENCE: "sequence"}
+    return kinds.get(stored.get("kind"), "paint")
 
 
 def job_settings(settings: Settings, limits: Limits) -> Settings:
@@ -236,16 +266,16 @@ def check_request(request: PaintRequest, limits: Limits, settings: Settings = _D
     _check_passes(request, job_settings(settings, limits))
 
 
-def _kind(values: Json) -> type[AnyRequest]:
+def _kind(values: Json) -> type[JobRequest]:
     if values.get("kind") == EXTRAS:
         return ExtrasRequest
     if values.get("kind", "paint") != "paint":
-        raise RequestError("kind", values["kind"], "give paint or extras")
+        raise RequestError("kind", values["kind"], f"give paint, extras, {', '.join(KINDS)} or {SCRIPT}")
     return PaintRequest
 
 
-def _read(told: Json, is_extras: bool, opened: Callable[[str, Any], Any]) -> AnyRequest:
-    kind: type[AnyRequest] = ExtrasRequest if is_extras else PaintRequest
+def _read(told: Json, is_extras: bool, opened: Callable[[str, Any], Any]) -> JobRequest:
+    kind: type[JobRequest] = ExtrasRequest if is_extras else PaintRequest
     values = shaped_fields("", told, kind, opened)
     return ExtrasRequest.from_json(values) if is_extras else PaintRequest.from_json(values)
 

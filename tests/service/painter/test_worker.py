@@ -25,6 +25,7 @@ from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.files.metadata import read_infotext
 from overpaint.painting.stages import Stages
+from overpaint.request import Img2ImgRequest
 from overpaint.service.jobs import DoneBatch, Job, JobState
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.engine_holder import EngineHolder
@@ -83,7 +84,7 @@ def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tm
     job = paint_job(store, "a", settings=GRID, iterations=2, batch_size=2, prompt="a (cat:1.2)")
     ended, told = carried_out(bench, job, tmp_path / "a")
     request = loaded_request(job.request, bench.picture)
-    assert not isinstance(request, ExtrasRequest)
+    assert isinstance(request, Img2ImgRequest)
     processed = bench.engine().paint(request, GRID)
     assert ended.state is JobState.FINISHED
     assert ended.result.infotexts == processed.infotexts

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from overpaint.errors import RequestError
-from overpaint.parts import Lora
+from overpaint.parts import Hires, Lora
+from overpaint.request import Txt2ImgRequest
 from overpaint.sequences.axes import GridAxis, axis_of
 from overpaint.sequences.grid import PictureGrid
 from overpaint.sequences.scripts import script_sequence
@@ -108,6 +109,17 @@ def test_cells_of_one_model_are_painted_together() -> None:
     done = [StepResult(pictures=(noisy_picture(8, 8, seed=n),), infotexts=(f"cell {n}",)) for n in range(6)]
     shown = grid.assembled(done, Settings())
     assert shown.infotexts[shown.first :] == tuple(f"cell {n}" for n in (0, 3, 1, 4, 2, 5))
+
+
+def test_axes_of_a_second_pass() -> None:
+    request = Txt2ImgRequest(prompt="a", hires=Hires())
+    grid = PictureGrid(request=request, x=axis_of("hires.steps=3,5"), y=axis_of("strength=0.3,0.6"))
+    last = grid.step(3, []).request
+    assert isinstance(last, Txt2ImgRequest)
+    assert last.hires is not None
+    assert (last.hires.steps, last.hires.strength) == (5, 0.6)
+    with pytest.raises(RequestError, match="no second pass"):
+        PictureGrid(request=asked(), x=axis_of("hires.scale=2,3"))
 
 
 def test_too_many_cells_are_refused_with_their_count() -> None:

@@ -1,7 +1,7 @@
 """The jobs that a worker was given: which go on side by side, which wait for others to end, and how each ends.
 
 Jobs begin in the order in which they came. One that cannot be the neighbour of those that go on waits, and lets a few
-pass that can. Enlarging and second tries have the worker for themselves.
+pass that can. Enlarging, sequences and second tries have the worker for themselves.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Event, Failed, Stop
@@ -19,9 +19,15 @@ from overpaint.service.jobs import JobState, result_of_batches
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.painter.engine_holder import EngineHolder
 from overpaint.service.painter.painting import Ended, Enlarging, Painting, Task, error_of, is_refused_by_disk
-from overpaint.service.requests import EXTRAS, loaded_request
+from overpaint.service.painter.sequenced import SequencePainting
+from overpaint.service.requests import AnyRequest, loaded_request
+from overpaint.service.sequence_orders import SequenceOrder
 from overpaint.settings import Settings
 
+if TYPE_CHECKING:
+    from overpaint.engine import Engine
+
+Work: TypeAlias = Painting | Enlarging | SequencePainting
 Trouble = Literal["memory", "nan"]
 
 _SAID: Mapping[Trouble, str] = {
@@ -37,7 +43,7 @@ class JobInHand:
     """A job that has not ended."""
 
     task: Task
-    work: Painting | Enlarging | None = None  # from when it was looked at
+    work: Work | None = None  # from when it was looked at
     trouble: Trouble | None = None  # that it met; it is tried once more, or was
     passed: int = 0  # by how many that came later
 
@@ -48,7 +54,7 @@ class JobInHand:
     @property
     def is_alone(self) -> bool:
         """Whether it goes on without neighbours."""
-        return self.task.job.kind == EXTRAS or self.trouble is not None
+        return self.task.job.kind != "paint" or self.trouble is not None
 
     @property
     def is_cancelled(self) -> bool:
@@ -142,10 +148,7 @@ class JobsInHand:
             engine = holder.engine()
             if not had_engine:
                 self._opened()
-            if isinstance(request, ExtrasRequest):
-                each.work = Enlarging(task, request)
-            else:
-                each.work = Painting(engine, task, request)
+            each.work = _work_of(engine, task, request)
         except Exception as error:
             ended = Ended(JobState.FAILED, error=error_of(error), refused=is_refused_by_disk(error))
             self._fail(each, error, ended)
@@ -164,7 +167,7 @@ class JobsInHand:
                 warning = _SAID[each.trouble] if each.trouble is not None else None
                 each.work.begin(self._holder.engine(), self._holder.together(), warning)
                 return
-            ended = self._enlarged(each)
+            ended = self._run_alone(each)
         except Exception as error:
             self._met(each, error)
             return
@@ -174,16 +177,18 @@ class JobsInHand:
         """Before a second try."""
         if each.trouble is not None:
             self._holder.tidy(self._holder.engine().device)
-        if each.trouble == "nan" and isinstance(each.work, Painting):
+        if each.trouble == "nan" and not isinstance(each.work, Enlarging):
             self._holder.use_float32()
 
     # -- what becomes of them ------------------------------------------------------------------------------------
 
-    def _enlarged(self, each: JobInHand) -> Ended:
-        assert isinstance(each.work, Enlarging)
-        if each.trouble is None:
-            return each.work.run(self._upscalers)
-        return each.work.run_smaller(self._upscalers, _SAID[each.trouble])
+    def _run_alone(self, each: JobInHand) -> Ended:
+        """What is not done in ticks: enlarging, and the steps of a sequence."""
+        work, warning = each.work, _SAID[each.trouble] if each.trouble is not None else None
+        if isinstance(work, SequencePainting):
+            return work.run(self._holder.engine(), warning, self._look)
+        assert isinstance(work, Enlarging)
+        return work.run(self._upscalers) if warning is None else work.run_smaller(self._upscalers, warning)
 
     def _upscalers(
         self, settings: Settings, progress: Callable[[int, int], None], stopped: Callable[[], bool]
@@ -232,6 +237,14 @@ class JobsInHand:
         if self._running.pop(each.id, None) is None:
             self._waiting.remove(each)
         self._ended(each.task, ended, has_neighbours=self.are_running)
+
+
+def _work_of(engine: Engine, task: Task, request: AnyRequest) -> Work:
+    if isinstance(request, ExtrasRequest):
+        return Enlarging(task, request)
+    if isinstance(request, SequenceOrder):
+        return SequencePainting(engine, task, request.sequence(task.settings))
+    return Painting(engine, task, request)
 
 
 def _company_of(each: JobInHand) -> object:

@@ -324,11 +324,35 @@ def test_always_on_scripts(client: TestClient, scripts: dict[str, Any], status: 
         assert [each.split(":")[0] for each in warnings_of(answer.json())] == ["alwayson_scripts.Seed"]  # I2I-5
 
 
-@pytest.mark.parametrize("name", ["Loopback", "X/Y/Z plot", "nothing of the kind"])
-def test_no_selectable_script_works(client: TestClient, name: str) -> None:
-    for path in ("img2img", "txt2img"):
-        answer = client.post(f"{BASE}/{path}", json={**SOURCE, "script_name": name})
-        assert (answer.status_code, answer.json()["detail"]) == (422, f"Script '{name}' not found")
+@pytest.mark.parametrize(
+    ("path", "name", "hint"),
+    [
+        ("img2img", "nothing of the kind", ""),
+        ("img2img", "lopback", "did you mean 'loopback'?; there are img2img alternative test, loopback"),
+        ("txt2img", "Loopback", "it works in img2img only"),
+    ],
+)
+def test_unknown_scripts_are_not_found(client: TestClient, path: str, name: str, hint: str) -> None:  # I2I-1
+    answer = client.post(f"{BASE}/{path}", json={**SOURCE, "script_name": name})
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"Script '{name}' not found")
+    assert answer.json()["errors"].startswith(hint)
+
+
+def test_a_script_by_name_is_a_sequence(client: TestClient, desk: FakeDesk) -> None:  # I2I-4
+    answered(client, **SOURCE, script_name="LOOPBACK", script_args=[3, 0.25, "Lazy", "None"])
+    assert list(desk.store.jobs.values())[-1].job.kind == "sequence"
+    assert stored(desk)["sequence"] == {"kind": "loopback", "loops": 3, "final_strength": 0.25, "curve": "Lazy"}
+    answered(client, **SOURCE, script_name="Outpainting mk2")
+    assert stored(desk)["sequence"]["pixels"] == 128
+    answered(client, "txt2img", **SMALL, prompt="a|b", script_name="Prompt matrix")
+    assert stored(desk)["sequence"]["kind"] == "prompt-matrix"
+
+
+@pytest.mark.parametrize("args", [[3], [0, 0.5, "Linear", "None"], [2, 0.5, "Linear", "CLIP"]])
+def test_wrong_arguments_of_a_script(client: TestClient, args: list[Any]) -> None:
+    answer = client.post(f"{BASE}/img2img", json={**SOURCE, "script_name": "Loopback", "script_args": args})
+    assert answer.status_code == 422
+    assert "oop" in answer.text or "nterrogat" in answer.text
 
 
 def test_txt2img_with_a_second_pass(client: TestClient, desk: FakeDesk) -> None:

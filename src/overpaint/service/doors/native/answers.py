@@ -63,7 +63,7 @@ class JobView(BaseModel):
     """A job: where it stands and what came of it."""
 
     id: str
-    kind: Literal["paint", "extras"]
+    kind: Literal["paint", "extras", "sequence"]
     state: JobState
     position: int | None = Field(description="How many jobs come before it; null when it is over.")
     progress: float = Field(ge=0, le=1)

@@ -56,7 +56,7 @@ def list_routes(desk: Desk, book: OptionsBook, models: KnownModels) -> APIRouter
     listing("/extensions", list[Item])
     listing("/prompt-styles", lambda: _styles(book))
     listing("/scripts", lambda: _script_titles(models))
-    listing("/script-info", lambda: _script_info(models))
+    listing("/script-info", lambda: _script_info(models, book))
 
     @routes.get("/embeddings")
     async def embeddings() -> dict[str, Any]:
@@ -147,10 +147,15 @@ def _script_titles(models: KnownModels) -> dict[str, list[str]]:
     }
 
 
-def _script_info(models: KnownModels) -> list[Item]:
-    known = scripts((each.title for each in models.checkpoints()), has_controlnets=models.has_controlnets)
-    of_txt2img = [_script(each, is_img2img=False) for each in known if not each.img2img_only]
-    return of_txt2img + [_script(each, is_img2img=True) for each in known]
+def _script_info(models: KnownModels, book: OptionsBook) -> list[Item]:
+    checkpoints = [each.title for each in models.checkpoints()]
+    upscalers = [each.name for each in offered_upscalers(book.base)]
+
+    def known(*, is_img2img: bool) -> list[Item]:
+        found = scripts(checkpoints, has_controlnets=models.has_controlnets, upscalers=upscalers, is_img2img=is_img2img)
+        return [_script(each, is_img2img=is_img2img) for each in found if is_img2img or not each.img2img_only]
+
+    return known(is_img2img=False) + known(is_img2img=True)
 
 
 def _script(script: Script, *, is_img2img: bool) -> Item:

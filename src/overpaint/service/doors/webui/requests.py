@@ -77,8 +77,8 @@ class Reader:
 
     def scripts(self, body: PaintingBody) -> ScriptsAsked:
         """I2I-1: what is judged before the sources are decoded."""
-        check_script_name(body.script_name)
         is_img2img = isinstance(body, StableDiffusionProcessingImg2Img)
+        check_script_name(body.script_name, is_img2img=is_img2img)
         has_any = self.models.has_controlnets
         return always_on(
             body.alwayson_scripts, is_img2img=is_img2img, has_controlnets=has_any, is_strict=not warns(self.book.base)
@@ -93,12 +93,15 @@ class Reader:
         overrides = self.book.overridden(given, self.models.vaes())
         saves = bool(fields["save_images"])
         settings = self._settings(overrides.settings, saves)
+        script = _script(body)
+        if script:  # its sheet is its own affair, not the saving's
+            settings = replace(settings, return_grid=overrides.settings.return_grid)
         soft = _soft(scripts, filled)
         values = self._values(fields, soft, overrides, pictures)
         told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
         controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
         new = NewJob(
-            values={**values, **pictures.fields(), **controls},
+            values={**script, **values, **pictures.fields(), **controls},
             settings=settings,
             origin="sdapi",
             client=client,
@@ -224,6 +227,13 @@ def check_sources(body: StableDiffusionProcessingImg2Img) -> None:
     """I2I-1: what is asked first."""
     if not body.init_images:
         raise http_refusal(404, "Init image not found")
+
+
+def _script(body: PaintingBody) -> dict[str, Any]:
+    """I2I-4: the selectable script of a job, as a stored request names it."""
+    if not body.script_name:
+        return {}
+    return {"kind": "script", "title": body.script_name, "args": list(body.script_args or ())}
 
 
 def _soft(scripts: ScriptsAsked, filled: Filled) -> tuple[Any, ...]:

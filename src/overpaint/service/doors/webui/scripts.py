@@ -1,7 +1,6 @@
 """The scripts of the reference's API (I2I-3, LIST-2, LIST-3): those that work here, with their arguments.
 
-ControlNet is among them where the site has any. The selectable scripts of the stock program are no part of this
-project: they are not listed, and asking for one is an error, as it is for an unknown one.
+ControlNet is among them where the site has any.
 """
 
 from __future__ import annotations
@@ -10,24 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from overpaint.hints import did_you_mean
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
+from overpaint.sequences.script_arguments import SCRIPTS, ScriptEntry, axis_types
 from overpaint.service.doors.webui import control_units
 from overpaint.service.doors.webui.control_units import Unit, units_of
 from overpaint.service.doors.webui.errors import Refusal, http_refusal
 from overpaint.service.doors.webui.unoffered import is_known_elsewhere, left_out
 
-_SELECTABLE = frozenset(
-    {
-        "controlnet m2m",
-        "img2img alternative test",
-        "loopback",
-        "outpainting mk2",
-        "poor man's outpainting",
-        "prompt matrix",
-    }
-    | {"prompts from file or textbox", "sd upscale", "x/y/z plot"}
-)
-_NOT_HERE = "the stock program's scripts are no part of this server; GET /sdapi/v1/scripts lists what works"
+_SELECTABLE = frozenset({"controlnet m2m", *(each.title.lower() for each in SCRIPTS)})
+_CHOSEN = "name it in script_name, with its arguments in script_args"
 _NO_CONTROLNETS = "this server has no ControlNets; its option controlnet_dir names a folder of them"
 
 
@@ -47,7 +38,7 @@ class Argument:
 class Script:
     """A script that is always on. `obeyed`: what it is given counts; the others' place is taken by request fields.
 
-    One that is `selectable` is listed as a sign for clients that look for it, and does nothing.
+    One that is `selectable` is asked for by name, in the place of a plain job; the sign of ControlNet does nothing.
     """
 
     title: str
@@ -57,7 +48,13 @@ class Script:
     selectable: bool = False
 
 
-def scripts(checkpoints: Iterable[str] = (), *, has_controlnets: bool = False) -> tuple[Script, ...]:
+def scripts(
+    checkpoints: Iterable[str] = (),
+    *,
+    has_controlnets: bool = False,
+    upscalers: Iterable[str] = (),
+    is_img2img: bool = True,
+) -> tuple[Script, ...]:
     """The scripts in the order of their listing; the checkpoints are the refiner's choices.
 
     ControlNet is an extension of the stock program, so it comes last, and only where there are ControlNets. Its other
@@ -65,8 +62,10 @@ def scripts(checkpoints: Iterable[str] = (), *, has_controlnets: bool = False) -
     """
     extension = (Script(control_units.TITLE, _CONTROL_UNITS, obeyed=True),) if has_controlnets else ()
     sign = (Script(control_units.SIGN, selectable=True),) if has_controlnets else ()
+    choices = {"upscaler": tuple(upscalers), **dict.fromkeys(_AXES, axis_types(is_img2img=is_img2img))}
     return (
         *sign,
+        *(_selectable(each, choices) for each in SCRIPTS),
         Script("extra options"),
         Script("soft inpainting", _SOFT, obeyed=True, img2img_only=True),
         Script("refiner", _refiner(tuple(checkpoints))),
@@ -103,6 +102,24 @@ _SEED = (
 _CONTROL_UNITS = tuple(Argument(f"ControlNet Unit {number}", None) for number in range(control_units.UNITS))
 
 
+_AXES = ("x_type", "y_type", "z_type")
+
+
+def _selectable(script: ScriptEntry, choices: Mapping[str, tuple[str, ...]]) -> Script:
+    arguments = tuple(
+        Argument(
+            each.label,
+            each.value,
+            each.minimum,
+            each.maximum,
+            each.step,
+            choices.get(each.name, each.choices),
+        )
+        for each in script.arguments
+    )
+    return Script(script.title.lower(), arguments, img2img_only=not script.in_txt2img, selectable=True)
+
+
 def _refiner(checkpoints: tuple[str, ...]) -> tuple[Argument, ...]:
     return (
         Argument("Refiner", False),
@@ -111,10 +128,13 @@ def _refiner(checkpoints: tuple[str, ...]) -> tuple[Argument, ...]:
     )
 
 
-def check_script_name(name: str | None) -> None:
-    """I2I-1: no selectable script works here."""
-    if name:
-        reason = _NOT_HERE if name.lower() in _SELECTABLE else ""
+def check_script_name(name: str | None, *, is_img2img: bool) -> None:
+    """I2I-1: titles in any case; those of pictures are not found in txt2img."""
+    known = [each.title.lower() for each in SCRIPTS if is_img2img or each.in_txt2img]
+    if name and name.lower() not in known:
+        elsewhere = "it works in img2img only" if name.lower() in _SELECTABLE else ""
+        near = did_you_mean(name.lower(), known)
+        reason = elsewhere or (f"{near}; there are {', '.join(known)}" if near else "")  # else the recorded silence
         raise http_refusal(422, f"Script '{name}' not found", reason)
 
 
@@ -172,7 +192,7 @@ def _left_out(title: str, args: tuple[Any, ...], is_strict: bool) -> tuple[str, 
 
 def _refused(title: str) -> Refusal:
     if title.lower() in _SELECTABLE:
-        return http_refusal(422, "Cannot have a selectable script in the always on scripts params", _NOT_HERE)
+        return http_refusal(422, "Cannot have a selectable script in the always on scripts params", _CHOSEN)
     reason = _NO_CONTROLNETS if title.lower() == control_units.TITLE else ""
     return http_refusal(422, f"Script '{title}' not found", reason)
 
