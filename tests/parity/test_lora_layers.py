@@ -73,8 +73,8 @@ def test_layers_as_the_reference_has_them(
     model = models(f"tiny-{checkpoint}")
     file = find_file(loras, name)
     assert file is not None
-    wardrobes = AdaptedNetworks(model.backend.networks)
-    counts = wardrobes.wear([WornLora(read_lora(file, model.spec, REFERENCE), 0.6, 0.6)], REFERENCE)
+    adapted_model = AdaptedNetworks(model.backend.networks)
+    counts = adapted_model.wear([WornLora(read_lora(file, model.spec, REFERENCE), 0.6, 0.6)], REFERENCE)
     assert counts == (0,)
     compared = 0
     with np.load(parity / "extra" / "unit" / f"{recorded}.npz") as values:
@@ -86,7 +86,7 @@ def test_layers_as_the_reference_has_them(
             np.testing.assert_allclose(worn.numpy(), values[key], rtol=0, atol=TOLERANCE.get(name, 1e-7), err_msg=key)
             compared += 1
     assert compared > 1
-    wardrobes.bare()
+    adapted_model.bare()
 
 
 def said_of_errors(case: Path) -> str:
@@ -120,9 +120,9 @@ def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
             continue
         model = models(case["checkpoint"])
         worn = worn_by(prompt, loras, model)
-        wardrobes = AdaptedNetworks(model.backend.networks)
-        counts = dict(zip(worn, wardrobes.wear(tuple(worn.values()), REFERENCE), strict=True))
-        wardrobes.bare()
+        adapted_model = AdaptedNetworks(model.backend.networks)
+        counts = dict(zip(worn, adapted_model.wear(tuple(worn.values()), REFERENCE), strict=True))
+        adapted_model.bare()
         shown = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         expected = said_of_errors(parity / "extra" / "goldens" / case["name"])
         assert expected.removeprefix("Networks with errors: ") == shown, case["name"]
@@ -137,10 +137,10 @@ def test_given_rotations_in_half_precision(
     file = find_file(loras, "xoftdiag16")
     assert file is not None
     worn = [WornLora(read_lora(file, model.spec, REFERENCE))]
-    wardrobes = AdaptedNetworks(model.backend.networks)
-    assert wardrobes.wear(worn, REFERENCE) == (15,)
-    assert wardrobes.wear(worn, Quirks()) == (0,)
-    wardrobes.bare()
+    adapted_model = AdaptedNetworks(model.backend.networks)
+    assert adapted_model.wear(worn, REFERENCE) == (15,)
+    assert adapted_model.wear(worn, Quirks()) == (0,)
+    adapted_model.bare()
 
 
 def test_hashes_are_those_of_the_infotexts(parity: Path, loras: tuple[ModelFile, ...]) -> None:  # LORA-10

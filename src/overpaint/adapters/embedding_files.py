@@ -43,7 +43,7 @@ class EmbeddingData:
 
     name: str
     tag: str  # stands for it in an infotext: the start of the file's SHA-256, or the LoRA that brought it
-    digest: str  # tells contents apart
+    digest: str  # of the contents
     blocks: Mapping[str, Tensor] = field(compare=False, repr=False)  # (vectors, width), float32
     bundled: bool = False
 

@@ -63,7 +63,7 @@ class EmbeddingTable:
         return None
 
     def with_bundled(self, bundled: Iterable[EmbeddingData]) -> EmbeddingTable:
-        """Also those that the worn LoRA files bring, but for names that exist already (LORA-9)."""
+        """Also the embeddings in the LoRA files in use, except for names that exist already (LORA-9)."""
         fitting, skipped = _fitted(bundled, self.texts)
         known = {each.name: each for each in (*reversed(fitting), *self.embeddings)}
         added = [each for each in fitting if known[each.name] is each]

@@ -126,7 +126,7 @@ def wear_hypernets(unet: nn.Module, worn: Sequence[tuple[Hypernet, float]]) -> N
 
 
 def check_widths(hypernet: Hypernet, unet: nn.Module) -> None:
-    """CheckpointError for a hypernetwork of which no attention layer of a U-Net could wear anything."""
+    """CheckpointError if a hypernetwork fits no attention layer of the U-Net."""
     widths = {module.context_width for module in unet.modules() if isinstance(module, CrossAttention)}
     if not widths & hypernet.networks.keys():
         theirs, ours = (", ".join(map(str, sorted(each))) for each in (hypernet.networks, widths))

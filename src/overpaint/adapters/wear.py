@@ -1,7 +1,7 @@
-"""LoRAs in the weights of a model, and out again bit for bit (LORA-5 to LORA-7).
+"""LoRAs put into the weights of a model, and taken out again bit for bit (LORA-5 to LORA-7).
 
-A network's own weights are kept, on the CPU, of the layers that wear something; what is worn is always computed from
-them: nothing is ever subtracted.
+Before a layer is changed, its own weights are copied to the CPU. The changed weights are always computed from that
+copy; nothing is ever subtracted. To wear a LoRA means to have it in the weights.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ class AdaptableNetworks(Protocol):
 
 
 class AdaptedNetworks:
-    """What the networks of a model wear."""
+    """The networks of one model and the LoRAs in their weights."""
 
     def __init__(self, networks: AdaptableNetworks) -> None:
-        self._wardrobes = {UNET: adapted(networks.unet), **dict(enumerate(map(adapted, networks.texts)))}
+        self._networks = {UNET: adapted(networks.unet), **dict(enumerate(map(adapted, networks.texts)))}
 
     def wear(self, loras: Sequence[WornLora], quirks: Quirks, *, functional: bool = False) -> tuple[int, ...]:
-        """Put on exactly these, in this order, or bare the model; returns of each the number of layers that do not fit.
+        """Have exactly these LoRAs in the weights, in this order. Returns for each how many layers it does not fit.
 
-        Under `ill_fitting_networks_pass` such layers are left out; otherwise they raise, and the model is left bare.
-        `functional` is LORA-7: of LoRAs only up and down count, as where the reference multiplies at run time.
+        With `ill_fitting_networks_pass` such layers are left out. Otherwise that is an error, and no LoRA is left.
+        `functional` is LORA-7: only a LoRA's up and down weights count, as when the reference adds it at run time.
         """
         rules = _rules(quirks, functional)
         counts = [0] * len(loras)
-        for number, wardrobe in self._wardrobes.items():
+        for number, network in self._networks.items():
             pieces = {i: piece for i, each in enumerate(loras) if (piece := _piece(each, number, rules)) is not None}
-            outfit = _Changes(number, tuple(pieces.values()), rules)
-            misfits = wardrobe.wear(outfit)
+            changes = _Changes(number, tuple(pieces.values()), rules)
+            misfits = network.wear(changes)
             if misfits and not rules.passing:
                 self.bare()
-                raise CheckpointError(_told(misfits, outfit))
+                raise CheckpointError(_message(misfits, changes))
             for misfit in misfits:
                 counts[list(pieces)[misfit.place]] += 1
         return tuple(counts)
 
     def bare(self) -> None:
-        """Nothing but the model's own weights."""
-        for wardrobe in self._wardrobes.values():
-            wardrobe.wear(_Changes())
+        """Remove all LoRAs: back to the model's own weights."""
+        for network in self._networks.values():
+            network.wear(_Changes())
 
 
 def _rules(quirks: Quirks, functional: bool) -> _Rules:
@@ -82,20 +82,20 @@ def _rules(quirks: Quirks, functional: bool) -> _Rules:
 
 
 def adapted(network: nn.Module) -> AdaptedNetwork:
-    """The wardrobe of a network.
+    """What keeps account of the LoRAs in a network; there is one for each network.
 
-    NOTE: it lives on the network, because models may share a text encoder and must know of each other's networks.
+    NOTE: it is an attribute of the network, because two models may share a text encoder.
     """
-    kept = getattr(network, "wardrobe", None)
+    kept = getattr(network, "adapted", None)
     if not isinstance(kept, AdaptedNetwork):
         kept = AdaptedNetwork(network)
-        network.wardrobe = kept  # type: ignore[assignment]
+        network.adapted = kept  # type: ignore[assignment]
     return kept
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """How networks are added."""
+    """How LoRAs are added."""
 
     file_precision: bool = False
     passing: bool = False
@@ -105,7 +105,7 @@ class _Rules:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What one of the model's networks wears of one LoRA."""
+    """The part of one LoRA that is for one of the model's networks."""
 
     file: LoraFile
     multiplier: float
@@ -114,7 +114,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Changes:
-    """All that a network wears; equal outfits make equal weights."""
+    """Everything that is added to a network. Equal changes make equal weights."""
 
     number: int = UNET
     pieces: tuple[_Piece, ...] = ()
@@ -122,7 +122,7 @@ class _Changes:
 
 
 class _Misfit(NamedTuple):
-    """A layer to which a piece of the outfit could not be added."""
+    """A layer to which a part of a LoRA could not be added."""
 
     place: int
     path: str
@@ -130,35 +130,35 @@ class _Misfit(NamedTuple):
 
 
 class AdaptedNetwork:
-    """What one network wears, and its own weights beneath."""
+    """One network, the LoRAs in its weights, and copies of its own weights."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._own: dict[str, Tensor | None] = {}
-        self._outfit: _Changes | None = _Changes()
+        self._changes: _Changes | None = _Changes()
         self._misfits: tuple[_Misfit, ...] = ()
 
     @property
     def is_bare(self) -> bool:
         """Whether the network has nothing but its own weights."""
-        return self._outfit is not None and not self._outfit.pieces
+        return self._changes is not None and not self._changes.pieces
 
     @torch.no_grad()
-    def wear(self, outfit: _Changes) -> tuple[_Misfit, ...]:
-        """Change into an outfit; to be in it already costs nothing."""
-        if outfit != self._outfit:
-            self._outfit = None  # if this fails half-way, the next outfit starts anew
-            self._misfits = tuple(self._change_into(outfit))
-            self._outfit = outfit
+    def wear(self, changes: _Changes) -> tuple[_Misfit, ...]:
+        """Have exactly these changes in the weights. If they are there already, nothing happens."""
+        if changes != self._changes:
+            self._changes = None  # if this fails half-way, the next call starts from the copies
+            self._misfits = tuple(self._apply(changes))
+            self._changes = changes
         return self._misfits
 
-    def _change_into(self, outfit: _Changes) -> list[_Misfit]:
+    def _apply(self, changes: _Changes) -> list[_Misfit]:
         misfits: list[_Misfit] = []
         worn: set[str] = set()
-        for path, members in _units(self._network, outfit).items():
+        for path, members in _units(self._network, changes).items():
             state: State = {}
             for place, patches in members.items():
-                reason = self._add_or_say_why(state, patches, outfit.pieces[place], outfit.rules)
+                reason = self._add_or_say_why(state, patches, changes.pieces[place], changes.rules)
                 if reason:
                     misfits.append(_Misfit(place, path, reason))
             for name, value in state.items():
@@ -204,7 +204,7 @@ class AdaptedNetwork:
         state.update(new)
 
     def _value(self, name: str, state: State, rules: _Rules) -> Tensor | None:
-        """A parameter as it is by now, or as it is bare, in the type to add in."""
+        """A parameter with the changes so far, or the network's own, in the type that sums are made in."""
         if name in state:
             return state[name]
         if name not in self._own:
@@ -228,15 +228,15 @@ _Placed = tuple[_Place, Patch]
 _Units = dict[str, dict[int, list[_Placed]]]
 
 
-def _units(network: nn.Module, outfit: _Changes) -> _Units:
-    """Layer -> piece of the outfit -> its patches there."""
+def _units(network: nn.Module, changes: _Changes) -> _Units:
+    """Layer -> index of the LoRA -> its patches there."""
     units: _Units = {}
-    for i, piece in enumerate(outfit.pieces):
+    for i, piece in enumerate(changes.pieces):
         for (number, path), patch in piece.file.layers.items():
-            if number == outfit.number:
+            if number == changes.number:
                 place = _place(network, path)
                 units.setdefault(place.unit, {}).setdefault(i, []).append((place, patch))
-    if outfit.rules.passing:  # LORA-6: fused attention takes all four or none
+    if changes.rules.passing:  # LORA-6: fused attention takes all four or none
         fused = {unit: members for unit, members in units.items() if _is_fused(network.get_submodule(unit))}
         for unit, members in fused.items():
             units[unit] = {i: patches for i, patches in members.items() if len(patches) == len(FUSED) + 1}
@@ -292,16 +292,16 @@ def _write(network: nn.Module, name: str, value: Tensor | None) -> None:
 
 
 def _piece(lora: WornLora, number: int, rules: _Rules) -> _Piece | None:
-    """What one network wears of a LoRA, if anything. NOTE: narrow types round the weight even at multiplier 0."""
+    """The part of a LoRA for one network, if there is any. NOTE: narrow types round weights even at multiplier 0."""
     multiplier = lora.unet if number == UNET else lora.te
     if not any(layer.network == number for layer in lora.file.layers) or not (multiplier or rules.file_precision):
         return None
     return _Piece(lora.file, multiplier, lora.dyn)
 
 
-def _told(misfits: Sequence[_Misfit], outfit: _Changes) -> str:
-    """What an error says: the first file that does not fit, and where."""
-    file = outfit.pieces[misfits[0].place].file.file
-    own = [each for each in misfits if outfit.pieces[each.place].file.file == file]
+def _message(misfits: Sequence[_Misfit], changes: _Changes) -> str:
+    """The text of an error: the first file that does not fit, and where."""
+    file = changes.pieces[misfits[0].place].file.file
+    own = [each for each in misfits if changes.pieces[each.place].file.file == file]
     layers = "; ".join(f"{each.path}: {each.reason}" for each in own[:_NAMED])
     return f"{file.path.name}: {len(own)} layers do not fit this model ({layers}); use a network made for it"

@@ -13,7 +13,7 @@ from overpaint.settings import Quirks
 
 
 class WornAdapters:
-    """What the networks wear just now. To put on what is worn already costs nothing."""
+    """The adapters that a model's networks have now. To ask for the same ones again costs nothing."""
 
     def __init__(self, unet: nn.Module, texts: Sequence[nn.Module]) -> None:
         self.unet, self.texts = unet, texts
@@ -31,9 +31,9 @@ class WornAdapters:
         *,
         functional: bool = False,
     ) -> tuple[int, ...]:
-        """Exactly these, in this order; returns of each LoRA the number of layers that do not fit.
+        """Have exactly these, in this order. Returns for each LoRA how many layers it does not fit.
 
-        HYP-1: a hypernetwork for other widths changes nothing in the reference, which does not say so.
+        HYP-1: in the reference a hypernetwork for other widths changes nothing, and no error says so.
         """
         counts = self._adapted.wear(loras, quirks, functional=functional)
         if not quirks.ill_fitting_networks_pass:

@@ -1,4 +1,4 @@
-"""What everyone above asks of a backend: three calls, what it can, and the adapters it wears.
+"""What a backend offers: three calls, what it can, and the adapters in its networks.
 
     text      token ids -> vectors               (a text encoder)
     encode    pixels -> mean, log-variance       (the codec)
@@ -113,9 +113,10 @@ class Backend(Protocol):
         *,
         functional: bool = False,
     ) -> tuple[int, ...]:
-        """Put on exactly these adapters; returns of each LoRA the number of layers that do not fit.
+        """Have exactly these adapters in the networks. Returns for each LoRA how many layers it does not fit.
 
-        To wear them already costs nothing. One that does not fit raises, but under `ill_fitting_networks_pass`.
+        If they are there already, nothing happens. One that does not fit is an error, but for
+        `ill_fitting_networks_pass`.
         """
         ...
 

@@ -57,7 +57,7 @@ class TorchCodec:
         self.dtype = dtype
 
     def set_tiling(self, on: bool) -> None:
-        """Pictures whose edges meet (ARCH-9); for whoever paints with it next, since models share it."""
+        """Make pictures whose edges meet (ARCH-9), or not. NOTE: models may share it, so set it before each use."""
         set_tiling(self.network, on)
 
     def move(self, dtype: torch.dtype) -> None:

@@ -24,8 +24,7 @@ _AS_BEFORE = (None, "", "Use same sampler", "Use same scheduler", "Use same chec
 _UNOFFERED = ("restore_faces", "token_merging_ratio", "token_merging_ratio_hr")
 _SEED_EXTRAS = frozenset({"variation_seed", "variation_strength"})
 
-# What a job of the reference does not have, or says in several fields.
-_OURS_ALONE = frozenset({"hires", "loras", "exact", "seed_resize", "use_networks"})
+_SAID_IN_SEVERAL = frozenset({"hires", "seed_resize", "use_networks"})  # fields of the reference, or by their opposite
 _OF_A_SOURCE = SOURCE_FIELDS | {"noise_multiplier"}
 
 
@@ -33,7 +32,7 @@ def common_fields(job: Any) -> dict[str, Any]:
     """The request's fields that all jobs have."""
     _refuse_unoffered(job)
     resize = (int(job.seed_resize_from_w or 0), int(job.seed_resize_from_h or 0))
-    names = PaintRequest.field_names() - _OF_A_SOURCE - _OURS_ALONE
+    names = PaintRequest.field_names() - _OF_A_SOURCE - _SAID_IN_SEVERAL
     return {
         **_read(job, names if job.seed_enable_extras else names - _SEED_EXTRAS),
         "seed_resize": resize if job.seed_enable_extras and min(resize) > 0 else None,
@@ -64,9 +63,13 @@ def txt2img_fields(job: Any) -> dict[str, Any]:
 
 
 def _read(job: Any, names: Collection[str]) -> dict[str, Any]:
-    """Fields of a request by the names that the reference has for them; options and scripts are read elsewhere."""
+    """Fields of a request by the names that the reference has for them, as far as its jobs have them.
+
+    NOTE: only declared fields count. Scripts may leave attributes of any name on a job.
+    """
+    declared = getattr(job, "__dataclass_fields__", None) or vars(job)
     pairs = ((name, REFERENCE.get(name, name)) for name in PaintRequest.__dataclass_fields__ if name in names)
-    return {name: _value(job, name, theirs) for name, theirs in pairs if "." not in theirs}
+    return {name: _value(job, name, theirs) for name, theirs in pairs if theirs in declared}
 
 
 def _hires(job: Any) -> Hires:

@@ -56,7 +56,7 @@ def built_in_path(name: str, data: Path | None = None, cache: Path | None = None
 
 
 def words_of(path: Path) -> frozenset[str]:
-    """The words that a model which comes with the package was trained on; of other models, nobody knows."""
+    """The words that a model of this package was trained on. For other models they are unknown."""
     is_ours = path.stem in built_in_names() and (path.parent == DATA or "built-in" in path.parts)
     return frozenset((DATA / "words.txt").read_text("utf-8").split()) if is_ours else frozenset()
 

@@ -40,7 +40,7 @@ VAE_BESIDE_MODEL = FileKind("VAE", "models_dir", (".vae.ckpt", ".vae.pt", ".vae.
 LORA = FileKind("LoRA", "lora_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
 HYPERNETWORK = FileKind("hypernetwork", "hypernetwork_dir", (".safetensors", ".pt", ".ckpt"), has_alias=True)
 EMBEDDING = FileKind("embedding", "embeddings_dir", (".pt", ".bin", ".safetensors"), in_any_case=True)
-# NOTE: a picture may hold an embedding (TIF-1), which only opening it tells.
+# NOTE: a picture may hold an embedding (TIF-1), which shows only when it is opened.
 PICTURE_OF_EMBEDDING = FileKind("embedding", "embeddings_dir", (".png", ".webp", ".jxl", ".avif"), in_any_case=True)
 CONTROLNET = FileKind(
     "ControlNet", "controlnet_dir", (".safetensors", ".pth", ".pt", ".ckpt", ".bin"), may_be_folder=True
@@ -127,8 +127,8 @@ def find_controlnet(name: str, folder: str | Path, field: str = "controls.model"
         return found.path
     if not folder:
         raise CheckpointError(f"{field}={name!r}: there is no such file; set the option controlnet_dir, or give a path")
-    told = near_or_known(_HASH.sub("", name), known, "the folder holds none")
-    raise CheckpointError(f"{field}={name!r}: there is no such ControlNet in {str(folder)!r}; {told}")
+    known_names = near_or_known(_HASH.sub("", name), known, "the folder holds none")
+    raise CheckpointError(f"{field}={name!r}: there is no such ControlNet in {str(folder)!r}; {known_names}")
 
 
 def weights_of(folder: Path) -> Path | None:

@@ -26,7 +26,7 @@ _UNET_ROOTS = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed."
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of those who know names and shapes only are told with the file's name."""
+    """Add the file's name to errors of code that knows names and shapes only."""
     try:
         yield
     except CheckpointError as error:
@@ -90,7 +90,7 @@ def _as_convolution(name: str, part: Part) -> Derived:
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:
-    """A text encoder as it was found: its tensors by its own names, and what is told about it beside its shapes."""
+    """A text encoder as it was found: its tensors by its own names, and what its file says of it beside the shapes."""
 
     origin: str
     kind: TextKind  # of the names: "clip" is Hugging Face's
@@ -184,12 +184,12 @@ def no_place(unet: UNetPart, encoders: Iterable[TextEncoder]) -> CheckpointError
 
 
 def text_tensors(placed: Placed) -> tuple[Tensors, dict[str, str]]:
-    """The encoders' tensors under the checkpoint's names, and what is told about them as its metadata."""
+    """The encoders' tensors under the checkpoint's names, and what the files say of them as metadata."""
     tensors: Tensors = {}
     for row, encoder in zip(placed.family.texts, placed.encoders, strict=True):
         named = _as_openclip(encoder) if row.kind == "openclip" else _as_clip(encoder)
         tensors.update((row.prefix + name, each) for name, each in named.items())
-    return tensors, _told(placed)
+    return tensors, _facts_of(placed)
 
 
 def _as_clip(encoder: TextEncoder) -> Tensors:
@@ -216,28 +216,28 @@ def _as_openclip(encoder: TextEncoder) -> Tensors:
     return tensors
 
 
-def _told(placed: Placed) -> dict[str, str]:
-    """What shapes do not say, one entry for each encoder; nothing where none of them tells it."""
-    told: dict[str, list[Any]] = {}
+def _facts_of(placed: Placed) -> dict[str, str]:
+    """What shapes do not say, one entry for each encoder; nothing where no file says it."""
+    said: dict[str, list[Any]] = {}
     pairs = tuple(zip(placed.family.texts, placed.encoders, strict=True))
     if any(encoder.heads for _, encoder in pairs):
-        told["text_heads"] = [each.heads or max(1, each.width // row.head_dim) for row, each in pairs]
+        said["text_heads"] = [each.heads or max(1, each.width // row.head_dim) for row, each in pairs]
     if any(encoder.activation for _, encoder in pairs):
-        told["text_activations"] = [each.activation or row.activation for row, each in pairs]
+        said["text_activations"] = [each.activation or row.activation for row, each in pairs]
     if any(encoder.trimmed and row.final_norm for row, encoder in pairs):
-        told["text_layers"] = [-1 if each.trimmed and row.final_norm else row.layer for row, each in pairs]
-    return {f"overpaint.{name}": json.dumps(values) for name, values in told.items()}
+        said["text_layers"] = [-1 if each.trimmed and row.final_norm else row.layer for row, each in pairs]
+    return {f"overpaint.{name}": json.dumps(values) for name, values in said.items()}
 
 
 def assembled(
     path: Path, unet: UNetPart, vae: Tensors, texts: Placed | None, metadata: Mapping[str, str], rest: Tensors
 ) -> Weights:
     """One checkpoint of its parts; `rest` are tensors that keep their names."""
-    named, told = text_tensors(texts) if texts else ({}, {})
+    named, said = text_tensors(texts) if texts else ({}, {})
     tensors = {
         **{UNET_PREFIX + name: each for name, each in unet.tensors.items()},
         **{VAE_PREFIX + name: each for name, each in vae.items()},
         **named,
         **rest,
     }
-    return derived_weights(path, tensors, {**metadata, **told})
+    return derived_weights(path, tensors, {**metadata, **said})

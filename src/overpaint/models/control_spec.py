@@ -55,7 +55,7 @@ class ControlSpec:
 
     @property
     def family(self) -> str:
-        """The family in a user's words, with the width that tells it."""
+        """The family in a user's words, with the width that identifies it."""
         width = self.unet.context_dim
         if not width:
             return f"a model with a size vector of {self.unet.adm_channels}"

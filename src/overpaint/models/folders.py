@@ -100,7 +100,7 @@ def _why_not(path: Path, unet_folder: Path) -> str:
 
 
 def text_folder(path: Path) -> list[TextEncoder]:
-    """The text encoder in a part's folder, with what its configuration tells."""
+    """The text encoder in a part's folder, with what its configuration says."""
     weights = component_weights(path)
     if weights is None:
         return []

@@ -177,7 +177,7 @@ def _read_header(cursor: _Cursor) -> tuple[dict[str, Any], dict[str, _Entry], in
 
 
 def _fact(cursor: _Cursor, kind: int) -> Any:
-    """A text, a number as text, a short list of numbers, or None for what nobody asks."""
+    """A text, a number as text, a short list of numbers, or None for other kinds of values."""
     if kind == _TEXT:
         return cursor.text()
     if kind in _SCALARS:
@@ -228,7 +228,7 @@ class _Packing:
         try:
             with np.errstate(all="ignore"):
                 numbers = self._library.quants.dequantize(rows, self._library.GGMLQuantizationType(tensor.kind))
-        except Exception as error:  # the package's own kinds of complaint are not told apart
+        except Exception as error:  # the package's own kinds of complaint are all treated alike
             raise CheckpointError(
                 f"{self._name}: its weights cannot be unpacked ({error}); use another file"
             ) from error

@@ -28,7 +28,7 @@ def total_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had without swapping; None where nobody knows. A GPU says so itself, by an exception."""
+    """Bytes that can be had without swapping; None if unknown. A GPU says so itself, by an exception."""
     if device.type == "cuda":
         return None
     free = _meminfo("MemAvailable")
@@ -46,7 +46,7 @@ def size_of(networks: Iterable[nn.Module]) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch tells of a CPU without memory by a plain RuntimeError."""
+    """torch reports a CPU without memory as a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)

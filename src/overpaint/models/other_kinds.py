@@ -1,4 +1,4 @@
-"""What a model file is that is no checkpoint, as far as its header tells: one reader a kind, asked in turn."""
+"""What a model file that is no checkpoint is, by its header: one reader for each kind, tried in turn."""
 
 from __future__ import annotations
 

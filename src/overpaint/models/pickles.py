@@ -123,7 +123,7 @@ def _drop_to_mark(machine: _Machine, _: object) -> None:
 
 
 def _frozen_set(machine: _Machine, _: object) -> None:
-    """NOTE: no set is made: its members would be hashed, and nobody asks for one."""
+    """NOTE: no set is made: its members would be hashed, and no model file needs one."""
     machine.pop_to_mark()
     machine.stack.append(Inert())
 
@@ -259,7 +259,7 @@ def parts_of(tree: object) -> Iterator[Any]:
 
 
 def _check_nesting(tree: object) -> None:
-    """Refuse what is nested too deeply, or in itself; whoever walks through a tree may recurse after this."""
+    """Refuse what is nested too deeply, or in itself; after this it is safe to walk through it recursively."""
     heights: dict[int, int] = {}  # of what was looked through
     path = [(tree, parts_of(tree), [0])]
     while path:

@@ -182,7 +182,7 @@ class Residents(Generic[T]):
     def _completed(
         self, wanted: _WantedFiles, model: _Model[T] | None, vae: _Vae | None, progress: Progress | None
     ) -> tuple[_Model[T], _Vae | None]:
-        """What was found, and the rest loaded; where memory runs out, once more without all that nobody holds."""
+        """What was found, and the rest loaded. If memory runs out, idle models are forgotten and it is tried again."""
         for _ in range(2):
             try:
                 if model is None:
@@ -267,7 +267,7 @@ class Residents(Generic[T]):
     # -- forgetting -----------------------------------------------------------------------------------------------
 
     def _idle(self, *kept: _Entry | None) -> list[_Model[T] | _Vae]:
-        """What nobody holds, the least recently used first."""
+        """What is not in use, the least recently used first."""
         return [each for each in self._entries if not each.holders and each not in kept]
 
     def _forget(self, entries: list[_Model[T] | _Vae]) -> bool:
@@ -320,8 +320,8 @@ def _stamps(files: tuple[Path, ...]) -> tuple[Stamp, ...]:
 def _vanished(known: list[_E]) -> _E:
     """A file that is gone, but in memory.
 
-    A job that began with it may go on, batch after batch. A new one gets an error: what a request means must not depend
-    on what was painted before, and nobody could paint its picture again.
+    A job that began with it may go on, batch after batch. A new job gets an error: what a request means must not depend
+    on what was painted before, and its picture could never be painted again.
     """
     held = next((each for each in reversed(known) if each.holders), None)
     if held is None:

@@ -137,7 +137,7 @@ def _open_zip(path: Path) -> PickledFile:
 
 
 class _Frugal(io.BufferedReader):
-    """A file of which nobody reads much at once: zipfile would take a list of many million entries into memory."""
+    """A file that is read in small parts: zipfile would take a list of many million entries into memory."""
 
     most = _MAX_DIRECTORY_BYTES
 

@@ -124,7 +124,7 @@ def find_upscaler_name(name: str, settings: Settings, field: str = "upscaler") -
 
 
 def why_missing(name: str) -> str | None:
-    """What a well-known upscaler lacks where it is not found; None of a name that nobody knows."""
+    """What a well-known upscaler lacks where it is not found; None for an unknown name."""
     known = _BY_NAME.get(name.casefold())
     if known is None:
         return None

@@ -85,10 +85,10 @@ def _other_account(path: Path) -> dict[str, Any] | None:
     try:
         shapes, metadata = read_header(path)
     except CheckpointError:
-        told = account_of_pickle(path) if path.suffix.lower() in _PICKLES else None
-        if told is None:
+        found = account_of_pickle(path) if path.suffix.lower() in _PICKLES else None
+        if found is None:
             raise
-        return told
+        return found
     return account_of_other(path, shapes, metadata)
 
 

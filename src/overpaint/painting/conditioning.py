@@ -100,7 +100,7 @@ class Conditioner:
     plan: Plan
     cache: TextCache
     table: EmbeddingTable = NO_EMBEDDINGS
-    worn: Hashable = ()  # what changes the text networks just now, such as LoRAs: the cache tells encodings apart by it
+    worn: Hashable = ()  # what changes the text networks now, such as LoRAs; part of the key of the cache
 
     @property
     def settings(self) -> Settings:
@@ -266,7 +266,7 @@ class Conditioner:
         return weighted * (z.mean(dim=(1, 2), keepdim=True) / weighted.mean(dim=(1, 2), keepdim=True))
 
     def _size_vector(self, negative: bool) -> Tensor:
-        """ENCODE-5: the sizes an SDXL network was told in training."""
+        """ENCODE-5: the sizes that an SDXL network got in training."""
         settings, geometry = self.settings, self.plan.geometry
         size = [float(geometry.height), float(geometry.width)]
         crop = [float(settings.sdxl_crop_top), float(settings.sdxl_crop_left)]

@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A plan's model in place, wearing what one batch wants."""
+    """A plan's model with the adapters of one batch in place."""
 
     model: LoadedModel
     conditioner: Conditioner
@@ -98,14 +98,14 @@ class ModelCache:
         self._residents: Residents[ModelAdapters] = Residents(
             device, dtype, attach=ModelAdapters, is_bare=lambda each: adapted(each).is_bare
         )
-        self._stories: dict[int, ExitStack] = {}
+        self._running: dict[int, ExitStack] = {}
         self._held: dict[tuple[int, Path], Resident[ModelAdapters]] = {}
         self._embeddings = EmbeddingShelf()
         self._controls: dict[Hashable, LoadedControl] = {}
         self._taesd: dict[tuple[Path | None, Stamp, LatentSpec, Half], Taesd] = {}
         self._upscalers: tuple[object, Mapping[str, Upscaler]] | None = None
         self._last: _Made | None = None  # what was made ready last, and so still is
-        self._made: dict[tuple[int, bool], _Made] = {}  # the latest of each pass, within the stories that go on
+        self._made: dict[tuple[int, bool], _Made] = {}  # the latest of each pass, of the plans that are running
 
     def close(self) -> None:
         self._residents.clear()
@@ -175,37 +175,37 @@ class ModelCache:
         return self._residents.have(path, find_vae(path, settings).path, settings, progress)
 
     def resident(self, plan: Plan) -> Resident[ModelAdapters]:
-        """The model of a pass. Within a story it is the same one to the end, whatever happens to its file."""
+        """The model of a pass. While the job runs it stays the same one, even if its file changes."""
         path = plan.checkpoint or self._default
         key = (id(plan.images), path)
         if key in self._held:
             return self._held[key]
         resident = self.have(path, plan.settings)
-        story = self._stories.get(id(plan.images))
-        if story is not None:
-            story.enter_context(resident.held())
+        running = self._running.get(id(plan.images))
+        if running is not None:
+            running.enter_context(resident.held())
             self._held[key] = resident
         return resident
 
     @contextmanager
     def holding(self, plan: Plan) -> Iterator[None]:
-        """While the story of this plan runs, the models it has come to use stay in memory. One may lie in another."""
-        passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)} - self._stories.keys()
-        with ExitStack() as story:
-            self._stories.update(dict.fromkeys(passes, story))
+        """Keep the models that this plan uses in memory while it runs. Calls may be nested."""
+        passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)} - self._running.keys()
+        with ExitStack() as held:
+            self._running.update(dict.fromkeys(passes, held))
             try:
                 yield
             finally:
                 for each in passes:
-                    self._stories.pop(each, None)
+                    self._running.pop(each, None)
                 self._held = {key: kept for key, kept in self._held.items() if key[0] not in passes}
                 self._made = {key: made for key, made in self._made.items() if id(made.plan.images) not in passes}
-                self._last = None  # outside a story a file may change
+                self._last = None  # between jobs a file may change
 
     def ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool = False) -> ReadyModel:
-        """Have the plan's model in place, wearing what this batch wants; nothing happens where it does already.
+        """Have the plan's model in place with the adapters of this batch. If it is in place already, nothing happens.
 
-        Within a story no file is looked at twice: a batch ends with the files that it began with.
+        While a job runs no file is looked at twice: a batch ends with the files that it began with.
         """
         if self._last is not None and self._last.is_for(plan, batch, forgiving):
             return self._last.ready
@@ -215,7 +215,7 @@ class ModelCache:
             made.ready.put_in_place()
         else:
             made = _Made(plan, batch, forgiving, self._make_ready(plan, batch, forgiving=forgiving))
-            if id(plan.images) in self._stories:
+            if id(plan.images) in self._running:
                 self._made[id(plan), forgiving] = made
         self._last = made
         return made.ready

@@ -33,15 +33,15 @@ class Call:
 
 @dataclass(eq=False)
 class Pending:
-    """What a job waits for. Whoever drives several jobs may answer before the job goes on; else it asks by itself."""
+    """What a job waits for. A caller that drives several jobs may answer it; else the job calls the network itself."""
 
     calls: tuple[Call, ...]
     control: Control
-    error: Exception | None = None  # met by whoever answered; it ends this job and no other
+    error: Exception | None = None  # raised by the call that answered; it ends this job and no other
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nobody wants the answer any more."""
+        """Whether the answer is no longer needed."""
         return self.control.message in (Stop.CANCEL, Stop.FINISH_EARLY, Stop.SKIP)
 
     @property

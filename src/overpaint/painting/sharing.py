@@ -1,12 +1,12 @@
 """Which jobs go on side by side, who shares a call of the denoiser, and how large it may be: decided here alone.
 
-Jobs that want the same network (the same model, wearing the same adapters, for latents of one shape) may share a call.
+Jobs that need the same network (the same model with the same adapters, for latents of one shape) may share a call.
 These stay apart: jobs that want exact bytes, for a larger call rounds otherwise; jobs that want each row in its own
 call; and steps in which a ControlNet is on, for it follows one job's picture.
 
-On a CPU a call of eight rows takes as long as eight calls of one, so there nobody shares. A GPU is busier with more
-rows, as far as its memory goes. The bound below is an estimate that no GPU has confirmed yet; it is halved where it
-proves too high.
+On a CPU a call of eight rows takes as long as eight calls of one, so there calls are not shared. A GPU is busier with
+more rows, as far as its memory goes. The bound below is an estimate that no GPU has confirmed yet; it is halved where
+it proves too high.
 
 A worker takes as many jobs at once as one such call has room for, and so one at a time on a CPU. Jobs go on side by
 side in it if they use the same models with the same adapters. Others take turns: with every tick other weights would

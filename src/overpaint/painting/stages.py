@@ -2,8 +2,9 @@
 
     1 plan   2 prepare   3 texts   4 start   5 tick   6 decode and finish   7 account
 
-A job is a generator of `Step`s: it tells events, and before every call of the network it says what it waits for. Who
-drives several jobs may answer them together (`together`); a job that nobody answered asks the network by itself.
+A job is a generator of `Step`s. It yields its events, and before every call of a network what it waits for. A caller
+that drives several jobs may answer several of them with one call (`together`). A job that gets no answer calls the
+network itself.
 
 Jobs may take turns: each stage is given the plan, and has that plan's model in place, with what hangs on it, before it
 touches a network.
@@ -40,7 +41,7 @@ from overpaint.planning.plans import ImagePlan, NoiseInversion, Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
-Step: TypeAlias = Event | Pending  # a job tells something, or waits for the network
+Step: TypeAlias = Event | Pending  # an event, or a wait for the network
 Painter: TypeAlias = Generator[Step, None, FinishedBatch | None]
 
 
@@ -302,9 +303,9 @@ def batches(
             done.append(made)
             yield Painted(made)
     except (OverpaintError, RuntimeError, MemoryError) as error:
-        told = explained(error)
-        told.result = result() if done else None
-        raise told from error.__cause__ if told is error else error
+        known = explained(error)
+        known.result = result() if done else None
+        raise known from error.__cause__ if known is error else error
 
 
 def explained(error: Exception) -> OverpaintError:

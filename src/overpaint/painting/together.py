@@ -4,8 +4,8 @@ together.begin("a", request)
 while together.names:
     for name, event in together.tick(): ...
 
-A job is a generator: it tells events, and where it needs the network it says what it waits for. A tick answers all that
-wait, several with one call where they may share it, and lets each job go on to its next question.
+A job is a generator. It yields its events, and where it needs the network it yields what it waits for. A tick answers
+all that wait, several with one call where they may share it, and lets each job go on to its next question.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What hangs on one model just now: LoRAs in its weights, hypernetworks in its attention, and what is remembered of it.
+"""The adapters of one model: LoRAs in its weights, hypernetworks in its attention, and caches that belong to it.
 
-Putting on what is worn already costs nothing, so it may be asked for before every network call; jobs that take turns on
-one model therefore never see each other's networks.
+To ask for adapters that are in place already costs nothing. So they are asked for before every network call, and jobs
+that take turns on one model never see each other's adapters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _File = TypeVar("_File")
 
 @dataclass(frozen=True)
 class Adapters:
-    """What a backend is given to wear."""
+    """The adapters that a backend is asked to have in its networks."""
 
     loras: tuple[WornLora, ...] = ()
     hypernets: tuple[tuple[Hypernet, float], ...] = ()
@@ -45,17 +45,17 @@ class Adapters:
 
     @property
     def key(self) -> Hashable:
-        """Equal for what leaves equal networks behind; how adapters are put on says nothing where there are none."""
+        """Equal keys mean equal networks. Without adapters, how they are applied does not matter."""
         return self if self.loras or self.hypernets else None
 
     def put_on(self, backend: Backend) -> tuple[int, ...]:
-        """Exactly these; returns of each LoRA the number of layers that do not fit. Reads no file."""
+        """Have exactly these. Returns for each LoRA how many layers it does not fit. Reads no file."""
         return backend.wear(self.loras, self.hypernets, self.quirks, functional=self.functional)
 
 
 @dataclass(frozen=True)
 class AdaptersInPlace:
-    """What a model wears, and what is to be said of it."""
+    """The adapters that a model has now, and the comments and warnings about them."""
 
     loras: tuple[tuple[str, LoraFile], ...] = ()  # by the names that asked for them
     misfits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # name -> layers left out
@@ -69,8 +69,8 @@ class AdaptersInPlace:
 
     def comments(self) -> tuple[str, ...]:
         """LORA-6: what the reference says of layers that do not fit."""
-        told = ", ".join(f"{name} ({count})" for name, count in self.misfits.items() if count)
-        return (f"Networks with errors: {told}",) if told else ()
+        names = ", ".join(f"{name} ({count})" for name, count in self.misfits.items() if count)
+        return (f"Networks with errors: {names}",) if names else ()
 
     def warnings(self) -> tuple[str, ...]:
         """Parts of a file that are for nothing in this model."""
@@ -92,7 +92,7 @@ class AdaptersInPlace:
 
 
 class ModelAdapters:
-    """What one model in memory wears, and what was found out about it."""
+    """The adapters of one model in memory, the files they came from, and its caches."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.texts = TextCache()
@@ -106,14 +106,14 @@ class ModelAdapters:
     def wear(
         self, backend: Backend, networks: Sequence[NetworkPlan], settings: Settings, *, forgiving: bool = False
     ) -> AdaptersInPlace:
-        """Put on exactly these. `forgiving`: for a model they were not asked for, which takes what fits it.
+        """Have exactly these. With `forgiving`, for a model such as a refiner, what does not fit is left out.
 
-        NOTE: the backend is not kept, for it holds one of the autoencoders that the model is used with.
+        NOTE: the backend is not kept, because it holds one of the autoencoders that the model is used with.
         """
         quirks = settings.quirks
         if networks and not backend.abilities.adapters:
             name = networks[0].use.name
-            remedy = f"models on {backend.device} cannot wear it; leave it out, or choose another device"
+            remedy = f"models on {backend.device} take no adapters; leave it out, or choose another device"
             raise CheckpointError(f"{name}: {remedy}")
         if forgiving:
             quirks = replace(quirks, ill_fitting_networks_pass=True)
@@ -136,7 +136,7 @@ class ModelAdapters:
         )
 
     def _lora(self, file: ModelFile, quirks: Quirks) -> LoraFile | None:
-        """LORA-4: one that cannot be read is an error; the reference goes on without it and says nothing."""
+        """LORA-4: a file that cannot be read is an error. The reference goes on without it and says nothing."""
         try:
             passing = quirks.ill_fitting_networks_pass  # what may fit nothing then has to fit where it may not
             return self._loras.get(file.path, lambda path: read_lora(file, self._spec, quirks), passing)
@@ -153,7 +153,7 @@ class _Files(Generic[_File]):
         self._read: OrderedDict[tuple[Path, Stamp, Hashable], _File] = OrderedDict()
 
     def get(self, path: Path, read: Callable[[Path], _File], manner: Hashable = None) -> _File:
-        """`manner` tells apart what is read differently."""
+        """The file, read once. Files that are read in different ways have a different `manner`."""
         key = (path, stamp_of(path), manner)
         if key not in self._read:
             self._read[key] = read(path)

@@ -1,7 +1,7 @@
 """Pictures before the encoder: the mask, the crop, and one canvas per source picture.
 
-Two stories share their steps. The reference's (quirks on) reproduces its every accident. The sane one keeps
-every pixel outside the mask, the requested size and the source's extras.
+Two ways of working share these steps. With quirks on, every accident of the reference is reproduced. Without them every
+pixel outside the mask, the requested size and the source's transparency are kept.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """Everything a mask decides. `pixel` and `change` are at the size of the pass, `overlay` at that of the result."""
+    """What the mask decides. `pixel` and `change` are at the size of the pass, `overlay` at that of the result."""
 
     pixel: Picture
     change: Picture  # what latents and filling follow: the latent mask, if there is one
@@ -108,7 +108,7 @@ class Canvases:
 
 @dataclass(frozen=True)
 class CanvasInputs:
-    """What every step below looks at."""
+    """The inputs that every step below reads."""
 
     request: PaintRequest
     settings: Settings
@@ -161,13 +161,13 @@ def selected(mask: MaskPlan) -> float:
 
 
 def _gray_warnings(request: PaintRequest, mask: MaskPlan) -> Iterator[str]:
-    """Of a mask with more gray than an edge has."""
+    """Warn about a mask with more gray than soft edges have."""
     assert request.mask is not None
     counts = gray_counts(to_gray_mask(request.mask, False))
     gray = sum(counts[_NEARLY : 256 - _NEARLY])
     if gray > _GRAY_OF_EDGES * sum(counts[_NEARLY:]):
-        told = f"its gray is read as black or white; {selected(mask)} % of the picture may change"
-        yield f"mask: {told}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
+        said = f"its gray is read as black or white; {selected(mask)} % of the picture may change"
+        yield f"mask: {said}; round_mask=False keeps the gray, soft_inpainting lets it change a little"
 
 
 def _blank_counts(job: CanvasInputs) -> bool:
@@ -244,12 +244,12 @@ def _own_size(
     scale = (_ROOM * native_size**2 / (wide * high)) ** 0.5
     if scale >= 1 or (job.request.strength == 0 and not job.settings.quirks.strength_zero_runs_a_step):
         return wide, high
-    told = f"width x height: {wide}x{high} is far above the {native_size} pixels this model was trained at"
+    said = f"width x height: {wide}x{high} is far above the {native_size} pixels this model was trained at"
     if gray is not None:
-        warnings.append(f"{told}; only_masked paints the masked part alone, at such a size")
+        warnings.append(f"{said}; only_masked paints the masked part alone, at such a size")
         return wide, high
     smaller = tuple(max(job.factor, int(each * scale) // job.factor * job.factor) for each in source.size)
-    warnings.append(f"{told}, so it is painted at {smaller[0]}x{smaller[1]}; give a size to have another")
+    warnings.append(f"{said}, so it is painted at {smaller[0]}x{smaller[1]}; give a size to have another")
     return smaller[0], smaller[1]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a job: their texts, their seeds, what each hangs on the model, and which are painted together."""
+"""The pictures of a job: their texts, seeds and networks, and which of them are painted together."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def names_networks(request: PaintRequest, settings: Settings) -> bool:
 def image_networks(
     prompts: Sequence[str], request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[list[tuple[NetworkPlan, ...]], tuple[str, ...]]:
-    """What hangs on the model for each prompt, and comments; the reference asks the first of a batch only (XN-3)."""
+    """The networks of each prompt, and comments. The reference reads only the first prompt of a batch (XN-3)."""
     size, missing = _iteration_size(request, settings), dict[str, None]()
     networks: list[tuple[NetworkPlan, ...]] = []
     for i, prompt in enumerate(prompts):
@@ -83,7 +83,7 @@ def _with_options(prompt: str, settings: Settings) -> str:
 def _networks(
     prompt: str, request: PaintRequest, settings: Settings, known: Surroundings
 ) -> tuple[tuple[NetworkPlan, ...], list[str]]:
-    """What a prompt's tags and the request hang on the model, in that order, and the names that nobody knows (XN-7)."""
+    """The networks that a prompt's tags and the request name, in that order, and the names that are unknown (XN-7)."""
     tags: Sequence[NetworkTag] = take_network_tags(prompt)[1] if request.use_networks else ()
     uses: list[LoraUse | HypernetUse] = list(uses_of(tags, settings.quirks))
     from_tags = len(uses)
@@ -120,8 +120,8 @@ def _refuse_shared(field: str, use: LoraUse | HypernetUse, files: Sequence[Model
 def _refuse_unknown(field: str, use: LoraUse | HypernetUse, known: Surroundings) -> None:
     is_lora = isinstance(use, LoraUse)
     kind, files = (LORA, known.loras) if is_lora else (HYPERNETWORK, known.hypernets)
-    told = near_or_known(use.name, files, f"none is known; set the option {kind.option}")
-    raise RequestError(field, use.name, f"there is no such {kind.what}; {told}")
+    remedy = near_or_known(use.name, files, f"none is known; set the option {kind.option}")
+    raise RequestError(field, use.name, f"there is no such {kind.what}; {remedy}")
 
 
 def _seeds(name: str, given: int | tuple[int, ...], count: int, *, constant: bool = False) -> tuple[int, ...]:
@@ -148,9 +148,9 @@ def _chosen_styles(request: PaintRequest, styles: Sequence[Style], settings: Set
     unknown = [name for name in request.styles if name not in {each.name for each in styles}]
     if unknown and not settings.quirks.unknown_names_fall_back:
         names = [each.name for each in styles]
-        told = did_you_mean(unknown[0], names) or f"known: {listed(names)}"
-        told = told if names else "none is known; set the option styles_file"
-        raise RequestError("styles", unknown[0], f"there is no such style; {told}")
+        known = did_you_mean(unknown[0], names) or f"known: {listed(names)}"
+        known = known if names else "none is known; set the option styles_file"
+        raise RequestError("styles", unknown[0], f"there is no such style; {known}")
     return find_styles(request.styles, styles)
 
 

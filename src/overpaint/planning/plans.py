@@ -176,7 +176,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a request may name that is not in it: looked up by whoever plans, so that planning stays pure."""
+    """What a request may name that is not in it. The caller looks it up, so that planning itself reads no file."""
 
     styles: Sequence[Style] = ()
     loras: Sequence[ModelFile] = ()

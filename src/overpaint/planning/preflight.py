@@ -1,4 +1,4 @@
-"""What a job would do and what it may name, told from folders and headers alone: no model is opened. Torch-free."""
+"""What a job would do, judged by folders and file headers alone: no model is opened. Torch-free."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check(
 
 
 def _lighter(request: PaintRequest) -> PaintRequest:
-    """The same job with small pictures: what is wrong with it is as wrong then, and seconds sooner told."""
+    """The same job with small pictures. The same mistakes are found in it, but faster."""
     pixels = max((each.width * each.height for each in request.images), default=0)
     if pixels <= _ENOUGH:
         return request
@@ -135,7 +135,7 @@ def _other(name: str, settings: Settings, argument: str, read: SpecReader) -> Ot
 
 
 def account_of(plan: Plan) -> dict[str, Any]:
-    """A plan in plain values."""
+    """A plan as plain JSON values."""
     geometry, mask, images = plan.geometry, plan.mask, plan.request.images
     return {
         "model": plan.spec.title,
@@ -214,7 +214,7 @@ def _weights(use: LoraUse | HypernetUse) -> dict[str, Any]:
 
 
 def _controls(plan: Plan) -> list[dict[str, Any]]:
-    """Every ControlNet with its file; a name that nobody knows is an error."""
+    """Every ControlNet with its file. An unknown name is an error."""
     folder = plan.settings.controlnet_dir
     return [
         {

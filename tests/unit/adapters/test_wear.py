@@ -61,8 +61,8 @@ def test_each_network_takes_its_own_multiplier(tmp_path: Path, packed: bool) -> 
     networks = toy_networks(SD1, packed=packed)
     bare = values_of(networks)
     layers = {TO_Q: lora_of((64, 64)), CONV: lora_of((64, 64, 3, 3)), PROJ: lora_of((512, 64)), FC1: lora_of((48, 24))}
-    wardrobes = AdaptedNetworks(networks)
-    assert wardrobes.wear([WornLora(read(tmp_path, layers), unet=0.5, te=-2.0)], SANE) == (0,)
+    model = AdaptedNetworks(networks)
+    assert model.wear([WornLora(read(tmp_path, layers), unet=0.5, te=-2.0)], SANE) == (0,)
     worn = values_of(networks)
     changed = {
         f"0.{OUR_TO_Q}.weight": product(layers[TO_Q]) * 0.5,
@@ -72,7 +72,7 @@ def test_each_network_takes_its_own_multiplier(tmp_path: Path, packed: bool) -> 
     }
     for name, value in worn.items():
         torch.testing.assert_close(value, bare[name] + changed.get(name, torch.zeros(())), atol=1e-6, rtol=1e-6)
-    wardrobes.bare()
+    model.bare()
     assert same(values_of(networks), bare)
 
 
@@ -107,40 +107,40 @@ def test_fifty_changes_leave_every_bit_as_it_was(
     bare = values_of(networks)
     files = [read(tmp_path, random_layers(seed), spec, f"x{seed}") for seed in range(5)]
     random = np.random.default_rng(5)
-    wardrobes = AdaptedNetworks(networks)
+    model = AdaptedNetworks(networks)
     seen: dict[object, dict[str, Tensor]] = {}
     for _ in range(50):
         chosen = tuple(int(i) for i in random.integers(0, 5, random.integers(0, 4)))
         quirks = REFERENCE if random.random() < 0.5 else SANE
-        wardrobes.wear([WornLora(files[i], 0.5, 0.25) for i in chosen], quirks)
+        model.wear([WornLora(files[i], 0.5, 0.25) for i in chosen], quirks)
         now = values_of(networks)
         assert same(now, seen.setdefault((chosen, quirks), now))
         assert bool(chosen) or same(now, bare)
-    wardrobes.bare()
+    model.bare()
     assert same(values_of(networks), bare)
 
 
 def test_wearing_the_same_again_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = toy_networks(SD1)
     worn = [WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}), 0.5, 0.5)]
-    wardrobes = AdaptedNetworks(networks)
-    wardrobes.wear(worn, REFERENCE)
+    model = AdaptedNetworks(networks)
+    model.wear(worn, REFERENCE)
 
     def fail(*_: object) -> None:
         raise AssertionError("written to")
 
     monkeypatch.setattr(Packable, "set_weight", fail)
-    wardrobes.wear(worn, REFERENCE)
-    wardrobes.wear([worn[0]._replace(te=0.7)], REFERENCE)  # nothing of it is for the text encoder
+    model.wear(worn, REFERENCE)
+    model.wear([worn[0]._replace(te=0.7)], REFERENCE)  # nothing of it is for the text encoder
     AdaptedNetworks(networks).wear(worn, REFERENCE)
     with pytest.raises(AssertionError, match="written to"):
-        wardrobes.wear([], REFERENCE)
+        model.wear([], REFERENCE)
 
 
 def test_a_change_that_fails_half_way_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = toy_networks(SD1)
     bare = values_of(networks)
-    wardrobes = AdaptedNetworks(networks)
+    model = AdaptedNetworks(networks)
     worn = [WornLora(read(tmp_path, {TO_Q: lora_of((64, 64)), CONV: lora_of((64, 64, 3, 3))}))]
     with monkeypatch.context() as patched:
         write = Packable.set_weight
@@ -151,15 +151,15 @@ def test_a_change_that_fails_half_way_is_made_good(tmp_path: Path, monkeypatch: 
 
         patched.setattr(Packable, "set_weight", once)
         with pytest.raises(StopIteration):
-            wardrobes.wear(worn, SANE)
+            model.wear(worn, SANE)
     assert not same(values_of(networks), bare)
-    wardrobes.bare()
+    model.bare()
     assert same(values_of(networks), bare)
-    wardrobes.wear(worn, SANE)
+    model.wear(worn, SANE)
     assert not same(values_of(networks), bare)
 
 
-def test_models_that_share_a_text_encoder_share_its_wardrobe(tmp_path: Path) -> None:
+def test_models_that_share_a_text_encoder_share_what_is_in_it(tmp_path: Path) -> None:
     first = toy_networks(SD1)
     second = replace(toy_networks(SD1), texts=first.texts)
     bare = values_of(first)
@@ -286,13 +286,13 @@ def test_layers_that_do_not_fit(tmp_path: Path) -> None:  # LORA-6
     bare = values_of(networks)
     good = read(tmp_path, {FC1: lora_of((48, 24)), TO_Q: lora_of((64, 64))}, name="good")
     bad = read(tmp_path, {TO_Q: lora_of((64, 32)), CONV: lora_of((64, 64)), FC1: lora_of((48, 24))}, name="bad")
-    wardrobes = AdaptedNetworks(networks)
+    model = AdaptedNetworks(networks)
     message = r"bad\.safetensors: 2 layers do not fit .*\[64, 32\] where the model has \[64, 64\].*\[64, 64, 3, 3\]"
     with pytest.raises(CheckpointError, match=message):
-        wardrobes.wear([WornLora(good), WornLora(bad)], SANE)
+        model.wear([WornLora(good), WornLora(bad)], SANE)
     assert same(values_of(networks), bare)
-    assert wardrobes.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
-    assert wardrobes.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
+    assert model.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
+    assert model.wear([WornLora(good), WornLora(bad)], REFERENCE) == (0, 2)
     worn = values_of(networks)
     AdaptedNetworks(networks).wear([WornLora(good, te=2.0)], REFERENCE)
     name = f"0.{OUR_TO_Q}.weight"
@@ -331,11 +331,11 @@ def test_pictures_change_and_come_back(tmp_path: Path) -> None:
         assert torch.equal(networks.unet(x, time, context), before)
 
 
-def test_a_wardrobe_knows_whether_its_network_is_bare(tmp_path: Path) -> None:
+def test_it_is_known_whether_its_network_is_bare(tmp_path: Path) -> None:
     networks = toy_networks(SD1)
-    wardrobe = adapted(networks.unet)
-    seen = [wardrobe.is_bare]
+    network = adapted(networks.unet)
+    seen = [network.is_bare]
     AdaptedNetworks(networks).wear([WornLora(read(tmp_path, {TO_Q: lora_of((64, 64))}))], SANE)
-    seen.append(wardrobe.is_bare)
+    seen.append(network.is_bare)
     AdaptedNetworks(networks).bare()
-    assert [*seen, wardrobe.is_bare] == [True, False, True]
+    assert [*seen, network.is_bare] == [True, False, True]
