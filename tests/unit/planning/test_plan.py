@@ -413,10 +413,10 @@ def test_limits(fields: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def test_a_size_beyond_the_limit_is_refused_before_any_picture_is_made() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RequestError, match="8192x8192"):
         planned(SANE, width=8192, height=8192, mask=WHITE_BOX)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("name", ["token_merging_ratio", "face_restoration"])
@@ -433,16 +433,16 @@ BRACKETS = ["(" * 100_000, "[" * 100_000, "[(" * 50_000, "(((a:1.1)" * 11_000, "
 @pytest.mark.parametrize("prompt", BRACKETS, ids=lambda text: text[:9])
 def test_brackets_without_end(settings: Settings, prompt: str) -> None:
     request = asked(prompt=prompt[:100_000])
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RequestError, match="max_prompt_chars"):
         plan(request, settings)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     for old in (False, True):
         raised = settings.with_changes({"max_prompt_chars": 200_000, "use_old_scheduling": old})
-        started = time.perf_counter()
+        started = time.process_time()
         with suppress(RequestError):  # brackets multiply, to a weight that is refused
             plan(request, raised)
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
 
 
 # -- each accident alone -----------------------------------------------------------------------------------------------
