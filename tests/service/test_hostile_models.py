@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
+from overpaint.models.files import read_all
 from tests.service.conftest import Server, StartServer
-from tests.tiny import make_tiny_checkpoint
 from tests.unit.models.hostile_files import PICKLES, zipped
 
 LONG_JOB = {"prompt": "x", "width": 256, "height": 256, "steps": 100, "iterations": 6, "seed": 1}
@@ -63,15 +64,15 @@ def examiner_of(server: Server) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for as Linux lists them")
 def test_an_examiner_that_crashes_is_a_sentence_and_the_next_file_is_recognised(
-    start_server: StartServer, tmp_path: Path
+    start_server: StartServer, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    for number, name in enumerate(("first", "deadly", "next")):
-        make_tiny_checkpoint(models / f"{name}.safetensors", seed=number + 1)
+    for name in ("first", "deadly", "next"):  # pickled ones: of others the header tells what they are
+        torch.save({"state_dict": read_all(tiny_checkpoint)}, models / f"{name}.ckpt")
     server = start_server("--models", str(models))
     wish = {"prompt": "x", "steps": 1}
     with server.client() as client, ThreadPoolExecutor(1) as beside:
@@ -80,7 +81,13 @@ def test_an_examiner_that_crashes_is_a_sentence_and_the_next_file_is_recognised(
             answer = client.post("/v1/plan", json={**wish, "checkpoint": name})
             return answer.status_code, answer.text
 
-        assert planned("first")[0] == 200
+        def recognised(name: str) -> bool:
+            end = time.monotonic() + 120
+            while (answer := planned(name))[0] == 503 and time.monotonic() < end:  # a busy machine takes its time
+                pass
+            return answer[0] == 200
+
+        assert recognised("first")
         examiner = examiner_of(server)
         os.kill(examiner, signal.SIGSTOP)  # so that it is sure to be asked when it dies
         asked = beside.submit(planned, "deadly")
@@ -88,8 +95,8 @@ def test_an_examiner_that_crashes_is_a_sentence_and_the_next_file_is_recognised(
         assert not asked.done()
         os.kill(examiner, signal.SIGKILL)
         status, said = asked.result(60)
-        assert 400 <= status < 500 and "deadly.safetensors: reading it takes more memory or time" in said, said
+        assert 400 <= status < 500 and "deadly.ckpt: reading it takes more memory or time" in said, said
         assert client.get("/readyz").status_code == 200
-        assert planned("next")[0] == 200
+        assert recognised("next")
         assert examiner_of(server) != examiner
-        assert planned("deadly")[0] == 200  # that it died may have been for want of time: it is asked again
+        assert recognised("deadly")  # that it died may have been for want of time: it is asked again
