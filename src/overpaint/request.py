@@ -100,6 +100,7 @@ class Img2ImgRequest:
     padding: int = 32
     masked_content: MaskedContent = MaskedContent.ORIGINAL
     soft_inpainting: SoftInpainting | None = None
+    strength_map: Picture | None = None  # gray: how much of `strength` each place has
 
     seed: int | tuple[int, ...] = -1
     variation_seed: int | tuple[int, ...] = -1
@@ -241,7 +242,7 @@ def request_from_json(values: Mapping[str, Any]) -> Img2ImgRequest:
 
 
 FIELD_NAMES = Txt2ImgRequest.field_names()  # of both kinds
-PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
+PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map"})
 MASK_FIELDS = frozenset(
     {
         *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
@@ -257,7 +258,7 @@ def _take_pictures(request: Img2ImgRequest) -> None:
         object.__setattr__(request, "images", as_pictures("images", given))
     else:
         object.__setattr__(request, "images", ())
-    for name in ("mask", "latent_mask"):
+    for name in ("mask", "latent_mask", "strength_map"):
         if getattr(request, name) is not None:
             object.__setattr__(request, name, as_picture(name, getattr(request, name)))
     request._check_sources()

@@ -26,6 +26,8 @@ def early_notes(request: Img2ImgRequest, settings: Settings, prepared: Canvases)
     notes.update(control_notes(request.controls, request.resize_mode.value))
     if not request.starts_from_noise:
         notes["Denoising strength"] = request.strength
+    if request.strength_map is not None:
+        notes["Strength map"] = True
     notes.update(prepared.notes)
     if not request.starts_from_noise and settings.sd_vae_encode_method != "Full":
         notes["VAE Encoder"] = settings.sd_vae_encode_method
@@ -120,7 +122,7 @@ def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerP
 
 def _maskless(request: Img2ImgRequest) -> Iterator[str]:
     """What was asked of a mask that is not there."""
-    if request.mask is not None or request.starts_from_noise:
+    if request.mask is not None or request.strength_map is not None or request.starts_from_noise:
         return
     for each in fields(Img2ImgRequest):
         if each.name in MASK_FIELDS and getattr(request, each.name) != each.default:
