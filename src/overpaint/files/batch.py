@@ -36,7 +36,7 @@ from overpaint.files.saving import save_first_free
 from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
-from overpaint.request import SOURCE_FIELDS, PaintRequest, Picture
+from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, PaintRequest, Picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -205,8 +205,8 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
     pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
-    if isinstance(own.get("mask"), str):
-        pictures |= {f"mask {name}": file_sha256(row.folder / name) for name in names_in(own["mask"])}
+    named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
+    pictures |= {f"named {name}": file_sha256(row.folder / name) for name in named}
     parts = {
         "fields": own,
         "pictures": pictures,
@@ -221,6 +221,10 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     return plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
 
 
+def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fields[name] for name in PICTURE_FIELDS if isinstance(fields.get(name), str)}
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
@@ -228,9 +232,10 @@ def _digest(value: object) -> str:
 def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
     own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
-    if row.has_source and isinstance(own.get("mask"), str):
-        own["mask"] = draw(own["mask"], pictures["picture"], files_in(row.folder, settings.max_source_pixels))
     if row.has_source:
+        read = files_in(row.folder, settings.max_source_pixels)
+        own |= {name: draw(text, pictures["picture"], read) for name, text in _masks_in_words(own).items()}
+
         own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
     return PaintRequest.from_json({**own, **pictures})
 

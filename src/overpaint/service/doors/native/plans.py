@@ -46,6 +46,9 @@ class PlanView(BaseModel):
     network_size: list[int]
     crop: list[int] | None = Field(description="[left, top, right, bottom] of what is painted of the source.")
     repainted: float | None = Field(description="Percent of the picture that may change.")
+    strengths: list[dict[str, Any]] = Field(
+        description="Of a strength map: each strength, how many steps act there, and on which part in percent."
+    )
     sampler: str
     scheduler: str
     steps: int
