@@ -26,6 +26,7 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "pass_pixels": ("Width times height of one pass through the networks.", "422"),
     "steps": ("Steps of a pass.", "422"),
     "images": ("Batch size times iterations.", "422"),
+    "sequence": ("Steps of a grid, a loopback or another tool that paints more than once.", "422"),
     "prompt_chars": ("Characters of a prompt.", "422"),
     "prompt_rows": (
         "Rows of the network in a step, for one picture: parts between ANDs times the chunks of 75 tokens of the "
