@@ -24,6 +24,7 @@ from overpaint.cli.output import note, say, say_json
 from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.serve import serve
+from overpaint.cli.ui import ui
 from overpaint.cli.upscale import upscale
 from overpaint.errors import CheckpointError, OverpaintError, PaintingCancelled, PictureError, RequestError, SaveError
 
@@ -43,6 +44,7 @@ COMMANDS = (
     samplers,
     models,
     settings,
+    ui,
     serve,
     submit,
     watch,

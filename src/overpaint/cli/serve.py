@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,13 +78,39 @@ def serve(
 ) -> int:
     """Serve jobs over HTTP from one queue that outlives crashes.
 
-    Three APIs: the native one, AUTOMATIC1111's and OpenAI's.
+    A page to paint on at /, and three APIs: the native one, AUTOMATIC1111's and OpenAI's.
 
     SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
     it at once.
     """
     if check or mend:
         return _checked((data or _default_data()).expanduser(), mend)
+    return started(
+        asked,
+        None,
+        host=host,
+        port=port,
+        data=data,
+        token=token,
+        limit=limit,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        url_inputs=url_inputs,
+    )
+
+
+def started(
+    asked: GivenOptions,
+    then: Callable[[str], None] | None,
+    *,
+    host: str,
+    port: int,
+    data: Path | None,
+    token: str | None,
+    limit: list[str] | None,
+    **more: Any,
+) -> int:
+    """A server with these options until a signal ends it; `then` gets its URL as soon as it answers there."""
     from overpaint.service.config import ServeConfig
     from overpaint.service.known_models import check_started
     from overpaint.service.limits import limits_from
@@ -101,12 +128,16 @@ def serve(
         dtype=asked.text("dtype", "auto"),
         settings=settings,
         limits=limits_from(limit or ()),
-        allowed_hosts=tuple(allow_host or ()),
-        allowed_origins=tuple(allow_origin or ()),
-        url_inputs=url_inputs,
+        **more,
     )
     check_started(config)
-    return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))
+
+    def announced(url: str) -> None:
+        say(f"overpaint serves {url} (data in {config.data})")
+        if then is not None:
+            then(url)
+
+    return run(config, announced)
 
 
 def _checked(data: Path, mend: bool) -> int:

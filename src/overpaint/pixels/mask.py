@@ -40,7 +40,7 @@ def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker
     ground, box = _ground(mask)
     if box is None or max(sigma_x, sigma_y) <= 0:
         return mask.copy()
-    area = _widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+    area = widened(box, blur_reach(sigma_x) + 1, blur_reach(sigma_y) + 1, mask.size)
     given = np.asarray(mask.crop(area), dtype=np.uint8)
     pixels = given
     if sigma_x > 0:
@@ -59,7 +59,7 @@ def crop_region(mask: Image.Image, padding: int) -> Box | None:
     box = mask.getbbox()
     if box is None:
         return None
-    return _widened(box, padding, padding, mask.size)
+    return widened(box, padding, padding, mask.size)
 
 
 def expand_crop_region(box: Box, width: int, height: int, image_width: int, image_height: int) -> Box:
@@ -110,7 +110,8 @@ def _area(box: Box) -> int:
     return (right - left) * (bottom - top)
 
 
-def _widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+def widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+    """The box with so much more on each side, as far as there is a picture."""
     left, top, right, bottom = box
     return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
 
@@ -133,14 +134,14 @@ def _strongest(pixels: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.uint
     return np.stack([strip.max(axis=0) for strip in strips])
 
 
-def _radius(sigma: float) -> int:
+def blur_reach(sigma: float) -> int:
     """How far a blur reaches, in pixels."""
     return int(2.5 * sigma + 0.5) if sigma > 0 else 0
 
 
 def _gaussian_weights(sigma: float) -> npt.NDArray[np.int64]:
     """A Gaussian in units of 1/256 whose sum is 256: each rounding error is handed on to the next weight inwards."""
-    radius = _radius(sigma)
+    radius = blur_reach(sigma)
     offsets = np.arange(-radius, 1)
     tail = np.exp(-(offsets**2) / (2 * sigma**2))
     tail *= 256 / (2 * tail.sum() - tail[-1])
