@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import page_pictures
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 SCRIPTS = {"watercolor_forest.py": "watercolor-forest.png", "red_car.py": "red-car.png"}
@@ -24,6 +26,7 @@ def main() -> None:
         for script, picture in SCRIPTS.items():
             subprocess.run([sys.executable, str(ROOT / "examples" / script)], cwd=folder, check=True)
             shutil.move(Path(folder) / picture, IMAGES / picture)
+    page_pictures.take(ROOT / "src" / "overpaint" / "data" / "demo" / "lake.png", IMAGES)
 
 
 if __name__ == "__main__":

@@ -24,4 +24,4 @@ try {
 }
 session.keeper.watch();
 jobs.start();
-page.ready();
+await page.ready();

@@ -29,7 +29,8 @@ import { History } from "./history.js";
  * @property {"sending" | "queued" | "running" | "finished" | "failed" | "cancelled"} state
  * @property {Record<string, any>} request without its pictures
  * @property {string | null} picture key of the version it paints on
- * @property {string | null} mask key of its mask's file
+ * @property {boolean} isMasked
+ * @property {string | null} mask key of its mask's file, once that is written
  * @property {[number, number, number, number] | null} crop
  * @property {number} created
  * @property {number} after the last event that was heard of

@@ -10,7 +10,8 @@ export const tool = signal(/** @type {Tool} */ ("brush"));
 export const brush = signal({ size: 80, softness: 0, opacity: 1 });
 export const theme = signal(/** @type {"auto" | "light" | "dark"} */ ("auto"));
 export const showsMask = signal(true);
-export const panelOpen = signal(true);
+/** Where there is little room, only the prompt and the button are there at first. */
+export const panelOpen = signal(globalThis.innerWidth > 760);
 /** The size the networks see in the next job, as the server plans it. */
 export const planned = signal(/** @type {{width: number, height: number} | null} */ (null));
 

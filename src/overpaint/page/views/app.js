@@ -45,7 +45,7 @@ export class OverPaint extends HTMLElement {
     effect(() => this.classList.toggle("has-picture", Boolean(session.document.picture.value)));
     this.#showStaged();
     this.#takeFiles();
-    void import("./keys.js").then(({ bindKeys }) => bindKeys(this));
+    this.keys = import("./keys.js").then(({ bindKeys }) => bindKeys(this));
   }
 
   /** Where results are shown; it comes with the first job. */
@@ -62,7 +62,8 @@ export class OverPaint extends HTMLElement {
   }
 
   /** Everything is as it was left. */
-  ready() {
+  async ready() {
+    await this.keys;
     this.isReady.value = true;
     const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
     later(() => void this.panel?.complete());
@@ -73,6 +74,7 @@ export class OverPaint extends HTMLElement {
       if (!this.session?.document.history.length.value || this.plans) return;
       this.plans = true;
       void import("../work/plan.js").then(({ followPlan }) => followPlan(/** @type {Session} */ (this.session), this.view?.stage));
+      later(() => void theRest());
     });
     if (this.plans) stop();
     effect(() => {
@@ -258,6 +260,20 @@ export class OverPaint extends HTMLElement {
 }
 
 customElements.define("over-paint", OverPaint);
+
+/** Whatever is loaded when it is first wanted, now that somebody paints: the server may go away meanwhile. */
+function theRest() {
+  return Promise.allSettled([
+    import("../canvas/png.js"),
+    import("../canvas/shapes.js"),
+    import("../canvas/edges.js"),
+    import("../canvas/merge.js"),
+    import("../api/stream.js"),
+    import("../work/copying.js"),
+    import("./strip.js"),
+    import("./dialogs.js"),
+  ]);
+}
 
 /** A white sheet. @returns {Promise<Blob>} */
 function blank() {

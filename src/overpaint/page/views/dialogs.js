@@ -1,6 +1,6 @@
 /** What is asked and shown now and then; loaded when it is first wanted. */
 
-import { connection, useToken } from "../api/client.js";
+import { ApiError, connection, schema, useToken } from "../api/client.js";
 import { KEYS, showsMask, theme } from "../state/settings.js";
 import { language, LANGUAGES, speak, t } from "../text/text.js";
 import { decoded } from "../work/session.js";
@@ -33,15 +33,25 @@ function show(page, title, kind, ...children) {
 export function askToken(page) {
   if (page.querySelector("dialog.token")) return;
   const field = /** @type {HTMLInputElement} */ (h("input", { type: "password", name: "token", autocomplete: "current-password", required: true }));
+  const wrong = h("small", { class: "error", role: "alert", hidden: true }, () => t("tokenWrong"));
+  const take = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    wrong.hidden = true;
+    useToken(field.value.trim());
+    try {
+      await schema();
+    } catch (error) {
+      wrong.hidden = !(error instanceof ApiError && error.status === 401);
+      if (!wrong.hidden) return field.select();
+    }
+    dialog.close();
+    void page.panel?.complete();
+  };
   const dialog = show(page, () => t("tokenTitle"), "token",
     h("p", {}, () => t("tokenHint")),
-    h("form", {
-      method: "dialog",
-      onsubmit: () => {
-        useToken(field.value);
-        void page.panel?.complete();
-      },
-    }, h("label", { class: "field" }, h("span", { class: "name" }, () => t("tokenName")), field), h("button", { class: "primary" }, () => t("tokenUse"))),
+    h("form", { onsubmit: (/** @type {Event} */ event) => void take(event) },
+      h("label", { class: "field" }, h("span", { class: "name" }, () => t("tokenName")), field, wrong),
+      h("button", { class: "primary" }, () => t("tokenUse"))),
   );
   dialog.addEventListener("cancel", (event) => connection.peek() === "token" && event.preventDefault());
 }

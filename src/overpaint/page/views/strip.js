@@ -25,7 +25,9 @@ export class ResultStrip extends HTMLElement {
       const all = jobs.document.jobs.value;
       this.hidden = !all.length;
     });
-    this.append(h("ul", { class: "cards" }, () => [...jobs.document.jobs.value].reverse().flatMap((job) => this.#cards(job))));
+    const list = h("ul", { class: "cards" });
+    effect(() => list.replaceChildren(...[...jobs.document.jobs.value].reverse().flatMap((job) => this.#cards(job))));
+    this.append(list);
   }
 
   /** Every result that can be looked at, in the order of the strip. */
@@ -130,6 +132,7 @@ export class StagedBar extends HTMLElement {
       iconButton("undo", () => t("previous"), () => strip.step(-1), { keys: "←", class: "icon-button flip" }),
       iconButton("redo", () => t("next"), () => strip.step(1), { keys: "→", class: "icon-button flip" }),
       iconButton("compare", () => t("slider"), () => (comparing.value = isSlider() ? "off" : "slider"), { keys: "C", "aria-pressed": () => String(isSlider()) }),
+      iconButton("again", () => t("sameAgain"), () => useSettings(jobs)),
       iconButton("save", () => t("download"), () => void download(jobs)),
       h("button", { type: "button", class: "quiet", title: `${t("discard")} (Delete)`, onclick: discard }, icon("trash"), h("span", {}, () => t("discard"))),
       h("button", { type: "button", class: "primary", title: `${t("accept")} (Enter)`, onclick: () => void jobs.accept() }, icon("check"), h("span", {}, () => t("accept"))),
@@ -138,6 +141,14 @@ export class StagedBar extends HTMLElement {
 }
 
 customElements.define("staged-bar", StagedBar);
+
+/** The form becomes what this result was painted with, its seed too. @param {Jobs} jobs */
+function useSettings(jobs) {
+  const staged = jobs.staged.peek();
+  const job = staged && jobs.document.job(staged.job);
+  const seed = job?.results.find((each) => each.number === staged?.number)?.seed;
+  if (job) jobs.document.fill({ ...job.request, ...(typeof seed === "number" ? { seed } : {}) });
+}
 
 /** @param {Jobs} jobs */
 async function download(jobs) {

@@ -33,7 +33,9 @@ export class Jobs {
   /** Take up what was left, and follow whatever is not over. */
   start() {
     for (const each of this.document.jobs.peek()) {
-      if (each.state === "sending") void this.#send(each.id);
+      // Without its mask it would paint over the whole picture.
+      if (each.state === "sending" && each.isMasked && !each.mask) this.document.patch(each.id, { state: "cancelled" });
+      else if (each.state === "sending") void this.#send(each.id);
       if (each.state === "finished") void this.#fetchResults(each.id);
     }
     effect(() => {
@@ -59,16 +61,20 @@ export class Jobs {
     /** @type {Job} */
     const job = {
       ...{ id, state: "sending", request: isMasked ? { only_masked, padding, ...form } : form },
-      ...{ picture: document.picture.peek()?.key ?? null, mask: null, crop: null, created: Date.now(), after: 0 },
+      ...{ picture: document.picture.peek()?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
       ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
     };
     this.sentWith.set(id, document.maskChanges.peek());
     document.jobs.value = [...document.jobs.peek(), job];
-    if (mask && isMasked) {
-      const crop = mask.box();
-      const { maskFile } = await import("../canvas/png.js");
-      const key = await session.keeper.keepFile(await maskFile(mask));
-      document.patch(id, { mask: key, crop });
+    try {
+      if (mask && isMasked) {
+        const crop = mask.box();
+        const { maskFile } = await import("../canvas/png.js");
+        const key = await session.keeper.keepFile(await maskFile(mask));
+        document.patch(id, { mask: key, crop });
+      }
+    } catch (error) {
+      return this.#refused(id, new api.ApiError(0, "mask", String(error), null), true);
     }
     await this.#send(id);
   }
@@ -119,8 +125,12 @@ export class Jobs {
     this.document.patch(job.id, { crop: planned.crop ?? [...whole] });
   }
 
-  /** @param {string} id @param {unknown} error */
-  #refused(id, error) {
+  /**
+   * @param {string} id
+   * @param {unknown} error
+   * @param {boolean} [isFinal] whether trying again would not help
+   */
+  #refused(id, error, isFinal = false) {
     const known = error instanceof api.ApiError ? error : new api.ApiError(0, "error", String(error), null);
     const job = this.document.job(id);
     if (!job) return;
@@ -128,7 +138,7 @@ export class Jobs {
       this.session.keeper.named(job.picture, null); // it was kept long enough there; it is sent once more
       if (this.tries++ < 3) return void this.#send(id);
     }
-    if ([0, 401, 429, 503].includes(known.status)) {
+    if (!isFinal && [0, 401, 429, 503].includes(known.status)) {
       this.document.patch(id, { error: { code: known.code, message: known.message, field: null } });
       if (known.status !== 401) setTimeout(() => this.#send(id), PATIENCE[Math.min(this.tries++, 4)]);
       return;
