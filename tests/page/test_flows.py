@@ -131,7 +131,8 @@ def test_a_reload_during_a_run_finds_picture_mask_form_and_job(open_page: OpenPa
     assert (mask_of(page) == mask).all()
     assert page.input_value("textarea[name=prompt]") == "a lighthouse"
     staged(page)
-    assert page.locator(".card img").count() == 1
+    page.wait_for_selector(".card img")
+    assert page.locator(".card").count() == 1
 
 
 def test_jobs_side_by_side_do_not_undo_each_other(open_page: OpenPage, picture: Path) -> None:
@@ -218,6 +219,22 @@ def test_all_of_it_by_keys(open_page: OpenPage, picture: Path, painting_server: 
     assert page.evaluate(f"() => {PAGE}.view.stage.split") == 0.5
     page.keyboard.press("Enter")
     page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
+
+
+def test_a_picture_from_words_alone(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(f"() => {PAGE}.session.document.fill({{steps: 2, width: 96, height: 64, strength: 0.4}})")
+    paint(page, "a hill")
+    page.wait_for_function(f"() => {PAGE}.view.stage.source")
+    assert page.locator(".empty").is_hidden()
+    page.keyboard.press("Escape")
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".empty")
+    page.click(".card .look")
+    page.click("staged-bar .primary")
+    page.wait_for_function(f"() => {PAGE}.session.document.picture.peek()")
+    assert shown_picture(page).shape == (64, 96, 3)
 
 
 def test_what_the_server_refuses_is_said_beside_its_field(open_page: OpenPage, picture: Path) -> None:

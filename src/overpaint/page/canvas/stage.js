@@ -66,7 +66,7 @@ export class Stage {
     const isOther = source?.width !== this.source?.width || source?.height !== this.source?.height;
     this.source = source;
     if (source) this.tint = farthest(source.mean());
-    if (isOther) this.fit();
+    if (isOther && source) this.fit();
     else this.redraw();
   }
 

@@ -11,7 +11,9 @@ import { SIDE, united } from "./mask.js";
 /** @typedef {{x: number, y: number, pressure: number}} Point */
 /** @typedef {{radius: number, softness: number, opacity: number, erases: boolean}} Brush */
 
-const SPACING = 0.1;
+const SPACING = 0.1; // of the radius
+const SOFT_SPACING = 0.2; // a soft edge hides the steps
+const LEVELS = 4096; // of a soft dab, from its middle to its edge
 const SHIFT = 8;
 
 export class Stroke {
@@ -24,6 +26,7 @@ export class Stroke {
     this.brush = brush;
     /** @type {Map<number, Uint8Array>} */
     this.cover = new Map();
+    this.falloff = falloffOf(brush);
     /** @type {Point | null} */
     this.last = null;
     mask.begin();
@@ -39,7 +42,7 @@ export class Stroke {
     this.last = point;
     if (!from) return this.#dab(point.x, point.y, this.#radius(point.pressure));
     const far = Math.hypot(point.x - from.x, point.y - from.y);
-    const steps = Math.max(1, Math.ceil(far / Math.max(1, this.#radius(point.pressure) * SPACING)));
+    const steps = Math.max(1, Math.ceil(far / Math.max(1, this.#radius(point.pressure) * (this.brush.softness > 0.3 ? SOFT_SPACING : SPACING))));
     /** @type {Box | null} */
     let changed = null;
     for (let i = 1; i <= steps; i++) {
@@ -98,27 +101,61 @@ export class Stroke {
    */
   #dabTile(index, [left, top, right, bottom], cx, cy, radius) {
     const { softness, opacity, erases } = this.brush;
-    const tile = this.mask.tile(index), before = this.mask.former(index);
-    let cover = this.cover.get(index);
-    if (!cover) this.cover.set(index, (cover = new Uint8Array(SIDE * SIDE)));
-    const inner = radius * (1 - softness), band = radius - inner || 1, full = Math.round(255 * opacity);
-    const inner2 = inner * inner, radius2 = radius * radius;
+    const tile = this.mask.tile(index);
+    const isHard = softness === 0 && opacity === 1;
+    const cover = isHard ? null : this.#coverOf(index);
+    const soft = { tile, cover, before: this.mask.former(index), erases, scale: (LEVELS - 1) / (radius * radius), cx };
+    const radius2 = radius * radius;
     for (let y = top; y <= bottom; y++) {
       const dy = y + 0.5 - cy, half2 = radius2 - dy * dy;
       if (half2 < 0) continue;
       const half = Math.sqrt(half2), row = (y & 255) << SHIFT;
       const from = Math.max(left, Math.ceil(cx - half - 0.5)), to = Math.min(right, Math.floor(cx + half - 0.5));
-      for (let x = from; x <= to; x++) {
-        const dx = x + 0.5 - cx, d2 = dx * dx + dy * dy;
-        const strength = d2 <= inner2 ? full : ((full * (radius - Math.sqrt(d2))) / band) | 0;
-        const at = row | (x & 255);
-        if (strength <= cover[at]) continue;
-        cover[at] = strength;
-        const was = before ? before[at] : 0;
-        tile[at] = erases ? (was * (255 - strength) + 127) / 255 : strength > was ? strength : was;
-      }
+      if (to < from) continue;
+      if (isHard) tile.fill(erases ? 0 : 255, row | (from & 255), (row | (to & 255)) + 1);
+      else this.#softRow(soft, row, from, to, dy * dy);
     }
   }
+
+  /**
+   * @param {{tile: Uint8Array, cover: Uint8Array | null, before: Uint8Array | null, erases: boolean, scale: number, cx: number}} dab
+   * @param {number} row
+   * @param {number} from
+   * @param {number} to
+   * @param {number} dy2
+   */
+  #softRow({ tile, cover, before, erases, scale, cx }, row, from, to, dy2) {
+    const { falloff } = this;
+    if (!cover) return;
+    for (let x = from, dx = from + 0.5 - cx; x <= to; x++, dx++) {
+      const strength = falloff[((dx * dx + dy2) * scale) | 0];
+      const at = row | (x & 255);
+      if (strength <= cover[at]) continue;
+      cover[at] = strength;
+      const was = before ? before[at] : 0;
+      tile[at] = erases ? (was * (255 - strength) + 127) / 255 : strength > was ? strength : was;
+    }
+  }
+
+  /** @param {number} index */
+  #coverOf(index) {
+    let cover = this.cover.get(index);
+    if (!cover) this.cover.set(index, (cover = new Uint8Array(SIDE * SIDE)));
+    return cover;
+  }
+}
+
+/**
+ * How strong a dab is, by the square of the distance from its middle; roots for each pixel would be the most of the work.
+ * @param {Brush} brush
+ * @returns {Uint8Array}
+ */
+function falloffOf({ softness, opacity }) {
+  const full = Math.round(255 * opacity), inner = 1 - softness;
+  return Uint8Array.from({ length: LEVELS }, (_, i) => {
+    const far = Math.sqrt(i / (LEVELS - 1));
+    return far <= inner ? full : (full * (1 - far)) / softness;
+  });
 }
 
 /** Pressure with its jitter taken out: the middle of three counts most. */

@@ -63,6 +63,8 @@ export class Document {
     this.pictures = signal(/** @type {Picture[]} */ ([]));
     this.form = signal(FIRST_FORM);
     this.jobs = signal(/** @type {Job[]} */ ([]));
+    /** Fields that mean nothing without a picture; the server's list takes the place of this one. */
+    this.sourceFields = ["strength", "masked_content", "only_masked", "padding"];
     /** Counts changes of the mask. */
     this.maskChanges = signal(0);
   }

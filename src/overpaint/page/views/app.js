@@ -165,7 +165,7 @@ export class OverPaint extends HTMLElement {
 
   #empty() {
     const { document } = /** @type {Session} */ (this.session);
-    return h("section", { class: "empty", hidden: () => Boolean(document.picture.value) || !this.isReady.value },
+    return h("section", { class: "empty", hidden: () => Boolean(document.picture.value || this.jobs?.staged.value) || !this.isReady.value },
       icon("brush"),
       h("h2", {}, () => t("dropHere")),
       h("p", {}, () => t("orPaste")),
@@ -234,11 +234,19 @@ export class OverPaint extends HTMLElement {
     if (!stage) return;
     if (turn !== now()) return void (bitmap && bitmap.close());
     stage.result?.close();
-    stage.result = bitmap || null;
+    stage.result = this.session?.source.peek() ? bitmap || null : null;
+    if (!this.session?.source.peek()) this.#showAlone(bitmap || null);
     stage.showsCrop = !bitmap;
-    if (bitmap && !stage.source) stage.setSource(bitmap);
     showsMask.value = !bitmap;
     stage.redraw();
+  }
+
+  /** A result that was painted without a picture. @param {import("../canvas/pyramid.js").Pyramid | null} pyramid */
+  #showAlone(pyramid) {
+    const stage = this.view?.stage;
+    const before = stage?.source;
+    stage?.setSource(pyramid);
+    before?.close();
   }
 
   #takeFiles() {
@@ -263,6 +271,7 @@ customElements.define("over-paint", OverPaint);
 
 /** Whatever is loaded when it is first wanted, now that somebody paints: the server may go away meanwhile. */
 function theRest() {
+  void navigator.storage?.persist?.(); // or browsers may throw away what is kept when the disk gets full
   return Promise.allSettled([
     import("../canvas/png.js"),
     import("../canvas/shapes.js"),

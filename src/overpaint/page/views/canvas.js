@@ -33,7 +33,6 @@ export class PictureView extends HTMLElement {
   /** @type {import("../canvas/gestures.js").Gestures | undefined} */
   gestures = undefined;
   dragsSlider = false;
-  keyboard = false;
 
   /** @param {Session} session */
   use(session) {
@@ -41,7 +40,13 @@ export class PictureView extends HTMLElement {
     this.tabIndex = 0;
     this.setAttribute("role", "application");
     const stage = (this.stage = new Stage(this));
-    stage.onview = (view) => (scale.value = view.scale);
+    this.cursor = document.createElement("div");
+    this.cursor.className = "cursor";
+    this.append(this.cursor);
+    stage.onview = (view) => {
+      scale.value = view.scale;
+      this.#moveCursor();
+    };
     stage.drawsOver = (pen, view) => this.#drawOver(pen, view);
     session.onmask = (box) => stage.redrawMask(box);
     effect(() => {
@@ -61,7 +66,7 @@ export class PictureView extends HTMLElement {
     effect(() => {
       void brush.value, tool.value;
       this.dataset.tool = tool.value;
-      stage.redrawOver();
+      this.#moveCursor();
     });
     this.addEventListener("pointerdown", () => (this.dataset.pointer = ""));
     this.addEventListener("keydown", () => delete this.dataset.pointer);
@@ -168,8 +173,7 @@ export class PictureView extends HTMLElement {
   /** @param {Place | null} at */
   hover(at) {
     this.pointer = at;
-    this.keyboard = false;
-    this.stage?.redrawOver();
+    this.#moveCursor();
   }
 
   /**
@@ -185,12 +189,11 @@ export class PictureView extends HTMLElement {
     const k = 1 / stage.view.scale;
     const to = { x: clamp(from.x + dx * k, stage.source.width), y: clamp(from.y + dy * k, stage.source.height) };
     this.pointer = to;
-    this.keyboard = true;
     if (paints && this.begin({ ...from, pressure: 1 }, { erases: false, shift: false, alt: false })) {
       this.move([{ ...to, pressure: 1 }], this.how);
       this.end();
     }
-    stage.redrawOver();
+    this.#moveCursor();
   }
 
   /** @param {Place[]} corners @param {string} shape @param {boolean} erases */
@@ -234,12 +237,18 @@ export class PictureView extends HTMLElement {
       else pen.ellipse(...middle(a, b, view), 0, 0, 2 * Math.PI);
       twice(pen, this.stage?.ratio ?? 1);
     }
-    if (this.pointer && ["brush", "eraser"].includes(chosen) && (this.session?.mask || this.keyboard)) {
-      pen.beginPath();
-      const radius = Math.max(2, (brush.peek().size / 2) * view.scale);
-      pen.arc(this.pointer.x * view.scale + view.x, this.pointer.y * view.scale + view.y, radius, 0, 2 * Math.PI);
-      twice(pen, this.stage?.ratio ?? 1);
-    }
+  }
+
+  /** The brush's outline: an element, since moving one costs less than drawing a layer anew. */
+  #moveCursor() {
+    const { pointer, stage, cursor } = this;
+    if (!cursor || !stage) return;
+    cursor.hidden = !pointer || !this.session?.mask || !["brush", "eraser"].includes(tool.peek());
+    if (!pointer || cursor.hidden) return;
+    const { scale: k, x, y } = stage.view;
+    const side = Math.max(4, brush.peek().size * k);
+    cursor.style.width = cursor.style.height = `${side}px`;
+    cursor.style.transform = `translate(${pointer.x * k + x - side / 2}px, ${pointer.y * k + y - side / 2}px)`;
   }
 
   /** @param {KeyboardEvent} event @param {boolean} isDown */

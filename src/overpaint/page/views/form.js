@@ -7,7 +7,7 @@ import { h, iconButton } from "./dom.js";
 import { fieldError, fieldErrors, forgetError } from "./panel.js";
 
 /** @typedef {import("../state/document.js").Document} Document */
-/** @typedef {{name: string, about: string, schema: any, choices: string[] | null}} Field */
+/** @typedef {{name: string, about: string, schema: any, choices: string[] | null, of_source: boolean}} Field */
 
 /** Those that painters use every day, in this order; `prompt` and `strength` stand above them. */
 const COMMON = [
@@ -39,6 +39,7 @@ export class SettingsForm extends HTMLElement {
       );
       return;
     }
+    document.sourceFields = fields.filter((each) => each.of_source).map((each) => each.name);
     const known = new Map(fields.map((each) => [each.name, each]));
     const common = COMMON.flatMap((name) => known.get(name) ?? []);
     const others = fields.filter((each) => !ABOVE.includes(each.name) && !COMMON.includes(each.name) && !isPicture(each.schema));
@@ -67,13 +68,15 @@ export class SettingsForm extends HTMLElement {
   #field(field, isFolded = false) {
     const { name } = field;
     const given = { title: field.about, hidden: () => isFolded && !this.#matches(field) };
+    const about = isFolded ? h("small", { class: "about" }, field.about) : null;
     if (kindOf(field) === "boolean") {
-      return h("label", { class: "field check", ...given }, this.#input(field), h("span", { class: "name" }, () => labelOf(name)), fieldError(name));
+      return h("label", { class: "field check", ...given }, this.#input(field), h("span", { class: "name" }, () => labelOf(name)), about, fieldError(name));
     }
     const shown = h("output", {}, () => (name in SLIDERS ? String(this.#value(field)) : ""));
     return h("label", { class: `field ${name in SLIDERS ? "slider" : ""} ${name}`, ...given },
       h("span", { class: "name" }, () => labelOf(name), shown),
       name === "seed" ? this.#seed(field) : this.#input(field),
+      about,
       fieldError(name),
     );
   }

@@ -57,11 +57,14 @@ export class Jobs {
     const id = api.randomName(20);
     const { mask } = session;
     const isMasked = Boolean(mask && !mask.isEmpty());
-    const { only_masked, padding, ...form } = document.form.peek();
+    const picture = document.picture.peek();
+    const { only_masked, padding, ...rest } = document.form.peek();
+    const fits = (/** @type {[string, any]} */ [name]) => picture || !document.sourceFields.includes(name);
+    const form = Object.fromEntries(Object.entries(rest).filter(fits));
     /** @type {Job} */
     const job = {
       ...{ id, state: "sending", request: isMasked ? { only_masked, padding, ...form } : form },
-      ...{ picture: document.picture.peek()?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
+      ...{ picture: picture?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
       ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
     };
     this.sentWith.set(id, document.maskChanges.peek());

@@ -9,6 +9,7 @@ import { effect, signal } from "../state/signal.js";
 /** @typedef {import("./session.js").Session} Session */
 
 const TAB = "overpaint-document";
+const RELOAD = 1500; // milliseconds in which a page that is left gives its document back
 const LATER = 300; // milliseconds, for what changes with every key
 
 /** Whether all is kept, or why not. */
@@ -201,9 +202,8 @@ export class Keeper {
 export async function documentOfTab() {
   const own = sessionStorage.getItem(TAB);
   const known = (await readAll("documents").catch(() => [])).sort((a, b) => b.touched - a.touched).map((each) => each.key);
-  for (const id of own ? [own, ...known] : known) {
-    if (await locked(id)) return remembered(id);
-  }
+  if (own && (await locked(own, RELOAD))) return remembered(own);
+  for (const id of known) if (await locked(id)) return remembered(id);
   const id = randomName(12);
   await locked(id);
   return remembered(id);
@@ -218,15 +218,17 @@ function remembered(id) {
 /**
  * Held for as long as the tab is open. Where browsers have no locks (plain http from elsewhere), it is always granted.
  * @param {string} id
+ * @param {number} [patience] milliseconds to wait for it
  * @returns {Promise<boolean>}
  */
-function locked(id) {
+function locked(id, patience = 0) {
   if (!navigator.locks) return Promise.resolve(true);
+  const how = patience ? { signal: AbortSignal.timeout(patience) } : { ifAvailable: true };
   return new Promise((resolve) => {
-    const held = navigator.locks.request(`overpaint ${id}`, { ifAvailable: true }, (lock) => {
+    const held = navigator.locks.request(`overpaint ${id}`, how, (lock) => {
       resolve(lock !== null);
       return lock && new Promise(() => {});
     });
-    held.catch(() => resolve(true));
+    held.catch(() => resolve(!patience));
   });
 }

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from overpaint.errors import OverpaintError
 from overpaint.files.metadata import read_infotext, read_recipe
 from overpaint.pictures import open_picture
+from overpaint.request import SOURCE_FIELDS
 from overpaint.request_help import IMG2IMG_HELP
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
@@ -36,6 +37,7 @@ class FormField(BaseModel):
     name: str
     about: str = Field(description="What it is for, in one or two sentences.")
     field_schema: dict[str, Any] = Field(alias="schema", description="JSON schema of its values, with the default.")
+    of_source: bool = Field(description="Whether it means nothing without a source picture.")
     choices: list[str] | None = Field(description="Names that this server knows for it; null where there is no list.")
 
 
@@ -77,7 +79,13 @@ def _form(config: ServeConfig) -> Form:
     given = {name: each for name, each in schema["properties"].items() if name != "kind"}
     return Form(
         fields=[
-            FormField(name=name, about=told.get(name, ""), schema=_without_names(each), choices=choices.get(name))
+            FormField(
+                name=name,
+                about=told.get(name, ""),
+                schema=_without_names(each),
+                of_source=name in SOURCE_FIELDS,
+                choices=choices.get(name),
+            )
             for name, each in given.items()
         ]
     )
