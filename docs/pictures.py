@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import page_pictures
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,7 @@ def main() -> None:
             subprocess.run([sys.executable, str(ROOT / "examples" / script)], cwd=folder, check=True)
             shutil.move(Path(folder) / picture, IMAGES / picture)
         follow_guides(Path(folder))
+    page_pictures.take(ROOT / "src" / "overpaint" / "data" / "demo" / "lake.png", IMAGES)
 
 
 def follow_guides(folder: Path) -> None:

@@ -71,6 +71,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
+    "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
     "serve": ("overpaint serve --models ~/webui/models --model dreams",),
 }
 
