@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
-from overpaint.service import requests, serve
+from overpaint.service import request_limits, serve
 from overpaint.service.doors.openai import requests as openai_requests
 from overpaint.service.guard import bodies, budgets, fetching, guards, jsonshape
 from overpaint.service.limits import Limits
@@ -68,7 +68,7 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("BODIES", budgets.BODIES, "Bodies of the largest size, held at one time.", "503"),
     ("DECODED", budgets.DECODED, "Pictures of the largest size, decoded at one time.", "waits"),
     ("WAITING", budgets.WAITING, "Requests that wait for that.", "429"),
-    ("PICTURES_TOGETHER", requests.PICTURES_TOGETHER, "Times `source_pixels` in one request.", "422"),
+    ("PICTURES_TOGETHER", request_limits.PICTURES_TOGETHER, "Times `source_pixels` in one request.", "422"),
     ("FETCHED", budgets.FETCHED, "URLs that are fetched at one time.", "waits"),
     ("SECONDS", fetching.SECONDS, "Seconds to fetch one URL, whatever takes them.", "422"),
     ("TOGETHER", budgets.TOGETHER, "Seconds to fetch the URLs of one request.", "422"),

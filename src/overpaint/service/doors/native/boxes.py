@@ -19,7 +19,7 @@ from overpaint.request import Img2ImgRequest
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
 from overpaint.service.known_models import KnownModels, served_checkpoint
-from overpaint.service.requests import check_name, job_settings
+from overpaint.service.request_limits import check_name, job_settings
 
 Side = Annotated[int, Field(ge=1, le=2**24)]
 Place = Annotated[int, Field(ge=0, le=2**24)]

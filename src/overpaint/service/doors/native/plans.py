@@ -28,7 +28,8 @@ from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
 from overpaint.service.ports import Desk
 from overpaint.service.problems import ApiError
-from overpaint.service.requests import job_settings, judged_request, reader_for
+from overpaint.service.request_limits import job_settings
+from overpaint.service.requests import judged_request, reader_for
 from overpaint.service.schema import plan_schema
 from overpaint.service.workers.port import WorkerRefused
 
