@@ -55,7 +55,7 @@ def served(models: Path, data: Path, workers: int, jobs: int) -> Served:
         names = tuple(str((each["model"] or {}).get("name")) for each in told)
         return Served(seconds, sum(each["loads"] for each in told) - before, names)
     finally:
-        server.kill()
+        server.close()
 
 
 def make_models(folder: Path) -> Path:

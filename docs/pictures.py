@@ -12,12 +12,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+<<<<<<< HEAD
+import page_pictures
 from PIL import Image
 
+=======
+from PIL import Image
+
+from overpaint.pixels.grid import image_grid
+
+>>>>>>> sequences
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-GUIDE_OF_MASKS = ROOT / "docs" / "guides" / "masks.md"
-SHOWN = ("car-area-shown.png", "not-the-sky-shown.png")
+GUIDES = tuple(ROOT / "docs" / "guides" / f"{name}.md" for name in ("masks", "strength-maps"))
+SHOWN = ("car-area-shown.png", "not-the-sky-shown.png", "sunset-lake.png")
 SCRIPTS = {"watercolor_forest.py": "watercolor-forest.png", "red_car.py": "red-car.png"}
 
 
@@ -29,18 +37,49 @@ def main() -> None:
         for script, picture in SCRIPTS.items():
             subprocess.run([sys.executable, str(ROOT / "examples" / script)], cwd=folder, check=True)
             shutil.move(Path(folder) / picture, IMAGES / picture)
-        draw_masks(Path(folder))
+<<<<<<< HEAD
+        follow_guides(Path(folder))
+    page_pictures.take(ROOT / "src" / "overpaint" / "data" / "demo" / "lake.png", IMAGES)
 
 
-def draw_masks(folder: Path) -> None:
-    """What the guide's own commands show, three times as large."""
+def follow_guides(folder: Path) -> None:
+    """What the guides' own commands show, three times as large."""
     shutil.copytree(ROOT / "examples" / "pictures", folder / "examples" / "pictures")
-    for line in GUIDE_OF_MASKS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("overpaint mask ") and "--show" in line:
+    for line in (line for guide in GUIDES for line in guide.read_text(encoding="utf-8").splitlines()):
+        if line.startswith("overpaint ") and any(line.endswith(f" -o {_file_of(name)}") for name in SHOWN):
             subprocess.run([sys.executable, "-m", *shlex.split(line)], cwd=folder, check=True)
     for name in SHOWN:
         with Image.open(folder / name) as shown:
             shown.resize((3 * shown.width, 3 * shown.height), Image.Resampling.NEAREST).save(IMAGES / name)
+
+
+def _file_of(shown: str) -> str:
+    """The output that a command names, where it shows another one."""
+    return f"{shown.removesuffix('-shown.png')}.png --show" if shown.endswith("-shown.png") else shown
+=======
+        for page in PAGES:
+            _paint_commands_of(ROOT / "docs" / "guides" / f"{page}.md", Path(folder))
+
+
+PAGES = ("outpainting", "enlarging", "loopback", "grids")
+SHOWN = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
+
+
+def _paint_commands_of(page: Path, folder: Path) -> None:
+    """The commands of a guide that name a picture of the examples; what they write is what the guide shows."""
+    if not (folder / "examples").exists():
+        shutil.copytree(ROOT / "examples", folder / "examples")
+    for line in page.read_text(encoding="utf-8").splitlines():
+        words = shlex.split(line) if line.startswith("    overpaint ") and "examples/" in line else []
+        if words:
+            subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
+    for made, shown in SHOWN.items():
+        if (folder / made).exists():
+            shutil.move(folder / made, IMAGES / shown)
+    loops = [Image.open(each) for each in sorted((folder / "forest-loops").glob("loop-*.png"))]
+    if loops:
+        image_grid(loops, 1, "white").save(IMAGES / "loops.png")
+>>>>>>> sequences
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
-from overpaint.service import requests, serve
+from overpaint.service import request_limits, serve
 from overpaint.service.doors.openai import requests as openai_requests
 from overpaint.service.guard import bodies, budgets, fetching, guards, jsonshape
 from overpaint.service.limits import Limits
@@ -26,6 +26,7 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "pass_pixels": ("Width times height of one pass through the networks.", "422"),
     "steps": ("Steps of a pass.", "422"),
     "images": ("Batch size times iterations.", "422"),
+    "sequence": ("Steps of a grid, a loopback or another tool that paints more than once.", "422"),
     "prompt_chars": ("Characters of a prompt.", "422"),
     "prompt_rows": (
         "Rows of the network in a step, for one picture: parts between ANDs times the chunks of 75 tokens of the "
@@ -67,7 +68,7 @@ FIXED: tuple[tuple[str, float, str, str], ...] = (
     ("BODIES", budgets.BODIES, "Bodies of the largest size, held at one time.", "503"),
     ("DECODED", budgets.DECODED, "Pictures of the largest size, decoded at one time.", "waits"),
     ("WAITING", budgets.WAITING, "Requests that wait for that.", "429"),
-    ("PICTURES_TOGETHER", requests.PICTURES_TOGETHER, "Times `source_pixels` in one request.", "422"),
+    ("PICTURES_TOGETHER", request_limits.PICTURES_TOGETHER, "Times `source_pixels` in one request.", "422"),
     ("FETCHED", budgets.FETCHED, "URLs that are fetched at one time.", "waits"),
     ("SECONDS", fetching.SECONDS, "Seconds to fetch one URL, whatever takes them.", "422"),
     ("TOGETHER", budgets.TOGETHER, "Seconds to fetch the URLs of one request.", "422"),

@@ -73,6 +73,7 @@ NEEDS_TORCH = {
     "painting.philox",
     "painting.preview",
     "painting.refining",
+    "painting.regions",
     "painting.sampling",
     "painting.sharing",
     "painting.stages",

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
+    from overpaint.opening import open_picture
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
-    from overpaint.pictures import open_picture
     from overpaint.planning.plan import Plan, plan
     from overpaint.quick import img2img, txt2img
     from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, ResizeMode, Txt2ImgRequest
@@ -116,7 +116,7 @@ _HOMES = {
     ),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
-    "overpaint.pictures": ("open_picture",),
+    "overpaint.opening": ("open_picture",),
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),

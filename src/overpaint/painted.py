@@ -92,6 +92,11 @@ class PaintedPicture(Image.Image):
     def _records(self, folder: Path | None) -> JobFiles:
         return self._origins.records(folder, self._made.plan.settings)
 
+    @property
+    def story(self) -> tuple[KeptPicture, Processed]:
+        """What is to be written of it: the pixels as they are now, and the job that they come from."""
+        return self._own(), self._made
+
     def _own(self) -> KeptPicture:
         """What is to be written: the pixels as they are now."""
         return replace(self._painted, image=self)

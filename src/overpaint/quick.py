@@ -104,6 +104,8 @@ def img2img(
     several = isinstance(image, list | tuple)
     images = tuple(opened_source(each, limit) for each in image) if several else (opened_source(image, limit),)
     opened = None if mask is None else _mask(mask, images, limit)
+    if isinstance(fields.get("strength_map"), str | os.PathLike):
+        fields["strength_map"] = _mask(fields["strength_map"], images, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
     place = None if opened is None or _is_words(mask) else source_path(mask)
     origins = Origins(None if several else source_path(image), {} if place is None else {"mask": place})

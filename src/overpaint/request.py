@@ -105,6 +105,7 @@ class PaintRequest:
     padding: int = 32
     masked_content: MaskedContent = MaskedContent.ORIGINAL
     soft_inpainting: SoftInpainting | None = None
+    strength_map: Picture | None = None  # gray: how much of `strength` each place has
 
     seed: int | tuple[int, ...] = -1
     variation_seed: int | tuple[int, ...] = -1
@@ -269,7 +270,7 @@ PaintRequest.__doc__ = f"{PaintRequest.__doc__}\n\n{PAINT_HELP}"
 Img2ImgRequest.__doc__ = f"{Img2ImgRequest.__doc__}\n\n{IMG2IMG_HELP}"
 Txt2ImgRequest.__doc__ = f"{Txt2ImgRequest.__doc__}\n\n{TXT2IMG_HELP}"
 
-PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask"})
+PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map"})
 MASK_FIELDS = frozenset(
     {
         *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
@@ -287,7 +288,7 @@ def _has_any(images: Any) -> bool:
 def _take_pictures(request: PaintRequest) -> None:
     given: Any = request.images
     object.__setattr__(request, "images", as_pictures("images", given) if _has_any(given) else ())
-    for name in ("mask", "latent_mask"):
+    for name in ("mask", "latent_mask", "strength_map"):
         if getattr(request, name) is not None:
             object.__setattr__(request, name, as_picture(name, getattr(request, name)))
     request._check_kind()

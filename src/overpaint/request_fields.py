@@ -142,6 +142,11 @@ class Img2ImgOptions(_BothOptions, total=False):
     soft_inpainting: SoftInpainting | None
     """Let the mask's gray say how much each place may change."""
 
+    strength_map: PictureLike | None
+    """A gray picture that says how much of `strength` each place has; white has all of it, black stays. Gray: how
+    much of `strength` each place has.
+    """
+
     image_cfg_scale: float | None
     """How closely an edit model follows the picture."""
 

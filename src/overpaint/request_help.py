@@ -39,6 +39,9 @@ Fields:
         What the masked part starts from.
     soft_inpainting: SoftInpainting | None = None
         Let the mask's gray say how much each place may change.
+    strength_map: Picture | None = None
+        A gray picture that says how much of `strength` each place has; white has all of it, black stays.
+        Gray: how much of `strength` each place has.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1
@@ -140,6 +143,9 @@ Fields:
         What the masked part starts from.
     soft_inpainting: SoftInpainting | None = None
         Let the mask's gray say how much each place may change.
+    strength_map: Picture | None = None
+        A gray picture that says how much of `strength` each place has; white has all of it, black stays.
+        Gray: how much of `strength` each place has.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1

@@ -65,10 +65,10 @@ NUMBERS: list[tuple[str, str, Any]] = [
 
 def message_of(call: Callable[[], object]) -> str:
     """What is said, quickly, by an error that callers can name."""
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(OverpaintError) as caught:
         call()
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 400
@@ -204,12 +204,12 @@ def cut_short() -> bytes:
     ids=["empty", "text", "cut short", "bomb", "many pixels"],
 )
 def test_pictures_that_are_none(engine: Engine, data: bytes, word: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(PictureError, match=word):
         overpaint.img2img(data, "x", engine=engine)
     with pytest.raises(PictureError, match=word):
         overpaint.img2img(scene(), "x", mask=data, engine=engine)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_picture_beyond_the_sites_limit(engine: Engine) -> None:
@@ -248,23 +248,23 @@ def test_opening_leaves_no_file_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("manner", [Settings(), Settings.reference()], ids=["sane", "reference"])
 def test_brackets_without_end(engine: Engine, text: str, manner: Settings) -> None:
     shared.opts.replace_all(manner)
-    started = time.perf_counter()
+    started = time.process_time()
     assert "max_prompt_chars" in message_of(lambda: engine.paint(asked(prompt=text), manner))
     assert "max_prompt_chars" in message_of(lambda: process_images(job(engine, negative_prompt=text)))
-    assert time.perf_counter() - started < 0.2
+    assert time.process_time() - started < 0.2
 
 
 def test_brackets_within_the_limit(engine: Engine) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     engine.plan(asked(prompt="[(" * 16_000))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("text", ["a: " * 33_000, 'k: "' * 25_000, "\\" * 100_000, 'a: "\\' * 16_000, "ab" * 50_000])
 def test_adversarial_infotext(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     split_infotext(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ class Server:
         self.process.kill()
         self.process.wait(STOP_SECONDS)
 
+    def close(self) -> None:
+        """It is gone afterwards, and so are its pipes."""
+        self.kill()
+        for each in (self.process.stdout, self.process.stderr):
+            if each is not None:
+                each.close()
+
 
 StartServer = Callable[..., Server]
 
@@ -116,7 +123,7 @@ def start_server(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[StartServer]
 
     yield started_with
     for each in started:
-        _end(each)
+        each.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +135,7 @@ def running_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
         server.wait_ready()
         yield server
     finally:
-        _end(server)
+        server.close()
 
 
 @pytest.fixture
@@ -138,12 +145,7 @@ def server(running_server: Server) -> str:
 
 
 def _end(server: Server) -> None:
-    if server.process.poll() is None:
-        server.process.kill()
-    server.process.wait(STOP_SECONDS)
-    for each in (server.process.stdout, server.process.stderr):
-        if each is not None:
-            each.close()
+    server.close()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_every_body_of_fields_has_a_name(document: dict[str, Any]) -> None:
     assert found["/v1/plan", "application/json"] == "PlanRequest"
     assert found["/v1/images/edits", "multipart/form-data"] == "ImageEditForm"
     assert names["Job"]["oneOf"] == [
-        {"$ref": f"{REFERENCE}{each}"} for each in ("Img2ImgJob", "Txt2ImgJob", "ExtrasJob")
+        {"$ref": f"{REFERENCE}{each}"} for each in ("Img2ImgJob", "Txt2ImgJob", "ExtrasJob", "SequenceJob")
     ]
     assert {"Hires", "Lora", "ControlUnit", "SoftInpainting", "Img2ImgPlan", "Txt2ImgPlan"} < names.keys()
 

@@ -344,16 +344,20 @@ def test_a_pipe_among_a_sites_files_keeps_nobody_waiting(desk: FakeDesk, tmp_pat
         (tmp_path / name).mkdir()
         for suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".png"):
             os.mkfifo(tmp_path / name / f"pipe{suffix}")
-    os.mkfifo(tmp_path / "styles.csv")
     given: dict[str, Any] = {name: str(tmp_path / name) for name in folders}
-    settings = Settings(**given, styles_file=str(tmp_path / "styles.csv"))
-    with client_of(desk, ServeConfig(data=desk.data, settings=settings)) as client:
+    with client_of(desk, ServeConfig(data=desk.data, settings=Settings(**given))) as client:
         for kind in ("checkpoint", "lora", "vae", "embedding", "controlnet", "upscaler", "hypernetwork"):
             listed = client.get(f"/v1/models?kind={kind}")
             assert listed.status_code == 200 and "pipe" not in listed.text
-        for path in ("sd-models", "loras", "embeddings", "hypernetworks", "upscalers", "sd-vae", "prompt-styles"):
+        for path in ("sd-models", "loras", "embeddings", "hypernetworks", "upscalers", "sd-vae"):
             listed = client.get(f"/sdapi/v1/{path}")
             assert listed.status_code == 200 and "pipe" not in listed.text
-        for body in ({"checkpoint": "pipe"}, {"prompt": "<lora:pipe:1> pipe"}, {"styles": ["x"]}):
+        for body in ({"checkpoint": "pipe"}, {"prompt": "<lora:pipe:1> pipe"}):
             assert client.post("/v1/plan", json={**SMALL, **body}).status_code == 422
             assert client.post("/sdapi/v1/txt2img", json={**SMALL, **body}).status_code == 200
+    os.mkfifo(tmp_path / "styles.csv")
+    config = ServeConfig(data=desk.data, settings=Settings(styles_file=str(tmp_path / "styles.csv")))
+    with client_of(desk, config) as client:
+        for path in ("/v1/plan", "/sdapi/v1/txt2img"):
+            told = client.post(path, json={**SMALL, "styles": ["x"]})
+            assert told.status_code == 422 and "pipe" in told.text

@@ -26,9 +26,11 @@ def test_a_short_soak(running_server: Server, jobs: int, warm_up: int) -> None:
 def wide_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options = ("--model", str(tiny_checkpoint), "--device", "cpu", "--workers", "3")
     server = start(tmp_path_factory.mktemp("data"), *options)
-    server.wait_ready()
-    yield server
-    assert server.stop() == 0
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.mark.long

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.service.conftest import StartServer
+from overpaint.models.files import read_all
+from tests.service.conftest import Server, StartServer
 from tests.unit.models.hostile_files import PICKLES, zipped
 
 LONG_JOB = {"prompt": "x", "width": 256, "height": 256, "steps": 100, "iterations": 6, "seed": 1}
@@ -40,3 +46,57 @@ def test_plans_that_name_a_hostile_checkpoint_end_no_other_job(start_server: Sta
         assert told["state"] == "finished", told
         story = ann.get(f"{place}/events").text
         assert story.count("event: started\n") == 1, story[:2000]
+
+
+def examiner_of(server: Server) -> int:
+    """The process that a server asks what files are: its child that runs `examining`."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == server.process.pid and b"examining" in command:
+            return int(entry.name)
+    raise AssertionError("there is none")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for as Linux lists them")
+def test_an_examiner_that_crashes_is_a_sentence_and_the_next_file_is_recognised(
+    start_server: StartServer, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("first", "deadly", "next"):  # pickled ones: of others the header tells what they are
+        torch.save({"state_dict": read_all(tiny_checkpoint)}, models / f"{name}.ckpt")
+    server = start_server("--models", str(models))
+    wish = {"prompt": "x", "steps": 1}
+    with server.client() as client, ThreadPoolExecutor(1) as beside:
+
+        def planned(name: str) -> tuple[int, str]:
+            answer = client.post("/v1/plan", json={**wish, "checkpoint": name})
+            return answer.status_code, answer.text
+
+        def recognised(name: str) -> bool:
+            end = time.monotonic() + 120
+            while (answer := planned(name))[0] == 503 and time.monotonic() < end:  # a busy machine takes its time
+                pass
+            return answer[0] == 200
+
+        assert recognised("first")
+        examiner = examiner_of(server)
+        os.kill(examiner, signal.SIGSTOP)  # so that it is sure to be asked when it dies
+        asked = beside.submit(planned, "deadly")
+        time.sleep(1)
+        assert not asked.done()
+        os.kill(examiner, signal.SIGKILL)
+        status, said = asked.result(60)
+        assert 400 <= status < 500 and "deadly.ckpt: reading it takes more memory or time" in said, said
+        assert client.get("/readyz").status_code == 200
+        assert recognised("next")
+        assert examiner_of(server) != examiner
+        assert recognised("deadly")  # that it died may have been for want of time: it is asked again

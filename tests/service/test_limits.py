@@ -44,6 +44,7 @@ TESTS: dict[str, str] = {
     "exif_bytes": "guard.test_inputs.test_exif_at_the_limit_and_beyond",
     "icc_bytes": "guard.test_inputs.test_profiles_at_the_limit_and_beyond",
     **dict.fromkeys(("pass_pixels", "steps", "images", "prompt_chars", "prompt_rows", "loras", "cfg_scale"), _REQUESTS),
+    "sequence": "test_sequence_orders.test_a_sequence_is_within_the_servers_limits",
     "prompt_chunks": "test_requests.test_versions_of_a_prompt_at_the_limit_and_beyond",
     **dict.fromkeys(("waiting", "waiting_per_client"), "store.test_store.test_the_queue_takes_its_limit_and_no_more"),
     "queue_deadline": "test_limits.test_what_a_job_may_ask_for_itself",

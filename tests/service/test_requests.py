@@ -21,14 +21,8 @@ from overpaint.request import Hires, Img2ImgRequest, Txt2ImgRequest
 from overpaint.service.jobs import PICTURE_REFERENCE
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
-from overpaint.service.requests import (
-    job_settings,
-    judged_request,
-    kind_of,
-    loaded_request,
-    reference_of,
-    stored_request,
-)
+from overpaint.service.request_limits import job_settings
+from overpaint.service.requests import judged_request, kind_of, loaded_request, reference_of, stored_request
 from overpaint.settings import Settings
 from tests.service.fake_store import FakeStore
 

@@ -92,5 +92,6 @@ def test_what_is_refused(store: FakeStore, fields: dict[str, Any], message: str)
 
 
 def test_a_sequence_is_within_the_servers_limits(store: FakeStore) -> None:
+    assert kept(store, Limits(sequence=3), kind="loopback", loops=3)["kind"] == "sequence"
     with pytest.raises(RequestError, match="at most 3"):
-        kept(store, Limits(images=3), kind="loopback", loops=4)
+        kept(store, Limits(sequence=3), kind="loopback", loops=4)

@@ -72,7 +72,7 @@ class TestCommand:
         assert main([*line.split(), *names.split(), *folders]) == 0
         config = served[0]
         assert (config.host, config.port, config.token, config.url_inputs) == ("0.0.0.0", 0, "t", True)
-        assert (config.checkpoint, config.device, config.dtype) == ("m", "cpu", "float32")
+        assert (config.checkpoint, config.worker_devices, config.dtype) == ("m", ("cpu",), "float32")
         assert config.allowed_hosts == ("a.example", "b.example")
         assert config.allowed_origins == ("https://c.example",)
         assert config.settings.quirks == Quirks.reference()
@@ -89,6 +89,28 @@ class TestCommand:
             said = capsys.readouterr().err
             assert f"--jobs-per-worker {wrong}: " in said and "1 to 64" in said
         assert len(served) == 2
+
+    @pytest.mark.parametrize(
+        ("options", "devices"),
+        [
+            ((), ("auto",)),
+            (("--device", "cuda:0", "--device", "cuda:1"), ("cuda:0", "cuda:1")),
+            (("--devices", "cuda:0,cuda:1"), ("cuda:0", "cuda:1")),
+            (("--device", "cpu", "--workers", "3"), ("cpu", "cpu", "cpu")),
+        ],
+    )
+    def test_a_worker_on_each_device(
+        self, served: list[ServeConfig], options: tuple[str, ...], devices: tuple[str, ...]
+    ) -> None:
+        assert main(["serve", *options]) == 0
+        assert served[0].worker_devices == devices
+
+    def test_a_device_that_is_none_is_refused(
+        self, served: list[ServeConfig], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["serve", "--device", "cuda:0", "--device", "gpu"]) == 2
+        assert "--device='gpu'" in capsys.readouterr().err.replace("--device 'gpu'", "--device='gpu'")
+        assert not served
 
     def test_offline_is_the_default_and_may_be_said(self, served: list[ServeConfig]) -> None:
         assert main(["serve", "--offline"]) == 0

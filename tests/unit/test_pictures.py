@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zlib
 from pathlib import Path
 from struct import pack
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from overpaint.errors import PictureError
+import overpaint
+from overpaint.errors import OverpaintWarning, PictureError
 from overpaint.pictures import flatten, open_picture, source_extras
 from overpaint.settings import Quirks
 
@@ -142,3 +144,21 @@ def test_extras_are_kept_for_the_result() -> None:
 def test_plain_pictures_have_no_extras() -> None:
     extras = source_extras(open_picture(encoded(Image.new("RGB", (2, 1)))))
     assert (extras.alpha, extras.exif, extras.icc) == (None, None, None)
+
+
+@pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["gray", "RGB", "RGBA"])
+def test_a_program_hears_that_16_bits_became_8(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    values = np.random.default_rng(0).integers(0, 65536, (8, 12, *channels), dtype=np.uint16)
+    for suffix in ("tif", "png"):
+        path = tmp_path / f"deep.{suffix}"
+        cv2.imwrite(str(path), values)
+        with pytest.warns(OverpaintWarning, match=rf"deep\.{suffix}: its 16 bits per channel became 8") as told:
+            overpaint.open_picture(path)
+        assert len(told) == 1
+    with pytest.warns(OverpaintWarning, match="^the picture: its 16 bits"):
+        overpaint.open_picture(path.read_bytes())
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        overpaint.open_picture(tmp_path / "plain.tif")

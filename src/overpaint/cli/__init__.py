@@ -26,6 +26,7 @@ from overpaint.cli.paint import STOPPED, again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
+from overpaint.cli.ui import ui
 from overpaint.cli.upscale import upscale
 from overpaint.errors import (
     CheckpointError,
@@ -58,6 +59,7 @@ COMMANDS = (
     samplers,
     models,
     settings,
+    ui,
     serve,
     submit,
     watch,

@@ -12,6 +12,7 @@ from overpaint.settings import OPTION_NAMES
 _OF_JOB = {
     "picture": "--picture",
     "mask": "--mask",
+    "strength_map": "--strength-map",
     "checkpoint": "--model",
     "sd_vae": "--vae",
     "control": "--control",

@@ -16,7 +16,7 @@ _TOOL = (
     "left top right bottom to aspect anchor start context scale upscaler tile overlap loops final_strength curve"
     " x y z labels margin"
 )
-_MASK = "mask masks invert_mask mask_blur round_mask only_masked padding fill soft"
+_MASK = "mask masks strength_map invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
 _FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {
@@ -71,6 +71,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
+    "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
     "serve": ("overpaint serve --models ~/webui/models --model dreams",),
 }
 

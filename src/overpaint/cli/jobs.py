@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Files:
 
     source: Path | None = None  # "-" is what comes in on stdin
     mask: str | None = None  # a file, or a mask in words
+    strength_map: str | None = None  # the same
 
     def origins(self, controls: tuple[Path | None, ...]) -> Origins:
         """The files by which a recipe finds the pictures again."""
@@ -53,26 +54,29 @@ class Files:
     @property
     def masks(self) -> dict[str, Path]:
         """By field of the request; one in words has no file."""
-        return {} if self.mask is None or self._in_words else {"mask": Path(self.mask)}
+        return {name: Path(text) for name, text in self.given_masks.items() if name not in self._in_words}
 
     @property
-    def given_masks(self) -> frozenset[str]:
-        """The fields that are given, in whatever form."""
-        return frozenset() if self.mask is None else frozenset({"mask"})
+    def given_masks(self) -> dict[str, str]:
+        """What is given, in whatever form."""
+        given = {"mask": self.mask, "strength_map": self.strength_map}
+        return {name: text for name, text in given.items() if text is not None}
 
     def opened_masks(self, source: Picture | None, settings: Settings) -> dict[str, Picture]:
         """The masks themselves; one in words is drawn on the source."""
-        if self.mask is not None and self._in_words and source is not None:
-            from overpaint import masks
+        from overpaint import masks
 
-            return {"mask": masks.draw(self.mask, source, masks.files_in(Path(), settings.max_source_pixels))}
-        return {name: opened(path, settings) for name, path in self.masks.items()}
+        read = masks.files_in(Path(), settings.max_source_pixels)
+        found = {name: opened(path, settings) for name, path in self.masks.items()}
+        if source is not None:
+            found |= {name: masks.draw(text, source, read) for name, text in self._in_words.items()}
+        return found
 
     @property
-    def _in_words(self) -> bool:
+    def _in_words(self) -> dict[str, str]:
         from overpaint.masks import means_mask
 
-        return means_mask(self.mask)
+        return {name: text for name, text in self.given_masks.items() if means_mask(text)}
 
 
 def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
@@ -148,12 +152,12 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
     elif files.source is None:
         if recipe.source is None:
             raise RequestError("--picture", None, "the recipe names no source file; give it")
-        files = Files(find_file(recipe.source, "picture", near), files.mask)
+        files = replace(files, source=find_file(recipe.source, "picture", near))
     if recipe.kind == "img2img":
         changes = without_second_pass(changes)
     if recipe.request.get("controls") and "controls" not in changes:
         changes["controls"] = recipe.control_fields(near)
-    kept = {name: getattr(recipe, name) for name in ("mask", "latent_mask") if name not in files.given_masks}
+    kept = {name: getattr(recipe, name) for name in _MASKS if name not in files.given_masks}
     masks = {name: open_kept(each, name, near, limit) for name, each in kept.items()}
     source = None if files.source is None else opened(files.source, settings)
     masks |= files.opened_masks(source, settings)
@@ -162,6 +166,9 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
     request = _without_other_checkpoint(request, model, settings)
     origins = files.origins(control_files(changes))
     return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks)
+
+
+_MASKS = ("mask", "latent_mask", "strength_map")
 
 
 def _without_other_checkpoint(request: PaintRequest, model: str | None, settings: Settings) -> PaintRequest:
@@ -178,15 +185,14 @@ def _without_other_checkpoint(request: PaintRequest, model: str | None, settings
 
 def _refuse_files(files: Files) -> None:
     """Of a picture that was painted from noise."""
-    for flag, given in (("--picture", files.source), ("--mask", files.mask)):
+    given_files = ("--picture", files.source), ("--mask", files.mask), ("--strength-map", files.strength_map)
+    for flag, given in given_files:
         if given is not None:
             raise RequestError(flag, str(given), "the picture was painted from noise, without a source; leave it out")
 
 
 def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     """An infotext tells neither source nor mask, and of the reference's pictures expects the reference's ways."""
-    from dataclasses import replace
-
     from overpaint.settings import Quirks, Settings
     from overpaint.text.control_notes import controls_told
     from overpaint.text.pasting import fields_without_effect, is_txt2img, option_overrides, request_fields
@@ -199,6 +205,8 @@ def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool
         raise RequestError("--picture", None, remedy)
     elif files.mask is None and ("Mask blur" in parsed or parsed.get("Inpaint area") == "Only masked"):
         raise RequestError("--mask", None, "the infotext speaks of a mask but does not hold it; give it")
+    elif files.strength_map is None and "Strength map" in parsed:
+        raise RequestError("--strength-map", None, "the infotext speaks of a map but does not hold it; give it")
     is_reference = str(parsed.get("Version", "v")).startswith("v")
     site = replace(Settings(), quirks=Quirks.reference() if is_reference else Quirks.none())
     changes, notes = _with_rng(option_overrides(parsed, site), text, is_reference, asked)

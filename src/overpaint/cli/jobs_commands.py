@@ -10,7 +10,7 @@ import typer
 
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, read_option, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Mask, Quiet
+from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
 from overpaint.errors import OverpaintError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def submit(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it should show.")] = None,
     new: New = False,
     mask: Mask = None,
+    strength_map: StrengthMap = None,
     url: Url = None,
     token: Token = None,
     job_id: Name = None,
@@ -62,12 +63,13 @@ def submit(
 
     With the options of `paint` or `txt2img`. It outlives this command.
     """
-    if new and (prompt is not None or mask is not None):
+    if new and (prompt is not None or mask is not None or strength_map is not None):
         raise RequestError("PROMPT", prompt, "with --txt2img give one text, the prompt, and neither picture nor mask")
     _check_folder(output)
     sources: dict[str, Any] = {"prompt": picture} if new else {"prompt": prompt or "", "images": [_file(picture)]}
-    if mask is not None:
-        sources["mask"] = _mask(mask, picture)
+    for name, given in (("mask", mask), ("strength_map", strength_map)):
+        if given is not None:
+            sources[name] = _mask(given, picture)
     client = _client(url, token)
     job = client.submit({**_fields(asked), **sources}, job_id=job_id, priority=priority)
     if output is not None:

@@ -42,6 +42,12 @@ Mask = Annotated[
         "'ellipse 10,10,90,60 | feather 8'; `overpaint mask --help` has the words.",
     ),
 ]
+StrengthMap = Annotated[
+    str | None,
+    typer.Option(
+        "--strength-map", help="A gray file, or a mask in words: how much of --strength each place has; black stays."
+    ),
+]
 Out = Annotated[
     str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
 ]
@@ -75,6 +81,7 @@ def paint(
     ],
     text: Prompt = "",
     mask: Mask = None,
+    strength_map: StrengthMap = None,
     output: Out = None,
     overwrite: Overwrite = False,
     show: Open = False,
@@ -84,7 +91,7 @@ def paint(
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
     target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
-    job = job_of(Files(picture, mask), text, asked)
+    job = job_of(Files(picture, mask, strength_map), text, asked)
     return perform(job, target, asked, Telling(as_json, quiet, show))
 
 
@@ -123,6 +130,7 @@ def again(
     text: Prompt = "",
     picture: Annotated[Path | None, typer.Option("--picture", help="The source, if it moved or changed.")] = None,
     mask: Mask = None,
+    strength_map: StrengthMap = None,
     any_model: Annotated[bool, typer.Option("--any-model", help="With another model, if its own is not here.")] = False,
     output: Out = None,
     overwrite: Overwrite = False,
@@ -140,7 +148,7 @@ def again(
     if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
-    job = repeated_job(painted, Files(picture, mask), asked, any_model=any_model)
+    job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
     return perform(job, target, asked, Telling(as_json, quiet, show))
 
 

@@ -11,7 +11,7 @@ import typer
 from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Mask, Quiet
+from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
 from overpaint.errors import RequestError
 
 New = Annotated[bool, typer.Option("--txt2img", help="Plan a new picture: give a PROMPT and no PICTURE.")]
@@ -24,6 +24,7 @@ def plan(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it should show.")] = None,
     new: New = False,
     mask: Mask = None,
+    strength_map: StrengthMap = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -37,7 +38,10 @@ def plan(
     from overpaint.planning.plan import plan as make_plan
     from overpaint.planning.preflight import account_of
 
-    job = _new_job(picture, prompt, mask, asked) if new else job_of(Files(Path(picture), mask), prompt or "", asked)
+    if new:
+        job = _new_job(picture, prompt, mask or strength_map, asked)
+    else:
+        job = job_of(Files(Path(picture), mask, strength_map), prompt or "", asked)
     path = path_asked_for(asked.with_model(job.model), job.settings)
     known = surroundings_of(job.request, job.settings, path)
     decided = make_plan(job.request, job.settings, spec_of(path, job.settings.text_encoder_files), known)
@@ -59,7 +63,17 @@ def _new_job(prompt: str, too_much: str | None, mask: str | None, asked: GivenOp
     return job_of(Files(), prompt, asked)
 
 
-_TOLD_OTHERWISE = ("pictures", "warnings", "comments", "batches", "networks", "controls", "hires", "refiner")
+_TOLD_OTHERWISE = (
+    "pictures",
+    "warnings",
+    "comments",
+    "batches",
+    "networks",
+    "controls",
+    "hires",
+    "refiner",
+    "strengths",
+)
 
 
 def _rows(account: dict[str, Any]) -> list[tuple[str, object]]:
@@ -74,7 +88,21 @@ def _rows(account: dict[str, Any]) -> list[tuple[str, object]]:
     rows["seeds"] = "a new one each time" if seeds[0] is None else ", ".join(map(str, seeds))
     rows.setdefault("network_calls", "as many as the sampler needs")
     named = [(name.replace("_", " "), value) for name, value in rows.items()]
-    return [*named, *_hires_rows(account["hires"]), *_file_rows(account)]
+    return [*named, *_strength_rows(account["strengths"]), *_hires_rows(account["hires"]), *_file_rows(account)]
+
+
+_MOST_STRENGTHS = 12
+
+
+def _strength_rows(levels: list[dict[str, Any]]) -> Iterator[tuple[str, object]]:
+    """Each strength of a map; of very many, those of the larger parts."""
+    shown = sorted(levels, key=lambda each: each["share"], reverse=True)[:_MOST_STRENGTHS]
+    for each in levels:
+        if each in shown:
+            steps = f"{each['steps']} step{'' if each['steps'] == 1 else 's'}" if each["steps"] else "stays as it is"
+            yield f"strength {_shown(each['strength'])}", f"{steps}, {each['share']} % of the picture"
+    if len(levels) > len(shown):
+        yield "strengths", f"and {len(levels) - len(shown)} more, on smaller parts"
 
 
 def _hires_rows(hires: dict[str, Any] | None) -> Iterator[tuple[str, object]]:

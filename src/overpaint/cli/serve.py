@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,13 +101,44 @@ def serve(
 ) -> int:
     """Serve jobs over HTTP from one queue that outlives crashes.
 
-    Three APIs: the native one, AUTOMATIC1111's and OpenAI's.
+    A page to paint on at /, and three APIs: the native one, AUTOMATIC1111's and OpenAI's.
 
     SIGTERM or Ctrl-C stops it: the running job may finish, what waits is taken up at the next start. A second one stops
     it at once.
     """
     if check or mend:
         return _checked((data or _default_data()).expanduser(), mend)
+    return started(
+        asked,
+        None,
+        host=host,
+        port=port,
+        data=data,
+        token=token,
+        limit=limit,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        url_inputs=url_inputs,
+        jobs_per_worker=jobs_per_worker,
+        devices=device,
+        workers=workers,
+    )
+
+
+def started(
+    asked: GivenOptions,
+    then: Callable[[str], None] | None,
+    *,
+    host: str,
+    port: int,
+    data: Path | None,
+    token: str | None,
+    limit: list[str] | None,
+    devices: list[str] | None = None,
+    workers: int | None = None,
+    **more: Any,
+) -> int:
+    """A server with these options until a signal ends it; `then` gets its URL as soon as it answers there."""
     from overpaint.service.config import ServeConfig
     from overpaint.service.known_models import check_started
     from overpaint.service.limits import limits_from
@@ -121,17 +153,20 @@ def serve(
         # Taken out, so that it is in no other process's environment.
         token=_token(asked, token),
         checkpoint=_model(asked, settings),
-        devices=chosen_devices(device or [asked.text("device", "auto")], workers),
+        devices=chosen_devices(devices or [asked.text("device", "auto")], workers),
         dtype=asked.text("dtype", "auto"),
         settings=settings,
         limits=limits_from(limit or ()),
-        allowed_hosts=tuple(allow_host or ()),
-        allowed_origins=tuple(allow_origin or ()),
-        url_inputs=url_inputs,
-        jobs_per_worker=jobs_per_worker,
+        **more,
     )
     check_started(config)
-    return run(config, lambda url: say(f"overpaint serves {url} (data in {config.data})"))
+
+    def announced(url: str) -> None:
+        say(f"overpaint serves {url} (data in {config.data})")
+        if then is not None:
+            then(url)
+
+    return run(config, announced)
 
 
 def _checked(data: Path, mend: bool) -> int:

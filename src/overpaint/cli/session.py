@@ -62,10 +62,14 @@ class LatePainter:
     def run(
         self, request: PaintRequest, settings: Settings | None = None, control: Control | None = None
     ) -> Iterator[Event]:
+        yield from self.engine_for(request, settings or self._settings).run(request, settings, control)
+
+    def engine_for(self, request: PaintRequest, settings: Settings) -> CommandEngine:
+        """The engine, opened if it is not; a job that does not hold is refused before."""
         if self._engine is None:
-            check(request, settings or self._settings, self._asked)
+            check(request, settings, self._asked)
             self._engine = self._opened()
-        yield from self._engine.run(request, settings, control)
+        return self._engine
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
+from overpaint.files.batch_tools import asks_for_tool, run_tool, seeds_of, sequence_of_row, tool_files
 from overpaint.files.journal import Journal
 from overpaint.files.keeping import (
     FORMATS,
@@ -30,13 +32,13 @@ from overpaint.files.keeping import (
     numbered,
 )
 from overpaint.files.kept_files import file_sha256
-from overpaint.files.recipe import changed_options, quirks_on
+from overpaint.files.recipe import JobFiles, changed_options, quirks_on
 from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
 from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
-from overpaint.request import SOURCE_FIELDS, PaintRequest, Picture
+from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, PaintRequest, Picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
@@ -145,7 +147,11 @@ def _row_events(
             yield RowSkipped(row, _settle(key, journal))
             return
         yield RowStarted(row)
-        request = _request(row, fields, batch.settings)
+        own = _fields_of(row, fields)
+        sequence = None
+        if asks_for_tool(own):
+            sequence = sequence_of_row(own, partial(_request_of, row, settings=batch.settings), batch.settings)
+        request = None if sequence is not None else _request_of(row, own, settings=batch.settings)
     except SaveError:
         raise
     except (OverpaintError, OSError) as error:
@@ -153,7 +159,12 @@ def _row_events(
         return
     engine = painter()
     try:
-        for event in engine.run(request, batch.settings, control):
+        if sequence is not None:
+            story = run_tool(engine, sequence, batch.settings, control)
+        else:
+            assert request is not None
+            story = engine.run(request, batch.settings, control)
+        for event in story:
             if isinstance(event, Started | Progress):
                 yield event
             elif isinstance(event, Finished):
@@ -205,8 +216,8 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     pictures = {name: file_sha256(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
     pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
-    if isinstance(own.get("mask"), str):
-        pictures |= {f"mask {name}": file_sha256(row.folder / name) for name in names_in(own["mask"])}
+    named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
+    pictures |= {f"named {name}": file_sha256(row.folder / name) for name in named}
     parts = {
         "fields": own,
         "pictures": pictures,
@@ -221,16 +232,21 @@ def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[s
     return plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
 
 
+def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fields[name] for name in PICTURE_FIELDS if isinstance(fields.get(name), str)}
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
-def _request(row: BatchRow, fields: Mapping[str, Any], settings: Settings) -> PaintRequest:
+def _request_of(row: BatchRow, fields: Mapping[str, Any], *, settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
-    own = with_control_pictures(_fields_of(row, fields), lambda path: _opened("controls", path, settings))
-    if row.has_source and isinstance(own.get("mask"), str):
-        own["mask"] = draw(own["mask"], pictures["picture"], files_in(row.folder, settings.max_source_pixels))
+    own = with_control_pictures(fields, lambda path: _opened("controls", path, settings))
     if row.has_source:
+        read = files_in(row.folder, settings.max_source_pixels)
+        own |= {name: draw(text, pictures["picture"], read) for name, text in _masks_in_words(own).items()}
+
         own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
     return PaintRequest.from_json({**own, **pictures})
 
@@ -250,7 +266,8 @@ def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: 
     if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
         return RowPainted(row, names, (), warnings)
     journal.done(key)
-    return RowPainted(row, names, tuple(each.seed for each in pictures), warnings)
+    seeds = seeds_of(processed) if asks_for_tool(row.fields) else ()
+    return RowPainted(row, names, seeds or tuple(each.seed for each in pictures), warnings)
 
 
 def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
@@ -264,7 +281,9 @@ def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal:
         raise SaveError(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
     records = origins.records(target.parent, processed.plan.settings)
     files: dict[str, bytes] = {}
-    for painted in finished_pictures(processed):
+    if asks_for_tool(row.fields):
+        files = _tool_files(row, key, processed, batch, journal, records)
+    for painted in finished_pictures(processed) if not asks_for_tool(row.fields) else ():
         name = _free_name(_wished_name(row, painted, processed, batch), key, journal, batch, files)
         files.update(files_of(painted, processed, name, records))
     promised = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -272,6 +291,20 @@ def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal:
     for name, data in files.items():
         save_first_free([batch.out / name], data, replace=(batch.out / name).exists())
     return _pictures_among(files)
+
+
+def _tool_files(
+    row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal, records: JobFiles
+) -> dict[str, bytes]:
+    """All files of a tool's result; what lies beside a picture follows its name."""
+    files: dict[str, bytes] = {}
+    names: dict[str, str] = {}
+    for wished, picture, data in tool_files(processed, f"{row.output}.{batch.format}", records):
+        if picture not in names:
+            names[picture] = _free_name(picture, key, journal, batch, files)
+        stem, free = PurePosixPath(picture).stem, PurePosixPath(names[picture]).stem
+        files[wished.replace(stem, free) if stem != free else wished] = data
+    return files
 
 
 def _pictures_among(names: Iterable[str]) -> tuple[str, ...]:

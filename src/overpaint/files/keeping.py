@@ -39,7 +39,7 @@ class Origins:
     """The files a job's pictures came from, for its recipes."""
 
     source: Path | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask
+    masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask, strength_map
     controls: Sequence[Path | None] = ()
 
     def records(self, beside: Path | None, settings: Settings) -> JobFiles:

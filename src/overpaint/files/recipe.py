@@ -43,6 +43,7 @@ class JobFiles:
     source: FileRecord | None = None
     mask: FileRecord | None = None
     latent_mask: FileRecord | None = None
+    strength_map: FileRecord | None = None
     controls: tuple[FileRecord | None, ...] = ()
 
 
@@ -65,6 +66,7 @@ class Recipe:
     source: FileRecord | None = None
     mask: FileRecord | str | None = None  # a PNG data URL when small
     latent_mask: FileRecord | str | None = None
+    strength_map: FileRecord | str | None = None
     controls: tuple[FileRecord | str | None, ...] = ()  # the pictures of the request's controls
     control_masks: tuple[str | None, ...] = ()  # and where they count
     networks: Mapping[str, str] = field(default_factory=dict)  # LoRAs and hypernetworks -> their hashes
@@ -83,6 +85,7 @@ class Recipe:
             "source": _record_json(self.source),
             "mask": _record_json(self.mask),
             "latent_mask": _record_json(self.latent_mask),
+            **({"strength_map": _record_json(self.strength_map)} if self.strength_map is not None else {}),
             "controls": [_record_json(each) for each in self.controls],
             **({"control_masks": list(self.control_masks)} if any(self.control_masks) else {}),
             "networks": dict(self.networks),
@@ -112,6 +115,7 @@ class Recipe:
             source=_file_record("source", given.get("source")),
             mask=_mask_record("mask", given.get("mask")),
             latent_mask=_mask_record("latent_mask", given.get("latent_mask")),
+            strength_map=_mask_record("strength_map", given.get("strength_map")),
             controls=tuple(_mask_record("controls", each) for each in _list("controls", given.get("controls"))),
             control_masks=tuple(_kept_text(each) for each in _list("control_masks", given.get("control_masks"))),
             networks=_texts("networks", given.get("networks")),
@@ -169,6 +173,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
         source=files.source,
         mask=kept_mask(request.mask, request.round_mask, files.mask),
         latent_mask=kept_mask(request.latent_mask, request.round_mask, files.latent_mask),
+        strength_map=kept_mask(request.strength_map, False, files.strength_map),
         controls=controls,
         control_masks=masks,
         networks=networks_of(processed, index),

@@ -19,7 +19,8 @@ from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
-_FILE_FIELDS = ("picture", "mask", "latent_mask")
+_FILE_FIELDS = ("picture", "mask", "latent_mask", "strength_map")
+_MASKS = _FILE_FIELDS[1:]  # which may be in words
 _MOST_BYTES_A_LINE = 1 << 20
 
 
@@ -30,7 +31,7 @@ class BatchRow:
     number: int  # from 1: its line, or its place in the folder
     name: str  # for people
     output: PurePosixPath  # below the output folder, without ending
-    files: Mapping[str, Path]  # perhaps picture, mask and latent_mask; control pictures are in the fields
+    files: Mapping[str, Path]  # perhaps picture, mask, latent_mask and strength_map; control pictures are in the fields
     fields: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()  # where the files lie that a mask in words names
 
@@ -139,18 +140,21 @@ def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) ->
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise RequestError(name, value, "give a path")
-    words = texts["mask"] if means_mask(texts["mask"], folder) else None
-    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None and text is not words}
-    given = with_parts(given, folder)
-    if words is not None:
-        parse(words)
-        given["mask"] = words
+    words = {name: str(texts[name]) for name in _MASKS if means_mask(texts[name], folder)}
+    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None and each not in words}
+    given = with_parts(given, folder) | words
+    for each in words.values():
+        parse(each)
     if texts["picture"] is None:
         return _new_picture(number, texts["output"], files, given)
     picture = PurePosixPath(Path(texts["picture"]).as_posix())
     if picture.name in ("", ".."):
         raise RequestError("picture", texts["picture"], "this is a folder; give the path of a picture")
-    if "mask" not in files and words is None and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None:
+    if (
+        "mask" not in files
+        and "mask" not in words
+        and (mask := masks.mask_for(PurePosixPath(picture.name))) is not None
+    ):
         files["mask"] = mask
     output = _output_name(texts["output"]) if texts["output"] is not None else _inside(picture)
     return BatchRow(

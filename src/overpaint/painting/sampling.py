@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from overpaint.painting.denoise import Denoiser
 from overpaint.painting.drive import Run
 from overpaint.painting.guidance import Guidance
 from overpaint.painting.noise import BatchNoise, ImageNoise
+from overpaint.painting.regions import RegionWalk, by_regions
 from overpaint.painting.texts import ImageCond, TextCond, Texts
 from overpaint.planning.plans import Plan
+from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make, no_steps
 
 
@@ -55,20 +58,24 @@ def start_runs(plan: Plan, tensors: BatchTensors, streams: Streams, found: Tenso
 
     `found` is noise that was found from the sources, and takes the place of the drawn one.
     """
-    noises = [_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]
+
+    def noise(places: Sequence[int]) -> BatchNoise:
+        return BatchNoise([_image_noise(plan, streams, i, tensors.init) for i in places])
+
+    everyone = range(len(tensors.texts))
     brownians = _brownians(plan, streams, tensors.init)
     own_steps = plan.sampler.spec.adaptive and not plan.settings.quirks.batch_wide_error_norm
     if not (plan.request.exact or own_steps):
-        return [_start(plan, tensors, noises, _path(plan, streams, brownians, tensors.init), found)]
+        return [_start(plan, tensors, lambda: noise(everyone), _path(plan, streams, brownians, tensors.init), found)]
     return [
         _start(
             plan,
             tensors.only(i),
-            noises[i : i + 1],
+            partial(noise, [i]),
             _path(plan, streams, brownians[i : i + 1], tensors.init[i : i + 1]),
             None if found is None else found[i : i + 1],
         )
-        for i in range(len(tensors.texts))
+        for i in everyone
     ]
 
 
@@ -84,10 +91,16 @@ def drawn_noise(plan: Plan, tensors: BatchTensors, streams: Streams) -> Tensor:
     return BatchNoise([_image_noise(plan, streams, i, tensors.init) for i in range(len(tensors.texts))]).first()
 
 
-def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Path | None, found: Tensor | None) -> Run:
-    noise = BatchNoise(noises)
-    first = noise.first() if found is None else found
-    x = _noised(plan, tensors.init, first * plan.sampler.noise_multiplier)
+def _start(
+    plan: Plan, tensors: BatchTensors, noise: Callable[[], BatchNoise], path: Path | None, found: Tensor | None
+) -> Run:
+    def sampler(walked: SamplerPlan) -> Sampler:
+        """One that walks so, its noise drawn from the beginning."""
+        drawn = noise()
+        first = drawn.first() if found is None else found
+        start = _noised(plan, walked, tensors.init, first * walked.noise_multiplier)
+        return _sampler(plan, walked, start, drawn, path)
+
     denoiser = Denoiser(
         sampler=plan.sampler,
         guidance=Guidance.of(plan.sampler, plan.spec, plan.settings),
@@ -95,11 +108,21 @@ def _start(plan: Plan, tensors: BatchTensors, noises: list[ImageNoise], path: Pa
         blend=_blend(plan, tensors),
         image_conditioning=tensors.image_conditioning,
     )
-    return Run(_sampler(plan, x, noise, path), denoiser, tensors.init)
+    started = sampler(plan.sampler) if not plan.levels else _by_levels(plan, tensors.init, noise().first(), sampler)
+    return Run(started, denoiser, tensors.init)
 
 
-def _sampler(plan: Plan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sampler:
-    sampler, settings = plan.sampler, plan.settings
+def _by_levels(plan: Plan, init: Tensor, noise: Tensor, sampler: Callable[[SamplerPlan], Sampler]) -> Sampler:
+    """The walks of a strength map as one."""
+    own, meaning = plan.sampler, plan.sampler.parameterization
+    noise = noise * own.noise_multiplier
+    cells = [torch.from_numpy(each.cells).to(init.device) for each in plan.levels]
+    walks = [RegionWalk(sampler(each.sampler), where) for each, where in zip(plan.levels, cells, strict=True)]
+    return by_regions(walks, init, lambda level: meaning.noised(init, noise, level), meaning)
+
+
+def _sampler(plan: Plan, sampler: SamplerPlan, x: Tensor, noise: BatchNoise, path: Path | None) -> Sampler:
+    settings = plan.settings
     if not sampler.takes_steps:
         return no_steps(sampler.spec, x, quirks=settings.quirks)
     return make(
@@ -128,14 +151,14 @@ def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:
     return MaskBlend(tensors.init, tensors.nmask, plan.request.soft_inpainting)
 
 
-def _noised(plan: Plan, init: Tensor, noise: Tensor) -> Tensor:
+def _noised(plan: Plan, sampler: SamplerPlan, init: Tensor, noise: Tensor) -> Tensor:
     """Where a walk starts: the source, noised to its first level (STEP-4 to STEP-6), or noise alone."""
-    if plan.sampler.from_noise:
-        return noise * plan.sampler.start
+    if sampler.from_noise:
+        return noise * sampler.start
     extra = plan.settings.img2img_extra_noise
-    if not plan.sampler.takes_steps:
+    if not sampler.takes_steps:
         return init + noise * extra if extra > 0 else init
-    return plan.sampler.parameterization.noised(init, noise, plan.sampler.start, extra)
+    return sampler.parameterization.noised(init, noise, sampler.start, extra)
 
 
 def _image_noise(plan: Plan, streams: Streams, i: int, like: Tensor) -> ImageNoise:

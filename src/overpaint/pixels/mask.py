@@ -51,7 +51,7 @@ def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker
     blurred, box = mask.copy(), mask.getbbox()
     if box is None or max(sigma_x, sigma_y) <= 0:
         return blurred
-    area = widened(box, _radius(sigma_x) + 1, _radius(sigma_y) + 1, mask.size)
+    area = widened(box, blur_reach(sigma_x) + 1, blur_reach(sigma_y) + 1, mask.size)
     given = np.asarray(mask.crop(area), dtype=np.uint8)
     for part, pixels in _blurred_tiles(given, sigma_x, sigma_y):
         left, top, right, bottom = part
@@ -64,8 +64,8 @@ def _blurred_tiles(
     given: npt.NDArray[np.uint8], sigma_x: float, sigma_y: float
 ) -> Iterator[tuple[Box, npt.NDArray[np.uint8]]]:
     """Where a blur changes anything, and what is there after it."""
-    near_across = Tiles.of(given).spread(_radius(sigma_x), 0)
-    near = near_across.spread(0, _radius(sigma_y))
+    near_across = Tiles.of(given).spread(blur_reach(sigma_x), 0)
+    near = near_across.spread(0, blur_reach(sigma_y))
     across = given
     if sigma_x > 0:
         across = given.copy()
@@ -136,6 +136,7 @@ def _area(box: Box) -> int:
 
 
 def widened(box: Box, across: int, down: int, size: tuple[int, int]) -> Box:
+    """The box with so much more on each side, as far as there is a picture."""
     left, top, right, bottom = box
     return max(left - across, 0), max(top - down, 0), min(right + across, size[0]), min(bottom + down, size[1])
 
@@ -158,14 +159,14 @@ def _strongest(pixels: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.uint
     return np.stack([strip.max(axis=0) for strip in strips])
 
 
-def _radius(sigma: float) -> int:
+def blur_reach(sigma: float) -> int:
     """How far a blur reaches, in pixels."""
     return int(2.5 * sigma + 0.5) if sigma > 0 else 0
 
 
 def _gaussian_weights(sigma: float) -> npt.NDArray[np.int64]:
     """A Gaussian in units of 1/256 whose sum is 256: each rounding error is handed on to the next weight inwards."""
-    radius = _radius(sigma)
+    radius = blur_reach(sigma)
     offsets = np.arange(-radius, 1)
     tail = np.exp(-(offsets**2) / (2 * sigma**2))
     tail *= 256 / (2 * tail.sum() - tail[-1])

@@ -30,6 +30,7 @@ from overpaint.pixels.mask import (
 )
 from overpaint.pixels.resize import Upscaler, as_mode, resize_image
 from overpaint.pixels.tiles import gray_counts
+from overpaint.planning.sizes import filled_up, size_for_box
 from overpaint.request import MaskedContent, PaintRequest, Picture, ResizeMode
 from overpaint.settings import Settings
 from overpaint.taking import had_16_bits
@@ -270,17 +271,8 @@ def geometry_of(width: int, height: int, settings: Settings, factor: int = Laten
 
 def _default_size(request: PaintRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
     """Unset sizes: the source's own, or the model's native area in the crop's shape if only that is painted."""
-    wide, high = source.size
     box = crop_region(gray, request.padding) if gray is not None and request.only_masked else None
-    if box is not None:
-        scale = native_size / ((box[2] - box[0]) * (box[3] - box[1])) ** 0.5
-        wide = max(64, round((box[2] - box[0]) * scale / 64) * 64)
-        high = max(64, round((box[3] - box[1]) * scale / 64) * 64)
-    if request.width is not None:
-        return request.width, max(1, round(request.width * high / wide))
-    if request.height is not None:
-        return max(1, round(request.height * wide / high)), request.height
-    return wide, high
+    return filled_up(request, *source.size) if box is None else size_for_box(request, box, native_size)
 
 
 def _round_up(value: int, factor: int) -> int:

@@ -26,6 +26,8 @@ def early_notes(request: PaintRequest, settings: Settings, prepared: Canvases) -
     notes.update(control_notes(request.controls, request.resize_mode.value))
     if request.has_source:
         notes["Denoising strength"] = request.strength
+    if request.strength_map is not None:
+        notes["Strength map"] = True
     notes.update(prepared.notes)
     if request.has_source and settings.sd_vae_encode_method != "Full":
         notes["VAE Encoder"] = settings.sd_vae_encode_method
@@ -120,7 +122,7 @@ def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerP
 
 def _maskless(request: PaintRequest) -> Iterator[str]:
     """What was asked of a mask that is not there."""
-    if request.mask is not None or not request.has_source:
+    if request.mask is not None or request.strength_map is not None or not request.has_source:
         return
     for each in fields(PaintRequest):
         if each.name in MASK_FIELDS and getattr(request, each.name) != each.default:

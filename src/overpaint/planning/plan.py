@@ -15,6 +15,7 @@ from overpaint.planning.notes import early_notes, sampling_notes, text_notes, wa
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
+from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
 
@@ -38,9 +39,10 @@ def plan(
     for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
         _check_skip(request, settings, each)
     upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
-    job = CanvasInputs(request, settings, upscaler, spec.latent.factor)
+    job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
-    sampler, schedule_notes = plan_sampler(request, settings, spec, known.tables_in_force or settings)
+    in_force = known.tables_in_force or settings
+    sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings))
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
     first = Plan(
@@ -53,6 +55,13 @@ def plan(
         images=images,
         batches=plan_batches(images, request, settings),
         sampler=sampler,
+        levels=strength_levels(
+            request,
+            prepared,
+            sampler,
+            lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1])[0],
+            settings.quirks,
+        ),
         notes=MappingProxyType(early_notes(request, settings, prepared)),
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
@@ -119,7 +128,8 @@ def _check_limits(request: PaintRequest, settings: Settings) -> None:
     if request.steps > settings.max_steps:
         raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
-    pictures += [("mask", each) for each in (request.mask,) if each is not None]
+    masks = {name: getattr(request, name) for name in ("mask", "strength_map")}
+    pictures += [(name, each) for name, each in masks.items() if each is not None]
     pictures += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
     pictures += [(f"controls[{i}].mask", each.mask) for i, each in enumerate(request.controls) if each.mask is not None]
     for name, picture in pictures:
@@ -160,6 +170,6 @@ def _unchanged(request: PaintRequest, settings: Settings, prepared: Canvases) ->
     """Why a sane engine returns the source as it is."""
     if prepared.blank_mask:
         return "the mask selects no pixel"
-    if request.has_source and request.strength == 0 and not settings.quirks.strength_zero_runs_a_step:
+    if request.has_source and ceiling(request) == 0 and not settings.quirks.strength_zero_runs_a_step:
         return "strength 0 changes nothing"
     return None

@@ -15,6 +15,7 @@ from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
 from overpaint.planning.canvas import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
+from overpaint.planning.strength_levels import StrengthLevel
 from overpaint.request import PaintRequest, Picture
 from overpaint.settings import Settings
 from overpaint.text.styles import Style
@@ -135,6 +136,7 @@ class Plan:
     images: tuple[ImagePlan, ...]
     batches: tuple[tuple[ImagePlan, ...], ...]
     sampler: SamplerPlan
+    levels: tuple[StrengthLevel, ...] = ()  # of a strength map, the strongest first; none: one strength for all
     notes: Mapping[str, object] = field(default_factory=dict)  # infotext extras known before sampling, in order
     text_notes: Mapping[str, object] = field(default_factory=dict)  # those that follow the networks' hashes
     sampling_notes: Mapping[str, object] = field(default_factory=dict)  # those that come after the text encoder's

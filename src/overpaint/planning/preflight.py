@@ -26,7 +26,8 @@ from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
 from overpaint.planning.sampler_plan import SamplerPlan
-from overpaint.request import PaintRequest, Picture
+from overpaint.planning.strength_levels import told
+from overpaint.request import PICTURE_FIELDS, PaintRequest, Picture
 from overpaint.sampler_table import normalise
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
@@ -72,7 +73,7 @@ def _lighter(request: PaintRequest) -> PaintRequest:
         return picture.resize((sides[0], sides[1]), Image.Resampling.NEAREST)
 
     changes: dict[str, Any] = {"images": tuple(map(small, request.images))}
-    changes |= {name: small(getattr(request, name)) for name in ("mask", "latent_mask") if getattr(request, name)}
+    changes |= {name: small(getattr(request, name)) for name in PICTURE_FIELDS - {"images"} if getattr(request, name)}
     if request.mask is not None and not request.only_masked and request.width is request.height is None:
         changes |= dict(zip(("width", "height"), request.images[0].size, strict=True))
     return request.with_changes(**changes)
@@ -144,6 +145,7 @@ def account_of(plan: Plan) -> dict[str, Any]:
         "network_size": [geometry.pass_width, geometry.pass_height],
         "crop": list(mask.crop) if mask is not None and mask.crop is not None else None,
         "repainted": _repainted(plan) if images else None,
+        "strengths": list(told(plan.levels)),
         **_walk(plan),
         "network_calls": network_calls(plan),
         "hires": _hires(plan),
@@ -232,11 +234,16 @@ def _path_of(model: str | None, folder: str, number: int) -> str | None:
     return None if model is None else str(find_controlnet(model, folder, f"controls[{number}].model"))
 
 
+_OWN_STEPS = ("DPM fast", "PLMS")
+
+
 def network_calls(plan: Plan) -> int | None:
     """Calls of the denoising network, a whole batch in each; None where the sampler decides on the way."""
     if plan.unchanged:
         return 0
     passes = [plan.sampler, *([plan.hires.plan.sampler] if plan.hires is not None and plan.hires.paints else ())]
+    if plan.levels and (plan.sampler.spec.name in _OWN_STEPS or plan.sampler.s_churn > 0):
+        return None  # the levels of a strength map do not meet at every step
     calls = [each for each in map(_calls_of_one_batch, passes) if each is not None]
     return sum(calls) * len(plan.batches) if len(calls) == len(passes) else None
 

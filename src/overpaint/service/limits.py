@@ -31,6 +31,7 @@ class Limits:
     pass_pixels: int = 4_194_304
     steps: int = 150
     images: int = 16  # batch size times iterations
+    sequence: int = 256  # steps of a grid, a loopback or another tool that paints more than once
     prompt_chars: int = 32_000
     prompt_rows: int = 64  # of the network in a step, for one picture
     prompt_chunks: int = 1024  # to be encoded for one picture

@@ -1,4 +1,4 @@
-"""The few pages of a server: a first one, and a list of its routes. They load nothing from elsewhere."""
+"""A list of the routes, for people; and what is asked of paths rather than of routes. It loads nothing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from overpaint.version import __version__
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_FIRST = f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>overpaint</title>
-<h1>overpaint {__version__}</h1>
-<p>This server paints over pictures. It has three APIs: its own at /v1, that of AUTOMATIC1111's webui at /sdapi/v1, and
-OpenAI's at /v1/images.</p>
-<p><a href="docs">All routes</a>, and the same <a href="openapi.json">for programs</a>.</p>
-</html>
-"""
 
 
 def router() -> APIRouter:
-    """GET and HEAD / and /docs."""
+    """GET and HEAD /docs."""
     routes = APIRouter(include_in_schema=False)
-
-    @routes.api_route("/", methods=["GET", "HEAD"])
-    async def first() -> HTMLResponse:
-        return HTMLResponse(_FIRST)
 
     @routes.api_route("/docs", methods=["GET", "HEAD"])
     async def docs(request: Request) -> HTMLResponse:

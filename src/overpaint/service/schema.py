@@ -13,6 +13,7 @@ from overpaint.extras import ExtrasRequest
 from overpaint.masks.language import MOST_CHARACTERS
 from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.request_checks import NUMBERS, SEED_LIMIT
+from overpaint.sequences.forms import KINDS, SCRIPT, tool_fields
 from overpaint.service.limits import Limits
 from overpaint.service.shapes import alternatives, hints_of
 
@@ -79,9 +80,38 @@ def job_schema(limits: Limits) -> Schema:
             named("Img2ImgJob", _closed(Img2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
             named("Txt2ImgJob", _closed(Txt2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
             named("ExtrasJob", _closed(ExtrasRequest, {}, {"kind": {"const": "extras"}, **_ENVELOPE}, "kind")),
+            named("SequenceJob", _sequence_schema(bounds)),
         ],
         NAME: "Job",
     }
+
+
+def _sequence_schema(bounds: Bounds) -> Schema:
+    """A tool that paints more than once: its own fields beside those of the request that it is made from."""
+    request = schema_of(Txt2ImgRequest, bounds)["properties"]
+    tools = {name: {"description": f"Of {', '.join(kinds)}."} for name, kinds in _tools_by_field().items()}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **request,
+            **{name: each for name, each in tools.items() if name not in request},
+            "kind": {
+                "enum": [*KINDS, SCRIPT],
+                "description": "Which tool; script is one of the reference's, by title.",
+            },
+            **_ENVELOPE,
+        },
+        "required": ["kind"],
+    }
+
+
+def _tools_by_field() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for kind in (*KINDS, SCRIPT):
+        for name in sorted(tool_fields(kind)):
+            found.setdefault(name, []).append(kind)
+    return found
 
 
 def plan_schema(limits: Limits) -> Schema:

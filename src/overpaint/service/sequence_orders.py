@@ -61,11 +61,13 @@ def judged_tool(
 ) -> dict[str, Any]:
     """The tool as it is stored. Every step is judged as a job of its own would be."""
     for name in _TEXTS:
-        if isinstance(tool.get(name), str) and len(tool[name]) > limits.prompt_chars * limits.images:
+        if isinstance(tool.get(name), str) and len(tool[name]) > limits.prompt_chars * limits.sequence:
             raise RequestError(name, f"{len(tool[name])} characters", "that is too long; send less")
     sequence = SequenceOrder(tool, request).sequence(settings)
-    if len(sequence) > limits.images:
-        raise RequestError("kind", f"{len(sequence)} pictures", f"give a sequence of at most {limits.images}")
+    if len(sequence) > limits.sequence:
+        raise RequestError(
+            "kind", f"{len(sequence)} steps", f"this server takes sequences of at most {limits.sequence}"
+        )
     for step in sequence.outline():
         check(step)
     return {"kind": sequence.kind, **tool_json(sequence)}

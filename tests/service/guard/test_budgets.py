@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from overpaint.service.guard.budgets import (
     at_work,
     fetched,
     forget_body,
+    reading,
     room_for,
     visiting,
 )
@@ -60,6 +62,48 @@ class TestRoom:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(work, [50, 50, 1, 100, 30, 30, 30, 30] * 4))
         assert most[0] == 100 and inside[0] == 0
+
+    def test_only_those_whose_turn_has_come_are_woken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Thirty threads that wake to find nothing keep the event loop from its turn."""
+        woken: list[object] = []
+
+        class Counted(threading.Event):
+            def set(self) -> None:
+                woken.append(self)
+                super().set()
+
+        monkeypatch.setattr(budgets, "threading", SimpleNamespace(Event=Counted, Lock=threading.Lock))
+        room = Allowance(1, "work")
+
+        def work() -> None:
+            with room.of(1):
+                pass
+
+        with ThreadPoolExecutor(20) as pool:
+            with room.of(1):
+                done = [pool.submit(work) for _ in range(20)]
+                while len(room._queue) < 20:
+                    time.sleep(0.001)
+                assert len(woken) == 1
+            for each in done:
+                each.result(5)
+        assert len(woken) == len(set(woken)) == 21
+
+    def test_few_read_at_one_time(self) -> None:
+        hall, inside, most, lock = ServerBudget(Limits()), [0], [0], threading.Lock()
+
+        def work(_: int) -> None:
+            with visiting(RequestBudget(hall)), reading():
+                with lock:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                time.sleep(0.005)
+                with lock:
+                    inside[0] -= 1
+
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(work, range(24)))
+        assert most[0] == 2
 
     def test_what_is_larger_than_all_goes_alone(self) -> None:
         room, order = Allowance(10, "work"), list[str]()

@@ -26,7 +26,7 @@ from overpaint.extras import INFO_ITEM, ExtrasRequest
 from overpaint.files.metadata import read_infotext
 from overpaint.painting.stages import Stages
 from overpaint.request import Img2ImgRequest
-from overpaint.service.jobs import DoneBatch, Job, JobState
+from overpaint.service.jobs import DoneBatch, Job, JobState, Record
 from overpaint.service.painter import painting, questions
 from overpaint.service.painter.engine_holder import EngineHolder
 from overpaint.service.painter.jobs_in_hand import trouble_of
@@ -634,6 +634,36 @@ def test_a_desk_with_a_true_worker(tiny_checkpoint: Path, tmp_path: Path) -> Non
             assert [each.name for each in await story_of(desk, "reloaded")][-1] == "finished"
 
     run(story())
+
+
+def test_a_desk_has_jobs_done_side_by_side(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """One is cancelled among its neighbours, and all of them are what they are alone."""
+    store = FakeStore(tmp_path)
+    jobs = [paint_job(store, f"s{n}", seed=n, steps=40, strength=1.0, exact=True) for n in range(4)]
+    config = replace(config_for(tmp_path, tiny_checkpoint), jobs_per_worker=4)
+
+    async def story() -> list[Record]:
+        async with opened(store, config) as desk:
+            for each in jobs:
+                await desk.submit(each)
+            events = desk.events("s1")
+            async for event in events:
+                if event.name == "progress":
+                    await desk.cancel("s1")
+            return [await desk.wait(each.id) for each in jobs]
+
+    records = run(story())
+    states = [each.state for each in records]
+    assert states == [JobState.FINISHED, JobState.CANCELLED, JobState.FINISHED, JobState.FINISHED]
+    moments = {(each.name, each.job): each.at for job in jobs for each in store.events_after(job.id, 0)}
+    last_start = max(at for (name, _), at in moments.items() if name == "started")
+    assert last_start < min(at for (name, _), at in moments.items() if name == "finished")
+    own = holder_of(tmp_path, tiny_checkpoint)
+    for job, record in zip(jobs, records, strict=True):
+        if record.state is JobState.FINISHED:
+            carried_out(own, job, tmp_path / "alone" / job.id)
+            assert all_files(tmp_path / "results" / job.id) == all_files(tmp_path / "alone" / job.id)
+    own.put_away()
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path, tiny_checkpoint: Path) -> None:

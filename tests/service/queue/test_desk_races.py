@@ -223,7 +223,7 @@ def test_cancel_counts_more_than_finish_early_whichever_comes_first(tmp_path: Pa
 
 def test_a_question_that_hangs_is_not_the_next_jobs_fault(tmp_path: Path) -> None:
     async def story() -> None:
-        async with desk_on(tmp_path, watchdog=0.1) as desk:
+        async with desk_on(tmp_path, watchdog=0.6) as desk:
             asked = asyncio.create_task(desk.ask("hang"))
             await until_ready(desk)
             await asyncio.sleep(0.05)

@@ -84,3 +84,29 @@ def test_a_file_of_that_name_is_the_mask(painter: FakePainter) -> None:
     assert main(["paint", "cat.png", "--mask", "alpha"]) == 0
     found = asked_for(painter).mask
     assert found is not None and found.getbbox() == (8, 8, 24, 20)
+
+
+def test_a_strength_map_may_be_words_or_a_file_and_is_repeated(painter: FakePainter, capsys: Capture) -> None:
+    text = "rectangle 0,0,16,24 | feather in 6"
+    assert main(["paint", "cat.png", "moon", "--strength-map", text, "--seed", "3", "-o", "a.png"]) == 0
+    drawn = masks.draw(text, drawing())
+    assert asked_for(painter).strength_map == drawn and asked_for(painter).mask is None
+    assert main(["again", "a.png", "-o", "b.png"]) == 0
+    again = asked_for(painter).strength_map
+    assert again is not None and again.tobytes() == drawn.tobytes()
+    drawn.save("map.png")
+    assert main(["paint", "cat.png", "--strength-map", "map.png", "-o", "c.png"]) == 0
+    Path("map.png").unlink()
+    assert main(["again", "c.png", "-o", "e.png"]) == 0  # a small one is in the recipe itself
+    kept = asked_for(painter).strength_map
+    assert kept is not None and kept.tobytes() == drawn.tobytes()
+    assert main(["again", "c.png", "--strength-map", "all", "-o", "d.png"]) == 0
+    assert asked_for(painter).strength_map == masks.everything((32, 24))
+    assert main(["txt2img", "moon", "--strength-map", "all"]) == 2
+
+
+def test_a_plan_tells_the_steps_of_each_strength(painter: FakePainter, capsys: Capture) -> None:
+    text = "rectangle 0,0,16,24"
+    assert main(["plan", "cat.png", "moon", "--strength-map", text, "--mask-blur", "0", "--strength", "0.5"]) == 0
+    told = capsys.readouterr().out
+    assert "strength 0.5   11 steps, 50.0 % of the picture" in told and "stays as it is, 50.0 %" in told

@@ -295,10 +295,10 @@ def test_text_bombs_are_errors(name: bytes, behind_pixels: bool) -> None:
     bomb = zlib.compress(b"x" * (50 << 20), 9)
     head = b"parameters\0\0" if name == b"zTXt" else b"parameters\0\1\0\0\0"
     data = with_chunk(encode_picture(PICTURE, "png"), name, head + bomb, behind_pixels=behind_pixels)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(PictureError):
         read_infotext(data)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_an_endless_infotext_is_an_error_and_an_endless_item_is_left_out() -> None:

@@ -413,10 +413,10 @@ def test_limits(fields: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def test_a_size_beyond_the_limit_is_refused_before_any_picture_is_made() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(RequestError, match="8192x8192"):
         planned(SANE, width=8192, height=8192, mask=WHITE_BOX)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("name", ["token_merging_ratio", "face_restoration"])

@@ -29,6 +29,7 @@ from overpaint.service.guard.signed_urls import is_signed
 from overpaint.service.logs import LOGGER, line
 
 OPEN_TO_ALL = "/healthz"  # says only that the process lives
+PAGE_FILES = "/page/"
 REALM = "overpaint"
 LONGEST_TARGET = 8 * 1024  # of path and query
 HEADER_BYTES = 32 * 1024
@@ -246,7 +247,7 @@ def _with_headers(send: Send, added: Mapping[str, str]) -> Send:
 
 
 class TokenGuard:
-    """The token, as Bearer or as Basic's password, for every path but one. It goes no further than here.
+    """The token, as Bearer or as Basic's password, for all but /healthz and the page's files. It goes no further.
 
     Whoever presents one, asked or not, is known by a name that stands for it.
     """
@@ -260,10 +261,11 @@ class TokenGuard:
         given = Headers(scope=scope).getlist("authorization") if scope["type"] == "http" else []
         if len(given) == 1:
             scope["state"]["token_name"] = _name_of_token(given[0])
-        if scope["type"] == "http" and self._wanted is not None and scope["path"] != OPEN_TO_ALL:
+        if scope["type"] == "http" and self._wanted is not None and not _is_open(scope):
             if (len(given) != 1 or not self._is_right(given[0])) and not self._is_signed(scope):
                 answer = refusal(scope, RequestRefused(401, "Incorrect username or password: give the server's token"))
-                answer.headers.append("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
+                if Headers(scope=scope).get("sec-fetch-mode", "navigate") == "navigate":  # scripts ask in their own way
+                    answer.headers.append("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
                 answer.headers.append("WWW-Authenticate", f'Bearer realm="{REALM}"')
                 await answer(scope, receive, send)
                 return
@@ -279,6 +281,12 @@ class TokenGuard:
         for each in _tokens(header):  # none is skipped, so time tells nothing
             found |= hmac.compare_digest(_digest(each), wanted)
         return found
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether no token is needed: the page's files are the same for everybody, and it has to load to ask for one."""
+    path, is_read = scope["path"], scope["method"] in ("GET", "HEAD")
+    return path == OPEN_TO_ALL or (is_read and (path == "/" or path.startswith(PAGE_FILES)))
 
 
 def _tokens(header: str) -> Iterable[bytes]:

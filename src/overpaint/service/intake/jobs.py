@@ -21,7 +21,8 @@ from overpaint.service.jobs import Job, Json, Origin, Record
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 from overpaint.service.problems import ClientGone
-from overpaint.service.requests import job_settings, kind_of, reader_for, stored_request
+from overpaint.service.request_limits import job_settings
+from overpaint.service.requests import kind_of, reader_for, stored_request
 from overpaint.service.schema import ENVELOPE_FIELDS, PRIORITIES
 from overpaint.settings import Settings
 

@@ -373,6 +373,15 @@ def test_a_mask_in_words_becomes_a_picture(page: Page) -> None:
     assert answer.status_code == 422 and "give one" in error_of(answer)["message"]
 
 
+def test_a_strength_map_is_a_picture_or_words(page: Page) -> None:
+    values = {"images": [encoded(SOURCE)], "strength": 0.5, "steps": 10, "mask_blur_x": 0, "mask_blur_y": 0}
+    for given in (encoded(MASK), {"expression": "rectangle 0,0,24,32"}):
+        assert page.submit(**values, strength_map=given)["request"]["strength_map"].startswith("sha256:")
+    plan = page("POST", "/v1/plan", json={**values, "strength_map": {"expression": "rectangle 0,0,24,32"}}).json()
+    assert [each["steps"] for each in plan["strengths"]] == [6, 0]
+    assert page("POST", "/v1/plan", json=values).json()["strengths"] == []
+
+
 def test_a_mask_is_drawn_for_who_wants_to_see_it(page: Page) -> None:
     asked: dict[str, Any] = {"picture": encoded(SOURCE), "expression": "rectangle 0%,0%,50%,100%"}
     answer = page("POST", "/v1/masks", json=asked)

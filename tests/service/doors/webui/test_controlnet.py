@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from overpaint.parts import AMOUNTS
 from overpaint.pixels.control import canny
 from overpaint.service.config import ServeConfig
 from overpaint.settings import Settings
@@ -64,6 +65,16 @@ def client(desk: FakeDesk, with_folder: ServeConfig) -> Iterator[TestClient]:
 
 def units(*given: Any, title: str = "ControlNet") -> dict[str, Any]:
     return {"alwayson_scripts": {title: {"args": list(given)}}}
+
+
+@pytest.mark.parametrize(
+    ("module", "sent", "amount"),
+    [("threshold", 40, 40), ("tile_resample", 4, 4), ("tile_resample", -1, 2), ("recolor_luminance", 64, 1)],
+)
+def test_a_modules_own_number(client: TestClient, desk: FakeDesk, module: str, sent: float, amount: float) -> None:
+    answered(client, **SOURCE, **units({**WEBUIAPI, "model": "lines", "module": module, "threshold_a": sent}))
+    (control,) = request_of(desk).controls
+    assert (control.preprocessor, control.amount) == (module, amount)
 
 
 @pytest.mark.parametrize("title", ["ControlNet", "controlnet", "CONTROLNET"])
@@ -192,7 +203,10 @@ def test_what_clients_ask_before(client: TestClient) -> None:
     assert client.get("/controlnet/version").json() == {"version": 3}
     assert client.get("/controlnet/model_list?update=true").json() == {"model_list": ["lines", "depth"]}
     listed = client.get("/controlnet/module_list?alias_names=true").json()
-    assert listed["module_list"] == ["none", "canny", "invert (from white bg & black line)"]
+    assert listed["module_list"] == ["none", "canny", "invert (from white bg & black line)", *AMOUNTS]
+    for name, (usual, low, high) in AMOUNTS.items():
+        _, slider = listed["module_detail"][name]["sliders"]
+        assert (slider["value"], slider["min"], slider["max"]) == (usual, low, high)
     sliders = listed["module_detail"]["canny"]["sliders"]
     names = ["Resolution", "Low Threshold", "High Threshold"]
     assert [each["name"] for each in sliders] == names and [each["value"] for each in sliders] == [512, 100, 200]
@@ -225,6 +239,10 @@ def test_detect_shows_what_a_control_net_would_see(client: TestClient) -> None:
     with Image.open(io.BytesIO(base64.b64decode(image))) as found:
         assert found.size == (64, 64)
         assert found.convert("L").tobytes() == canny(picture, 100, 200).tobytes()
+    body |= {"controlnet_module": "threshold", "controlnet_threshold_a": 40}
+    (image,) = client.post("/controlnet/detect", json=body).json()["images"]
+    with Image.open(io.BytesIO(base64.b64decode(image))) as found:
+        assert found.convert("L").tobytes() == picture.convert("L").point(lambda level: 255 * (level > 40)).tobytes()
     assert client.post("/controlnet/detect", json={**body, "controlnet_module": "depth"}).status_code == 422
 
 

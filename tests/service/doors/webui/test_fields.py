@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ IMG2IMG, TXT2IMG = StableDiffusionProcessingImg2Img.model_fields, StableDiffusio
 OURS = Img2ImgRequest.field_names() | Txt2ImgRequest.field_names()
 OF_HIRES = frozenset(Hires.__dataclass_fields__)
 # What the API gives a job that leaves it out, and the Python door does not (REQ-1, API-4).
-OF_THE_API: dict[str, object] = {
+OF_THE_API: dict[str, Any] = {
     "denoising_strength": None,
     "sampler_index": "Euler",
     "alwayson_scripts": {},

@@ -28,7 +28,8 @@ from overpaint.service.jobs import Json
 from overpaint.service.known_models import KnownModels, served_checkpoint
 from overpaint.service.ports import Desk
 from overpaint.service.problems import ApiError
-from overpaint.service.requests import job_settings, judged_request, reader_for
+from overpaint.service.request_limits import job_settings
+from overpaint.service.requests import judged_request, reader_for
 from overpaint.service.schema import plan_schema
 from overpaint.service.workers.port import WorkerRefused
 
@@ -46,6 +47,9 @@ class PlanView(BaseModel):
     network_size: list[int]
     crop: list[int] | None = Field(description="[left, top, right, bottom] of what is painted of the source.")
     repainted: float | None = Field(description="Percent of the picture that may change.")
+    strengths: list[dict[str, Any]] = Field(
+        description="Of a strength map: each strength, how many steps act there, and on which part in percent."
+    )
     sampler: str
     scheduler: str
     steps: int

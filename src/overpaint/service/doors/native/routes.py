@@ -13,10 +13,14 @@ from overpaint.pictures import open_picture
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, errors
+from overpaint.service.doors.native.boxes import box_routes
+from overpaint.service.doors.native.forms import form_routes
 from overpaint.service.doors.native.jobs import job_routes
 from overpaint.service.doors.native.masks import mask_routes
 from overpaint.service.doors.native.models import model_routes
 from overpaint.service.doors.native.plans import plan_routes
+from overpaint.service.doors.native.result_pictures import result_routes
+from overpaint.service.doors.native.streams import stream_routes
 from overpaint.service.guard.budgets import at_work, room_for
 from overpaint.service.guard.inputs import admit_picture
 from overpaint.service.intake.bodies import file_body
@@ -45,7 +49,14 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     routes.include_router(job_routes(desk, config))
     routes.include_router(model_routes(config))
     routes.include_router(plan_routes(desk, config))
-    routes.include_router(mask_routes(desk, config))
+    for each in (
+        stream_routes(desk),
+        result_routes(desk, config),
+        box_routes(config),
+        form_routes(config),
+        mask_routes(desk, config),
+    ):
+        routes.include_router(each)
     _add_pictures(routes, desk, config)
     _add_lists(routes, config)
     return routes

@@ -13,7 +13,7 @@ from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.inputs import admit_picture, picture_from_text
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
-from overpaint.service.requests import check_together
+from overpaint.service.request_limits import check_together
 from overpaint.service.schema import Schema
 
 _PICTURES = ("images", "image", "mask")

@@ -40,8 +40,14 @@ def page_routes(desk: Desk, book: OptionsBook) -> APIRouter:
         return {
             "version": _TOOLKIT,
             "mode": "blocks",
+            "dev_mode": False,
+            "analytics_enabled": False,
             "title": "overpaint",
-            "is_space": False,
+            "enable_queue": True,
+            "show_error": False,
+            "show_api": True,
+            "is_colab": False,
+            "root": "",
             "components": [_choice(1, "txt2img_hr_upscaler", "Upscaler", choices)],
             "dependencies": [],
         }
@@ -67,14 +73,17 @@ def _hires_upscalers(book: OptionsBook) -> list[str]:
 
 
 def _choice(number: int, name: str, label: str, choices: list[str]) -> dict[str, Any]:
-    """A list to choose from, as the page has it: of each choice what is shown and what is sent."""
+    """A list to choose from, as this version of the toolkit tells of it: later ones have pairs for choices."""
     props = {
-        "choices": [[each, each] for each in choices],
+        "choices": choices,
         "value": choices[0],
-        "type": "value",
+        "allow_custom_value": False,
+        "container": True,
         "label": label,
-        "elem_id": name,
+        "show_label": True,
+        "min_width": 160,
         "name": "dropdown",
         "visible": True,
+        "elem_id": name,
     }
     return {"id": number, "type": "dropdown", "props": props}

@@ -1,0 +1,96 @@
+/** One document: the picture with all that was done to it, and the form. Everything here is kept. */
+
+import { signal } from "./signal.js";
+import { History } from "./history.js";
+
+/**
+ * @typedef {object} Picture a version of the picture; accepting a result makes the next one
+ * @property {string} key of its file in the browser's store
+ * @property {string} name
+ * @property {number} width
+ * @property {number} height
+ * @property {string | null} reference what names it on the server, once it is there
+ * @property {string | null} parent the version it was painted on
+ */
+
+/**
+ * @typedef {object} Result
+ * @property {number} number
+ * @property {number | null} seed
+ * @property {string} infotext
+ * @property {number} width
+ * @property {number} height
+ * @property {string | null} file its key in the browser's store, once it is there
+ */
+
+/**
+ * @typedef {object} Job
+ * @property {string} id
+ * @property {"sending" | "queued" | "running" | "finished" | "failed" | "cancelled"} state
+ * @property {Record<string, any>} request without its pictures
+ * @property {string | null} picture key of the version it paints on
+ * @property {boolean} isMasked
+ * @property {string | null} mask key of its mask's file, once that is written
+ * @property {[number, number, number, number] | null} crop
+ * @property {number} created
+ * @property {number} after the last event that was heard of
+ * @property {number} step
+ * @property {number} steps
+ * @property {number | null} position
+ * @property {number | null} eta
+ * @property {{code: string, message: string, field: string | null} | null} error
+ * @property {string[]} warnings
+ * @property {Result[]} results
+ */
+
+/** @type {Record<string, any>} what the page sends unless it is told otherwise */
+export const FIRST_FORM = {
+  prompt: "",
+  negative_prompt: "",
+  strength: 0.75,
+  masked_content: "original",
+  only_masked: true,
+  padding: 32,
+  seed: -1,
+};
+
+export class Document {
+  /** @param {string} id */
+  constructor(id) {
+    this.id = id;
+    this.history = new History();
+    this.picture = signal(/** @type {Picture | null} */ (null));
+    this.pictures = signal(/** @type {Picture[]} */ ([]));
+    this.form = signal(FIRST_FORM);
+    this.jobs = signal(/** @type {Job[]} */ ([]));
+    /** Fields that mean nothing without a picture; the server's list takes the place of this one. */
+    this.sourceFields = ["strength", "masked_content", "only_masked", "padding"];
+    /** Counts changes of the mask. */
+    this.maskChanges = signal(0);
+  }
+
+  /** @param {Record<string, any>} changes */
+  fill(changes) {
+    const next = { ...this.form.peek(), ...changes };
+    for (const [name, value] of Object.entries(next)) if (value === undefined) delete next[name];
+    this.form.value = next;
+  }
+
+  /** @param {string} id */
+  job(id) {
+    return this.jobs.peek().find((each) => each.id === id) ?? null;
+  }
+
+  /**
+   * @param {string} id
+   * @param {Partial<Job>} changes
+   * @returns {Job | null} as it is now; null if it is not known
+   */
+  patch(id, changes) {
+    const found = this.job(id);
+    if (!found) return null;
+    const next = { ...found, ...changes };
+    this.jobs.value = this.jobs.peek().map((each) => (each.id === id ? next : each));
+    return next;
+  }
+}

@@ -1,0 +1,294 @@
+/** The whole page: bars, picture, form and results in their places, and the keys that work everywhere. */
+
+import { connection } from "../api/client.js";
+import { keeping } from "../work/keeper.js";
+import { bitmapOf, decoded } from "../work/session.js";
+import { KEYS, panelOpen, showsMask, tool } from "../state/settings.js";
+import { effect, signal } from "../state/signal.js";
+import { t } from "../text/text.js";
+import { scale, PictureView } from "./canvas.js";
+import { h, icon, iconButton, saveFile } from "./dom.js";
+import { brushSliders, PaintPanel } from "./panel.js";
+
+/** @typedef {import("../work/session.js").Session} Session */
+/** @typedef {import("../work/jobs.js").Jobs} Jobs */
+/** @typedef {import("../state/settings.js").Tool} Tool */
+
+const TOOLS = /** @type {const} */ (["brush", "eraser", "rectangle", "ellipse", "lasso", "fill", "hand"]);
+const SAID = 5000; // milliseconds for which a notice is shown
+
+export class OverPaint extends HTMLElement {
+  notice = signal(/** @type {{text: string, kind: string} | null} */ (null));
+  isReady = signal(false);
+
+  /**
+   * @param {Session} session
+   * @param {Jobs} jobs
+   */
+  use(session, jobs) {
+    this.session = session;
+    this.jobs = jobs;
+    this.view = new PictureView();
+    this.panel = new PaintPanel();
+    this.append(
+      this.#bar(),
+      this.#tools(),
+      (this.middle = h("main", {}, this.view, this.#empty(), this.#says())),
+      this.panel,
+      (this.shelf = h("div", { class: "shelf" }, h("p", { class: "hint" }, () => t("noResults")))),
+      this.#chooser(),
+    );
+    this.view.use(session);
+    this.panel.use(session, jobs);
+    effect(() => this.view?.setAttribute("aria-label", t("canvasName")));
+    effect(() => this.classList.toggle("panel-closed", !panelOpen.value));
+    effect(() => this.classList.toggle("has-picture", Boolean(session.document.picture.value)));
+    this.#showStaged();
+    this.#takeFiles();
+    this.keys = import("./keys.js").then(({ bindKeys }) => bindKeys(this));
+  }
+
+  /** Where results are shown; it comes with the first job. */
+  async #showJobs() {
+    if (this.strip || !this.jobs) return;
+    const { ResultStrip, StagedBar } = await import("./strip.js");
+    if (this.strip) return;
+    this.strip = new ResultStrip();
+    const staged = new StagedBar();
+    this.strip.use(this.jobs);
+    staged.use(this.jobs, this.strip);
+    this.middle?.append(staged);
+    this.shelf?.append(this.strip);
+  }
+
+  /** Everything is as it was left. */
+  async ready() {
+    await this.keys;
+    this.isReady.value = true;
+    const later = window.requestIdleCallback ?? ((work) => setTimeout(work, 200));
+    later(() => void this.panel?.complete());
+    effect(() => {
+      if (this.jobs?.document.jobs.value.length) void this.#showJobs();
+    });
+    const stop = effect(() => {
+      if (!this.session?.document.history.length.value || this.plans) return;
+      this.plans = true;
+      void import("../work/plan.js").then(({ followPlan }) => followPlan(/** @type {Session} */ (this.session), this.view?.stage));
+      later(() => void theRest());
+    });
+    if (this.plans) stop();
+    effect(() => {
+      if (connection.value === "token") void this.dialog("askToken");
+    });
+    effect(() => {
+      if (keeping.value === "full") this.say(t("storeFull"), "failed");
+      if (keeping.value === "failed") this.say(t("storeFailed"), "failed");
+    });
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} [kind]
+   */
+  say(text, kind = "told") {
+    const said = { text, kind };
+    this.notice.value = said;
+    if (kind === "told") setTimeout(() => this.notice.peek() === said && (this.notice.value = null), SAID);
+  }
+
+  /** @param {string} name of a dialog @param {...any} given */
+  async dialog(name, ...given) {
+    const dialogs = /** @type {Record<string, any>} */ (await import("./dialogs.js"));
+    return dialogs[name](this, ...given);
+  }
+
+  /** @param {Blob | null | undefined} file @param {string} [name] */
+  async open(file, name = "picture") {
+    if (!file || !this.session) return;
+    let bitmap;
+    try {
+      bitmap = await bitmapOf(file);
+    } catch {
+      return this.say(t("unreadable"), "failed");
+    }
+    const pixels = bitmap.width * bitmap.height;
+    bitmap.close();
+    if (pixels > 50e6) return this.say(t("tooLarge", { pixels: Math.round(pixels / 1e6), most: 50 }), "failed");
+    /** @type {Jobs} */ (this.jobs).staged.value = null;
+    await this.session.open(file, name);
+    this.view?.focus({ preventScroll: true });
+    const { offerRecipe } = await import("./recipe.js");
+    await offerRecipe(this, file);
+  }
+
+  choose() {
+    this.picker?.click();
+  }
+
+  async save() {
+    const picture = this.session?.document.picture.peek();
+    const file = picture && (await this.session?.keeper.file(picture.key));
+    if (file) saveFile(file, `${picture.name.replace(/\.\w+$/, "")}-overpaint.${file.type.split("/")[1] || "png"}`);
+  }
+
+  #bar() {
+    const { history } = /** @type {Session} */ (this.session).document;
+    return h("header", { class: "bar" },
+      h("h1", { class: "name" }, "overpaint"),
+      iconButton("open", () => t("open"), () => this.choose(), { keys: KEYS.open }),
+      iconButton("save", () => t("saveResult"), () => void this.save(), { keys: KEYS.save, class: "icon-button wide-only" }),
+      h("span", { class: "gap" }),
+      iconButton("undo", () => t("undo"), () => void history.undo(), { keys: KEYS.undo, disabled: () => !history.at.value }),
+      iconButton("redo", () => t("redo"), () => void history.redo(), { keys: KEYS.redo, disabled: () => history.at.value === history.length.value }),
+      h("span", { class: "gap" }),
+      h("button", { type: "button", class: "quiet zoom", title: () => `${t("full")} (1)`, onclick: () => this.view?.full() }, () => `${Math.round(scale.value * 100)} %`),
+      iconButton("fit", () => t("fit"), () => this.view?.stage?.fit(), { keys: "0" }),
+      iconButton("eye", () => t("showMask"), () => (showsMask.value = !showsMask.peek()), { keys: "M", "aria-pressed": () => String(showsMask.value) }),
+      h("span", { class: "push" }),
+      h("span", { class: "state", role: "status" }, () => (connection.value === "offline" ? h("span", { class: "warn" }, t("waitingForServer")) : null)),
+      iconButton("clock", () => t("history"), () => void this.dialog("showVersions")),
+      iconButton("help", () => t("help"), () => void this.dialog("showKeys"), { keys: "?", class: "icon-button wide-only" }),
+      iconButton("more", () => t("settings"), () => void this.dialog("showSettings")),
+      iconButton("sliders", () => t("panel"), () => (panelOpen.value = !panelOpen.peek()), { keys: "Tab", "aria-pressed": () => String(panelOpen.value) }),
+    );
+  }
+
+  #tools() {
+    const button = (/** @type {(typeof TOOLS)[number]} */ name) =>
+      iconButton(name, () => t(name), () => (tool.value = name), { keys: KEYS[name], "aria-pressed": () => String(tool.value === name), "data-tool": name });
+    return h("nav", { class: "tools", "aria-label": () => t("tools") },
+      h("div", { class: "set", role: "toolbar" }, ...TOOLS.map(button)),
+      h("div", { class: "set brush-set" }, ...brushSliders()),
+      h("button", { type: "button", class: "quiet mask-menu", "aria-haspopup": "dialog", onclick: () => void this.dialog("showMask") }, () => t("maskMenu")),
+    );
+  }
+
+  #empty() {
+    const { document } = /** @type {Session} */ (this.session);
+    return h("section", { class: "empty", hidden: () => Boolean(document.picture.value || this.jobs?.staged.value) || !this.isReady.value },
+      icon("brush"),
+      h("h2", {}, () => t("dropHere")),
+      h("p", {}, () => t("orPaste")),
+      h("button", { type: "button", class: "primary", onclick: () => this.choose() }, () => t("choose")),
+      h("button", { type: "button", class: "quiet", onclick: () => void blank().then((file) => this.open(file, "sheet.png")) }, () => t("blank")),
+    );
+  }
+
+  #says() {
+    return h("div", { class: "notices", role: "status" }, () => {
+      const offline = connection.value === "offline" ? h("p", { class: "notice failed" }, t("offline")) : null;
+      const said = this.notice.value;
+      const shut = iconButton("cross", () => t("close"), () => (this.notice.value = null), { class: "icon-button small" });
+      return [offline, said && h("p", { class: `notice ${said.kind}` }, said.text, shut)];
+    });
+  }
+
+  #chooser() {
+    this.picker = /** @type {HTMLInputElement} */ (
+      h("input", {
+        ...{ type: "file", accept: "image/*", hidden: true, "aria-label": () => t("open") },
+        onchange: () => {
+          const file = this.picker?.files?.[0];
+          void this.open(file, file?.name);
+          if (this.picker) this.picker.value = "";
+        },
+      })
+    );
+    return this.picker;
+  }
+
+  #showStaged() {
+    let turn = 0;
+    effect(() => {
+      const { staged, document } = /** @type {Jobs} */ (this.jobs);
+      const now = staged.value;
+      const result = now && document.jobs.value.find((each) => each.id === now.job)?.results.find((each) => each.number === now.number);
+      const file = result?.file ?? null;
+      if (file === this.shown) return;
+      this.shown = file;
+      void this.#look(file, ++turn, () => turn);
+    });
+    effect(() => {
+      const { previews, document } = /** @type {Jobs} */ (this.jobs);
+      const stage = this.view?.stage;
+      if (!stage) return;
+      stage.previews = [...previews.value].flatMap(([id, image]) => {
+        const job = document.job(id);
+        return job?.crop ? [{ image, box: job.crop, stencil: this.jobs?.stencils.get(id) ?? null }] : [];
+      });
+      stage.redrawOver();
+    });
+  }
+
+  /** @type {import("./strip.js").ResultStrip | undefined} */
+  strip = undefined;
+  plans = false;
+  /** @type {string | null} */
+  shown = null;
+
+  /** @param {string | null} file @param {number} turn @param {() => number} now */
+  async #look(file, turn, now) {
+    const stage = this.view?.stage;
+    const found = file && (await this.session?.keeper.file(file));
+    const bitmap = found && (await decoded(found));
+    if (!stage) return;
+    if (turn !== now()) return void (bitmap && bitmap.close());
+    stage.result?.close();
+    stage.result = this.session?.source.peek() ? bitmap || null : null;
+    if (!this.session?.source.peek()) this.#showAlone(bitmap || null);
+    stage.showsCrop = !bitmap;
+    showsMask.value = !bitmap;
+    stage.redraw();
+  }
+
+  /** A result that was painted without a picture. @param {import("../canvas/pyramid.js").Pyramid | null} pyramid */
+  #showAlone(pyramid) {
+    const stage = this.view?.stage;
+    const before = stage?.source;
+    stage?.setSource(pyramid);
+    before?.close();
+  }
+
+  #takeFiles() {
+    addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.classList.add("takes");
+    });
+    for (const name of ["dragleave", "drop", "dragend"]) addEventListener(name, () => this.classList.remove("takes"));
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      const file = event.dataTransfer?.files[0];
+      if (file) void this.open(file, file.name);
+    });
+    addEventListener("paste", (event) => {
+      const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+      if (file) void this.open(file, file.name);
+    });
+  }
+}
+
+customElements.define("over-paint", OverPaint);
+
+/** Whatever is loaded when it is first wanted, now that somebody paints: the server may go away meanwhile. */
+function theRest() {
+  void navigator.storage?.persist?.(); // or browsers may throw away what is kept when the disk gets full
+  return Promise.allSettled([
+    import("../canvas/png.js"),
+    import("../canvas/shapes.js"),
+    import("../canvas/edges.js"),
+    import("../canvas/merge.js"),
+    import("../api/stream.js"),
+    import("../work/copying.js"),
+    import("./strip.js"),
+    import("./dialogs.js"),
+  ]);
+}
+
+/** A white sheet. @returns {Promise<Blob>} */
+function blank() {
+  const sheet = new OffscreenCanvas(768, 768);
+  const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d"));
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, 768, 768);
+  return sheet.convertToBlob({ type: "image/png" });
+}

@@ -1,0 +1,331 @@
+/** Jobs from the press of the button to a result that is taken over: sent, followed, found again after a reload. */
+
+import * as api from "../api/client.js";
+import { effect, signal } from "../state/signal.js";
+import { bitmapOf, decoded } from "./session.js";
+
+/** @typedef {import("../state/document.js").Job} Job */
+/** @typedef {import("../state/document.js").Result} Result */
+/** @typedef {import("./session.js").Session} Session */
+
+const STENCIL = 512; // side of the small mask that previews are cut with
+const PATIENCE = [500, 1000, 2000, 5000, 10000]; // milliseconds between tries
+const OPEN = ["queued", "running"];
+
+export class Jobs {
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    this.document = session.document;
+    /** What is being looked at instead of the picture. */
+    this.staged = signal(/** @type {{job: string, number: number} | null} */ (null));
+    /** @type {import("../state/signal.js").Signal<Map<string, ImageBitmap>>} */
+    this.previews = signal(new Map());
+    /** @type {Map<string, ImageBitmap>} */
+    this.stencils = new Map();
+    /** @type {Map<string, number>} job -> the mask it was sent with, by its count of changes */
+    this.sentWith = new Map();
+    this.tries = 0;
+    this.following = "";
+    this.stop = new AbortController();
+  }
+
+  /** Take up what was left, and follow whatever is not over. */
+  start() {
+    for (const each of this.document.jobs.peek()) {
+      // Without its mask it would paint over the whole picture.
+      if (each.state === "sending" && each.isMasked && !each.mask) this.document.patch(each.id, { state: "cancelled" });
+      else if (each.state === "sending") void this.#send(each.id);
+      if (each.state === "finished") void this.#fetchResults(each.id);
+    }
+    effect(() => {
+      const ids = this.document.jobs.value.filter((each) => OPEN.includes(each.state)).map((each) => each.id).join(",");
+      if (ids !== this.following) this.#follow(ids);
+    });
+    addEventListener("online", () => this.#again());
+    effect(() => {
+      if (api.connection.value === "online" && this.waitsForToken) this.#again();
+      this.waitsForToken = api.connection.value === "token";
+    });
+  }
+
+  waitsForToken = false;
+
+  /** Ask for it: the job has its own copy of the mask, so painting goes on at once. */
+  async paint() {
+    const { document, session } = this;
+    const id = api.randomName(20);
+    const { mask } = session;
+    const isMasked = Boolean(mask && !mask.isEmpty());
+    const picture = document.picture.peek();
+    const { only_masked, padding, ...rest } = document.form.peek();
+    const fits = (/** @type {[string, any]} */ [name]) => picture || !document.sourceFields.includes(name);
+    const form = Object.fromEntries(Object.entries(rest).filter(fits));
+    /** @type {Job} */
+    const job = {
+      ...{ id, state: "sending", request: isMasked ? { only_masked, padding, ...form } : form },
+      ...{ picture: picture?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
+      ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
+    };
+    this.sentWith.set(id, document.maskChanges.peek());
+    document.jobs.value = [...document.jobs.peek(), job];
+    try {
+      if (mask && isMasked) {
+        const crop = mask.box();
+        const { maskFile } = await import("../canvas/png.js");
+        const key = await session.keeper.keepFile(await maskFile(mask));
+        document.patch(id, { mask: key, crop });
+      }
+    } catch (error) {
+      return this.#refused(id, new api.ApiError(0, "mask", String(error), null), true);
+    }
+    await this.#send(id);
+  }
+
+  /** @param {string} id */
+  async #send(id) {
+    const { document } = this;
+    const job = document.job(id);
+    if (!job) return;
+    try {
+      const request = await this.#requestOf(job);
+      await this.#plan(job);
+      const told = await api.submit(id, request);
+      this.#told(id, told);
+    } catch (error) {
+      this.#refused(id, error);
+    }
+  }
+
+  /** @param {Job} job @returns {Promise<Record<string, any>>} */
+  async #requestOf(job) {
+    const { keeper } = this.session;
+    const request = { kind: "paint", ...job.request };
+    if (!job.picture) return request;
+    const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
+    let reference = picture?.reference;
+    if (!reference) {
+      const file = await keeper.file(job.picture);
+      if (!file) throw new api.ApiError(422, "picture", "the picture is not in the browser's store any more", "images");
+      reference = await api.upload(file);
+      keeper.named(job.picture, reference);
+    }
+    const mask = job.mask && (await keeper.file(job.mask));
+    return { ...request, images: [reference], ...(mask ? { mask: await api.upload(mask) } : {}) };
+  }
+
+  /**
+   * The box that is painted, for the preview's place; the whole picture where only the mask's part is not asked for.
+   * @param {Job} job
+   */
+  async #plan(job) {
+    const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
+    if (!picture) return;
+    const whole = /** @type {const} */ ([0, 0, picture.width, picture.height]);
+    if (!job.request.only_masked || !job.crop) return void this.document.patch(job.id, { crop: [...whole] });
+    const asked = { source: [picture.width, picture.height], box: job.crop, ...sizes(job.request) };
+    const planned = await api.planBox(asked, this.stop.signal);
+    this.document.patch(job.id, { crop: planned.crop ?? [...whole] });
+  }
+
+  /**
+   * @param {string} id
+   * @param {unknown} error
+   * @param {boolean} [isFinal] whether trying again would not help
+   */
+  #refused(id, error, isFinal = false) {
+    const known = error instanceof api.ApiError ? error : new api.ApiError(0, "error", String(error), null);
+    const job = this.document.job(id);
+    if (!job) return;
+    if (known.status === 422 && known.message.includes("PUT /v1/pictures") && job.picture) {
+      this.session.keeper.named(job.picture, null); // it was kept long enough there; it is sent once more
+      if (this.tries++ < 3) return void this.#send(id);
+    }
+    if (!isFinal && [0, 401, 429, 503].includes(known.status)) {
+      this.document.patch(id, { error: { code: known.code, message: known.message, field: null } });
+      if (known.status !== 401) setTimeout(() => this.#send(id), PATIENCE[Math.min(this.tries++, 4)]);
+      return;
+    }
+    this.document.patch(id, { state: "failed", error: { code: known.code, message: known.message, field: known.field } });
+  }
+
+  #again() {
+    for (const each of this.document.jobs.peek()) if (each.state === "sending") void this.#send(each.id);
+    this.following = "";
+    const ids = this.document.jobs.peek().filter((each) => OPEN.includes(each.state)).map((each) => each.id).join(",");
+    this.#follow(ids);
+  }
+
+  /**
+   * A job as the server tells of it.
+   * @param {string} id
+   * @param {any} told
+   */
+  #told(id, told) {
+    this.tries = 0;
+    const { state, step, steps, position, eta, error, warnings = [] } = told;
+    const results = (told.pictures ?? [])
+      .filter((/** @type {any} */ each) => each.kind === "picture")
+      .map((/** @type {any} */ { number, seed, infotext, width, height }) => ({ number, seed, infotext, width, height, file: null }));
+    this.document.patch(id, { state, step, steps, position, eta, error, warnings, results });
+    if (state === "finished" || state === "cancelled") void this.#fetchResults(id);
+    if (!OPEN.includes(state)) this.#forgetPreview(id);
+  }
+
+  /** @param {string} ids */
+  async #follow(ids) {
+    this.following = ids;
+    this.stop.abort();
+    const stop = (this.stop = new AbortController());
+    if (!ids) return;
+    const { follow, placeIn } = await import("../api/stream.js");
+    for (let tries = 0; !stop.signal.aborted; tries = Math.min(tries + 1, PATIENCE.length - 1)) {
+      const open = ids.split(",").map((id) => /** @type {[string, number]} */ ([id, this.document.job(id)?.after ?? 0]));
+      try {
+        const isOver = await follow(new Map(open), stop.signal, (message) => {
+          tries = 0;
+          this.#heard(message, placeIn(message));
+        });
+        if (isOver) await this.#ask(ids);
+        if (isOver && !ids.split(",").some((id) => OPEN.includes(this.document.job(id)?.state ?? ""))) return;
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        if (error instanceof api.ApiError && error.status === 404) await this.#ask(ids).catch(() => {});
+      }
+      await new Promise((resolve) => setTimeout(resolve, PATIENCE[tries]));
+    }
+  }
+
+  /** @param {string} ids of which the story may have been missed */
+  async #ask(ids) {
+    for (const id of ids.split(",").filter((each) => OPEN.includes(this.document.job(each)?.state ?? ""))) {
+      await api.job(id).then(
+        (told) => this.#told(id, told),
+        (error) => error instanceof api.ApiError && error.status === 404 && this.#refused(id, error),
+      );
+    }
+  }
+
+  /**
+   * @param {import("../api/stream.js").Message} message
+   * @param {number} after its number in the job's story
+   */
+  #heard({ name, data }, after) {
+    const { document } = this;
+    const job = document.job(data.job);
+    if (!job) return;
+    if (name === "started") document.patch(job.id, { after, state: "running", position: 0, steps: data.steps ?? job.steps, warnings: data.warnings ?? [] });
+    else if (name === "progress") document.patch(job.id, { after, state: "running", step: data.step, steps: data.steps, eta: data.eta ?? null });
+    else if (name === "preview" && data.image) void this.#preview(job, data.image);
+    else if (data.result) {
+      document.patch(job.id, { after });
+      this.#told(job.id, data.result);
+    } else document.patch(job.id, { after });
+  }
+
+  /** @param {Job} job @param {string} url a data URL */
+  async #preview(job, url) {
+    const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (each) => each.charCodeAt(0));
+    const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+    if (!this.stencils.has(job.id)) await this.#cutStencil(job);
+    if (this.document.job(job.id)?.state !== "running") return image.close();
+    this.previews.value = new Map(this.previews.peek()).set(job.id, image);
+  }
+
+  /** @param {Job} job */
+  async #cutStencil(job) {
+    const file = job.mask && (await this.session.keeper.file(job.mask));
+    const crop = this.document.job(job.id)?.crop;
+    if (!file || !crop) return;
+    const mask = await createImageBitmap(file);
+    const [left, top, right, bottom] = crop;
+    const k = Math.min(1, STENCIL / Math.max(right - left, bottom - top));
+    const sheet = new OffscreenCanvas(Math.max(1, (right - left) * k), Math.max(1, (bottom - top) * k));
+    const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d"));
+    pen.drawImage(mask, left, top, right - left, bottom - top, 0, 0, sheet.width, sheet.height);
+    const pixels = pen.getImageData(0, 0, sheet.width, sheet.height);
+    for (let i = 0; i < pixels.data.length; i += 4) pixels.data[i + 3] = pixels.data[i];
+    pen.putImageData(pixels, 0, 0);
+    mask.close();
+    this.stencils.set(job.id, sheet.transferToImageBitmap());
+  }
+
+  /** @param {string} id */
+  #forgetPreview(id) {
+    const next = new Map(this.previews.peek());
+    next.get(id)?.close();
+    if (next.delete(id)) this.previews.value = next;
+    this.stencils.delete(id);
+  }
+
+  /** @param {string} id */
+  async #fetchResults(id) {
+    for (const { number, file } of this.document.job(id)?.results ?? []) {
+      if (file) continue;
+      try {
+        const key = await this.session.keeper.keepFile(await api.picture(id, number));
+        const results = this.document.job(id)?.results.map((each) => (each.number === number ? { ...each, file: key } : each));
+        if (results) this.document.patch(id, { results });
+        if (!this.staged.peek()) this.staged.value = { job: id, number };
+      } catch (error) {
+        console.warn("a result could not be fetched:", error);
+      }
+    }
+  }
+
+  /** @param {string} id */
+  async cancel(id) {
+    const job = this.document.job(id);
+    if (!job) return;
+    if (job.state === "sending") return void this.document.patch(id, { state: "cancelled" });
+    await api.cancel(id).then((told) => this.#told(id, told), () => this.#ask(id));
+  }
+
+  /**
+   * A job leaves the strip; what was accepted of it stays in the history.
+   * @param {string} id
+   */
+  discard(id) {
+    if (this.staged.peek()?.job === id) this.staged.value = null;
+    this.document.jobs.value = this.document.jobs.peek().filter((each) => each.id !== id);
+  }
+
+  /** The staged result becomes the picture. */
+  async accept() {
+    const staged = this.staged.peek();
+    const job = staged && this.document.job(staged.job);
+    const result = job?.results.find((each) => each.number === staged?.number);
+    const file = result?.file && (await this.session.keeper.file(result.file));
+    if (!job || !result || !file) return;
+    const now = this.document.picture.peek();
+    const isElsewhere = now && job.picture && now.key !== job.picture;
+    const keepsMask = this.sentWith.get(job.id) !== this.document.maskChanges.peek();
+    const next = isElsewhere ? await this.#merged(job, file) : file;
+    const reference = next === file ? await api.keepResult(job.id, result.number).catch(() => null) : null;
+    const bitmap = await decoded(next);
+    const picture = await this.session.keeper.addPicture(next, now?.name ?? "picture", bitmap, now?.key ?? null, reference);
+    this.staged.value = null;
+    await this.session.show(picture, bitmap, "accepted", keepsMask);
+  }
+
+  /**
+   * What the job changed of its own picture, laid over the one of now: jobs side by side do not undo each other.
+   * @param {Job} job
+   * @param {Blob} file
+   * @returns {Promise<Blob>}
+   */
+  async #merged(job, file) {
+    const own = await this.session.keeper.file(/** @type {string} */ (job.picture));
+    const now = await this.session.keeper.file(/** @type {string} */ (this.document.picture.peek()?.key));
+    if (!own || !now) return file;
+    const { merged } = await import("../canvas/merge.js");
+    const [before, after, ground] = await Promise.all([own, file, now].map(bitmapOf));
+    return (await merged(before, after, ground)) ?? file;
+  }
+}
+
+/** @param {Record<string, any>} request what decides the box */
+export function sizes({ width, height, padding, checkpoint }) {
+  const given = { width, height, padding, checkpoint };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+}

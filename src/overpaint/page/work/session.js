@@ -1,0 +1,206 @@
+/** The document in this tab: opened, changed by commands, kept from the first stroke on. */
+
+import { Mask } from "../canvas/mask.js";
+import { randomName } from "../api/client.js";
+import { signal } from "../state/signal.js";
+import { packed, unpacked } from "../state/database.js";
+import { Keeper } from "./keeper.js";
+
+/** @typedef {import("../state/document.js").Document} Document */
+/** @typedef {import("../state/document.js").Picture} Picture */
+/** @typedef {import("../canvas/pyramid.js").Pyramid} Pyramid */
+/** @typedef {import("../canvas/mask.js").Change} Change */
+/** @typedef {import("../state/history.js").Command} Command */
+/** @typedef {[number, Uint8Array][]} PackedChange */
+/** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
+
+const RAW = 24; // commands whose changes are at hand unpacked
+
+/** A change of the mask, unpacked while it is new. */
+class MaskChange {
+  /** @param {Change | null} raw @param {PackedChange} [small] */
+  constructor(raw, small) {
+    this.raw = raw;
+    this.small = small ?? null;
+  }
+
+  /** @returns {Promise<Change>} */
+  async get() {
+    if (this.raw) return this.raw;
+    const pairs = (this.small ?? []).map(async ([index, bytes]) => /** @type {const} */ ([index, await unpacked(bytes)]));
+    return new Map(await Promise.all(pairs));
+  }
+
+  /** @returns {Promise<PackedChange>} */
+  async pack() {
+    const pairs = [...(this.raw ?? [])].map(async ([index, bytes]) => /** @type {[number, Uint8Array]} */ ([index, await packed(bytes)]));
+    return (this.small ??= await Promise.all(pairs));
+  }
+
+  /** Only the packed form is held from now on. */
+  async settle() {
+    await this.pack();
+    this.raw = null;
+  }
+}
+
+export class Session {
+  /** @param {Document} document */
+  constructor(document) {
+    this.document = document;
+    /** @type {Mask | null} */
+    this.mask = null;
+    this.source = signal(/** @type {Pyramid | null} */ (null));
+    this.keeper = new Keeper(this);
+    this.isRestoring = false;
+    /** @type {WeakMap<Command, MaskChange>} */
+    this.changes = new WeakMap();
+    /** @type {(box: import("../canvas/mask.js").Box | null) => void} the mask looks otherwise */
+    this.onmask = () => {};
+    document.history.onchange = ({ at, added }) => {
+      const old = document.history.commands[at - 1 - RAW];
+      if (old) void this.changes.get(old)?.settle();
+      void this.keeper.moved(at, added);
+    };
+  }
+
+  /**
+   * A picture from outside becomes the one that is painted on.
+   * @param {Blob} file
+   * @param {string} name
+   */
+  async open(file, name) {
+    const pyramid = await decoded(file);
+    const picture = await this.keeper.addPicture(file, name, pyramid, null);
+    await this.show(picture, pyramid, "opened");
+  }
+
+  /**
+   * Another version of the picture, as one step that can be undone.
+   * @param {Picture} picture
+   * @param {Pyramid} pyramid
+   * @param {string} name of the step
+   * @param {boolean} [keepsMask]
+   */
+  async show(picture, pyramid, name, keepsMask = false) {
+    const { document } = this;
+    const from = document.picture.peek();
+    const isSameSize = from?.width === picture.width && from?.height === picture.height;
+    const cleared = keepsMask && isSameSize ? null : this.mask?.remake(() => null);
+    const change = new MaskChange(cleared ?? new Map());
+    this.#take(picture, pyramid);
+    const command = this.#pictureCommand(name, change, from?.key ?? null, picture.key);
+    document.history.add(command);
+  }
+
+  /**
+   * The mask was changed.
+   * @param {string} name of the step
+   * @param {Change | null} change
+   */
+  changedMask(name, change) {
+    if (!change) return;
+    this.document.history.add(this.#maskCommand(name, new MaskChange(change)));
+    this.document.maskChanges.value++;
+  }
+
+  /** @param {KeptCommand} kept @returns {Command} */
+  commandOf(kept) {
+    const change = new MaskChange(null, kept.tiles);
+    if (kept.kind === "mask") return this.#maskCommand(kept.name, change);
+    return this.#pictureCommand(kept.name, change, kept.from ?? null, kept.to ?? null);
+  }
+
+  /** @param {Command} command @returns {Promise<KeptCommand>} */
+  async keptOf(command) {
+    const tiles = (await this.changes.get(command)?.pack()) ?? [];
+    return { .../** @type {KeptCommand} */ (command.kept), tiles };
+  }
+
+  /**
+   * The picture and mask as they were left.
+   * @param {Picture} picture
+   * @param {Pyramid} pyramid
+   * @param {[number, Uint8Array][]} tiles
+   */
+  restored(picture, pyramid, tiles) {
+    this.#take(picture, pyramid);
+    const mask = /** @type {Mask} */ (this.mask);
+    for (const [index, bytes] of tiles) mask.tiles[index] = bytes;
+    this.document.maskChanges.value++;
+  }
+
+  /** @param {Picture | null} picture @param {Pyramid | null} pyramid */
+  #take(picture, pyramid) {
+    const isSame = this.mask?.width === picture?.width && this.mask?.height === picture?.height;
+    if (!isSame) this.mask = picture && new Mask(picture.width, picture.height);
+    const before = this.source.peek();
+    this.document.picture.value = picture;
+    this.source.value = pyramid;
+    before?.close();
+    this.document.maskChanges.value++;
+    this.onmask(null);
+  }
+
+  /** @param {string} name @param {MaskChange} change @returns {Command} */
+  #maskCommand(name, change) {
+    const turn = async () => {
+      this.mask?.apply(await change.get());
+      this.document.maskChanges.value++;
+      this.onmask(null);
+    };
+    const command = { name, undo: turn, redo: turn, kept: { kind: "mask", name } };
+    this.changes.set(command, change);
+    return command;
+  }
+
+  /**
+   * @param {string} name
+   * @param {MaskChange} change
+   * @param {string | null} from
+   * @param {string | null} to
+   * @returns {Command}
+   */
+  #pictureCommand(name, change, from, to) {
+    const go = async (/** @type {string | null} */ key) => {
+      const picture = this.document.pictures.peek().find((each) => each.key === key) ?? null;
+      const file = key && (await this.keeper.file(key));
+      this.#take(picture, picture && file ? await decoded(file) : null);
+    };
+    const command = {
+      name,
+      undo: async () => {
+        await go(from);
+        this.mask?.apply(await change.get());
+        this.onmask(null);
+      },
+      redo: async () => {
+        this.mask?.apply(await change.get());
+        await go(to);
+      },
+      kept: { kind: "picture", name, from, to },
+    };
+    this.changes.set(command, change);
+    return command;
+  }
+}
+
+/**
+ * @param {Blob} file
+ * @returns {Promise<Pyramid>}
+ */
+export async function decoded(file) {
+  const [{ Pyramid }, bitmap] = await Promise.all([import("../canvas/pyramid.js"), bitmapOf(file)]);
+  return new Pyramid(bitmap);
+}
+
+/**
+ * @param {Blob} file
+ * @returns {Promise<ImageBitmap>}
+ */
+export function bitmapOf(file) {
+  return createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" });
+}
+
+/** @returns {string} */
+export const newKey = () => randomName(16);

@@ -1,0 +1,23 @@
+"""Sizes that a request leaves open."""
+
+from __future__ import annotations
+
+from overpaint.pixels.mask import Box
+from overpaint.request import PaintRequest
+
+
+def size_for_box(request: PaintRequest, box: Box, native_size: int) -> tuple[int, int]:
+    """The model's native area in a box's shape, where no size is given."""
+    scale = native_size / ((box[2] - box[0]) * (box[3] - box[1])) ** 0.5
+    wide = max(64, round((box[2] - box[0]) * scale / 64) * 64)
+    high = max(64, round((box[3] - box[1]) * scale / 64) * 64)
+    return filled_up(request, wide, high)
+
+
+def filled_up(request: PaintRequest, wide: int, high: int) -> tuple[int, int]:
+    """What of the size is not given, in the shape of `wide` x `high`."""
+    if request.width is not None:
+        return request.width, max(1, round(request.width * high / wide))
+    if request.height is not None:
+        return max(1, round(request.height * wide / high)), request.height
+    return wide, high

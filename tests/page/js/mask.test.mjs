@@ -1,0 +1,155 @@
+// The mask against the plainest way to do the same: one array of bytes, every pixel looked at.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Mask } from "../../../src/overpaint/page/canvas/mask.js";
+import { Stroke, Pressure } from "../../../src/overpaint/page/canvas/stroke.js";
+import { clearAll, ellipse, fillAll, fillFrom, fillPolygon, invertAll, rectangle } from "../../../src/overpaint/page/canvas/shapes.js";
+import { feathered, grown } from "../../../src/overpaint/page/canvas/edges.js";
+
+const WIDE = 600, HIGH = 300; // neither is whole tiles
+
+const all = (mask) => mask.flat([0, 0, mask.width, mask.height]);
+const stroke = (mask, points, brush = {}) => {
+  const one = new Stroke(mask, { radius: 30, softness: 0, opacity: 1, erases: false, ...brush });
+  points.forEach(([x, y]) => one.to({ x, y, pressure: 1 }));
+  return one.end();
+};
+
+test("a dab is every pixel whose middle lies within the radius", () => {
+  const mask = new Mask(WIDE, HIGH);
+  stroke(mask, [[255.3, 128.7]]);
+  all(mask).forEach((value, i) => {
+    const x = (i % WIDE) + 0.5, y = Math.floor(i / WIDE) + 0.5;
+    assert.equal(value, Math.hypot(x - 255.3, y - 128.7) <= 30 ? 255 : 0);
+  });
+});
+
+test("a stroke over the edge paints what is inside, and opacity does not build up within it", () => {
+  const mask = new Mask(WIDE, HIGH);
+  stroke(mask, [[-10, 10], [80, 10], [-10, 10], [80, 10]], { opacity: 0.5 });
+  assert.deepEqual([...new Set(all(mask))].sort(), [0, 128]);
+  assert.equal(mask.at(0, 0), 128);
+});
+
+test("the eraser takes away, softly where it is soft", () => {
+  const mask = new Mask(WIDE, HIGH);
+  fillAll(mask);
+  stroke(mask, [[300, 150]], { erases: true, softness: 1 });
+  assert.equal(mask.at(300, 150) < 10, true);
+  assert.equal(mask.at(315, 150) > 80 && mask.at(315, 150) < 180, true);
+  assert.equal(mask.at(340, 150), 255);
+});
+
+test("a change undoes itself and does itself again", () => {
+  const mask = new Mask(WIDE, HIGH);
+  const states = [all(mask)], changes = [];
+  for (const made of [
+    () => stroke(mask, [[20, 20], [500, 250]], { softness: 0.5 }),
+    () => stroke(mask, [[500, 20], [20, 250]], { erases: true }),
+    () => fillPolygon(mask, rectangle({ x: 10, y: 10 }, { x: 270, y: 280 }), 255),
+    () => grown(mask, 5),
+    () => invertAll(mask),
+    () => clearAll(mask),
+  ]) {
+    changes.push(made());
+    states.push(all(mask));
+  }
+  for (let i = changes.length - 1; i >= 0; i--) {
+    mask.apply(changes[i]);
+    assert.deepEqual(all(mask), states[i]);
+  }
+  for (let i = 0; i < changes.length; i++) {
+    mask.apply(changes[i]);
+    assert.deepEqual(all(mask), states[i + 1]);
+  }
+});
+
+test("what changes nothing is no change, and what is taken back leaves nothing", () => {
+  const mask = new Mask(WIDE, HIGH);
+  assert.equal(stroke(mask, [[100, 100]], { erases: true }), null);
+  assert.equal(clearAll(mask), null);
+  const one = new Stroke(mask, { radius: 9, softness: 0, opacity: 1, erases: false });
+  one.to({ x: 50, y: 50, pressure: 1 });
+  one.cancel();
+  assert.equal(mask.isEmpty(), true);
+  assert.equal(mask.tiles.every((each) => each === null), true);
+});
+
+test("everything and its opposite stay within the picture", () => {
+  const mask = new Mask(WIDE, HIGH);
+  fillAll(mask);
+  assert.deepEqual(mask.box(), [0, 0, WIDE, HIGH]);
+  assert.equal(all(mask).every((each) => each === 255), true);
+  invertAll(mask);
+  assert.equal(mask.isEmpty(), true);
+  assert.equal(mask.box(), null);
+});
+
+test("the box is that of the bytes", () => {
+  const mask = new Mask(WIDE, HIGH);
+  stroke(mask, [[200, 100], [400, 222]]);
+  const bytes = all(mask);
+  const xs = [], ys = [];
+  bytes.forEach((value, i) => value && (xs.push(i % WIDE), ys.push(Math.floor(i / WIDE))));
+  const least = (list) => list.reduce((a, b) => Math.min(a, b)), most = (list) => list.reduce((a, b) => Math.max(a, b));
+  assert.deepEqual(mask.box(), [least(xs), least(ys), most(xs) + 1, most(ys) + 1]);
+});
+
+test("shapes cover their area", () => {
+  const count = (mask) => all(mask).reduce((sum, value) => sum + (value > 0), 0);
+  const square = new Mask(WIDE, HIGH);
+  fillPolygon(square, rectangle({ x: 10, y: 20 }, { x: 310, y: 120 }), 255);
+  assert.equal(count(square), 300 * 100);
+  const round = new Mask(WIDE, HIGH);
+  fillPolygon(round, ellipse({ x: 100, y: 50 }, { x: 300, y: 250 }), 255);
+  assert.ok(Math.abs(count(round) - Math.PI * 100 * 100) < 150);
+});
+
+test("an outline is filled up to its own edge", () => {
+  const mask = new Mask(WIDE, HIGH);
+  fillPolygon(mask, rectangle({ x: 50, y: 50 }, { x: 550, y: 250 }), 255);
+  fillPolygon(mask, rectangle({ x: 60, y: 60 }, { x: 540, y: 240 }), 0);
+  fillFrom(mask, { x: 300, y: 150 }, 255);
+  assert.equal(all(mask).reduce((sum, value) => sum + (value > 0), 0), 500 * 200);
+  assert.equal(fillFrom(mask, { x: 300, y: 150 }, 255), null);
+  assert.equal(fillFrom(mask, { x: -1, y: 150 }, 255), null);
+});
+
+test("growing and shrinking are exact distances", () => {
+  const mask = new Mask(WIDE, HIGH);
+  fillPolygon(mask, [{ x: 100, y: 100 }, { x: 300, y: 120 }, { x: 180, y: 220 }], 255);
+  const before = all(mask);
+  const near = (isIn, reach) => (i) => {
+    const x = i % WIDE, y = Math.floor(i / WIDE);
+    for (let dy = -reach; dy <= reach; dy++) {
+      for (let dx = -reach; dx <= reach; dx++) {
+        const inside = x + dx >= 0 && x + dx < WIDE && y + dy >= 0 && y + dy < HIGH;
+        if (inside && dx * dx + dy * dy <= reach * reach && isIn(before[i + dy * WIDE + dx])) return true;
+      }
+    }
+    return false;
+  };
+  const change = grown(mask, 7);
+  const wider = near((value) => value > 127, 7);
+  all(mask).forEach((value, i) => assert.equal(value > 127, wider(i)));
+  mask.apply(change);
+  grown(mask, -7);
+  const lost = near((value) => value <= 127, 7);
+  all(mask).forEach((value, i) => assert.equal(value > 127, before[i] > 127 && !lost(i)));
+});
+
+test("a soft edge fades evenly and keeps its middle", () => {
+  const mask = new Mask(WIDE, HIGH);
+  fillPolygon(mask, rectangle({ x: 100, y: 50 }, { x: 400, y: 250 }), 255);
+  feathered(mask, 12);
+  const row = Array.from({ length: 60 }, (_, i) => mask.at(70 + i, 150));
+  assert.ok(row.every((value, i) => !i || value >= row[i - 1]));
+  assert.ok(Math.abs(mask.at(99, 150) + mask.at(100, 150) - 255) <= 2);
+  assert.equal(mask.at(250, 150), 255);
+});
+
+test("pressure loses its jitter and keeps its level", () => {
+  const pressure = new Pressure();
+  for (let i = 0; i < 5; i++) assert.ok(Math.abs(pressure.next(0.5) - 0.5) < 1e-9);
+  assert.ok(Math.abs(pressure.next(1) - 0.6) < 1e-9);
+});
