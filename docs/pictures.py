@@ -12,16 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-<<<<<<< HEAD
 import page_pictures
-from PIL import Image
-
-=======
 from PIL import Image
 
 from overpaint.pixels.grid import image_grid
 
->>>>>>> sequences
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 GUIDES = tuple(ROOT / "docs" / "guides" / f"{name}.md" for name in ("masks", "strength-maps"))
@@ -37,14 +32,15 @@ def main() -> None:
         for script, picture in SCRIPTS.items():
             subprocess.run([sys.executable, str(ROOT / "examples" / script)], cwd=folder, check=True)
             shutil.move(Path(folder) / picture, IMAGES / picture)
-<<<<<<< HEAD
         follow_guides(Path(folder))
+        for page in PAGES:
+            _paint_commands_of(ROOT / "docs" / "guides" / f"{page}.md", Path(folder))
     page_pictures.take(ROOT / "src" / "overpaint" / "data" / "demo" / "lake.png", IMAGES)
 
 
 def follow_guides(folder: Path) -> None:
     """What the guides' own commands show, three times as large."""
-    shutil.copytree(ROOT / "examples" / "pictures", folder / "examples" / "pictures")
+    shutil.copytree(ROOT / "examples" / "pictures", folder / "examples" / "pictures", dirs_exist_ok=True)
     for line in (line for guide in GUIDES for line in guide.read_text(encoding="utf-8").splitlines()):
         if line.startswith("overpaint ") and any(line.endswith(f" -o {_file_of(name)}") for name in SHOWN):
             subprocess.run([sys.executable, "-m", *shlex.split(line)], cwd=folder, check=True)
@@ -56,30 +52,25 @@ def follow_guides(folder: Path) -> None:
 def _file_of(shown: str) -> str:
     """The output that a command names, where it shows another one."""
     return f"{shown.removesuffix('-shown.png')}.png --show" if shown.endswith("-shown.png") else shown
-=======
-        for page in PAGES:
-            _paint_commands_of(ROOT / "docs" / "guides" / f"{page}.md", Path(folder))
 
 
 PAGES = ("outpainting", "enlarging", "loopback", "grids")
-SHOWN = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
+PAINTED = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
 
 
 def _paint_commands_of(page: Path, folder: Path) -> None:
     """The commands of a guide that name a picture of the examples; what they write is what the guide shows."""
-    if not (folder / "examples").exists():
-        shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "examples", folder / "examples", dirs_exist_ok=True)
     for line in page.read_text(encoding="utf-8").splitlines():
         words = shlex.split(line) if line.startswith("    overpaint ") and "examples/" in line else []
         if words:
             subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
-    for made, shown in SHOWN.items():
+    for made, shown in PAINTED.items():
         if (folder / made).exists():
             shutil.move(folder / made, IMAGES / shown)
     loops = [Image.open(each) for each in sorted((folder / "forest-loops").glob("loop-*.png"))]
     if loops:
         image_grid(loops, 1, "white").save(IMAGES / "loops.png")
->>>>>>> sequences
 
 
 if __name__ == "__main__":
