@@ -82,9 +82,10 @@ def test_an_examiner_that_crashes_is_a_sentence_and_the_next_file_is_recognised(
             return answer.status_code, answer.text
 
         def recognised(name: str) -> bool:
+            """On a busy machine the examiner, which stands back for others, may be given up before torch is loaded."""
             end = time.monotonic() + 120
-            while (answer := planned(name))[0] == 503 and time.monotonic() < end:  # a busy machine takes its time
-                pass
+            while (answer := planned(name))[0] != 200 and time.monotonic() < end:
+                assert answer[0] == 503 or "takes more memory or time" in answer[1], answer
             return answer[0] == 200
 
         assert recognised("first")
