@@ -19,6 +19,7 @@ Picture = Image.Image
 Preprocessor = Literal["none", "canny", "invert"]
 ControlMode = Literal["balanced", "prompt", "control"]
 Passes = Literal["both", "first", "second"]
+Blend = Literal["plain", "auto"]
 _P = TypeVar("_P")
 
 LARGEST_SIDE = 16_384

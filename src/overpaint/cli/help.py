@@ -12,7 +12,7 @@ _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
     "strength sampler scheduler steps cfg image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
 )
-_MASK = "mask masks strength_map invert_mask mask_blur round_mask only_masked padding fill soft"
+_MASK = "mask masks strength_map blend invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
 _FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {
