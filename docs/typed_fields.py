@@ -61,7 +61,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 if TYPE_CHECKING:
     from typing_extensions import Required
 
-    from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
+    from overpaint.parts import Blend, ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.request import MaskedContent, ResizeMode
     from overpaint.taking import PictureLike
 '''

@@ -19,6 +19,7 @@ from overpaint.pixels.composite import (
     paste_back,
 )
 from overpaint.pixels.resize import resize_image
+from overpaint.pixels.seams import Seam, best, measure_seam, mended
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
 from overpaint.planning.canvas import RESIZE_FILL, Canvas, MaskPlan
 from overpaint.planning.plans import Plan
@@ -33,6 +34,7 @@ class FinishedPicture:
     uncorrected: Picture | None = None
     mask: Picture | None = None
     mask_composite: Picture | None = None
+    seam: Seam | None = None  # of an inpainted one
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ def finish(plan: Plan, place: int, pixels: NDArray[np.uint8], soft: SoftLatents 
     picture = Image.fromarray(pixels)
     corrected = picture if canvas.target is None else correct_color(picture, canvas.target)
     keep_uncorrected = canvas.target is not None and plan.settings.save_images_before_color_correction
-    image, painted = _composited(plan, canvas, mask, corrected, adapted=mask is not plan.mask)
+    image, painted, seam = _composited(plan, canvas, mask, corrected, adapted=mask is not plan.mask)
     return FinishedPicture(
         image if plan.settings.quirks.drop_source_extras else _carrying(canvas.source, image),
         _composited(plan, canvas, mask, picture, adapted=mask is not plan.mask)[0] if keep_uncorrected else None,
         *_mask_outputs(plan, mask, painted),
+        seam,
     )
 
 
@@ -81,13 +84,23 @@ def _carrying(source: Picture, image: Picture) -> Picture:
 
 def _composited(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
-) -> tuple[Picture, Picture]:
-    """The finished picture, and the painted one before the kept part was laid over it."""
+) -> tuple[Picture, Picture, Seam | None]:
+    """The finished picture, the painted one before the kept part was laid over it, and the seam between them."""
     if mask is None or mask.crop is None:
         picture = _cut_to(plan, picture)
     if plan.settings.quirks.drop_source_extras:
-        return _under_overlay(plan, canvas, mask, picture, adapted=adapted)
+        image, painted = _under_overlay(plan, canvas, mask, picture, adapted=adapted)
+        return image, painted, _seam_of(plan, canvas, mask, image)
     return _over_source(plan, canvas, mask, picture)
+
+
+def _seam_of(plan: Plan, canvas: Canvas, mask: MaskPlan | None, image: Picture) -> Seam | None:
+    """What the reference's way leaves to see."""
+    if mask is None or not plan.settings.overlay_inpaint:
+        return None
+    base, alpha = canvas.base, mask.overlay.convert("L")
+    same = base.size == alpha.size == image.size
+    return measure_seam(base, image, alpha) if same else None
 
 
 def _cut_to(plan: Plan, picture: Picture) -> Picture:
@@ -112,10 +125,12 @@ def _under_overlay(
     return apply_overlay(picture, overlay, mask.paste_to if mask is not None else None, quirks, upscaler=upscaler)
 
 
-def _over_source(plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture) -> tuple[Picture, Picture]:
+def _over_source(
+    plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture
+) -> tuple[Picture, Picture, Seam | None]:
     """The sane way: only what the mask touches is blended into the source, and that is checked."""
     if mask is None:
-        return composite_exact(canvas.source, _cut(canvas.base, picture.size), picture, None), picture
+        return composite_exact(canvas.source, _cut(canvas.base, picture.size), picture, None), picture, None
     if mask.crop is None:
         painted, base, alpha = picture, _cut(canvas.base, picture.size), _cut(mask.overlay.convert("L"), picture.size)
     else:
@@ -123,9 +138,25 @@ def _over_source(plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Pic
         base, alpha = canvas.base, _only_inside(mask.overlay.convert("L"), mask.crop)
     if not plan.settings.overlay_inpaint:
         alpha = _everything(alpha, mask)
-    result = composite_exact(canvas.source, base, painted, alpha)
+    result, painted, seam = _blended(plan, canvas, (base, painted, alpha), mask.crop)
     assert_untouched(canvas.source if canvas.source.size == result.size else base, result, alpha)
-    return result, painted
+    return result, painted, seam
+
+
+def _blended(
+    plan: Plan, canvas: Canvas, layers: tuple[Picture, Picture, Picture], crop: tuple[int, int, int, int] | None
+) -> tuple[Picture, Picture, Seam | None]:
+    """The composite as it is or, with blend="auto", the one of several whose seam is least to be seen."""
+    base, painted, alpha = layers
+    result = composite_exact(canvas.source, base, painted, alpha)
+    seam = measure_seam(base, result, alpha)
+    if plan.request.blend != "auto" or seam is None:
+        return result, painted, seam
+    others = mended(base, painted, alpha, crop)
+    made = [composite_exact(canvas.source, base, each, alpha) for _, each in others]
+    seams = [measure_seam(base, each, alpha, how) or seam for each, (how, _) in zip(made, others, strict=True)]
+    chosen = best(seam, seams)
+    return (result, painted, seam) if chosen is None else (made[chosen], others[chosen][1], seams[chosen])
 
 
 def _cut(picture: Picture, size: tuple[int, int]) -> Picture:

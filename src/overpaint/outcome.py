@@ -13,6 +13,7 @@ from pathlib import Path
 from overpaint.finish import FinishedPicture
 from overpaint.painted import save
 from overpaint.pixels.grid import grid_shape, image_grid
+from overpaint.pixels.seams import Seam
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Picture
 from overpaint.text.infotext import fields_of_image, format_infotext, ordered_fields
@@ -56,6 +57,7 @@ class Processed:
     warnings: tuple[str, ...] = ()
     stopped: bool = False  # ended early on request; what was finished is here
     job_timestamp: str = "0"
+    seams: tuple[Seam | None, ...] = ()  # of each picture, as many as there are infotexts of pictures
     later_comments: tuple[str, ...] = ()  # those that only painting brought about
 
     def save(
@@ -94,6 +96,11 @@ class Processed:
     def control_maps(self) -> tuple[Picture, ...]:
         """What the ControlNets saw that were asked to show it."""
         return tuple(each.hint for each in self.plan.controls if each.is_shown)
+
+    @property
+    def seam(self) -> Seam | None:
+        """How visible the edge of the mask is in the first picture; None where nothing was inpainted."""
+        return self.seams[0] if self.seams else None
 
     @property
     def info(self) -> str:
@@ -242,6 +249,7 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
         later_comments=done[-1].comments if done else (),
         stopped=len(done) < len(plan.batches) or not all(each.complete for each in done),
         job_timestamp=timestamp,
+        seams=tuple(picture.seam for each in done for picture in each.pictures),
     )
 
 

@@ -41,6 +41,7 @@ AMOUNTS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
 )
 ControlMode = Literal["balanced", "prompt", "control"]
 Passes = Literal["both", "first", "second"]
+Blend = Literal["plain", "auto"]
 _P = TypeVar("_P")
 
 LARGEST_SIDE = 16_384

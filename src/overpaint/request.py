@@ -19,6 +19,7 @@ from PIL import Image
 from overpaint.errors import RequestError, RequestTypeError
 from overpaint.named import by_name
 from overpaint.parts import (
+    Blend,
     ControlUnit,
     Hires,
     Lora,
@@ -27,7 +28,7 @@ from overpaint.parts import (
     nearest,
     part_from_json,
 )
-from overpaint.request_checks import check_numbers, check_seeds, check_texts_of
+from overpaint.request_checks import check_numbers, check_seeds, check_texts_of, check_word
 from overpaint.request_help import IMG2IMG_HELP, PAINT_HELP, TXT2IMG_HELP
 from overpaint.taking import as_picture, as_pictures
 
@@ -106,6 +107,7 @@ class PaintRequest:
     masked_content: MaskedContent = MaskedContent.ORIGINAL
     soft_inpainting: SoftInpainting | None = None
     strength_map: Picture | None = None  # gray: how much of `strength` each place has
+    blend: Blend = "plain"  # "auto": colours near the mask's edge are mended where that hides the seam
 
     seed: int | tuple[int, ...] = -1
     variation_seed: int | tuple[int, ...] = -1
@@ -161,6 +163,7 @@ class PaintRequest:
         object.__setattr__(self, "overrides", MappingProxyType(_table("overrides", self.overrides)))
         for name, kind in (("loras", Lora), ("controls", ControlUnit)):
             object.__setattr__(self, name, _parts(name, getattr(self, name), kind))
+        check_word("blend", self.blend, Blend)
         check_numbers(self)
         _take_pictures(self)
         check_texts_of(self)
@@ -274,7 +277,7 @@ PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map"})
 MASK_FIELDS = frozenset(
     {
         *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
-        *("latent_mask", "soft_inpainting"),
+        *("latent_mask", "soft_inpainting", "blend"),
     }
 )
 SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}

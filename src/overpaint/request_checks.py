@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from overpaint.errors import RequestError, RequestTypeError
 from overpaint.parts import LARGEST_SIDE, check_number, check_texts
@@ -86,6 +86,12 @@ def _take_switch(request: PaintRequest, name: str) -> None:
     if not isinstance(value, bool | int) or value not in (0, 1):
         raise RequestTypeError(name, value, "give True or False")
     object.__setattr__(request, name, bool(value))
+
+
+def check_word(name: str, value: object, words: Any) -> None:
+    """A field that is one of a few words."""
+    if value not in get_args(words):
+        raise RequestError(name, value, f"choose one of {', '.join(get_args(words))}")
 
 
 def check_seeds(request: PaintRequest) -> None:

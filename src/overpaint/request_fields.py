@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 if TYPE_CHECKING:
     from typing_extensions import Required
 
-    from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
+    from overpaint.parts import Blend, ControlUnit, Hires, Lora, SoftInpainting
     from overpaint.request import MaskedContent, ResizeMode
     from overpaint.taking import PictureLike
 
@@ -145,6 +145,11 @@ class Img2ImgOptions(_BothOptions, total=False):
     strength_map: PictureLike | None
     """A gray picture that says how much of `strength` each place has; white has all of it, black stays. Gray: how
     much of `strength` each place has.
+    """
+
+    blend: Blend
+    """How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that hides the
+    seam. "auto": colours near the mask's edge are mended where that hides the seam.
     """
 
     image_cfg_scale: float | None

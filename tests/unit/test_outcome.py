@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,7 +31,7 @@ def done(decided: Plan, **extras: Image.Image) -> list[FinishedBatch]:
     ]
 
 
-def _finished(index: int, extras: dict[str, Image.Image]) -> FinishedPicture:
+def _finished(index: int, extras: dict[str, Any]) -> FinishedPicture:
     return FinishedPicture(Image.new("RGB", (8, 8), (index, 0, 0)), **extras)
 
 

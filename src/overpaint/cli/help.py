@@ -16,7 +16,7 @@ _TOOL = (
     "left top right bottom to aspect anchor start context scale upscaler tile overlap loops final_strength curve"
     " x y z labels margin"
 )
-_MASK = "mask masks strength_map invert_mask mask_blur round_mask only_masked padding fill soft"
+_MASK = "mask masks strength_map blend invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
 _FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {

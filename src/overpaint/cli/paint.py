@@ -179,7 +179,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     kept = keep(processed, target, job.origins) if processed is not None else []
     warnings += _lost_in(kept)
     if telling.as_json:
-        pictures = [_account(path, each) for path, each in kept]
+        pictures = [_account(path, each, processed) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
         account = {"name": model.name, "hash": model.hash}
         told = {"warnings": (*job.notes, *warnings), "stopped": stopped, "model": account, "seconds": seconds}
@@ -249,8 +249,11 @@ def _poured(painted: KeptPicture, processed: Processed, target: Target) -> tuple
     return target.path, painted
 
 
-def _account(path: Path, painted: KeptPicture) -> dict[str, Any]:
-    return {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
+def _account(path: Path, painted: KeptPicture, processed: Processed | None) -> dict[str, Any]:
+    seams = processed.seams if processed is not None else ()
+    seam = seams[painted.index] if painted.index < len(seams) else None
+    told = {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
+    return told if seam is None else {**told, "seam": vars(seam)}
 
 
 def _asked_for(request: PaintRequest) -> int:

@@ -91,7 +91,7 @@ def test_completion(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_CWORD", "2")
     with pytest.raises(SystemExit):
         main([])
-    assert capsys.readouterr().out.split() == ["--strength"]
+    assert capsys.readouterr().out.split() == ["--strength-map", "--strength"]
 
 
 def test_no_help_points_at_a_file_that_is_not_installed() -> None:

@@ -184,7 +184,8 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
     except OSError:
         return None
     groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
-    pictures = tuple(FinishedPicture(**dict(zip(names, group, strict=True))) for group in groups)
+    fields: list[dict[str, Any]] = [dict(zip(names, group, strict=True)) for group in groups]
+    pictures = tuple(FinishedPicture(**each) for each in fields)
     return FinishedBatch(batch, pictures, dict(done.notes), done.complete, done.comments, done.warnings)
 
 
