@@ -101,7 +101,7 @@ _IDLE = """async () => {
 
 def _measure(page: Page, strokes: int, softness: float) -> None:
     idle = np.percentile(np.array(page.evaluate(_IDLE)), (50, 95))
-    print(f"with nothing to do: median {idle[0]:.1f} ms, 95th percentile {idle[1]:.1f} ms; a screen shows 16.7 at best")
+    print(f"with nothing to do: median {idle[0]:.1f} ms, 95th percentile {idle[1]:.1f} ms")
     page.evaluate(_STROKE, [softness, 0])  # warm
     before = page.evaluate(_HEAP)
     frames = np.array([each for i in range(strokes) for each in page.evaluate(_STROKE, [softness, i])])

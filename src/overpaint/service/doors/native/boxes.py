@@ -30,9 +30,11 @@ class MaskBox(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: tuple[Side, Side] = Field(description="Width and height of the source.")
-    box: tuple[Place, Place, Place, Place] = Field(
-        description="[left, top, right, bottom] of what the mask selects; the last two are outside."
+    source: list[Side] = Field(min_length=2, max_length=2, description="Width and height of the source.")
+    box: list[Place] = Field(
+        min_length=4,
+        max_length=4,
+        description="[left, top, right, bottom] of what the mask selects; the last two are outside.",
     )
     width: Side | None = None
     height: Side | None = None
@@ -45,8 +47,8 @@ class MaskBox(BaseModel):
 class PlannedBox(BaseModel):
     """What would be painted."""
 
-    crop: tuple[int, int, int, int] = Field(description="[left, top, right, bottom] of what the networks see.")
-    size: tuple[int, int] = Field(description="Width and height at which they see it.")
+    crop: list[int] = Field(description="[left, top, right, bottom] of what the networks see.")
+    size: list[int] = Field(description="Width and height at which they see it.")
 
 
 def box_routes(config: ServeConfig) -> APIRouter:
@@ -63,14 +65,17 @@ def box_routes(config: ServeConfig) -> APIRouter:
 
 def _planned(asked: MaskBox, config: ServeConfig) -> PlannedBox:
     left, top, right, bottom = asked.box
-    if not (left < right <= asked.source[0] and top < bottom <= asked.source[1]):
-        raise RequestError("box", list(asked.box), "give left < right and top < bottom within the source")
+    wide, high = asked.source
+    if not (left < right <= wide and top < bottom <= high):
+        raise RequestError("box", asked.box, "give left < right and top < bottom within the source")
     given = asked.model_dump(exclude={"source", "box"}, exclude_none=True)
     request = Img2ImgRequest(images=(Image.new("L", (1, 1)),), only_masked=True, **given)
     spec = _spec(_path(asked.checkpoint, config), config.settings.text_encoder_files)
     settings = job_settings(config.settings, config.limits)
-    crop, geometry = boxed(request, asked.source, asked.box, spec.native_size, settings, spec.latent.factor)
-    return PlannedBox(crop=crop, size=(geometry.width, geometry.height))
+    crop, geometry = boxed(
+        request, (wide, high), (left, top, right, bottom), spec.native_size, settings, spec.latent.factor
+    )
+    return PlannedBox(crop=list(crop), size=[geometry.width, geometry.height])
 
 
 def _path(name: str | None, config: ServeConfig) -> Path:
