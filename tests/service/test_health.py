@@ -219,7 +219,7 @@ WORKERS = [
         jobs=("a", "b"),
         slots=4,
         deaths=1,
-        loads=3,
+        switches=3,
         memory={"ram": {"free": 1, "used": 2, "total": 3}, "cuda": {"active": {"current": 7, "peak": 9}}},
     ),
     WorkerStatus(id="1", device="cuda:1", state="STARTING"),
@@ -239,14 +239,14 @@ def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
         "jobs": ["a", "b"],
         "slots": 4,
         "deaths": 1,
-        "loads": 3,
+        "switches": 3,
         "memory": {"ram": 2, "device": 7},
     }
     assert (starting["model"], starting["jobs"], starting["memory"]) == (None, [], None)
     values = metrics(app)
     first = (("device", "cuda:0"), ("worker", "0"))
-    found = {name: values[f"overpaint_worker_{name}", first] for name in ("jobs", "deaths", "loads")}
-    assert found == {"jobs": 2, "deaths": 1, "loads": 3}
+    found = {name: values[f"overpaint_worker_{name}", first] for name in ("jobs", "deaths", "switches")}
+    assert found == {"jobs": 2, "deaths": 1, "switches": 3}
     assert values["overpaint_worker_state", (("device", "cuda:1"), ("state", "STARTING"), ("worker", "1"))] == 1
     assert values["overpaint_worker_state", (("device", "cuda:0"), ("state", "READY"), ("worker", "0"))] == 0
     desk.worker_list = WORKERS[1:]

@@ -27,7 +27,7 @@ _FOLDER_AGE = 10.0  # seconds for which the size of the results is believed
 _OF_WORKERS = {
     "jobs": "Jobs that a worker paints now.",
     "deaths": "How often a worker's process has ended unasked.",
-    "loads": "How often a worker has read a checkpoint.",
+    "switches": "How often a worker came to another checkpoint than before.",
 }
 _STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _REQUEST_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0)
@@ -70,7 +70,7 @@ class WorkerAnswer(BaseModel):
     jobs: list[str] = Field(description="The ids of those that it paints now.")
     slots: int = Field(description="How many jobs of one model it paints at once.")
     deaths: int = Field(description="How often its process has ended unasked and was started again.")
-    loads: int = Field(description="How often it has read a checkpoint.")
+    switches: int = Field(description="How often it came to another checkpoint than before, the first one included.")
     memory: WorkerMemory | None = Field(default=None, description="Null while it does not answer.")
 
 
@@ -217,7 +217,7 @@ def _answer_of(worker: WorkerStatus) -> WorkerAnswer:
         jobs=list(worker.jobs),
         slots=worker.slots,
         deaths=worker.deaths,
-        loads=worker.loads,
+        switches=worker.switches,
         memory=_memory_of(worker.memory) if worker.memory else None,
     )
 

@@ -180,7 +180,7 @@ class WorkerStatus:
     jobs: tuple[str, ...] = ()
     slots: int = 1  # jobs that it takes at once
     deaths: int = 0
-    loads: int = 0  # how often it has read a checkpoint
+    switches: int = 0  # how often it came to another checkpoint than before
     memory: Json | None = None  # bytes, in the words of the reference's /memory; None: not known now
 
 

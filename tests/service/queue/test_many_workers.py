@@ -217,7 +217,7 @@ def test_forty_jobs_of_two_checkpoints_are_two_loads(tmp_path: Path) -> None:
             assert sorted(each.split()[1] for each in loads(tmp_path)) == ["a", "b"]
             told = desk.workers()
             assert sorted(str((each.model or {})["name"]) for each in told) == ["a", "b"]
-            assert [each.loads for each in told] == [1, 1]
+            assert [each.switches for each in told] == [2, 2]  # the server's own, and one more
 
     run(story())
 

@@ -30,18 +30,16 @@ def main() -> int:
             inboxes[message["job"]].put(message["how"])
         elif message["type"] == "job":
             inboxes[message["job"]["id"]] = queue.Queue()
-            _load(sender, Path(first["data"]), message, had)
+            _load(Path(first["data"]), message, had)
             values = (sender, message, inboxes[message["job"]["id"]], had[0], len(inboxes))
             threading.Thread(target=_job, args=values, daemon=True).start()
     return 0
 
 
-def _load(sender: Sender, data: Path, message: Message, had: list[str]) -> None:
+def _load(data: Path, message: Message, had: list[str]) -> None:
     wanted = str(message["job"]["request"].get("checkpoint") or had[0])
     if wanted != had[0]:
         had[0] = wanted
-        sender.send("loading", done=0, total=1)
-        sender.send("loading", done=1, total=1)
         with (data / "loads").open("a") as file:
             file.write(f"{os.getpid()} {wanted}\n")
 

@@ -113,7 +113,7 @@ class WorkerPool:
                 jobs=tuple(jobs.get(each.name, ())),
                 slots=each.slots,
                 deaths=each.deaths,
-                loads=each.loads,
+                switches=each.switches,
                 memory=taken,
             )
             for each, taken in zip(self.workers, memory or (None,) * len(self.workers), strict=True)

@@ -39,7 +39,7 @@ class WorkerPort(Protocol):
     model: Json | None  # the checkpoint that it used last
     slots: int  # jobs that it takes at once
     deaths: int
-    loads: int  # how often it has read a checkpoint
+    switches: int  # how often it came to another checkpoint than before
 
     @property
     def pid(self) -> int | None: ...

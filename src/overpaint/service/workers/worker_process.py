@@ -79,8 +79,7 @@ class WorkerProcess:
         self._culprit: str | None = None  # the job that it is killed for
         self.unfit: JobError | None = None  # why there is no engine
         self.model: Json | None = None
-        self.slots, self.deaths, self.loads = 1, 0, 0
-        self._is_loading = False
+        self.slots, self.deaths, self.switches = 1, 0, 0
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -211,12 +210,10 @@ class WorkerProcess:
 
     def _take(self, message: Message) -> None:
         kind = message["type"]
-        self.loads += kind == "loading" and not self._is_loading
-        self._is_loading = kind == "loading"
         if kind == "ready":
             self.unfit, self._deaths = None, 0
             self.device, self.slots = message["device"], max(1, int(message.get("slots", 1)))
-            self.model = message["model"]
+            self._has(message["model"])
             log.info(line("ready", worker=self.name, device=self.device, model=message["model"]["name"]))
             self._get_prepared()
         elif kind == "unfit":
@@ -227,13 +224,19 @@ class WorkerProcess:
         elif (heard := self._jobs.get(message.get("job", ""))) is not None:
             heard.steps = kind in _LOSSY or (heard.steps and kind != "started")
             if kind == "ended":
-                self.model = (message.get("result") or {}).get("model") or self.model
+                self._has((message.get("result") or {}).get("model"))
             if kind not in _LOSSY or heard.messages.qsize() < _UNREAD:
                 heard.messages.put_nowait(message)
 
     def _get_prepared(self) -> None:
         self._prepared.set()
         self._changed()
+
+    def _has(self, model: Json | None) -> None:
+        """A checkpoint, the same as before or another one; None where there was no need of one."""
+        if model:
+            self.switches += model != self.model
+            self.model = model
 
     def _resolve(self, message: Message) -> None:
         future = self._answers.pop(message["id"], None)
