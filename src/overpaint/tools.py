@@ -12,7 +12,7 @@ from overpaint.errors import RequestError
 from overpaint.events import Finished, Progress, Started
 from overpaint.files.saving import save_bytes
 from overpaint.painted import PaintedPicture, save
-from overpaint.planning.preflight import check
+from overpaint.planning import preflight
 from overpaint.quick import Checkpoint, checked_painter, opened_source, pixel_limit
 from overpaint.request import Img2ImgRequest, PaintRequest, Picture, Txt2ImgRequest
 from overpaint.sequences.forms import sequence_of, split_fields
@@ -179,4 +179,4 @@ def check_sequence(sequence: PaintingSequence, settings: Settings, checkpoint: s
         if step.tiles is not None:
             wide, high = step.request.width or 0, step.request.height or 0
             limits = {name: max(value, (wide + 64) * (high + 64)) for name, value in limits.items()}
-        check(step.request, settings.with_changes(limits), checkpoint, **machine)
+        preflight.check(step.request, settings.with_changes(limits), checkpoint, **machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from PIL import Image
@@ -12,7 +12,9 @@ from overpaint.events import Cancelled, Control, Event, Finished, Progress, Star
 from overpaint.finish import FinishedPicture
 from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import FinishedBatch, ModelIdentity, account
+from overpaint.pixels.resize import Upscaler
 from overpaint.planning.plan import plan
+from overpaint.planning.plans import Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
 
@@ -59,6 +61,25 @@ class FakePainter:
             pictures = [Image.new("RGB", size, (each.seed % 256, each.seed // 256 % 256, 9)) for each in batch]
             done.append(FinishedBatch(batch, tuple(map(FinishedPicture, pictures))))
         yield Finished(account(decided, self.model, done))
+
+    # -- what a sequence needs of an engine --------------------------------------------------------------------------
+
+    def plan(self, request: PaintRequest, settings: Settings | None = None) -> Plan:
+        return plan(request, settings, SD1_SPEC, surroundings_of(request, settings or Settings()))
+
+    def run_plan(
+        self, decided: Plan, control: Control | None = None, done: Sequence[FinishedBatch] = ()
+    ) -> Iterator[Event]:
+        return self.run(decided.request, decided.settings, control)
+
+    def upscalers(self, settings: Settings | None = None) -> dict[str, Upscaler]:
+        return {}
+
+    def identity(self, decided: Plan) -> ModelIdentity:
+        return self.model
+
+    def steps_of(self, decided: Plan) -> int:
+        return STEPS * len(decided.batches)
 
 
 def drawing(size: tuple[int, int] = (32, 24), color: tuple[int, int, int] = (200, 120, 40)) -> Image.Image:

@@ -67,7 +67,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "loopback": ('overpaint loopback photo.png "a watercolor" --loops 5 --final-strength 0.6 -o loops/',),
     "grid": (
         'overpaint grid photo.png "a cat" --x steps=10,20,30 --y "cfg_scale=3-9 (+3)" -o grid/',
-        'overpaint grid photo.png "a cat" --x "replace=cat,dog" --y "checkpoint=dreams,photoreal" --models ~/models',
+        'overpaint grid photo.png "a cat" --x "replace=cat,dog" --y checkpoint=dreams,real --models ~/webui/models',
     ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
