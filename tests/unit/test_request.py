@@ -137,7 +137,7 @@ GIVEN: tuple[Any, ...] = (picture(), (picture(),), [picture()], np.zeros((8, 8, 
 NOT_GIVEN: tuple[Any, ...] = ((), [], None)
 
 
-@pytest.mark.parametrize("images", [*GIVEN, *NOT_GIVEN], ids=repr)
+@pytest.mark.parametrize("images", [*GIVEN, *NOT_GIVEN], ids=lambda each: type(each).__name__)
 def test_every_request_is_one_of_two_kinds_and_all_ways_to_ask_agree(images: Any) -> None:
     made = PaintRequest(images=images, prompt="a lake")
     expected = Img2ImgRequest if made.has_source else Txt2ImgRequest
