@@ -117,6 +117,7 @@ _TOLD_ONLY = frozenset(
             "Hires resize",
             "Seed resize from",
             "Masked area padding",
+            "Strength map",
             "Batch size",
             "Batch pos",
             "Hashes",
