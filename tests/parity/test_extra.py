@@ -27,7 +27,7 @@ from tests.parity.test_goldens import LATENT_TOLERANCE, PIXEL_TOLERANCE, without
 EXTRA = PARITY / "extra"
 CASES: list[dict[str, Any]] = json.loads((EXTRA / "cases.json").read_text())
 
-# Stock scripts of the reference are not part of this project.
+# Scripts are tried in test_scripts.
 CASES = [case for case in CASES if not case.get("script")]
 PICTURES = [case for case in CASES if not case.get("expect_error")]
 ERRORS = [case for case in CASES if case.get("expect_error")]

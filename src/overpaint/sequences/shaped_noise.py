@@ -1,8 +1,8 @@
 """Noise that looks like a picture: what outpainting mk2 starts the new part from (SCR-5).
 
-White noise takes on the spectrum of the known part: its magnitudes, raised to a fall-off, and its phases. What comes out
-is given the known part's histogram, colour by colour. The rule leaves open how the spectra are scaled; here nothing is
-scaled, for the histogram decides about the values in the end.
+White noise takes on the spectrum of the known part: its magnitudes, raised to a fall-off, and its phases. What comes
+out is given the known part's histogram, colour by colour. The rule leaves open how the spectra are scaled; here nothing
+is scaled, for the histogram decides about the values in the end.
 """
 
 from __future__ import annotations

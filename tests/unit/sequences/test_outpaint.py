@@ -109,13 +109,17 @@ TOOLS: list[tuple[str, dict[str, Any]]] = [
     ("grid", {"x": "steps=1-3", "y": {"size": ["32x32", "64x32"]}, "z": {"field": "order", "values": ["a", "cat"]}}),
     ("prompt-matrix", {"which": "negative"}),
     ("prompts", {"text": "a\nb"}),
+    ("sd-upscale", {"overlap": 8, "upscaler": "Lanczos"}),
+    ("outpainting-mk2", {"pixels": 16, "directions": ["left"]}),
+    ("poor-mans-outpainting", {"pixels": 16, "masked_content": "original"}),
+    ("alternative-test", {"decode_steps": 5}),
     ("script", {"title": "loopback", "args": [2, 0.5, "Linear", "None"]}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "tool"), TOOLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_tool_from_plain_values_and_back(kind: str, tool: dict[str, Any]) -> None:
-    request = asked(prompt="a cat")
+    request = asked(prompt="a cat", width=32, height=32)
     made = sequence_of(kind, tool, request)
     assert isinstance(made, PaintingSequence)
     if kind != "script":
