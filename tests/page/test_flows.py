@@ -284,6 +284,32 @@ def test_a_painted_picture_gives_its_settings_back(
     }
 
 
+def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.4, 0.4), (0.6, 0.6))
+    mask = mask_of(page)
+    kept(page)
+    page.context.add_init_script(
+        """if (!sessionStorage.getItem("well")) {
+            const get = IDBObjectStore.prototype.get;
+            IDBObjectStore.prototype.get = function (...given) {
+                if (this.name === "documents") throw new Error("the disk is tired");
+                return get.apply(this, given);
+            };
+        }"""
+    )
+    page.reload()
+    page.wait_for_selector(".notice.failed")
+    page.fill("textarea[name=prompt]", "something else")
+    page.wait_for_timeout(600)
+    page.evaluate("() => sessionStorage.setItem('well', 'yes')")
+    page.reload()
+    has_picture(page)
+    assert (mask_of(page) == mask).all() and page.input_value("textarea[name=prompt]") == ""
+
+
 def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path) -> None:
     first = open_page()
     drop(first, picture)
