@@ -109,11 +109,25 @@ def test_a_job_is_cancelled_while_it_runs(open_page: OpenPage, picture: Path) ->
     set_steps(page, 150)
     paint(page)
     page.wait_for_selector(".card.running")
-    page.click(".card .corner")
+    page.click(".card .corner:not(.early)")
     page.wait_for_selector(".card.cancelled")
     set_steps(page, 2)
     paint(page)
     staged(page)
+
+
+def test_a_job_is_finished_early(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.3, 0.3), (0.7, 0.7))
+    set_steps(page, 150)
+    paint(page)
+    page.wait_for_function(f"() => {PAGE}.jobs.document.jobs.peek()[0]?.step > 0")
+    page.click(".card .early")
+    staged(page)
+    steps = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0].step")
+    assert 0 < steps < 100
 
 
 def test_a_reload_during_a_run_finds_picture_mask_form_and_job(open_page: OpenPage, picture: Path) -> None:
