@@ -109,11 +109,25 @@ def test_a_job_is_cancelled_while_it_runs(open_page: OpenPage, picture: Path) ->
     set_steps(page, 150)
     paint(page)
     page.wait_for_selector(".card.running")
-    page.click(".card .corner")
+    page.click(".card .corner:not(.early)")
     page.wait_for_selector(".card.cancelled")
     set_steps(page, 2)
     paint(page)
     staged(page)
+
+
+def test_a_job_is_finished_early(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.3, 0.3), (0.7, 0.7))
+    set_steps(page, 150)
+    paint(page)
+    page.wait_for_function(f"() => {PAGE}.jobs.document.jobs.peek()[0]?.step > 0")
+    page.click(".card .early")
+    staged(page)
+    steps = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0].step")
+    assert 0 < steps < 100
 
 
 def test_a_reload_during_a_run_finds_picture_mask_form_and_job(open_page: OpenPage, picture: Path) -> None:
@@ -282,6 +296,32 @@ def test_a_painted_picture_gives_its_settings_back(
     assert {name: form[name] for name in asked if name != "kind"} == {
         name: v for name, v in asked.items() if name != "kind"
     }
+
+
+def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.4, 0.4), (0.6, 0.6))
+    mask = mask_of(page)
+    kept(page)
+    page.context.add_init_script(
+        """if (!sessionStorage.getItem("well")) {
+            const get = IDBObjectStore.prototype.get;
+            IDBObjectStore.prototype.get = function (...given) {
+                if (this.name === "documents") throw new Error("the disk is tired");
+                return get.apply(this, given);
+            };
+        }"""
+    )
+    page.reload()
+    page.wait_for_selector(".notice.failed")
+    page.fill("textarea[name=prompt]", "something else")
+    page.wait_for_timeout(600)
+    page.evaluate("() => sessionStorage.setItem('well', 'yes')")
+    page.reload()
+    has_picture(page)
+    assert (mask_of(page) == mask).all() and page.input_value("textarea[name=prompt]") == ""
 
 
 def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path) -> None:

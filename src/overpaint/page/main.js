@@ -18,7 +18,8 @@ session.isRestoring = true;
 try {
   await session.keeper.restore(decoded);
 } catch (error) {
-  page.say(String(error), "failed");
+  console.error("not restored:", error);
+  session.keeper.giveUp();
 } finally {
   session.isRestoring = false;
 }

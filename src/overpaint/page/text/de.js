@@ -104,6 +104,7 @@ export const de = {
   failed: "Fehlgeschlagen",
   cancelled: "Abgebrochen",
   finished: "Fertig",
+  finishEarly: "Mit dem Jetzigen abschließen",
   cancelJob: "Diesen Auftrag abbrechen",
   removeJob: "Aus der Liste nehmen",
   accept: "Behalten",

@@ -114,6 +114,7 @@ export const en = {
   failed: "Failed",
   cancelled: "Cancelled",
   finished: "Done",
+  finishEarly: "Finish with what there is",
   cancelJob: "Cancel this job",
   removeJob: "Remove from the list",
   accept: "Keep it",

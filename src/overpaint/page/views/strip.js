@@ -74,6 +74,7 @@ export class ResultStrip extends HTMLElement {
         h("span", { role: "status" }, () => stateOf(job)),
         job.eta !== null && job.state === "running" ? h("small", {}, () => t("secondsLeft", { seconds: Math.ceil(job.eta ?? 0) })) : null,
       ),
+      job.state === "running" ? iconButton("check", () => t("finishEarly"), () => void jobs.finish(job.id), { class: "icon-button small corner early" }) : null,
       iconButton(isOpen ? "stop" : "cross", () => t(isOpen ? "cancelJob" : "removeJob"), shut, { class: "icon-button small corner" }),
     );
   }

@@ -282,6 +282,14 @@ export class Jobs {
   }
 
   /**
+   * The running job ends with what it has by now.
+   * @param {string} id
+   */
+  async finish(id) {
+    await api.finish(id).catch(() => this.#ask(id));
+  }
+
+  /**
    * A job leaves the strip; what was accepted of it stays in the history.
    * @param {string} id
    */

@@ -21,7 +21,8 @@ export class Keeper {
     this.session = session;
     this.chain = Promise.resolve();
     this.timer = 0;
-    this.isWatching = false;
+    /** What could not be read must not be written over. */
+    this.isBroken = false;
   }
 
   get id() {
@@ -119,7 +120,7 @@ export class Keeper {
   async keepFile(file) {
     const key = randomName(16);
     this.held.set(key, file);
-    if (this.held.size > 6) this.held.delete(/** @type {string} */ (this.held.keys().next().value));
+    if (this.held.size > 6 && !this.isBroken) this.held.delete(/** @type {string} */ (this.held.keys().next().value));
     await this.#do(async () => [{ table: "blobs", put: { key, document: this.id, file } }]);
     return key;
   }
@@ -129,7 +130,7 @@ export class Keeper {
    * @returns {Promise<Blob | null>}
    */
   async file(key) {
-    return this.held.get(key) ?? (await read("blobs", key))?.file ?? null;
+    return this.held.get(key) ?? (this.isBroken ? null : ((await read("blobs", key))?.file ?? null));
   }
 
   /** @returns {Promise<import("../state/database.js").Write[]>} */
@@ -149,7 +150,7 @@ export class Keeper {
 
   /** @param {() => Promise<import("../state/database.js").Write[]>} made */
   #do(made) {
-    if (!this.isWatching && this.session.isRestoring) return this.chain;
+    if (this.isBroken || this.session.isRestoring) return this.chain;
     this.chain = this.chain.then(async () => {
       try {
         await write(await made());
@@ -169,7 +170,7 @@ export class Keeper {
    */
   async restore(decode) {
     const { document } = this.session;
-    const head = await read("documents", this.id).catch(() => null);
+    const head = await read("documents", this.id);
     if (!head) return false;
     const [commands, tiles, jobs] = await Promise.all(["commands", "tiles", "jobs"].map((table) => readAll(table, this.id)));
     commands.sort((a, b) => a.key[1] - b.key[1]);
@@ -185,6 +186,12 @@ export class Keeper {
     }
     document.history.restore(commands.map((each) => this.session.commandOf(each.kept)), head.at);
     return Boolean(file);
+  }
+
+  /** Nothing can be read here: the page goes on with what it has in memory, and says so. */
+  giveUp() {
+    this.isBroken = true;
+    keeping.value = "failed";
   }
 
   /** Everything of this document is deleted. */
