@@ -112,7 +112,7 @@ def drop(page: Page, path: Path) -> None:
 
 
 def has_picture(page: Page) -> None:
-    page.wait_for_function("() => document.querySelector('over-paint').view.stage.source")
+    page.wait_for_function("() => document.querySelector('over-paint')?.view?.stage?.source")
     page.wait_for_function("() => document.querySelector('over-paint').view.gestures")
 
 

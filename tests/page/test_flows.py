@@ -37,7 +37,7 @@ def set_brush(page: Page, size: int, softness: float = 0) -> None:
 
 
 def staged(page: Page) -> None:
-    page.wait_for_function(f"() => {PAGE}.view.stage.result")
+    page.wait_for_function(f"() => {PAGE}?.view?.stage?.result")
 
 
 def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_picture_from_words_alone(open_page: OpenPage) -> None:
     page = open_page()
     page.evaluate(f"() => {PAGE}.session.document.fill({{steps: 2, width: 96, height: 64, strength: 0.4}})")
     paint(page, "a hill")
-    page.wait_for_function(f"() => {PAGE}.view.stage.source")
+    page.wait_for_function(f"() => {PAGE}?.view?.stage?.source")
     assert page.locator(".empty").is_hidden()
     page.keyboard.press("Escape")
     page.evaluate("() => document.activeElement.blur()")

@@ -260,13 +260,14 @@ def _opened(name: str, path: Path, settings: Settings) -> Picture:
 
 def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
     names = _write(row, key, processed, batch, journal)
-    pictures = tuple(finished_pictures(processed))
-    lost = (told for name, each in zip(names, pictures, strict=True) for told in lost_in(each.image, name))
+    is_tool, pictures = asks_for_tool(row.fields), tuple(finished_pictures(processed))
+    images = processed.images if is_tool else [each.image for each in pictures]
+    lost = (told for name, image in zip(names, images, strict=True) for told in lost_in(image, name))
     warnings = (*processed.warnings, *lost)
     if processed.stopped:  # some pictures of the row are missing, the next run paints it whole
         return RowPainted(row, names, (), warnings)
     journal.done(key)
-    seeds = seeds_of(processed) if asks_for_tool(row.fields) else ()
+    seeds = seeds_of(processed) if is_tool else ()
     return RowPainted(row, names, seeds or tuple(each.seed for each in pictures), warnings)
 
 

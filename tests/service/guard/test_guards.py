@@ -89,11 +89,12 @@ class TestToken:
 
         answers = asyncio.run(all_asked())
         opened = {each for each, status in answers.items() if status != 401}
-        assert opened == {("GET", OPEN_TO_ALL), ("HEAD", OPEN_TO_ALL)}
+        page = {(method, path) for method in ("GET", "HEAD") for path in ("/", "/page/x")}  # the same for everybody
+        assert opened == page | {("GET", OPEN_TO_ALL), ("HEAD", OPEN_TO_ALL)}
 
     @pytest.mark.parametrize(
         "path",
-        ["/", "/nothing", "/healthz/", "/healthz/x", "//healthz", "/HEALTHZ", "/healthz%2f", "/openapi.json"],
+        ["/nothing", "/healthz/", "/healthz/x", "/x//healthz", "/page", "/HEALTHZ", "/healthz%2f", "/openapi.json"],
     )  # fmt: skip
     def test_unknown_paths_ask_for_it_too(self, guarded: FastAPI, path: str) -> None:
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FROB"):

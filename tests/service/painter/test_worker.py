@@ -27,7 +27,7 @@ from overpaint.files.metadata import read_infotext
 from overpaint.painting.stages import Stages
 from overpaint.request import Img2ImgRequest
 from overpaint.service.jobs import DoneBatch, Job, JobState, Record
-from overpaint.service.painter import painting, questions
+from overpaint.service.painter import painting, questions, sequenced
 from overpaint.service.painter.engine_holder import EngineHolder
 from overpaint.service.painter.jobs_in_hand import trouble_of
 from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
@@ -210,7 +210,8 @@ def stopped(bench: EngineHolder, job: Job, folder: Path, how: Stop, at: int) -> 
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(painting, "SECONDS_BETWEEN_STEPS", 0.0)
+    for room in (painting, sequenced):
+        monkeypatch.setattr(room, "SECONDS_BETWEEN_STEPS", 0.0)
 
 
 @pytest.mark.usefixtures("every_step")

@@ -32,7 +32,9 @@ _THEIRS = frozenset(
     }
 )
 _OURS = Txt2ImgRequest.field_names() - PICTURE_FIELDS - {"iterations", "batch_size", "checkpoint"}
-_TEXTS = frozenset({"prompt", "negative_prompt", "sampler", "scheduler", "refiner", "resize_mode", "masked_content"})
+_TEXTS = frozenset(
+    {"prompt", "negative_prompt", "sampler", "scheduler", "refiner", "resize_mode", "masked_content", "blend"}
+)
 _BOTH_AXES: Mapping[str, tuple[str, ...]] = {"mask_blur": ("mask_blur_x", "mask_blur_y")}
 _KNOWN = _THEIRS | _OURS | _BOTH_AXES.keys()
 
