@@ -126,7 +126,7 @@ def test_the_profile_survives_painting(engine: Engine, masked: bool) -> None:
     assert found.info.get("icc_profile") == b"profile"
 
 
-@pytest.mark.parametrize("only", [False, True])
+@pytest.mark.parametrize("only", [pytest.param(False, marks=pytest.mark.long), True])
 def test_fifty_passes_drift_nowhere(engine: Engine, only: bool) -> None:
     source = scene(36, 30, "RGBA")
     mask = box(36, 30, (12, 12, 20, 18))

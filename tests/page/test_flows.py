@@ -381,8 +381,15 @@ def test_fingers_paint_and_two_of_them_zoom(open_page: OpenPage, picture: Path) 
     assert (mask_of(page) == mask).all()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 800), (360, 740)], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("theme", "size"),
+    [
+        pytest.param("light", (1280, 800), id="desktop-light"),
+        pytest.param("dark", (360, 740), id="phone-dark"),
+        pytest.param("dark", (1280, 800), id="desktop-dark", marks=pytest.mark.long),
+        pytest.param("light", (360, 740), id="phone-light", marks=pytest.mark.long),
+    ],
+)
 def test_no_serious_barrier(open_page: OpenPage, picture: Path, theme: str, size: tuple[int, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = open_page(color_scheme=theme, viewport={"width": size[0], "height": size[1]})

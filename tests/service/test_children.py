@@ -53,7 +53,11 @@ def test_the_trap_works(tmp_path: Path) -> None:
     assert mark.exists()
 
 
-@pytest.mark.parametrize("path", ["", os.pathsep, None], ids=["no path", "a path with an empty part", "unset"])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param("", marks=pytest.mark.long), os.pathsep, pytest.param(None, marks=pytest.mark.long)],
+    ids=["no path", "a path with an empty part", "unset"],
+)
 def test_a_worker_runs_nothing_of_the_current_folder(
     path: str | None, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

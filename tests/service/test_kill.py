@@ -27,6 +27,7 @@ def check(findings: Findings, points: int) -> None:
     assert findings.restarts
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_each_kind_of_moment(tmp_path: Path) -> None:
     findings = Harness(tmp_path, random.Random(3), jobs_per_point=1, moments=EACH_KIND).run(len(EACH_KIND))

@@ -69,6 +69,7 @@ def until(client: httpx.Client, job: str, count: int) -> dict[str, Any]:
     raise AssertionError(f"{job} did not get so far")
 
 
+@pytest.mark.long  # by default the command is killed, in tests/engine/test_killed_grid.py
 def test_in_the_service(models: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with served(data, models) as (client, process):
