@@ -55,4 +55,6 @@ def test_types(tmp_path: Path) -> None:
     project.write_text(json.dumps({"compilerOptions": options, "include": [f"{FOLDER.as_posix()}/**/*.js"]}))
     command = [compiler] if compiler else [str(NPX), "--yes", "--package", f"typescript@{TYPESCRIPT}", "tsc"]
     ran = subprocess.run([*command, "-p", str(project)], capture_output=True, text=True, check=False)
+    if compiler is None and "npm error" in ran.stderr:
+        pytest.skip("needs tsc: npx could not fetch it")
     assert ran.returncode == 0, ran.stdout

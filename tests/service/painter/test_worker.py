@@ -30,7 +30,7 @@ from overpaint.service.jobs import DoneBatch, Job, JobState, Record
 from overpaint.service.painter import painting, questions, sequenced
 from overpaint.service.painter.engine_holder import EngineHolder
 from overpaint.service.painter.jobs_in_hand import trouble_of
-from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Task, _Looks, error_of
+from overpaint.service.painter.painting import LOOKS, Ended, Enlarging, Looks, Task, error_of
 from overpaint.service.painter.worker import Worker
 from overpaint.service.requests import loaded_request
 from overpaint.service.store.forms import batch_of, job_of, plain, result_of
@@ -109,7 +109,7 @@ def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tm
 @pytest.mark.parametrize("steps", [*range(1, 30), 150, 1000])
 def test_looks_are_few_and_hold_those_at_even_distances(steps: int) -> None:
     """In a job that takes no time at all: what is let through is what partial pictures need, and not much more."""
-    looks = _Looks()
+    looks = Looks()
     shown = [step for step in range(1, steps + 1) if looks.is_due(step, steps)]
     assert min(LOOKS, steps) <= len(shown) <= LOOKS + 1
     for wanted in range(1, min(3, steps) + 1):

@@ -120,7 +120,7 @@ class Painting:
         self._plan = self._painted = engine.plan(request, task.settings)
         self.company: object = company(self._plan)  # equal for jobs that may go on beside it
         self._results = JobResults(self._plan, task.folder, task.done)
-        self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Looks()
+        self._stepped, self._looked = Pace(SECONDS_BETWEEN_STEPS), Looks()
         self._steps = 0
         self._request = request
         self._warnings: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Painting:
         if isinstance(event, Progress) and (self._stepped.is_due() or event.step == event.steps):
             self._tell("progress", step=event.step, steps=event.steps, batch=event.batch)
         elif isinstance(event, Preview) and self._looked.is_due(event.step, self._steps):
-            self._tell("preview", step=event.step, png=base64.b64encode(_small_png(event.image)).decode("ascii"))
+            self._tell("preview", step=event.step, png=base64.b64encode(small_png(event.image)).decode("ascii"))
         elif isinstance(event, Painted):
             from overpaint.engine import stages_of
 
@@ -183,7 +183,7 @@ class Enlarging:
         clear_unfinished(task.folder)
         kept = sorted(task.done, key=lambda each: each.number)
         self._done = [each for each in kept if (task.folder / each.pictures[0].file).is_file()]
-        self._stepped = _Pace(SECONDS_BETWEEN_STEPS)
+        self._stepped = Pace(SECONDS_BETWEEN_STEPS)
         self._warnings: tuple[str, ...] = ()
 
     @property
@@ -251,7 +251,7 @@ class Enlarging:
         )
 
 
-class _Pace:
+class Pace:
     """Lets the first through, and then one in so many seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -266,11 +266,11 @@ class _Pace:
         return True
 
 
-class _Looks:
+class Looks:
     """Lets previews through: one in each part of the job, however quick it is, and otherwise one in so many seconds."""
 
     def __init__(self) -> None:
-        self._pace = _Pace(SECONDS_BETWEEN_PREVIEWS)
+        self._pace = Pace(SECONDS_BETWEEN_PREVIEWS)
         self._part = -1
 
     def is_due(self, step: int, steps: int) -> bool:
@@ -280,7 +280,7 @@ class _Looks:
         return is_new or is_paced
 
 
-def _small_png(picture: Picture) -> bytes:
+def small_png(picture: Picture) -> bytes:
     shown = picture.convert("RGB")
     shown.thumbnail((LARGEST_PREVIEW, LARGEST_PREVIEW))
     data = io.BytesIO()

@@ -19,12 +19,12 @@ from overpaint.service.jobs import DoneBatch, JobResult, JobState, ResultPicture
 from overpaint.service.painter.painting import (
     SECONDS_BETWEEN_STEPS,
     Ended,
+    Looks,
+    Pace,
     Task,
-    _Looks,
-    _Pace,
-    _small_png,
     error_of,
     is_refused_by_disk,
+    small_png,
 )
 from overpaint.service.painter.results import Output, clear_unfinished, keep, model_values
 from overpaint.service.store.forms import plain
@@ -42,7 +42,7 @@ class SequencePainting:
         self._task, self._tell, self._sequence = task, task.tell, sequence
         self._settings = task.settings
         self._ready = ReadySequence.of(engine, sequence, self._settings)
-        self._stepped, self._looked = _Pace(SECONDS_BETWEEN_STEPS), _Looks()
+        self._stepped, self._looked = Pace(SECONDS_BETWEEN_STEPS), Looks()
         self._kept: list[DoneBatch] = []
         self._done: list[StepResult] = []
         self._files: dict[int, ResultPicture] = {}  # by the identity of a picture in memory
@@ -95,7 +95,7 @@ class SequencePainting:
             if self._stepped.is_due() or event.step == event.steps:
                 self._tell("progress", step=event.step, steps=event.steps, batch=event.batch)
         elif isinstance(event, Preview) and self._looked.is_due(event.step, self._steps):
-            self._tell("preview", step=event.step, png=base64.b64encode(_small_png(event.image)).decode("ascii"))
+            self._tell("preview", step=event.step, png=base64.b64encode(small_png(event.image)).decode("ascii"))
         elif isinstance(event, StepFinished):
             self._keep(event.number, StepResult.of(event.result))
 
