@@ -151,7 +151,9 @@ def ladder() -> dict[str, int]:
     found = re.search(r"```ladder\n(.*?)```", text, re.DOTALL)
     assert found, "DESIGN.md draws the ladder in a block that begins with ```ladder"
     rungs = found[1].strip().splitlines()
-    return {name.strip(): number for number, rung in enumerate(rungs) for name in rung.split(",")}
+    places = [(name.strip(), number) for number, rung in enumerate(rungs) for name in rung.split(",")]
+    assert len(places) == len(dict(places)), "a name stands on one rung"
+    return dict(places)
 
 
 def rung_of(name: str, rungs: dict[str, int]) -> int:

@@ -123,3 +123,12 @@ def test_estimates_grow_with_the_position_and_end_where_knowledge_does() -> None
     assert [found.position(each) for each in order] == [0, 1, 2, 3, 4]
     told = [found.seconds_until_done(each) for each in order]
     assert told == [pytest.approx(4.0), pytest.approx(8.0), None, None, None]
+
+
+def test_a_sequence_tells_of_the_same_sequence_alone() -> None:
+    """It paints many pictures, where a job of its request paints one."""
+    grid, other = ({"kind": "grid", "x": {"field": "steps", "values": values}} for values in ([1, 2, 3], [1, 2]))
+    found = taught(done(job(kind="sequence", sequence=grid), 300.0))
+    assert found.seconds(job()) is None
+    assert found.seconds(job(kind="sequence", sequence=other)) is None
+    assert found.seconds(job(kind="sequence", sequence=grid)) == pytest.approx(300.0)

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overpaint.service.job_models import OWN_MODEL, model_name, model_of
 from overpaint.service.jobs import Job, Record, Uptimes
 from overpaint.service.queue.policy import (
-    OWN_MODEL,
     PATIENCE,
     Place,
     Turn,
-    model_name,
-    model_of,
     rank,
     shares_model,
     turns,
@@ -306,6 +304,7 @@ def test_what_a_job_wants() -> None:
     assert model_of(wanting("x").job) == OWN_MODEL == model_name(None)
     assert model_of(wanting("x", "v1.5-pruned").job) == "v1.5-pruned"
     assert model_of(wanting("x", kind="extras").job) is None
+    assert model_of(wanting("x", "a", kind="sequence").job) == "a"  # each of its steps paints
     assert model_of(wanting("x", overrides={"sd_model_checkpoint": "b.ckpt"}).job) == "b"
     set_by_site = replace(wanting("x").job, settings={"sd_model_checkpoint": "folder/c.safetensors"})
     assert model_of(set_by_site) == "c"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import deque
@@ -74,6 +75,9 @@ def likeness_of(job: Job) -> Hashable:
     request = job.request
     if job.kind == "extras":
         return ("extras", request.get("upscaler"), request.get("second_upscaler"))
+    if job.kind == "sequence":  # how many pictures it paints, only the very same tool tells
+        tool = json.dumps(request.get("sequence"), sort_keys=True, default=str)
+        return ("sequence", tool, request.get("checkpoint") or job.settings.get("sd_model_checkpoint"))
     return ("paint", request.get("checkpoint") or job.settings.get("sd_model_checkpoint"))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from overpaint.service.job_models import OWN_MODEL, model_of
 from overpaint.service.jobs import Job, Record
 
 PATIENCE = 300.0  # seconds of waiting after which no other job, of whatever priority or client, may go before
@@ -25,9 +26,7 @@ USUAL_SECONDS = 10.0  # of a job, where none was done yet
 USUAL_LOAD = 10.0  # of reading a checkpoint, where none was read yet
 LEAST_LOAD = 5.0  # that reading one counts for: it takes disk and memory from all others, and may be cold the next time
 RETRY_SECONDS = (1.0, 300.0)
-OWN_MODEL = ""  # the server's own, which jobs mean that name none
 
-_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")  # at the end of a title
 _TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)  # of a LoRA or hypernetwork in a prompt
 _MODEL_SETTINGS = ("sd_model_checkpoint", "sd_vae", "sd_hypernetwork", "quirks")
 _MODEL_FIELDS = ("checkpoint", "refiner", "loras", "styles", "use_networks", "overrides")
@@ -88,22 +87,6 @@ def turns(
         end = start + took + bench.load(job.model, load_seconds)
         bench.take(job, start, end, is_known)
         yield Turn(record, bench.name, start, end, bench.is_known)
-
-
-def model_of(job: Job) -> str | None:
-    """The checkpoint that a job wants, so that different names of one file are one; None if it needs none."""
-    if job.kind != "paint":
-        return None
-    overridden = (job.request.get("overrides") or {}).get("sd_model_checkpoint")
-    return model_name(job.request.get("checkpoint") or overridden or job.settings.get("sd_model_checkpoint"))
-
-
-def model_name(named: str | None) -> str:
-    """A name, a title or a path of a checkpoint in its plainest form. Two files of one name in two folders are taken
-    for one, which costs time and nothing else."""
-    file = _HASH.sub("", named or OWN_MODEL).replace("\\", "/").rpartition("/")[2].lower()
-    stem, _, suffix = file.rpartition(".")
-    return stem if suffix in ("safetensors", "ckpt", "pt", "pth", "bin") else file
 
 
 def shares_model(one: Job, other: Job) -> bool:

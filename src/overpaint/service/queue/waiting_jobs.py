@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from overpaint.service.job_models import OWN_MODEL
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
 from overpaint.service.queue.policy import (
     LEAST_LOAD,
-    OWN_MODEL,
     USUAL_LOAD,
     USUAL_SECONDS,
     Place,

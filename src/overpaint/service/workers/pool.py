@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from overpaint.service.config import ServeConfig
+from overpaint.service.job_models import OWN_MODEL, model_name, model_of
 from overpaint.service.jobs import Job, JobError, Json, WorkerStatus
-from overpaint.service.queue.policy import OWN_MODEL, model_name, model_of
 from overpaint.service.workers.port import WorkerGone, WorkerPort
 from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 
