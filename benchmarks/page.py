@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from overpaint.service.page_files import FOLDER
 
-GOOD = (20.0, 33.4)  # milliseconds: the median, and what 95 of 100 frames keep to
+GOOD = (20.0, 33.0)  # milliseconds: the median, and what 95 of 100 frames keep to
 _STROKE = """async ([softness, seed]) => {
     const page = document.querySelector("over-paint");
     const {brush} = await import("/page/state/settings.js");

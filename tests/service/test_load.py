@@ -83,4 +83,7 @@ def test_a_server_is_quick_while_clients_send_the_largest_pictures(tmp_path: Pat
         assert set(statuses) <= {202, 503}
         assert len(statuses) == 32 and statuses.count(202) >= 20
     late = sorted(seconds)[int(len(seconds) * 0.99)]
-    assert late < 0.15, f"{late * 1e3:.0f} ms; the slowest of {len(seconds)} took {max(seconds) * 1e3:.0f}"
+    told = f"{late * 1e3:.0f} ms; the slowest of {len(seconds)} took {max(seconds) * 1e3:.0f}"
+    assert late < 0.15, told
+    if late >= 0.05:
+        pytest.xfail(f"50 ms are wanted: {told}")
