@@ -12,7 +12,7 @@ from torch import Tensor
 
 from overpaint.backends import choice
 from overpaint.backends.port import Abilities, Backend
-from overpaint.backends.torch_backend import TorchBackend, TorchCodec
+from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend
 from overpaint.engine import Engine, stages_of
 from overpaint.errors import CheckpointError
 from overpaint.request import ControlUnit, Lora
@@ -32,7 +32,7 @@ class FrozenBackend:
     abilities = Abilities(adapters=False, controls=None, full_precision=True)
 
     @property
-    def codec(self) -> TorchCodec:
+    def codec(self) -> SharedAutoencoder:
         return self._inner.codec
 
     def text(self, *args: Any, **said: Any) -> Any:
@@ -59,7 +59,7 @@ class FrozenBackend:
     def set_tiling(self, on: bool) -> None:
         self._inner.set_tiling(on)
 
-    def with_codec(self, codec: TorchCodec) -> FrozenBackend:
+    def with_codec(self, codec: SharedAutoencoder) -> FrozenBackend:
         return FrozenBackend(self._inner.with_codec(codec))
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from overpaint.backends.port import Backend, Dtypes
-from overpaint.backends.torch_backend import TorchBackend, TorchCodec, resolve_dtypes
+from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend, resolve_dtypes
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.text import ClipText, OpenClipText
 from overpaint.networks.unet import UNet
@@ -21,7 +21,7 @@ class Build(Protocol):
     def __call__(
         self,
         unet: UNet,
-        autoencoder: AutoencoderKL | TorchCodec,
+        autoencoder: AutoencoderKL | SharedAutoencoder,
         texts: Sequence[ClipText | OpenClipText],
         *,
         device: str | torch.device,
@@ -37,12 +37,12 @@ class BackendKind:
     computes_on: Callable[[str], bool]  # the type of a device, such as "cuda"
     dtypes: Callable[[str | torch.device, str], Dtypes]
     build: Build
-    codec: Callable[[AutoencoderKL, torch.dtype], TorchCodec]  # an autoencoder that several models may share
+    codec: Callable[[AutoencoderKL, torch.dtype], SharedAutoencoder]  # an autoencoder that several models may share
 
 
 BACKENDS: tuple[BackendKind, ...] = (
     BackendKind(
-        "torch", lambda kind: True, resolve_dtypes, TorchBackend, TorchCodec
+        "torch", lambda kind: True, resolve_dtypes, TorchBackend, SharedAutoencoder
     ),  # the last row takes every device
 )
 

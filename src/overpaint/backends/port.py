@@ -24,7 +24,7 @@ from overpaint.networks.unet import UNet
 if TYPE_CHECKING:
     from overpaint.adapters.hypernet import Hypernet
     from overpaint.adapters.wear import WornLora
-    from overpaint.backends.torch_backend import TorchCodec
+    from overpaint.backends.torch_backend import SharedAutoencoder
     from overpaint.settings import Quirks
 
 VaeFallback = Literal["float32", "bfloat16"]
@@ -62,7 +62,7 @@ class Backend(Protocol):
 
     device: torch.device
     networks: Networks
-    codec: TorchCodec  # what turns pictures into latents; models may share it
+    codec: SharedAutoencoder  # what turns pictures into latents; models may share it
 
     @property
     def dtypes(self) -> Dtypes: ...
@@ -124,6 +124,6 @@ class Backend(Protocol):
         """Pictures whose edges meet (ARCH-9)."""
         ...
 
-    def with_codec(self, codec: TorchCodec) -> Backend:
+    def with_codec(self, codec: SharedAutoencoder) -> Backend:
         """Another codec beside the same denoiser and text encoders: they are shared, not copied."""
         ...

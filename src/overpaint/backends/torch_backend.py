@@ -49,7 +49,7 @@ def _has_native_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-class TorchCodec:
+class SharedAutoencoder:
     """An autoencoder and what it computes in; backends that share it learn of a fallback (DEC-2) together."""
 
     def __init__(self, network: AutoencoderKL, dtype: torch.dtype) -> None:
@@ -75,14 +75,16 @@ class TorchBackend:
     def __init__(
         self,
         unet: UNet,
-        autoencoder: AutoencoderKL | TorchCodec,
+        autoencoder: AutoencoderKL | SharedAutoencoder,
         texts: Sequence[ClipText | OpenClipText],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
     ) -> None:
         self.device = torch.device(device)
-        self.codec = autoencoder if isinstance(autoencoder, TorchCodec) else TorchCodec(autoencoder, dtypes.vae)
+        self.codec = (
+            autoencoder if isinstance(autoencoder, SharedAutoencoder) else SharedAutoencoder(autoencoder, dtypes.vae)
+        )
         self.networks = Networks(settled(unet), self.codec.network, tuple(settled(each) for each in texts))
         self._dtypes = dtypes
         self._worn = WornAdapters(unet, self.networks.texts)  # one for all codecs: adapters are no business of theirs
@@ -96,7 +98,7 @@ class TorchBackend:
         dtype = self._dtypes.unet
         return Abilities(adapters=True, controls=dtype, full_precision=dtype is torch.float32)
 
-    def with_codec(self, codec: TorchCodec) -> TorchBackend:
+    def with_codec(self, codec: SharedAutoencoder) -> TorchBackend:
         """Another autoencoder beside the same U-Net and text encoders: they are shared, not copied."""
         other = copy(self)
         other.codec = codec

@@ -13,7 +13,7 @@ import torch
 
 from overpaint.backends.choice import backend_for
 from overpaint.backends.port import Backend, Dtypes
-from overpaint.backends.torch_backend import TorchCodec
+from overpaint.backends.torch_backend import SharedAutoencoder
 from overpaint.errors import CheckpointError
 from overpaint.models.detect import detect, normalised_keys
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, AutoencoderSpec, ModelSpec
@@ -46,7 +46,7 @@ class LoadedVae:
 class LoadedCodec:
     """An autoencoder in memory, and the file it came from if it is not the checkpoint's own."""
 
-    codec: TorchCodec
+    codec: SharedAutoencoder
     spec: AutoencoderSpec
     file: LoadedVae | None = None
 
@@ -209,7 +209,7 @@ class _Made:
     """The networks of a checkpoint; `sources` tell which of them are blank, and where their numbers are."""
 
     unet: UNet
-    autoencoder: AutoencoderKL | TorchCodec
+    autoencoder: AutoencoderKL | SharedAutoencoder
     vae: AutoencoderSpec
     texts: tuple[TextNetwork, ...]
     sources: tuple[Source, ...]
@@ -248,7 +248,7 @@ def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, 
     texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
     sources = [source_of(UNET_PREFIX, unet, weights, keys)]
     sources += [source_of(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
-    autoencoder: AutoencoderKL | TorchCodec
+    autoencoder: AutoencoderKL | SharedAutoencoder
     if codec is not None and codec.spec.latent_channels == spec.vae.latent_channels:
         autoencoder, vae = codec.codec, codec.spec
     else:

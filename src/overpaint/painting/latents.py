@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from overpaint.painting.noise import ImageNoise
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import MaskedContent, Picture, ResizeMode
 
-VaeFallback = Literal["float32", "bfloat16"]
+if TYPE_CHECKING:
+    from overpaint.backends.port import VaeFallback
 
 
 class Codec(Protocol):

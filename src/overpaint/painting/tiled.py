@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from overpaint.backends.port import VaeFallback
 from overpaint.painting.drive import Network
-from overpaint.painting.latents import Codec, VaeFallback
+from overpaint.painting.latents import Codec
 from overpaint.planning.plans import LatentTiles
 
 Part = tuple[slice, slice]  # rows, columns

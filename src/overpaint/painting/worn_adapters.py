@@ -20,7 +20,7 @@ from overpaint.adapters.lora import LoraFile, read_lora
 from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.adapters.wear import WornLora
 from overpaint.backends.port import Backend
-from overpaint.backends.torch_backend import TorchCodec
+from overpaint.backends.torch_backend import SharedAutoencoder
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import ModelFile
 from overpaint.models.checkpoint import LoadedModel
@@ -96,7 +96,7 @@ class ModelAdapters:
 
     def __init__(self, model: LoadedModel) -> None:
         self.texts = TextCache()
-        self.previews: WeakKeyDictionary[TorchCodec, PreviewMap] = (
+        self.previews: WeakKeyDictionary[SharedAutoencoder, PreviewMap] = (
             WeakKeyDictionary()
         )  # of each VAE that it was used with
         self._spec = model.spec

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from overpaint.backends.port import VaeFallback
 from overpaint.models.families import SD1_SPEC, LatentSpec
-from overpaint.painting.latents import VaeFallback, batch_latents, decode, prepare
+from overpaint.painting.latents import batch_latents, decode, prepare
 from overpaint.painting.preview import fit_preview, preview_picture
 from overpaint.planning.plan import Plan, plan
 from overpaint.request import MaskedContent, Txt2ImgRequest
