@@ -111,6 +111,12 @@ def drop(page: Page, path: Path) -> None:
     )
 
 
+def intercept_file_choosers(page: Page) -> None:
+    """Only once the browser has said that it intercepts them: a key may be faster than that request."""
+    page.on("filechooser", lambda _: None)
+    page.evaluate("() => null")
+
+
 def has_picture(page: Page) -> None:
     page.wait_for_function("() => document.querySelector('over-paint')?.view?.stage?.source")
     page.wait_for_function("() => document.querySelector('over-paint').view.gestures")

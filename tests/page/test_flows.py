@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.page.conftest import OpenPage, brush, drop, has_picture, kept, mask_of, picture_file, shown_picture
+from tests.page.conftest import (
+    OpenPage,
+    brush,
+    drop,
+    has_picture,
+    intercept_file_choosers,
+    kept,
+    mask_of,
+    picture_file,
+    shown_picture,
+)
 from tests.service.conftest import Server, StartServer
 
 if TYPE_CHECKING:
@@ -211,6 +221,7 @@ def test_a_token_is_asked_for_once(open_page: OpenPage, start_server: StartServe
 def test_all_of_it_by_keys(open_page: OpenPage, picture: Path, painting_server: Server) -> None:
     """Open, brush, prompt, paint, compare and keep, without a pointer."""
     page = open_page()
+    intercept_file_choosers(page)
     with page.expect_file_chooser() as choosing:
         page.keyboard.press("Control+o")
     choosing.value.set_files(picture)
