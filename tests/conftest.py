@@ -22,9 +22,9 @@ MOST_WORKERS = 4  # each loads torch
 
 # A change is judged by examples that are the same every time, and by no clock: the machine may be busy. To look for
 # what nobody has thought of, `--hypothesis-profile search`.
-_UNHURRIED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-hypothesis.settings.register_profile("gate", max_examples=50, derandomize=True, database=None, **_UNHURRIED)
-hypothesis.settings.register_profile("search", max_examples=1000, **_UNHURRIED)
+_UNHURRIED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("gate", _UNHURRIED, max_examples=50, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", _UNHURRIED, max_examples=1000)
 hypothesis.settings.load_profile("gate")
 
 
