@@ -28,7 +28,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
     "Output": frozenset(
-        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive"]
+        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive", "shard"]
     ),
 }
 
