@@ -116,6 +116,8 @@ export const finish = (id) => json("POST", `v1/jobs/${id}/finish`);
 export const picture = async (id, number) => (await ask("GET", `v1/jobs/${id}/images/${number}`)).blob();
 /** @param {string} id @param {number} number */
 export const keepResult = async (id, number) => (await json("POST", `v1/jobs/${id}/images/${number}/source`)).picture;
+/** @param {unknown} asked */
+export const drawMask = async (asked) => (await ask("POST", "v1/masks", { json: asked })).blob();
 /** @param {unknown} asked @param {AbortSignal} signal */
 export const planBox = (asked, signal) => json("POST", "v1/plan/box", { json: asked, signal });
 export const schema = () => json("GET", "v1/schema");

@@ -72,6 +72,30 @@ export function readMask(mask, picture, alphaOnly = false) {
 }
 
 /**
+ * A gray picture of the mask's size laid over it: white is added, or taken away.
+ * @param {Mask} mask
+ * @param {ImageBitmap} picture
+ * @param {boolean} erases
+ * @returns {import("./mask.js").Change | null}
+ */
+export function layOver(mask, picture, erases) {
+  const sheet = new OffscreenCanvas(SIDE, SIDE);
+  const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d", { willReadFrequently: true }));
+  return mask.remake((before, index) => {
+    const x = (index % mask.across) * SIDE, y = Math.floor(index / mask.across) * SIDE;
+    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.drawImage(picture, -x, -y);
+    const { data } = pen.getImageData(0, 0, SIDE, SIDE);
+    const tile = before ? before.slice() : new Uint8Array(SIDE * SIDE);
+    for (let at = 0; at < tile.length; at++) {
+      const light = data[4 * at];
+      tile[at] = erases ? Math.min(tile[at], 255 - light) : Math.max(tile[at], light);
+    }
+    return tile;
+  });
+}
+
+/**
  * @param {string} name
  * @param {Uint8Array} data
  */

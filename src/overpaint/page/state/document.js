@@ -11,6 +11,7 @@ import { History } from "./history.js";
  * @property {number} height
  * @property {string | null} reference what names it on the server, once it is there
  * @property {string | null} parent the version it was painted on
+ * @property {{from: string, margins: import("../canvas/grow.js").Margins}} [grown] of what it was made larger, and by how much
  */
 
 /**
@@ -28,6 +29,7 @@ import { History } from "./history.js";
  * @property {string} id
  * @property {"sending" | "queued" | "running" | "finished" | "failed" | "cancelled"} state
  * @property {Record<string, any>} request without its pictures
+ * @property {{source: string | null, fields: Record<string, any>} | null} [tool] that paints it, if it is no plain job
  * @property {string | null} picture key of the version it paints on
  * @property {boolean} isMasked
  * @property {string | null} mask key of its mask's file, once that is written

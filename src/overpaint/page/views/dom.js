@@ -1,5 +1,6 @@
 /** Elements from values. Texts are always texts: nothing here reads markup, so nothing that is shown can become code. */
 
+import { keyOf } from "../state/settings.js";
 import { effect } from "../state/signal.js";
 
 /** @typedef {Node | string | number | null | undefined | false} Plain */
@@ -69,6 +70,10 @@ const ICONS = /** @type {const} */ ({
   rectangle: "M4 6h16v12H4z",
   ellipse: "M12 5c5 0 9 3 9 7s-4 7-9 7-9-3-9-7 4-7 9-7Z",
   lasso: "M7 17c-3-1-4-3-4-5 0-4 4-7 9-7s9 2.5 9 6-4 6-8 6c-2 0-3-.5-4-.5A2 2 0 1 0 9 20c0 1-.5 2-2 2",
+  polygon: "M12 3 21 10l-4 10H7L3 9zM12 3h.01M21 10h.01M17 20h.01M7 20h.01M3 9h.01",
+  wand: "M5 19 15 9M17.5 3v3M21 6.500h-3M17.5 10V8M12 4.500h1.500M19.5 3.500l-1 1M3 21l2-2",
+  cutout: "M4 8V5a1 1 0 0 1 1-1h3M16 4h3a1 1 0 0 1 1 1v3M20 16v3a1 1 0 0 1-1 1h-3M8 20H5a1 1 0 0 1-1-1v-3M12 8a4 4 0 0 1 2 7.400V17h-4v-1.600A4 4 0 0 1 12 8Z",
+  extend: "M9 9h6v6H9zM12 6V2m0 0-2 2m2-2 2 2M12 18v4m0 0-2-2m2 2 2-2M6 12H2m0 0 2-2m-2 2 2 2M18 12h4m0 0-2-2m2 2-2 2",
   fill: "M5 12 12 5l7 7-6 6a2 2 0 0 1-2.8 0zM5 12h14M9 2l3 3M21 16c1 1.5 1.5 2.3 1.5 3a1.5 1.5 0 0 1-3 0c0-.7.5-1.5 1.5-3Z",
   hand: "M8 13V6a1.5 1.5 0 0 1 3 0v5V4.500a1.5 1.5 0 0 1 3 0V11 6a1.5 1.5 0 0 1 3 0v8c0 4-2 7-5.5 7-3 0-4-1.5-5-3.500L4.5 14a1.5 1.5 0 0 1 2.6-1.500L8 14",
   undo: "M9 14 4 9l5-5M4 9h10a6 6 0 0 1 0 12h-3",
@@ -105,15 +110,17 @@ export function icon(name) {
 }
 
 /**
- * A button with a picture and a name; `keys` is its shortcut, as it is shown.
+ * A button with a picture and a name; `action` is what has a shortcut, which is shown.
  * @param {Icon} drawing
  * @param {() => string} name
  * @param {() => void} act
- * @param {Record<string, any> & {keys?: string}} [given]
+ * @param {Record<string, any> & {action?: import("../state/settings.js").Action}} [given]
  */
-export function iconButton(drawing, name, act, { keys, ...given } = {}) {
-  const told = () => (keys ? `${name()} (${keys})` : name());
-  return h("button", { type: "button", class: "icon-button", title: told, "aria-label": name, "aria-keyshortcuts": keys, onclick: act, ...given }, icon(drawing));
+export function iconButton(drawing, name, act, { action, ...given } = {}) {
+  const keys = () => (action ? keyOf(action) : "");
+  const told = () => (keys() ? `${name()} (${keys()})` : name());
+  const shortcut = () => keys() || null;
+  return h("button", { type: "button", class: "icon-button", title: told, "aria-label": name, "aria-keyshortcuts": shortcut, onclick: act, ...given }, icon(drawing));
 }
 
 /**

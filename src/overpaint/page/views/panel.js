@@ -1,6 +1,6 @@
 /** What to paint: the prompt and the button. The other settings come from the API's own schema, a moment later. */
 
-import { brush, planned } from "../state/settings.js";
+import { brush, planned, tolerance, tool } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { h } from "./dom.js";
@@ -188,5 +188,11 @@ export function brushSliders() {
       }),
       h("output", {}, () => (name === "size" ? String(brush.value.size) : `${Math.round(brush.value[name] * 100)} %`)),
     );
-  return [slider("size", 32, 0.1), slider("softness", 1, 0.05), slider("opacity", 1, 0.05)];
+  const isWand = () => tool.value === "wand";
+  const nearness = h("label", { class: "brush-slider", hidden: () => !isWand() },
+    h("span", {}, () => t("tolerance")),
+    h("input", { type: "range", min: 0, max: 128, step: 1, value: () => tolerance.value, oninput: (/** @type {any} */ event) => (tolerance.value = Number(event.target.value)) }),
+    h("output", {}, () => String(tolerance.value)),
+  );
+  return [slider("size", 32, 0.1), slider("softness", 1, 0.05), slider("opacity", 1, 0.05), nearness];
 }

@@ -1,5 +1,6 @@
 /** Jobs and their results side by side, and what may be done with the one that is looked at. */
 
+import { keyOf } from "../state/settings.js";
 import { effect, signal, untracked } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { h, icon, iconButton, saveFile } from "./dom.js";
@@ -130,13 +131,13 @@ export class StagedBar extends HTMLElement {
     const discard = () => jobs.staged.peek() && jobs.discard(/** @type {any} */ (jobs.staged.peek()).job);
     const isSlider = () => comparing.value === "slider";
     this.append(
-      iconButton("undo", () => t("previous"), () => strip.step(-1), { keys: "←", class: "icon-button flip" }),
-      iconButton("redo", () => t("next"), () => strip.step(1), { keys: "→", class: "icon-button flip" }),
-      iconButton("compare", () => t("slider"), () => (comparing.value = isSlider() ? "off" : "slider"), { keys: "C", "aria-pressed": () => String(isSlider()) }),
+      iconButton("undo", () => t("previous"), () => strip.step(-1), { action: "previous", class: "icon-button flip" }),
+      iconButton("redo", () => t("next"), () => strip.step(1), { action: "next", class: "icon-button flip" }),
+      iconButton("compare", () => t("slider"), () => (comparing.value = isSlider() ? "off" : "slider"), { action: "slider", "aria-pressed": () => String(isSlider()) }),
       iconButton("again", () => t("sameAgain"), () => useSettings(jobs)),
       iconButton("save", () => t("download"), () => void download(jobs)),
-      h("button", { type: "button", class: "quiet", title: `${t("discard")} (Delete)`, onclick: discard }, icon("trash"), h("span", {}, () => t("discard"))),
-      h("button", { type: "button", class: "primary", title: `${t("accept")} (Enter)`, onclick: () => void jobs.accept() }, icon("check"), h("span", {}, () => t("accept"))),
+      h("button", { type: "button", class: "quiet", title: () => `${t("discard")} (${keyOf("discard")})`, onclick: discard }, icon("trash"), h("span", {}, () => t("discard"))),
+      h("button", { type: "button", class: "primary", title: () => `${t("accept")} (${keyOf("accept")})`, onclick: () => void jobs.accept() }, icon("check"), h("span", {}, () => t("accept"))),
     );
   }
 }

@@ -70,6 +70,10 @@ export class Jobs {
     this.sentWith.set(id, document.maskChanges.peek());
     document.jobs.value = [...document.jobs.peek(), job];
     try {
+      if (mask && isMasked && picture?.grown) {
+        const { outpaintingOf } = await import("./growing.js");
+        document.patch(id, { tool: outpaintingOf(picture, mask) });
+      }
       if (mask && isMasked) {
         const crop = mask.box();
         const { maskFile } = await import("../canvas/png.js");
@@ -99,19 +103,14 @@ export class Jobs {
 
   /** @param {Job} job @returns {Promise<Record<string, any>>} */
   async #requestOf(job) {
-    const { keeper } = this.session;
-    const request = { kind: "paint", ...job.request };
-    if (!job.picture) return request;
-    const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
-    let reference = picture?.reference;
-    if (!reference) {
-      const file = await keeper.file(job.picture);
-      if (!file) throw new api.ApiError(422, "picture", "the picture is not in the browser's store any more", "images");
-      reference = await api.upload(file);
-      keeper.named(job.picture, reference);
-    }
-    const mask = job.mask && (await keeper.file(job.mask));
-    return { ...request, images: [reference], ...(mask ? { mask: await api.upload(mask) } : {}) };
+    const { tool } = job;
+    const request = { kind: "paint", ...job.request, ...tool?.fields };
+    const key = tool?.source ?? job.picture;
+    if (!key) return request;
+    const { referenceOf } = await import("./sources.js");
+    const images = [await referenceOf(this.session, key)];
+    const mask = job.mask && !tool?.source && (await this.session.keeper.file(job.mask));
+    return { ...request, images, ...(mask ? { mask: await api.upload(mask) } : {}) };
   }
 
   /**
@@ -122,7 +121,7 @@ export class Jobs {
     const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
     if (!picture) return;
     const whole = /** @type {const} */ ([0, 0, picture.width, picture.height]);
-    if (!job.request.only_masked || !job.crop) return void this.document.patch(job.id, { crop: [...whole] });
+    if (!job.request.only_masked || !job.crop || job.tool?.source) return void this.document.patch(job.id, { crop: [...whole] });
     const asked = { source: [picture.width, picture.height], box: job.crop, ...sizes(job.request) };
     const planned = await api.planBox(asked, this.stop.signal);
     this.document.patch(job.id, { crop: planned.crop ?? [...whole] });
@@ -137,8 +136,9 @@ export class Jobs {
     const known = error instanceof api.ApiError ? error : new api.ApiError(0, "error", String(error), null);
     const job = this.document.job(id);
     if (!job) return;
-    if (known.status === 422 && known.message.includes("PUT /v1/pictures") && job.picture) {
-      this.session.keeper.named(job.picture, null); // it was kept long enough there; it is sent once more
+    const key = job.tool?.source ?? job.picture;
+    if (known.status === 422 && known.message.includes("PUT /v1/pictures") && key) {
+      this.session.keeper.named(key, null); // it was kept long enough there; it is sent once more
       if (this.tries++ < 3) return void this.#send(id);
     }
     if (!isFinal && [0, 401, 429, 503].includes(known.status)) {

@@ -87,12 +87,13 @@ export class Keeper {
    * @param {{width: number, height: number}} size
    * @param {string | null} parent
    * @param {string | null} [reference]
+   * @param {Partial<Picture>} [more]
    * @returns {Promise<Picture>}
    */
-  async addPicture(file, name, { width, height }, parent, reference = null) {
+  async addPicture(file, name, { width, height }, parent, reference = null, more = {}) {
     const key = await this.keepFile(file);
     /** @type {Picture} */
-    const picture = { key, name, width, height, reference, parent };
+    const picture = { key, name, width, height, reference, parent, ...more };
     const { pictures } = this.session.document;
     pictures.value = [...pictures.peek(), picture];
     return picture;

@@ -12,7 +12,7 @@ import { Keeper } from "./keeper.js";
 /** @typedef {import("../canvas/mask.js").Change} Change */
 /** @typedef {import("../state/history.js").Command} Command */
 /** @typedef {[number, Uint8Array][]} PackedChange */
-/** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
+/** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, after?: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
 
 const RAW = 24; // commands whose changes are at hand unpacked
 
@@ -55,11 +55,13 @@ export class Session {
     this.isRestoring = false;
     /** @type {WeakMap<Command, MaskChange>} */
     this.changes = new WeakMap();
+    /** @type {WeakMap<Command, MaskChange>} what is masked of a new picture from the start */
+    this.masked = new WeakMap();
     /** @type {(box: import("../canvas/mask.js").Box | null) => void} the mask looks otherwise */
     this.onmask = () => {};
     document.history.onchange = ({ at, added }) => {
       const old = document.history.commands[at - 1 - RAW];
-      if (old) void this.changes.get(old)?.settle();
+      if (old) for (const each of [this.changes, this.masked]) void each.get(old)?.settle();
       void this.keeper.moved(at, added);
     };
   }
@@ -81,16 +83,20 @@ export class Session {
    * @param {Pyramid} pyramid
    * @param {string} name of the step
    * @param {boolean} [keepsMask]
+   * @param {(mask: Mask) => Change | null} [masked] what is masked of it from the start
    */
-  async show(picture, pyramid, name, keepsMask = false) {
+  async show(picture, pyramid, name, keepsMask = false, masked = () => null) {
     const { document } = this;
     const from = document.picture.peek();
     const isSameSize = from?.width === picture.width && from?.height === picture.height;
     const cleared = keepsMask && isSameSize ? null : this.mask?.remake(() => null);
     const change = new MaskChange(cleared ?? new Map());
     this.#take(picture, pyramid);
-    const command = this.#pictureCommand(name, change, from?.key ?? null, picture.key);
+    const after = new MaskChange(masked(/** @type {Mask} */ (this.mask)) ?? new Map());
+    const command = this.#pictureCommand(name, change, after, from?.key ?? null, picture.key);
     document.history.add(command);
+    document.maskChanges.value++;
+    this.onmask(null);
   }
 
   /**
@@ -108,13 +114,13 @@ export class Session {
   commandOf(kept) {
     const change = new MaskChange(null, kept.tiles);
     if (kept.kind === "mask") return this.#maskCommand(kept.name, change);
-    return this.#pictureCommand(kept.name, change, kept.from ?? null, kept.to ?? null);
+    return this.#pictureCommand(kept.name, change, new MaskChange(null, kept.after ?? []), kept.from ?? null, kept.to ?? null);
   }
 
   /** @param {Command} command @returns {Promise<KeptCommand>} */
   async keptOf(command) {
-    const tiles = (await this.changes.get(command)?.pack()) ?? [];
-    return { .../** @type {KeptCommand} */ (command.kept), tiles };
+    const [tiles, after] = await Promise.all([this.changes, this.masked].map(async (each) => (await each.get(command)?.pack()) ?? []));
+    return { .../** @type {KeptCommand} */ (command.kept), tiles, after };
   }
 
   /**
@@ -157,11 +163,12 @@ export class Session {
   /**
    * @param {string} name
    * @param {MaskChange} change
+   * @param {MaskChange} after
    * @param {string | null} from
    * @param {string | null} to
    * @returns {Command}
    */
-  #pictureCommand(name, change, from, to) {
+  #pictureCommand(name, change, after, from, to) {
     const go = async (/** @type {string | null} */ key) => {
       const picture = this.document.pictures.peek().find((each) => each.key === key) ?? null;
       const file = key && (await this.keeper.file(key));
@@ -170,17 +177,23 @@ export class Session {
     const command = {
       name,
       undo: async () => {
+        this.mask?.apply(await after.get());
         await go(from);
         this.mask?.apply(await change.get());
+        this.document.maskChanges.value++;
         this.onmask(null);
       },
       redo: async () => {
         this.mask?.apply(await change.get());
         await go(to);
+        this.mask?.apply(await after.get());
+        this.document.maskChanges.value++;
+        this.onmask(null);
       },
       kept: { kind: "picture", name, from, to },
     };
     this.changes.set(command, change);
+    this.masked.set(command, after);
     return command;
   }
 }
