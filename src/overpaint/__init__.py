@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
+    from overpaint.models.installation import webui_settings
     from overpaint.opening import open_picture
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
@@ -88,6 +89,7 @@ __all__ = [
     "requests_for",
     "save",
     "txt2img",
+    "webui_settings",
 ]
 
 _HOMES = {
@@ -114,6 +116,7 @@ _HOMES = {
         "Started",
         "Stop",
     ),
+    "overpaint.models.installation": ("webui_settings",),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
     "overpaint.opening": ("open_picture",),

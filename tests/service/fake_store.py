@@ -185,6 +185,15 @@ class FakeStore:
         path.write_bytes(data)
         return PICTURE_REFERENCE + digest
 
+    @property
+    def incoming(self) -> Path:
+        return self.data / "inputs" / "incoming"
+
+    def take_picture(self, path: Path, digest: str) -> str:
+        reference = self.put_picture(path.read_bytes())
+        path.unlink()
+        return reference
+
     def picture(self, reference: str) -> bytes:
         digest = reference.removeprefix(PICTURE_REFERENCE)
         path = self.data / "inputs" / digest[:2] / digest

@@ -18,7 +18,7 @@ _TOOL = (
 )
 _MASK = "mask masks strength_map blend invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
-_FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
+_FOLDERS = "model models webui any_model vae lora networks control refiner refiner_at device dtype"
 GROUPS: Mapping[str, frozenset[str]] = {
     "Picture": frozenset(_PICTURE.split()),
     "Mask": frozenset(_MASK.split()),
@@ -28,7 +28,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
     "Output": frozenset(
-        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive"]
+        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive", "shard"]
     ),
 }
 
@@ -70,9 +70,9 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         'overpaint grid photo.png "a cat" --x "replace=cat,dog" --y checkpoint=dreams,real --models ~/webui/models',
     ),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
-    "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
+    "models": ("overpaint models ~/webui/models", "overpaint models --webui ~/webui --kind lora"),
     "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
-    "serve": ("overpaint serve --models ~/webui/models --model dreams",),
+    "serve": ("overpaint serve --models ~/webui/models --model dreams", "overpaint serve --webui ~/webui"),
 }
 
 

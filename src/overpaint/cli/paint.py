@@ -24,6 +24,7 @@ from overpaint.cli.options import (
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.told import is_stdin
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def paint(
     asked: GivenOptions,
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
+    refuse_webui_place(asked, output)
     target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
     job = job_of(Files(picture, mask, strength_map), text, asked)
     return perform(job, target, asked, Telling(as_json, quiet, show))
@@ -112,6 +114,7 @@ def txt2img(
     """
     if text is None and "prompt" not in asked.given:
         raise RequestError("PROMPT", None, "it is missing; `overpaint txt2img --help` shows how")
+    refuse_webui_place(asked, output)
     target = choose_target(output, "txt2img.png", overwrite)
     return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show))
 
@@ -144,6 +147,7 @@ def again(
     The model it was painted with is looked for, by its hash, in the folder of --models.
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
+    refuse_webui_place(asked, output)
     target = choose_target(output, "again.png" if is_stdin(painted) else f"{painted.stem}-again.png", overwrite)
     if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
@@ -167,6 +171,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     _check_stdout(job, target, telling)
     asked = asked.with_model(job.model)
     session.check(job.request, job.settings, asked)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())

@@ -15,6 +15,7 @@ from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, G
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
 from overpaint.cli.paint import STOPPED, AsJson, Open, Out, Overwrite, Prompt, Quiet, Telling, choose_target
 from overpaint.cli.told import is_stdin
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def _one(
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
+    refuse_webui_place(order.asked, output)
     default = f"{word}.png" if is_stdin(picture) else f"{picture.stem}-{word}.png"
     target = choose_target(output, default, overwrite)
     processed, _ = _run(order, sequence, telling, None, "")
@@ -217,6 +219,7 @@ def _many(
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
+    refuse_webui_place(order.asked, output)
     stem = "painted" if is_stdin(picture) else picture.stem
     folder = Path(output) if output else Path(f"{stem}-{order.kind}")
     if folder.exists() and not folder.is_dir():
@@ -252,6 +255,7 @@ def _run(
 
     job, places = order.job, []
     asked = order.asked.with_model(job.model)
+    tell_webui(asked, telling.hushed)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -303,6 +307,7 @@ def _show_plan(order: ToolOrder, sequence: PaintingSequence, telling: Telling) -
     if telling.as_json:
         say_json({"kind": order.kind, "steps": accounts})
         return 0
+    tell_webui(order.asked, telling.quiet)
     rows = [
         (i + 1, each["step"] or order.kind, "x".join(map(str, each["size"])), f"{each['steps']} steps", _share(each))
         for i, each in enumerate(accounts)

@@ -22,6 +22,7 @@ DEBUG_VARIABLE = "OVERPAINT_DEBUG"
 KEYS: Mapping[str, tuple[type, str, str]] = {
     "model": (str, "OVERPAINT_MODEL", "Checkpoint where `--model` is not given: a file, or a name."),
     "models": (str, "OVERPAINT_MODELS", "Folder of models where `--models` is not given."),
+    "webui": (str, "OVERPAINT_WEBUI", "Folder of an installed webui where `--webui` is not given."),
     "vae": (str, "OVERPAINT_VAE", "VAE where `--vae` is not given."),
     "device": (str, "OVERPAINT_DEVICE", "Device where `--device` is not given."),
     "dtype": (str, "OVERPAINT_DTYPE", "Precision where `--dtype` is not given."),

@@ -137,6 +137,15 @@ class Store(Protocol):
         """Keep a source under its SHA-256 and return the reference that stands for it in a request."""
         ...
 
+    @property
+    def incoming(self) -> Path:
+        """The folder for pictures that a process of ours writes before they are kept."""
+        ...
+
+    def take_picture(self, path: Path, digest: str) -> str:
+        """The same as `put_picture` for a file of `incoming`, which is synced and has this SHA-256."""
+        ...
+
     def picture(self, reference: str) -> bytes: ...
     def result_file(self, job_id: str, name: str) -> Path:
         """Where a result's file lies (or is to lie); a name that would lead elsewhere is refused."""

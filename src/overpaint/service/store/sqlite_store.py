@@ -270,6 +270,13 @@ class JobStore:
     def put_picture(self, data: bytes) -> str:
         return self._sources.keep(data)
 
+    @property
+    def incoming(self) -> Path:
+        return self._sources.incoming
+
+    def take_picture(self, path: Path, digest: str) -> str:
+        return self._sources.take(path, digest)
+
     def picture(self, reference: str) -> bytes:
         return self._sources.read(reference)
 
