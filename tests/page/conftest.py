@@ -135,6 +135,11 @@ def place_of(page: Page, across: float, down: float) -> tuple[float, float]:
     return x, y
 
 
+def set_brush(page: Page, size: int, softness: float = 0) -> None:
+    values = f"{{size: {size}, softness: {softness}, opacity: 1}}"
+    page.evaluate(f"() => import('/page/state/settings.js').then(({{brush}}) => brush.value = {values})")
+
+
 def brush(page: Page, *points: tuple[float, float]) -> None:
     """A stroke through points of the picture, each as parts of its size."""
     view = page.evaluate(

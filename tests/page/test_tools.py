@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from overpaint import masks
-from tests.page.conftest import OpenPage, drop, has_picture, kept, mask_of, place_of, shown_picture
+from tests.page.conftest import AS_TEXT, OpenPage, drop, has_picture, kept, mask_of, place_of, set_brush, shown_picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -148,3 +149,64 @@ def test_an_edge_is_dragged_and_the_new_area_is_painted(open_page: OpenPage, sce
     painted = shown_picture(page)
     assert painted.shape == (high, wide, 3) and (painted[:HIGH, :WIDE] == before).all()
     assert (painted != extended(before, wide - WIDE, high - HIGH)).any(axis=2)[new].mean() > 0.9
+
+
+def test_colours_are_sketched_erased_and_painted_from(open_page: OpenPage, scene: Path) -> None:
+    """The job begins from the picture with its colours, paints where they are, and nowhere else."""
+    page = open_page()
+    drop(page, scene)
+    has_picture(page)
+    before = np.asarray(Image.open(scene))
+    choose(page, "sketch")
+    set_brush(page, 40)
+    page.fill("[name=ink]", "#20e040")
+    drag(page, (0.7, 0.2), (0.8, 0.2))
+    step_taken(page, 2)
+    sketched = colours_of(page)
+    drawn = sketched[..., 3] == 255
+    assert 0.01 < drawn.mean() < 0.1 and (sketched[drawn][:, :3] == (0x20, 0xE0, 0x40)).all()
+    assert (sketched[~drawn] == 0).all() and not mask_of(page).any()
+    kept(page)
+    page.reload()
+    has_picture(page)
+    assert (colours_of(page) == sketched).all()
+    choose(page, "eraser")
+    drag(page, (0.7, 0.2), (0.7, 0.3))
+    step_taken(page, 3)
+    assert 0 < (colours_of(page)[..., 3] > 0).sum() < drawn.sum()
+    page.keyboard.press("Control+z")
+    step_taken(page, 2)
+    assert (colours_of(page) == sketched).all()
+    page.evaluate(f"() => {PAGE}.session.document.fill({{steps: 2, strength: 0.3, mask_blur_x: 0, mask_blur_y: 0}})")
+    page.click("button.paint")
+    page.wait_for_function(f"() => {PAGE}.view.stage.result")
+    page.click("staged-bar .primary")
+    page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
+    kept(page)
+    after = shown_picture(page)
+    assert (after[~drawn] == before[~drawn]).all() and (after[drawn] != before[drawn]).any(axis=1).mean() > 0.9
+    assert not colours_of(page).any(), "what is painted needs no sketch any more"
+    page.keyboard.press("Control+z")
+    page.wait_for_function(f"() => {PAGE}.session.colour && !{PAGE}.session.colour.isEmpty()")
+    assert (colours_of(page) == sketched).all()
+    choose(page, "sketch")
+    page.keyboard.down("Alt")
+    page.mouse.click(*place_of(page, 145.5 / WIDE, 125.5 / HIGH))
+    page.keyboard.up("Alt")
+    assert page.input_value("[name=ink]") == "#{:02x}{:02x}{:02x}".format(*before[125, 145])
+
+
+def colours_of(page: Page) -> np.ndarray[Any, Any]:
+    """The layer of colours: red, green, blue, and how opaque."""
+    data = page.evaluate(
+        f"""async () => {{
+            const {{colour}} = {PAGE}.session;
+            const {{shown}} = await import("/page/canvas/colour.js");
+            if (!colour) return null;
+            const image = shown(colour, {{scale: 1, x: 0, y: 0}}, [0, 0, colour.width, colour.height]);
+            return await (AS_TEXT)(new Blob([image.data]));
+        }}""".replace("AS_TEXT", AS_TEXT)
+    )
+    if data is None:
+        return np.zeros((HIGH, WIDE, 4), np.uint8)
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(HIGH, WIDE, 4)

@@ -45,6 +45,32 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 # -- what becomes old ------------------------------------------------------------------------------------------------
 
 
+def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: JobStore, clock: Clock) -> None:
+    for name in "abc":
+        finished(store, name, at=1.0, data=b"x" * 10)
+    assert store.pin("b", True).pinned and store.pinned_bytes() == 10
+    clock.now = 2.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=20) == []
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["a"]
+    clock.now = 100.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["c"]
+    assert store.result_bytes("b", "0.png") == b"x" * 10
+    assert [(each.id, each.bytes) for each in store.records() if not each.gone] == [("b", 10)]
+    assert not store.pin("c", True).pinned, "what is gone stays gone"
+    assert not store.pin("b", False).pinned and store.pinned_bytes() == 0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["b"]
+
+
+def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store: JobStore) -> None:
+    finished(store, "a", at=1.0)
+    store.pin("a", True)
+    record = store.delete("a")
+    assert (record.gone, record.pinned, record.bytes) == (True, False, 0)
+    assert not store.result_file("a", "0.png").exists()
+    store.accept(job("b"))
+    assert not store.delete("b").gone and [each.id for each in store.waiting()] == ["b"]
+
+
 def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: Clock) -> None:
     finished(store, "a", at=100.0)
     store.add_event("a", "progress", {}, 1.0)

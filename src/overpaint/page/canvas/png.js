@@ -1,9 +1,7 @@
 /** The mask as a PNG of one gray channel, written here: a canvas would make four channels of it, and round them. */
 
-import { SIDE } from "./mask.js";
+import { Mask, SIDE } from "./mask.js";
 import { packed } from "../state/database.js";
-
-/** @typedef {import("./mask.js").Mask} Mask */
 
 export const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const CHECKS = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -33,6 +31,17 @@ export async function maskFile(mask) {
   head.set([8, 0, 0, 0, 0], 8); // 8 bits of gray
   const parts = [new Uint8Array(SIGNATURE), chunk("IHDR", head), chunk("IDAT", await packed(lines, "deflate")), chunk("IEND", new Uint8Array())];
   return new Blob(/** @type {any[]} */ (parts), { type: "image/png" });
+}
+
+/**
+ * A mask of the same places without grays.
+ * @param {Mask} mask
+ * @returns {Mask} another one
+ */
+export function hardened(mask) {
+  const hard = new Mask(mask.width, mask.height);
+  hard.tiles = mask.tiles.map((tile) => tile && tile.map((value) => (value ? 255 : 0)));
+  return hard;
 }
 
 /**

@@ -22,6 +22,8 @@ import { History } from "./history.js";
  * @property {number} width
  * @property {number} height
  * @property {string | null} file its key in the browser's store, once it is there
+ * @property {boolean} [isSheet] whether it shows all pictures of the job side by side
+ * @property {Record<string, any> | null} [seam] how visible the edge is, where the server says so
  */
 
 /**
@@ -33,6 +35,7 @@ import { History } from "./history.js";
  * @property {string | null} picture key of the version it paints on
  * @property {boolean} isMasked
  * @property {string | null} mask key of its mask's file, once that is written
+ * @property {string | null} [map] key of the file that says how strong it paints where
  * @property {[number, number, number, number] | null} crop
  * @property {number} created
  * @property {number} after the last event that was heard of

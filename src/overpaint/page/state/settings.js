@@ -4,7 +4,7 @@ import { effect, signal } from "./signal.js";
 
 /** Every tool, in the order in which they are shown. */
 export const TOOLS = /** @type {const} */ ([
-  "brush", "eraser", "rectangle", "ellipse", "lasso", "polygon", "fill", "wand", "cutout", "extend", "hand",
+  "brush", "eraser", "rectangle", "ellipse", "lasso", "polygon", "fill", "wand", "cutout", "sketch", "extend", "hand",
 ]);
 /** @typedef {(typeof TOOLS)[number]} Tool */
 
@@ -14,6 +14,10 @@ export const tool = signal(/** @type {Tool} */ ("brush"));
 export const brush = signal({ size: 80, softness: 0, opacity: 1 });
 /** How far a colour may be from the one under the wand, of 255. */
 export const tolerance = signal(24);
+/** Whether a gray mask means less strength rather than a softer edge. */
+export const graysAreStrength = signal(false);
+/** The colour that is sketched with. */
+export const ink = signal("#d03030");
 export const theme = signal(/** @type {"auto" | "light" | "dark"} */ ("auto"));
 export const showsMask = signal(true);
 /** Where there is little room, only the prompt and the button are there at first. */
@@ -37,6 +41,7 @@ const FIRST_KEYS = {
   fill: ["G"],
   wand: ["W"],
   cutout: ["S"],
+  sketch: ["K"],
   extend: ["X"],
   hand: ["H"],
   brushSmaller: ["["],
@@ -57,7 +62,10 @@ const FIRST_KEYS = {
   letBe: ["Escape"],
   slider: ["C"],
   before: ["\\"],
+  blink: ["Shift+C"],
+  difference: ["D"],
   panel: ["P"],
+  gallery: ["V"],
   help: ["?"],
 };
 /** @typedef {keyof typeof FIRST_KEYS} Action */
@@ -81,7 +89,7 @@ export function keyOf(action) {
 }
 
 /** @type {Record<string, import("./signal.js").Signal<any>>} */
-const kept = { brush, theme, panelOpen, tolerance, ownKeys };
+const kept = { brush, theme, panelOpen, tolerance, ink, graysAreStrength, ownKeys };
 
 export function keepSettings() {
   try {

@@ -13,6 +13,16 @@ import { brushSliders, PaintPanel } from "./panel.js";
 /** @typedef {import("../work/session.js").Session} Session */
 /** @typedef {import("../work/jobs.js").Jobs} Jobs */
 
+/** Where dialogs are that have a file of their own. @type {Record<string, () => Promise<object>>} */
+const DIALOGS = {
+  others: () => import("./dialogs.js"),
+  showGallery: () => import("./gallery.js"),
+  showKeys: () => import("./shortcuts.js"),
+  showGrid: () => import("./grids.js"),
+  showSheet: () => import("./grids.js"),
+  showNetworks: () => import("./networks.js"),
+  showPresets: () => import("./presets.js"),
+};
 const SAID = 5000; // milliseconds for which a notice is shown
 
 export class OverPaint extends HTMLElement {
@@ -44,6 +54,10 @@ export class OverPaint extends HTMLElement {
     effect(() => this.classList.toggle("has-picture", Boolean(session.document.picture.value)));
     this.#showStaged();
     this.#takeFiles();
+    this.addEventListener("wants", (event) => {
+      const [name, ...given] = /** @type {CustomEvent} */ (event).detail;
+      void this.dialog(name, ...given);
+    });
     this.keys = import("./keys.js").then(({ bindKeys }) => bindKeys(this));
   }
 
@@ -97,7 +111,7 @@ export class OverPaint extends HTMLElement {
 
   /** @param {string} name of a dialog @param {...any} given */
   async dialog(name, ...given) {
-    const dialogs = /** @type {Record<string, any>} */ (await import("./dialogs.js"));
+    const dialogs = /** @type {Record<string, any>} */ (await (DIALOGS[name] ?? DIALOGS.others)());
     return dialogs[name](this, ...given);
   }
 
@@ -145,6 +159,7 @@ export class OverPaint extends HTMLElement {
       iconButton("eye", () => t("showMask"), () => (showsMask.value = !showsMask.peek()), { action: "showMask", "aria-pressed": () => String(showsMask.value) }),
       h("span", { class: "push" }),
       h("span", { class: "state", role: "status" }, () => (connection.value === "offline" ? h("span", { class: "warn" }, t("waitingForServer")) : null)),
+      iconButton("gallery", () => t("gallery"), () => void this.dialog("showGallery"), { action: "gallery", class: "icon-button wide-only" }),
       iconButton("clock", () => t("history"), () => void this.dialog("showVersions")),
       iconButton("help", () => t("help"), () => void this.dialog("showKeys"), { action: "help", class: "icon-button wide-only" }),
       iconButton("more", () => t("settings"), () => void this.dialog("showSettings")),
@@ -283,6 +298,12 @@ function theRest() {
     import("../work/copying.js"),
     import("./strip.js"),
     import("./dialogs.js"),
+    import("./gallery.js"),
+    import("./grids.js"),
+    import("./networks.js"),
+    import("./presets.js"),
+    import("./prompting.js"),
+    import("./shortcuts.js"),
   ]);
 }
 

@@ -4,6 +4,7 @@ import { tolerance } from "../state/settings.js";
 import { t } from "../text/text.js";
 import { Extender } from "./extending.js";
 import { line, placed, twice } from "./outlines.js";
+import { Sketcher } from "./sketching.js";
 
 /** @typedef {import("./canvas.js").PictureView} PictureView */
 /** @typedef {import("./canvas.js").AreaTool} AreaTool */
@@ -24,6 +25,7 @@ export function areaTools(view) {
     fill: new AtPoint((point, erases) => void fill(view, point, erases)),
     wand: new AtPoint((point, erases) => void found(view, `wand ${point.x},${point.y} tolerance ${tolerance.peek()}`, "wand", erases)),
     cutout: new CutOut(view),
+    sketch: new Sketcher(view),
     extend: new Extender(view),
   };
 }

@@ -19,22 +19,26 @@ import { effect, signal } from "../state/signal.js";
  * @property {(pen: CanvasRenderingContext2D, view: import("../canvas/view.js").View, ratio: number) => void} draw
  * @property {(key: string) => boolean} [key] whether it means something now
  * @property {(at: Place | null) => void} [hover]
+ * @property {boolean} [isBrush] whether it has the brush's size
  */
 
 /** @type {How} */
 const BY_KEYS = { erases: false, shift: false, alt: false };
+const BLINK = 600; // milliseconds that each of the two is seen
 const SLIDER_REACH = 14; // pixels beside the slider in which it is taken
 
 /** The scale of what is seen, for the bar above. */
 export const scale = signal(1);
-/** "off", or what is compared: with a slider, or by holding the picture before. */
-export const comparing = signal(/** @type {"off" | "slider" | "before"} */ ("off"));
+/** "off", or how a result is compared with the picture before. @typedef {"off" | "slider" | "before" | "blink" | "difference"} Comparison */
+export const comparing = signal(/** @type {Comparison} */ ("off"));
 
 export class PictureView extends HTMLElement {
   /** @type {Stroke | null} */
   stroke = null;
   /** @type {Partial<Record<import("../state/settings.js").Tool, AreaTool>>} they come with the first picture */
   tools = {};
+  /** @type {import("./sketching.js").Sketcher | null} what erases colours beside the mask */
+  beside = null;
   /** @type {AreaTool | null} the one that is being dragged */
   dragged = null;
   /** @type {(text: string, kind?: string) => void} */
@@ -48,6 +52,7 @@ export class PictureView extends HTMLElement {
   /** @type {import("../canvas/gestures.js").Gestures | undefined} */
   gestures = undefined;
   dragsSlider = false;
+  blinking = 0;
   /** Whether the pointer is where arrow keys moved it. */
   byKeys = false;
 
@@ -65,19 +70,34 @@ export class PictureView extends HTMLElement {
       this.#moveCursor();
     };
     stage.drawsOver = (pen, view) => this.#drawOver(pen, view);
-    session.onmask = (box) => stage.redrawMask(box);
+    session.onmask = (box) => {
+      stage.colour = session.colour;
+      stage.redrawMask(box);
+      stage.redrawColour(null);
+    };
     effect(() => {
       const { value } = session.source;
       stage.mask = session.mask;
+      stage.colour = session.colour;
       stage.setSource(value);
       if (value) void this.#takeHand(stage);
     });
     effect(() => {
       stage.showsMask = showsMask.value;
       stage.redrawMask(null);
+      stage.redrawColour(null);
     });
     effect(() => {
-      stage.split = comparing.value === "slider" ? 0.5 : comparing.value === "before" ? 1 : 0;
+      const how = comparing.value;
+      stage.split = how === "slider" ? 0.5 : how === "before" ? 1 : 0;
+      stage.isDifference = how === "difference";
+      clearInterval(this.blinking);
+      if (how === "blink") {
+        this.blinking = window.setInterval(() => {
+          stage.split = stage.split ? 0 : 1;
+          stage.redrawPicture();
+        }, BLINK);
+      }
       stage.redrawPicture();
     });
     effect(() => {
@@ -156,6 +176,10 @@ export class PictureView extends HTMLElement {
     const { size, softness, opacity } = brush.peek();
     const erases = how.erases !== (chosen === "eraser");
     this.stroke = new Stroke(session.mask, { radius: size / 2, softness, opacity, erases });
+    // What is seen is erased, be it mask or colour.
+    const { sketch } = this.tools;
+    this.beside = erases && sketch && session.colour && !session.colour.isEmpty() ? /** @type {import("./sketching.js").Sketcher} */ (sketch) : null;
+    this.beside?.begin(point, { ...how, erases, alt: false });
     if (how.shift && this.lastEnd) stage.redrawMask(this.stroke.to(this.lastEnd));
     stage.redrawMask(this.stroke.to(point));
     return true;
@@ -171,6 +195,7 @@ export class PictureView extends HTMLElement {
       return stage.redrawPicture();
     }
     if (this.stroke) {
+      this.beside?.move(points);
       for (const each of points) {
         const box = this.stroke.to(each);
         if (box) stage?.redrawMask(box);
@@ -188,7 +213,7 @@ export class PictureView extends HTMLElement {
       this.lastEnd = this.stroke.last;
       const change = this.stroke.end();
       this.stroke = null;
-      this.session?.changedMask(erases ? "erased" : "painted", change);
+      this.session?.changedMask(erases ? "erased" : "painted", change, this.beside?.finish());
     }
     this.dragged?.end();
     this.dragged = null;
@@ -199,6 +224,7 @@ export class PictureView extends HTMLElement {
     this.dragsSlider = false;
     this.stroke?.cancel();
     this.stroke = null;
+    this.beside?.cancel();
     this.dragged?.cancel();
     this.dragged = null;
     this.stage?.redraw();
@@ -261,10 +287,10 @@ export class PictureView extends HTMLElement {
   #moveCursor() {
     const { pointer, stage, cursor } = this;
     if (!cursor || !stage) return;
-    cursor.hidden = !pointer || !this.session?.mask || (!["brush", "eraser"].includes(tool.peek()) && !this.byKeys);
+    cursor.hidden = !pointer || !this.session?.mask || (!["brush", "eraser", "sketch"].includes(tool.peek()) && !this.byKeys);
     if (!pointer || cursor.hidden) return;
     const { scale: k, x, y } = stage.view;
-    const side = this.areaTool ? 12 : Math.max(4, brush.peek().size * k);
+    const side = this.areaTool && !this.areaTool.isBrush ? 12 : Math.max(4, brush.peek().size * k);
     cursor.style.width = cursor.style.height = `${side}px`;
     cursor.style.transform = `translate(${pointer.x * k + x - side / 2}px, ${pointer.y * k + y - side / 2}px)`;
   }

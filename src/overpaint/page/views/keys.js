@@ -56,7 +56,7 @@ function actsOf(page) {
   const { jobs } = page;
   const history = () => page.session?.document.history;
   const isStaged = () => Boolean(jobs?.staged.peek());
-  const compare = (/** @type {"slider" | "before"} */ how) => isStaged() && (comparing.value = comparing.peek() === how ? "off" : how);
+  const compare = (/** @type {"slider" | "blink" | "difference"} */ how) => isStaged() && (comparing.value = comparing.peek() === how ? "off" : how);
   const tools = Object.fromEntries(TOOLS.map((name) => [name, () => (tool.value = name)]));
   return {
     .../** @type {Record<import("../state/settings.js").Tool, Act>} */ (tools),
@@ -82,8 +82,11 @@ function actsOf(page) {
     clear: () => void changeMask(page, "clearAll", "clear"),
     letBe: () => jobs && void (jobs.staged.value = null),
     slider: () => compare("slider"),
+    blink: () => compare("blink"),
+    difference: () => compare("difference"),
     before: () => isStaged() && (comparing.value = "before"),
     panel: () => void (panelOpen.value = !panelOpen.peek()),
+    gallery: () => void page.dialog("showGallery"),
     help: () => void page.dialog("showKeys"),
   };
 }
