@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 from overpaint import masks
 from overpaint.models.families import SD1_SPEC
 from overpaint.pictures import open_picture
+from overpaint.pixels.seams import Seam
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
@@ -88,6 +89,19 @@ def test_a_job_is_accepted_with_all_it_needs(page: Page) -> None:
     assert record.job.request["seed"] >= 0 and job["request"] == record.job.request
     assert (job["state"], job["position"], job["progress"], job["eta"]) == ("queued", 0, 0.0, 2.0)
     assert record.job.queue_seconds == 900
+
+
+def test_an_inpainted_picture_tells_its_seam(page: Page) -> None:
+    given = {"images": [encoded(SOURCE)], "prompt": "sea"}
+    masked, plain_one = (page.submit(**given, **more)["id"] for more in ({"mask": encoded(MASK)}, {}))
+    (picture,) = page("GET", f"/v1/jobs/{masked}").json()["pictures"]
+    assert picture["seam"] == {
+        "step": 0.5, "step_p95": 1.0, "source_step": 2.0, "shift": 0.1, "gradient_jump": 0.0, "coverage": 25.0,
+        "outside": 0, "blend": "plain",
+    }  # fmt: skip
+    assert page("GET", f"/v1/jobs/{plain_one}").json()["pictures"][0]["seam"] is None
+    document = page("GET", "/openapi.json").json()["components"]["schemas"]
+    assert set(document["SeamView"]["properties"]) == set(picture["seam"]) == set(asdict(Seam(0, 0, 0, 0, 0, 0)))
 
 
 def test_a_finished_job_tells_its_pictures(page: Page) -> None:
