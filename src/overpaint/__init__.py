@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
-    from overpaint.opening import open_picture
+    from overpaint.opening import open_picture, samples
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
@@ -86,6 +86,7 @@ __all__ = [
     "outpaint",
     "plan",
     "requests_for",
+    "samples",
     "save",
     "txt2img",
 ]
@@ -116,7 +117,7 @@ _HOMES = {
     ),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
-    "overpaint.opening": ("open_picture",),
+    "overpaint.opening": ("open_picture", "samples"),
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),
