@@ -183,7 +183,7 @@ def judged_sequence(
 ) -> PaintingSequence:
     """A tool that is only to be planned; each of its steps is judged, and nothing is kept."""
     tool, rest = tool_and_request(values)
-    *_, request = _judged(rest, store, limits, settings, read, held)
+    _, request = _judged(rest, _sources(store, limits, read, looks=True), settings, held)
     assert not isinstance(request, ExtrasRequest)  # a tool's kind is none of those
     _with_tool(tool, request, limits, settings)
     return SequenceOrder(tool, request).sequence(job_settings(settings, limits))
