@@ -165,28 +165,20 @@ def _kept(
 ) -> dict[str, Any]:
     """Write a picture with what its source carried; two of one name do not replace each other."""
     from overpaint.extras import INFO_ITEM
-    from overpaint.files.keeping import lost_in
+    from overpaint.files.keeping import lost_in, packed
     from overpaint.files.metadata import encode_picture, format_for
     from overpaint.files.saving import save_bytes
     from overpaint.pictures import source_extras
 
     source, result = made
-    extras, shown = source_extras(source), settings.enable_pnginfo
+    extras = source_extras(source)
+    own: dict[str, Any] = {"exif": extras.exif, "icc": extras.icc, "lossless": extras.lossless}
+    items = {INFO_ITEM: result.info} if result.info else None
+    contents = packed(settings, infotext=result.infotext, items=items, **own)
     wished = target.path.suffix.lower().removeprefix(".")
-    infotext = result.infotext if shown else None
-    extension = format_for(result.image, wished, infotext)
+    extension = format_for(result.image, wished, contents["infotext"])
     path = target.path if extension == wished else target.path.with_suffix(f".{extension}")
-    data = encode_picture(
-        result.image,
-        extension,
-        infotext=infotext,
-        items={INFO_ITEM: result.info} if shown and result.info else None,
-        exif=extras.exif,
-        icc=extras.icc,
-        quality=settings.jpeg_quality,
-        lossless=settings.webp_lossless or extras.lossless,
-        background=settings.img2img_background_color,
-    )
+    data = encode_picture(result.image, extension, **contents)
     is_own = str(path) in (each["path"] for each in before)
     path = save_bytes(path, data, replace=target.overwrite and not is_own)
     size = {"width": result.image.width, "height": result.image.height}

@@ -79,16 +79,33 @@ def files_of(painted: KeptPicture, processed: Processed, name: str, files: JobFi
 
 def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> dict[str, Any]:
     """What goes into a picture's file besides its pixels, and how they are packed, as `encode_picture` takes it."""
-    settings = processed.plan.settings
-    extras = _extras(painted, processed)
-    wanted = settings.enable_pnginfo
+    settings, extras = processed.plan.settings, extras_of(painted.index, processed)
+    told: dict[str, Any] = {"infotext": painted.infotext}
+    if settings.enable_pnginfo:
+        told["recipe"] = recipe_of(processed, painted.index, files).to_json()
+    if extras is not None:
+        told |= {"exif": extras.exif, "icc": extras.icc, "lossless": extras.lossless}
+    return packed(settings, **told)
+
+
+def packed(
+    settings: Settings,
+    *,
+    infotext: str | None = None,
+    items: Mapping[str, str] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    exif: bytes | None = None,
+    icc: bytes | None = None,
+    lossless: bool = False,
+) -> dict[str, Any]:
+    """What of this a site wants in its files, and how it packs them, as `encode_picture` takes it."""
+    told: dict[str, Any] = {"infotext": infotext, "items": items, "recipe": recipe}
     return {
-        "infotext": painted.infotext if wanted else None,
-        "exif": extras.exif if extras else None,
-        "icc": extras.icc if extras else None,
-        "recipe": recipe_of(processed, painted.index, files).to_json() if wanted else None,
+        **(told if settings.enable_pnginfo else dict.fromkeys(told)),
+        "exif": exif,
+        "icc": icc,
         "quality": settings.jpeg_quality,
-        "lossless": settings.webp_lossless or (extras is not None and extras.lossless),
+        "lossless": settings.webp_lossless or lossless,
         "background": settings.img2img_background_color,
     }
 
@@ -99,10 +116,10 @@ def lost_in(image: Picture, name: str) -> tuple[str, ...]:
     return () if kind is None else (f"{name}: {kind} holds no transparency, so a background is put behind it; use PNG",)
 
 
-def _extras(painted: KeptPicture, processed: Processed) -> SourceExtras | None:
-    """Of the source of this picture, if it has one."""
+def extras_of(index: int, processed: Processed) -> SourceExtras | None:
+    """Of the source of the picture with this index, if it has one."""
     sources = processed.plan.request.images
-    return source_extras(sources[painted.index % processed.batch_size % len(sources)]) if sources else None
+    return source_extras(sources[index % processed.batch_size % len(sources)]) if sources else None
 
 
 def name_for(painted: KeptPicture, name: str) -> str:

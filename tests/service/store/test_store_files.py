@@ -20,6 +20,7 @@ from overpaint.settings import Settings
 from tests.service.store.store_tools import Clock, finished, job, painted
 
 DAY = 86_400.0
+WEBP = Settings(samples_format="webp")
 
 
 def written(store: JobStore, data: bytes) -> tuple[Path, str]:
@@ -260,6 +261,24 @@ def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> N
     clock.now = 4_000.0
     store.expire(keep_seconds=3_600.0, keep_bytes=100)
     assert store.picture(reference) == b"source"
+
+
+# -- how results are packed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_what_came_without_loss_is_kept_without_loss(lossless: bool, tmp_path: Path) -> None:
+    """As the command and Python keep it."""
+    picture = keep(tmp_path, 0, Output(Image.effect_noise((32, 32), 90), lossless=lossless), WEBP)
+    assert (b"VP8L" in (tmp_path / picture.file).read_bytes()) == lossless
+
+
+def test_transparency_gets_the_background_of_the_site_where_a_format_has_none(tmp_path: Path) -> None:
+    settings = Settings(samples_format="jpg", img2img_background_color="#00ff00", jpeg_quality=100)
+    picture = keep(tmp_path, 0, Output(Image.new("RGBA", (16, 16), (255, 0, 0, 0))), settings)
+    with Image.open(tmp_path / picture.file) as opened:
+        red, green, blue = opened.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    assert red < 10 and green > 245 and blue < 10
 
 
 # -- whose business it is --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from overpaint.files.keeping import extras_of, packed
 from overpaint.files.metadata import KINDS, encode_picture, format_for
 from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
@@ -40,24 +41,22 @@ class Output:
     exif: bytes | None = None
     icc: bytes | None = None
     recipe: Mapping[str, Any] | None = None
+    lossless: bool = False  # its source was packed so that no pixel is lost
 
 
 def keep(folder: Path, number: int, output: Output, settings: Settings) -> ResultPicture:
     """Write a picture, whole or not at all, in the place of one that is there already."""
-    text = output.infotext or None
-    shown = text if settings.enable_pnginfo else None
-    extension = format_for(output.image, settings.samples_format, shown)
-    data = encode_picture(
-        output.image,
-        extension,
-        infotext=shown,
-        items=output.items if settings.enable_pnginfo else None,
+    contents = packed(
+        settings,
+        infotext=output.infotext or None,
+        items=output.items,
+        recipe=output.recipe,
         exif=output.exif,
         icc=output.icc,
-        recipe=output.recipe if settings.enable_pnginfo else None,
-        quality=settings.jpeg_quality,
-        lossless=settings.webp_lossless,
+        lossless=output.lossless,
     )
+    extension = format_for(output.image, settings.samples_format, contents["infotext"])
+    data = encode_picture(output.image, extension, **contents)
     path = save_bytes(folder / f"{number}.{extension}", data, replace=True, mode=OWNER)
     return ResultPicture(
         number=number,
@@ -161,11 +160,12 @@ def _without_grid(plan: Plan) -> Plan:
 def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
     plan, texts = told.plan, told.infotexts[-len(batch.batch) :]
     for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
-        info = finished.image.info
+        info, extras = finished.image.info, extras_of(image.index, told)
+        keeps_all = extras is not None and extras.lossless and not plan.settings.quirks.drop_source_extras
         # An infotext does not hold what a ControlNet followed.
         recipe = recipe_of(told, image.index).to_json() if plan.controls else None
-        own, profile = info.get("exif"), info.get("icc_profile")
-        yield Output(finished.image, text, seed=image.seed, exif=own, icc=profile, recipe=recipe)
+        own: dict[str, Any] = {"exif": info.get("exif"), "icc": info.get("icc_profile"), "lossless": keeps_all}
+        yield Output(finished.image, text, seed=image.seed, recipe=recipe, **own)
         found = (getattr(finished, name) for name in returned_masks(plan))
         yield from (Output(each, kind="mask") for each in found if each is not None)
 
