@@ -16,6 +16,7 @@ from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PaintingCancelled, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from overpaint.request import Picture
     from overpaint.settings import Settings
 
-_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("quality", "set", "reference", "device"))
+_OPTIONS = tuple(
+    each for each in JOB_OPTIONS if each.name in ("models", "webui", "quality", "set", "reference", "device")
+)
 _FLAGS = {"scale": "--scale", "size": "--size", "second_visibility": "--visibility"}
 _BUILT_IN = ("", "None", "Lanczos", "Nearest")
 
@@ -60,10 +63,12 @@ def upscale(
     With resampling, or with the network of an ESRGAN or Real-ESRGAN file.
     """
     started = time.monotonic()
+    refuse_webui_place(asked, output)
     targets = _targets(pictures, output, overwrite)
     if scale is not None and size is not None:
         raise RequestError("--size", size, "give --scale or --size, not both")
     settings = asked.settings()
+    tell_webui(asked, quiet or as_json)
     found = _Upscalers.named(upscaler, second, settings)
     fields: dict[str, Any] = {"upscaler": found.names[0], "second_upscaler": found.names[1], "crop": crop}
     fields |= {"scale": 2 if scale is None else scale, "size": None if size is None else read_size("--size", size)}
@@ -165,20 +170,27 @@ def _kept(
 ) -> dict[str, Any]:
     """Write a picture with what its source carried; two of one name do not replace each other."""
     from overpaint.extras import INFO_ITEM
-    from overpaint.files.keeping import lost_in, packed
+    from overpaint.files.keeping import lost_in
     from overpaint.files.metadata import encode_picture, format_for
     from overpaint.files.saving import save_bytes
     from overpaint.pictures import source_extras
 
     source, result = made
-    extras = source_extras(source)
-    own: dict[str, Any] = {"exif": extras.exif, "icc": extras.icc, "lossless": extras.lossless}
-    items = {INFO_ITEM: result.info} if result.info else None
-    contents = packed(settings, infotext=result.infotext, items=items, **own)
+    extras, shown = source_extras(source), settings.enable_pnginfo
     wished = target.path.suffix.lower().removeprefix(".")
-    extension = format_for(result.image, wished, contents["infotext"])
+    infotext = result.infotext if shown else None
+    extension = format_for(result.image, wished, infotext)
     path = target.path if extension == wished else target.path.with_suffix(f".{extension}")
-    data = encode_picture(result.image, extension, **contents)
+    data = encode_picture(
+        result.image,
+        extension,
+        infotext=infotext,
+        items={INFO_ITEM: result.info} if shown and result.info else None,
+        **extras.beside,
+        quality=settings.jpeg_quality,
+        lossless=settings.webp_lossless or extras.lossless,
+        background=settings.img2img_background_color,
+    )
     is_own = str(path) in (each["path"] for each in before)
     path = save_bytes(path, data, replace=target.overwrite and not is_own)
     size = {"width": result.image.width, "height": result.image.height}

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import RequestError
+from overpaint.files.formats import losses
 from overpaint.files.kept_files import FileRecord
-from overpaint.files.metadata import alpha_lost, encode_picture, format_for, recipe_path, recipe_text
+from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
-from overpaint.pictures import SourceExtras, source_extras
+from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
@@ -79,47 +80,38 @@ def files_of(painted: KeptPicture, processed: Processed, name: str, files: JobFi
 
 def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> dict[str, Any]:
     """What goes into a picture's file besides its pixels, and how they are packed, as `encode_picture` takes it."""
-    settings, extras = processed.plan.settings, extras_of(painted.index, processed)
-    told: dict[str, Any] = {"infotext": painted.infotext}
-    if settings.enable_pnginfo:
-        told["recipe"] = recipe_of(processed, painted.index, files).to_json()
-    if extras is not None:
-        told |= {"exif": extras.exif, "icc": extras.icc, "lossless": extras.lossless}
-    return packed(settings, **told)
-
-
-def packed(
-    settings: Settings,
-    *,
-    infotext: str | None = None,
-    items: Mapping[str, str] | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    exif: bytes | None = None,
-    icc: bytes | None = None,
-    lossless: bool = False,
-) -> dict[str, Any]:
-    """What of this a site wants in its files, and how it packs them, as `encode_picture` takes it."""
-    told: dict[str, Any] = {"infotext": infotext, "items": items, "recipe": recipe}
+    settings = processed.plan.settings
+    extras = _extras(painted, processed)
+    wanted = settings.enable_pnginfo
     return {
-        **(told if settings.enable_pnginfo else dict.fromkeys(told)),
-        "exif": exif,
-        "icc": icc,
+        "infotext": painted.infotext if wanted else None,
+        **(extras or SourceExtras(None, None, "")).beside,
+        "recipe": recipe_of(processed, painted.index, files).to_json() if wanted else None,
         "quality": settings.jpeg_quality,
-        "lossless": settings.webp_lossless or lossless,
+        "lossless": settings.webp_lossless or (extras is not None and extras.lossless),
         "background": settings.img2img_background_color,
     }
 
 
-def lost_in(image: Picture, name: str) -> tuple[str, ...]:
-    """What to know about a picture that is written under this name."""
-    kind = alpha_lost(image, PurePosixPath(name).suffix)
-    return () if kind is None else (f"{name}: {kind} holds no transparency, so a background is put behind it; use PNG",)
+def lost_in(image: Picture, name: str, processed: Processed | None = None) -> tuple[str, ...]:
+    """What to know about a picture of a job that is written under this name."""
+    if processed is None:
+        return tuple(losses(image, name))
+    request, settings = processed.plan.request, processed.plan.settings
+    lossless = settings.webp_lossless or any(each.info.get(LOSSLESS) is True for each in (image, *request.images))
+    return tuple(losses(image, name, is_masked=request.mask is not None, lossless=lossless))
 
 
-def extras_of(index: int, processed: Processed) -> SourceExtras | None:
-    """Of the source of the picture with this index, if it has one."""
+def _extras(painted: KeptPicture, processed: Processed) -> SourceExtras | None:
+    """What the picture carries, and what its source has beyond that: the reference's way hands nothing on."""
     sources = processed.plan.request.images
-    return source_extras(sources[index % processed.batch_size % len(sources)]) if sources else None
+    if not sources:
+        return None
+    own, given = (
+        source_extras(each) for each in (painted.image, sources[painted.index % processed.batch_size % len(sources)])
+    )
+    carried = {name: value for name, value in own.beside.items() if value is not None}
+    return replace(given, **carried, lossless=own.lossless or given.lossless)
 
 
 def name_for(painted: KeptPicture, name: str) -> str:

@@ -20,7 +20,6 @@ from overpaint.settings import Settings
 from tests.service.store.store_tools import Clock, finished, job, painted
 
 DAY = 86_400.0
-WEBP = Settings(samples_format="webp")
 
 
 def written(store: JobStore, data: bytes) -> tuple[Path, str]:
@@ -44,6 +43,32 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 
 
 # -- what becomes old ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: JobStore, clock: Clock) -> None:
+    for name in "abc":
+        finished(store, name, at=1.0, data=b"x" * 10)
+    assert store.pin("b", True).pinned and store.pinned_bytes() == 10
+    clock.now = 2.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=20) == []
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["a"]
+    clock.now = 100.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["c"]
+    assert store.result_bytes("b", "0.png") == b"x" * 10
+    assert [(each.id, each.bytes) for each in store.records() if not each.gone] == [("b", 10)]
+    assert not store.pin("c", True).pinned, "what is gone stays gone"
+    assert not store.pin("b", False).pinned and store.pinned_bytes() == 0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["b"]
+
+
+def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store: JobStore) -> None:
+    finished(store, "a", at=1.0)
+    store.pin("a", True)
+    record = store.delete("a")
+    assert (record.gone, record.pinned, record.bytes) == (True, False, 0)
+    assert not store.result_file("a", "0.png").exists()
+    store.accept(job("b"))
+    assert not store.delete("b").gone and [each.id for each in store.waiting()] == ["b"]
 
 
 def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: Clock) -> None:
@@ -264,13 +289,6 @@ def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> N
 
 
 # -- how results are packed --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lossless", [True, False])
-def test_what_came_without_loss_is_kept_without_loss(lossless: bool, tmp_path: Path) -> None:
-    """As the command and Python keep it."""
-    picture = keep(tmp_path, 0, Output(Image.effect_noise((32, 32), 90), lossless=lossless), WEBP)
-    assert (b"VP8L" in (tmp_path / picture.file).read_bytes()) == lossless
 
 
 def test_transparency_gets_the_background_of_the_site_where_a_format_has_none(tmp_path: Path) -> None:

@@ -230,8 +230,7 @@ class Enlarging:
         """The picture with the infotext it came with, and what was done to it."""
         extras = source_extras(self._request.images[number])
         items = {INFO_ITEM: result.info} if result.fields else None
-        text, is_lossless = result.infotext or "", extras.lossless
-        return Output(result.image, text, items=items, exif=extras.exif, icc=extras.icc, lossless=is_lossless)
+        return Output(result.image, result.infotext or "", items=items, extras=extras)
 
     def _progress(self, part: int, parts: int) -> None:
         if self._stepped.is_due():
