@@ -114,6 +114,10 @@ class ModelCache:
         self._made.clear()
         self._upscalers = self._last = None
 
+    def paths(self) -> tuple[Path, ...]:
+        """The files of models in memory."""
+        return self._residents.paths()
+
     # -- before a plan -------------------------------------------------------------------------------------------
 
     def model_for(self, request: PaintRequest, settings: Settings) -> Path:
