@@ -123,7 +123,12 @@ NAMES = frozenset(each.name for each in MODULES)
 
 def imports_of(module: Module, *, at_once: bool = False) -> set[str]:
     """The modules of the house it needs; `at_once`: when it is itself imported. What only types need does not count."""
-    return set(_imports(module.tree, at_once)) - {module.name}
+    return set(_imported(module, at_once)) - {module.name}
+
+
+@cache
+def _imported(module: Module, at_once: bool) -> frozenset[str]:
+    return frozenset(_imports(module.tree, at_once))
 
 
 def _imports(node: ast.AST, at_once: bool) -> Iterator[str]:

@@ -12,6 +12,7 @@ from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table, warn
 from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
+from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import RequestError
 
 New = Annotated[bool, typer.Option("--txt2img", help="Plan a new picture: give a PROMPT and no PICTURE.")]
@@ -52,6 +53,7 @@ def plan(
     if as_json:
         say_json(account)
         return 0
+    tell_webui(asked, quiet)
     say(table([(name, _shown(value)) for name, value in _rows(account)]))
     warn(decided.warnings, quiet)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError, RequestTypeError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
-from overpaint.models.catalog import at_place, find_by_place
+from overpaint.models.catalog import at_place, find_by_place, folders_in
 from overpaint.models.companions import vae_for
 from overpaint.models.hashes import (
     CheckpointFile,
@@ -107,7 +107,7 @@ def _unknown(
 
 
 def model_folders(settings: Settings) -> tuple[Path, ...]:
-    return (Path(settings.models_dir),) if settings.models_dir else ()
+    return folders_in(settings.models_dir)
 
 
 def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:

@@ -143,7 +143,7 @@ class ModelCache:
         wants_upscaler = {settings.upscaler_for_img2img, hires.upscaler if hires else None}
         wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}
         return Surroundings(
-            styles=load_styles(settings.styles_file) if settings.styles_file else (),
+            styles=load_styles(settings.styles_file) if request.styles and settings.styles_file else (),
             loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
             hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
             upscalers=self.upscalers(settings) if wants_upscaler else {},

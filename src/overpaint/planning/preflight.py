@@ -115,7 +115,7 @@ def surroundings_of(request: PaintRequest, settings: Settings, read: SpecReader)
     hires = request.hires
     second = hires.checkpoint if hires is not None else None
     return Surroundings(
-        styles=load_styles(settings.styles_file) if settings.styles_file else (),
+        styles=load_styles(settings.styles_file) if request.styles and settings.styles_file else (),
         loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
         hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
         upscalers=stand_in_upscalers(settings),
