@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.engine import Engine, stages_of
-from overpaint.errors import CheckpointError, RequestError
-from overpaint.events import Cancelled, Control, Finished, Progress, Stop
+from overpaint.errors import CheckpointError, RequestError, SettingError
+from overpaint.events import Cancelled, Control, Finished, Preview, Progress, Stop
+from overpaint.networks.taesd import taesd_decoder
 from overpaint.parts import Hires, Lora
 from overpaint.request import Img2ImgRequest, PaintRequest, Picture, SoftInpainting, Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import box, pixels, scene
-from tests.flow_toys import ToyFiles, save, toy_zimage
+from tests.flow_toys import ToyFiles, save, tensors_of, toy_zimage
 
 SIZE = 40  # not a multiple of a token's 16 pixels
 
@@ -135,6 +136,18 @@ def test_a_second_pass(flow_engine: Engine) -> None:
     hires = Hires(scale=2.0, strength=0.5, upscaler="Latent")
     result = flow_engine.paint(Txt2ImgRequest(prompt="cat", steps=2, width=16, height=16, seed=1, hires=hires))
     assert result.images[0].size == (32, 32)
+
+
+def test_the_tiny_autoencoder_of_16_channels(flow_engine: Engine, tmp_path: Path) -> None:
+    """For previews and in the place of the codec; without its file the error says what it is called."""
+    tiny = taesd_decoder(16)
+    save(tensors_of(tiny, 5), tmp_path / "taef1_decoder.safetensors")
+    options: dict[str, Any] = {"show_progress_type": "TAESD", "show_progress_every_n_steps": 1}
+    events = list(flow_engine.run(asked(), Settings(taesd_dir=str(tmp_path), **options)))
+    (preview, *_) = [each for each in events if isinstance(each, Preview)]
+    assert preview.image.size == (SIZE, SIZE)
+    with pytest.raises(SettingError, match="taef1_encoder"):
+        flow_engine.paint(asked(), Settings(taesd_dir=str(tmp_path), sd_vae_encode_method="TAESD"))
 
 
 def test_cancel_and_finish(flow_engine: Engine) -> None:
