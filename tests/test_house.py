@@ -65,6 +65,7 @@ NEEDS_TORCH = {
     "painting.denoise",
     "painting.worn_adapters",
     "painting.drive",
+    "painting.encodings",
     "painting.guidance",
     "painting.hires",
     "painting.inversion",

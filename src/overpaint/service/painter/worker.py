@@ -157,6 +157,7 @@ class Worker:
             result=plain(ended.result),
             error=plain(ended.error),
             refused=ended.refused,
+            encodings=self._bench.encodings() if self._bench is not None else None,
         )
         if ended.is_ruined:
             os._exit(RUINED)
