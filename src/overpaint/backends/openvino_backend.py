@@ -24,8 +24,9 @@ from overpaint.backends.port import Dtypes
 from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, TorchBackend
 from overpaint.errors import OverpaintError
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
-from overpaint.networks.text import ClipText, OpenClipText
+from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, UNet
 
 GRAPHS_KEPT = 2  # of one network: each holds its weights once more
@@ -83,23 +84,26 @@ class OpenVinoBackend(TorchBackend):
 
     def __init__(
         self,
-        unet: UNet,
+        denoiser: DenoiserNetwork,
         autoencoder: AutoencoderKL | SharedAutoencoder,
-        texts: Sequence[ClipText | OpenClipText],
+        texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
     ) -> None:
         if isinstance(autoencoder, AutoencoderKL):
             autoencoder = OpenVinoAutoencoder(autoencoder, dtypes.vae)
-        super().__init__(unet, autoencoder, texts, device=device, dtypes=dtypes)
-        set_packed(unet, False)  # graphs share the plain layout
-        self._graphs = Graphs(unet)
-        self._attentions = [each for each in unet.modules() if isinstance(each, CrossAttention)]
+        super().__init__(denoiser, autoencoder, texts, device=device, dtypes=dtypes)
+        if isinstance(denoiser, UNet):
+            set_packed(denoiser, False)  # graphs share the plain layout
+        self._graphs = Graphs(denoiser)
+        self._attentions = [each for each in denoiser.modules() if isinstance(each, CrossAttention)]
 
     @property
     def remarks(self) -> tuple[str, ...]:
         said = ["hypernetworks: openvino has no graph for them; torch computes the steps"] if self._is_changed else []
+        if not isinstance(self.networks.denoiser, UNet):
+            said.append("openvino: it has no graph for models without a U-Net; torch computes the steps")
         graphs = (self._graphs, self.codec.graphs) if isinstance(self.codec, OpenVinoAutoencoder) else (self._graphs,)
         return tuple(dict.fromkeys((*said, *(text for each in graphs for text in each.refused.values()))))
 
@@ -113,22 +117,25 @@ class OpenVinoBackend(TorchBackend):
         control: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
-        network = self.networks.unet
-        circular, controlled = _is_circular(network.input_blocks[0]), control is not None
+        network = self.networks.denoiser
+        if not isinstance(network, UNet) or self._is_changed:
+            return super().denoise(x, timesteps, context, vector, control=control)
+        try:
+            graph = self._graph(network, controlled=control is not None)
+        except NoGraph:
+            return super().denoise(x, timesteps, context, vector, control=control)
+        times = sinusoid(timesteps, network.spec.model_channels)
+        return inferred(graph, [x, times, context, *([] if vector is None else [vector]), *(control or ())])
+
+    def _graph(self, network: UNet, *, controlled: bool) -> Any:
+        circular = _is_circular(network.input_blocks[0])
 
         def build() -> Any:
             from overpaint.backends.openvino_graph import unet_model
 
             return unet_model(network, circular=circular, controlled=controlled)
 
-        try:
-            if self._is_changed:
-                raise NoGraph("hypernetworks change what attention reads")
-            graph = self._graphs.get((circular, controlled), build, self.dtypes.unet)
-        except NoGraph:
-            return super().denoise(x, timesteps, context, vector, control=control)
-        times = sinusoid(timesteps, network.spec.model_channels)
-        return inferred(graph, [x, times, context, *([] if vector is None else [vector]), *(control or ())])
+        return self._graphs.get((circular, controlled), build, self.dtypes.unet)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""

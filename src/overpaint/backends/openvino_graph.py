@@ -71,14 +71,15 @@ def encoder_model(network: AutoencoderKL, *, circular: bool = False) -> Any:
     for level in encoder.down:
         x = g.level(level, x)
     x = g.conv(encoder.conv_out, g.silu_norm(encoder.norm_out, g.middle(encoder.mid, x)))
-    return g.model(g.conv(network.quant_conv, x))
+    return g.model(g.conv(network.quant_conv, x) if network.has_quant_convs else x)
 
 
 def decoder_model(network: AutoencoderKL, *, circular: bool = False) -> Any:
     """Unscaled latents to pixels."""
     g, decoder = _Graph(circular), network.decoder
-    z = g.input("z", -1, network.post_quant_conv.shape[1], -1, -1)
-    x = g.middle(decoder.mid, g.conv(decoder.conv_in, g.conv(network.post_quant_conv, z)))
+    z = g.input("z", -1, decoder.conv_in.shape[1], -1, -1)
+    z = g.conv(network.post_quant_conv, z) if network.has_quant_convs else z
+    x = g.middle(decoder.mid, g.conv(decoder.conv_in, z))
     for level in reversed(list(decoder.up)):
         x = g.level(level, x)
     return g.model(g.conv(decoder.conv_out, g.silu_norm(decoder.norm_out, x)))
