@@ -168,7 +168,7 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
             # Pillow warns above a number of pixels of its own; ours is judged next, from the same header.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=known)
-        if picture.format == "WEBP" and _is_lossless_webp(source):
+        if picture.format == "WEBP" and is_lossless_webp(source):
             picture.info[LOSSLESS] = True
         return picture
     except Image.DecompressionBombError as error:
@@ -188,7 +188,7 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
 
 
-def _is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
+def is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
     """Whether the first picture in the file is a VP8L chunk."""
     start, position = _start(source, _WEBP_START), 12
     while position + 8 <= len(start):
