@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from overpaint.deep import deep_of
+from overpaint.deep_files import deep_pieces
 from overpaint.errors import PictureError, SettingError
-from overpaint.files.deep_files import deep_pieces
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
 from overpaint.files.formats import FILE_FORMATS, KINDS, fitting_profile, in_srgb, storable
 from overpaint.named_files import check_regular

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from overpaint.deep import Box, DeepPicture, DeepPixels, deep_of, with_channels
-from overpaint.pictures import CARRIED, flatten
+from overpaint.deep import DeepPicture, deep_of
+from overpaint.deep_pixels import Box, DeepPixels, with_channels
+from overpaint.pictures import LOSSLESS, flatten, source_extras
 from overpaint.pixels.composite import assert_untouched, blended, check_samples, strips, with_colours
 from overpaint.pixels.profiles import PROFILE_SPACES, Profile, ProfileError, family_of
 from overpaint.taking import notes_of
@@ -145,11 +146,9 @@ class Ground:
 
     def carried(self, result: Image.Image) -> dict[str, Any]:
         """What goes along with a result: EXIF, XMP, resolution, and the profile that says how to show its pixels."""
-        info = self.picture.info
-        kept = {name: info[name] for name in CARRIED if info.get(name)}
-        exif = self.picture.getexif()
-        if len(exif):
-            kept["exif"] = exif.tobytes()
+        info, extras = self.picture.info, source_extras(self.picture)
+        found = {"exif": extras.exif, "xmp": extras.xmp, "dpi": extras.dpi, LOSSLESS: extras.lossless or None}
+        kept: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
         family, profile = family_of(result.mode), info.get("icc_profile")
         if self.profile is not None and family != family_of(self.picture.mode):
             profile = self.profile.data

@@ -115,7 +115,7 @@ def test_what_a_jpeg_does_not_hold_is_told_and_white_lies_behind_it(
 ) -> None:
     data = io.BytesIO()
     Image.new("RGBA", (64, 48), (0, 0, 200, 0)).save(data, "PNG")
-    clear = {"images": [store.put_picture(data.getvalue())]}
+    clear: dict[str, Any] = {"images": [store.put_picture(data.getvalue())]}
     job = paint_job(store, "jpeg", settings=Settings(samples_format="jpg"), **clear, width=64, height=48)
     ended, told = carried_out(bench, job, tmp_path / "jpeg")
     said = "samples_format=jpg: JPEG holds no transparency, so a background is put behind it; use PNG"
@@ -137,7 +137,7 @@ def test_16_bits_and_what_stands_beside_the_pixels_come_through_a_job(
     mask, shown = np.zeros((48, 64), np.uint8), io.BytesIO()
     mask[8:24, 8:24] = 255
     Image.fromarray(mask).save(shown, "PNG")
-    pictures = {"images": [store.put_picture(given)], "mask": store.put_picture(shown.getvalue())}
+    pictures: dict[str, Any] = {"images": [store.put_picture(given)], "mask": store.put_picture(shown.getvalue())}
     job = paint_job(store, "deep", **pictures, width=64, height=48, mask_blur_x=0, mask_blur_y=0)
     ended, _ = carried_out(bench, job, tmp_path / "deep")
     assert ended.state is JobState.FINISHED

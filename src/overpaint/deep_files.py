@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from overpaint.deep import DeepPixels, Samples, with_channels
+from overpaint.deep_pixels import DeepPixels, Samples, with_channels
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = (-1, 0, 4, 2, 6)  # of PNG, by the number of channels
