@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
+    from overpaint.models.installation import webui_settings
     from overpaint.opening import open_picture, samples
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
@@ -89,6 +90,7 @@ __all__ = [
     "samples",
     "save",
     "txt2img",
+    "webui_settings",
 ]
 
 _HOMES = {
@@ -115,6 +117,7 @@ _HOMES = {
         "Started",
         "Stop",
     ),
+    "overpaint.models.installation": ("webui_settings",),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
     "overpaint.opening": ("open_picture", "samples"),

@@ -152,8 +152,11 @@ def is_deep(picture: Image.Image) -> bool:
     return bool(modes) and all(each in _OTHER_BYTE or each == _GRAY_WITH_ALPHA for each in modes)
 
 
-def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image]) -> DeepPicture:
-    """An undecoded file's picture, upright; `again` opens the same file once more. Decoders raise what they like."""
+def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image], *, is_ours: bool = False) -> DeepPicture:
+    """An undecoded file's picture, upright; `again` opens the same file once more. Decoders raise what they like.
+
+    Nobody else looks at one that is ours, so it is closed: that of a camera takes as much memory as the samples.
+    """
     modes = _raw_modes(picture)
     if modes == {_GRAY_WITH_ALPHA}:
         _retile(picture, {_GRAY_WITH_ALPHA: "RGBA"})  # two samples of two bytes are read as one pixel of four
@@ -168,7 +171,9 @@ def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image]) -> Deep
     for rows, upper in _strips(turned):
         samples[rows] = upper
         samples[rows] <<= 8
-    del turned, picture  # a camera's picture takes as much memory again
+    del turned
+    if is_ours:
+        picture.close()
     low = again()
     _retile(low, _OTHER_BYTE)
     for rows, lower in _strips(_loaded(low)):

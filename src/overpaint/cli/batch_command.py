@@ -14,6 +14,7 @@ from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Prompt, Quiet
+from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import OverpaintError, PictureError
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ Masks = Annotated[
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too; OUT gets the same ones.")]
 Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, tiff or bmp.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in OUT that are not this batch's own.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Paint one of N parts, I from 0; the parts may run at once, on any machines that share SOURCE and OUT.",
+    ),
+]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a row, and nothing else.")]
 
 
@@ -45,6 +54,7 @@ def batch(
     recursive: Recursive = False,
     format: Format = "png",
     overwrite: Overwrite = False,
+    shard: ShardOption = None,
     as_json: AsJsonLines = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -58,8 +68,10 @@ def batch(
     """
     from overpaint.files.batch import Batch, run_batch
     from overpaint.files.rows import read_rows
+    from overpaint.files.shards import Shard
     from overpaint.hints import listed
 
+    part = None if shard is None else Shard.parse(shard)
     asked = asked.with_prompt(text)
     settings = asked.settings()
     asked = asked.with_model(model_asked_for(asked, settings))
@@ -67,6 +79,7 @@ def batch(
     rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
     _check_shared(rows, asked, settings)
     left_out = pictures_left_out(source, recursive) if source.is_dir() else []
+    tell_webui(asked, quiet or as_json)
     warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet or as_json)
     work = Batch(
         out=out,
@@ -75,8 +88,9 @@ def batch(
         model=_model_key(asked, settings),
         format=format.lower(),
         overwrite=overwrite,
+        shard=part,
     )
-    teller = _Teller(as_json=as_json, quiet=quiet, rows=len(rows))
+    teller = _Teller(as_json=as_json, quiet=quiet, rows=len(rows if part is None else part.rows(rows)))
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
         meter = stack.enter_context(Meter(quiet or as_json))

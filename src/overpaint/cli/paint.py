@@ -23,7 +23,9 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
+from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -76,10 +78,15 @@ class Telling:
     as_json: bool = False
     quiet: bool = False
     show: bool = False  # open the pictures
+    here: bool = False  # show them in the terminal
 
     @property
     def hushed(self) -> bool:
         return self.quiet or self.as_json
+
+    def __post_init__(self) -> None:
+        if self.here and self.as_json:
+            raise RequestError("--show", None, "--json prints JSON and nothing else; leave out one of them")
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *JOB_OPTIONS)
@@ -95,15 +102,17 @@ def paint(
     kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
+    refuse_webui_place(asked, output)
     stem = "painted" if is_stdin(picture) else f"{picture.stem}-painted"
     target = choose_target(output, stem, overwrite, kind, picture)
     job = job_of(Files(picture, mask, strength_map), text, asked)
-    return perform(job, target, asked, Telling(as_json, quiet, show))
+    return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *NEW_PICTURE_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -114,6 +123,7 @@ def txt2img(
     kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -124,8 +134,9 @@ def txt2img(
     """
     if text is None and "prompt" not in asked.given:
         raise RequestError("PROMPT", None, "it is missing; `overpaint txt2img --help` shows how")
+    refuse_webui_place(asked, output)
     target = choose_target(output, "txt2img", overwrite, kind)
-    return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show))
+    return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -148,6 +159,7 @@ def again(
     kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -157,13 +169,14 @@ def again(
     The model it was painted with is looked for, by its hash, in the folder of --models.
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
+    refuse_webui_place(asked, output)
     stem = "again" if is_stdin(painted) else f"{painted.stem}-again"
     target = choose_target(output, stem, overwrite, kind, painted)
     if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
-    return perform(job, target, asked, Telling(as_json, quiet, show))
+    return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 
 def choose_target(
@@ -191,6 +204,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     _check_stdout(job, target, telling)
     asked = asked.with_model(job.model)
     session.check(job.request, job.settings, asked)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -214,6 +228,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
             say(f"{path}  seed {each.seed}")
         if stopped:
             note(f"stopped; {len(kept)} of {_asked_for(job.request)} pictures were finished")
+    show_results([each.image for _, each in kept] if telling.here else [], telling.quiet)
     for path, _ in kept if telling.show else ():
         typer.launch(str(path))
     return STOPPED if stopped else 0
@@ -222,8 +237,8 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
 def _check_stdout(job: CommandJob, target: Target, telling: Telling) -> None:
     if not _is_stdout(target):
         return
-    if telling.as_json or telling.show:
-        flag = "--json" if telling.as_json else "--open"
+    if telling.as_json or telling.show or telling.here:
+        flag = "--json" if telling.as_json else "--open" if telling.show else "--show"
         raise RequestError("--output", "-", f"the picture itself goes to stdout; leave out {flag}")
     if _asked_for(job.request) > 1:
         raise RequestError("--output", "-", f"one picture fits there, not {_asked_for(job.request)}; give a folder")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, gets_sheet, returned_masks
 from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
+from overpaint.pixels.seams import Seam
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture
 from overpaint.service.byproducts import byproduct_file, keep_byproducts, wanted_byproducts
@@ -41,6 +42,7 @@ class Output:
     items: Mapping[str, str] | None = None
     extras: SourceExtras | None = None
     recipe: Mapping[str, Any] | None = None
+    seam: Seam | None = None
 
 
 def keep(folder: Path, number: int, output: Output, settings: Settings) -> ResultPicture:
@@ -68,6 +70,7 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         seed=output.seed,
         width=output.image.width,
         height=output.image.height,
+        seam=None if output.seam is None else asdict(output.seam),
     )
 
 
@@ -180,12 +183,13 @@ def _without_grid(plan: Plan) -> Plan:
     return replace(plan, settings=replace(plan.settings, return_grid=False))
 
 
-def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
-    plan, texts = told.plan, told.infotexts[-len(batch.batch) :]
+def _outputs(processed: Processed, batch: FinishedBatch) -> Iterator[Output]:
+    plan, texts = processed.plan, processed.infotexts[-len(batch.batch) :]
     for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
         # An infotext does not hold what a ControlNet followed.
-        recipe = recipe_of(told, image.index).to_json() if plan.controls else None
-        yield Output(finished.image, text, seed=image.seed, extras=source_extras(finished.image), recipe=recipe)
+        recipe = recipe_of(processed, image.index).to_json() if plan.controls else None
+        extras, seam = source_extras(finished.image), finished.seam
+        yield Output(finished.image, text, seed=image.seed, extras=extras, recipe=recipe, seam=seam)
         found = (getattr(finished, name) for name in returned_masks(plan))
         yield from (Output(each, kind="mask") for each in found if each is not None)
 
@@ -205,7 +209,8 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
         return None
     groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
     fields: list[dict[str, Any]] = [dict(zip(names, group, strict=True)) for group in groups]
-    pictures = tuple(FinishedPicture(**each) for each in fields)
+    seams = [None if each.seam is None else Seam(**each.seam) for each in done.pictures if each.kind == "picture"]
+    pictures = tuple(FinishedPicture(**each, seam=seam) for each, seam in zip(fields, seams, strict=True))
     return FinishedBatch(batch, pictures, dict(done.notes), done.complete, done.comments, done.warnings)
 
 
