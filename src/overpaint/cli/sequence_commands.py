@@ -201,8 +201,8 @@ def _one(
     if only_plan:
         return _show_plan(order, sequence, telling)
     refuse_webui_place(order.asked, output)
-    default = f"{word}.png" if is_stdin(picture) else f"{picture.stem}-{word}.png"
-    target = choose_target(output, default, overwrite)
+    stem = word if is_stdin(picture) else f"{picture.stem}-{word}"
+    target = choose_target(output, stem, overwrite, source=picture)
     processed, _ = _run(order, sequence, telling, None, "")
     if processed is None or not processed.images:
         return STOPPED
