@@ -31,6 +31,14 @@ Masks = Annotated[
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too; OUT gets the same ones.")]
 Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, tiff or bmp.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in OUT that are not this batch's own.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Paint one of N parts, I from 0; the parts may run at once, on any machines that share SOURCE and OUT.",
+    ),
+]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a row, and nothing else.")]
 
 
@@ -46,6 +54,7 @@ def batch(
     recursive: Recursive = False,
     format: Format = "png",
     overwrite: Overwrite = False,
+    shard: ShardOption = None,
     as_json: AsJsonLines = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -59,8 +68,10 @@ def batch(
     """
     from overpaint.files.batch import Batch, run_batch
     from overpaint.files.rows import read_rows
+    from overpaint.files.shards import Shard
     from overpaint.hints import listed
 
+    part = None if shard is None else Shard.parse(shard)
     asked = asked.with_prompt(text)
     settings = asked.settings()
     asked = asked.with_model(model_asked_for(asked, settings))
@@ -77,8 +88,9 @@ def batch(
         model=_model_key(asked, settings),
         format=format.lower(),
         overwrite=overwrite,
+        shard=part,
     )
-    teller = _Teller(as_json=as_json, quiet=quiet, rows=len(rows))
+    teller = _Teller(as_json=as_json, quiet=quiet, rows=len(rows if part is None else part.rows(rows)))
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
         meter = stack.enter_context(Meter(quiet or as_json))

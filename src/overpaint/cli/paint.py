@@ -195,7 +195,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
-    warnings += _lost_in(kept)
+    warnings += _lost_in(kept, processed)
     if telling.as_json:
         pictures = [_account(path, each, processed) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -246,11 +246,12 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
     return list(save_painted(processed, target, origins))
 
 
-def _lost_in(kept: list[tuple[Path, KeptPicture]]) -> tuple[str, ...]:
+def _lost_in(kept: list[tuple[Path, KeptPicture]], processed: Processed | None) -> tuple[str, ...]:
     """What the formats of the files do not hold."""
     from overpaint.files.keeping import lost_in
 
-    return tuple(told for path, each in kept if str(path) != STDOUT for told in lost_in(each.image, path.name))
+    files = [(each.image, path.name) for path, each in kept if str(path) != STDOUT]
+    return tuple(told for image, name in files for told in lost_in(image, name, processed))
 
 
 def _is_stdout(target: Target) -> bool:

@@ -310,13 +310,14 @@ def _tell(places: list[Path], processed: Processed, telling: Telling) -> None:
 def _show_plan(order: ToolOrder, sequence: PaintingSequence, telling: Telling) -> int:
     """What each step would do, from folders and headers alone."""
     from overpaint.cli.surroundings import path_asked_for, surroundings_of
+    from overpaint.models.companions import text_encoders_for
     from overpaint.models.what_is import spec_of
     from overpaint.planning.plan import plan
     from overpaint.planning.preflight import account_of, stand_in_upscalers
 
     settings = order.job.settings
     path = path_asked_for(order.asked.with_model(order.job.model), settings)
-    spec = spec_of(path, settings.text_encoder_files)
+    spec = spec_of(path, text_encoders_for(path, settings.text_encoder_files))
     accounts = []
     for step in sequence.prepared(settings, stand_in_upscalers(settings)).outline():
         room = replace(settings, max_pixels_per_pass=max(settings.max_pixels_per_pass, _pixels(step.request)))

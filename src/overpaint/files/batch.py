@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,7 @@ from overpaint.files.kept_files import file_sha256
 from overpaint.files.recipe import JobFiles, changed_options, quirks_on
 from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
+from overpaint.files.shards import Shard
 from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
 from overpaint.pictures import open_picture
@@ -44,6 +46,7 @@ from overpaint.settings import Settings
 from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
 
 _TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
+_SURELY_TORN = 3600.0  # seconds after which nobody is still writing such a file
 
 
 class BatchEngine(Protocol):
@@ -64,6 +67,7 @@ class Batch:
     model: str = ""  # names the weights: pictures of other weights are other pictures
     format: str = "png"
     overwrite: bool = False
+    shard: Shard | None = None  # the part of the rows that is painted; None: all of them
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -114,8 +118,10 @@ def run_batch(
     """Paint all rows that are not painted yet. The painter is asked for when the first row needs it."""
     control = control or Control()
     _check_shared(batch.fields, rows)
-    with Journal(batch.out) as journal:
-        _remove_torn_files(batch.out)
+    if batch.shard is not None:
+        rows = batch.shard.rows(rows)
+    with Journal(batch.out, batch.shard) as journal:
+        _remove_torn_files(batch, journal)
         fields = _with_seed(batch, journal)
         seen: Counter[str] = Counter()
         for row in rows:
@@ -209,7 +215,8 @@ def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
     fields = {"seed": -1, **batch.fields}
     fresh = fix_seed(fields["seed"])
     if fields["seed"] == -1 and isinstance(fresh, int):
-        fields["seed"] = journal.seed_of(_digest({"fields": fields, "model": batch.model}), fresh)
+        batch_name = _digest({"fields": fields, "model": batch.model})
+        fields["seed"] = journal.seed_of(batch_name, _digest(fields), fresh)
     return fields
 
 
@@ -344,8 +351,11 @@ def _usable(name: str, key: str, journal: Journal, batch: Batch) -> bool:
     return owner == key and (journal.wrote(name) or (batch.out / name).stat().st_size == 0)
 
 
-def _remove_torn_files(out: Path) -> None:
-    """What a killed process was writing; the lock says that no other batch is writing here now."""
-    for path in out.rglob(".*.tmp"):
+def _remove_torn_files(batch: Batch, journal: Journal) -> None:
+    """What a killed process was writing. The lock says that no other batch writes here now; but other shards may."""
+    youngest = math.inf if batch.shard is None else journal.now() - _SURELY_TORN
+    for path in batch.out.rglob(".*.tmp"):
         if _TORN.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if path.stat().st_mtime < youngest:
+                    path.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 Before its files are written a row's names and hashes are promised here, afterwards it is marked done; each line is on
 disk before the next thing happens. So whatever moment a process dies at, the journal and the folder together say for
 each row whether its pictures are whole. The lock dies with the process.
+
+A batch in parts (`shards`) has a journal for each part. Whoever opens one reads all of them.
 """
 
 from __future__ import annotations
@@ -10,17 +12,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from overpaint.errors import RequestError, SaveError
+from overpaint.files.saving import save_first_free
+
+if TYPE_CHECKING:
+    from overpaint.files.shards import Shard
 
 JOURNAL_NAME = "overpaint-batch.jsonl"
+_JOURNALS = re.compile(r"overpaint-batch(?:-\d+-of-(\d+))?\.jsonl")
+_SEED_NAME = "overpaint-batch-{}.seed"
+_FAR = 1 << 30  # where Windows locks a byte, so that others can read what stands at the beginning
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,9 @@ class JournalEntry:
 class Journal:
     """An append-only file in the output folder. Use it as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / JOURNAL_NAME
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+        self._folder, self._shard = folder, shard
+        self._path = folder / (JOURNAL_NAME if shard is None else f"overpaint-batch-{shard.number}-of-{shard.of}.jsonl")
         self._entries: dict[str, JournalEntry] = {}
         self._seeds: dict[str, int] = {}
         self._owners: dict[str, str] = {}
@@ -49,8 +59,16 @@ class Journal:
             self._file = self._path.open("a+b")
         except OSError as error:
             raise SaveError(f"{self._folder}: the batch cannot write there ({error.strerror})") from error
-        _lock(self._file, self._folder)
-        self._read(self._file)
+        try:
+            _lock(self._file, self._folder)
+            self._check_others()
+            for path in journals_in(self._folder):
+                if path != self._path:
+                    self._take_all(path.read_bytes())
+            self._read(self._file)
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def __exit__(
@@ -59,15 +77,50 @@ class Journal:
         if self._file is not None:
             self._file.close()
 
+    def now(self) -> float:
+        """The time by the clock that dates files here, which may be another machine's."""
+        os.utime(self._path)
+        return self._path.stat().st_mtime
+
     def entry(self, key: str) -> JournalEntry | None:
         """What is known of a row."""
         return self._entries.get(key)
 
-    def seed_of(self, batch: str, fresh: int) -> int:
-        """The seed that a batch without one was given when it first ran (BATCH-1)."""
+    def seed_of(self, batch: str, asked: str, fresh: int) -> int:
+        """The seed that a batch without one was given when it first ran (BATCH-1). `asked` names what is asked of all
+        its rows: on another machine the same model file may have another date, and so the batch another name."""
         if batch not in self._seeds:
-            self._append({"batch": batch, "seed": fresh})
+            self._append({"batch": batch, "seed": self._agreed(asked, fresh)})
         return self._seeds[batch]
+
+    def _agreed(self, asked: str, fresh: int) -> int:
+        """The seed that all parts of a batch take: the one that was written first."""
+        path = self._folder / _SEED_NAME.format(asked)
+        if self._shard is not None and not path.exists():
+            with suppress(SaveError):  # another part was faster; if not, the next line fails
+                save_first_free([path], str(fresh).encode())
+        try:
+            return int(path.read_bytes())
+        except FileNotFoundError:
+            if self._shard is None:
+                return fresh
+            raise SaveError(f"{path}: the seed of the batch cannot be kept; give --seed") from None
+        except (OSError, ValueError) as error:
+            raise SaveError(f"{path}: the seed of the batch cannot be read ({error}); give --seed") from error
+
+    def _check_others(self) -> None:
+        """A batch in parts may be painted by all its parts at once, and by nobody else.
+
+        NOTE: the own lock comes first. Of two that do not go together and start at once, one sees the other.
+        """
+        for path in journals_in(self._folder):
+            if path != self._path and not self._goes_with(path) and _is_locked(path):
+                remedy = "another batch, or one in other shards, is writing there; wait for it or give another folder"
+                raise RequestError("OUT", str(self._folder), remedy)
+
+    def _goes_with(self, other: Path) -> bool:
+        found = _JOURNALS.fullmatch(other.name)
+        return self._shard is not None and found is not None and found[1] == str(self._shard.of)
 
     def owner(self, name: str) -> str | None:
         """The row that promised the file of this name."""
@@ -133,26 +186,50 @@ class Journal:
 
 def results_in(folder: Path) -> set[Path]:
     """The files in a folder that are, byte for byte, what batches have written there."""
-    path = folder / JOURNAL_NAME
-    if not path.is_file():
-        return set()
     journal = Journal(folder)
-    journal._take_all(path.read_bytes())
+    for path in journals_in(folder):
+        journal._take_all(path.read_bytes())
     return {(folder / name).resolve() for name in journal._owners if journal.wrote(name)}
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """The journals of a folder: of whole batches, and of parts."""
+    try:
+        found = [each for each in folder.iterdir() if _JOURNALS.fullmatch(each.name)]
+    except OSError:
+        return []
+    return sorted(each for each in found if each.is_file())
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_lock(file)
     except OSError:
         file.close()
         remedy = "another batch is writing there; wait for it or give another folder"
         raise RequestError("OUT", str(folder), remedy) from None
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody writes a journal. Looking is in nobody's way who looks, too."""
+    with path.open("r+b") as file:
+        try:
+            _try_lock(file, shared=True)
+        except OSError:
+            return True
+    return False
+
+
+def _try_lock(file: BinaryIO, *, shared: bool = False) -> None:
+    """Until the file is closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        place = file.tell()
+        file.seek(_FAR)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(place)
+    else:
+        import fcntl
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

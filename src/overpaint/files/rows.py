@@ -81,8 +81,10 @@ def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
 def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[BatchRow | UnreadableRow]:
     """BATCH-1, BATCH-2. The output and the masks may lie inside the folder, and results in it: they are no sources."""
     skipped = {path.resolve() for path in (out, masks) if path is not None} - {folder.resolve()}
-    skipped |= results_in(out)
-    found = sorted(_pictures_below(folder, recursive, skipped), key=natural_key)
+    there = list(_pictures_below(folder, recursive, skipped))
+    # NOTE: in this order. Another shard may be painting, and promises a file before it is there.
+    results = results_in(out)
+    found = sorted((each for each in there if (folder / each).resolve() not in results), key=natural_key)
     choose = _MaskChoice(masks)
     for number, name in enumerate(found, 1):
         mask = choose.mask_for(name)

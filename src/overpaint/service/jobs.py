@@ -123,6 +123,8 @@ class Record:
     result: JobResult = field(default_factory=JobResult)
     error: JobError | None = None
     gone: bool = False  # its pictures were kept long enough and are deleted
+    pinned: bool = False  # they never get old
+    bytes: int = 0  # that its pictures take on disk
 
     @property
     def id(self) -> str:

@@ -25,7 +25,7 @@ from overpaint.errors import CheckpointError, OverpaintError, RequestError, Save
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES
-from overpaint.service.limits import MIB
+from overpaint.service.limits import PICTURE_BLOCK
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.store.sqlite_store import JobStore
@@ -35,7 +35,6 @@ HEADER_SECONDS = 10.0
 READER_SECONDS = 60.0  # for a client that takes nothing of its answer
 CONNECTIONS = 512
 THREADS = 32  # for what is quick; who decodes or fetches has others (visits.py)
-PICTURE_BLOCK = 64 * MIB
 KEEP_ALIVE = 15
 SWITCHING = 0.0005  # seconds after which a thread that reads a picture lets the event loop have its turn
 _CONNECTION = "connection"  # in the state of each request
@@ -48,8 +47,6 @@ log = logging.getLogger(LOGGER)
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer."""
     _log_to_stderr()
-    # NOTE: in smaller blocks the memory of large pictures comes from malloc's heaps, of which each thread has its own
-    # and gives nothing back: 32 pictures that are decoded two at a time would hold 5 GiB instead of 0.8.
     _imaging.set_block_size(PICTURE_BLOCK)
     sys.setswitchinterval(SWITCHING)
     store = _store(config)

@@ -95,7 +95,9 @@ class JobView(BaseModel):
     infotexts: list[str]
     warnings: list[str]
     stopped: bool = Field(description="It ended early on request, with what it had.")
-    gone: bool = Field(description="Its pictures were kept long enough and are deleted.")
+    gone: bool = Field(description="Its pictures were kept long enough, or deleted on request.")
+    pinned: bool = Field(description="Its pictures are kept until somebody deletes them.")
+    bytes: int = Field(description="What its pictures take on the server's disk.")
     error: ErrorBody | None
 
 
@@ -231,7 +233,10 @@ def _job_values(
     files = [picture_file(record, each, desk.store) for each in shown] if as_base64 else None
     return {
         **{name: getattr(job, name) for name in ("id", "kind", "priority", "client", "created")},
-        **{name: getattr(record, name) for name in ("state", "step", "steps", "started", "ended", "gone")},
+        **{
+            name: getattr(record, name)
+            for name in ("state", "step", "steps", "started", "ended", "gone", "pinned", "bytes")
+        },
         "position": place[0],
         "eta": place[1],
         "progress": progress_of(record),

@@ -15,7 +15,9 @@ from pydantic import BaseModel, Field
 
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
-from overpaint.models.families import SD1_SPEC, AutoencoderSpec, LatentSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.models.companions import text_encoders_for
+from overpaint.models.families import SD1_SPEC, ModelSpec
+from overpaint.models.specs import spec_from_json
 from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, stand_in_upscalers, surroundings_of
@@ -150,36 +152,20 @@ class _Specs:
 
     def of_file(self, path: Path) -> ModelSpec:
         try:
-            return spec_of(path, self.config.settings.text_encoder_files, header_only=True)
+            return spec_of(path, text_encoders_for(path, self.config.settings.text_encoder_files), header_only=True)
         except CheckpointError:
             return self._told(path)
 
     def _told(self, path: Path) -> ModelSpec:
         asked = asyncio.run_coroutine_threadsafe(self.ask({"path": str(path)}), self.loop)
         try:
-            return _spec_of(asked.result(_PATIENCE))
+            return spec_from_json(asked.result(_PATIENCE))
         except WorkerRefused as error:
             raise CheckpointError(str(error)) from None
         except (TookTooLong, asyncio.TimeoutError):
             asked.cancel()
             said = f"{path.name}: there was no time to look at this file yet; ask again later"
             raise ApiError("unavailable", said) from None
-
-
-def _spec_of(values: Json) -> ModelSpec:
-    """A `ModelSpec` that travelled as JSON."""
-    unet, vae, texts = values["unet"], values["vae"], values["texts"]
-    parts = {
-        "unet": UNetSpec(**_with_tuples(unet)),
-        "vae": AutoencoderSpec(**_with_tuples(vae)),
-        "latent": LatentSpec(**values["latent"]),
-        "texts": tuple(TextSpec(**_with_tuples(each)) for each in texts),
-    }
-    return ModelSpec(**{**values, **parts})
-
-
-def _with_tuples(values: Json) -> dict[str, Any]:
-    return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
 
 
 def _named(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
