@@ -33,7 +33,14 @@ def drawn(page: Page) -> np.ndarray[Any, Any]:
             return await (AS_TEXT)(file);
         }}""".replace("AS_TEXT", AS_TEXT)
     )
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    left, top, right, bottom = page.evaluate(
+        f"""() => {{
+            const {{source, view}} = {PAGE}.view.stage;
+            return [view.x, view.y, view.x + source.width * view.scale, view.y + source.height * view.scale];
+        }}"""
+    )
+    inside = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    return inside[int(top) + 2 : int(bottom) - 2, int(left) + 2 : int(right) - 2]  # its very edge is half transparent
 
 
 def kept_file(page: Page, key: str) -> np.ndarray[Any, Any]:
