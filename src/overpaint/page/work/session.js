@@ -241,7 +241,7 @@ export class Session {
  * @param {Change | null} [colours]
  * @returns {Change}
  */
-function both(mask, colours) {
+export function both(mask, colours) {
   const moved = [...(colours ?? [])].map(([index, bytes]) => /** @type {const} */ ([COLOURS + index, bytes]));
   return new Map([...(mask ?? []), ...moved]);
 }
