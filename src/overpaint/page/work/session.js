@@ -134,8 +134,9 @@ export class Session {
 
   /** The tiles that hold something, by their numbers in changes. @returns {[number, Uint8Array][]} */
   allTiles() {
-    const found = [...(this.mask?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([index, tile]));
-    const colours = [...(this.colour?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([COLOURS + index, tile]));
+    const { mask, colour } = this; // a stroke that is not over does not count
+    const found = [...(mask?.tiles.keys() ?? [])].map((index) => /** @type {const} */ ([index, mask?.former(index)]));
+    const colours = [...(colour?.tiles.keys() ?? [])].map((index) => /** @type {const} */ ([COLOURS + index, colour?.former(index)]));
     return /** @type {[number, Uint8Array][]} */ ([...found, ...colours].filter(([, tile]) => tile));
   }
 
