@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -23,9 +22,9 @@ MOST_WORKERS = 4  # each loads torch
 
 # A change is judged by examples that are the same every time, and by no clock: the machine may be busy. To look for
 # what nobody has thought of, `--hypothesis-profile search`.
-_UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
-hypothesis.settings.register_profile("gate", max_examples=50, derandomize=True, database=None, **_UNHURRIED)
-hypothesis.settings.register_profile("search", max_examples=1000, **_UNHURRIED)
+_UNHURRIED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("gate", _UNHURRIED, max_examples=50, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", _UNHURRIED, max_examples=1000)
 hypothesis.settings.load_profile("gate")
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
     from overpaint.models.installation import webui_settings
-    from overpaint.opening import open_picture
+    from overpaint.opening import open_picture, samples
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
@@ -87,6 +87,7 @@ __all__ = [
     "outpaint",
     "plan",
     "requests_for",
+    "samples",
     "save",
     "txt2img",
     "webui_settings",
@@ -119,7 +120,7 @@ _HOMES = {
     "overpaint.models.installation": ("webui_settings",),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
-    "overpaint.opening": ("open_picture",),
+    "overpaint.opening": ("open_picture", "samples"),
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),

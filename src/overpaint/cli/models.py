@@ -16,7 +16,6 @@ from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import CheckpointError, RequestError
-from overpaint.models.catalog import folders_in
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
@@ -168,6 +167,7 @@ def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJso
 
 def _site(given: Path | None, kind: _Kind, asked: GivenOptions) -> Settings:
     """With the folder that was named, the configured one, or for checkpoints the one we are in."""
+    from overpaint.models.catalog import folders_in
     from overpaint.settings import Settings
 
     site = asked.settings()
@@ -192,6 +192,8 @@ def _site(given: Path | None, kind: _Kind, asked: GivenOptions) -> Settings:
 
 def _where_they_belong(entries: list[Entry], site: Settings) -> list[Entry]:
     """Without the files of other kinds that lie in the folders of their kinds, such as `Lora` below this one."""
+    from overpaint.models.catalog import folders_in
+
     below = [folders_below(str(each)).items() for each in folders_in(site.models_dir)]
     others = [Path(path).resolve() for each in below for name, path in each if name != "models_dir"]
 

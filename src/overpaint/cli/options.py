@@ -216,6 +216,9 @@ JOB_OPTIONS = (
         "(environment: OVERPAINT_WEBUI).",
     ),
     PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
+    PaintOption(
+        "--text-encoder", _MANY, "Text encoder file for a model that brings none; may be repeated (default: beside it)."
+    ),
     PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP and AVIF, 1 to 100 (default 95)."),
     PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
@@ -275,6 +278,8 @@ class GivenOptions:
             options["jpeg_quality"] = _quality(self.given["quality"])
         if "vae" in said:
             options["sd_vae"] = str(said["vae"])
+        if said.get("text_encoder"):
+            options["text_encoder_files"] = tuple(map(str, said["text_encoder"]))
         return settings.with_changes(options)
 
     def _of_folders(self, settings: Settings, *, repeats: bool) -> dict[str, Any]:

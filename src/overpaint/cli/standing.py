@@ -17,6 +17,7 @@ from overpaint.hints import did_you_mean, listed
 FILE_NAME = "overpaint.toml"
 FILE_VARIABLE = "OVERPAINT_CONFIG"
 DEBUG_VARIABLE = "OVERPAINT_DEBUG"
+SHOW_VARIABLE = "OVERPAINT_SHOW"
 
 # key of the file, which is the option's name: (what it holds, its variable, what that is for)
 KEYS: Mapping[str, tuple[type, str, str]] = {
@@ -36,6 +37,7 @@ KEYS: Mapping[str, tuple[type, str, str]] = {
 }
 OTHER_VARIABLES = {
     FILE_VARIABLE: "Another place for `overpaint.toml`; empty means none.",
+    SHOW_VARIABLE: "How `--show` draws: kitty, iterm2, sixel, blocks or none; else as the terminal says.",
     DEBUG_VARIABLE: "1 shows the traceback of an error.",
 }
 OPTIONS_TABLE = "set"

@@ -60,7 +60,7 @@ class ReadyModel:
     @property
     def key(self) -> Hashable:
         """Jobs may share a call of the denoiser where this is equal."""
-        return self.backend.networks.unet, self.worn.adapters.key, self.tiling
+        return self.backend.networks.denoiser, self.worn.adapters.key, self.tiling
 
     def put_in_place(self) -> None:
         """Have the model as it was made ready, after other jobs used it."""
@@ -277,7 +277,7 @@ class ModelCache:
         named = [(i, each, each.model) for i, each in enumerate(plan.controls) if each.model is not None]
         paths = [find_controlnet(model, folder, f"controls[{i}].model") for i, _, model in named]
         # Files that do not say how many heads they have are read as the model's.
-        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
+        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim) if plan.controls else ()
         keys = [(path, stamp_of(path), heads) for path in paths]
         self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
         made: list[ControlBranch] = []

@@ -14,6 +14,7 @@ from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.errors import CheckpointError
 from overpaint.files.recipe import network_name
 from overpaint.models.catalog import HYPERNETWORK, LORA, files_of, find_controlnet
+from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.find import check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
@@ -53,7 +54,7 @@ def check(
     path = _checkpoint_of(request, effective, checkpoint)
     find_vae(path, effective)
     try:
-        spec = spec_of(path, effective.text_encoder_files, header_only=True)
+        spec = spec_of(path, text_encoders_for(path, effective.text_encoder_files), header_only=True)
         known = replace(surroundings_of(request, settings, partial(spec_of, header_only=True)), checkpoint=path)
     except UntoldError:
         _check_names(request, effective)

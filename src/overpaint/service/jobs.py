@@ -81,6 +81,7 @@ class ResultPicture:
     seed: int | None = None
     width: int = 0
     height: int = 0
+    seam: Json | None = None  # of an inpainted picture: how visible the mask's edge is
 
 
 @dataclass(frozen=True, kw_only=True)

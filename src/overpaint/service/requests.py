@@ -20,7 +20,7 @@ from overpaint.pictures import open_picture
 from overpaint.request import PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.sequences.forms import KINDS, SCRIPT
-from overpaint.sequences.story import SequenceStep
+from overpaint.sequences.story import PaintingSequence, SequenceStep
 from overpaint.service.config import ServeConfig
 from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
 from overpaint.service.guard.budgets import picture_apart, pictures_apart, room_for
@@ -170,6 +170,23 @@ def _with_tool(tool: Json, request: PaintRequest, limits: Limits, settings: Sett
         check_request(step.request, within, settings)
 
     return {"kind": SEQUENCE, SEQUENCE: judged_tool(tool, request, limits, site, check)}
+
+
+def judged_sequence(
+    values: Json,
+    store: PictureStore,
+    limits: Limits,
+    *,
+    settings: Settings = _DEFAULT_SETTINGS,
+    read: TextReader | None = None,
+    held: ExitStack,
+) -> PaintingSequence:
+    """A tool that is only to be planned; each of its steps is judged, and nothing is kept."""
+    tool, rest = tool_and_request(values)
+    _, request = _judged(rest, _sources(store, limits, read, looks=True), settings, held)
+    assert not isinstance(request, ExtrasRequest)  # a tool's kind is none of those
+    _with_tool(tool, request, limits, settings)
+    return SequenceOrder(tool, request).sequence(job_settings(settings, limits))
 
 
 def judged_request(

@@ -14,9 +14,11 @@ from overpaint.service.wire import Message
 
 def examined(message: Message) -> object:
     """{"path": file or folder, "texts": files of text encoders}: what this checkpoint is; no tensor is read."""
+    from overpaint.models.companions import text_encoders_for
     from overpaint.models.what_is import spec_of
 
-    return plain(spec_of(Path(message["path"]), message["texts"]))
+    path = Path(message["path"])
+    return plain(spec_of(path, text_encoders_for(path, message["texts"])))
 
 
 def answer(message: Message, _: BinaryIO) -> dict[str, Any]:
