@@ -181,7 +181,7 @@ def random_checkpoint() -> dict[str, Any]:
     from overpaint.models.families import SD1_SPEC, UNET_PREFIX, VAE_PREFIX
     from overpaint.networks.autoencoder import AutoencoderKL
     from overpaint.networks.layers import blank
-    from overpaint.networks.text import text_network
+    from overpaint.networks.text_networks import text_network
     from overpaint.networks.unet import UNet
 
     torch.manual_seed(0)

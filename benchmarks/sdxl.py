@@ -136,7 +136,7 @@ def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
     from overpaint.models.families import SD1_SPEC, UNET_PREFIX, VAE_PREFIX, UNetSpec
     from overpaint.networks.autoencoder import AutoencoderKL
-    from overpaint.networks.text import text_network
+    from overpaint.networks.text_networks import text_network
     from overpaint.networks.unet import UNet
 
     unet = UNetSpec(

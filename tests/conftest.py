@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Pictures here are small, and on a busy machine a second thread only waits. Read when torch is first imported.
@@ -18,6 +19,13 @@ needs_whole_set = pytest.mark.skipif(PARITY != WHOLE_SET, reason="the whole set 
 
 
 MOST_WORKERS = 4  # each loads torch
+
+# A change is judged by examples that are the same every time, and by no clock: the machine may be busy. To look for
+# what nobody has thought of, `--hypothesis-profile search`.
+_UNHURRIED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("gate", _UNHURRIED, max_examples=50, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", _UNHURRIED, max_examples=1000)
+hypothesis.settings.load_profile("gate")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

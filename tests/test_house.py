@@ -54,6 +54,7 @@ NEEDS_TORCH = {
     "models.opened",
     "models.residents",
     "models.taesd_files",
+    "models.transformer_files",
     "models.unpickle",
     "models.upscaler_files",
     "models.vaes",
@@ -61,15 +62,15 @@ NEEDS_TORCH = {
     "painting.blend",
     "painting.brownian",
     "painting.conditioning",
-    "painting.pass_networks",
     "painting.denoise",
-    "painting.worn_adapters",
     "painting.drive",
     "painting.guidance",
     "painting.hires",
     "painting.inversion",
     "painting.latents",
+    "painting.model_cache",
     "painting.noise",
+    "painting.pass_networks",
     "painting.philox",
     "painting.preview",
     "painting.refining",
@@ -81,7 +82,7 @@ NEEDS_TORCH = {
     "painting.tiled",
     "painting.together",
     "painting.upscaling",
-    "painting.model_cache",
+    "painting.worn_adapters",
     "processing",
     "samplers",
 }
@@ -122,7 +123,12 @@ NAMES = frozenset(each.name for each in MODULES)
 
 def imports_of(module: Module, *, at_once: bool = False) -> set[str]:
     """The modules of the house it needs; `at_once`: when it is itself imported. What only types need does not count."""
-    return set(_imports(module.tree, at_once)) - {module.name}
+    return set(_imported(module, at_once)) - {module.name}
+
+
+@cache
+def _imported(module: Module, at_once: bool) -> frozenset[str]:
+    return frozenset(_imports(module.tree, at_once))
 
 
 def _imports(node: ast.AST, at_once: bool) -> Iterator[str]:

@@ -23,4 +23,4 @@ UNET = UNetSpec(
     linear_projections=False,
 )
 TEXT = replace(SD1_SPEC.texts[0], width=128, layers=4, heads=2, inner=512)
-MODEL: ModelSpec = replace(SD1_SPEC, unet=UNET, vae=VAE, texts=(TEXT,), native_size=NATIVE_SIZE)
+MODEL: ModelSpec = replace(SD1_SPEC, denoiser=UNET, vae=VAE, texts=(TEXT,), native_size=NATIVE_SIZE)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         SettingError,
     )
     from overpaint.events import Cancelled, Control, Failed, Finished, Preview, Progress, Started, Stop
-    from overpaint.opening import open_picture
+    from overpaint.models.installation import webui_settings
+    from overpaint.opening import open_picture, samples
     from overpaint.outcome import Processed
     from overpaint.painted import PaintedPicture, save
     from overpaint.parts import ControlUnit, Hires, Lora, SoftInpainting
@@ -86,8 +87,10 @@ __all__ = [
     "outpaint",
     "plan",
     "requests_for",
+    "samples",
     "save",
     "txt2img",
+    "webui_settings",
 ]
 
 _HOMES = {
@@ -114,9 +117,10 @@ _HOMES = {
         "Started",
         "Stop",
     ),
+    "overpaint.models.installation": ("webui_settings",),
     "overpaint.outcome": ("Processed",),
     "overpaint.painted": ("PaintedPicture", "save"),
-    "overpaint.opening": ("open_picture",),
+    "overpaint.opening": ("open_picture", "samples"),
     "overpaint.planning.plan": ("Plan", "plan"),
     "overpaint.parts": ("ControlUnit", "Hires", "Lora", "SoftInpainting"),
     "overpaint.quick": ("img2img", "txt2img"),

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from overpaint.pictures import source_extras
 from overpaint.pixels.color import correct_color
 from overpaint.pixels.composite import (
     apply_overlay,
-    assert_untouched,
     composite_exact,
     make_overlay,
     mask_composite,
     paste_back,
 )
-from overpaint.pixels.resize import resize_image
-from overpaint.pixels.seams import Seam, best, measure_seam, mended
+from overpaint.pixels.ground import Ground
+from overpaint.pixels.mask import Box, widened
+from overpaint.pixels.resize import as_mode, resize_image
+from overpaint.pixels.seams import BAND, Mend, Seam, best, coverage_of, measure_seam, mended
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
 from overpaint.planning.canvas import RESIZE_FILL, Canvas, MaskPlan
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture, SoftInpainting
+
+Painted = Callable[[], Picture]
+"""Makes the painted picture, at the size of the result, when somebody wants it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def finish(plan: Plan, place: int, pixels: NDArray[np.uint8], soft: SoftLatents 
     keep_uncorrected = canvas.target is not None and plan.settings.save_images_before_color_correction
     image, painted, seam = _composited(plan, canvas, mask, corrected, adapted=mask is not plan.mask)
     return FinishedPicture(
-        image if plan.settings.quirks.drop_source_extras else _carrying(canvas.source, image),
+        image if plan.settings.quirks.drop_source_extras else _carrying(canvas.ground, image),
         _composited(plan, canvas, mask, picture, adapted=mask is not plan.mask)[0] if keep_uncorrected else None,
         *_mask_outputs(plan, mask, painted),
         seam,
@@ -70,27 +74,31 @@ def unchanged(plan: Plan, place: int) -> FinishedPicture:
     """The result of a job that changes nothing: the source itself, at the size that was asked for."""
     canvas = plan.canvas_of(place)
     cropped = plan.request.only_masked and plan.request.mask is not None
-    kept = canvas.source if cropped or canvas.base.size == canvas.source.size else canvas.base
-    return FinishedPicture(_carrying(canvas.source, kept.copy()))
+    is_source = cropped or canvas.base.size == canvas.source.size
+    if plan.settings.quirks.drop_source_extras:
+        return FinishedPicture((canvas.source if is_source else canvas.base).copy())
+    kept = canvas.ground.unchanged() if is_source else canvas.ground.brought_back(canvas.base.copy())
+    return FinishedPicture(_carrying(canvas.ground, kept))
 
 
-def _carrying(source: Picture, image: Picture) -> Picture:
-    """The result with the source's EXIF and colour profile, which say how to show its pixels."""
-    extras = source_extras(source)
-    found = {"icc_profile": extras.icc, "exif": extras.exif}
-    image.info.update({name: value for name, value in found.items() if value is not None})
+def _carrying(ground: Ground, image: Picture) -> Picture:
+    """The result with what its source has beside its pixels."""
+    kept = ground.carried(image)
+    if "icc_profile" not in kept:
+        image.info.pop("icc_profile", None)
+    image.info.update(kept)
     return image
 
 
 def _composited(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture, *, adapted: bool
-) -> tuple[Picture, Picture, Seam | None]:
+) -> tuple[Picture, Painted, Seam | None]:
     """The finished picture, the painted one before the kept part was laid over it, and the seam between them."""
     if mask is None or mask.crop is None:
         picture = _cut_to(plan, picture)
     if plan.settings.quirks.drop_source_extras:
         image, painted = _under_overlay(plan, canvas, mask, picture, adapted=adapted)
-        return image, painted, _seam_of(plan, canvas, mask, image)
+        return image, lambda: painted, _seam_of(plan, canvas, mask, image)
     return _over_source(plan, canvas, mask, picture)
 
 
@@ -127,57 +135,85 @@ def _under_overlay(
 
 def _over_source(
     plan: Plan, canvas: Canvas, mask: MaskPlan | None, picture: Picture
-) -> tuple[Picture, Picture, Seam | None]:
-    """The sane way: only what the mask touches is blended into the source, and that is checked."""
+) -> tuple[Picture, Painted, Seam | None]:
+    """The sane way: only what the mask touches is blended into the source, and that is checked.
+
+    No more of the source than that is looked at: what lies beside it goes into the result as it is.
+    """
+    crop = None if mask is None else mask.crop
+    ground = _ground(canvas, picture.size if crop is None else canvas.ground.size)
     if mask is None:
-        return composite_exact(canvas.source, _cut(canvas.base, picture.size), picture, None), picture, None
-    if mask.crop is None:
-        painted, base, alpha = picture, _cut(canvas.base, picture.size), _cut(mask.overlay.convert("L"), picture.size)
+        image = ground.with_painted((0, 0, *picture.size), picture, None)
+        return _in_own_colours(canvas, ground, image), lambda: picture, None
+    area, alpha = _shown(plan, mask, ground.size)
+    old = ground.seen(area)
+    if crop is None:
+        painted, within = picture.crop(area), None
     else:
-        painted = paste_back(canvas.base, picture, mask.crop, upscaler=plan.upscaler)
-        base, alpha = canvas.base, _only_inside(mask.overlay.convert("L"), mask.crop)
-    if not plan.settings.overlay_inpaint:
-        alpha = _everything(alpha, mask)
-    result, painted, seam = _blended(plan, canvas, (base, painted, alpha), mask.crop)
-    assert_untouched(canvas.source if canvas.source.size == result.size else base, result, alpha)
-    return result, painted, seam
+        within = _moved(crop, area)
+        painted = paste_back(old, picture, within, upscaler=plan.upscaler)
+    painted, seam = _blended(plan, old, painted, alpha, within)
+    image = ground.with_painted(area, painted, alpha)
+    ground.check_untouched(area, image, alpha)
+    seam = None if seam is None else replace(seam, coverage=coverage_of(alpha, ground.size))
+
+    def whole() -> Picture:
+        result = (picture if crop is None else ground.seen()).copy()
+        result.paste(painted, area)
+        return result
+
+    return _in_own_colours(canvas, ground, image), whole, seam
+
+
+def _ground(canvas: Canvas, size: tuple[int, int]) -> Ground:
+    """What the result is laid on: the source itself or, where the result has another size, what became of it."""
+    if canvas.ground.size == size:
+        return canvas.ground
+    base = canvas.base
+    # IMG-6: with floored sizes the picture is a few pixels smaller than its ground.
+    return Ground(base if base.size == size else base.crop((0, 0, *size)), canvas.ground.background)
+
+
+def _in_own_colours(canvas: Canvas, ground: Ground, image: Picture) -> Picture:
+    return image if ground is canvas.ground else canvas.ground.brought_back(image)
+
+
+def _shown(plan: Plan, mask: MaskPlan, size: tuple[int, int]) -> tuple[Box, Picture]:
+    """The part of the picture that matters, some pixels round what may change, and how much shows there (gray)."""
+    overlay, within = as_mode(mask.overlay, "L"), mask.crop or (0, 0, *size)
+    shows_all = not plan.settings.overlay_inpaint  # the whole pass, within its crop
+    touched = within if shows_all else overlay.getbbox()
+    if touched is None:
+        return (0, 0, 1, 1), Image.new("L", (1, 1))
+    area = widened(touched, 2 * BAND, 2 * BAND, size)
+    alpha = Image.new("L", (area[2] - area[0], area[3] - area[1]))
+    inside = _moved(within, area)
+    # A blurred mask may reach past a crop that the picture's edge cut short.
+    alpha.paste(255 if shows_all else overlay.crop(within), inside)
+    return area, alpha
+
+
+def _moved(box: Box, area: Box) -> Box:
+    """A box as it lies in an area."""
+    left, top = area[:2]
+    return box[0] - left, box[1] - top, box[2] - left, box[3] - top
 
 
 def _blended(
-    plan: Plan, canvas: Canvas, layers: tuple[Picture, Picture, Picture], crop: tuple[int, int, int, int] | None
-) -> tuple[Picture, Picture, Seam | None]:
-    """The composite as it is or, with blend="auto", the one of several whose seam is least to be seen."""
-    base, painted, alpha = layers
-    result = composite_exact(canvas.source, base, painted, alpha)
-    seam = measure_seam(base, result, alpha)
+    plan: Plan, old: Picture, painted: Picture, alpha: Picture, crop: Box | None
+) -> tuple[Picture, Seam | None]:
+    """What was painted or, with blend="auto", drawn to its surroundings in the way that shows least."""
+
+    def seam_of(each: Picture, how: Mend = "plain") -> Seam | None:
+        return measure_seam(old, composite_exact(old, old, each, alpha), alpha, how)
+
+    seam = seam_of(painted)
     if plan.request.blend != "auto" or seam is None:
-        return result, painted, seam
-    others = mended(base, painted, alpha, crop)
-    made = [composite_exact(canvas.source, base, each, alpha) for _, each in others]
-    seams = [measure_seam(base, each, alpha, how) or seam for each, (how, _) in zip(made, others, strict=True)]
+        return painted, seam
+    others = mended(old, painted, alpha, crop)
+    seams = [seam_of(each, how) or seam for how, each in others]
     chosen = best(seam, seams)
-    return (result, painted, seam) if chosen is None else (made[chosen], others[chosen][1], seams[chosen])
-
-
-def _cut(picture: Picture, size: tuple[int, int]) -> Picture:
-    """IMG-6: with floored sizes the picture is a few pixels smaller than its ground."""
-    return picture if picture.size == size else picture.crop((0, 0, *size))
-
-
-def _only_inside(alpha: Picture, crop: tuple[int, int, int, int]) -> Picture:
-    """A blurred mask may reach past a crop that the picture's edge cut short."""
-    inside = Image.new("L", alpha.size, 0)
-    inside.paste(alpha.crop(crop), crop[:2])
-    return inside
-
-
-def _everything(alpha: Picture, mask: MaskPlan) -> Picture:
-    """Without an overlay the whole pass is shown, within its crop."""
-    if mask.crop is None:
-        return Image.new("L", alpha.size, 255)
-    shown = Image.new("L", alpha.size, 0)
-    shown.paste(255, mask.crop)
-    return shown
+    return (painted, seam) if chosen is None else (others[chosen][1], seams[chosen])
 
 
 def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpainting) -> MaskPlan:
@@ -194,11 +230,11 @@ def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpa
     return replace(mask, overlay=found)
 
 
-def _mask_outputs(plan: Plan, mask: MaskPlan | None, painted: Picture) -> tuple[Picture | None, Picture | None]:
+def _mask_outputs(plan: Plan, mask: MaskPlan | None, painted: Painted) -> tuple[Picture | None, Picture | None]:
     """OUT-4: the mask, and the painted part alone on nothing."""
     settings = plan.settings
     if mask is None:
         return None, None
     shown = mask.overlay.convert("RGB") if settings.return_mask or settings.save_mask else None
     composite = settings.return_mask_composite or settings.save_mask_composite
-    return shown, mask_composite(painted, mask.overlay) if composite else None
+    return shown, mask_composite(painted(), mask.overlay) if composite else None

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from PIL import Image
 
+from overpaint.deep import DeepPicture
 from overpaint.errors import RequestTypeError
+from overpaint.files.formats import FILE_FORMATS
 from overpaint.files.keeping import (
     KeptPicture,
     Origins,
@@ -23,9 +25,9 @@ from overpaint.files.keeping import (
     numbered,
     save_one,
 )
-from overpaint.files.metadata import INFOTEXT_ITEM, KINDS, encode_picture, format_for, save_options
+from overpaint.files.metadata import INFOTEXT_ITEM, encode_picture, format_for, write_picture
 from overpaint.files.saving import save_bytes
-from overpaint.pictures import flatten, source_extras
+from overpaint.pictures import source_extras
 from overpaint.planning.plans import Plan
 from overpaint.settings import Settings
 from overpaint.watching import warn
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "painted.png"
 
 
-class PaintedPicture(Image.Image):
+class PaintedPicture(DeepPicture):
     """A picture that was painted. It is a PIL picture, and `save` works as PIL's does.
 
     What `save` writes holds the recipe (in PNG), the infotext, and the source's EXIF and colour profile, as far as the
@@ -78,16 +80,12 @@ class PaintedPicture(Image.Image):
         is_path = isinstance(fp, str | os.PathLike)
         kind = (format or (_kind_of(fp) if is_path else None) or "").upper()
         kind = "JPEG" if kind == "JPG" else kind
-        if kind not in KINDS.values():
+        if kind not in FILE_FORMATS:
             super().save(fp, format, **params)
             return
         contents = contents_of(self._own(), self._made, self._records(Path(fp).parent if is_path else None))
-        background = contents.pop("background")
-        told = lost_in(self, Path(fp).name if is_path else f"picture.{kind.lower()}")
-        warn(told)
-        shown = flatten(self, background) if told else self
-        known = save_options(shown, kind, **contents)
-        Image.Image.save(shown, fp, format, **{**known, **params})
+        warn(lost_in(self, Path(fp).name if is_path else f"picture.{kind.lower()}", self._made))
+        write_picture(self, fp, kind, contents, format, params)
 
     def _records(self, folder: Path | None) -> JobFiles:
         return self._origins.records(folder, self._made.plan.settings)
@@ -197,7 +195,7 @@ def _without_grids(result: Processed | Sequence[Image.Image]) -> Sequence[Image.
 
 
 def _save_one(picture: Image.Image, target: Target, quality: int | None) -> Path:
-    warn(lost_in(picture, target.path.name))
+    warn(lost_in(picture, target.path.name, picture._made if isinstance(picture, PaintedPicture) else None))
     if isinstance(picture, PaintedPicture):
         made = _with_quality(picture._made, quality)
         records = picture._origins.records(target.path.parent, made.plan.settings)
@@ -211,8 +209,7 @@ def _save_one(picture: Image.Image, target: Target, quality: int | None) -> Path
         picture,
         kept,
         infotext=infotext,
-        exif=extras.exif,
-        icc=extras.icc,
+        **extras.beside,
         quality=quality or Settings.jpeg_quality,
         lossless=extras.lossless,
         background=Settings.img2img_background_color,

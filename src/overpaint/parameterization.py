@@ -5,7 +5,8 @@
 Over sigmas x = x0 + sigma n, and samplers are sent D, the denoised picture (Karras et al. 2022, arXiv:2206.00364).
 Over timesteps x = sqrt(a) x0 + sqrt(1 - a) n with the cumulative alpha a, and samplers are sent eps, the guided noise
 (Ho et al. 2020, arXiv:2006.11239; Song et al. 2020, arXiv:2010.02502). v is of Salimans and Ho (2022),
-arXiv:2202.00512, and LCM of Luo et al. (2023), arXiv:2310.04378. F is the network's output for the input c_in x.
+arXiv:2202.00512, and LCM of Luo et al. (2023), arXiv:2310.04378. Flow models predict n - x0; `flow_levels` tells how
+their levels are sigmas. F is the network's output for the input c_in x.
 
 A `level` below is whatever the sampler speaks of: a sigma, or a timestep.
 """
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from overpaint.errors import RequestError
-from overpaint.models.families import ModelSpec, Prediction
+from overpaint.flow_levels import FlowTable
+from overpaint.models.families import ModelSpec
+from overpaint.predictions import LCM, PREDICTIONS, Predicted
 from overpaint.sampler_table import SamplerSpec
 from overpaint.schedules import (
     Floats,
@@ -36,10 +39,6 @@ from overpaint.settings import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-LCM_SIGMA_DATA_SQUARED = 0.25
-LCM_TIMESTEP_SCALING = 10.0
-
-
 # -- what a pass asks, and what it gets --------------------------------------------------------------------------------
 
 
@@ -54,6 +53,8 @@ class PassLength:
     from_noise: bool
     is_sdxl: bool
     settings: Settings
+    strength: float | None = None  # where a walk may start between two steps; None: it starts at one, as t_enc says
+    tokens: int = 0  # of the picture, for families whose levels follow its size
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Walk:
     used: tuple[float, ...]
     start: float  # the level the source is noised to; from noise alone: the factor on that noise
     notes: Mapping[str, object] = field(default_factory=dict)  # infotext fields of the schedule
+    t_enc: int | None = None  # where the pass walks another number of steps than it was told
 
 
 class Parameterization(Protocol):
@@ -103,6 +105,10 @@ class Parameterization(Protocol):
         """How much noise a level has, as a sigma."""
         ...
 
+    def is_all_noise(self, level: float) -> bool:
+        """Whether nothing of a picture is left at a level: x is noise times the level there."""
+        ...
+
     def noised(self, x0: Tensor, n: Tensor, level: float, extra: float = 0.0) -> Tensor:
         """A picture with noise of a level; `extra` adds a share of the same noise (STEP-6)."""
         ...
@@ -128,75 +134,6 @@ class Parameterization(Protocol):
         ...
 
 
-# -- what models predict -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """One row: what a network answers with, and the levels it was trained on."""
-
-    table: Callable[[ModelSpec, Settings], NoiseTable]
-    time: Callable[[NoiseTable, float], float]  # of a sigma
-    c_in: Callable[[float], float]  # of a sigma
-    denoised: Callable[[Tensor, Tensor, float, float], Tensor]  # F, x, sigma, time -> D
-    eps: Callable[[Tensor, Tensor, float], Tensor] | None  # F, x, a -> eps; None: no sampler over timesteps uses it
-
-
-def trained_table(model: ModelSpec, settings: Settings) -> NoiseTable:
-    """The 1000 levels of Stable Diffusion 1, 2 and XL, as the options change them (SIG-1 to SIG-10)."""
-    table = NoiseTable.default()
-    if settings.sd_noise_schedule == "Zero Terminal SNR":
-        table = NoiseTable.zero_terminal_snr()
-    if settings.use_downcasted_alpha_bar:
-        table = table.downcasted()
-    return replace(table, quantized=True) if settings.enable_quantization else table
-
-
-def _timestep(table: NoiseTable, sigma: float) -> float:
-    return float(table.sigma_to_t(sigma))
-
-
-def _unit_variance(sigma: float) -> float:
-    """c_in of Karras et al. 2022, table 1, for data of unit variance."""
-    return 1 / math.sqrt(sigma**2 + 1)
-
-
-def _denoised_from_eps(F: Tensor, x: Tensor, sigma: float, time: float) -> Tensor:
-    """SIG-5."""
-    return x - sigma * F
-
-
-def _denoised_from_v(F: Tensor, x: Tensor, sigma: float, time: float) -> Tensor:
-    """SIG-6."""
-    return F * (-sigma / math.sqrt(sigma**2 + 1)) + x / (sigma**2 + 1)
-
-
-def _denoised_by_lcm(F: Tensor, x: Tensor, sigma: float, time: float) -> Tensor:
-    """LCM-1; equation 9 of the paper, with F as eps."""
-    q = LCM_TIMESTEP_SCALING * time
-    c_skip = LCM_SIGMA_DATA_SQUARED / (q**2 + LCM_SIGMA_DATA_SQUARED)
-    c_out = q / math.sqrt(q**2 + LCM_SIGMA_DATA_SQUARED)
-    return c_out * (x - sigma * F) + c_skip * x
-
-
-def _eps_from_eps(F: Tensor, x: Tensor, a: float) -> Tensor:
-    return F
-
-
-def _eps_from_v(F: Tensor, x: Tensor, a: float) -> Tensor:
-    """SIG-7."""
-    return math.sqrt(a) * F + math.sqrt(1 - a) * x
-
-
-PREDICTIONS: Mapping[Prediction, Predicted] = {
-    "eps": Predicted(trained_table, _timestep, _unit_variance, _denoised_from_eps, _eps_from_eps),
-    "v": Predicted(trained_table, _timestep, _unit_variance, _denoised_from_v, _eps_from_v),
-}
-LCM = Predicted(
-    lambda model, settings: trained_table(model, settings).lcm(), _timestep, _unit_variance, _denoised_by_lcm, None
-)
-
-
 # -- what samplers speak of --------------------------------------------------------------------------------------------
 
 
@@ -216,14 +153,18 @@ class OverSigmas:
         """All of the schedule from noise, whose last level's own scale is the factor; else its end."""
         settings, quirks = length.settings, length.settings.quirks
         options = _schedule_options(settings, is_sdxl=length.is_sdxl)
+        table = self.table.for_pass(length.tokens, length.steps)
         schedule, notes = sigmas_for(
-            length.scheduler, length.steps, self.table, options, sampler=length.sampler, quirks=quirks
+            length.scheduler, length.steps, table, options, sampler=length.sampler, quirks=quirks
         )
+        if not length.from_noise and length.strength is not None and isinstance(table, FlowTable):
+            used = table.start_between(schedule.tolist(), length.strength)
+            return Walk(schedule, used, used[0], notes, t_enc=len(used) - 2)
         if not length.from_noise:
             used = tuple(float(each) for each in schedule[start_index(schedule, length.steps, length.t_enc, quirks) :])
             return Walk(schedule, used, used[0], notes)
         used = tuple(float(each) for each in schedule)
-        if settings.sgm_noise_multiplier:
+        if settings.sgm_noise_multiplier and not self.is_all_noise(used[0]):
             return Walk(schedule, used, math.sqrt(1 + used[0] ** 2), {**notes, "SGM noise multiplier": True})
         return Walk(schedule, used, used[0], notes)
 
@@ -239,8 +180,11 @@ class OverSigmas:
     def sigma(self, level: float) -> float:
         return level
 
+    def is_all_noise(self, level: float) -> bool:
+        return level >= self.predicted.all_noise
+
     def noised(self, x0: Tensor, n: Tensor, level: float, extra: float = 0.0) -> Tensor:
-        x = x0 + n * level
+        x = n * level if self.is_all_noise(level) else x0 + n * level
         return x + n * extra if extra > 0 else x
 
     def c_in(self, level: float) -> float:
@@ -298,6 +242,9 @@ class OverTimesteps:
         a = self._alpha(level)
         return math.sqrt((1 - a) / a)
 
+    def is_all_noise(self, level: float) -> bool:
+        return False
+
     def noised(self, x0: Tensor, n: Tensor, level: float, extra: float = 0.0) -> Tensor:
         a = self._alpha(level)
         x = math.sqrt(a) * x0 + math.sqrt(1 - a) * n
@@ -332,14 +279,16 @@ def parameterization_of(
     sampler: SamplerSpec, model: ModelSpec, settings: Settings, *, late: bool = False
 ) -> Parameterization:
     """What a sampler and a model make together. `late`: options about the table do not count yet (SIG-11)."""
+    if sampler.family == "timestep" and PREDICTIONS[model.prediction].eps is None:
+        remedy = f"it walks Stable Diffusion's timesteps, which a {model.title} model does not have; the nearest is "
+        raise RequestError("sampler", sampler.name, remedy + sampler.near)
     return _OVER[sampler.family](model, settings, late)
 
 
 def _eps_of(model: ModelSpec) -> Callable[[Tensor, Tensor, float], Tensor]:
     eps = PREDICTIONS[model.prediction].eps
     if eps is None:
-        remedy = f"a {model.title} model answers no sampler over timesteps; choose one over sigmas, such as Euler"
-        raise RequestError("sampler", "over timesteps", remedy)
+        raise RequestError("refiner", model.title, "it cannot go on where a sampler over timesteps began")
     return eps
 
 
@@ -349,6 +298,8 @@ def _over_sigmas(model: ModelSpec, settings: Settings, late: bool) -> Parameteri
 
 
 def _over_sigmas_of_lcm(model: ModelSpec, settings: Settings, late: bool) -> Parameterization:
+    if model.is_flow:  # its pictures are not scaled, and it knows more than 50 levels
+        return _over_sigmas(model, settings, late)
     return OverSigmas(LCM.table(model, Settings() if late else settings), LCM)
 
 

@@ -25,6 +25,7 @@ from overpaint.outcome import FinishedBatch, account
 from overpaint.outcome import Processed as Result
 from overpaint.painting.stages import Sampled, batches
 from overpaint.pixels.composite import make_overlay
+from overpaint.planning.canvas import Canvas
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 
@@ -234,4 +235,9 @@ def _overlay_of(plan: Plan, position: int) -> Picture:
     """The kept part as the contract publishes it; the sane compositor itself needs none."""
     canvas = plan.canvas_of(position)
     assert plan.mask is not None
-    return canvas.overlay or make_overlay(canvas.base.convert("RGB"), plan.mask.overlay, 0, plan.settings.quirks)
+    return canvas.overlay or make_overlay(_seen(canvas), plan.mask.overlay, 0, plan.settings.quirks)
+
+
+def _seen(canvas: Canvas) -> Picture:
+    """What the result is laid on, as it is painted on."""
+    return canvas.ground.seen() if canvas.base.size == canvas.ground.size else canvas.base.convert("RGB")

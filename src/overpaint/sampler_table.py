@@ -57,6 +57,7 @@ class SamplerSpec:
     adaptive: bool = False  # chooses its own steps: one generator a picture, unless `batch_wide_error_norm`
     solver: str | None = None
     cfg_factor: float = 1.0
+    near: str = ""  # of those over timesteps: the sampler over sigmas that comes closest
 
     @property
     def brownian(self) -> bool:
@@ -127,10 +128,10 @@ SAMPLERS = (
     SamplerSpec("DPM fast", ("k_dpm_fast",), uses_ensd=True, takes_eta=True, churn="noise"),
     SamplerSpec("DPM adaptive", ("k_dpm_ad",), uses_ensd=True, takes_eta=True, adaptive=True),
     SamplerSpec("Restart", ("restart",), default_scheduler="karras", second_order=True),
-    replace(_TIMESTEP, name="DDIM", aliases=("ddim",), takes_eta=True),
-    replace(_TIMESTEP, name="DDIM CFG++", aliases=("ddim_cfgpp",), takes_eta=True, cfg_factor=1 / 12.5),
-    replace(_TIMESTEP, name="PLMS", aliases=("plms",), noise="none"),
-    replace(_TIMESTEP, name="UniPC", aliases=("unipc",), noise="none"),
+    replace(_TIMESTEP, name="DDIM", aliases=("ddim",), takes_eta=True, near="Euler"),
+    replace(_TIMESTEP, name="DDIM CFG++", aliases=("ddim_cfgpp",), takes_eta=True, cfg_factor=1 / 12.5, near="Euler"),
+    replace(_TIMESTEP, name="PLMS", aliases=("plms",), noise="none", near="LMS"),
+    replace(_TIMESTEP, name="UniPC", aliases=("unipc",), noise="none", near="DPM++ 2M"),
     SamplerSpec("LCM", ("k_lcm",), family="lcm"),
 )
 DEFAULT_SAMPLER = SAMPLERS[0]

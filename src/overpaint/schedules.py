@@ -72,6 +72,29 @@ class NoiseTable:
         sigmas, logs = _sigmas(alphas)
         return replace(self, sigmas=sigmas, log_sigmas=logs, first=19, stride=20, quantized=True)
 
+    def for_pass(self, tokens: int, steps: int) -> NoiseTable:
+        """The levels as a pass over so many tokens meets them; those of Stable Diffusion are always the same."""
+        return self
+
+    @property
+    def measure(self) -> NoiseTable:
+        """The same levels in the measure that schedules are made in."""
+        return self
+
+    def in_sigmas(self, schedule: Floats) -> Floats:
+        """A schedule made in that measure, as sigmas."""
+        return schedule
+
+    @property
+    def has_own_schedule(self) -> bool:
+        """Whether the model's own schedule goes before a sampler's own, where none is asked for."""
+        return False
+
+    def own_schedule(self, steps: int) -> Floats:
+        """The model's own schedule of so many steps, in the measure that schedules are made in."""
+        first, last = self.first, self.first + self.stride * (len(self.sigmas) - 1)
+        return _ending_in_zero(self.t_to_sigma(_linspace(last, first, steps)))
+
     @property
     def sigma_min(self) -> float:
         """The least noise the model knows."""
@@ -152,17 +175,18 @@ def sigmas_for(
     options, quirks = options or ScheduleOptions(), quirks or Quirks()
     discard = options.discard or (sampler is not None and sampler.discard_penultimate)
     notes: dict[str, object] = {"Discard penultimate sigma": True} if options.discard else {}
-    spec = _resolve(scheduler, sampler)
+    spec = _resolve(scheduler, None if table.has_own_schedule else sampler)
+    table_of_levels = table.measure
     if spec.name == "automatic":
-        ends = _Ends(table.sigma_min, table.sigma_max, 0.0, table, options, quirks)
+        ends = _Ends(table_of_levels.sigma_min, table_of_levels.sigma_max, 0.0, table_of_levels, options, quirks)
     else:
         notes["Schedule type"] = spec.label
-        ends, said = _ends(spec, table, options, quirks)
+        ends, said = _ends(spec, table_of_levels, options, quirks)
         notes.update(said)
     if steps <= 0:  # STEP-10: nothing but the end; the infotext names the schedule all the same
         return np.zeros(1, np.float32), notes
     formula = _FORMULAS["uniform" if spec.name == "automatic" else spec.name]
-    sigmas = np.asarray(formula(steps + 1 if discard else steps, ends), np.float32)
+    sigmas = table.in_sigmas(np.asarray(formula(steps + 1 if discard else steps, ends), np.float32))
     return np.delete(sigmas, -2) if discard else sigmas, notes
 
 
@@ -215,8 +239,7 @@ def _ending_in_zero(sigmas: Floats) -> Floats:
 
 
 def _uniform(n: int, ends: _Ends) -> Floats:
-    first, last = ends.table.first, ends.table.first + ends.table.stride * (len(ends.table.sigmas) - 1)
-    return _ending_in_zero(ends.table.t_to_sigma(_linspace(last, first, n)))
+    return ends.table.own_schedule(n)
 
 
 def _karras(n: int, ends: _Ends) -> Floats:
@@ -269,6 +292,8 @@ _ALIGNED = {  # SCH-8, the optimised levels of Sabour et al. 2024
 
 
 def _align_your_steps(n: int, ends: _Ends) -> Floats:
+    if ends.table.has_own_schedule:
+        raise RequestError("scheduler", "Align Your Steps", "its levels are of SD 1 and SDXL; choose Automatic")
     levels = np.array(_ALIGNED[ends.options.is_sdxl])
     if n != len(levels):
         places = np.linspace(0, 1, len(levels))

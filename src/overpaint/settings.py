@@ -46,6 +46,7 @@ class Quirks:
     slerp_over_rows: bool = False  # NZ-3: norms along the height axis, swapped weights when nearly parallel
     unseeded_batch_brownian: bool = False  # DRAW-1: no_dpmpp_sde_batch_determinism draws an unseeded tree
     # Steps and schedules
+    flow_starts_at_a_step: bool = False  # STEP-4: flow models start at a step of their schedule, never between two
     strength_zero_runs_a_step: bool = False  # STEP-4: strength 0 still noises and denoises once
     skip_last_timestep: bool = False  # STEP-5: timestep samplers start one index too noisy and skip the last call
     short_runs_fail: bool = False  # STEP-4, TUP-5: DPM fast, DPM adaptive and UniPC refuse runs below their order
@@ -197,6 +198,7 @@ class Settings:
     sigma_min: float = 0.0
     sigma_max: float = 0.0
     rho: float = 0.0
+    flow_shift: float = 0.0  # 0: as the family has it; not an option of the reference
     always_discard_next_to_last_sigma: bool = False
     use_old_karras_scheduler_sigmas: bool = False
     enable_quantization: bool = False
@@ -317,7 +319,8 @@ class Settings:
         """What differs from the defaults, as plain values."""
         changed = {name: getattr(self, name) for name in sorted(OPTION_NAMES) if getattr(self, name) != _DEFAULTS[name]}
         quirks = [each.name for each in fields(Quirks) if getattr(self.quirks, each.name)]
-        return {"options": {name: _listed(value) for name, value in changed.items()}, "quirks": quirks}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+        return {"options": plain, "quirks": quirks}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
@@ -341,10 +344,6 @@ def option_meanings() -> dict[str, str]:
 
 OPTION_NAMES = frozenset(each.name for each in fields(Settings)) - {"quirks"}
 _DEFAULTS = {each.name: each.default for each in fields(Settings) if each.name != "quirks"}
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _nearest_option(name: str) -> str:

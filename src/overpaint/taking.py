@@ -2,22 +2,24 @@
 
 | given | shape | values |
 | --- | --- | --- |
-| a PIL picture | any | turned upright by its EXIF; 16 bits become 8 |
+| a PIL picture | any | turned upright by its EXIF |
 | an array of numpy | (height, width), or (height, width, channels) | uint8, uint16, bool, or floats from 0 to 1 |
 | a tensor of torch | (height, width), or (channels, height, width) | the same |
 
-1 channel is gray, 3 are RGB, 4 are RGBA. Neither numpy nor torch is imported unless a program has done so.
+1 channel is gray, 3 are RGB, 4 are RGBA. 16 bits a channel are kept (`overpaint.deep`). Neither numpy nor torch is
+imported unless a program has done so.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
 from overpaint.errors import RequestError, RequestTypeError
+from overpaint.upright import NOTES, ORIENTATION, SOURCE_MODE, upright
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,9 +28,19 @@ if TYPE_CHECKING:
 
     PictureLike: TypeAlias = Image.Image | npt.NDArray[Any] | Tensor
 
-ORIENTATION = 0x0112
+__all__ = [
+    "ORIENTATION",
+    "SOURCE_MODE",
+    "as_picture",
+    "as_pictures",
+    "had_16_bits",
+    "is_array",
+    "upright",
+    "with_16_bits",
+]
+
 MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-SOURCE_MODE = "source_mode"
+BECAME_8 = "its 16 bits per channel became 8, which is what is painted with"
 _CHANNELS = (1, 3, 4)
 _ANY = "give a PIL picture, a numpy array or a torch tensor; overpaint.open_picture opens a file"
 
@@ -63,6 +75,32 @@ def plain_picture(name: str, picture: Image.Image) -> Image.Image:
         raise RequestError(name, picture.size, "give a picture of at least one pixel")
     if picture.mode == "F":
         raise RequestError(name, picture.mode, "its pixels are floats; give 8 or 16 bits per channel, or a numpy array")
+    try:
+        deep = with_16_bits(picture)
+    except Exception as error:  # decoders raise whatever a broken file makes them
+        raise _undecodable(name, picture, error) from error
+    return deep or _shallow(name, picture)
+
+
+def with_16_bits(picture: Image.Image, again: Callable[[], Image.Image] | None = None) -> Image.Image | None:
+    """The picture with its 16 bits a channel, if it has them: in memory, or in a file that is not decoded yet.
+
+    `again` opens that file once more.
+    """
+    if getattr(picture, "deep", None) is not None:
+        return picture
+    tiles: Any = getattr(picture, "tile", ())
+    if not (picture.mode in MODES_OF_16_BITS or any(";16" in str(each[3]) for each in tiles)):
+        return None
+    from overpaint.deep import decoded_deep, is_deep, opened_again
+
+    if not is_deep(picture):
+        picture.info.setdefault(SOURCE_MODE, f"{picture.mode};16")  # Pillow makes 8 bits of them by itself
+        return None
+    return decoded_deep(picture, again or opened_again(picture))
+
+
+def _shallow(name: str, picture: Image.Image) -> Image.Image:
     check_decodes(name, picture)
     return upright(as_8_bits(picture))
 
@@ -72,31 +110,25 @@ def check_decodes(name: str, picture: Image.Image) -> None:
     try:
         picture.load()
     except Exception as error:  # decoders raise whatever a broken file makes them
-        raise RequestError(name, picture, f"it cannot be decoded ({error}); save it again as PNG or JPEG") from error
+        raise _undecodable(name, picture, error) from error
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """REQ-5. Turned as its EXIF says, if it says so; broken EXIF does not spoil a picture that is otherwise good."""
-    from PIL import ImageOps
-
-    try:
-        if picture.getexif().get(ORIENTATION, 1) == 1:
-            return picture
-        return ImageOps.exif_transpose(picture)
-    except Exception:
-        return picture
-
-
-def is_deep(picture: Image.Image) -> bool:
-    """Whether a file that is not decoded yet has colours of 16 bits."""
-    tiles: Any = getattr(picture, "tile", ())
-    return any("RGB" in str(each[3]) and ";16" in str(each[3]) for each in tiles)
+def _undecodable(name: str, picture: Image.Image, error: Exception) -> RequestError:
+    return RequestError(name, picture, f"it cannot be decoded ({error}); save it again as PNG or JPEG")
 
 
 def had_16_bits(picture: Image.Image) -> bool:
     """Whether the picture was given with 16 bits per channel."""
     mode = str(picture.info.get(SOURCE_MODE, ""))
     return mode in MODES_OF_16_BITS or mode.endswith(";16")
+
+
+def notes_of(picture: Image.Image) -> tuple[str, ...]:
+    """What of a source was not taken."""
+    notes = tuple(map(str, picture.info.get(NOTES, ())))
+    if had_16_bits(picture) and getattr(picture, "deep", None) is None:
+        notes += (BECAME_8,)
+    return notes
 
 
 def as_8_bits(picture: Image.Image) -> Image.Image:
@@ -143,9 +175,9 @@ def _from_array(name: str, value: Any) -> Image.Image:
     if values.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(values))
     if values.dtype == np.uint16:
-        small = _scaled(values)
-        small.info[SOURCE_MODE] = "I;16"
-        return small
+        from overpaint.deep import deep_array
+
+        return deep_array(values)
     if not np.issubdtype(values.dtype, np.floating):
         remedy = "its values may be uint8, uint16, bool, or floats from 0 to 1; array.astype(np.uint8) makes bytes"
         raise RequestTypeError(name, _Shown(value), remedy)

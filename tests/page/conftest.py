@@ -122,6 +122,24 @@ def has_picture(page: Page) -> None:
     page.wait_for_function("() => document.querySelector('over-paint').view.gestures")
 
 
+def place_of(page: Page, across: float, down: float) -> tuple[float, float]:
+    """Where in the window a point of the picture lies, which is given in parts of its size."""
+    x, y = page.evaluate(
+        """([across, down]) => {
+            const {stage} = document.querySelector("over-paint").view;
+            const {left, top} = stage.host.getBoundingClientRect(), {x, y, scale} = stage.view;
+            return [left + x + across * stage.source.width * scale, top + y + down * stage.source.height * scale];
+        }""",
+        [across, down],
+    )
+    return x, y
+
+
+def set_brush(page: Page, size: int, softness: float = 0) -> None:
+    values = f"{{size: {size}, softness: {softness}, opacity: 1}}"
+    page.evaluate(f"() => import('/page/state/settings.js').then(({{brush}}) => brush.value = {values})")
+
+
 def brush(page: Page, *points: tuple[float, float]) -> None:
     """A stroke through points of the picture, each as parts of its size."""
     view = page.evaluate(

@@ -19,6 +19,7 @@ from tests.page.conftest import (
     kept,
     mask_of,
     picture_file,
+    set_brush,
     shown_picture,
 )
 from tests.service.conftest import Server, StartServer
@@ -39,11 +40,6 @@ def paint(page: Page, prompt: str = "a red boat") -> None:
 def set_steps(page: Page, steps: int) -> None:
     """Of a pass that is small enough for a test."""
     page.evaluate(f"() => {PAGE}.session.document.fill({{steps: {steps}, width: 64, height: 64}})")
-
-
-def set_brush(page: Page, size: int, softness: float = 0) -> None:
-    values = f"{{size: {size}, softness: {softness}, opacity: 1}}"
-    page.evaluate(f"() => import('/page/state/settings.js').then(({{brush}}) => brush.value = {values})")
 
 
 def staged(page: Page) -> None:
@@ -413,13 +409,19 @@ def test_no_serious_barrier(open_page: OpenPage, picture: Path, theme: str, size
     paint(page)
     staged(page)
     check(page, axe)
-    for name in ("showKeys", "showSettings", "showMask", "showVersions"):
+    for name in DIALOGS:
         page.evaluate(f"() => {PAGE}.dialog('{name}')")
         page.wait_for_selector("dialog[open]")
         check(page, axe)
         page.keyboard.press("Escape")
         page.wait_for_selector("dialog", state="detached")
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+DIALOGS = (
+    *("showKeys", "showSettings", "showMask", "showVersions", "showExtend", "showGallery"),
+    *("showNetworks", "showPresets", "showGrid", "askToken"),
+)
 
 
 def check(page: Page, axe: Any) -> None:

@@ -21,7 +21,8 @@ from modules.processing import (
 )
 from overpaint.engine import Engine
 from overpaint.errors import OverpaintError
-from tests.conftest import PARITY
+from tests.conftest import PARITY, needs_whole_set
+from tests.parity.covered import COVERED_EXTRA, case_of
 from tests.parity.test_goldens import LATENT_TOLERANCE, PIXEL_TOLERANCE, without_version
 
 EXTRA = PARITY / "extra"
@@ -104,7 +105,7 @@ def marked(case: dict[str, Any]) -> Any:
     """A kind that is painted at weight 1 is painted at 0.6 in the long run: `test_lora_layers` has those weights."""
     fuller = case["name"].replace("_w0.6", "_w1")
     again = fuller != case["name"] and any(each["name"] == fuller for each in PICTURES)
-    return pytest.param(case, id=case["name"], marks=pytest.mark.long if again else ())
+    return case_of(case, COVERED_EXTRA | {case["name"]: (fuller,)} if again else COVERED_EXTRA)
 
 
 @pytest.mark.parametrize("case", [marked(each) for each in PICTURES])
@@ -129,6 +130,15 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], fo
         expected = np.asarray(Image.open(golden / f"image{i}.png"), dtype=np.int16)
         difference = np.abs(np.asarray(image, dtype=np.int16) - expected)
         assert difference.max() <= PIXEL_TOLERANCE
+
+
+@needs_whole_set
+def test_what_is_left_out_is_covered() -> None:
+    """By jobs that are there and are not left out themselves."""
+    names, left_out = {case["name"] for case in PICTURES}, {each.id for each in map(marked, PICTURES) if each.marks}
+    assert set(COVERED_EXTRA) <= left_out
+    for covered in COVERED_EXTRA.values():
+        assert covered and set(covered) <= names - left_out
 
 
 @pytest.mark.parametrize("case", ERRORS, ids=lambda case: case["name"])

@@ -17,7 +17,8 @@ import modules.shared as shared
 from modules.processing import Processed, StableDiffusionProcessingImg2Img, process_images
 from overpaint.engine import Engine
 from overpaint.errors import OverpaintError
-from tests.conftest import PARITY
+from tests.conftest import PARITY, needs_whole_set
+from tests.parity.covered import COVERED, case_of
 
 LATENT_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 2
@@ -73,7 +74,7 @@ PICTURES = [case for case in CASES if not case.get("expect_error")]
 ERRORS = [case for case in CASES if case.get("expect_error")]
 
 
-@pytest.mark.parametrize("case", PICTURES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", [case_of(each, COVERED) for each in PICTURES])
 def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], parity: Path) -> None:
     golden = parity / "goldens" / case["name"]
     engine = engines(case["checkpoint"])
@@ -99,6 +100,14 @@ def test_same_picture(case: dict[str, Any], engines: Callable[[str], Engine], pa
         expected = np.asarray(Image.open(golden / f"image{i}.png"), dtype=np.int16)
         difference = np.abs(np.asarray(image, dtype=np.int16) - expected)
         assert difference.max() <= PIXEL_TOLERANCE
+
+
+@needs_whole_set
+def test_what_is_left_out_is_covered() -> None:
+    """By jobs that are there and are not left out themselves."""
+    assert set(COVERED) < {case["name"] for case in PICTURES}
+    for covered in COVERED.values():
+        assert covered and set(covered) <= {case["name"] for case in PICTURES} - set(COVERED)
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Euler a", "DPM2 a", "DPM++ SDE", "Restart", "LCM", "DDIM"])

@@ -198,7 +198,10 @@ def _picture(job: Job, store: FakeStore, number: int, seed: int, text: str) -> R
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.getvalue())
     file = path.relative_to(store.data).as_posix()
-    return ResultPicture(number=number, file=file, infotext=text, seed=seed, width=width, height=height)
+    seam = {"step": 0.5, "step_p95": 1.0, "source_step": 2.0, "shift": 0.1, "gradient_jump": 0.0, "coverage": 25.0}
+    told = {**seam, "outside": 0, "blend": "plain"} if job.request.get("mask") else None
+    made = ResultPicture(number=number, file=file, infotext=text, seed=seed, width=width, height=height)
+    return replace(made, seam=told)
 
 
 def _count(request: Json) -> int:

@@ -163,6 +163,17 @@ class FakeStore:
             self._put(replace(each, gone=True))
         return [each.id for each in old]
 
+    def pin(self, job_id: str, pinned: bool) -> Record:
+        record = self.jobs[job_id]
+        return self._put(replace(record, pinned=pinned and not record.gone))
+
+    def pinned_bytes(self) -> int:
+        return sum(each.bytes for each in self.jobs.values() if each.pinned)
+
+    def delete(self, job_id: str) -> Record:
+        record = self.jobs[job_id]
+        return self._put(replace(record, gone=True, pinned=False, bytes=0)) if record.state.is_end else record
+
     def option(self, name: str) -> Any:
         return self.options.get(name)
 
@@ -175,6 +186,15 @@ class FakeStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return PICTURE_REFERENCE + digest
+
+    @property
+    def incoming(self) -> Path:
+        return self.data / "inputs" / "incoming"
+
+    def take_picture(self, path: Path, digest: str) -> str:
+        reference = self.put_picture(path.read_bytes())
+        path.unlink()
+        return reference
 
     def picture(self, reference: str) -> bytes:
         digest = reference.removeprefix(PICTURE_REFERENCE)

@@ -13,6 +13,7 @@ import pytest
 
 from overpaint.service.children import command_of, environment
 from overpaint.service.wire import encoded, read
+from overpaint.service.workers import examiner, readers
 from overpaint.service.workers.worker_process import COMMAND
 from tests.service.conftest import STOP_SECONDS, StartServer
 
@@ -87,6 +88,14 @@ def test_a_worker_runs_nothing_of_the_current_folder(
         process.wait(STOP_SECONDS)
     assert not mark.exists()
     assert kinds[0] == "hello" and kinds[-1] == "ready"
+
+
+@pytest.mark.parametrize("command", [examiner.COMMAND, readers.COMMAND], ids=["examiner", "reader"])
+def test_a_helper_runs_nothing_of_the_current_folder(command: tuple[str, ...], tmp_path: Path) -> None:
+    mark = trapped(tmp_path / "downloads", everything())
+    done = subprocess.run(command, cwd=tmp_path / "downloads", env=environment(), input=b"", check=False)
+    assert done.returncode == 0
+    assert not mark.exists()
 
 
 def test_what_the_user_put_on_the_path_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ print(json.dumps(statuses))
 def test_a_server_is_quick_while_clients_send_the_largest_pictures(tmp_path: Path) -> None:
     """32 at once, of 50 megapixels, of which the server takes as many as it has memory for and asks the rest to wait.
 
-    Under 50 ms is wanted of 99 in 100 answers of /healthz; 83 ms were measured on two idle cores.
+    99 in 100 answers of /healthz come in under 50 ms.
     """
     if os.getloadavg()[0] > 2:
         pytest.skip("the machine has other work to do, which keeps everybody waiting")
@@ -84,6 +84,4 @@ def test_a_server_is_quick_while_clients_send_the_largest_pictures(tmp_path: Pat
         assert len(statuses) == 32 and statuses.count(202) >= 20
     late = sorted(seconds)[int(len(seconds) * 0.99)]
     told = f"{late * 1e3:.0f} ms; the slowest of {len(seconds)} took {max(seconds) * 1e3:.0f}"
-    assert late < 0.15, told
-    if late >= 0.05:
-        pytest.xfail(f"50 ms are wanted: {told}")
+    assert late < 0.05, told

@@ -27,7 +27,7 @@ schemathesis = pytest.importorskip("schemathesis")
 
 # The long form: OVERPAINT_FUZZ=500 pytest tests/service/test_openapi.py
 EXAMPLES = int(os.environ.get("OVERPAINT_FUZZ", "5"))
-NATIVE = r"^/v1/(jobs|pictures|plan|models|samplers|limits)"
+NATIVE = r"^/v1/(jobs|pictures|plan|models|samplers|limits|gallery|presets|tokens|styles)"
 FILES = (SOURCE, MASK, file_of("RGBA", (20, 20), (1, 2, 3, 0)), file_of("RGB", (64, 48), 5, "JPEG"))
 ALL_AT_ONCE = settings(
     max_examples=EXAMPLES,
@@ -75,12 +75,15 @@ OPERATIONS = [
     *(("GET", f"/v1/jobs/{{job_id}}{end}") for end in ("", "/events", "/images/{number}", "/preview")),
     *(("POST", f"/v1/jobs/{{job_id}}/{end}") for end in ("cancel", "finish")),
     *(("GET", "/v1/jobs/{job_id}/images/{number}/thumbnail"), ("POST", "/v1/jobs/{job_id}/images/{number}/source")),
+    *(("PUT", "/v1/jobs/{job_id}/pin"), ("DELETE", "/v1/jobs/{job_id}/pin"), ("DELETE", "/v1/jobs/{job_id}")),
+    *(("GET", "/v1/gallery"), ("GET", "/v1/presets"), ("GET", "/v1/styles"), ("POST", "/v1/tokens")),
+    *(("PUT", "/v1/presets/{name}"), ("DELETE", "/v1/presets/{name}")),
     ("POST", "/v1/plan/box"),
     *(("POST", "/v1/jobs"), ("PUT", "/v1/jobs/{job_id}"), ("POST", "/v1/plan")),
     *(("PUT", "/v1/pictures"), ("POST", "/v1/pictures")),
 ]
 # Nothing that may be said there is wrong by its shape.
-NEVER_WRONG = {"/v1/models/{name}", "/v1/samplers", "/v1/limits", "/v1/pictures"}
+NEVER_WRONG = {"/v1/models/{name}", "/v1/samplers", "/v1/limits", "/v1/pictures", "/v1/presets", "/v1/styles"}
 CASES = [(*each, "POSITIVE") for each in OPERATIONS]
 CASES += [(*each, "NEGATIVE") for each in OPERATIONS if each[1] not in NEVER_WRONG]
 

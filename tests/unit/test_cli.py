@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from overpaint.cli import COMMANDS, main, session
-from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, read_option
+from overpaint.cli.option_values import read_option
+from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS
 from overpaint.cli.output import Meter, say
 from overpaint.cli.reference import reference_page
 from overpaint.errors import CheckpointError, RequestError, SaveError

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from overpaint import parameterization
 from overpaint.errors import RequestError
+from overpaint.flow_levels import share_of_noise
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.parameterization import LCM, OverSigmas, PassLength, Predicted, Walk, parameterization_of
+from overpaint.models.shifts import ConstantShift, StepShift, TokenShift
+from overpaint.parameterization import OverSigmas, PassLength, Walk, parameterization_of
+from overpaint.predictions import LCM
 from overpaint.sampler_table import SAMPLERS
-from overpaint.samplers import Query, make
+from overpaint.samplers import Query, from_all_noise, make
 from overpaint.schedules import NoiseTable
 from overpaint.settings import Quirks, Settings
 
@@ -24,9 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 SPEC = {each.name: each for each in SAMPLERS}
 V_SPEC = replace(SD1_SPEC, prediction="v")
-FLOW_SPEC = replace(SD1_SPEC, prediction=cast(Any, "flow"))
+FLOW_SPEC = replace(SD1_SPEC, prediction="flow")
 MODELS = {"epsilon": SD1_SPEC, "v_prediction": V_SPEC}
-SHIFT = 3.0
 
 
 def states(seed: int) -> Tensor:
@@ -197,62 +201,121 @@ def test_another_model_may_answer(sampler: str) -> None:  # REF-2
     assert not torch.equal(other.reply(F, X, level), ours.reply(F, X, level))
 
 
-# -- a kind of model that is not there yet -----------------------------------------------------------------------------
-
-
-def flow_table(model: ModelSpec, settings: Settings) -> NoiseTable:
-    """Rectified flow, x_s = (1 - s) x0 + s n, with s shifted; k = s / (1 - s) is its sigma. s = 1 would be infinite."""
-    t = np.linspace(0.001, 0.9999, 1000)
-    s = SHIFT * t / (1 + (SHIFT - 1) * t)
-    k = (s / (1 - s)).astype(np.float32)
-    return NoiseTable((1 / (1 + k**2)).astype(np.float32), k, np.log(k))
-
-
-@pytest.fixture
-def flow(monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
-    row = Predicted(
-        table=flow_table,
-        time=lambda table, k: k / (1 + k),
-        c_in=lambda k: 1 / (1 + k),
-        denoised=lambda F, x, k, s: x / (1 + k) - s * F,
-        eps=None,
-    )
-    monkeypatch.setitem(cast(Any, parameterization.PREDICTIONS), "flow", row)
-    return FLOW_SPEC
+# -- flow models -------------------------------------------------------------------------------------------------------
 
 
 def velocity(x: Tensor, s: float) -> Tensor:
     return torch.tanh(x) * (1 + s)
 
 
-def test_a_flow_model_would_be_one_row(flow: ModelSpec) -> None:
-    """Euler over k is Euler over s (Lipman et al. 2023, arXiv:2210.02747), with nothing but a row added."""
-    diffusers = pytest.importorskip("diffusers")
-    ours = parameterization_of(SPEC["Euler"], flow, Settings())
-    walk = walked("Euler", flow, steps=8, t_enc=5, scheduler="Simple")
-    x0 = states(3)
-
-    theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
-    theirs.set_timesteps(sigmas=[ours.time(each) for each in walk.used[:-1]])
-    s = ours.time(walk.start)
-    flowing = (1 - s) * x0 + s * N
-    for t, at in zip(theirs.timesteps, theirs.sigmas, strict=False):
-        flowing = theirs.step(velocity(flowing, float(at)), t, flowing).prev_sample
-
-    start = ours.noised(x0, N, walk.start)
-    assert torch.allclose(start * ours.c_in(walk.start), (1 - s) * x0 + s * N, rtol=1e-5, atol=1e-6)
-    run = make(SPEC["Euler"], start, walk.used, alphas_cumprod=ours.table.alphas_cumprod, noise=lambda: N)
+def ended(run: Any, ours: OverSigmas) -> Tensor:
+    """Where a sampler comes to whose model answers with `velocity`."""
     query: Query = next(run)
     try:
         while True:
             output = velocity(query.x * ours.c_in(query.sigma), ours.time(query.sigma))
             query = run.send(ours.reply(output, query.x, query.sigma))
     except StopIteration as end:
-        assert torch.allclose(end.value, flowing, rtol=1e-4, atol=1e-5)
+        result: Tensor = end.value
+        return result
 
 
-def test_samplers_over_timesteps_refuse_a_model_they_cannot_use(flow: ModelSpec) -> None:
-    with pytest.raises(RequestError, match="such as Euler"):
-        parameterization_of(SPEC["DDIM"], flow, Settings())
-    assert isinstance(parameterization_of(SPEC["LCM"], flow, Settings()), OverSigmas)
+def flowed(x: Tensor, shares: list[float]) -> Tensor:
+    """The same by diffusers' scheduler, from (1 - s) x0 + s n on."""
+    theirs = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=1.0)
+    theirs.set_timesteps(sigmas=shares)
+    for t, at in zip(theirs.timesteps, theirs.sigmas, strict=False):
+        x = theirs.step(velocity(x, float(at)), t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.62])
+def test_euler_over_k_is_euler_over_s(strength: float) -> None:
+    """Lipman et al. 2023, arXiv:2210.02747: the sampler is the same one, and from noise alone no digit is lost."""
+    ours = parameterization_of(SPEC["Euler"], FLOW_SPEC, Settings())
+    assert isinstance(ours, OverSigmas)
+    walk = walked("Euler", FLOW_SPEC, steps=8, strength=strength)
+    x0, shares = states(3), [ours.time(each) for each in walk.used[:-1]]
+    assert (shares[0] == 1.0) == (strength == 1.0) == ours.is_all_noise(walk.start)
+    start, s = ours.noised(x0, N, walk.start), shares[0]
+    assert torch.allclose(start * ours.c_in(walk.start), (1 - s) * x0 + s * N, rtol=1e-5, atol=1e-6)
+    going = partial(make, SPEC["Euler"], alphas_cumprod=ours.table.alphas_cumprod, noise=lambda: N)
+    run = from_all_noise(start, walk.used, going) if strength == 1.0 else going(start, walk.used)
+    assert torch.allclose(ended(run, ours), flowed((1 - s) * x0 + s * N, shares), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [4, 9, 20])
+def test_levels_of_a_constant_shift(shift: float, steps: int) -> None:
+    """NOTE: without given sigmas diffusers shifts its levels twice; the paper, and its own pipelines, do it once."""
+    theirs = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    walk = walked("Euler", replace(FLOW_SPEC, shift=ConstantShift(shift)), steps=steps, from_noise=True)
+    assert np.allclose([share_of_noise(each) for each in walk.used], theirs.sigmas.tolist(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [256, 1024, 4096])
+@pytest.mark.parametrize("terminal", [0.0, 0.02])
+def test_levels_of_a_shift_by_tokens(tokens: int, terminal: float) -> None:
+    told = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "shift_terminal": terminal or None}
+    theirs = pytest.importorskip("diffusers").FlowMatchEulerDiscreteScheduler(**told)
+    theirs.set_timesteps(sigmas=np.linspace(1, 1 / 8, 8), mu=0.5 + 0.65 * (tokens - 256) / (4096 - 256))
+    model = replace(FLOW_SPEC, shift=TokenShift(terminal=terminal))
+    walk = walked("Euler", model, steps=8, from_noise=True, tokens=tokens)
+    assert np.allclose([share_of_noise(each) for each in walk.used], theirs.sigmas.tolist(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1024, 4096, 8100])
+@pytest.mark.parametrize("steps", [4, 50])
+def test_a_shift_by_tokens_and_steps(tokens: int, steps: int) -> None:
+    pytest.importorskip("diffusers")
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+    assert math.log(StepShift().of(tokens, steps)) == pytest.approx(compute_empirical_mu(tokens, steps), rel=1e-6)
+
+
+def test_the_smallest_change_of_strength_changes_the_start_a_little() -> None:
+    """Between two strengths next to each other no level jumps; with the quirk there are as many starts as steps."""
+    model = replace(FLOW_SPEC, shift=ConstantShift(3.0))
+    starts = [walked("Euler", model, steps=8, strength=i / 200).start for i in range(1, 200)]
+    shares = np.array([share_of_noise(each) for each in starts])
+    assert np.allclose(shares, [3 * t / (1 + 2 * t) for t in np.arange(1, 200) / 200], rtol=1e-5)
+    whole = {walked("Euler", model, steps=8, t_enc=int(i / 200 * 8)).start for i in range(1, 200)}
+    assert len(whole) == 8
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5, 0.51, 0.99])
+def test_a_walk_takes_the_steps_that_its_strength_leaves(strength: float) -> None:
+    walk = walked("Euler", FLOW_SPEC, steps=8, strength=strength)
+    assert walk.t_enc is not None
+    assert walk.t_enc + 1 == len(walk.used) - 1 == math.ceil(strength * 8)
+    assert list(walk.used) == sorted(walk.used, reverse=True)
+    assert walk.used[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DDIM CFG++", "PLMS", "UniPC"])
+def test_samplers_over_timesteps_name_the_nearest(name: str) -> None:
+    with pytest.raises(RequestError, match=rf"sampler='{re.escape(name)}'.*the nearest is (Euler|LMS|DPM\+\+ 2M)"):
+        parameterization_of(SPEC[name], FLOW_SPEC, Settings())
     assert LCM.eps is None
+
+
+def test_a_schedule_of_other_models_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"Align Your Steps.*choose Automatic"):
+        walked("Euler", FLOW_SPEC, scheduler="Align Your Steps")
+
+
+@pytest.mark.parametrize("scheduler_name", ["Karras", "Exponential", "Beta", "Simple", "Normal", "SGM Uniform", "DDIM"])
+def test_schedules_are_made_over_the_share_of_noise(scheduler_name: str) -> None:
+    walk = walked("Euler", FLOW_SPEC, steps=10, scheduler=scheduler_name, from_noise=True)
+    shares = [share_of_noise(each) for each in walk.used]
+    assert len(shares) == 11
+    assert all(a > b for a, b in pairwise(shares))
+    assert shares[0] >= 0.9
+    assert shares[-1] == 0
+
+
+def test_an_option_shifts_every_size_alike() -> None:
+    model = replace(FLOW_SPEC, shift=TokenShift())
+    asked: dict[str, Any] = {"steps": 4, "from_noise": True, "settings": Settings(flow_shift=2.0)}
+    assert walked("Euler", model, tokens=256, **asked).used == walked("Euler", model, tokens=4096, **asked).used

@@ -5,6 +5,7 @@ import warnings
 import zlib
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from PIL import Image, ImageCms
 
 import overpaint
 from overpaint.errors import OverpaintWarning, PictureError
+from overpaint.models.families import SD1_SPEC
 from overpaint.pictures import flatten, open_picture, source_extras
+from overpaint.planning.plan import plan
+from overpaint.request import Img2ImgRequest
 from overpaint.settings import Quirks
 
 ORIENTATION = 0x0112
@@ -86,10 +90,15 @@ def test_the_limit_itself_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_animations_are_refused(kind: str) -> None:
+def test_of_several_frames_the_first_is_taken_and_it_says_so(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    with pytest.raises(PictureError, match="several frames"):
-        open_picture(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.warns(OverpaintWarning, match="^the picture: it has 2 frames, of which the first is taken$"):
+        opened = overpaint.open_picture(data)
+    red, green, blue = opened.convert("RGB").getpixel((4, 4))  # type: ignore[misc]
+    assert red > 250 and max(green, blue) < 5
+    (told,) = plan(Img2ImgRequest(images=open_picture(data)), None, SD1_SPEC).warnings
+    assert told == "images[0]: it has 2 frames, of which the first is taken"
 
 
 def test_floating_point_pictures_are_refused() -> None:
@@ -123,6 +132,7 @@ def test_16_bit_gray_is_scaled() -> None:
     values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
     opened = open_picture(encoded(Image.fromarray(values)))
     assert opened.mode == "L"
+    assert overpaint.samples(opened).tolist() == values.tolist()
     assert np.asarray(opened).tolist() == [[0, 0, 1, 1, 128, 255]]
     assert source_extras(opened).mode == "I;16"
 
@@ -133,8 +143,6 @@ def test_extras_are_kept_for_the_result() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.new("RGBA", (2, 1), (9, 9, 9, 77))
     extras = source_extras(open_picture(encoded(image, exif=exif, icc_profile=profile)))
-    assert extras.alpha is not None
-    assert extras.alpha.getpixel((0, 0)) == 77
     assert extras.icc == profile
     assert extras.exif is not None
     assert b"somebody" in extras.exif
@@ -143,22 +151,41 @@ def test_extras_are_kept_for_the_result() -> None:
 
 def test_plain_pictures_have_no_extras() -> None:
     extras = source_extras(open_picture(encoded(Image.new("RGB", (2, 1)))))
-    assert (extras.alpha, extras.exif, extras.icc) == (None, None, None)
+    assert (extras.exif, extras.icc, extras.xmp, extras.dpi) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["gray", "RGB", "RGBA"])
-def test_a_program_hears_that_16_bits_became_8(tmp_path: Path, channels: tuple[int, ...]) -> None:
+def test_16_bits_are_kept_beside_8(tmp_path: Path, channels: tuple[int, ...]) -> None:
     cv2 = pytest.importorskip("cv2")
     values = np.random.default_rng(0).integers(0, 65536, (8, 12, *channels), dtype=np.uint16)
+    written = values if not channels else values[..., [2, 1, 0, 3][: channels[0]]]  # OpenCV writes BGR
     for suffix in ("tif", "png"):
         path = tmp_path / f"deep.{suffix}"
-        cv2.imwrite(str(path), values)
-        with pytest.warns(OverpaintWarning, match=rf"deep\.{suffix}: its 16 bits per channel became 8") as told:
-            overpaint.open_picture(path)
-        assert len(told) == 1
-    with pytest.warns(OverpaintWarning, match="^the picture: its 16 bits"):
-        overpaint.open_picture(path.read_bytes())
-    Image.new("RGB", (4, 4)).save(tmp_path / "plain.tif")
+        cv2.imwrite(str(path), written)
+        with Image.open(path) as lazy:
+            given: list[Any] = [path, path.read_bytes(), lazy]
+            opened = [overpaint.open_picture(each) for each in given]
+        for each in opened:
+            assert np.array_equal(overpaint.samples(each), values)
+            assert np.abs(np.asarray(each).astype(int) * 257 - values).max() <= 257
+
+
+def test_16_bits_that_cannot_be_kept_are_told_of() -> None:
+    with pytest.warns(OverpaintWarning, match="^the picture: its 16 bits per channel became 8"):
+        opened = overpaint.open_picture(deep_cmyk())
+    assert overpaint.samples(opened).dtype == np.uint8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        overpaint.open_picture(tmp_path / "plain.tif")
+        overpaint.open_picture(encoded(Image.new("RGB", (4, 4)), "TIFF"))
+
+
+def deep_cmyk() -> bytes:
+    """A TIFF of one pixel, which Pillow does not write."""
+    tags = {256: (1,), 257: (1,), 258: (16,) * 4, 259: (1,), 262: (5,), 277: (4,), 278: (1,), 279: (8,)}
+    entries, beyond = b"", pack("<8H", 16, 16, 16, 16, 1000, 2000, 3000, 4000)
+    start = 8 + 2 + 12 * (len(tags) + 1) + 4
+    for tag, values in sorted({**tags, 273: (start + 8,)}.items()):
+        kind = 4 if tag in (273, 279) else 3
+        value = start if tag == 258 else values[0]
+        entries += pack("<HHII", tag, kind, len(values), value)
+    return b"II*\0" + pack("<I", 8) + pack("<H", len(tags) + 1) + entries + pack("<I", 0) + beyond

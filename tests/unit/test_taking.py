@@ -20,7 +20,8 @@ from overpaint.models.families import SD1_SPEC
 from overpaint.parts import ControlUnit
 from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
-from overpaint.taking import as_picture, had_16_bits
+from overpaint.settings import Settings
+from overpaint.taking import as_picture
 
 ORIENTATION = 0x0112
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
@@ -147,15 +148,27 @@ def test_a_picture_is_upright_in_every_way_in(tmp_path: Path) -> None:  # REQ-5
     assert Img2ImgRequest.from_json(told).images[0].size == (4, 6)
 
 
-def test_16_bits_are_told_of() -> None:
-    gray = Image.fromarray(np.full((24, 32), 32768, np.uint16))
-    for given in (gray, overpaint.open_picture(deep_png(32, 24)), np.full((24, 32), 32768, np.uint16)):
+def test_16_bits_are_kept_whichever_way_they_come_in() -> None:
+    gray = np.full((24, 32), 32768, np.uint16)
+    deep = deep_png(32, 24)
+    for given, dtype in (
+        (Image.fromarray(gray), np.uint16),
+        (gray, np.uint16),
+        (overpaint.open_picture(deep), np.uint16),
+        (Image.open(io.BytesIO(deep)), np.uint16),
+        (Image.new("RGB", (32, 24)), np.uint8),
+    ):
         request = Img2ImgRequest(images=given)
-        assert had_16_bits(request.images[0])
-        (told,) = plan(request, None, SD1_SPEC).warnings
-        assert told == "images[0]: its 16 bits per channel became 8, which is what is painted with"
+        assert overpaint.samples(request.images[0]).dtype == dtype
+        assert not plan(request, None, SD1_SPEC).warnings
     assert np.asarray(Img2ImgRequest(images=gray).images[0]).max() == 128  # scaled, not cut
-    assert not plan(Img2ImgRequest(images=Image.new("RGB", (32, 24))), None, SD1_SPEC).warnings
+
+
+def test_the_reference_takes_8_bits_and_says_so() -> None:
+    request = Img2ImgRequest(images=overpaint.open_picture(deep_png(32, 24)))
+    (told,) = plan(request, Settings.reference(), SD1_SPEC).warnings
+    assert told == "images[0]: its 16 bits per channel became 8, which is what is painted with"
+    assert np.asarray(request.images[0])[0, 0].tolist() == [0x80, 0x40, 0x00]  # the upper bytes, as Pillow reads them
 
 
 def test_other_things_are_no_pictures() -> None:

@@ -53,7 +53,7 @@ SMALL_SDXL = replace(  # without attention
     SDXL, input_depths=(0,) * 4, middle_depth=None, context_dim=0, linear_projections=False
 )
 HINT = (4, 4, 8, 8, 12, 12, 20)
-MODEL = replace(SD1_SPEC, unet=SD1)
+MODEL = replace(SD1_SPEC, denoiser=SD1)
 
 
 def control_spec(unet: UNetSpec = SD1) -> ControlSpec:
@@ -61,7 +61,7 @@ def control_spec(unet: UNetSpec = SD1) -> ControlSpec:
 
 
 def model_spec(unet: UNetSpec) -> ModelSpec:
-    return replace(SD1_SPEC, unet=unet)
+    return replace(SD1_SPEC, denoiser=unet)
 
 
 def random_network(build: Callable[[], _N], seed: int = 0, dtype: torch.dtype = torch.float32) -> _N:

@@ -17,7 +17,7 @@ from overpaint.models.catalog import ModelFile
 from overpaint.models.families import SD1_SPEC, ModelSpec, UNetSpec
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank, set_packed
-from overpaint.networks.text import text_network
+from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -37,20 +37,20 @@ _UNET = UNetSpec(
 _CLIP = replace(SD1_SPEC.texts[0], width=24, layers=2, heads=2, inner=48, vocabulary=40)
 _OPENCLIP = replace(_CLIP, kind="openclip", prefix="cond_stage_model.model.", activation="gelu")
 
-SD1 = replace(SD1_SPEC, unet=_UNET, texts=(_CLIP,))
+SD1 = replace(SD1_SPEC, denoiser=_UNET, texts=(_CLIP,))
 SD2 = replace(SD1, family="sd2", title="Stable Diffusion 2", texts=(_OPENCLIP,))
 SDXL = replace(
     SD1,
     family="sdxl",
     title="SDXL",
-    unet=replace(_UNET, adm_channels=16),
+    denoiser=replace(_UNET, adm_channels=16),
     texts=(
         replace(_CLIP, prefix="conditioner.embedders.0.transformer.text_model."),
         replace(_OPENCLIP, prefix="conditioner.embedders.1.model.", pooled=True),
     ),
 )
-INPAINT = replace(SD1, unet=replace(_UNET, in_channels=9))
-EDIT = replace(SD1, unet=replace(_UNET, in_channels=8))
+INPAINT = replace(SD1, denoiser=replace(_UNET, in_channels=9))
+EDIT = replace(SD1, denoiser=replace(_UNET, in_channels=8))
 
 
 def toy_networks(spec: ModelSpec, *, dtype: torch.dtype = torch.float32, packed: bool = False) -> Networks:

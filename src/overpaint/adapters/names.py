@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from overpaint.models.families import ModelSpec, TextSpec, UNetSpec
-from overpaint.networks.text import text_network
+from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
 
 UNET = -1

@@ -11,8 +11,8 @@ import torch
 from overpaint.backends.port import Backend, Dtypes
 from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend, resolve_dtypes
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.text import ClipText, OpenClipText
-from overpaint.networks.unet import UNet
+from overpaint.networks.denoisers import DenoiserNetwork
+from overpaint.networks.text_networks import TextNetwork
 
 
 class Build(Protocol):
@@ -20,9 +20,9 @@ class Build(Protocol):
 
     def __call__(
         self,
-        unet: UNet,
+        denoiser: DenoiserNetwork,
         autoencoder: AutoencoderKL | SharedAutoencoder,
-        texts: Sequence[ClipText | OpenClipText],
+        texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
         dtypes: Dtypes,

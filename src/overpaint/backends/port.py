@@ -3,7 +3,7 @@
     text      token ids -> vectors               (a text encoder)
     encode    pixels -> mean, log-variance       (the codec)
     decode    latents -> pixels
-    denoise   noisy latents -> eps or v          (the denoiser)
+    denoise   noisy latents -> eps, v or n - x0  (the denoiser)
 
 Another backend is a class with these methods and a row in `backends.choice`.
 """
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
+from overpaint.errors import CheckpointError
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride
+from overpaint.networks.denoisers import DenoiserNetwork
+from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import UNet
 
 if TYPE_CHECKING:
@@ -43,9 +46,16 @@ class Dtypes:
 class Networks:
     """The torch modules that a backend was made of: what lies in memory, and what models share."""
 
-    unet: UNet
+    denoiser: DenoiserNetwork
     autoencoder: AutoencoderKL
-    texts: tuple[ClipText | OpenClipText, ...]
+    texts: tuple[TextNetwork, ...]
+
+    @property
+    def unet(self) -> UNet:
+        """The denoiser of the families that have a U-Net; for what is made for U-Nets only."""
+        if not isinstance(self.denoiser, UNet):
+            raise CheckpointError("this model has no U-Net; choose a Stable Diffusion 1, 2 or XL checkpoint")
+        return self.denoiser
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,8 @@ class Backend(Protocol):
         control: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
+
+        A flow model's timesteps are shares of noise.
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says.
         """

@@ -14,9 +14,10 @@ from overpaint.adapters.worn import WornAdapters
 from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
 from overpaint.errors import RequestError, SamplingError
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
-from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride
-from overpaint.networks.unet import UNet
+from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text_networks import TextNetwork
 
 if TYPE_CHECKING:
     from overpaint.adapters.hypernet import Hypernet
@@ -74,9 +75,9 @@ class TorchBackend:
 
     def __init__(
         self,
-        unet: UNet,
+        denoiser: DenoiserNetwork,
         autoencoder: AutoencoderKL | SharedAutoencoder,
-        texts: Sequence[ClipText | OpenClipText],
+        texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
@@ -85,9 +86,10 @@ class TorchBackend:
         self.codec = (
             autoencoder if isinstance(autoencoder, SharedAutoencoder) else SharedAutoencoder(autoencoder, dtypes.vae)
         )
-        self.networks = Networks(settled(unet), self.codec.network, tuple(settled(each) for each in texts))
+        self.networks = Networks(settled(denoiser), self.codec.network, tuple(settled(each) for each in texts))
         self._dtypes = dtypes
-        self._worn = WornAdapters(unet, self.networks.texts)  # one for all codecs: adapters are no business of theirs
+        # One for all codecs: adapters are no business of theirs.
+        self._worn = WornAdapters(denoiser, self.networks.texts)
 
     @property
     def dtypes(self) -> Dtypes:
@@ -115,15 +117,16 @@ class TorchBackend:
         *,
         control: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
+        """eps, v or n - x0, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
         `control` is what `adapters.control` adds to the U-Net's maps, in its dtype.
         """
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
-        eps: Tensor = self.networks.unet(x, timesteps.to(self.device), context, vector, control)
-        return _plain(eps)
+        controls = () if control is None else (control,)
+        predicted: Tensor = self.networks.denoiser(x, timesteps.to(self.device), context, vector, *controls)
+        return _plain(predicted)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +177,7 @@ class TorchBackend:
 
     def set_tiling(self, on: bool) -> None:
         """Pictures whose edges meet (ARCH-9)."""
-        set_tiling(self.networks.unet, on)
+        set_tiling(self.networks.denoiser, on)
         self.codec.set_tiling(on)
 
     def _decode_once(self, z: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
 from overpaint.cli.lists import samplers, settings
+from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
 from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
@@ -56,6 +57,8 @@ COMMANDS = (
     grid,
     upscale,
     mask,
+    compare,
+    sheet,
     info,
     samplers,
     models,

@@ -14,6 +14,7 @@ from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, Prompt, Quiet
+from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import OverpaintError, PictureError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def batch(
     rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
     _check_shared(rows, asked, settings)
     left_out = pictures_left_out(source, recursive) if source.is_dir() else []
+    tell_webui(asked, quiet or as_json)
     warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet or as_json)
     work = Batch(
         out=out,

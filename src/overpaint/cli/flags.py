@@ -15,6 +15,7 @@ _OF_JOB = {
     "strength_map": "--strength-map",
     "checkpoint": "--model",
     "sd_vae": "--vae",
+    "text_encoder_files": "--text-encoder",
     "control": "--control",
     "device": "--device",
     "dtype": "--dtype",

@@ -18,7 +18,8 @@ _TOOL = (
 )
 _MASK = "mask masks strength_map blend invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
-_FOLDERS = "model models any_model vae lora networks control refiner refiner_at device dtype"
+_FOLDERS = "model models webui any_model vae lora networks control refiner refiner_at device dtype"
+_OUTPUT = "output overwrite show here as_json quiet only_plan format quality recursive shard"
 GROUPS: Mapping[str, frozenset[str]] = {
     "Picture": frozenset(_PICTURE.split()),
     "Mask": frozenset(_MASK.split()),
@@ -28,7 +29,19 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
     "Output": frozenset(
-        ["output", "overwrite", "show", "as_json", "quiet", "only_plan", "format", "quality", "recursive", "shard"]
+        [
+            "output",
+            "overwrite",
+            "show",
+            "here",
+            "as_json",
+            "quiet",
+            "only_plan",
+            "format",
+            "quality",
+            "recursive",
+            "shard",
+        ],
     ),
 }
 
@@ -69,10 +82,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         'overpaint grid photo.png "a cat" --x steps=10,20,30 --y "cfg_scale=3-9 (+3)" -o grid/',
         'overpaint grid photo.png "a cat" --x "replace=cat,dog" --y checkpoint=dreams,real --models ~/webui/models',
     ),
+    "compare": (
+        "overpaint compare photo.png painted.png -o compared.png",
+        'overpaint compare photo.png painted.png --mask "rectangle 0,0,50%,50%" --show',
+    ),
+    "sheet": ("overpaint sheet photos -o sheet.png", "overpaint sheet photos --captions name,settings --cell 128"),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
-    "models": ("overpaint models ~/webui/models", "overpaint models ~/webui/models --kind lora"),
+    "models": ("overpaint models ~/webui/models", "overpaint models --webui ~/webui --kind lora"),
     "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
-    "serve": ("overpaint serve --models ~/webui/models --model dreams",),
+    "serve": ("overpaint serve --models ~/webui/models --model dreams", "overpaint serve --webui ~/webui"),
 }
 
 

@@ -32,6 +32,7 @@ class CommandJob:
     model: str | None = None  # the checkpoint; None: the built-in one
     painted_with: str = ""  # the hash of the model an earlier picture was painted with
     networks: Mapping[str, str] = field(default_factory=dict)  # and those of what hung on it, by name
+    repeats: bool = False  # an earlier picture, which has options of its own
     notes: tuple[str, ...] = ()  # what its user should know before anything is painted
 
 
@@ -165,7 +166,7 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
     origins = files.origins(control_files(changes))
-    return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks)
+    return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks, repeats=True)
 
 
 _MASKS = ("mask", "latent_mask", "strength_map")
@@ -221,7 +222,8 @@ def _from_infotext(text: str, files: Files, asked: GivenOptions, any_model: bool
     if not (name or digest) and "model" not in asked.given:
         notes = (*notes, "the infotext names no model; --model chooses one")
     model = _model_again(name, digest, settings, asked, any_model)
-    return _job(files, fields, settings, model=model, painted_with=digest, networks=networks, notes=notes)
+    known = {"painted_with": digest, "networks": networks, "notes": notes}
+    return _job(files, fields, settings, model=model, repeats=True, **known)
 
 
 def _with_rng(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from overpaint.cli.options import choices_of, option_kinds
+from overpaint.cli.option_values import choices_of, option_kinds
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
 
@@ -41,9 +41,15 @@ def settings(
     like: Annotated[
         str, typer.Argument(metavar="WORD", help="Only those that have it in their name or line.", show_default=False)
     ] = "",
+    webui: Annotated[
+        str | None,
+        typer.Option("--webui", metavar="DIR", help="Those that an installed webui has changed, and what counts here."),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """List the options of --set and what each is for."""
+    if webui is not None:
+        return _of_webui(webui, like, as_json)
     from overpaint.settings import Settings, option_meanings
 
     defaults, meanings = Settings(), option_meanings()
@@ -60,6 +66,21 @@ def settings(
     for each in () if as_json else rows:
         words = f"  ({' | '.join(each['choices'])})" if each["choices"] else ""
         say(f"{each['name']}={_value(each['default'])}{words}\n    {each['meaning']}")
+    return 0
+
+
+def _of_webui(folder: str, like: str, as_json: bool) -> int:
+    from overpaint.cli.webui_told import rows_of, shown
+    from overpaint.models.installation import read_installation
+
+    rows = [each for each in rows_of(read_installation(folder)) if like.lower() in each["name"].lower()]
+    if as_json:
+        say_json({"settings": rows})
+    elif not rows:
+        say("no option was changed there" if not like else f"no option that was changed there has {like!r} in its name")
+    else:
+        told = [(each["name"], shown(each["value"]), "counts" if each["taken"] else each["reason"]) for each in rows]
+        say(table(told, ("OPTION", "THERE", "HERE")))
     return 0
 
 

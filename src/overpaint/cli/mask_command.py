@@ -9,13 +9,16 @@ import typer
 
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson, Open, Overwrite, choose_target
+from overpaint.cli.terminal_pictures import show_pictures
 from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
     from overpaint.files.keeping import Target
     from overpaint.request import Picture
 
-Look = Annotated[bool, typer.Option("--show", help="Write the picture with the mask laid over it, too.")]
+Look = Annotated[
+    bool, typer.Option("--show", help="Write the picture with the mask over it, too, and show that in the terminal.")
+]
 Words = Annotated[bool, typer.Option("--words", help="List the words and what they mean.")]
 Place = Annotated[str | None, typer.Option("--output", "-o", help="File or FOLDER/ (default: a new name here).")]
 
@@ -56,7 +59,8 @@ def mask(
     source = opened(picture, Settings())
     drawn = masks.draw(understood, source)
     written = _written(drawn, target)
-    shown = _written(masks.overlay(source, drawn), _beside(written, overwrite)) if show else None
+    overlay = masks.overlay(source, drawn) if show else None
+    shown = _written(overlay, _beside(written, overwrite)) if overlay is not None else None
     percent = round(masks.coverage(drawn), 2)
     if as_json:
         box = drawn.getbbox()
@@ -64,6 +68,8 @@ def mask(
         say_json({**account, "shown": None if shown is None else str(shown)})
     else:
         say(f"{written}  {percent:g} % of {drawn.width}x{drawn.height}" + ("" if shown is None else f"  {shown}"))
+    if overlay is not None and not as_json:
+        show_pictures([overlay], hushed=True)
     if open_it:
         typer.launch(str(shown or written))
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,15 +14,20 @@ from overpaint.cli.folders import folders_below
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.paint import AsJson
+from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from overpaint.settings import Settings
 
 Entry = dict[str, Any]
 
 
-def _checkpoints(folder: Path) -> list[Entry]:
+def _checkpoints(site: Settings) -> list[Entry]:
+    from overpaint.models.find import model_folders
     from overpaint.models.hashes import list_checkpoints, user_hash_cache
 
-    return [_checkpoint(each) for each in list_checkpoints([folder], cache=user_hash_cache())]
+    return [_checkpoint(each) for each in list_checkpoints(model_folders(site), cache=user_hash_cache())]
 
 
 def _built_in() -> list[Entry]:
@@ -42,11 +47,11 @@ def _checkpoint(file: Any) -> Entry:
     return {**known, "family": family, "problem": problem}
 
 
-def _adapters(tag: str) -> Callable[[Path], list[Entry]]:
-    def listed(folder: Path) -> list[Entry]:
+def _adapters(tag: str) -> Callable[[Settings], list[Entry]]:
+    def listed(site: Settings) -> list[Entry]:
         from overpaint.models.catalog import HYPERNETWORK, LORA, files_of
 
-        found = files_of(folder, LORA if tag == "lora" else HYPERNETWORK)
+        found = files_of(site.lora_dir, LORA) if tag == "lora" else files_of(site.hypernetwork_dir, HYPERNETWORK)
         return [
             {"path": str(each.path), "name": each.name, "alias": each.alias, "use_as": f"<{tag}:{each.name}:1>"}
             for each in found
@@ -55,19 +60,17 @@ def _adapters(tag: str) -> Callable[[Path], list[Entry]]:
     return listed
 
 
-def _vaes(folder: Path) -> list[Entry]:
+def _vaes(site: Settings) -> list[Entry]:
     from overpaint.models.vae_names import list_vaes
-    from overpaint.settings import Settings
 
-    found = list_vaes(Settings(vae_dir=str(folder)))
-    return [_entry(path, name, f"--vae {quote(name)}") for name, path in found.items()]
+    return [_entry(path, name, f"--vae {quote(name)}") for name, path in list_vaes(site).items()]
 
 
-def _embeddings(folder: Path) -> list[Entry]:
+def _embeddings(site: Settings) -> list[Entry]:
     from overpaint.adapters.embedding_files import embedding_files, read_embedding
 
     entries: list[Entry] = []
-    for path in embedding_files(folder):
+    for path in embedding_files(Path(site.embeddings_dir)):
         try:
             data = read_embedding(path)
         except CheckpointError as error:
@@ -78,20 +81,29 @@ def _embeddings(folder: Path) -> list[Entry]:
     return entries
 
 
-def _controlnets(folder: Path) -> list[Entry]:
+def _controlnets(site: Settings) -> list[Entry]:
     from overpaint.models.catalog import CONTROLNET, files_of
 
-    found = files_of(folder, CONTROLNET)
+    found = files_of(site.controlnet_dir, CONTROLNET)
     return [_entry(each.path, each.name, f"--control {quote(f'{each.name}=PICTURE')}") for each in found]
 
 
-def _upscalers(folder: Path) -> list[Entry]:
+def _upscalers(site: Settings) -> list[Entry]:
     from overpaint.models.upscaler_names import list_upscalers
-    from overpaint.settings import Settings
 
-    found = list_upscalers(Settings(esrgan_dir=str(folder)))
     return [
-        _entry(each.path, each.name, f"--hires-upscaler {quote(each.name)}") for each in found if each.path is not None
+        _entry(each.path, each.name, f"--hires-upscaler {quote(each.name)}")
+        for each in list_upscalers(site)
+        if each.path is not None
+    ]
+
+
+def _styles(site: Settings) -> list[Entry]:
+    from overpaint.text.styles import load_styles
+
+    file = Path(site.styles_file)
+    return [
+        _entry(file, each.name, f"--style {quote(each.name)}") for each in load_styles(file) if each.prompt is not None
     ]
 
 
@@ -105,7 +117,7 @@ class _Kind:
 
     option: str
     what: str
-    listed: Callable[[Path], list[Entry]]
+    listed: Callable[[Settings], list[Entry]]
 
 
 KINDS: Mapping[str, _Kind] = {
@@ -116,8 +128,9 @@ KINDS: Mapping[str, _Kind] = {
     "controlnet": _Kind("controlnet_dir", "ControlNet", _controlnets),
     "upscaler": _Kind("esrgan_dir", "upscaler", _upscalers),
     "hypernet": _Kind("hypernetwork_dir", "hypernetwork", _adapters("hypernet")),
+    "style": _Kind("styles_file", "style", _styles),
 }
-_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("models", "set"))
+_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("models", "webui", "set"))
 Folder = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help="The folder (default: the configured one).", show_default=False)
 ]
@@ -133,15 +146,17 @@ def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJso
     """
     if kind not in KINDS:
         raise RequestError("--kind", kind, f"choose one of {', '.join(KINDS)}")
-    chosen = _folder(folder, KINDS[kind], asked)
-    listed = KINDS[kind].listed(chosen)
+    site = _site(folder, KINDS[kind], asked)
+    chosen = getattr(site, KINDS[kind].option)
+    listed = KINDS[kind].listed(site)
     if kind == "checkpoint":
-        listed = _where_they_belong(listed, chosen)
+        listed = _where_they_belong(listed, site)
     found = [*(_built_in() if kind == "checkpoint" and folder is None else ()), *listed]
+    tell_webui(asked, as_json, options_count=False)
     if as_json:
-        say_json({"kind": kind, "folder": str(chosen), "models": found})
+        say_json({"kind": kind, "folder": chosen, "models": found})
     elif not found:
-        say(f"no {KINDS[kind].what} in {chosen}")
+        say(f"no {KINDS[kind].what} in {folder or chosen}")
     elif kind == "checkpoint":
         rows = [(each["name"], each["hash"] or "", each["family"] or _advice(each["problem"])) for each in found]
         say(table(rows, ("MODEL", "HASH", "FAMILY")))
@@ -150,26 +165,37 @@ def models(*, folder: Folder = None, kind: OfKind = "checkpoint", as_json: AsJso
     return 0
 
 
-def _folder(given: Path | None, kind: _Kind, asked: GivenOptions) -> Path:
-    """The folder that was named, the configured one, or for checkpoints the one we are in."""
-    configured = getattr(asked.settings(), kind.option)
-    folder = Path(configured) if configured else None
+def _site(given: Path | None, kind: _Kind, asked: GivenOptions) -> Settings:
+    """With the folder that was named, the configured one, or for checkpoints the one we are in."""
+    from overpaint.models.catalog import folders_in
+    from overpaint.settings import Settings
+
+    site = asked.settings()
     if given is not None:
-        folder = given
-        if given.is_dir():  # a whole folder of models has one for each kind
-            folder = Path(folders_below(str(given)).get(kind.option, given))
-    if folder is None and kind.option == "models_dir":
-        folder = Path()
-    if folder is None:
-        raise RequestError("DIR", None, f"name the folder, or set the option {kind.option}")
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such folder")
-    return folder
+        folder = str(given)
+        if kind.option == "styles_file":
+            folder = str(given / "styles.csv") if given.is_dir() else folder
+        elif given.is_dir():  # a whole folder of models has one for each kind
+            folder = folders_below(str(given)).get(kind.option, folder)
+        site = Settings().with_changes({kind.option: folder})
+    elif not getattr(site, kind.option) and kind.option == "models_dir":
+        site = site.with_changes({kind.option: "."})
+    places = folders_in(getattr(site, kind.option))
+    if not places:
+        what = "file" if kind.option == "styles_file" else "folder"
+        raise RequestError("DIR", None, f"name the {what}, or set the option {kind.option}")
+    for each in places if kind.option != "styles_file" else ():
+        if not each.is_dir():
+            raise CheckpointError(f"{each}: there is no such folder")
+    return site
 
 
-def _where_they_belong(entries: list[Entry], folder: Path) -> list[Entry]:
+def _where_they_belong(entries: list[Entry], site: Settings) -> list[Entry]:
     """Without the files of other kinds that lie in the folders of their kinds, such as `Lora` below this one."""
-    others = [Path(path).resolve() for name, path in folders_below(str(folder)).items() if name != "models_dir"]
+    from overpaint.models.catalog import folders_in
+
+    below = [folders_below(str(each)).items() for each in folders_in(site.models_dir)]
+    others = [Path(path).resolve() for each in below for name, path in each if name != "models_dir"]
 
     def belongs(entry: Entry) -> bool:
         path = Path(entry["path"]).resolve()

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overpaint.errors import RequestError, SettingError
+from overpaint.cli.option_values import read_option
+from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
+    from overpaint.models.installation import Installation
     from overpaint.settings import Settings
 
 
@@ -207,7 +209,16 @@ JOB_OPTIONS = (
         "Folder of checkpoints, or a whole models folder such as the webui's: LoRAs, VAEs ... are found, too "
         "(environment: OVERPAINT_MODELS).",
     ),
+    PaintOption(
+        "--webui",
+        _TEXT,
+        "Folder of an installed AUTOMATIC1111 webui: its models, styles and options are used as they lie "
+        "(environment: OVERPAINT_WEBUI).",
+    ),
     PaintOption("--vae", _TEXT, "VAE file to use instead of the checkpoint's."),
+    PaintOption(
+        "--text-encoder", _MANY, "Text encoder file for a model that brings none; may be repeated (default: beside it)."
+    ),
     PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP and AVIF, 1 to 100 (default 95)."),
     PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
@@ -258,7 +269,7 @@ class GivenOptions:
         said = self.given if repeats else {**self.standing, **self.given}
         if "reference" in said:
             settings = replace(settings, quirks=Quirks.reference() if said["reference"] else Quirks.none())
-        options: dict[str, Any] = _folders(self.text("models")) if self.text("models") else {}
+        options = self._of_folders(settings, repeats=repeats)
         options |= {
             name: value for name, value in self.standing.get("set", {}).items() if not (repeats and _paints(name))
         }
@@ -267,7 +278,28 @@ class GivenOptions:
             options["jpeg_quality"] = _quality(self.given["quality"])
         if "vae" in said:
             options["sd_vae"] = str(said["vae"])
+        if said.get("text_encoder"):
+            options["text_encoder_files"] = tuple(map(str, said["text_encoder"]))
         return settings.with_changes(options)
+
+    def _of_folders(self, settings: Settings, *, repeats: bool) -> dict[str, Any]:
+        """What a webui's folder says, and the folder of models over it; neither over what the command needs."""
+        webui, models = self.installation(), self.text("models")
+        options = dict(webui.folders) if webui is not None else {}
+        if webui is not None and not repeats:
+            options = {**webui.options_for(settings), **options}
+        if "webui" in self.given and "models" not in self.given:
+            models = ""  # the one that stands for all commands
+        return options | (_folders(models) if models else {})
+
+    def installation(self) -> Installation | None:
+        """The webui that was named, as it is now."""
+        named = self.text("webui")
+        if not named:
+            return None
+        from overpaint.models.installation import read_installation
+
+        return read_installation(named)
 
     def text(self, name: str, default: str = "") -> str:
         """A job's option by name."""
@@ -344,52 +376,3 @@ def takes(*options: PaintOption) -> Callable[[Callable[..., int]], Callable[...,
         return command
 
     return decorate
-
-
-def read_option(text: str) -> tuple[str, Any]:
-    """OPTION=VALUE, the value read as what the option holds."""
-    from overpaint.settings import OPTION_NAMES, Settings
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise RequestError("--set", text, "give OPTION=VALUE, like randn_source=CPU")
-    if name not in OPTION_NAMES:
-        Settings().with_changes({name: value})  # the error names the nearest
-    return name, _as_kind(name, value, option_kinds()[name])
-
-
-def option_kinds() -> dict[str, Any]:
-    """The type of every option."""
-    from typing import get_type_hints
-
-    from overpaint.settings import Settings
-
-    return get_type_hints(Settings)
-
-
-def choices_of(kind: Any) -> tuple[str, ...]:
-    """The words an option may hold; empty if any."""
-    from typing import Literal, get_args, get_origin
-
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def _as_kind(name: str, text: str, kind: Any) -> Any:
-    choices = choices_of(kind)
-    if choices and text not in choices:
-        raise SettingError(name, text, f"choose one of {', '.join(choices)}")
-    if kind is bool:
-        if text.lower() not in _SWITCH:
-            raise SettingError(name, text, "say true or false")
-        return _SWITCH[text.lower()]
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            raise SettingError(name, text, f"give a {'whole ' if kind is int else ''}number") from None
-    if kind == tuple[str, ...]:
-        return tuple(each.strip() for each in text.split(",") if each.strip())
-    return text
-
-
-_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

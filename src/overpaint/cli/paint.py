@@ -23,7 +23,9 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
+from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -67,10 +69,15 @@ class Telling:
     as_json: bool = False
     quiet: bool = False
     show: bool = False  # open the pictures
+    here: bool = False  # show them in the terminal
 
     @property
     def hushed(self) -> bool:
         return self.quiet or self.as_json
+
+    def __post_init__(self) -> None:
+        if self.here and self.as_json:
+            raise RequestError("--show", None, "--json prints JSON and nothing else; leave out one of them")
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *JOB_OPTIONS)
@@ -85,14 +92,16 @@ def paint(
     output: Out = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
+    refuse_webui_place(asked, output)
     target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
     job = job_of(Files(picture, mask, strength_map), text, asked)
-    return perform(job, target, asked, Telling(as_json, quiet, show))
+    return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *NEW_PICTURE_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -102,6 +111,7 @@ def txt2img(
     output: Out = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -112,8 +122,9 @@ def txt2img(
     """
     if text is None and "prompt" not in asked.given:
         raise RequestError("PROMPT", None, "it is missing; `overpaint txt2img --help` shows how")
+    refuse_webui_place(asked, output)
     target = choose_target(output, "txt2img.png", overwrite)
-    return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show))
+    return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
@@ -135,6 +146,7 @@ def again(
     output: Out = None,
     overwrite: Overwrite = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -144,12 +156,13 @@ def again(
     The model it was painted with is looked for, by its hash, in the folder of --models.
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
+    refuse_webui_place(asked, output)
     target = choose_target(output, "again.png" if is_stdin(painted) else f"{painted.stem}-again.png", overwrite)
     if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
-    return perform(job, target, asked, Telling(as_json, quiet, show))
+    return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 
 def choose_target(output: str | None, default: str, overwrite: bool) -> Target:
@@ -167,6 +180,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     _check_stdout(job, target, telling)
     asked = asked.with_model(job.model)
     session.check(job.request, job.settings, asked)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -177,7 +191,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
-    warnings += _lost_in(kept)
+    warnings += _lost_in(kept, processed)
     if telling.as_json:
         pictures = [_account(path, each, processed) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -190,6 +204,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
             say(f"{path}  seed {each.seed}")
         if stopped:
             note(f"stopped; {len(kept)} of {_asked_for(job.request)} pictures were finished")
+    show_results([each.image for _, each in kept] if telling.here else [], telling.quiet)
     for path, _ in kept if telling.show else ():
         typer.launch(str(path))
     return STOPPED if stopped else 0
@@ -198,8 +213,8 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
 def _check_stdout(job: CommandJob, target: Target, telling: Telling) -> None:
     if not _is_stdout(target):
         return
-    if telling.as_json or telling.show:
-        flag = "--json" if telling.as_json else "--open"
+    if telling.as_json or telling.show or telling.here:
+        flag = "--json" if telling.as_json else "--open" if telling.show else "--show"
         raise RequestError("--output", "-", f"the picture itself goes to stdout; leave out {flag}")
     if _asked_for(job.request) > 1:
         raise RequestError("--output", "-", f"one picture fits there, not {_asked_for(job.request)}; give a folder")
@@ -227,11 +242,12 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
     return list(save_painted(processed, target, origins))
 
 
-def _lost_in(kept: list[tuple[Path, KeptPicture]]) -> tuple[str, ...]:
+def _lost_in(kept: list[tuple[Path, KeptPicture]], processed: Processed | None) -> tuple[str, ...]:
     """What the formats of the files do not hold."""
     from overpaint.files.keeping import lost_in
 
-    return tuple(told for path, each in kept if str(path) != STDOUT for told in lost_in(each.image, path.name))
+    files = [(each.image, path.name) for path, each in kept if str(path) != STDOUT]
+    return tuple(told for image, name in files for told in lost_in(image, name, processed))
 
 
 def _is_stdout(target: Target) -> bool:

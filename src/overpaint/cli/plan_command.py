@@ -12,6 +12,7 @@ from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table, warn
 from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
+from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import RequestError
 
 New = Annotated[bool, typer.Option("--txt2img", help="Plan a new picture: give a PROMPT and no PICTURE.")]
@@ -34,6 +35,7 @@ def plan(
     The options are the same; it tells sizes, steps, files and warnings.
     """
     from overpaint.cli.surroundings import path_asked_for, surroundings_of
+    from overpaint.models.companions import text_encoders_for
     from overpaint.models.what_is import spec_of
     from overpaint.planning.plan import plan as make_plan
     from overpaint.planning.preflight import account_of
@@ -44,11 +46,14 @@ def plan(
         job = job_of(Files(Path(picture), mask, strength_map), prompt or "", asked)
     path = path_asked_for(asked.with_model(job.model), job.settings)
     known = surroundings_of(job.request, job.settings, path)
-    decided = make_plan(job.request, job.settings, spec_of(path, job.settings.text_encoder_files), known)
+    decided = make_plan(
+        job.request, job.settings, spec_of(path, text_encoders_for(path, job.settings.text_encoder_files)), known
+    )
     account = account_of(decided)
     if as_json:
         say_json(account)
         return 0
+    tell_webui(asked, quiet)
     say(table([(name, _shown(value)) for name, value in _rows(account)]))
     warn(decided.warnings, quiet)
     return 0

@@ -14,7 +14,9 @@ from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, PaintOption, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
 from overpaint.cli.paint import STOPPED, AsJson, Open, Out, Overwrite, Prompt, Quiet, Telling, choose_target
+from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def outpaint(
     overwrite: Overwrite = False,
     only_plan: PlanOnly = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -100,7 +103,7 @@ def outpaint(
     tool = {"left": left, "top": top, "right": right, "bottom": bottom, "to": to, "aspect": aspect}
     tool |= {"anchor": anchor, "start": start, "context": context}
     order = ToolOrder("outpaint", tool, job_of(Files(picture), text, asked), asked)
-    return _one(order, picture, "outpainted", output, overwrite, only_plan, Telling(as_json, quiet, show))
+    return _one(order, picture, "outpainted", output, overwrite, only_plan, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *_options(0.35), *JOB_OPTIONS)
@@ -118,6 +121,7 @@ def enlarge(
     overwrite: Overwrite = False,
     only_plan: PlanOnly = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -128,7 +132,7 @@ def enlarge(
     """
     tool = {"scale": scale, "upscaler": upscaler, "tile": tile, "overlap": overlap}
     order = ToolOrder("enlarge", tool, job_of(Files(picture), text, asked), asked)
-    return _one(order, picture, "enlarged", output, overwrite, only_plan, Telling(as_json, quiet, show))
+    return _one(order, picture, "enlarged", output, overwrite, only_plan, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *_ONE, *JOB_OPTIONS)
@@ -144,6 +148,7 @@ def loopback(
     output: Folder = None,
     only_plan: PlanOnly = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -154,7 +159,7 @@ def loopback(
     """
     tool = {"loops": loops, "final_strength": final_strength, "curve": curve}
     order = ToolOrder("loopback", tool, job_of(Files(picture), text, asked), asked)
-    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show), "loop", "")
+    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show, here), "loop", "")
 
 
 @takes(PROMPT_OPTION, *_ONE, *JOB_OPTIONS)
@@ -170,6 +175,7 @@ def grid(
     output: Folder = None,
     only_plan: PlanOnly = False,
     show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -184,7 +190,7 @@ def grid(
         raise RequestError("--x", None, "give at least one axis, such as --x steps=10,20,30")
     tool = {"x": x, "y": y, "z": z, "labels": labels, "margin": margin}
     order = ToolOrder("grid", tool, job_of(Files(picture), text, asked), asked)
-    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show), "cell", "grid.png")
+    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show, here), "cell", "grid.png")
 
 
 def _one(
@@ -194,6 +200,7 @@ def _one(
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
+    refuse_webui_place(order.asked, output)
     default = f"{word}.png" if is_stdin(picture) else f"{picture.stem}-{word}.png"
     target = choose_target(output, default, overwrite)
     processed, _ = _run(order, sequence, telling, None, "")
@@ -217,6 +224,7 @@ def _many(
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
+    refuse_webui_place(order.asked, output)
     stem = "painted" if is_stdin(picture) else picture.stem
     folder = Path(output) if output else Path(f"{stem}-{order.kind}")
     if folder.exists() and not folder.is_dir():
@@ -252,6 +260,7 @@ def _run(
 
     job, places = order.job, []
     asked = order.asked.with_model(job.model)
+    tell_webui(asked, telling.hushed)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -281,6 +290,8 @@ def _tell(places: list[Path], processed: Processed, telling: Telling) -> None:
             say(str(path))
         if processed.stopped:
             note("stopped; what was finished is kept")
+    shown = processed.images[: processed.index_of_first_image or None]  # the sheet, where there is one
+    show_results(shown if telling.here else [], telling.quiet)
     for path in places[:1] if telling.show else ():
         typer.launch(str(path))
 
@@ -288,13 +299,14 @@ def _tell(places: list[Path], processed: Processed, telling: Telling) -> None:
 def _show_plan(order: ToolOrder, sequence: PaintingSequence, telling: Telling) -> int:
     """What each step would do, from folders and headers alone."""
     from overpaint.cli.surroundings import path_asked_for, surroundings_of
+    from overpaint.models.companions import text_encoders_for
     from overpaint.models.what_is import spec_of
     from overpaint.planning.plan import plan
     from overpaint.planning.preflight import account_of, stand_in_upscalers
 
     settings = order.job.settings
     path = path_asked_for(order.asked.with_model(order.job.model), settings)
-    spec = spec_of(path, settings.text_encoder_files)
+    spec = spec_of(path, text_encoders_for(path, settings.text_encoder_files))
     accounts = []
     for step in sequence.prepared(settings, stand_in_upscalers(settings)).outline():
         room = replace(settings, max_pixels_per_pass=max(settings.max_pixels_per_pass, _pixels(step.request)))
@@ -303,6 +315,7 @@ def _show_plan(order: ToolOrder, sequence: PaintingSequence, telling: Telling) -
     if telling.as_json:
         say_json({"kind": order.kind, "steps": accounts})
         return 0
+    tell_webui(order.asked, telling.quiet)
     rows = [
         (i + 1, each["step"] or order.kind, "x".join(map(str, each["size"])), f"{each['steps']} steps", _share(each))
         for i, each in enumerate(accounts)

@@ -11,6 +11,7 @@ import typer
 
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import note, say
+from overpaint.cli.webui_told import tell_webui
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
@@ -199,6 +200,7 @@ def started(
         **more,
     )
     check_started(config)
+    tell_webui(asked, False)
 
     def announced(url: str) -> None:
         say(f"overpaint serves {url} (data in {config.data})")

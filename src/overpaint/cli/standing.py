@@ -17,11 +17,13 @@ from overpaint.hints import did_you_mean, listed
 FILE_NAME = "overpaint.toml"
 FILE_VARIABLE = "OVERPAINT_CONFIG"
 DEBUG_VARIABLE = "OVERPAINT_DEBUG"
+SHOW_VARIABLE = "OVERPAINT_SHOW"
 
 # key of the file, which is the option's name: (what it holds, its variable, what that is for)
 KEYS: Mapping[str, tuple[type, str, str]] = {
     "model": (str, "OVERPAINT_MODEL", "Checkpoint where `--model` is not given: a file, or a name."),
     "models": (str, "OVERPAINT_MODELS", "Folder of models where `--models` is not given."),
+    "webui": (str, "OVERPAINT_WEBUI", "Folder of an installed webui where `--webui` is not given."),
     "vae": (str, "OVERPAINT_VAE", "VAE where `--vae` is not given."),
     "device": (str, "OVERPAINT_DEVICE", "Device where `--device` is not given."),
     "dtype": (str, "OVERPAINT_DTYPE", "Precision where `--dtype` is not given."),
@@ -35,6 +37,7 @@ KEYS: Mapping[str, tuple[type, str, str]] = {
 }
 OTHER_VARIABLES = {
     FILE_VARIABLE: "Another place for `overpaint.toml`; empty means none.",
+    SHOW_VARIABLE: "How `--show` draws: kitty, iterm2, sixel, blocks or none; else as the terminal says.",
     DEBUG_VARIABLE: "1 shows the traceback of an error.",
 }
 OPTIONS_TABLE = "set"

@@ -19,10 +19,13 @@ def surroundings_of(request: PaintRequest, settings: Settings, path: Path | None
     from dataclasses import replace
 
     from overpaint.models.built_in import words_of
+    from overpaint.models.companions import text_encoders_for
     from overpaint.models.what_is import spec_of
     from overpaint.planning import preflight
 
-    known = preflight.surroundings_of(request, settings, lambda path: spec_of(path, settings.text_encoder_files))
+    known = preflight.surroundings_of(
+        request, settings, lambda path: spec_of(path, text_encoders_for(path, settings.text_encoder_files))
+    )
     return known if path is None else replace(known, words=words_of(path))
 
 

@@ -16,6 +16,7 @@ from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
+from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PaintingCancelled, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from overpaint.request import Picture
     from overpaint.settings import Settings
 
-_OPTIONS = tuple(each for each in JOB_OPTIONS if each.name in ("quality", "set", "reference", "device"))
+_OPTIONS = tuple(
+    each for each in JOB_OPTIONS if each.name in ("models", "webui", "quality", "set", "reference", "device")
+)
 _FLAGS = {"scale": "--scale", "size": "--size", "second_visibility": "--visibility"}
 _BUILT_IN = ("", "None", "Lanczos", "Nearest")
 
@@ -60,10 +63,12 @@ def upscale(
     With resampling, or with the network of an ESRGAN or Real-ESRGAN file.
     """
     started = time.monotonic()
+    refuse_webui_place(asked, output)
     targets = _targets(pictures, output, overwrite)
     if scale is not None and size is not None:
         raise RequestError("--size", size, "give --scale or --size, not both")
     settings = asked.settings()
+    tell_webui(asked, quiet or as_json)
     found = _Upscalers.named(upscaler, second, settings)
     fields: dict[str, Any] = {"upscaler": found.names[0], "second_upscaler": found.names[1], "crop": crop}
     fields |= {"scale": 2 if scale is None else scale, "size": None if size is None else read_size("--size", size)}
@@ -181,8 +186,7 @@ def _kept(
         extension,
         infotext=infotext,
         items={INFO_ITEM: result.info} if shown and result.info else None,
-        exif=extras.exif,
-        icc=extras.icc,
+        **extras.beside,
         quality=settings.jpeg_quality,
         lossless=settings.webp_lossless or extras.lossless,
         background=settings.img2img_background_color,

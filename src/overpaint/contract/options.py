@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from overpaint.errors import SettingError
@@ -70,6 +74,13 @@ class Options:
         for name in names or tuple(self._inert):
             self._inert.pop(name, None)
         object.__setattr__(self, "_settings", changed)
+
+
+@cache
+def reference_tables() -> Mapping[str, Mapping[str, Any]]:
+    """The reference's options that change nothing here, and its command-line flags, with their defaults."""
+    text = files("overpaint.contract").joinpath("tables.json").read_text("utf-8")
+    return MappingProxyType({name: MappingProxyType(table) for name, table in json.loads(text).items()})
 
 
 FOLDERS = (*sorted(name for name in OPTION_NAMES if name.endswith("_dir")), "styles_file")

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from overpaint.errors import RequestError
+from overpaint.files.formats import losses
 from overpaint.files.kept_files import FileRecord
-from overpaint.files.metadata import alpha_lost, encode_picture, format_for, recipe_path, recipe_text
+from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
-from overpaint.pictures import SourceExtras, source_extras
+from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
@@ -84,8 +85,7 @@ def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> 
     wanted = settings.enable_pnginfo
     return {
         "infotext": painted.infotext if wanted else None,
-        "exif": extras.exif if extras else None,
-        "icc": extras.icc if extras else None,
+        **(extras or SourceExtras(None, None, "")).beside,
         "recipe": recipe_of(processed, painted.index, files).to_json() if wanted else None,
         "quality": settings.jpeg_quality,
         "lossless": settings.webp_lossless or (extras is not None and extras.lossless),
@@ -93,16 +93,25 @@ def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> 
     }
 
 
-def lost_in(image: Picture, name: str) -> tuple[str, ...]:
-    """What to know about a picture that is written under this name."""
-    kind = alpha_lost(image, PurePosixPath(name).suffix)
-    return () if kind is None else (f"{name}: {kind} holds no transparency, so a background is put behind it; use PNG",)
+def lost_in(image: Picture, name: str, processed: Processed | None = None) -> tuple[str, ...]:
+    """What to know about a picture of a job that is written under this name."""
+    if processed is None:
+        return tuple(losses(image, name))
+    request, settings = processed.plan.request, processed.plan.settings
+    lossless = settings.webp_lossless or any(each.info.get(LOSSLESS) is True for each in (image, *request.images))
+    return tuple(losses(image, name, is_masked=request.mask is not None, lossless=lossless))
 
 
 def _extras(painted: KeptPicture, processed: Processed) -> SourceExtras | None:
-    """Of the source of this picture, if it has one."""
+    """What the picture carries, and what its source has beyond that: the reference's way hands nothing on."""
     sources = processed.plan.request.images
-    return source_extras(sources[painted.index % processed.batch_size % len(sources)]) if sources else None
+    if not sources:
+        return None
+    own, given = (
+        source_extras(each) for each in (painted.image, sources[painted.index % processed.batch_size % len(sources)])
+    )
+    carried = {name: value for name, value in own.beside.items() if value is not None}
+    return replace(given, **carried, lossless=own.lossless or given.lossless)
 
 
 def name_for(painted: KeptPicture, name: str) -> str:

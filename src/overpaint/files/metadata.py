@@ -17,37 +17,25 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from overpaint.deep import deep_of
 from overpaint.errors import PictureError, SettingError
+from overpaint.files.deep_files import encode_deep
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
+from overpaint.files.formats import FILE_FORMATS, KINDS, fitting_profile, in_srgb, storable
 from overpaint.named_files import check_regular
-from overpaint.pictures import flatten
 from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
 
-KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"}
-KINDS |= {"tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
 INFOTEXT_ITEM = "parameters"
 RECIPE_ITEM = "overpaint"
 RECIPE_SUFFIX = ".overpaint.json"
 
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 65_535, "GIF": 65_535}  # NOTE: libjpeg stops before 65535
-_MODES = {
-    "PNG": frozenset({"1", "L", "LA", "RGB", "RGBA", "I;16"}),
-    "JPEG": frozenset({"L", "RGB"}),
-    "WEBP": frozenset({"RGB", "RGBA"}),
-    "AVIF": frozenset({"RGB", "RGBA"}),
-    "GIF": frozenset({"1", "L", "RGB", "RGBA"}),
-    "TIFF": frozenset({"1", "L", "LA", "RGB", "RGBA", "I;16"}),
-    "BMP": frozenset({"1", "L", "RGB"}),
-}
-_SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
-_PROFILE_SPACES = {"L": b"GRAY", "LA": b"GRAY", "I;16": b"GRAY", "1": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
-
 _GPS_IFD = 0x8825
+_XMP_TAG, _XMP_ITEM = 0x02BC, "XML:com.adobe.xmp"
 # The pixels are upright already and may have another size; a TIFF's own layout is not the result's.
 _STALE_EXIF = (0x0112, 0x0100, 0x0101, *range(0x00FE, 0x0100), *range(0x0102, 0x0107), 0x0111, *range(0x0115, 0x0118))
-_STALE_EXIF += (0x011C, 0x013D, 0x0140, *range(0x0142, 0x0146), 0x014A, 0x0152, 0x0153, 0x015B, 0x8773)
+_STALE_EXIF += (0x011C, 0x013D, 0x0140, *range(0x0142, 0x0146), 0x014A, 0x0152, 0x0153, 0x015B, 0x8773, _XMP_TAG)
 _STALE_EXIF_IFD = (0x9286, 0x927C, 0xA002, 0xA003, 0xA005)  # offsets inside a maker note would point astray
 _JPEG_EXIF_LIMIT = 65_000
 
@@ -75,7 +63,7 @@ def format_for(image: Image.Image, extension: str, infotext: str | None = None) 
     if kind is None:
         raise SettingError("samples_format", extension, f"choose one of {', '.join(KINDS)}")
     too_long = kind == "JPEG" and infotext is not None and len(_user_comment(infotext)) > _JPEG_EXIF_LIMIT - 200
-    return "png" if too_long or max(image.size) > _LONGEST_SIDE.get(kind, max(image.size)) else wished
+    return "png" if too_long or max(image.size) > (FILE_FORMATS[kind].longest or max(image.size)) else wished
 
 
 def encode_picture(
@@ -86,6 +74,8 @@ def encode_picture(
     items: Mapping[str, str] | None = None,
     exif: bytes | None = None,
     icc: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
     recipe: Mapping[str, object] | None = None,
     quality: int = 80,
     lossless: bool = False,
@@ -93,16 +83,36 @@ def encode_picture(
 ) -> bytes:
     """The picture as a file of the format that `format_for` says, with all that the format can carry.
 
-    `exif` and `icc` are the source's; `items` and `recipe` have a place in PNG only. `background` shows through where
-    the format holds no transparency; without one, that is dropped.
+    `exif`, `icc`, `xmp` and `dpi` are the source's; `items` and `recipe` have a place in PNG only. `background` shows
+    through where the format holds no transparency; without one, that is dropped.
     """
-    kind = KINDS[format_for(image, extension, infotext)]
-    picture = storable(image, kind, background)
-    told: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "recipe": recipe}
-    options = save_options(picture, kind, **told, quality=quality, lossless=lossless)
     data = io.BytesIO()
-    picture.save(data, kind, **options)
+    contents: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "xmp": xmp, "dpi": dpi}
+    contents |= {"recipe": recipe, "quality": quality, "lossless": lossless, "background": background}
+    write_picture(image, data, KINDS[format_for(image, extension, infotext)], contents)
     return data.getvalue()
+
+
+def write_picture(
+    image: Image.Image,
+    fp: Any,
+    kind: str,
+    contents: Mapping[str, Any],
+    format: str | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> None:
+    """To a file or a path, in this format; `params` are Pillow's own, and go before what the contents say."""
+    told = dict(contents)
+    icc, background = told.pop("icc"), told.pop("background")
+    deep = deep_of(image)
+    if deep is not None and FILE_FORMATS[kind].is_deep:
+        data = encode_deep(deep, kind, save_options(Image.new(deep.mode, (1, 1)), kind, **told, icc=icc))
+        _ = fp.write(data) if hasattr(fp, "write") else Path(fp).write_bytes(data)
+        return
+    shown, icc = in_srgb(image if deep is None else deep.rounded(), kind, icc)
+    picture = storable(shown, kind, background)
+    options = save_options(picture, kind, **told, icc=icc)
+    picture.save(fp, format or kind, **{**options, **(params or {})})
 
 
 def save_options(
@@ -113,25 +123,27 @@ def save_options(
     items: Mapping[str, str] | None = None,
     exif: bytes | None = None,
     icc: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
     recipe: Mapping[str, object] | None = None,
     quality: int = 80,
     lossless: bool = False,
 ) -> dict[str, Any]:
     """What Pillow has to be told to write the picture with all that a format can carry."""
-    icc_profile = icc if icc and icc[16:20] == _PROFILE_SPACES.get(picture.mode) else None
-    options: dict[str, Any] = {"icc_profile": icc_profile}
+    options: dict[str, Any] = {"icc_profile": fitting_profile(icc, picture.mode), "dpi": dpi}
     if kind == "PNG":
-        options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe), "exif": _exif(None, exif, None)}
+        options |= {"pnginfo": _text_chunks(infotext, items or {}, recipe, xmp), "exif": _exif(None, exif, None)}
         options["compress_type"] = _packing(picture)
     elif kind == "GIF":
         options = {"comment": (infotext or "").encode("utf-8", "replace")}
     elif kind == "BMP":
-        options = {}
+        options = {"dpi": dpi}
     elif kind == "TIFF":  # NOTE: not packed. The library that packs them leaves most of the EXIF out.
-        options["exif"] = _exif(infotext, exif, None)
+        options["exif"] = _exif(infotext, exif, None, xmp)
     else:
         limit = _JPEG_EXIF_LIMIT if kind == "JPEG" else None
         options |= {"quality": min(max(int(quality), 1), 100), "exif": _exif(infotext, exif, limit)}
+        options["xmp"] = xmp if xmp and (limit is None or len(xmp) <= limit) else None
     if kind == "WEBP":
         options |= {"lossless": lossless, "exact": lossless}  # exact: the colours of what is transparent, too
     return {key: value for key, value in options.items() if value is not None}
@@ -142,37 +154,12 @@ def _packing(picture: Image.Image) -> int | None:
     return zlib.Z_RLE if picture.width * picture.height > _LARGE else None
 
 
-def alpha_lost(image: Image.Image, extension: str) -> str | None:
-    """The format that cannot hold what is transparent in this picture; None where nothing is lost."""
-    kind = KINDS[extension.lower().removeprefix(".")]
-    if "RGBA" in _MODES[kind] or not image.has_transparency_data:
-        return None
-    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return kind if lowest != 255 else None
-
-
-def storable(image: Image.Image, kind: str, background: str | None = None) -> Image.Image:
-    """STORE-3: a copy in a mode the format knows, without the notes Pillow would write on its own account."""
-    modes = _MODES[kind]
-    if background is not None and "RGBA" not in modes and image.has_transparency_data:
-        image = flatten(image, background)
-    if image.mode not in modes or "transparency" in image.info:
-        if image.mode == "La":
-            image = image.convert("LA")
-        if image.mode.startswith("I"):
-            image = image.point(lambda level: level * _SIXTEEN_TO_EIGHT).convert("L")
-        has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-        mode = "L" if image.mode in ("1", "L") and "L" in modes else "RGB"
-        image = image.convert("RGBA" if has_alpha and "RGBA" in modes else mode)
-    picture = image.copy()
-    picture.info = {}
-    return picture
-
-
 def _text_chunks(
-    infotext: str | None, items: Mapping[str, str], recipe: Mapping[str, object] | None
+    infotext: str | None, items: Mapping[str, str], recipe: Mapping[str, object] | None, xmp: bytes | None
 ) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
+    if xmp:
+        chunks.add_itxt(_XMP_ITEM, xmp.decode("utf-8", "replace"))
     texts = {**items, INFOTEXT_ITEM: infotext} if infotext is not None else items
     for key, value in texts.items():
         # A keyword has 1 to 79 Latin-1 bytes.
@@ -194,12 +181,14 @@ def _user_comment(infotext: str) -> bytes:
     return b"UNICODE\0" + _whole_characters(infotext).encode("utf-16-be")
 
 
-def _exif(infotext: str | None, carried: bytes | None, limit: int | None) -> bytes | None:
+def _exif(infotext: str | None, carried: bytes | None, limit: int | None, xmp: bytes | None = None) -> bytes | None:
     """The source's EXIF without what is no longer true, with the infotext as its comment; without room, only that."""
     for source in (carried, None):
         exif = _carried_exif(source)
         if infotext is not None:
             exif.get_ifd(EXIF_IFD)[USER_COMMENT] = _user_comment(infotext)
+        if xmp:
+            exif[_XMP_TAG] = xmp
         data = exif.tobytes()
         if limit is None or len(data) <= limit:
             break

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from overpaint.errors import SaveError
-from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text, storable
+from overpaint.files.formats import storable
+from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.naming import NameFacts, subfolder, target_paths
 from overpaint.settings import Settings
 

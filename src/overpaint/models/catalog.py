@@ -62,10 +62,8 @@ def files_of(folder: str | Path, *kinds: FileKind) -> tuple[ModelFile, ...]:
 
     Of two ControlNets with one name, the second goes by its place as well.
     """
-    if not folder:
-        return ()
-    root, found, names = Path(folder), dict[Path, ModelFile](), set[str]()
-    for path in files_below(root):
+    found, names = dict[Path, ModelFile](), set[str]()
+    for root, path in ((top, path) for top in folders_in(folder) for path in files_below(top)):
         kind = next((each for each in kinds if _is_of(path, each)), None)
         if kind is None:
             continue
@@ -80,6 +78,15 @@ def files_of(folder: str | Path, *kinds: FileKind) -> tuple[ModelFile, ...]:
         alias = metadata_of(path).get("ss_output_name", "") if kind.has_alias else ""
         found[entry] = ModelFile(entry, name, alias or name)
     return tuple(found.values())
+
+
+def folders_in(named: str | Path) -> tuple[Path, ...]:
+    """The folders that an option names: one, or several as in PATH, with the system's separator between them."""
+    if not named:
+        return ()
+    if isinstance(named, Path) or os.pathsep not in named or Path(named).is_dir():
+        return (Path(named),)
+    return tuple(Path(each) for each in named.split(os.pathsep) if each)
 
 
 def find_file(files: Iterable[ModelFile], text: str, *, by_place: bool = False) -> ModelFile | None:

@@ -25,11 +25,9 @@ from overpaint.models.memory import size_of
 from overpaint.models.opened import open_model
 from overpaint.models.vaes import open_vae
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.denoisers import DenoiserNetwork, denoiser_network
 from overpaint.networks.layers import blank
-from overpaint.networks.text import ClipText, OpenClipText, text_network
-from overpaint.networks.unet import UNet
-
-TextNetwork = ClipText | OpenClipText
+from overpaint.networks.text_networks import TextNetwork, text_network
 
 _PROBE_THRESHOLD = -1.0
 
@@ -136,7 +134,7 @@ def load_checkpoint(
             digest = hasher.submit(sha256_of, path, cache) if cache is not None and path.is_file() else None
             fill(made.sources, progress)
             file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
-    backend = kind.build(made.unet, made.autoencoder, made.texts, device=device, dtypes=dtypes)
+    backend = kind.build(made.denoiser, made.autoencoder, made.texts, device=device, dtypes=dtypes)
     spec = replace(opened.spec, vae=made.vae)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
         spec = _probed(spec, backend)
@@ -208,7 +206,7 @@ def _steady(*paths: Path) -> Iterator[None]:
 class _Made:
     """The networks of a checkpoint; `sources` tell which of them are blank, and where their numbers are."""
 
-    unet: UNet
+    denoiser: DenoiserNetwork
     autoencoder: AutoencoderKL | SharedAutoencoder
     vae: AutoencoderSpec
     texts: tuple[TextNetwork, ...]
@@ -244,9 +242,9 @@ class _BlankCodec:
 def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, device: str, dtypes: Dtypes) -> _Made:
     """Blank networks for a checkpoint; an autoencoder that is there already is taken as it is."""
     spec, weights, keys = opened.spec, opened.weights, opened.keys
-    unet = blank(partial(UNet, spec.unet), device, dtypes.unet)
+    denoiser = blank(partial(denoiser_network, spec.denoiser), device, dtypes.unet)
     texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
-    sources = [source_of(UNET_PREFIX, unet, weights, keys)]
+    sources = [source_of(UNET_PREFIX, denoiser, weights, keys)]
     sources += [source_of(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
     autoencoder: AutoencoderKL | SharedAutoencoder
     if codec is not None and codec.spec.latent_channels == spec.vae.latent_channels:
@@ -258,7 +256,7 @@ def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, 
             blank_one = _codec_of_file(vae_path, spec.vae.latent_channels, device, dtypes.vae)
         autoencoder, vae = blank_one.network, blank_one.spec
         sources.insert(1, blank_one.source)
-    return _Made(unet, autoencoder, vae, tuple(texts), tuple(sources), _ignored(opened, sources))
+    return _Made(denoiser, autoencoder, vae, tuple(texts), tuple(sources), _ignored(opened, sources))
 
 
 def _own_codec(opened: _Opened, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:

@@ -28,6 +28,8 @@ from overpaint.models.families import (
     fitting,
 )
 from overpaint.models.header import Said
+from overpaint.models.shifts import ConstantShift, Shift
+from overpaint.models.transformer_shapes import require_parts, text_specs, transformer_spec
 from overpaint.models.unet_shapes import Header, context_dim, count, is_linear, kernel, size_of_input, unet_spec
 
 _OLD_CLIP = "cond_stage_model.transformer."
@@ -45,6 +47,10 @@ _STRANGERS = (
         re.compile(r"^(text_model\.)?(embeddings\.|encoder\.layers\.)|^(token_embedding|ln_final)\."),
         "it looks like a text encoder: name it in the setting text_encoder_files",
     ),
+    (
+        re.compile(r"^(model\.)?(embed_tokens|layers\.\d+\.self_attn\.)|^(shared|encoder\.block\.0)\."),
+        "it looks like a text encoder: name it in the setting text_encoder_files",
+    ),
     (re.compile(r"double_blocks\."), "it looks like a Flux model, which this version does not support"),
     (
         re.compile(r"^control_model\.|^zero_convs\.|^controlnet_(cond_embedding|down_blocks)\."),
@@ -56,6 +62,8 @@ _STRANGERS = (
     ),
 )
 
+
+_OLD_LATENTS = 4  # channels of the codecs that always have convolutions beside the latents
 
 _OF_VAE = re.compile(rf"({VAE_PREFIX})?((post_)?quant_conv|(encoder|decoder)\.(conv_|down|mid|up|norm_out))")
 
@@ -75,13 +83,14 @@ def detect(
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
-    unet, vae = unet_spec(shapes, family, said, facts), _vae(shapes, facts)
+    denoiser = transformer_spec(shapes, family) or unet_spec(shapes, family, said, facts)
+    vae = _vae(shapes, family, facts)
     texts = _texts(shapes, family, said, facts)
     scale = float(said.fact("scale_factor", family.latent.scale, facts))
     spec = ModelSpec(
         family=family.name,
         title=family.title,
-        unet=unet,
+        denoiser=denoiser,
         vae=vae,
         texts=texts,
         prediction=prediction,
@@ -89,6 +98,8 @@ def detect(
         conditioning=family.conditioning,
         native_size=int(said.fact("native_size", size, facts)),
         facts=facts,
+        shift=_shift(family, said, facts),
+        cfg_scale=family.cfg_scale,
     )
     return fitting(spec)
 
@@ -163,6 +174,7 @@ def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
         channel_mult=tuple(width // channels for width in widths),
         num_res_blocks=count(shapes, f"{prefix}decoder.up.0.block.") - 1,
         latent_channels=latent_in[1],
+        quant_convs=latent_in[1] == _OLD_LATENTS or f"{prefix}quant_conv.weight" in shapes,
     )
 
 
@@ -173,6 +185,9 @@ def _with_text_level(key: str) -> str:
 
 def _require(shapes: Header, family: Family) -> None:
     """The corner stones of every network; without them no shape can be measured."""
+    if family.network != "unet":
+        require_parts(shapes, family)
+        return
     wanted = [UNET_PREFIX + name for name in ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight")]
     lacks_texts = not any(key.startswith(row.prefix) for row in family.texts for key in shapes)
     if lacks_texts and all(len(shapes.get(key, ())) >= 2 for key in wanted):
@@ -193,10 +208,18 @@ def _has_vae(shapes: Header) -> bool:
     return any(key.startswith(VAE_PREFIX) for key in shapes)
 
 
-def _vae(shapes: Header, facts: dict[str, Source]) -> AutoencoderSpec:
-    """The file's codec; where it has none, the one that all families share, until `sd_vae` brings another."""
+def _vae(shapes: Header, family: Family, facts: dict[str, Source]) -> AutoencoderSpec:
+    """The file's codec; where it has none, the one that such families share, until `sd_vae` brings another."""
     facts["vae"] = "weights" if _has_vae(shapes) else "family default"
-    return autoencoder_spec(shapes, VAE_PREFIX) if _has_vae(shapes) else SD1_SPEC.vae
+    return autoencoder_spec(shapes, VAE_PREFIX) if _has_vae(shapes) else family.vae or SD1_SPEC.vae
+
+
+def _shift(family: Family, said: Said, facts: dict[str, Source]) -> Shift:
+    """The family's, or what the scheduler of a folder says."""
+    if family.prediction != "flow":
+        return family.shift
+    told = said.fact("shift", None, facts)
+    return family.shift if told is None else ConstantShift(float(told))
 
 
 def missing_message(missing: list[str], nearest: str, advice: str | None = None) -> str:
@@ -222,6 +245,9 @@ def _prediction(shapes: Header, family: Family, said: Said, facts: dict[str, Sou
     if "v_pred" in shapes:  # FAM-3: trainers mark v-prediction SDXL files with an empty tensor of this name
         facts["prediction"] = "weights"
         return "v"
+    if family.prediction == "flow":
+        facts["prediction"] = "weights"
+        return "flow"
     prediction: Prediction = said.fact("prediction", family.prediction, facts)
     return prediction
 
@@ -251,6 +277,8 @@ def _texts(shapes: Header, family: Family, said: Said, facts: dict[str, Source])
             raise CheckpointError(
                 f"text_{name}={values}: a {family.title} model has {len(family.texts)} text encoders; give one each"
             )
+    if family.network != "unet":
+        return text_specs(shapes, family, said)
     return tuple(
         _text(shapes, row, family, {name: values[i] for name, values in told.items() if values is not None})
         for i, row in enumerate(family.texts)

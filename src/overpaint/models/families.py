@@ -1,4 +1,4 @@
-"""What a checkpoint can be: the shapes of its networks as frozen values, and the table of model families.
+"""The table of model families: what a checkpoint can be.
 
 Adding a family is adding a row. Rows are tried from top to bottom; the first whose marks all hold wins (FAM).
 """
@@ -6,162 +6,54 @@ Adding a family is adding a row. Rows are tried from top to bottom; the first wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
 from overpaint.errors import CheckpointError
+from overpaint.models.shifts import ConstantShift
+from overpaint.models.specs import (
+    UNET_PREFIX,
+    VAE_PREFIX,
+    Activation,
+    AutoencoderSpec,
+    Conditioning,
+    DenoiserSpec,
+    Family,
+    LatentSpec,
+    Mark,
+    ModelSpec,
+    Prediction,
+    Source,
+    TextKind,
+    TextRow,
+    TextSpec,
+    TransformerSpec,
+    UNetSpec,
+    ZImageSpec,
+)
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Prediction = Literal["eps", "v"]
-Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
-TextKind = Literal["clip", "openclip"]
-Activation = Literal["quick_gelu", "gelu"]
-Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
-
-UNET_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "first_stage_model."
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNetSpec:
-    """The denoising network. A depth is the number of transformer blocks after a residual block; 0 is none."""
-
-    in_channels: int
-    out_channels: int = 4
-    model_channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
-    input_depths: tuple[int, ...]  # one per residual block, on the way down
-    middle_depth: int | None  # None: the middle is one residual block and nothing else (SSD-1B)
-    output_depths: tuple[int, ...]  # one per residual block, on the way up
-    heads: int | None = None  # of every attention layer; otherwise head_dim rules
-    head_dim: int | None = None
-    context_dim: int
-    linear_projections: bool
-    adm_channels: int | None = None
-
-    def heads_at(self, channels: int) -> int:
-        """The number of attention heads of a layer this wide."""
-        return self.heads if self.heads is not None else channels // (self.head_dim or channels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderSpec:
-    """The picture codec."""
-
-    channels: int
-    channel_mult: tuple[int, ...]
-    num_res_blocks: int
-    latent_channels: int = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentSpec:
-    """What a network's latents are: x = scale (z - shift) of the z that the family's codec makes."""
-
-    channels: int = 4
-    factor: int = 8  # pixels a side of one cell
-    scale: float = 0.18215
-    shift: float = 0.0
-
-    def scaled(self, z: Tensor) -> Tensor:
-        """The codec's numbers as the network's."""
-        return (z - self.shift) * self.scale
-
-    def unscaled(self, x: Tensor) -> Tensor:
-        """The network's numbers as the codec's."""
-        return x / self.scale + self.shift
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSpec:
-    """A text encoder and which of its layers the family reads (ENCODE-4)."""
-
-    kind: TextKind
-    prefix: str
-    width: int
-    layers: int
-    heads: int
-    inner: int
-    vocabulary: int
-    positions: int
-    activation: Activation
-    layer: int  # index into [embeddings, after block 1, ..., after the last block]
-    final_norm: bool
-    follows_skip: bool  # a request's CLIP skip moves the layer
-    pooled: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """What a checkpoint is, and how each fact was known."""
-
-    family: str
-    title: str
-    unet: UNetSpec
-    vae: AutoencoderSpec
-    texts: tuple[TextSpec, ...]
-    prediction: Prediction
-    latent: LatentSpec
-    conditioning: Conditioning
-    native_size: int = 512  # the side of the pictures it was trained on
-    facts: Mapping[str, Source] = field(default_factory=dict)
-
-    @property
-    def is_sdxl(self) -> bool:
-        return self.family.startswith("sdxl")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A key that a family's files have, and possibly the size of one of its axes."""
-
-    key: str
-    axis: int | None = None
-    size: int | None = None
-
-    def holds(self, header: Mapping[str, tuple[int, ...]]) -> bool:
-        shape = header.get(self.key)
-        if shape is None or self.axis is None:
-            return shape is not None
-        return len(shape) > self.axis and shape[self.axis] == self.size
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRow:
-    """One text encoder of a family."""
-
-    kind: TextKind
-    prefix: str
-    layer: int
-    final_norm: bool
-    follows_skip: bool = False
-    pooled: bool = False
-    head_dim: int = 64
-
-    @property
-    def activation(self) -> Activation:
-        return "quick_gelu" if self.kind == "clip" else "gelu"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """A row of the table: how to recognise the family, and what its shapes do not say."""
-
-    name: str
-    title: str
-    marks: tuple[Mark, ...]
-    texts: tuple[TextRow, ...] = ()
-    prediction: Prediction = "eps"
-    latent: LatentSpec = LatentSpec()
-    conditioning: Conditioning = "text"
-    heads: int | None = None
-    head_dim: int | None = None
-    native_size: int = 512
-    supported: bool = True
-
+__all__ = [
+    "FAMILIES",
+    "SD1_SPEC",
+    "UNET_PREFIX",
+    "VAE_PREFIX",
+    "Activation",
+    "AutoencoderSpec",
+    "Conditioning",
+    "DenoiserSpec",
+    "Family",
+    "LatentSpec",
+    "Mark",
+    "ModelSpec",
+    "Prediction",
+    "Source",
+    "TextKind",
+    "TextRow",
+    "TextSpec",
+    "TransformerSpec",
+    "UNetSpec",
+    "ZImageSpec",
+    "family_of",
+    "fitting",
+]
 
 _CLIP = "cond_stage_model.transformer.text_model."
 _OPENCLIP = "cond_stage_model.model."
@@ -188,7 +80,27 @@ def _takes(channels: int) -> Mark:
     return Mark(UNET_PREFIX + "input_blocks.0.0.weight", 1, channels)
 
 
+_ZIMAGE = UNET_PREFIX + "layers.0.adaLN_modulation.0.weight"
+_FLUX_LATENT = LatentSpec(channels=16, scale=0.3611, shift=0.1159)
+_FLUX_VAE = AutoencoderSpec(
+    channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16, quant_convs=False
+)
+
 FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="zimage",
+        title="Z-Image",
+        marks=(Mark(_ZIMAGE), Mark(UNET_PREFIX + "cap_embedder.1.weight")),
+        texts=(TextRow(kind="qwen3", prefix="text_encoders.qwen3_4b.transformer.model.", layer=-2, final_norm=False),),
+        prediction="flow",
+        latent=_FLUX_LATENT,
+        native_size=1024,
+        network="zimage",
+        shift=ConstantShift(3.0),
+        cfg_scale=1.0,
+        vae=_FLUX_VAE,
+        vae_names=("ae", "flux"),
+    ),
     Family(
         name="sd3",
         title="Stable Diffusion 3",
@@ -303,6 +215,8 @@ _SIZES = {"sdxl": 6, "sdxl-inpaint": 6, "sdxl-refiner": 5}  # numbers that follo
 
 def fitting(spec: ModelSpec) -> ModelSpec:
     """The same, if parts that were measured one by one are one model together; otherwise CheckpointError."""
+    if not isinstance(spec.denoiser, UNetSpec):
+        return _fitting_transformer(spec, spec.denoiser)
     unet, pooled = spec.unet, [text.width for text in spec.texts if text.pooled]
     takes = spec.latent.channels + _BESIDE_LATENT[spec.conditioning]
     context = sum(text.width for text in spec.texts)
@@ -322,10 +236,21 @@ def fitting(spec: ModelSpec) -> ModelSpec:
     return spec
 
 
+def _fitting_transformer(spec: ModelSpec, network: TransformerSpec) -> ModelSpec:
+    why = None
+    if network.in_channels != spec.latent.channels:
+        why = f"its transformer takes {network.in_channels} channels, but its VAE makes {spec.latent.channels}"
+    elif (widths := tuple(text.width for text in spec.texts)) != network.text_widths:
+        why = f"its transformer reads texts {network.text_widths} wide, but its text encoders make {widths}"
+    if why is not None:
+        raise CheckpointError(f"{why}: use another file")
+    return spec
+
+
 SD1_SPEC = ModelSpec(
     family="sd1",
     title="Stable Diffusion 1",
-    unet=UNetSpec(
+    denoiser=UNetSpec(
         in_channels=4,
         model_channels=320,
         channel_mult=(1, 2, 4, 4),

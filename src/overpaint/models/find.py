@@ -10,7 +10,8 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError, RequestTypeError
 from overpaint.hints import did_you_mean, listed
 from overpaint.models.built_in import built_in_files, built_in_names, default_path
-from overpaint.models.catalog import at_place, find_by_place
+from overpaint.models.catalog import at_place, find_by_place, folders_in
+from overpaint.models.companions import vae_for
 from overpaint.models.hashes import (
     CheckpointFile,
     find_closest,
@@ -106,7 +107,7 @@ def _unknown(
 
 
 def model_folders(settings: Settings) -> tuple[Path, ...]:
-    return (Path(settings.models_dir),) if settings.models_dir else ()
+    return folders_in(settings.models_dir)
 
 
 def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
@@ -124,7 +125,7 @@ def find_vae(checkpoint: Path, settings: Settings) -> VaeChoice:
         told = did_you_mean(settings.sd_vae, list(candidates)) or f"known: {listed(candidates)}"
         told = told if candidates else "none is known; set the option vae_dir, or give a path"
         raise CheckpointError(f"sd_vae={settings.sd_vae!r}: there is no such VAE; {told}")
-    return choice
+    return choice if choice.path is not None else VaeChoice(vae_for(checkpoint))
 
 
 def _vae_name(settings: Settings, candidates: Mapping[str, Path]) -> str:

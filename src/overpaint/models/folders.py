@@ -16,6 +16,13 @@ from overpaint.errors import CheckpointError, brief
 from overpaint.models.components import TextEncoder, text_encoders_of
 from overpaint.models.derived import Derived, Part, derived_weights, same, unscaled
 from overpaint.models.files import Weights, read_checkpoint
+from overpaint.models.transformer_files import (
+    TextPart,
+    TransformerPart,
+    text_parts_of,
+    transformer_of,
+    vocabulary_beside,
+)
 
 _MAX_JSON_BYTES = 4 * 2**20
 _INDEX_OF_MODEL = "model_index.json"
@@ -59,6 +66,11 @@ _VAE_MUST: Mapping[str, tuple[object, ...]] = {
     "use_post_quant_conv": (True,),
     "mid_block_add_attention": (True,),
 }
+_FLOW_VAE_MUST: Mapping[str, tuple[object, ...]] = {
+    "act_fn": ("silu",),
+    "norm_num_groups": (32,),
+    "mid_block_add_attention": (True,),
+}
 _TEXT_MUST: Mapping[str, tuple[object, ...]] = {"layer_norm_eps": (1e-5,)}
 
 
@@ -88,6 +100,42 @@ def open_folder(path: Path) -> Folder:
     texts = tuple(encoder for name in _TEXT_FOLDERS for encoder in text_folder(path / name))
     metadata = {f"overpaint.{name}": json.dumps(value) for name, value in facts.items()}
     return Folder(unet, component_weights(path / "vae"), texts, metadata)
+
+
+@dataclass(frozen=True)
+class FlowFolder:
+    """An opened folder of a flow model."""
+
+    transformer: TransformerPart
+    texts: list[TextPart]
+    vae: Weights | None
+    metadata: Mapping[str, str]
+
+
+def open_flow_folder(path: Path) -> FlowFolder | None:
+    """A flow model's folder; None where there is no transformer in it."""
+    weights = component_weights(path / "transformer")
+    if weights is None:
+        return None
+    transformer = transformer_of(weights)
+    if transformer is None:
+        kind = _json(path / "transformer" / "config.json").get("_class_name", "a transformer")
+        raise CheckpointError(f"{path.name}: its {brief(kind)} is of no family that is supported; use another model")
+    _config(path / "vae" / "config.json", _FLOW_VAE_MUST)
+    facts = _shift_facts(path / "scheduler" / "scheduler_config.json")
+    opened = [component_weights(path / name) for name in _TEXT_FOLDERS]
+    words = vocabulary_beside(path / "text_encoder" / "model")
+    texts = [part for each in opened if each is not None for part in text_parts_of(each, words)]
+    metadata = {f"overpaint.{name}": json.dumps(value) for name, value in facts.items()}
+    return FlowFolder(transformer, texts, component_weights(path / "vae"), metadata)
+
+
+def _shift_facts(path: Path) -> dict[str, Any]:
+    """A constant shift; the families whose shift follows the size know it themselves."""
+    config = _json(path)
+    shift = config.get("shift")
+    follows = config.get("use_dynamic_shifting", False)
+    return {"shift": shift} if type(shift) in (int, float) and not follows else {}
 
 
 def _why_not(path: Path, unet_folder: Path) -> str:

@@ -183,6 +183,8 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "prediction": lambda value: value in ("eps", "v"),
     "scale_factor": lambda value: isinstance(value, (int, float)) and 0 < value < 1e6,
     "native_size": _is_count,
+    "shift": lambda value: type(value) in (int, float) and 0 < value <= 100,
+    "tokenizers": _list_of(lambda value: isinstance(value, str)),
 }
 
 

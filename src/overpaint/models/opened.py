@@ -22,8 +22,17 @@ from overpaint.models.components import (
 )
 from overpaint.models.derived import Part, same, unscaled
 from overpaint.models.files import Weights, read_checkpoint
-from overpaint.models.folders import component_weights, open_folder, text_folder
+from overpaint.models.folders import component_weights, open_flow_folder, open_folder, text_folder
 from overpaint.models.gguf_files import ARCHITECTURE, is_gguf, open_gguf
+from overpaint.models.transformer_files import (
+    TextPart,
+    TransformerPart,
+    text_parts_of,
+    transformer_of,
+    vocabulary_beside,
+    whole_model,
+)
+from overpaint.models.transformer_shapes import text_title
 
 _TEXT_ROOTS = ("cond_stage_model.", "conditioner.")
 
@@ -34,18 +43,30 @@ def open_model(path: Path, *, text_encoders: Sequence[Path] = ()) -> Weights:
     if path.is_dir():
         return _of_folder(path, text_encoders)
     weights = open_tensors(path)
+    transformer = transformer_of(weights)
+    if transformer is not None:
+        texts = text_parts_of(weights) or _opened_decoders(transformer, text_encoders)
+        return whole_model(path, transformer, texts, None, weights.metadata)
     unet = unet_of(weights)
     if unet is not None:
         return _completed(weights, unet, text_encoders)
     if ARCHITECTURE in weights.metadata:
+        if text_parts_of(weights):
+            raise CheckpointError(
+                f"{path.name}: it is a text encoder: give it as --text-encoder, and as --model the model it belongs to"
+            )
         raise CheckpointError(
             f"{path.name}: it holds a {weights.metadata[ARCHITECTURE][:80]!r} model and no U-Net; "
-            "use a GGUF file of a Stable Diffusion U-Net"
+            "use a GGUF file of a Stable Diffusion U-Net or of a flow model that is known"
         )
     return weights  # whatever it is, its keys tell the detection what to say
 
 
 def _of_folder(path: Path, text_encoders: Sequence[Path]) -> Weights:
+    flow = open_flow_folder(path)
+    if flow is not None:
+        texts = flow.texts or _opened_decoders(flow.transformer, text_encoders)
+        return whole_model(path, flow.transformer, texts, vae_of(flow.vae) if flow.vae else {}, flow.metadata)
     folder = open_folder(path)
     unet = unet_of(folder.unet)
     if unet is None:
@@ -74,6 +95,24 @@ def _with_texts(unet: UNetPart, own: Sequence[TextEncoder], files: Sequence[Path
     if placed is None:
         raise no_place(unet, there)
     return placed
+
+
+def _opened_decoders(transformer: TransformerPart, paths: Sequence[Path]) -> list[TextPart]:
+    """The text encoders of files that were named for a transformer; one that holds none is refused."""
+    found: list[TextPart] = []
+    for path in map(Path, paths):
+        parts = text_parts_of(open_tensors(path), vocabulary_beside(path))
+        if not parts:
+            wanted = " and ".join(
+                text_title(row.kind, width)
+                for row, width in zip(transformer.family.texts, transformer.text_widths(), strict=True)
+            )
+            raise CheckpointError(
+                f"text_encoder_files: {path.name} holds no text encoder that a {transformer.family.title} model reads; "
+                f"give {wanted}"
+            )
+        found += parts
+    return found
 
 
 def _opened_texts(paths: Sequence[Path]) -> list[TextEncoder]:

@@ -24,10 +24,10 @@ from overpaint.models.checkpoint import (
     AtHand,
     LoadedCodec,
     LoadedModel,
-    TextNetwork,
     load_checkpoint,
     load_codec,
 )
+from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import ModelSpec
 from overpaint.models.files import Progress
 from overpaint.models.find import model_folders
@@ -36,6 +36,7 @@ from overpaint.models.memory import GIB, free_memory, give_back, is_out_of_memor
 from overpaint.models.what_is import spec_of
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank
+from overpaint.networks.text_networks import TextNetwork
 from overpaint.settings import Settings
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class _Model(_Entry, Generic[T]):
     def networks(self) -> tuple[nn.Module, ...]:
         networks = self.trunk.backend.networks
         codec = (self.codec.codec.network,) if self.codec is not None else ()
-        return (networks.unet, *networks.texts, *codec)
+        return (networks.denoiser, *networks.texts, *codec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +306,7 @@ class Residents(Generic[T]):
 
 
 def _wanted_files(path: Path, vae_path: Path | None, settings: Settings) -> _WantedFiles:
-    files = (_absolute(path), *map(_absolute, settings.text_encoder_files))
+    files = (_absolute(path), *map(_absolute, text_encoders_for(path, settings.text_encoder_files)))
     return _WantedFiles(files, (_absolute(vae_path),) if vae_path is not None else (), settings)
 
 

@@ -106,7 +106,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "conditioning": spec.conditioning,
         "native_size": spec.native_size,
         "scale_factor": spec.latent.scale,
-        "input_channels": spec.unet.in_channels,
+        "input_channels": spec.denoiser.in_channels,
         "known_from": dict(spec.facts),
     }
 

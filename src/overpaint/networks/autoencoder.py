@@ -162,15 +162,18 @@ class AutoencoderKL(nn.Module):
         latent = spec.latent_channels
         self.encoder = Encoder(spec)
         self.decoder = Decoder(spec)
-        self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
-        self.post_quant_conv = Conv2d(latent, latent, 1)
+        self.has_quant_convs = spec.quant_convs
+        if spec.quant_convs:
+            self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
+            self.post_quant_conv = Conv2d(latent, latent, 1)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(b, 3, 8h, 8w) -> mean and log-variance, each (b, 4, h, w)"""
-        mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
+        moments = self.encoder(pixels)
+        mean, logvar = (self.quant_conv(moments) if self.has_quant_convs else moments).chunk(2, dim=1)
         return mean, logvar
 
     def decode(self, z: Tensor) -> Tensor:
         """(b, 4, h, w) -> (b, 3, 8h, 8w)"""
-        result: Tensor = self.decoder(self.post_quant_conv(z))
+        result: Tensor = self.decoder(self.post_quant_conv(z) if self.has_quant_convs else z)
         return result

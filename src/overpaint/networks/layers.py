@@ -18,6 +18,11 @@ from torch.nn import functional as F
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _SAME: tuple[str, list[float], str] = ("none", [], "")  # no operation fused after the kernel
+# oneDNN lays the weights of this many output channels, and of multiples, out in one way for maps of up to so many
+# cells a stride, and in another for larger ones. A weight that lies otherwise is laid out anew at every call, which
+# takes up to 300 times as long as the convolution. Other widths have one layout for all maps. Measured on AVX-512.
+_LAID_OUT_BY_MAP = 48
+_SMALL_MAP = 9 * 9
 
 
 @cache
@@ -136,9 +141,12 @@ class Conv2d(Packable):
         self.padding = padding
         self.pointwise = size == stride == 1
         self.circular = False
+        self.for_small_maps = False  # how the weight is laid out, where that makes a difference
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
+        if self.packed and self._lies_by_map():
+            self._lay_out_for(x)
         if self.circular and padding:
             x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
         if not self.packed:
@@ -155,7 +163,23 @@ class Conv2d(Packable):
         if self.pointwise:  # NOTE: as a packed convolution it would be 20 times slower than as a matrix product
             return (torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1)),)
         both, strides = (self.padding, self.padding), (self.stride, self.stride)
-        return (torch.ops.mkldnn._reorder_convolution_weight(weight, both, strides, (1, 1), 1),)
+        given = (weight, both, strides, (1, 1), 1)
+        if not self._lies_by_map():
+            return (torch.ops.mkldnn._reorder_convolution_weight(*given),)
+        side = (8 if self.for_small_maps else 32) * self.stride
+        return (torch.ops.mkldnn._reorder_convolution_weight(*given, [1, self.shape[1], side, side]),)
+
+    def _lies_by_map(self) -> bool:
+        return not self.pointwise and self.shape[0] % _LAID_OUT_BY_MAP == 0
+
+    def _lay_out_for(self, x: Tensor) -> None:
+        """Turn the packed weight to the layout for maps of this size, if it has the other one."""
+        rows, columns = x.shape[-2:]
+        small = rows * columns <= _SMALL_MAP * self.stride**2
+        if small is not self.for_small_maps:
+            weight = self.dense_weight()
+            self.for_small_maps = small
+            self.packed = self._reorder(weight)
 
 
 class SiLU(nn.Module):

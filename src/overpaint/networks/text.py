@@ -239,8 +239,3 @@ def _run(x: Tensor, blocks: Sequence[nn.Module]) -> Tensor:
     for block in blocks:
         x = block(x)
     return x
-
-
-def text_network(spec: TextSpec) -> ClipText | OpenClipText:
-    """The tower a specification describes."""
-    return ClipText(spec) if spec.kind == "clip" else OpenClipText(spec)

@@ -28,7 +28,8 @@ from overpaint.text.prompt import (
     take_network_tags,
     uses_emphasis,
 )
-from overpaint.text.tokens import Chunk, TextReading, reading_of
+from overpaint.text.readings import reading_of
+from overpaint.text.tokens import Chunk, TextReading
 
 SINUSOID_WIDTH = 256
 _OPTIONS_THAT_COUNT = (
@@ -190,13 +191,15 @@ class Conditioner:
 
     def _embeddings_in(self, text: str, which: int) -> tuple[Embedding, ...]:
         """The embeddings that an encoder meets in a text, in the order of its chunks, each once."""
-        if not self.table.embeddings:
+        if not self.table.embeddings or reading_of(self.spec.texts[which].kind).whole:
             return ()
         columns = self._columns(tuple(each.text for each in self._schedule(text)), self.spec.texts[which])
         met = (embedding for column in columns for each in column for _, embedding in _embeddings_of(each))
         return tuple(dict.fromkeys(met))
 
     def _encode(self, texts: tuple[str, ...], negative: bool) -> EncodedText:
+        if len(texts) > 1 and any(reading_of(each.kind).whole for each in self.spec.texts):  # of different lengths
+            return EncodedText(tuple(self._encode((text,), negative).stages[0] for text in texts))
         contexts: list[Tensor] = []
         pooled: Tensor | None = None
         for which, spec in enumerate(self.spec.texts):
@@ -206,7 +209,7 @@ class Conditioner:
         longest = max(each.shape[1] for each in contexts)
         contexts = [_pad_tokens(each, longest) for each in contexts]
         context = torch.cat(contexts, dim=2)  # (stages, tokens, width)
-        if self.spec.unet.adm_channels is None or pooled is None:
+        if pooled is None or self.spec.unet.adm_channels is None:
             return EncodedText(tuple(TextCond(each) for each in context))
         if negative and all(text == "" for text in texts):  # ENCODE-6
             context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
@@ -230,16 +233,16 @@ class Conditioner:
     def _columns(self, texts: tuple[str, ...], spec: TextSpec) -> Iterator[tuple[Chunk, ...]]:
         """The first chunks of all stages, then the second ones, and so on; short texts go on with empty chunks."""
         reading = reading_of(spec.kind)
-        chunks = [self._chunks(text, reading) for text in texts]
-        (empty,) = self._chunks("", reading)
+        chunks = [self._chunks(text, reading, spec) for text in texts]
+        (empty,) = self._chunks("", reading, spec)
         return zip_longest(*chunks, fillvalue=empty)
 
-    def _chunks(self, text: str, reading: TextReading) -> tuple[Chunk, ...]:
+    def _chunks(self, text: str, reading: TextReading, spec: TextSpec) -> tuple[Chunk, ...]:
         plain = self.settings.emphasis == "None"
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
-        tokenizer, quirks = reading.tokenizer(), self.settings.quirks
+        tokenizer, quirks = reading.tokenizer(spec.tokenizer, spec.vocabulary), self.settings.quirks
         return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)[0]
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:

@@ -60,7 +60,7 @@ class ReadyModel:
     @property
     def key(self) -> Hashable:
         """Jobs may share a call of the denoiser where this is equal."""
-        return self.backend.networks.unet, self.worn.adapters.key, self.tiling
+        return self.backend.networks.denoiser, self.worn.adapters.key, self.tiling
 
     def put_in_place(self) -> None:
         """Have the model as it was made ready, after other jobs used it."""
@@ -143,7 +143,7 @@ class ModelCache:
         wants_upscaler = {settings.upscaler_for_img2img, hires.upscaler if hires else None}
         wants_upscaler -= {None, *UPSCALERS, *LATENT_UPSCALES}
         return Surroundings(
-            styles=load_styles(settings.styles_file) if settings.styles_file else (),
+            styles=load_styles(settings.styles_file) if request.styles and settings.styles_file else (),
             loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
             hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
             upscalers=self.upscalers(settings) if wants_upscaler else {},
@@ -277,7 +277,7 @@ class ModelCache:
         named = [(i, each, each.model) for i, each in enumerate(plan.controls) if each.model is not None]
         paths = [find_controlnet(model, folder, f"controls[{i}].model") for i, _, model in named]
         # Files that do not say how many heads they have are read as the model's.
-        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim)
+        heads = (plan.spec.unet.heads, plan.spec.unet.head_dim) if plan.controls else ()
         keys = [(path, stamp_of(path), heads) for path in paths]
         self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
         made: list[ControlBranch] = []

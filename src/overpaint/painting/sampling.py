@@ -19,7 +19,7 @@ from overpaint.painting.regions import RegionWalk, by_regions
 from overpaint.painting.texts import ImageCond, TextCond, Texts
 from overpaint.planning.plans import Plan
 from overpaint.planning.sampler_plan import SamplerPlan
-from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, make, no_steps
+from overpaint.samplers import Churn, Path, Sampler, UniPCOptions, from_all_noise, make, no_steps
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,9 @@ def _sampler(plan: Plan, sampler: SamplerPlan, x: Tensor, noise: BatchNoise, pat
     settings = plan.settings
     if not sampler.takes_steps:
         return no_steps(sampler.spec, x, quirks=settings.quirks)
-    return make(
+    going = partial(
+        make,
         sampler.spec,
-        x,
-        sampler.used,
         noise=noise.next,
         path=path,
         eta=sampler.eta,
@@ -143,6 +142,9 @@ def _sampler(plan: Plan, sampler: SamplerPlan, x: Tensor, noise: BatchNoise, pat
         from_noise=sampler.from_noise,
         quirks=settings.quirks,
     )
+    if sampler.parameterization.is_all_noise(sampler.used[0]):
+        return from_all_noise(x, sampler.used, going)
+    return going(x, sampler.used)
 
 
 def _blend(plan: Plan, tensors: BatchTensors) -> MaskBlend | None:

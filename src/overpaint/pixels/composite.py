@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,24 +135,29 @@ def composite_exact(
         if size != ground.size:
             wanted = f"{ground.width}x{ground.height}"
             raise PreservationError(f"the {name} is {size[0]}x{size[1]}: bring it to the {wanted} of the source first")
-    result = _with_colours(ground)
+    result = with_colours(ground)
     result = result.copy() if result is ground else result
     result.info = {}
     if (box := mask.getbbox()) is not None:
-        for strip in _strips(box):
-            result.paste(_blended(result.crop(strip), picture.crop(strip), mask.crop(strip)), strip)
+        for strip in strips(box):
+            result.paste(blended(result.crop(strip), picture.crop(strip), mask.crop(strip)), strip)
     return result
 
 
-def _blended(ground: Image.Image, picture: Image.Image, mask: Image.Image) -> Image.Image:
+def blended(ground: Image.Image, picture: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """`picture` over RGB, RGBA or CMYK where the mask is white, everywhere without one; alpha stays the ground's."""
     pixels = np.array(ground)
-    weight = np.asarray(mask)[..., None].astype(np.uint16)
-    old, new = pixels[..., :3], np.asarray(picture.convert("RGB"))
-    pixels[..., :3] = (old * (255 - weight) + new * weight + 127) // 255
-    return Image.fromarray(pixels)
+    channels = 4 if ground.mode == "CMYK" else 3
+    new = np.asarray(as_mode(picture, "CMYK" if ground.mode == "CMYK" else "RGB"))
+    if mask is None:
+        pixels[..., :channels] = new
+    else:
+        weight = np.asarray(mask)[..., None].astype(np.uint16)
+        pixels[..., :channels] = (pixels[..., :channels] * (255 - weight) + new * weight + 127) // 255
+    return Image.fromarray(pixels, ground.mode) if ground.mode == "CMYK" else Image.fromarray(pixels)
 
 
-def _strips(box: Box) -> Iterator[Box]:
+def strips(box: Box) -> Iterator[Box]:
     """A box in parts of full width, so that a camera's picture is never whole in wide numbers."""
     left, top, right, bottom = box
     rows = max(1, _STRIP // (right - left))
@@ -164,7 +170,7 @@ def assert_untouched(source: Image.Image, result: Image.Image, mask: Image.Image
     if not source.size == result.size == mask.size:
         raise PreservationError(f"source, result and mask differ in size: {source.size}, {result.size}, {mask.size}")
     changed, first = 0, (0, 0)
-    for strip in _strips((0, 0, *result.size)):
+    for strip in strips((0, 0, *result.size)):
         before, after, shown = source.crop(strip), result.crop(strip), mask.crop(strip).convert("L")
         if _differs_only_under(shown, before, after):
             continue
@@ -174,26 +180,39 @@ def assert_untouched(source: Image.Image, result: Image.Image, mask: Image.Image
             first = int(column), int(row) + strip[1]
         changed += int(wrong.sum())
     if changed:
-        raise PreservationError(
-            f"{changed} pixels outside the mask changed, the first at x={first[0]}, y={first[1]}: "
-            "nothing was handed out; report this together with the request"
-        )
+        raise _touched(changed, first)
+
+
+def check_samples(before: npt.NDArray[Any], after: npt.NDArray[Any], mask: Image.Image) -> None:
+    """The same for arrays of samples (height, width, channels), at any depth."""
+    wrong = (before != after).any(axis=-1) & (np.asarray(mask) == 0)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise _touched(int(wrong.sum()), (int(column), int(row)))
+
+
+def _touched(changed: int, first: tuple[int, int]) -> PreservationError:
+    return PreservationError(
+        f"{changed} pixels outside the mask changed, the first at x={first[0]}, y={first[1]}: "
+        "nothing was handed out; report this together with the request"
+    )
 
 
 def _differs_only_under(mask: Image.Image, before: Image.Image, after: Image.Image) -> bool:
     """The quick answer, for pictures that are as they should be."""
-    difference = ImageChops.difference(_with_colours(before).convert(after.mode), after)
+    difference = ImageChops.difference(with_colours(before).convert(after.mode), after)
     difference.paste(Image.new(after.mode, after.size), mask=mask.point(_TOUCHED))
     return difference.getbbox(alpha_only=False) is None
 
 
 def changed_pixels(source: Image.Image, result: Image.Image) -> npt.NDArray[np.bool_]:  # (height, width)
     """Where two pictures of one size differ in any channel; transparency counts if `result` has it."""
-    before = np.asarray(_with_colours(source).convert(result.mode))
+    before = np.asarray(with_colours(source).convert(result.mode))
     different: npt.NDArray[np.bool_] = np.not_equal(before, np.asarray(result))
     return np.logical_or.reduce(different, axis=-1) if different.ndim == 3 else different
 
 
-def _with_colours(image: Image.Image) -> Image.Image:
+def with_colours(image: Image.Image) -> Image.Image:
+    """RGB or, where something is transparent, RGBA; the picture itself if it is that."""
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode and "transparency" not in image.info else image.convert(mode)

@@ -59,16 +59,20 @@ def measure_seam(source: Image.Image, result: Image.Image, alpha: Image.Image, b
     own_inner, own_outer = edge.means(lab_before)
     own = _length(own_inner - own_outer)
     steps = np.maximum(_length(inner - outer) - own, 0)
-    counts = alpha.convert("L").histogram()
     return Seam(
         step=_rounded(steps.mean()),
         step_p95=_rounded(np.percentile(steps, 95)),
         source_step=_rounded(own.mean()),
         shift=_rounded(_length(inner - own_inner).mean()),
         gradient_jump=_rounded(edge.jump(lab_after[..., 0]) - edge.jump(lab_before[..., 0])),
-        coverage=_rounded(100 * sum(counts[1:]) / sum(counts)),
+        coverage=coverage_of(alpha, alpha.size),
         blend=blend,
     )
+
+
+def coverage_of(alpha: Image.Image, size: tuple[int, int]) -> float:
+    """How much of a picture of this size may change, in per cent; `alpha` may be the mask's part that is not black."""
+    return _rounded(100 * sum(alpha.convert("L").histogram()[1:]) / (size[0] * size[1]))
 
 
 def mended(

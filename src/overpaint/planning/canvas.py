@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from overpaint.deep import shallow
 from overpaint.errors import RequestError
 from overpaint.models.families import LatentSpec
 from overpaint.pictures import flatten
 from overpaint.pixels.color import ColorTarget, color_target
 from overpaint.pixels.composite import make_overlay
 from overpaint.pixels.fill import fill_masked
+from overpaint.pixels.ground import Ground
 from overpaint.pixels.mask import (
     Box,
     blur_mask,
@@ -33,7 +36,7 @@ from overpaint.pixels.tiles import gray_counts
 from overpaint.planning.sizes import filled_up, size_for_box
 from overpaint.request import MaskedContent, PaintRequest, Picture, ResizeMode
 from overpaint.settings import Settings
-from overpaint.taking import had_16_bits
+from overpaint.taking import BECAME_8, had_16_bits
 
 STRETCH, RESIZE_FILL = 0, 2
 _NEARLY = 16  # levels of gray that count as black or white
@@ -88,7 +91,8 @@ class Canvas:
     """One source picture made ready: what is encoded, and what the result is composited on."""
 
     source: Picture  # as given
-    base: Picture  # the size of the result, before any change
+    ground: Ground  # the same, and how what is painted comes back to it
+    base: Picture  # the size of the result, before any change; of a crop it is the source
     encoded: Picture  # RGB, what the encoder sees
     overlay: Picture | None  # RGBA, the kept part
     target: ColorTarget | None
@@ -134,10 +138,9 @@ def plan_empty(job: CanvasInputs, native_size: int) -> Canvases:
 def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
     """Pictures and mask to canvases, in the order of the reference's job (JOB-2.9)."""
     request, settings = job.request, job.settings
-    sources = tuple(flatten(each, settings.img2img_background_color, settings.quirks) for each in request.images)
+    sources = tuple(_ground(each, settings) for each in request.images)
     notes: dict[str, object] = {}
-    deep = [i for i, each in enumerate(request.images) if had_16_bits(each)]
-    warnings = [f"images[{i}]: its 16 bits per channel became 8, which is what is painted with" for i in deep]
+    warnings = [f"images[{i}]: {note}" for i, each in enumerate(sources) for note in each.notes]
     gray = _gray_mask(job, sources[0], notes, warnings)
     geometry = _geometry(job, sources[0], gray, native_size, warnings)
     if gray is not None and gray.getbbox() is None and _blank_counts(job):
@@ -150,9 +153,17 @@ def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
         notes["Masked content"] = "fill"
     if mask is not None and request.round_mask and request.soft_inpainting is None:
         warnings.extend(_gray_warnings(request, mask))
-    pairs = zip(request.images, sources, strict=True)
-    canvases = tuple(_canvas(given, flat, mask, geometry, job) for given, flat in pairs)
+    canvases = tuple(map(partial(_canvas, mask=mask, geometry=geometry, job=job), request.images, sources))
     return Canvases(geometry, canvases, mask, notes=notes, warnings=tuple(warnings))
+
+
+def _ground(picture: Picture, settings: Settings) -> Ground:
+    """A source with all that it holds, or as the reference takes it: 8 bits of RGB, in whatever colours."""
+    background = settings.img2img_background_color
+    if not settings.quirks.drop_source_extras:
+        return Ground.of(picture, background)
+    notes = (BECAME_8,) if had_16_bits(picture) else ()
+    return Ground(flatten(shallow(picture), background, settings.quirks), background, None, notes)
 
 
 def selected(mask: MaskPlan) -> float:
@@ -178,13 +189,12 @@ def _blank_counts(job: CanvasInputs) -> bool:
 
 def _without_mask(
     job: CanvasInputs,
-    sources: tuple[Picture, ...],
+    sources: tuple[Ground, ...],
     geometry: Geometry,
     notes: dict[str, object],
     warnings: list[str],
 ) -> Canvases:
-    pairs = zip(job.request.images, sources, strict=True)
-    canvases = tuple(_canvas(given, flat, None, geometry, job) for given, flat in pairs)
+    canvases = tuple(map(partial(_canvas, mask=None, geometry=geometry, job=job), job.request.images, sources))
     if job.settings.quirks.blank_mask_is_whole_picture:
         return Canvases(geometry, canvases, None, notes=notes, comments=(BLANK_MASK_COMMENT,))
     warnings.append("mask: it selects no pixel, so nothing was changed; paint the part to repaint white")
@@ -193,7 +203,7 @@ def _without_mask(
 
 def _gray_mask(
     job: CanvasInputs,
-    source: Picture,
+    source: Ground,
     notes: dict[str, object],
     warnings: list[str],
 ) -> Picture | None:
@@ -214,17 +224,17 @@ def _gray_mask(
     return blur_mask(gray, job.request.mask_blur_x, job.request.mask_blur_y, never_darker=stays_white)
 
 
-def _check_same_shape(mask: Picture, source: Picture) -> None:
+def _check_same_shape(mask: Picture, source: Ground) -> None:
     """A mask of another size is fine, one of another shape would cover something else than was meant."""
-    across = mask.width * source.height
-    down = mask.height * source.width
+    wide, high = source.size
+    across, down = mask.width * high, mask.height * wide
     if abs(across - down) > 0.02 * max(across, down):
-        remedy = f"give a mask of the picture's shape, {source.width}x{source.height}"
+        remedy = f"give a mask of the picture's shape, {wide}x{high}"
         raise RequestError("mask", f"{mask.width}x{mask.height}", remedy)
 
 
 def _geometry(
-    job: CanvasInputs, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
+    job: CanvasInputs, source: Ground, gray: Picture | None, native_size: int, warnings: list[str]
 ) -> Geometry:
     width, height = job.request.width, job.request.height
     if width is None and height is None and not (gray is not None and job.request.only_masked):
@@ -235,7 +245,7 @@ def _geometry(
 
 
 def _own_size(
-    job: CanvasInputs, source: Picture, gray: Picture | None, native_size: int, warnings: list[str]
+    job: CanvasInputs, source: Ground, gray: Picture | None, native_size: int, warnings: list[str]
 ) -> tuple[int, int]:
     """The source's own size; where models begin to repeat themselves, that shape at the largest size before.
 
@@ -269,7 +279,7 @@ def geometry_of(width: int, height: int, settings: Settings, factor: int = Laten
     return geometry
 
 
-def _default_size(request: PaintRequest, source: Picture, gray: Picture | None, native_size: int) -> tuple[int, int]:
+def _default_size(request: PaintRequest, source: Ground, gray: Picture | None, native_size: int) -> tuple[int, int]:
     """Unset sizes: the source's own, or the model's native area in the crop's shape if only that is painted."""
     box = crop_region(gray, request.padding) if gray is not None and request.only_masked else None
     return filled_up(request, *source.size) if box is None else size_for_box(request, box, native_size)
@@ -317,42 +327,32 @@ def _crop(request: PaintRequest, gray: Picture, geometry: Geometry) -> Box:
     return expand_crop_region(box, geometry.pass_width, geometry.pass_height, gray.width, gray.height)
 
 
-def _canvas(
-    given: Picture,
-    flat: Picture,
-    mask: MaskPlan | None,
-    geometry: Geometry,
-    job: CanvasInputs,
-) -> Canvas:
-    """IMG-1 for one picture."""
-    picture = flat
-    cropped = mask is not None and mask.crop is not None
-    if not cropped and job.request.resize_mode is not ResizeMode.LATENT:
-        picture = job.resized(picture, job.request.resize_mode, geometry.width, geometry.height)
-    base = _with_alpha(picture, given, job)
-    overlay = None
-    if mask is not None and job.settings.quirks.drop_source_extras:
-        overlay = make_overlay(
-            picture,
-            mask.overlay,
-            _mode_number(job.request.resize_mode),
-            job.settings.quirks,
-            upscaler=job.upscaler,
-        )
+def _canvas(given: Picture, ground: Ground, mask: MaskPlan | None, geometry: Geometry, job: CanvasInputs) -> Canvas:
+    """IMG-1 for one picture. Of a crop no more is made ready than what lies in it."""
+    quirks, mode = job.settings.quirks, job.request.resize_mode
     if mask is not None and mask.crop is not None:
-        picture = job.to_pass(picture.crop(mask.crop), RESIZE_FILL, geometry)
-    elif job.request.resize_mode is not ResizeMode.LATENT:
-        picture = _padded(picture, geometry)
-    elif not job.settings.quirks.floor_odd_sizes:
-        stretched = job.resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height)
-        base = _with_alpha(stretched, given, job)
-        wide, high = (_round_up(side, job.factor) for side in flat.size)
-        picture = _padded(flat, Geometry(*flat.size, wide, high, job.factor))
+        base = ground.picture
+        picture = job.to_pass(ground.seen(mask.crop), RESIZE_FILL, geometry)
+    else:
+        flat = ground.seen()
+        whole = flat if mode is ResizeMode.LATENT else job.resized(flat, mode, geometry.width, geometry.height)
+        base, picture = _with_alpha(whole, given, job), whole
+        if mode is not ResizeMode.LATENT:
+            picture = _padded(picture, geometry)
+        elif not quirks.floor_odd_sizes:
+            stretched = job.resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height)
+            base = _with_alpha(stretched, given, job)
+            wide, high = (_round_up(side, job.factor) for side in flat.size)
+            picture = _padded(flat, Geometry(*flat.size, wide, high, job.factor))
+    overlay = None
+    if mask is not None and quirks.drop_source_extras:
+        shown = ground.picture if mask.crop is not None else whole
+        overlay = make_overlay(shown, mask.overlay, _mode_number(mode), quirks, upscaler=job.upscaler)
     if mask is not None and job.request.masked_content is not MaskedContent.ORIGINAL:
         picture = fill_masked(picture, _fill_mask(job, mask, picture))
     wanted = job.settings.img2img_color_correction
     target = color_target(picture) if wanted else None
-    return Canvas(given, base, picture, overlay, target)
+    return Canvas(given, ground, base, picture, overlay, target)
 
 
 def _with_alpha(picture: Picture, given: Picture, job: CanvasInputs) -> Picture:

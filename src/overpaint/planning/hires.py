@@ -77,11 +77,11 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
         scheduler=hires.scheduler or first.request.scheduler,
         steps=hires.steps or first.request.steps,
     )
+    geometry = geometry_of(*target, settings, spec.latent.factor)
     start = Start(strength=hires.strength, every_step=True, steps_before=first.sampler.prompt_steps)
-    sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start)
+    sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start, spec.tokens(geometry.latent_size))
     # The schedule type of the infotext is the first pass's; "Hires schedule type" is this one's.
     schedule_notes = {name: value for name, value in schedule_notes.items() if name != "Schedule type"}
-    geometry = geometry_of(*target, settings, spec.latent.factor)
     geometry_of(*scaled, settings, spec.latent.factor)  # the enlarged picture has to fit the limits as well
     images, comments = _second_images(first, request, settings, known)
     check_texts(images, settings, sampler.prompt_steps, start.steps_before)

@@ -42,7 +42,8 @@ def plan(
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
     in_force = known.tables_in_force or settings
-    sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings))
+    tokens = spec.tokens(prepared.geometry.latent_size)
+    sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
     first = Plan(
@@ -59,7 +60,7 @@ def plan(
             request,
             prepared,
             sampler,
-            lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1])[0],
+            lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1], tokens)[0],
             settings.quirks,
         ),
         notes=MappingProxyType(early_notes(request, settings, prepared)),
@@ -154,9 +155,11 @@ def _plan_refiner(
     """REF-1, REF-2."""
     if known.refiner is None:
         return None
-    theirs, ours = known.refiner.spec.unet.in_channels, spec.unet.in_channels
-    if theirs != ours:
+    theirs, ours = (each.denoiser.in_channels for each in (known.refiner.spec, spec))
+    if theirs != ours or known.refiner.spec.is_flow != spec.is_flow:
         remedy = f"it takes {theirs} channels and the checkpoint {ours}; choose one of the same kind"
+        if theirs == ours:
+            remedy = "one of the two is a flow model, the other is not; choose one of the same kind"
         raise RequestError("refiner", request.refiner, remedy)
     at = DEFAULT_SWITCH if request.refiner_switch_at is None else float(request.refiner_switch_at)
     by_steps = settings.refiner_switch_by_sample_steps

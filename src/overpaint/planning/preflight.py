@@ -14,6 +14,7 @@ from overpaint.adapters.wanted import HypernetUse, LoraUse
 from overpaint.errors import CheckpointError
 from overpaint.files.recipe import network_name
 from overpaint.models.catalog import HYPERNETWORK, LORA, files_of, find_controlnet
+from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.find import check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
@@ -53,7 +54,7 @@ def check(
     path = _checkpoint_of(request, effective, checkpoint)
     find_vae(path, effective)
     try:
-        spec = spec_of(path, effective.text_encoder_files, header_only=True)
+        spec = spec_of(path, text_encoders_for(path, effective.text_encoder_files), header_only=True)
         known = replace(surroundings_of(request, settings, partial(spec_of, header_only=True)), checkpoint=path)
     except UntoldError:
         _check_names(request, effective)
@@ -114,7 +115,7 @@ def surroundings_of(request: PaintRequest, settings: Settings, read: SpecReader)
     hires = request.hires
     second = hires.checkpoint if hires is not None else None
     return Surroundings(
-        styles=load_styles(settings.styles_file) if settings.styles_file else (),
+        styles=load_styles(settings.styles_file) if request.styles and settings.styles_file else (),
         loras=files_of(settings.lora_dir, LORA) if wants_networks else (),
         hypernets=files_of(settings.hypernetwork_dir, HYPERNETWORK) if wants_networks else (),
         upscalers=stand_in_upscalers(settings),

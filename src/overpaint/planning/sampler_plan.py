@@ -26,6 +26,7 @@ class Start:
 
     strength: float | None  # None: from noise
     every_step: bool = False  # walk as many steps as asked, whatever the strength
+    at_a_step: bool = False  # start at one of the schedule's levels, never between two
     steps_before: int = 0  # prompt steps of the pass before: the schedules of a second pass go on counting
 
     @classmethod
@@ -91,8 +92,14 @@ class SamplerPlan:
 
 
 def plan_sampler(
-    request: PaintRequest, settings: Settings, spec: ModelSpec, in_force: Settings, start: Start | None = None
+    request: PaintRequest,
+    settings: Settings,
+    spec: ModelSpec,
+    in_force: Settings,
+    start: Start | None = None,
+    tokens: int = 0,
 ) -> tuple[SamplerPlan, Mapping[str, object]]:
+    """`tokens` of the picture count for families whose levels of noise follow its size."""
     start = start or Start.of(request, settings)
     sampler, scheduler = normalise(request.sampler, request.scheduler, quirks=settings.quirks)
     steps, t_enc = _steps(request, start)
@@ -107,6 +114,8 @@ def plan_sampler(
         from_noise=start.from_noise,
         is_sdxl=spec.is_sdxl,
         settings=settings,
+        strength=None if start.at_a_step or settings.quirks.flow_starts_at_a_step else start.strength,
+        tokens=tokens,
     )
     walk = parameterization.walk(length)
     is_edit = spec.conditioning == "edit"
@@ -119,7 +128,7 @@ def plan_sampler(
         start=walk.start,
         steps_asked=request.steps,
         steps=steps,
-        t_enc=t_enc,
+        t_enc=t_enc if walk.t_enc is None else walk.t_enc,
         cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
         image_cfg_scale=request.image_cfg_scale if is_edit else None,
         eta=_eta(request, settings, sampler),

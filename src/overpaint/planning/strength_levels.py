@@ -55,7 +55,7 @@ def ceiling(request: PaintRequest) -> float:
 def start_of(request: PaintRequest, settings: Settings) -> Start:
     """Where the job's own walk begins."""
     start = Start.of(request, settings)
-    return start if request.strength_map is None else replace(start, strength=ceiling(request))
+    return start if request.strength_map is None else replace(start, strength=ceiling(request), at_a_step=True)
 
 
 def with_mask(request: PaintRequest) -> PaintRequest:
@@ -93,7 +93,9 @@ def strength_levels(
     for t_enc in sorted({int(each) for each in np.unique(first)} - {-1}, reverse=True):
         cells = first == t_enc
         strength = float(strengths[cells].mean())
-        sampler = own if t_enc == own.t_enc else walk(plain, Start(strength=float(strengths[cells].min())))
+        sampler = (
+            own if t_enc == own.t_enc else walk(plain, Start(strength=float(strengths[cells].min()), at_a_step=True))
+        )
         found.append(StrengthLevel(cells, sampler, strength))
     return () if len(found) == 1 and found[0].cells.all() else tuple(found)
 

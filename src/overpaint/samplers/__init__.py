@@ -28,6 +28,7 @@ from overpaint.samplers.single import (
     dpmpp_sde,
     euler,
     euler_a,
+    from_all_noise,
     heun,
     lcm,
     restart,
@@ -36,7 +37,7 @@ from overpaint.samplers.timestep import TimestepPair, ddim, ddim_cfgpp, plms, vi
 from overpaint.samplers.unipc import DEFAULT_OPTIONS, UniPCOptions, unipc
 from overpaint.settings import Quirks
 
-__all__ = ["Churn", "Draw", "Path", "Query", "Sampler", "UniPCOptions", "make", "no_steps"]
+__all__ = ["Churn", "Draw", "Path", "Query", "Sampler", "UniPCOptions", "from_all_noise", "make", "no_steps"]
 
 _OVER_SIGMAS: Mapping[str, Callable[..., Sampler]] = {
     "DPM++ 2M": dpmpp_2m,

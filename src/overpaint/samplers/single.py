@@ -6,7 +6,7 @@ Each walks `sigmas` downward: it yields a `Query`, is sent the denoised picture,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +34,17 @@ def euler(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = NO_
         denoised = yield Query(x, sigma_hat)
         x = x + to_d(x, sigma_hat, denoised) * (sigma_next - sigma_hat)
     return x
+
+
+def from_all_noise(x: Tensor, sigmas: Sequence[float], going: Callable[[Tensor, Sequence[float]], Sampler]) -> Sampler:
+    """The step down from noise alone, to where any sampler goes on from.
+
+    There the first step of all of them is Euler's, from an infinite sigma: x - sigma n would lose every digit, so it is
+    written as the picture with the same noise at the next level.
+    """
+    denoised = yield Query(x, sigmas[0])
+    x = denoised + x * (sigmas[1] / sigmas[0])
+    return x if len(sigmas) == 2 else (yield from going(x, sigmas[1:]))
 
 
 def heun(x: Tensor, sigmas: Sequence[float], *, noise: Draw, churn: Churn = NO_CHURN) -> Sampler:

@@ -14,7 +14,7 @@ _INK, _PALE = "#101010", "#707070"
 _SMALLEST, _LARGEST = 10, 40  # points
 _SYSTEM_FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf")
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+SheetFont = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def labelled_sheet(
@@ -32,7 +32,7 @@ def labelled_sheet(
     `titles` are the names of the axes, across and down.
     """
     size = _cell(pictures)
-    font = _font(size, "".join((*columns, *rows, *titles, legend)))
+    font = sheet_font(size, "".join((*columns, *rows, *titles, legend)))
     table = _table(pictures, len(columns), len(rows), size, margin, background)
     top = _strip(columns, size[0], margin, font, background) if any(columns) else None
     left = _side(rows, size[1], margin, font, background, limit=max(2 * size[0], 96)) if any(rows) else None
@@ -83,11 +83,11 @@ def _table(
         if each is not None:
             row, column = divmod(i, across)
             x, y = column * (wide + margin), row * (high + margin)
-            table.paste(_shown(each), (x + (wide - each.width) // 2, y + (high - each.height) // 2))
+            table.paste(on_white(each), (x + (wide - each.width) // 2, y + (high - each.height) // 2))
     return table
 
 
-def _shown(picture: Picture) -> Picture:
+def on_white(picture: Picture) -> Picture:
     """Transparent parts on white, so that what cannot be seen is not shown black."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")
@@ -96,7 +96,7 @@ def _shown(picture: Picture) -> Picture:
     return ground
 
 
-def _font(size: tuple[int, int], text: str) -> Font:
+def sheet_font(size: tuple[int, int], text: str) -> SheetFont:
     """Pillow's own, the same everywhere; it knows little but ASCII, so other letters take a font of the system."""
     points = min(_LARGEST, max(_SMALLEST, min(size) // 14))
     for name in () if text.isascii() else _SYSTEM_FONTS:
@@ -105,12 +105,12 @@ def _font(size: tuple[int, int], text: str) -> Font:
     return ImageFont.load_default(points)
 
 
-def _line_height(font: Font) -> int:
+def line_height(font: SheetFont) -> int:
     _, top, _, bottom = font.getbbox("Agj|")
     return math.ceil((bottom - top) * 1.35)
 
 
-def wrapped(text: str, font: Font, width: int) -> list[str]:
+def wrapped(text: str, font: SheetFont, width: int) -> list[str]:
     """The text in lines of at most this width; a word that is longer is cut."""
     lines: list[str] = []
     for paragraph in text.splitlines() or [""]:
@@ -127,7 +127,7 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
     return lines
 
 
-def _shortened(word: str, font: Font, width: int) -> str:
+def _shortened(word: str, font: SheetFont, width: int) -> str:
     if font.getlength(word) <= width:
         return word
     while len(word) > 1 and font.getlength(word + "...") > width:
@@ -135,10 +135,10 @@ def _shortened(word: str, font: Font, width: int) -> str:
     return word + "..."
 
 
-def _strip(labels: Sequence[str], width: int, margin: int, font: Font, background: str) -> Picture:
+def _strip(labels: Sequence[str], width: int, margin: int, font: SheetFont, background: str) -> Picture:
     """Titles over columns."""
     lines = [wrapped(each, font, max(width - 4, 8)) for each in labels]
-    step = _line_height(font)
+    step = line_height(font)
     high = max(map(len, lines)) * step + step // 2
     strip = Image.new("RGB", (len(labels) * (width + margin) - margin, high), background)
     draw = ImageDraw.Draw(strip)
@@ -151,9 +151,9 @@ def _strip(labels: Sequence[str], width: int, margin: int, font: Font, backgroun
     return strip
 
 
-def _side(labels: Sequence[str], height: int, margin: int, font: Font, background: str, limit: int) -> Picture:
+def _side(labels: Sequence[str], height: int, margin: int, font: SheetFont, background: str, limit: int) -> Picture:
     """Titles beside rows."""
-    step = _line_height(font)
+    step = line_height(font)
     lines = [wrapped(each, font, limit) for each in labels]
     widest = math.ceil(max(font.getlength(line) for own in lines for line in own))
     side = Image.new("RGB", (widest + step, len(labels) * (height + margin) - margin), background)
@@ -167,20 +167,20 @@ def _side(labels: Sequence[str], height: int, margin: int, font: Font, backgroun
     return side
 
 
-def _heading(titles: tuple[str, str], font: Font, background: str) -> Picture | None:
+def _heading(titles: tuple[str, str], font: SheetFont, background: str) -> Picture | None:
     """The names of the axes: across, then down."""
     across, down = titles
     text = ", ".join(part for part in (across and f"across: {across}", down and f"down: {down}") if part)
     if not text:
         return None
-    step = _line_height(font)
+    step = line_height(font)
     head = Image.new("RGB", (math.ceil(font.getlength(text)) + step, 2 * step), background)
     ImageDraw.Draw(head).text((step // 2, step // 2), text, fill=_PALE, font=font)
     return head
 
 
-def _paragraph(text: str, font: Font, width: int, background: str) -> Picture:
-    step = _line_height(font)
+def _paragraph(text: str, font: SheetFont, width: int, background: str) -> Picture:
+    step = line_height(font)
     lines = wrapped(text, font, max(width - step, 32))
     foot = Image.new("RGB", (width, (len(lines) + 1) * step), background)
     draw = ImageDraw.Draw(foot)

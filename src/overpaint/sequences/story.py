@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overpaint.outcome import Processed
 
 MOST_STEPS = 2_000
+_EDGES = 64  # pixels that a canvas may grow by, to a size that the networks take
 
 Saved = Literal["steps", "result"]
 _S = TypeVar("_S", bound="PaintingSequence")
@@ -58,6 +59,13 @@ class SequenceStep:
     colors_of: Picture | None = None  # colour correction goes by this picture instead of the step's source
     tiles: TilePixels | None = None  # the networks see the canvas in parts
     decoding: Decoding | None = None  # noise is found by it, not drawn
+
+    def room(self, settings: Settings) -> Settings:
+        """The settings to plan it with: what is painted in tiles may be as large as it likes."""
+        if self.tiles is None:
+            return settings
+        pixels = ((self.request.width or 0) + _EDGES) * ((self.request.height or 0) + _EDGES)
+        return replace(settings, max_pixels_per_pass=max(settings.max_pixels_per_pass, pixels))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from overpaint.service.guard.guards import Frontdoor, HostGuard, OriginGuard, To
 from overpaint.service.guard.places import places_of
 from overpaint.service.guard.refusals import RequestRefused, is_reference, refusal
 from overpaint.service.ports import Desk
+from overpaint.service.workers.readers import BodyReaders
 from overpaint.version import __version__
 
 REFUSALS = (ErrorAnswer, OpenAIError, SdapiErrorBody, WrongFields)  # the shapes of the three APIs' errors
@@ -33,12 +34,14 @@ DESCRIPTION = "Paint over pictures, and new ones, with Stable Diffusion checkpoi
 def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
     """The whole application. The desk is somebody else's to start and to close."""
     metrics = health.Metrics()
+    reader = BodyReaders(desk.store.incoming, config.limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         following = asyncio.create_task(metrics.follow(desk))
         yield
         following.cancel()
+        await asyncio.to_thread(reader.close)
 
     app = FastAPI(
         title="overpaint",
@@ -54,7 +57,7 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
             Middleware(OriginGuard, config=config),
             Middleware(TokenGuard, config=config),
             Middleware(pages.NoSlashes),  # behind the guards, which judge paths as they were given
-            Middleware(BodyGuard, limits=config.limits),
+            Middleware(BodyGuard, limits=config.limits, reader=reader),
         ],
         exception_handlers={HTTPException: _refused},
     )

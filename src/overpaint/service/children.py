@@ -4,14 +4,18 @@
 folder of downloads would run a `torch.py` or a `queue.py` there. Since 3.11 Python has an option against that; for
 3.10 the child takes the place out itself, before it imports anything. (`-I` would also take PYTHONPATH and the user's
 own packages away.) Last of all it looks where its parent has this package from.
+
+In the child, pipes are for the parent alone, and signals are left to it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
 import overpaint
 
@@ -40,3 +44,19 @@ def environment(without: Collection[str] = ()) -> dict[str, str]:
     if "PYTHONPATH" in values:
         values["PYTHONPATH"] = os.pathsep.join(filter(None, values["PYTHONPATH"].split(os.pathsep)))
     return values
+
+
+def own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The pipes to the parent, out of the reach of whatever prints or reads in this process."""
+    commands, reports = (os.dup(each) for each in (0, 1))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return os.fdopen(commands, "rb"), os.fdopen(reports, "wb")
+
+
+def deaf() -> None:
+    """A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of this one."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)

@@ -81,6 +81,7 @@ class ResultPicture:
     seed: int | None = None
     width: int = 0
     height: int = 0
+    seam: Json | None = None  # of an inpainted picture: how visible the mask's edge is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,8 @@ class Record:
     result: JobResult = field(default_factory=JobResult)
     error: JobError | None = None
     gone: bool = False  # its pictures were kept long enough and are deleted
+    pinned: bool = False  # they never get old
+    bytes: int = 0  # that its pictures take on disk
 
     @property
     def id(self) -> str:

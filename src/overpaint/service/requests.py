@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, RequestError
@@ -19,11 +20,12 @@ from overpaint.pictures import open_picture
 from overpaint.request import PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.sequences.forms import KINDS, SCRIPT
-from overpaint.sequences.story import SequenceStep
+from overpaint.sequences.story import PaintingSequence, SequenceStep
 from overpaint.service.config import ServeConfig
 from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
-from overpaint.service.guard.budgets import room_for
+from overpaint.service.guard.budgets import picture_apart, pictures_apart, room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
+from overpaint.service.guard.pictures_apart import PictureApart
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
@@ -52,19 +54,26 @@ class PictureStore(Protocol):
     """The part of a store that pictures need."""
 
     def put_picture(self, data: bytes) -> str: ...
+    def take_picture(self, path: Path, digest: str) -> str: ...
     def picture(self, reference: str) -> bytes: ...
 
 
 @dataclass
 class RequestSources:
-    """The pictures of one request while it is judged; they are kept when all of it is good."""
+    """The pictures of one request while it is judged; they are kept when all of it is good.
+
+    Those that were read apart have been decoded once; they are not again, unless somebody looks at their pixels.
+    """
 
     store: PictureStore
     limits: Limits
     read: TextReader
+    looks: bool = True  # whether judging itself needs pixels, and not only sizes
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
+    apart: dict[str, PictureApart] = field(default_factory=dict)  # by reference
     count: int = 0
     pixels: int = 0
+    to_decode: int = 0  # pixels
     first: str | None = None  # the source that masks in words are drawn on
 
     def reference(self, name: str, value: Any) -> str:
@@ -74,23 +83,50 @@ class RequestSources:
         self.count += 1
         if self.count > self.limits.pictures:
             raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
+        reference, pixels = self._apart(value) or self._given(name, value)
+        self.first = reference if name == "images[0]" else self.first
+        self.pixels += pixels
+        self.to_decode += pixels if self.looks or reference not in self.apart else 0
+        check_together(name, pixels, self.pixels, self.limits)
+        return reference
+
+    def _apart(self, value: Any) -> tuple[str, int] | None:
+        """One that was read apart, and how many pixels it has."""
+        found = picture_apart(value) if isinstance(value, str) else None
+        if isinstance(value, bytes) and (known := pictures_apart()):
+            found = known.get(hashlib.sha256(value).hexdigest())
+        if found is None or found.pixels is None:
+            return None
+        reference = PICTURE_REFERENCE + found.digest
+        self.apart[reference] = found
+        return reference, found.pixels
+
+    def _given(self, name: str, value: Any) -> tuple[str, int]:
         if isinstance(value, str) and value.startswith(PICTURE_REFERENCE):
             reference, data = value, uploaded(name, value, self.store)
         else:
             data = picture_bytes(name, value, self.read)
             reference = reference_of(data)
-        self.first = reference if name == "images[0]" else self.first
-        self.pixels += (pixels := admit_picture(data, self.limits, name))
-        check_together(name, pixels, self.pixels, self.limits)
         self.given[reference] = data
-        return reference
+        return reference, admit_picture(data, self.limits, name)
 
     def opened(self, name: str, reference: Any) -> Any:
-        return open_picture(self.given[reference], max_pixels=self.limits.source_pixels)
+        """The picture."""
+        found = self.apart.get(reference)
+        data = self.given[reference] if found is None else found.read(name)
+        return open_picture(data, max_pixels=self.limits.source_pixels)
+
+    def measured(self, name: str, reference: Any) -> Any:
+        """The picture, or one of its size."""
+        found = None if self.looks else self.apart.get(reference)
+        return self.opened(name, reference) if found is None else found.measure()
 
     def keep(self) -> None:
         for data in self.given.values():
             self.store.put_picture(data)
+        for each in self.apart.values():
+            assert each.path is not None
+            self.store.take_picture(each.path, each.digest)
 
 
 def stored_request(
@@ -112,7 +148,8 @@ def stored_request(
     if is_sequence(values):
         tool, values = tool_and_request(values)
     with ExitStack() as held:
-        sources, told, request = _judged(values, store, limits, settings, read, held)
+        sources = _sources(store, limits, read, looks=tool is not None)
+        told, request = _judged(values, sources, settings, held)
         beside: dict[str, Any] = {"kind": EXTRAS}
         if not isinstance(request, ExtrasRequest):
             asked, request = request, request.with_changes(**_fixed(request, rng))
@@ -135,6 +172,23 @@ def _with_tool(tool: Json, request: PaintRequest, limits: Limits, settings: Sett
     return {"kind": SEQUENCE, SEQUENCE: judged_tool(tool, request, limits, site, check)}
 
 
+def judged_sequence(
+    values: Json,
+    store: PictureStore,
+    limits: Limits,
+    *,
+    settings: Settings = _DEFAULT_SETTINGS,
+    read: TextReader | None = None,
+    held: ExitStack,
+) -> PaintingSequence:
+    """A tool that is only to be planned; each of its steps is judged, and nothing is kept."""
+    tool, rest = tool_and_request(values)
+    _, request = _judged(rest, _sources(store, limits, read, looks=True), settings, held)
+    assert not isinstance(request, ExtrasRequest)  # a tool's kind is none of those
+    _with_tool(tool, request, limits, settings)
+    return SequenceOrder(tool, request).sequence(job_settings(settings, limits))
+
+
 def judged_request(
     values: Json,
     store: PictureStore,
@@ -146,28 +200,32 @@ def judged_request(
 ) -> PaintRequest:
     """The same for a painting job that is only to be planned: nothing is kept. `held` is closed when it is planned."""
     with ExitStack() as short:
-        *_, request = _judged(values, store, limits, settings, read, held or short)
+        sources = _sources(store, limits, read, looks=True)
+        _, request = _judged(values, sources, settings, held or short)
     if isinstance(request, ExtrasRequest):
         raise RequestError("kind", EXTRAS, "only painting has a plan")
     return request
 
 
+def _sources(store: PictureStore, limits: Limits, read: TextReader | None, *, looks: bool) -> RequestSources:
+    return RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)), looks)
+
+
 def _judged(
-    values: Json, store: PictureStore, limits: Limits, settings: Settings, read: TextReader | None, held: ExitStack
-) -> tuple[RequestSources, dict[str, Any], JobRequest]:
-    """The request, and its plain values with references for pictures; `held` has the room that the pictures take."""
-    sources = RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)))
+    values: Json, sources: RequestSources, settings: Settings, held: ExitStack
+) -> tuple[dict[str, Any], JobRequest]:
+    """Plain values with references for pictures, and the request; `held` has the room that the pictures take."""
     given = {name: value for name, value in values.items() if name != "kind"}
     if "images" in given:  # first: masks in words are drawn on one of them
         given = {"images": given.pop("images"), **given}
     told = shaped_fields("", given, _kind(values), sources.reference)
-    held.enter_context(room_for(sources.pixels))
-    request = _read(told, values.get("kind") == EXTRAS, sources.opened)
+    held.enter_context(room_for(sources.to_decode))
+    request = _read(told, values.get("kind") == EXTRAS, sources.measured)
     if isinstance(request, ExtrasRequest):
-        check_extras(request, limits)
+        check_extras(request, sources.limits)
     else:
-        check_request(request, limits, settings)
-    return sources, told, request
+        check_request(request, sources.limits, settings)
+    return told, request
 
 
 def loaded_request(stored: Json, read: Callable[[str], bytes]) -> AnyRequest:

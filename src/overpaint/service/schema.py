@@ -80,13 +80,13 @@ def job_schema(limits: Limits) -> Schema:
             named("Img2ImgJob", _closed(Img2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
             named("Txt2ImgJob", _closed(Txt2ImgRequest, bounds, {**_PAINT, **_ENVELOPE})),
             named("ExtrasJob", _closed(ExtrasRequest, {}, {"kind": {"const": "extras"}, **_ENVELOPE}, "kind")),
-            named("SequenceJob", _sequence_schema(bounds)),
+            named("SequenceJob", _sequence_schema(bounds, _ENVELOPE)),
         ],
         NAME: "Job",
     }
 
 
-def _sequence_schema(bounds: Bounds) -> Schema:
+def _sequence_schema(bounds: Bounds, more: Mapping[str, Schema]) -> Schema:
     """A tool that paints more than once: its own fields beside those of the request that it is made from."""
     request = schema_of(Txt2ImgRequest, bounds)["properties"]
     tools = {name: {"description": f"Of {', '.join(kinds)}."} for name, kinds in _tools_by_field().items()}
@@ -100,7 +100,7 @@ def _sequence_schema(bounds: Bounds) -> Schema:
                 "enum": [*KINDS, SCRIPT],
                 "description": "Which tool; script is one of the reference's, by title.",
             },
-            **_ENVELOPE,
+            **more,
         },
         "required": ["kind"],
     }
@@ -118,7 +118,8 @@ def plan_schema(limits: Limits) -> Schema:
     """A request to plan only."""
     bounds = _bounds(limits)
     kinds = ((Img2ImgRequest, "Img2ImgPlan"), (Txt2ImgRequest, "Txt2ImgPlan"))
-    return {"oneOf": [named(name, _closed(kind, bounds, _PAINT)) for kind, name in kinds], NAME: "PlanRequest"}
+    single = [named(name, _closed(kind, bounds, _PAINT)) for kind, name in kinds]
+    return {"oneOf": [*single, named("SequencePlan", _sequence_schema(bounds, {}))], NAME: "PlanRequest"}
 
 
 def named(name: str, schema: Schema) -> Schema:

@@ -26,7 +26,7 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES
 from overpaint.service.jobs import JobError
-from overpaint.service.limits import MIB
+from overpaint.service.limits import PICTURE_BLOCK
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import Desk, Store
 from overpaint.service.queue.desk import LocalDesk
@@ -39,7 +39,6 @@ HEADER_SECONDS = 10.0
 READER_SECONDS = 60.0  # for a client that takes nothing of its answer
 CONNECTIONS = 512
 THREADS = 32  # for what is quick; who decodes or fetches has others (visits.py)
-PICTURE_BLOCK = 64 * MIB
 KEEP_ALIVE = 15
 SWITCHING = 0.0005  # seconds after which a thread that reads a picture lets the event loop have its turn
 _CONNECTION = "connection"  # in the state of each request
@@ -63,8 +62,6 @@ class ServedDesk(Desk, Protocol):
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer."""
     log_to_stderr()
-    # NOTE: in smaller blocks the memory of large pictures comes from malloc's heaps, of which each thread has its own
-    # and gives nothing back: 32 pictures that are decoded two at a time would hold 5 GiB instead of 0.8.
     _imaging.set_block_size(PICTURE_BLOCK)
     sys.setswitchinterval(SWITCHING)
     store, desk = _store_and_desk(config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -95,12 +97,25 @@ def _read_styles(path: Path) -> list[Style]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
+        rows = _rows(path.read_text(encoding="utf-8-sig"))
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         remedy = "save it as UTF-8 CSV with the header name,prompt,negative_prompt"
         raise SettingError("styles_file", str(path), f"{remedy} ({error})") from error
-    return [_style(row) for row in rows if row.get("name") and not row["name"].startswith("#")]
+    return [_style(row) for row in rows if row.get("name") and not (row["name"] or "").startswith("#")]
+
+
+def _rows(text: str) -> list[dict[str, str | None]]:
+    """The rows by the names of their columns; a quotation mark that is never closed would swallow all that follow."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = list(reader)
+    if rows and "name" not in (reader.fieldnames or ()):
+        raise csv.Error("there is no column called name")
+    try:
+        deque(csv.reader(io.StringIO(text, newline=""), strict=True), maxlen=0)
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise csv.Error(f"a quotation mark is never closed, from the row of {rows[-1]['name']!r} on") from None
+    return rows
 
 
 def _style(row: dict[str, str | None]) -> Style:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import ftfy
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from overpaint.models.specs import TextKind
 from overpaint.settings import Quirks
 from overpaint.text.prompt import BREAK, Segment
 
@@ -80,14 +81,14 @@ def open_clip_tokenizer() -> Tokenizer:
     return _ClipTokenizer(_clean_for_open_clip, *_byte_pair_encoder())
 
 
-def tokenizer_for(kind: Literal["clip", "openclip"]) -> Tokenizer:
-    """The tokenizer that a kind of text encoder was trained with."""
-    return reading_of(kind).tokenizer()
+def tokenizer_for(kind: TextKind) -> Tokenizer:
+    """The tokenizer that a kind of CLIP was trained with."""
+    return CLIP_READINGS[kind].tokenizer("", 0)
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """Every entry of CLIP's vocabulary with its id: letters, letters that end a word, merges, control words."""
-    letters = _byte_letters()
+    letters = byte_letters()
     entries = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), *_CONTROL]
     return {entry: token for token, entry in enumerate(entries)}
 
@@ -112,7 +113,7 @@ def clip_merges() -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letter that stands for each byte, in the vocabulary's order: printable bytes, as themselves, come first."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = 256 - len(printable)
@@ -163,8 +164,8 @@ FindEmbedding = Callable[[Sequence[int], int], FoundEmbedding | None]
 class Chunk(NamedTuple):
     """What the text encoder reads at once: start, 75 slots, end."""
 
-    ids: tuple[int, ...]  # (77,)
-    weights: tuple[float, ...]  # (77,)
+    ids: tuple[int, ...]  # (77,), or as many as a text has where it is read whole
+    weights: tuple[float, ...]  # of each
     embeddings: tuple[tuple[int, TokenEmbedding], ...]  # slot (position in ids - 1) of the first vector, embedding
 
 
@@ -205,16 +206,16 @@ Cut = Callable[..., tuple[tuple[Chunk, ...], int]]
 
 @dataclass(frozen=True)
 class TextReading:
-    """How a kind of text encoder is fed: its tokenizer, how texts are cut, and the ids that it reads of a chunk."""
+    """How a kind of text encoder is fed: its tokenizer, how texts are cut, and the ids that it reads of a chunk.
 
-    tokenizer: Callable[[], Tokenizer]
+    The tokenizer is made from the file of its vocabulary, or without one from the vocabulary that is part of this
+    package, for as many words as the encoder knows.
+    """
+
+    tokenizer: Callable[[str, int], Tokenizer]
     cut: Cut
     ids: Callable[[Chunk], tuple[int, ...]]
-
-
-def reading_of(kind: Literal["clip", "openclip"]) -> TextReading:
-    """The row of a kind of text encoder; a family's row names the kind."""
-    return _READINGS[kind]
+    whole: bool = False  # a text is read whole, as long as it is, and without weights
 
 
 @dataclass
@@ -267,7 +268,9 @@ class _Filler:
         return tuple(self.chunks), count
 
 
-_READINGS: Mapping[Literal["clip", "openclip"], TextReading] = {
-    "clip": TextReading(clip_tokenizer, chunk, lambda read: read.ids),
-    "openclip": TextReading(open_clip_tokenizer, chunk, lambda read: pad_after_end(read.ids)),
+CLIP_READINGS: Mapping[TextKind, TextReading] = {
+    "clip": TextReading(lambda vocabulary, size: clip_tokenizer(), chunk, lambda read: read.ids),
+    "openclip": TextReading(
+        lambda vocabulary, size: open_clip_tokenizer(), chunk, lambda read: pad_after_end(read.ids)
+    ),
 }

@@ -289,3 +289,41 @@ class TestShape:
         for piece in pieces_of(data, step):
             shape.feed(piece)
         assert shape._depth == 0 and not shape._in_text
+
+
+def test_large_bodies_take_turns_and_one_of_them_has_a_round_of_the_loop() -> None:
+    """What thirty of them bring in one round would hold everybody up for thirty times as long."""
+    turns, taken = bodies.LoopTurns(), list[tuple[int, str]]()
+
+    async def body(name: str, rounds: list[int]) -> None:
+        for _ in range(3):
+            await turns.next()
+            taken.append((rounds[0], name))
+
+    async def story() -> None:
+        rounds = [0]
+        gone = asyncio.create_task(body("gone", rounds))
+        others = [asyncio.create_task(body(name, rounds)) for name in "abc"]
+        await asyncio.sleep(0)
+        gone.cancel()
+        while not all(each.done() for each in others):
+            rounds[0] += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(story())
+    assert "".join(name for _, name in taken) == "abcabcabc"
+    assert len({number for number, _ in taken}) == len(taken)
+
+
+def test_only_large_bodies_wait_for_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+
+    async def turn(_: object) -> None:
+        waited.append(1)
+
+    monkeypatch.setattr(bodies.LoopTurns, "next", turn)
+    for pieces, expected in ((16, 0), (17, 0), (18, 1), (19, 2)):
+        waited.clear()
+        place = Place(limit=4 * MIB)
+        assert place.post([b"x" * (MIB // 16)] * pieces)[0] == 200
+        assert len(waited) == expected and place.body is not None and len(place.body) == pieces * MIB // 16

@@ -122,7 +122,7 @@ def test_looks_are_few_and_hold_those_at_even_distances(steps: int) -> None:
     [
         (GRID, {"iterations": 3}),
         (Settings(), {"iterations": 3, "batch_size": 2, "sampler": "DPM++ 2M SDE"}),
-        (MASKS, {"iterations": 3, "mask": True}),
+        (MASKS, {"iterations": 3, "mask": True, "mask_blur_x": 0, "mask_blur_y": 0}),
         (Settings(samples_format="jpg", enable_pnginfo=False), {"iterations": 3}),
         (Settings(samples_format="webp", return_grid=True), {"iterations": 3}),
         (Settings.reference(return_grid=True), {"iterations": 3, "sampler": "Euler a", "strength": 0.5}),
@@ -145,6 +145,8 @@ def test_going_on_gives_the_same_bytes(
     whole, told = carried_out(bench, job, tmp_path / "whole")
     assert whole.state is JobState.FINISHED
     assert len(told.batches) == 3
+    of_pictures = [each.seam for each in whole.result.pictures if each.kind == "picture"]
+    assert all((each is not None and each["outside"] == 0) is bool(fields.get("mask")) for each in of_pictures)
     for count in range(4):
         folder = tmp_path / f"cut{count}"
         folder.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SaveError
 from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
 from overpaint.service.painter.results import Output, keep
@@ -21,6 +21,13 @@ from overpaint.settings import Settings
 from tests.service.store.store_tools import Clock, Stores, finished, job, painted
 
 DAY = 86_400.0
+
+
+def written(store: StoreOnTables, data: bytes) -> tuple[Path, str]:
+    """A picture as a process of ours leaves it for the store."""
+    store.incoming.mkdir(exist_ok=True)
+    (path := store.incoming / "of-a-reader").write_bytes(data)
+    return path, hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
@@ -43,6 +50,32 @@ def sqlite_store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 
 
 # -- what becomes old ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: StoreOnTables, clock: Clock) -> None:
+    for name in "abc":
+        finished(store, name, at=1.0, data=b"x" * 10)
+    assert store.pin("b", True).pinned and store.pinned_bytes() == 10
+    clock.now = 2.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=20) == []
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["a"]
+    clock.now = 100.0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["c"]
+    assert store.result_bytes("b", "0.png") == b"x" * 10
+    assert [(each.id, each.bytes) for each in store.records() if not each.gone] == [("b", 10)]
+    assert not store.pin("c", True).pinned, "what is gone stays gone"
+    assert not store.pin("b", False).pinned and store.pinned_bytes() == 0
+    assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["b"]
+
+
+def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store: StoreOnTables) -> None:
+    finished(store, "a", at=1.0)
+    store.pin("a", True)
+    record = store.delete("a")
+    assert (record.gone, record.pinned, record.bytes) == (True, False, 0)
+    assert not store.result_file("a", "0.png").exists()
+    store.accept(job("b"))
+    assert not store.delete("b").gone and [each.id for each in store.waiting()] == ["b"]
 
 
 def test_results_are_kept_for_their_time_and_no_longer(store: StoreOnTables, clock: Clock) -> None:
@@ -221,6 +254,37 @@ def test_sources_stay_while_a_job_needs_them(store: StoreOnTables, clock: Clock)
     store.expire(keep_seconds=3_600.0, keep_bytes=100)
     with pytest.raises(RequestError):
         store.picture(needed)
+
+
+def test_a_file_of_ours_gets_its_name(store: StoreOnTables, clock: Clock) -> None:
+    path, digest = written(store, b"source")
+    reference = store.take_picture(path, digest)
+    assert reference == store.put_picture(b"source") and store.picture(reference) == b"source"
+    assert not path.exists()
+    clock.now = 100.0
+    store.expire(keep_seconds=DAY, keep_bytes=0)  # nobody needs it, from now on
+    clock.now = 150.0
+    store.take_picture(*written(store, b"source"))  # until it is given again
+    clock.now = 200.0
+    store.expire(keep_seconds=DAY, keep_bytes=0)
+    assert store.picture(reference) == b"source"
+    clock.now = 300.0
+    store.expire(keep_seconds=DAY, keep_bytes=0)
+    with pytest.raises(RequestError, match="not kept here"):
+        store.picture(reference)
+
+
+def test_a_file_of_ours_that_is_gone_is_no_picture(store: StoreOnTables) -> None:
+    path, digest = written(store, b"source")
+    path.unlink()
+    with pytest.raises(SaveError, match=f"picture {digest[:12]}: it was not kept .*; send it again"):
+        store.take_picture(path, digest)
+
+
+def test_a_killed_server_leaves_no_file_without_a_name(sqlite_store: JobStore) -> None:
+    path, _ = written(sqlite_store, b"source")
+    sqlite_store.recover()
+    assert not path.exists()
 
 
 def test_a_source_given_again_is_young_again(store: StoreOnTables, clock: Clock) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from overpaint.models.files import read_all
-from overpaint.service.workers import examiner as examining
+from overpaint.service.workers import helper as helping
 from overpaint.service.workers.examiner import Examiner
 from overpaint.service.workers.port import WorkerRefused
 from tests.service.fake_store import FakeStore
@@ -63,25 +63,27 @@ def test_a_file_that_ends_the_examiner_is_refused_and_others_are_answered(
         good, deadly, next_one = files(tmp_path, "good", name, "next")
         async with fake(seconds=60.0) as examiner:
             first = await examiner.recognise(good)
-            examiner._seconds = seconds
+            examiner.helper.seconds = seconds
             for _ in range(2):
                 with pytest.raises(WorkerRefused, match=rf"{name}\.ckpt: reading it takes more .* use a \.safetensors"):
                     await examiner.recognise(deadly)
-            examiner._seconds = 60.0
+            examiner.helper.seconds = 60.0
             assert (await examiner.recognise(next_one))["pid"] != first["pid"]
 
     run(story())
 
 
 def test_an_examiner_that_nobody_asks_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examining, "IDLE", 0.05)
+    monkeypatch.setattr(helping, "IDLE", 0.05)
 
     async def story() -> None:
         good, other = files(tmp_path, "good", "other")
         async with fake() as examiner:
             first = await examiner.recognise(good)
-            process = examiner._process
-            assert process is not None and await process.wait() == 0
+            with pytest.raises(ProcessLookupError):
+                while True:
+                    os.kill(first["pid"], 0)
+                    await asyncio.sleep(0.01)
             assert (await examiner.recognise(other))["pid"] != first["pid"]
 
     run(story())
@@ -107,7 +109,7 @@ def test_questions_about_a_deadly_file_leave_the_running_job_alone(tmp_path: Pat
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
-            desk._examiner._command = FAKE
+            desk._examiner.helper.command = FAKE
             await desk.submit(wanted("a", "step=1 listen"))
             await until_running(desk, "a")
             worker = worker_of(desk).pid
@@ -134,12 +136,12 @@ def test_the_true_examiner(tiny_checkpoint: Path, tmp_path: Path) -> None:
         try:
             told = await examiner.recognise({"path": str(tmp_path / "old.ckpt")})
             assert told["family"] == "sd1" and told["unet"]["in_channels"] == 4
-            process = examiner._process
-            assert process is not None and process.pid != os.getpid()
+            pid = examiner.helper.pid
+            assert pid is not None and pid != os.getpid()
             for name in ("deadly", "deep"):
                 with pytest.raises(WorkerRefused, match=f"{name}.ckpt: .*a table with a key that is no text"):
                     await examiner.recognise({"path": str(tmp_path / f"{name}.ckpt")})
-            assert examiner._process is process and process.returncode is None
+            assert examiner.helper.pid == pid
         finally:
             await examiner.close()
 

@@ -18,8 +18,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from overpaint.errors import PictureError, SettingError
 from overpaint.files.exif_comment import exif_comment
+from overpaint.files.formats import KINDS
 from overpaint.files.metadata import (
-    KINDS,
     encode_picture,
     format_for,
     read_infotext,

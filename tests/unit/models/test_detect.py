@@ -25,7 +25,7 @@ from overpaint.models.families import (
     family_of,
 )
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.text import text_network
+from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
 from tests.checkpoints import recorded_header, recorded_sidecar
 

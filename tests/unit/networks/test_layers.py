@@ -65,6 +65,36 @@ def test_packed_layer_equals_plain_layer(name: str, dtype: torch.dtype) -> None:
 
 
 @needs_packing
+@pytest.mark.parametrize(("outputs", "stride", "padding"), [(96, 1, 1), (48, 2, 0), (192, 2, 1)])
+def test_a_weight_lies_as_the_map_wants_it(outputs: int, stride: int, padding: int) -> None:
+    """oneDNN has two layouts for these widths, and copies the whole weight at every call where it finds the other."""
+    layer = Conv2d(8, outputs, 3, stride=stride, padding=padding)
+    filled(layer)
+    weight = layer.weight.detach().clone()
+    layer.pack()
+    for side, small in ((20 * stride, False), (9 * stride, True), (4, True), (10 * stride, False), (3, True)):
+        x = torch.randn(2, 8, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            made = layer(x)
+            assert torch.equal(layer(x), made)
+        assert layer.for_small_maps is small
+        torch.testing.assert_close(made, F.conv2d(x, weight, layer.bias, stride, padding), atol=1e-5, rtol=1e-4)
+        assert torch.equal(layer.dense_weight(), weight)
+
+
+@needs_packing
+def test_other_widths_lie_in_one_way() -> None:
+    layer = Conv2d(8, 64, 3, padding=1)
+    filled(layer)
+    layer.pack()
+    (before,) = layer.packed
+    with torch.no_grad():
+        for side in (4, 32):
+            layer(torch.randn(1, 8, side, side))
+    assert layer.packed[0] is before
+
+
+@needs_packing
 def test_weight_can_be_replaced_while_packed() -> None:
     layer = filled(Linear(8, 4))
     layer.pack()

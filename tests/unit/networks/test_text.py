@@ -12,7 +12,8 @@ from torch import Tensor
 
 from overpaint.models.families import TextSpec
 from overpaint.networks.layers import blank
-from overpaint.networks.text import ClipText, OpenClipText, TokenOverride, text_network
+from overpaint.networks.text import ClipText, OpenClipText, TokenOverride
+from overpaint.networks.text_networks import TextNetwork, text_network
 
 CLIP = TextSpec(
     kind="clip",
@@ -32,7 +33,7 @@ CLIP = TextSpec(
 OPEN_CLIP = replace(CLIP, kind="openclip", activation="gelu", layer=-2, follows_skip=False, pooled=True)
 
 
-def network(spec: TextSpec) -> ClipText | OpenClipText:
+def network(spec: TextSpec) -> TextNetwork:
     torch.manual_seed(0)
     tower = blank(partial(text_network, spec), "cpu", torch.float32)
     for parameter in tower.parameters():

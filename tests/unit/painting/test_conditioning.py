@@ -22,7 +22,7 @@ from tests.unit.toy_job import asked
 _CLIP = SD1_SPEC.texts[0]
 _OPENCLIP = replace(_CLIP, kind="openclip", width=1280, layer=-2, follows_skip=False, pooled=True)
 SDXL_SPEC = replace(
-    SD1_SPEC, family="sdxl", texts=(_CLIP, _OPENCLIP), unet=replace(SD1_SPEC.unet, adm_channels=1280 + 6 * 256)
+    SD1_SPEC, family="sdxl", texts=(_CLIP, _OPENCLIP), denoiser=replace(SD1_SPEC.unet, adm_channels=1280 + 6 * 256)
 )
 WORDS = " ".join(["cat"] * 72)
 

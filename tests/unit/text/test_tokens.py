@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from overpaint.settings import Quirks
 from overpaint.text.prompt import BREAK, Segment, parse_attention
+from overpaint.text.readings import reading_of
 from overpaint.text.tokens import (
     CAPACITY,
     COMMA,
@@ -33,7 +34,6 @@ from overpaint.text.tokens import (
     clip_tokenizer,
     open_clip_tokenizer,
     pad_after_end,
-    reading_of,
 )
 from tests.conftest import needs_whole_set
 
@@ -281,7 +281,7 @@ def test_time_grows_with_the_text(tokenizer: Tokenizer, text: str) -> None:
 @pytest.mark.parametrize("kind", ["clip", "openclip"])
 def test_each_kind_of_encoder_reads_chunks_in_its_own_way(kind: Literal["clip", "openclip"]) -> None:  # TOK-7
     reading = reading_of(kind)
-    (read,), _ = reading.cut((Segment("a cat", 1.0),), reading.tokenizer(), quirks=Quirks())
+    (read,), _ = reading.cut((Segment("a cat", 1.0),), reading.tokenizer("", 0), quirks=Quirks())
     ids = reading.ids(read)
     assert len(ids) == 77
     assert ids[:4] == (START, 320, 2368, END)

@@ -116,11 +116,29 @@ export const finish = (id) => json("POST", `v1/jobs/${id}/finish`);
 export const picture = async (id, number) => (await ask("GET", `v1/jobs/${id}/images/${number}`)).blob();
 /** @param {string} id @param {number} number */
 export const keepResult = async (id, number) => (await json("POST", `v1/jobs/${id}/images/${number}/source`)).picture;
+/** @param {string} id @param {number} number @param {number} side */
+export const thumbnail = async (id, number, side) => (await ask("GET", `v1/jobs/${id}/images/${number}/thumbnail?side=${side}`)).blob();
+/** @param {Record<string, string | number | boolean>} asked */
+export const gallery = (asked) => json("GET", `v1/gallery?${new URLSearchParams(Object.entries(asked).map(([name, value]) => [name, String(value)]))}`);
+/** @param {string} id @param {boolean} pinned */
+export const pin = (id, pinned) => json(pinned ? "PUT" : "DELETE", `v1/jobs/${id}/pin`);
+/** @param {string} id */
+export const remove = (id) => ask("DELETE", `v1/jobs/${id}`);
+/** @param {unknown} asked */
+export const drawMask = async (asked) => (await ask("POST", "v1/masks", { json: asked })).blob();
 /** @param {unknown} asked @param {AbortSignal} signal */
 export const planBox = (asked, signal) => json("POST", "v1/plan/box", { json: asked, signal });
 export const schema = () => json("GET", "v1/schema");
 export const samplers = () => json("GET", "v1/samplers");
 /** @param {string} kind */
 export const models = async (kind) => (await json("GET", `v1/models?kind=${kind}`)).data;
+/** @param {string} text */
+export const countTokens = (text) => json("POST", "v1/tokens", { json: { text } });
+export const styles = () => json("GET", "v1/styles");
+export const presets = () => json("GET", "v1/presets");
+/** @param {string} name @param {Record<string, any>} request */
+export const keepPreset = (name, request) => json("PUT", `v1/presets/${encodeURIComponent(name)}`, { json: request });
+/** @param {string} name */
+export const dropPreset = (name) => ask("DELETE", `v1/presets/${encodeURIComponent(name)}`);
 /** @param {Blob} file */
 export const recipe = (file) => json("POST", "v1/recipe", { body: file });

@@ -12,12 +12,15 @@ const AREA = SIDE * SIDE;
 /** @typedef {[number, number, number, number]} Box left, top, right, bottom; the last two are outside */
 /** @typedef {Map<number, Uint8Array>} Change tile -> what differs, by exclusive or */
 
-export class Mask {
+/** A layer in tiles, with its changes. */
+export class Tiles {
   /**
    * @param {number} width
    * @param {number} height
+   * @param {number} depth bytes of a pixel
    */
-  constructor(width, height) {
+  constructor(width, height, depth) {
+    this.depth = depth;
     this.width = width;
     this.height = height;
     this.across = Math.ceil(width / SIDE);
@@ -28,12 +31,6 @@ export class Mask {
     this.before = null;
     /** @type {Map<number, Box | null>} */
     this.boxes = new Map();
-  }
-
-  /** @param {number} x @param {number} y */
-  at(x, y) {
-    const tile = this.tiles[(y >> SHIFT) * this.across + (x >> SHIFT)];
-    return tile ? tile[((y & 255) << SHIFT) | (x & 255)] : 0;
   }
 
   /** A change begins. */
@@ -50,7 +47,7 @@ export class Mask {
     const found = this.tiles[index];
     if (this.before && !this.before.has(index)) this.before.set(index, found ? found.slice() : null);
     this.boxes.delete(index);
-    return found ?? (this.tiles[index] = new Uint8Array(AREA));
+    return found ?? (this.tiles[index] = new Uint8Array(AREA * this.depth));
   }
 
   /**
@@ -109,9 +106,42 @@ export class Mask {
       const next = made(this.tiles[index], index);
       const tile = next || this.tiles[index] ? this.tile(index) : null;
       if (tile) next ? tile.set(next) : tile.fill(0);
-      if (tile) this.#trim(tile, index);
+      if (tile) this.trim(tile, index);
     }
     return this.end();
+  }
+
+  isEmpty() {
+    return this.tiles.every((each) => !each || isEmpty(each));
+  }
+
+  /**
+   * What lies beyond the picture's edge stays empty.
+   * @param {Uint8Array} tile
+   * @param {number} index
+   */
+  trim(tile, index) {
+    const { depth } = this;
+    const wide = Math.min(SIDE, this.width - (index % this.across) * SIDE);
+    const high = Math.min(SIDE, this.height - Math.floor(index / this.across) * SIDE);
+    if (wide < SIDE) for (let y = 0; y < SIDE; y++) tile.fill(0, (y * SIDE + wide) * depth, (y + 1) * SIDE * depth);
+    if (high < SIDE) tile.fill(0, high * SIDE * depth);
+  }
+}
+
+export class Mask extends Tiles {
+  /**
+   * @param {number} width
+   * @param {number} height
+   */
+  constructor(width, height) {
+    super(width, height, 1);
+  }
+
+  /** @param {number} x @param {number} y */
+  at(x, y) {
+    const tile = this.tiles[(y >> SHIFT) * this.across + (x >> SHIFT)];
+    return tile ? tile[((y & 255) << SHIFT) | (x & 255)] : 0;
   }
 
   /**
@@ -131,10 +161,6 @@ export class Mask {
       all = united(all, [left + own[0], top + own[1], left + own[2], top + own[3]]);
     }
     return all;
-  }
-
-  isEmpty() {
-    return this.tiles.every((each) => !each || isEmpty(each));
   }
 
   /**
@@ -176,18 +202,6 @@ export class Mask {
       }
     }
   }
-
-  /**
-   * What lies beyond the picture's edge stays black.
-   * @param {Uint8Array} tile
-   * @param {number} index
-   */
-  #trim(tile, index) {
-    const wide = Math.min(SIDE, this.width - (index % this.across) * SIDE);
-    const high = Math.min(SIDE, this.height - Math.floor(index / this.across) * SIDE);
-    if (wide < SIDE) for (let y = 0; y < SIDE; y++) tile.fill(0, y * SIDE + wide, (y + 1) * SIDE);
-    if (high < SIDE) tile.fill(0, high * SIDE);
-  }
 }
 
 /**
@@ -198,7 +212,7 @@ export class Mask {
 function exclusive(now, before) {
   const out = now.slice();
   if (!before) return isEmpty(out) ? null : out;
-  const wide = new Uint32Array(out.buffer), other = new Uint32Array(before.buffer, before.byteOffset, AREA / 4);
+  const wide = new Uint32Array(out.buffer), other = new Uint32Array(before.buffer, before.byteOffset, before.length / 4);
   let any = 0;
   for (let i = 0; i < wide.length; i++) any |= wide[i] ^= other[i];
   return any ? out : null;
@@ -206,7 +220,7 @@ function exclusive(now, before) {
 
 /** @param {Uint8Array} tile */
 function isEmpty(tile) {
-  const wide = new Uint32Array(tile.buffer, tile.byteOffset, AREA / 4);
+  const wide = new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4);
   for (let i = 0; i < wide.length; i++) if (wide[i]) return false;
   return true;
 }

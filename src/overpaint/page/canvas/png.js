@@ -1,9 +1,7 @@
 /** The mask as a PNG of one gray channel, written here: a canvas would make four channels of it, and round them. */
 
-import { SIDE } from "./mask.js";
+import { Mask, SIDE } from "./mask.js";
 import { packed } from "../state/database.js";
-
-/** @typedef {import("./mask.js").Mask} Mask */
 
 export const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const CHECKS = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -33,6 +31,17 @@ export async function maskFile(mask) {
   head.set([8, 0, 0, 0, 0], 8); // 8 bits of gray
   const parts = [new Uint8Array(SIGNATURE), chunk("IHDR", head), chunk("IDAT", await packed(lines, "deflate")), chunk("IEND", new Uint8Array())];
   return new Blob(/** @type {any[]} */ (parts), { type: "image/png" });
+}
+
+/**
+ * A mask of the same places without grays.
+ * @param {Mask} mask
+ * @returns {Mask} another one
+ */
+export function hardened(mask) {
+  const hard = new Mask(mask.width, mask.height);
+  hard.tiles = mask.tiles.map((tile) => tile && tile.map((value) => (value ? 255 : 0)));
+  return hard;
 }
 
 /**
@@ -66,6 +75,30 @@ export function readMask(mask, picture, alphaOnly = false) {
         const light = hasAlpha ? data[at + 3] : (data[at] * 299 + data[at + 1] * 587 + data[at + 2] * 114 + 500) / 1000;
         tile[(y << 8) | x] = alphaOnly ? 255 - light : light;
       }
+    }
+    return tile;
+  });
+}
+
+/**
+ * A gray picture of the mask's size laid over it: white is added, or taken away.
+ * @param {Mask} mask
+ * @param {ImageBitmap} picture
+ * @param {boolean} erases
+ * @returns {import("./mask.js").Change | null}
+ */
+export function layOver(mask, picture, erases) {
+  const sheet = new OffscreenCanvas(SIDE, SIDE);
+  const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d", { willReadFrequently: true }));
+  return mask.remake((before, index) => {
+    const x = (index % mask.across) * SIDE, y = Math.floor(index / mask.across) * SIDE;
+    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.drawImage(picture, -x, -y);
+    const { data } = pen.getImageData(0, 0, SIDE, SIDE);
+    const tile = before ? before.slice() : new Uint8Array(SIDE * SIDE);
+    for (let at = 0; at < tile.length; at++) {
+      const light = data[4 * at];
+      tile[at] = erases ? Math.min(tile[at], 255 - light) : Math.max(tile[at], light);
     }
     return tile;
   });

@@ -4,12 +4,14 @@
  * While a gesture moves the view the layers are moved by the browser, and drawn anew when it rests.
  */
 
+import { united } from "./mask.js";
 import { fit, kept } from "./view.js";
 
 /** @typedef {import("./view.js").View} View */
 /** @typedef {import("./mask.js").Box} Box */
 /** @typedef {{image: CanvasImageSource, box: Box, stencil: CanvasImageSource | null}} Preview */
 
+const DOUBLED = 3; // times that a difference is made twice as bright
 const REST = 90; // milliseconds after which a moved view is drawn anew
 /** Colours of the mask as [red, green, blue]; the one that is farthest from the picture's is taken. */
 const TINTS = [[255, 0, 170], [0, 190, 255], [255, 150, 0], [90, 230, 0]];
@@ -18,23 +20,29 @@ export class Stage {
   /** @param {HTMLElement} host */
   constructor(host) {
     this.host = host;
-    this.layers = ["picture", "mask", "over"].map((name) => {
+    this.layers = ["picture", "colour", "mask", "over"].map((name) => {
       const canvas = document.createElement("canvas");
       canvas.className = `layer ${name}`;
       host.append(canvas);
       return canvas;
     });
-    const [picture, mask, over] = this.layers.map((each) => /** @type {CanvasRenderingContext2D} */ (each.getContext("2d")));
-    this.pens = { picture, mask, over };
+    const [picture, colour, mask, over] = this.layers.map((each) => /** @type {CanvasRenderingContext2D} */ (each.getContext("2d")));
+    this.pens = { picture, colour, mask, over };
     /** @type {import("./pyramid.js").Pyramid | null} */
     this.source = null;
     /** @type {import("./pyramid.js").Pyramid | null} */
     this.result = null;
     /** How much of the width shows the source before the result begins. */
     this.split = 0;
+    /** Whether the difference of the two is shown instead. */
+    this.isDifference = false;
     /** @type {import("./mask.js").Mask | null} */
     this.mask = null;
     this.showsMask = true;
+    /** @type {import("./mask.js").Tiles | null} */
+    this.colour = null;
+    /** @type {((colour: import("./mask.js").Tiles, view: View, box: Box) => ImageData) | null} */
+    this.coloured = null;
     this.tint = TINTS[0];
     /** @type {Preview[]} */
     this.previews = [];
@@ -52,10 +60,12 @@ export class Stage {
     this.isFitted = true;
     /** @type {(view: View) => void} */
     this.onview = () => {};
-    /** @type {Set<"picture" | "mask" | "over">} */
+    /** @type {Set<"picture" | "colour" | "mask" | "over">} */
     this.due = new Set();
     /** @type {Box | null | undefined} */
     this.dirty = undefined; // undefined: nothing, null: all of the mask
+    /** @type {Box | null | undefined} the same of the colours */
+    this.dirtyColour = undefined;
     this.timer = 0;
     new ResizeObserver(() => this.#measure()).observe(host);
     this.#measure();
@@ -93,8 +103,8 @@ export class Stage {
 
   /** Everything, at the next frame. */
   redraw() {
-    this.dirty = null;
-    this.#ask("picture", "mask", "over");
+    this.dirty = this.dirtyColour = null;
+    this.#ask("picture", "colour", "mask", "over");
   }
 
   redrawOver() {
@@ -107,14 +117,17 @@ export class Stage {
 
   /** @param {Box | null} box what has changed of it; null is all */
   redrawMask(box) {
-    const { dirty } = this;
-    if (dirty === undefined || box === null) this.dirty = box;
-    else if (dirty)
-      this.dirty = [Math.min(dirty[0], box[0]), Math.min(dirty[1], box[1]), Math.max(dirty[2], box[2]), Math.max(dirty[3], box[3])];
+    this.dirty = both(this.dirty, box);
     this.#ask("mask");
   }
 
-  /** @param {("picture" | "mask" | "over")[]} layers */
+  /** @param {Box | null} box what has changed of the colours; null is all */
+  redrawColour(box) {
+    this.dirtyColour = both(this.dirtyColour, box);
+    this.#ask("colour");
+  }
+
+  /** @param {("picture" | "colour" | "mask" | "over")[]} layers */
   #ask(...layers) {
     if (!this.due.size) requestAnimationFrame(() => this.#draw());
     for (const each of layers) this.due.add(each);
@@ -126,11 +139,12 @@ export class Stage {
     this.due = new Set();
     if (isMoved) {
       this.drawn = this.view;
-      this.dirty = null;
-      for (const each of ["picture", "mask", "over"]) due.add(/** @type {"picture"} */ (each));
+      this.dirty = this.dirtyColour = null;
+      for (const each of ["picture", "colour", "mask", "over"]) due.add(/** @type {"picture"} */ (each));
       for (const each of this.layers) each.style.transform = "";
     }
     if (due.has("picture")) this.#drawPicture();
+    if (due.has("colour")) this.#drawColour();
     if (due.has("mask")) this.#drawMask();
     if (due.has("over")) this.#drawOver();
   }
@@ -146,6 +160,7 @@ export class Stage {
     pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
     this.source?.draw(pen, view);
     if (!this.result || !this.source) return;
+    if (this.isDifference) return this.#drawDifference(pen, view);
     pen.save();
     pen.beginPath();
     const from = Math.round(view.x + this.split * this.source.width * view.scale);
@@ -156,17 +171,45 @@ export class Stage {
     pen.restore();
   }
 
+  /**
+   * What differs, several times as bright as it is; what is black is the same in both.
+   * @param {CanvasRenderingContext2D} pen
+   * @param {View} view
+   */
+  #drawDifference(pen, view) {
+    const { source, result } = this;
+    if (!source || !result) return;
+    pen.globalCompositeOperation = "difference";
+    result.draw(pen, { ...view, scale: view.scale * (source.width / result.width) });
+    pen.globalCompositeOperation = "lighter";
+    for (let twice = 0; twice < DOUBLED; twice++) pen.drawImage(pen.canvas, 0, 0);
+    pen.globalCompositeOperation = "source-over";
+  }
+
   #drawMask() {
     const pen = this.pens.mask, { mask } = this, { dirty } = this;
     this.dirty = undefined;
     if (dirty === null) pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
     if (!mask || !this.showsMask || dirty === undefined) return;
-    const { scale, x, y } = this.#device;
-    const [a, b, c, d] = dirty ?? [0, 0, mask.width, mask.height];
-    const left = Math.max(0, Math.floor(a * scale + x) - 2), right = Math.min(pen.canvas.width, Math.ceil(c * scale + x) + 2);
-    const top = Math.max(0, Math.floor(b * scale + y) - 2), bottom = Math.min(pen.canvas.height, Math.ceil(d * scale + y) + 2);
-    if (right <= left || bottom <= top) return;
-    pen.putImageData(tinted(mask, { scale, x, y }, [left, top, right, bottom], this.tint), left, top);
+    const box = this.#inWindow(dirty ?? [0, 0, mask.width, mask.height]);
+    if (box) pen.putImageData(tinted(mask, this.#device, box, this.tint), box[0], box[1]);
+  }
+
+  #drawColour() {
+    const pen = this.pens.colour, { colour, dirtyColour: dirty, coloured } = this;
+    this.dirtyColour = undefined;
+    if (dirty === null) pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
+    if (!colour || !coloured || !this.showsMask || dirty === undefined) return;
+    const box = this.#inWindow(dirty ?? [0, 0, colour.width, colour.height]);
+    if (box) pen.putImageData(coloured(colour, this.#device, box), box[0], box[1]);
+  }
+
+  /** Where a part of the picture is seen, with a little round it. @param {Box} box @returns {Box | null} */
+  #inWindow([a, b, c, d]) {
+    const { scale, x, y } = this.#device, { width, height } = this.pens.mask.canvas;
+    const left = Math.max(0, Math.floor(a * scale + x) - 2), right = Math.min(width, Math.ceil(c * scale + x) + 2);
+    const top = Math.max(0, Math.floor(b * scale + y) - 2), bottom = Math.min(height, Math.ceil(d * scale + y) + 2);
+    return right > left && bottom > top ? [left, top, right, bottom] : null;
   }
 
   #drawOver() {
@@ -174,7 +217,7 @@ export class Stage {
     pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
     for (const each of this.previews) this.#drawPreview(pen, view, each);
     if (this.crop && this.showsCrop && this.source) drawFrame(pen, view, this.crop, this.ratio);
-    if (this.result && this.source && this.split > 0) this.#drawSlider(pen, view);
+    if (this.result && this.source && this.split > 0 && this.split < 1) this.#drawSlider(pen, view);
     this.drawsOver?.(pen, view);
   }
 
@@ -225,6 +268,16 @@ export class Stage {
     this.onview(this.view);
     this.redraw();
   }
+}
+
+/**
+ * What has to be drawn anew, with one more part.
+ * @param {Box | null | undefined} dirty
+ * @param {Box | null} box
+ */
+function both(dirty, box) {
+  if (dirty === undefined || box === null) return box;
+  return dirty && united(dirty, box);
 }
 
 /**

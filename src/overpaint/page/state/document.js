@@ -11,6 +11,7 @@ import { History } from "./history.js";
  * @property {number} height
  * @property {string | null} reference what names it on the server, once it is there
  * @property {string | null} parent the version it was painted on
+ * @property {{from: string, margins: import("../canvas/grow.js").Margins}} [grown] of what it was made larger, and by how much
  */
 
 /**
@@ -21,6 +22,8 @@ import { History } from "./history.js";
  * @property {number} width
  * @property {number} height
  * @property {string | null} file its key in the browser's store, once it is there
+ * @property {boolean} [isSheet] whether it shows all pictures of the job side by side
+ * @property {Record<string, any> | null} [seam] how visible the edge is, where the server says so
  */
 
 /**
@@ -28,9 +31,11 @@ import { History } from "./history.js";
  * @property {string} id
  * @property {"sending" | "queued" | "running" | "finished" | "failed" | "cancelled"} state
  * @property {Record<string, any>} request without its pictures
+ * @property {{source: string | null, fields: Record<string, any>} | null} [tool] that paints it, if it is no plain job
  * @property {string | null} picture key of the version it paints on
  * @property {boolean} isMasked
  * @property {string | null} mask key of its mask's file, once that is written
+ * @property {string | null} [map] key of the file that says how strong it paints where
  * @property {[number, number, number, number] | null} crop
  * @property {number} created
  * @property {number} after the last event that was heard of

@@ -3,7 +3,7 @@
 import { connection } from "../api/client.js";
 import { keeping } from "../work/keeper.js";
 import { bitmapOf, decoded } from "../work/session.js";
-import { KEYS, panelOpen, showsMask, tool } from "../state/settings.js";
+import { keyOf, panelOpen, showsMask, tool, TOOLS } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { scale, PictureView } from "./canvas.js";
@@ -12,9 +12,17 @@ import { brushSliders, PaintPanel } from "./panel.js";
 
 /** @typedef {import("../work/session.js").Session} Session */
 /** @typedef {import("../work/jobs.js").Jobs} Jobs */
-/** @typedef {import("../state/settings.js").Tool} Tool */
 
-const TOOLS = /** @type {const} */ (["brush", "eraser", "rectangle", "ellipse", "lasso", "fill", "hand"]);
+/** Where dialogs are that have a file of their own. @type {Record<string, () => Promise<object>>} */
+const DIALOGS = {
+  others: () => import("./dialogs.js"),
+  showGallery: () => import("./gallery.js"),
+  showKeys: () => import("./shortcuts.js"),
+  showGrid: () => import("./grids.js"),
+  showSheet: () => import("./grids.js"),
+  showNetworks: () => import("./networks.js"),
+  showPresets: () => import("./presets.js"),
+};
 const SAID = 5000; // milliseconds for which a notice is shown
 
 export class OverPaint extends HTMLElement {
@@ -39,12 +47,17 @@ export class OverPaint extends HTMLElement {
       this.#chooser(),
     );
     this.view.use(session);
+    this.view.say = (text, kind) => this.say(text, kind);
     this.panel.use(session, jobs);
     effect(() => this.view?.setAttribute("aria-label", t("canvasName")));
     effect(() => this.classList.toggle("panel-closed", !panelOpen.value));
     effect(() => this.classList.toggle("has-picture", Boolean(session.document.picture.value)));
     this.#showStaged();
     this.#takeFiles();
+    this.addEventListener("wants", (event) => {
+      const [name, ...given] = /** @type {CustomEvent} */ (event).detail;
+      void this.dialog(name, ...given);
+    });
     this.keys = import("./keys.js").then(({ bindKeys }) => bindKeys(this));
   }
 
@@ -98,7 +111,7 @@ export class OverPaint extends HTMLElement {
 
   /** @param {string} name of a dialog @param {...any} given */
   async dialog(name, ...given) {
-    const dialogs = /** @type {Record<string, any>} */ (await import("./dialogs.js"));
+    const dialogs = /** @type {Record<string, any>} */ (await (DIALOGS[name] ?? DIALOGS.others)());
     return dialogs[name](this, ...given);
   }
 
@@ -135,27 +148,28 @@ export class OverPaint extends HTMLElement {
     const { history } = /** @type {Session} */ (this.session).document;
     return h("header", { class: "bar" },
       h("h1", { class: "name" }, "overpaint"),
-      iconButton("open", () => t("open"), () => this.choose(), { keys: KEYS.open }),
-      iconButton("save", () => t("saveResult"), () => void this.save(), { keys: KEYS.save, class: "icon-button wide-only" }),
+      iconButton("open", () => t("open"), () => this.choose(), { action: "open" }),
+      iconButton("save", () => t("saveResult"), () => void this.save(), { action: "saveResult", class: "icon-button wide-only" }),
       h("span", { class: "gap" }),
-      iconButton("undo", () => t("undo"), () => void history.undo(), { keys: KEYS.undo, disabled: () => !history.at.value }),
-      iconButton("redo", () => t("redo"), () => void history.redo(), { keys: KEYS.redo, disabled: () => history.at.value === history.length.value }),
+      iconButton("undo", () => t("undo"), () => void history.undo(), { action: "undo", disabled: () => !history.at.value }),
+      iconButton("redo", () => t("redo"), () => void history.redo(), { action: "redo", disabled: () => history.at.value === history.length.value }),
       h("span", { class: "gap" }),
-      h("button", { type: "button", class: "quiet zoom", title: () => `${t("full")} (1)`, onclick: () => this.view?.full() }, () => `${Math.round(scale.value * 100)} %`),
-      iconButton("fit", () => t("fit"), () => this.view?.stage?.fit(), { keys: "0" }),
-      iconButton("eye", () => t("showMask"), () => (showsMask.value = !showsMask.peek()), { keys: "M", "aria-pressed": () => String(showsMask.value) }),
+      h("button", { type: "button", class: "quiet zoom", title: () => `${t("full")} (${keyOf("full")})`, onclick: () => this.view?.full() }, () => `${Math.round(scale.value * 100)} %`),
+      iconButton("fit", () => t("fit"), () => this.view?.stage?.fit(), { action: "fit" }),
+      iconButton("eye", () => t("showMask"), () => (showsMask.value = !showsMask.peek()), { action: "showMask", "aria-pressed": () => String(showsMask.value) }),
       h("span", { class: "push" }),
       h("span", { class: "state", role: "status" }, () => (connection.value === "offline" ? h("span", { class: "warn" }, t("waitingForServer")) : null)),
+      iconButton("gallery", () => t("gallery"), () => void this.dialog("showGallery"), { action: "gallery", class: "icon-button wide-only" }),
       iconButton("clock", () => t("history"), () => void this.dialog("showVersions")),
-      iconButton("help", () => t("help"), () => void this.dialog("showKeys"), { keys: "?", class: "icon-button wide-only" }),
+      iconButton("help", () => t("help"), () => void this.dialog("showKeys"), { action: "help", class: "icon-button wide-only" }),
       iconButton("more", () => t("settings"), () => void this.dialog("showSettings")),
-      iconButton("sliders", () => t("panel"), () => (panelOpen.value = !panelOpen.peek()), { keys: "Tab", "aria-pressed": () => String(panelOpen.value) }),
+      iconButton("sliders", () => t("panel"), () => (panelOpen.value = !panelOpen.peek()), { action: "panel", "aria-pressed": () => String(panelOpen.value) }),
     );
   }
 
   #tools() {
-    const button = (/** @type {(typeof TOOLS)[number]} */ name) =>
-      iconButton(name, () => t(name), () => (tool.value = name), { keys: KEYS[name], "aria-pressed": () => String(tool.value === name), "data-tool": name });
+    const button = (/** @type {import("../state/settings.js").Tool} */ name) =>
+      iconButton(name, () => t(name), () => (tool.value = name), { action: name, "aria-pressed": () => String(tool.value === name), "data-tool": name });
     return h("nav", { class: "tools", "aria-label": () => t("tools") },
       h("div", { class: "set", role: "toolbar" }, ...TOOLS.map(button)),
       h("div", { class: "set brush-set" }, ...brushSliders()),
@@ -276,11 +290,20 @@ function theRest() {
     import("../canvas/png.js"),
     import("../canvas/shapes.js"),
     import("../canvas/edges.js"),
+    import("../canvas/grow.js"),
     import("../canvas/merge.js"),
+    import("../work/growing.js"),
+    import("../work/selecting.js"),
     import("../api/stream.js"),
     import("../work/copying.js"),
     import("./strip.js"),
     import("./dialogs.js"),
+    import("./gallery.js"),
+    import("./grids.js"),
+    import("./networks.js"),
+    import("./presets.js"),
+    import("./prompting.js"),
+    import("./shortcuts.js"),
   ]);
 }
 

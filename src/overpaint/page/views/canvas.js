@@ -10,20 +10,39 @@ import { effect, signal } from "../state/signal.js";
 /** @typedef {import("../canvas/gestures.js").How} How */
 /** @typedef {import("../work/session.js").Session} Session */
 /** @typedef {{x: number, y: number}} Place */
+/**
+ * @typedef {object} AreaTool a tool that is no brush; it may take more than one gesture
+ * @property {(point: Point, how: How) => boolean} begin false if there is nothing to drag
+ * @property {(points: Point[], how: How) => void} move
+ * @property {() => void} end
+ * @property {() => void} cancel whatever is begun is dropped
+ * @property {(pen: CanvasRenderingContext2D, view: import("../canvas/view.js").View, ratio: number) => void} draw
+ * @property {(key: string) => boolean} [key] whether it means something now
+ * @property {(at: Place | null) => void} [hover]
+ * @property {boolean} [isBrush] whether it has the brush's size
+ */
 
-const SHAPES = ["rectangle", "ellipse", "lasso"];
+/** @type {How} */
+const BY_KEYS = { erases: false, shift: false, alt: false };
+const BLINK = 600; // milliseconds that each of the two is seen
 const SLIDER_REACH = 14; // pixels beside the slider in which it is taken
 
 /** The scale of what is seen, for the bar above. */
 export const scale = signal(1);
-/** "off", or what is compared: with a slider, or by holding the picture before. */
-export const comparing = signal(/** @type {"off" | "slider" | "before"} */ ("off"));
+/** "off", or how a result is compared with the picture before. @typedef {"off" | "slider" | "before" | "blink" | "difference"} Comparison */
+export const comparing = signal(/** @type {Comparison} */ ("off"));
 
 export class PictureView extends HTMLElement {
   /** @type {Stroke | null} */
   stroke = null;
-  /** @type {Place[]} of a shape that is being drawn */
-  corners = [];
+  /** @type {Partial<Record<import("../state/settings.js").Tool, AreaTool>>} they come with the first picture */
+  tools = {};
+  /** @type {import("./sketching.js").Sketcher | null} what erases colours beside the mask */
+  beside = null;
+  /** @type {AreaTool | null} the one that is being dragged */
+  dragged = null;
+  /** @type {(text: string, kind?: string) => void} */
+  say = () => {};
   /** @type {How} */
   how = { erases: false, shift: false, alt: false };
   /** @type {Point | null} where the last stroke ended: lines go on from there */
@@ -33,6 +52,9 @@ export class PictureView extends HTMLElement {
   /** @type {import("../canvas/gestures.js").Gestures | undefined} */
   gestures = undefined;
   dragsSlider = false;
+  blinking = 0;
+  /** Whether the pointer is where arrow keys moved it. */
+  byKeys = false;
 
   /** @param {Session} session */
   use(session) {
@@ -48,25 +70,45 @@ export class PictureView extends HTMLElement {
       this.#moveCursor();
     };
     stage.drawsOver = (pen, view) => this.#drawOver(pen, view);
-    session.onmask = (box) => stage.redrawMask(box);
+    session.onmask = (box) => {
+      stage.colour = session.colour;
+      stage.redrawMask(box);
+      stage.redrawColour(null);
+    };
     effect(() => {
       const { value } = session.source;
       stage.mask = session.mask;
+      stage.colour = session.colour;
       stage.setSource(value);
       if (value) void this.#takeHand(stage);
     });
     effect(() => {
       stage.showsMask = showsMask.value;
       stage.redrawMask(null);
+      stage.redrawColour(null);
     });
     effect(() => {
-      stage.split = comparing.value === "slider" ? 0.5 : comparing.value === "before" ? 1 : 0;
+      const how = comparing.value;
+      stage.split = how === "slider" ? 0.5 : how === "before" ? 1 : 0;
+      stage.isDifference = how === "difference";
+      clearInterval(this.blinking);
+      if (how === "blink") {
+        this.blinking = window.setInterval(() => {
+          stage.split = stage.split ? 0 : 1;
+          stage.redrawPicture();
+        }, BLINK);
+      }
       stage.redrawPicture();
     });
     effect(() => {
-      void brush.value, tool.value;
+      void brush.value;
+      this.#moveCursor();
+    });
+    effect(() => {
+      if (this.dataset.tool !== tool.value) this.areaTool?.cancel();
       this.dataset.tool = tool.value;
       this.#moveCursor();
+      stage.redrawOver();
     });
     this.addEventListener("pointerdown", () => (this.dataset.pointer = ""));
     this.addEventListener("keydown", () => delete this.dataset.pointer);
@@ -77,8 +119,10 @@ export class PictureView extends HTMLElement {
 
   /** @param {Stage} stage */
   async #takeHand(stage) {
-    const { Gestures } = await import("../canvas/gestures.js");
-    this.gestures ??= new Gestures(stage, this);
+    const [{ Gestures }, { areaTools }] = await Promise.all([import("../canvas/gestures.js"), import("./areas.js")]);
+    if (this.gestures) return;
+    this.tools = areaTools(this);
+    this.gestures = new Gestures(stage, this);
   }
 
   /** @param {number} factor */
@@ -100,6 +144,20 @@ export class PictureView extends HTMLElement {
     return tool.peek() === "hand";
   }
 
+  /** The tool in hand, unless it is a brush. @returns {AreaTool | undefined} */
+  get areaTool() {
+    return this.tools[/** @type {import("../state/settings.js").Tool} */ (this.dataset.tool)];
+  }
+
+  /** @param {string} key @returns {boolean} whether it means something to the tool in hand */
+  key(key) {
+    if (key === "Escape" && this.dragged) {
+      this.cancel();
+      return true;
+    }
+    return this.areaTool?.key?.(key) ?? false;
+  }
+
   // -- what a hand does -------------------------------------------------------------------------------------------
 
   /** @param {Point} point @param {How} how @returns {boolean} */
@@ -110,17 +168,18 @@ export class PictureView extends HTMLElement {
     if (this.#isOnSlider(point)) return (this.dragsSlider = true);
     const chosen = tool.peek();
     showsMask.value = true; // a mask that is not seen would be used all the same
-    if (SHAPES.includes(chosen)) {
-      this.corners = [point, point];
-      return true;
-    }
-    if (chosen === "fill") {
-      void this.#fill(point, how.erases);
-      return false;
+    if (this.areaTool) {
+      this.dragged = this.areaTool.begin(point, how) ? this.areaTool : null;
+      stage.redrawOver();
+      return this.dragged !== null;
     }
     const { size, softness, opacity } = brush.peek();
     const erases = how.erases !== (chosen === "eraser");
     this.stroke = new Stroke(session.mask, { radius: size / 2, softness, opacity, erases });
+    // What is seen is erased, be it mask or colour.
+    const { sketch } = this.tools;
+    this.beside = erases && sketch && session.colour && !session.colour.isEmpty() ? /** @type {import("./sketching.js").Sketcher} */ (sketch) : null;
+    this.beside?.begin(point, { ...how, erases, alt: false });
     if (how.shift && this.lastEnd) stage.redrawMask(this.stroke.to(this.lastEnd));
     stage.redrawMask(this.stroke.to(point));
     return true;
@@ -136,16 +195,15 @@ export class PictureView extends HTMLElement {
       return stage.redrawPicture();
     }
     if (this.stroke) {
+      this.beside?.move(points);
       for (const each of points) {
         const box = this.stroke.to(each);
         if (box) stage?.redrawMask(box);
       }
       return;
     }
-    if (!this.corners.length) return;
-    if (tool.peek() === "lasso") this.corners.push(...points);
-    else this.corners = [this.corners[0], how.shift ? square(this.corners[0], last) : last];
-    stage?.redrawOver();
+    this.dragged?.move(points, this.how);
+    if (this.dragged) stage?.redrawOver();
   }
 
   end() {
@@ -155,10 +213,10 @@ export class PictureView extends HTMLElement {
       this.lastEnd = this.stroke.last;
       const change = this.stroke.end();
       this.stroke = null;
-      this.session?.changedMask(erases ? "erased" : "painted", change);
+      this.session?.changedMask(erases ? "erased" : "painted", change, this.beside?.finish());
     }
-    if (this.corners.length) void this.#shape(this.corners, tool.peek(), this.how.erases || this.how.alt);
-    this.corners = [];
+    this.dragged?.end();
+    this.dragged = null;
     this.stage?.redrawOver();
   }
 
@@ -166,13 +224,17 @@ export class PictureView extends HTMLElement {
     this.dragsSlider = false;
     this.stroke?.cancel();
     this.stroke = null;
-    this.corners = [];
+    this.beside?.cancel();
+    this.dragged?.cancel();
+    this.dragged = null;
     this.stage?.redraw();
   }
 
   /** @param {Place | null} at */
   hover(at) {
+    this.byKeys = false;
     this.pointer = at;
+    this.areaTool?.hover?.(at);
     this.#moveCursor();
   }
 
@@ -189,31 +251,22 @@ export class PictureView extends HTMLElement {
     const k = 1 / stage.view.scale;
     const to = { x: clamp(from.x + dx * k, stage.source.width), y: clamp(from.y + dy * k, stage.source.height) };
     this.pointer = to;
-    if (paints && this.begin({ ...from, pressure: 1 }, { erases: false, shift: false, alt: false })) {
+    this.byKeys = true;
+    if (this.areaTool) this.#nudgeArea(to, dx === 0 && dy === 0);
+    else if (paints && this.begin({ ...from, pressure: 1 }, BY_KEYS)) {
       this.move([{ ...to, pressure: 1 }], this.how);
       this.end();
     }
     this.#moveCursor();
   }
 
-  /** @param {Place[]} corners @param {string} shape @param {boolean} erases */
-  async #shape(corners, shape, erases) {
-    const { fillPolygon, rectangle, ellipse } = await import("../canvas/shapes.js");
-    const { session } = this;
-    if (!session?.mask || corners.length < 2) return;
-    const [a, b] = corners;
-    const outline = shape === "rectangle" ? rectangle(a, b) : shape === "ellipse" ? ellipse(a, b) : corners;
-    session.changedMask(shape, fillPolygon(session.mask, outline, erases ? 0 : 255));
-    this.stage?.redrawMask(null);
-  }
-
-  /** @param {Point} point @param {boolean} erases */
-  async #fill(point, erases) {
-    const { fillFrom } = await import("../canvas/shapes.js");
-    const { session } = this;
-    if (!session?.mask) return;
-    session.changedMask("fill", fillFrom(session.mask, point, erases ? 0 : 255));
-    this.stage?.redrawMask(null);
+  /** Enter is where a drag begins and where it ends. @param {Place} to @param {boolean} isEnter */
+  #nudgeArea(to, isEnter) {
+    this.areaTool?.hover?.(to);
+    if (this.dragged) this.move([{ ...to, pressure: 1 }], BY_KEYS);
+    if (!isEnter) return;
+    if (this.dragged) this.end();
+    else this.begin({ ...to, pressure: 1 }, BY_KEYS);
   }
 
   // -- what is shown over it --------------------------------------------------------------------------------------
@@ -227,26 +280,17 @@ export class PictureView extends HTMLElement {
 
   /** @param {CanvasRenderingContext2D} pen @param {import("../canvas/view.js").View} view */
   #drawOver(pen, view) {
-    const chosen = tool.peek();
-    const outline = this.corners;
-    if (outline.length) {
-      pen.beginPath();
-      const [a, b] = outline;
-      if (chosen === "lasso") outline.forEach((each) => pen.lineTo(each.x * view.scale + view.x, each.y * view.scale + view.y));
-      else if (chosen === "rectangle") pen.rect(a.x * view.scale + view.x, a.y * view.scale + view.y, (b.x - a.x) * view.scale, (b.y - a.y) * view.scale);
-      else pen.ellipse(...middle(a, b, view), 0, 0, 2 * Math.PI);
-      twice(pen, this.stage?.ratio ?? 1);
-    }
+    this.areaTool?.draw(pen, view, this.stage?.ratio ?? 1);
   }
 
   /** The brush's outline: an element, since moving one costs less than drawing a layer anew. */
   #moveCursor() {
     const { pointer, stage, cursor } = this;
     if (!cursor || !stage) return;
-    cursor.hidden = !pointer || !this.session?.mask || !["brush", "eraser"].includes(tool.peek());
+    cursor.hidden = !pointer || !this.session?.mask || (!["brush", "eraser", "sketch"].includes(tool.peek()) && !this.byKeys);
     if (!pointer || cursor.hidden) return;
     const { scale: k, x, y } = stage.view;
-    const side = Math.max(4, brush.peek().size * k);
+    const side = this.areaTool && !this.areaTool.isBrush ? 12 : Math.max(4, brush.peek().size * k);
     cursor.style.width = cursor.style.height = `${side}px`;
     cursor.style.transform = `translate(${pointer.x * k + x - side / 2}px, ${pointer.y * k + y - side / 2}px)`;
   }
@@ -263,27 +307,6 @@ export class PictureView extends HTMLElement {
 }
 
 customElements.define("picture-view", PictureView);
-
-/** @param {Place} a @param {Place} b */
-function square(a, b) {
-  const side = Math.max(Math.abs(b.x - a.x), Math.abs(b.y - a.y));
-  return { x: a.x + side * Math.sign(b.x - a.x || 1), y: a.y + side * Math.sign(b.y - a.y || 1) };
-}
-
-/** @param {Place} a @param {Place} b @param {import("../canvas/view.js").View} view @returns {[number, number, number, number]} */
-function middle(a, b, { scale: k, x, y }) {
-  return [((a.x + b.x) / 2) * k + x, ((a.y + b.y) / 2) * k + y, (Math.abs(b.x - a.x) / 2) * k, (Math.abs(b.y - a.y) / 2) * k];
-}
-
-/** A line that shows on anything. @param {CanvasRenderingContext2D} pen @param {number} ratio */
-function twice(pen, ratio) {
-  pen.lineWidth = 3 * ratio;
-  pen.strokeStyle = "#0009";
-  pen.stroke();
-  pen.lineWidth = 1.25 * ratio;
-  pen.strokeStyle = "#fff";
-  pen.stroke();
-}
 
 /** @param {number} value @param {number} most */
 function clamp(value, most) {

@@ -1,7 +1,7 @@
 /** What is asked and shown now and then; loaded when it is first wanted. */
 
 import { ApiError, connection, schema, useToken } from "../api/client.js";
-import { KEYS, showsMask, theme } from "../state/settings.js";
+import { keyOf, showsMask, theme } from "../state/settings.js";
 import { language, LANGUAGES, speak, t } from "../text/text.js";
 import { decoded } from "../work/session.js";
 import { h, iconButton, saveFile } from "./dom.js";
@@ -17,7 +17,7 @@ import { changeMask } from "./keys.js";
  * @param {...import("./dom.js").Child} children
  * @returns {HTMLDialogElement}
  */
-function show(page, title, kind, ...children) {
+export function show(page, title, kind, ...children) {
   const shut = () => dialog.close();
   const dialog = /** @type {HTMLDialogElement} */ (
     h("dialog", { class: kind, "aria-label": title, onclose: () => dialog.remove(), onclick: (/** @type {Event} */ event) => event.target === dialog && shut() },
@@ -64,13 +64,32 @@ export function showMask(page) {
   const edge = (/** @type {Key} */ name, /** @type {"grown" | "feathered"} */ work, /** @type {number} */ sign) =>
     h("button", { type: "button", class: "quiet", onclick: () => void moveEdge(page, name, work, sign * Number(amount.value)) }, () => t(name));
   const dialog = show(page, () => t("maskMenu"), "menu",
-    act("invert", () => void changeMask(page, "invertAll", "invert"), "Ctrl+I"),
+    act("invert", () => void changeMask(page, "invertAll", "invert"), keyOf("invert")),
     act("all", () => void changeMask(page, "fillAll", "all")),
-    act("clear", () => void changeMask(page, "clearAll", "clear"), "Delete"),
+    act("clear", () => void changeMask(page, "clearAll", "clear"), keyOf("clear")),
+    act("clearColours", () => clearColours(page)),
     h("div", { class: "row edges" }, edge("grow", "grown", 1), edge("shrink", "grown", -1), edge("feather", "feathered", 1), amount, "px"),
     act("importMask", () => void importMask(page)),
     act("fromAlpha", () => void fromAlpha(page)),
     act("exportMask", () => void exportMask(page)),
+    act("extend", () => showExtend(page), keyOf("extend")),
+  );
+}
+
+/** The picture's sides in numbers. @param {OverPaint} page */
+export function showExtend(page) {
+  const sides = /** @type {const} */ (["left", "top", "right", "bottom"]);
+  const fields = sides.map((side) => /** @type {HTMLInputElement} */ (h("input", { type: "number", name: side, min: 0, max: 2048, step: 8, value: 0, required: true })));
+  const take = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    dialog.close();
+    const margins = /** @type {any} */ (Object.fromEntries(sides.map((side, i) => [side, Math.round(Number(fields[i].value))])));
+    if (page.view && sides.some((side) => margins[side])) void import("./extending.js").then(({ extend }) => extend(/** @type {any} */ (page.view), margins));
+  };
+  const dialog = show(page, () => t("extend"), "menu",
+    h("form", { onsubmit: take },
+      ...sides.map((side, i) => h("label", { class: "row" }, h("span", {}, () => t(side)), fields[i], "px")),
+      h("div", { class: "answers" }, h("button", { class: "primary" }, () => t("extend")))),
   );
 }
 
@@ -81,6 +100,12 @@ async function moveEdge(page, name, work, by) {
   if (!session?.mask || !Number.isFinite(by)) return;
   session.changedMask(name, edges[work](session.mask, by));
   page.view?.stage?.redrawMask(null);
+}
+
+/** @param {OverPaint} page */
+function clearColours({ session, view }) {
+  session?.changedMask("clearColours", null, session.colour?.remake(() => null));
+  view?.stage?.redrawColour(null);
 }
 
 /** @param {OverPaint} page */
@@ -124,25 +149,6 @@ async function exportMask(page) {
 }
 
 /** @param {OverPaint} page */
-export function showKeys(page) {
-  /** @type {[Key, string][]} */
-  const tools = /** @type {const} */ (["brush", "eraser", "rectangle", "ellipse", "lasso", "fill", "hand"]).map((name) => [name, KEYS[name]]);
-  /** @type {[Key, string][]} */
-  const rows = [
-    ["paint", "Ctrl+Enter"], ["undo", KEYS.undo], ["redo", KEYS.redo], ...tools,
-    ["size", "[ ]"], ["softness", "{ }"], ["showMask", "M"], ["invert", "Ctrl+I"], ["clear", "Delete"],
-    ["fit", "0"], ["full", "1"], ["zoomIn", "+"], ["zoomOut", "−"],
-    ["next", "→"], ["previous", "←"], ["accept", "Enter"], ["discard", "Delete"], ["slider", "C"], ["before", "\\"],
-    ["panel", "P"], ["open", KEYS.open], ["saveResult", KEYS.save],
-  ];
-  const line = (/** @type {Key} */ name) => h("p", {}, () => t(name));
-  show(page, () => t("keysTitle"), "keys",
-    h("dl", {}, ...rows.map(([name, keys]) => h("div", {}, h("dt", {}, () => t(name)), h("dd", {}, h("kbd", {}, keys))))),
-    line("keyPan"), line("keyZoom"), line("keyLine"), line("keyErase"),
-  );
-}
-
-/** @param {OverPaint} page */
 export async function showSettings(page) {
   const { usage = 0 } = (await navigator.storage?.estimate?.()) ?? {};
   const choice = (/** @type {string} */ value, /** @type {() => string} */ name, /** @type {() => string} */ now) =>
@@ -156,8 +162,9 @@ export async function showSettings(page) {
     h("label", { class: "row" }, h("span", {}, () => t("languageName")),
       h("select", { onchange: (/** @type {any} */ event) => void speak(event.target.value) },
         ...Object.entries(LANGUAGES).map(([code, { name }]) => choice(code, () => name, () => language.value)))),
-    h("button", { type: "button", class: "row", onclick: () => void page.save() }, h("span", {}, () => t("saveResult")), h("kbd", {}, KEYS.save)),
-    h("button", { type: "button", class: "row", onclick: () => { dialog.close(); showKeys(page); } }, h("span", {}, () => t("help")), h("kbd", {}, "?")),
+    h("button", { type: "button", class: "row", onclick: () => void page.save() }, h("span", {}, () => t("saveResult")), h("kbd", {}, keyOf("saveResult"))),
+    h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showGallery"); } }, h("span", {}, () => t("gallery")), h("kbd", {}, () => keyOf("gallery"))),
+    h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showKeys"); } }, h("span", {}, () => t("help")), h("kbd", {}, () => keyOf("help"))),
     h("a", { class: "row", href: "docs" }, () => t("routes")),
     h("p", { class: "hint" }, () => t("storage", { megabytes: (usage / 1e6).toFixed(1) })),
     h("button", { type: "button", class: "row danger", onclick: () => { dialog.close(); startOver(page); } }, h("span", {}, () => t("startOver"))),

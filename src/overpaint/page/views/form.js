@@ -4,7 +4,7 @@ import { schema } from "../api/client.js";
 import { signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { h, iconButton } from "./dom.js";
-import { fieldError, fieldErrors, forgetError } from "./panel.js";
+import { fieldError, fieldErrors, forgetError, wants } from "./panel.js";
 
 /** @typedef {import("../state/document.js").Document} Document */
 /** @typedef {{name: string, about: string, schema: any, choices: string[] | null, of_source: boolean}} Field */
@@ -52,6 +52,7 @@ export class SettingsForm extends HTMLElement {
         h("p", { class: "hint", hidden: () => others.some((each) => this.#matches(each)) }, () => t("noSetting")),
       ),
       this.#copies(),
+      h("div", { class: "helpers" }, h("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", onclick: () => wants(this, "showGrid") }, () => t("compareSettings"))),
     );
   }
 

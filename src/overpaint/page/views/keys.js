@@ -1,49 +1,51 @@
 /** What every key does. Letters count only where nothing is being written. */
 
-import { brush, KEYS, panelOpen, showsMask, tool } from "../state/settings.js";
+import { ACTIONS, brush, keysOf, panelOpen, showsMask, tool, TOOLS } from "../state/settings.js";
 import { comparing } from "./canvas.js";
 
 /** @typedef {import("./app.js").OverPaint} OverPaint */
+/** @typedef {import("../state/settings.js").Action} Action */
+/** @typedef {() => unknown} Act what it does; false if it does not apply now */
 
 const STEP = 20; // pixels of the window that an arrow moves the brush by
+const TYPED = ["Ctrl+Z", "Ctrl+Shift+Z", "Ctrl+Y"]; // which mean the text where something is being written
 
 /** @param {OverPaint} page */
 export function bindKeys(page) {
-  /** @type {Record<string, () => void>} with Ctrl or Command */
-  const commands = {
-    z: () => void page.session?.document.history.undo(),
-    "shift+z": () => void page.session?.document.history.redo(),
-    y: () => void page.session?.document.history.redo(),
-    o: () => page.choose(),
-    s: () => void page.save(),
-    enter: () => page.panel?.paint(),
-    i: () => void changeMask(page, "invertAll", "invert"),
-  };
-  const letters = lettersOf(page);
+  const acts = actsOf(page);
   addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]")) return;
-    const key = event.key.toLowerCase();
-    const withShift = event.shiftKey && key.length === 1 ? `shift+${key}` : key;
-    if (event.ctrlKey || event.metaKey) {
-      const isText = isWriting(event.target) && ["z", "shift+z", "y"].includes(withShift);
-      const act = isText ? null : commands[withShift] ?? commands[key];
-      if (act) event.preventDefault();
-      return act?.();
+    const pressed = combination(event);
+    const isCommand = pressed.startsWith("Ctrl+");
+    if (isWriting(event.target, event.key) && (!isCommand || TYPED.includes(pressed))) return;
+    if (!isCommand && onCanvas(page, event)) return event.preventDefault();
+    if (event.target instanceof HTMLButtonElement && ["Enter", " "].includes(pressed)) return;
+    for (const action of ACTIONS) {
+      if (!keysOf(action).includes(pressed) || acts[action]() === false) continue;
+      return event.preventDefault();
     }
-    if (isWriting(event.target) || event.altKey) return;
-    if (onCanvas(page, event)) return event.preventDefault();
-    const act = letters[withShift] ?? letters[key];
-    if (!act || (event.target instanceof HTMLButtonElement && ["enter", " "].includes(key))) return;
-    event.preventDefault();
-    act();
   });
   addEventListener("keyup", (event) => {
-    if (event.key === "\\" && comparing.peek() === "before") comparing.value = "off";
+    if (keysOf("before").includes(combination(event)) && comparing.peek() === "before") comparing.value = "off";
   });
 }
 
-/** @param {OverPaint} page @returns {Record<string, () => void>} */
-function lettersOf(page) {
+/**
+ * Keys as they are written: "Ctrl+Shift+Z", "[", "ArrowLeft". Signs that are typed with Shift are what they are.
+ * @param {KeyboardEvent} event
+ * @returns {string}
+ */
+export function combination(event) {
+  const { key } = event;
+  const isLetter = /^\p{L}$/u.test(key);
+  const name = isLetter ? key.toUpperCase() : key;
+  const shift = event.shiftKey && (isLetter || key.length > 1) ? "Shift+" : "";
+  if (event.getModifierState("AltGraph")) return name; // which some systems tell as Ctrl and Alt
+  return `${event.ctrlKey || event.metaKey ? "Ctrl+" : ""}${event.altKey ? "Alt+" : ""}${shift}${name}`;
+}
+
+/** @param {OverPaint} page @returns {Record<Action, Act>} */
+function actsOf(page) {
   const grow = (/** @type {number} */ factor) => {
     const size = Math.round(Math.max(1, Math.min(1024, brush.peek().size * factor + Math.sign(factor - 1))));
     brush.value = { ...brush.peek(), size };
@@ -52,51 +54,53 @@ function lettersOf(page) {
     brush.value = { ...brush.peek(), softness: Math.min(1, Math.max(0, brush.peek().softness + by)) };
   };
   const { jobs } = page;
-  /** @type {Record<string, () => void>} */
-  const letters = {
-    "[": () => grow(0.85),
-    "]": () => grow(1.18),
-    "shift+{": () => soften(-0.1),
-    "shift+}": () => soften(0.1),
-    0: () => page.view?.stage?.fit(),
-    1: () => page.view?.full(),
-    "+": () => page.view?.zoom(1.25),
-    "=": () => page.view?.zoom(1.25),
-    "-": () => page.view?.zoom(0.8),
-    m: () => (showsMask.value = !showsMask.peek()),
-    c: () => jobs?.staged.peek() && (comparing.value = comparing.peek() === "slider" ? "off" : "slider"),
-    "\\": () => jobs?.staged.peek() && (comparing.value = "before"),
-    p: () => (panelOpen.value = !panelOpen.peek()),
-    "?": () => void page.dialog("showKeys"),
-    "shift+?": () => void page.dialog("showKeys"),
-    arrowleft: () => page.strip?.step(-1),
-    arrowright: () => page.strip?.step(1),
-    enter: () => void jobs?.accept(),
-    delete: () => discard(page),
-    backspace: () => discard(page),
-    escape: () => jobs && (jobs.staged.value = null),
+  const history = () => page.session?.document.history;
+  const isStaged = () => Boolean(jobs?.staged.peek());
+  const compare = (/** @type {"slider" | "blink" | "difference"} */ how) => isStaged() && (comparing.value = comparing.peek() === how ? "off" : how);
+  const tools = Object.fromEntries(TOOLS.map((name) => [name, () => (tool.value = name)]));
+  return {
+    .../** @type {Record<import("../state/settings.js").Tool, Act>} */ (tools),
+    paint: () => page.panel?.paint(),
+    open: () => page.choose(),
+    saveResult: () => void page.save(),
+    undo: () => void history()?.undo(),
+    redo: () => void history()?.redo(),
+    brushSmaller: () => grow(0.85),
+    brushLarger: () => grow(1.18),
+    harder: () => soften(-0.1),
+    softer: () => soften(0.1),
+    showMask: () => void (showsMask.value = !showsMask.peek()),
+    invert: () => void changeMask(page, "invertAll", "invert"),
+    fit: () => page.view?.stage?.fit(),
+    full: () => page.view?.full(),
+    zoomIn: () => page.view?.zoom(1.25),
+    zoomOut: () => page.view?.zoom(0.8),
+    next: () => page.strip?.step(1),
+    previous: () => page.strip?.step(-1),
+    accept: () => isStaged() && void jobs?.accept(),
+    discard: () => isStaged() && jobs?.discard(/** @type {any} */ (jobs.staged.peek()).job),
+    clear: () => void changeMask(page, "clearAll", "clear"),
+    letBe: () => jobs && void (jobs.staged.value = null),
+    slider: () => compare("slider"),
+    blink: () => compare("blink"),
+    difference: () => compare("difference"),
+    before: () => isStaged() && (comparing.value = "before"),
+    panel: () => void (panelOpen.value = !panelOpen.peek()),
+    gallery: () => void page.dialog("showGallery"),
+    help: () => void page.dialog("showKeys"),
   };
-  for (const name of /** @type {const} */ (["brush", "eraser", "rectangle", "ellipse", "lasso", "fill", "hand"])) {
-    letters[KEYS[name].toLowerCase()] = () => (tool.value = name);
-  }
-  return letters;
-}
-
-/** @param {OverPaint} page */
-function discard(page) {
-  const staged = page.jobs?.staged.peek();
-  if (staged) page.jobs?.discard(staged.job);
-  else void changeMask(page, "clearAll", "clear");
 }
 
 /**
- * With the picture in focus and nothing staged, arrows move the brush and Enter paints a dab; with Shift it paints on the way.
+ * With the picture in focus and nothing staged, arrows move the brush and Enter paints a dab; with Shift it paints on the
+ * way. A tool that is in the middle of something has its keys first.
  * @param {OverPaint} page
  * @param {KeyboardEvent} event
  * @returns {boolean} whether the key was meant so
  */
 function onCanvas(page, event) {
   if (document.activeElement !== page.view || page.jobs?.staged.peek()) return false;
+  if (page.view?.key(event.key)) return true;
   /** @type {Record<string, [number, number]>} */
   const ways = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP], Enter: [0, 0] };
   const way = ways[event.key];
@@ -120,8 +124,9 @@ export async function changeMask(page, work, name) {
   page.view?.stage?.redrawMask(null);
 }
 
-/** @param {EventTarget | null} target */
-function isWriting(target) {
+/** @param {EventTarget | null} target @param {string} key */
+function isWriting(target, key) {
   if (target instanceof HTMLTextAreaElement || target instanceof HTMLSelectElement) return true;
+  if (target instanceof HTMLInputElement && target.type === "range") return /^(Arrow|Page|Home|End)/.test(key);
   return target instanceof HTMLInputElement && !["button", "checkbox", "radio", "file"].includes(target.type);
 }

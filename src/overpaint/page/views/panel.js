@@ -1,6 +1,6 @@
 /** What to paint: the prompt and the button. The other settings come from the API's own schema, a moment later. */
 
-import { brush, planned } from "../state/settings.js";
+import { brush, graysAreStrength, ink, planned, tolerance, tool } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { h } from "./dom.js";
@@ -25,7 +25,11 @@ export class PaintPanel extends HTMLElement {
       h("div", { class: "fields" },
         textField(document, "prompt", () => t("prompt"), () => t("promptHint"), 3),
         textField(document, "negative_prompt", () => t("negative"), () => t("negativeHint"), 1),
+        h("div", { class: "helpers" }, this.#opens("networks", "showNetworks"), this.#opens("presets", "showPresets")),
         this.#strength(),
+        h("label", { class: "field check", title: () => t("graysAbout") },
+          h("input", { type: "checkbox", name: "grays", checked: () => graysAreStrength.value, onchange: (/** @type {any} */ event) => (graysAreStrength.value = event.target.checked) }),
+          h("span", { class: "name" }, () => t("grays"))),
         (this.rest = h("div", { class: "rest", "aria-busy": true })),
       ),
       h("div", { class: "action" },
@@ -57,6 +61,11 @@ export class PaintPanel extends HTMLElement {
   paint() {
     fieldErrors.value = {};
     void this.jobs?.paint();
+  }
+
+  /** @param {import("../text/text.js").Key} name @param {string} dialog */
+  #opens(name, dialog) {
+    return h("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", onclick: () => wants(this, dialog) }, () => t(name));
   }
 
   #what() {
@@ -108,6 +117,12 @@ function textField(document, name, label, hint, rows) {
       onkeydown: (/** @type {KeyboardEvent} */ event) => weigh(event, area, document, name),
     })
   );
+  const help = async () => {
+    area.removeEventListener("focus", help);
+    // Without the server there is no help, which is no reason not to write; it comes with the next touch.
+    await import("./prompting.js").then(({ helpWith }) => helpWith(area, document, name), () => area.addEventListener("focus", help));
+  };
+  area.addEventListener("focus", help);
   return h("label", { class: "field" }, h("span", { class: "name" }, label), area, fieldError(name));
 }
 
@@ -155,6 +170,16 @@ export function weighed(text, start, end, step) {
   return { text: text.slice(0, start) + next + text.slice(end), start: start + 1, end: start + 1 + word.length };
 }
 
+/**
+ * The page is asked to open a dialog.
+ * @param {HTMLElement} from
+ * @param {string} dialog
+ * @param {unknown[]} given
+ */
+export function wants(from, dialog, ...given) {
+  from.dispatchEvent(new CustomEvent("wants", { detail: [dialog, ...given], bubbles: true }));
+}
+
 /** @param {string} name */
 export function fieldError(name) {
   return h("small", { class: "error", role: "alert", hidden: () => !(name in fieldErrors.value) }, () => fieldErrors.value[name] ?? "");
@@ -188,5 +213,15 @@ export function brushSliders() {
       }),
       h("output", {}, () => (name === "size" ? String(brush.value.size) : `${Math.round(brush.value[name] * 100)} %`)),
     );
-  return [slider("size", 32, 0.1), slider("softness", 1, 0.05), slider("opacity", 1, 0.05)];
+  const isWand = () => tool.value === "wand";
+  const nearness = h("label", { class: "brush-slider", hidden: () => !isWand() },
+    h("span", {}, () => t("tolerance")),
+    h("input", { type: "range", min: 0, max: 128, step: 1, value: () => tolerance.value, oninput: (/** @type {any} */ event) => (tolerance.value = Number(event.target.value)) }),
+    h("output", {}, () => String(tolerance.value)),
+  );
+  const picker = h("label", { class: "brush-slider ink", hidden: () => tool.value !== "sketch", title: () => t("inkHint") },
+    h("span", {}, () => t("ink")),
+    h("input", { type: "color", name: "ink", value: () => ink.value, oninput: (/** @type {any} */ event) => (ink.value = event.target.value) }),
+  );
+  return [slider("size", 32, 0.1), slider("softness", 1, 0.05), slider("opacity", 1, 0.05), nearness, picker];
 }

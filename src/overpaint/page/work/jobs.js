@@ -1,6 +1,7 @@
 /** Jobs from the press of the button to a result that is taken over: sent, followed, found again after a reload. */
 
 import * as api from "../api/client.js";
+import { graysAreStrength } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { bitmapOf, decoded } from "./session.js";
 
@@ -51,12 +52,16 @@ export class Jobs {
 
   waitsForToken = false;
 
-  /** Ask for it: the job has its own copy of the mask, so painting goes on at once. */
-  async paint() {
+  /**
+   * Ask for it: the job has its own copy of the mask, so painting goes on at once.
+   * @param {Record<string, any>} [fields] of the tool that paints it, if it is no plain job
+   */
+  async paint(fields) {
     const { document, session } = this;
     const id = api.randomName(20);
     const { mask } = session;
-    const isMasked = Boolean(mask && !mask.isEmpty());
+    const colour = session.colour?.isEmpty() ? null : session.colour;
+    const isMasked = Boolean(mask && (colour || !mask.isEmpty()));
     const picture = document.picture.peek();
     const { only_masked, padding, ...rest } = document.form.peek();
     const fits = (/** @type {[string, any]} */ [name]) => picture || !document.sourceFields.includes(name);
@@ -64,22 +69,44 @@ export class Jobs {
     /** @type {Job} */
     const job = {
       ...{ id, state: "sending", request: isMasked ? { only_masked, padding, ...form } : form },
+      tool: fields ? { source: null, fields } : null,
       ...{ picture: picture?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
       ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
     };
     this.sentWith.set(id, document.maskChanges.peek());
     document.jobs.value = [...document.jobs.peek(), job];
     try {
+      if (mask && isMasked && picture?.grown && !colour && !fields) {
+        const { outpaintingOf } = await import("./growing.js");
+        document.patch(id, { tool: outpaintingOf(picture, mask) });
+      }
       if (mask && isMasked) {
-        const crop = mask.box();
-        const { maskFile } = await import("../canvas/png.js");
-        const key = await session.keeper.keepFile(await maskFile(mask));
-        document.patch(id, { mask: key, crop });
+        const { hardened, maskFile } = await import("../canvas/png.js");
+        const all = colour ? await this.#sketched(id, mask, colour) : mask;
+        const crop = all.box();
+        const keep = async (/** @type {import("../canvas/mask.js").Mask} */ each) => session.keeper.keepFile(await maskFile(each));
+        const isMap = graysAreStrength.peek();
+        document.patch(id, { mask: await keep(isMap ? hardened(all) : all), map: isMap ? await keep(all) : null, crop });
       }
     } catch (error) {
       return this.#refused(id, new api.ApiError(0, "mask", String(error), null), true);
     }
     await this.#send(id);
+  }
+
+  /**
+   * The job begins from the picture with its colours, and paints where they are, too.
+   * @param {string} id
+   * @param {import("../canvas/mask.js").Mask} mask
+   * @param {import("../canvas/colour.js").Colour} colour
+   */
+  async #sketched(id, mask, colour) {
+    const { flattened, joined } = await import("../canvas/colour.js");
+    const source = /** @type {import("../canvas/pyramid.js").Pyramid} */ (this.session.source.peek());
+    const all = joined(mask, colour);
+    const key = await this.session.keeper.keepFile(await flattened(source.levels[0], colour));
+    this.document.patch(id, { tool: { source: key, fields: this.document.job(id)?.tool?.fields ?? {} } });
+    return all;
   }
 
   /** @param {string} id */
@@ -99,19 +126,15 @@ export class Jobs {
 
   /** @param {Job} job @returns {Promise<Record<string, any>>} */
   async #requestOf(job) {
-    const { keeper } = this.session;
-    const request = { kind: "paint", ...job.request };
-    if (!job.picture) return request;
-    const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
-    let reference = picture?.reference;
-    if (!reference) {
-      const file = await keeper.file(job.picture);
-      if (!file) throw new api.ApiError(422, "picture", "the picture is not in the browser's store any more", "images");
-      reference = await api.upload(file);
-      keeper.named(job.picture, reference);
-    }
-    const mask = job.mask && (await keeper.file(job.mask));
-    return { ...request, images: [reference], ...(mask ? { mask: await api.upload(mask) } : {}) };
+    const { tool } = job;
+    const request = { kind: "paint", ...job.request, ...tool?.fields };
+    const key = tool?.source ?? job.picture;
+    if (!key) return request;
+    const { referenceOf } = await import("./sources.js");
+    const images = [await referenceOf(this.session, key)];
+    const mask = job.mask && tool?.fields.kind !== "outpaint" && (await this.session.keeper.file(job.mask));
+    const map = mask && job.map && (await this.session.keeper.file(job.map));
+    return { ...request, images, ...(mask ? { mask: await api.upload(mask) } : {}), ...(map ? { strength_map: await api.upload(map) } : {}) };
   }
 
   /**
@@ -122,7 +145,7 @@ export class Jobs {
     const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
     if (!picture) return;
     const whole = /** @type {const} */ ([0, 0, picture.width, picture.height]);
-    if (!job.request.only_masked || !job.crop) return void this.document.patch(job.id, { crop: [...whole] });
+    if (!job.request.only_masked || !job.crop || job.tool?.fields.kind === "outpaint") return void this.document.patch(job.id, { crop: [...whole] });
     const asked = { source: [picture.width, picture.height], box: job.crop, ...sizes(job.request) };
     const planned = await api.planBox(asked, this.stop.signal);
     this.document.patch(job.id, { crop: planned.crop ?? [...whole] });
@@ -137,8 +160,9 @@ export class Jobs {
     const known = error instanceof api.ApiError ? error : new api.ApiError(0, "error", String(error), null);
     const job = this.document.job(id);
     if (!job) return;
-    if (known.status === 422 && known.message.includes("PUT /v1/pictures") && job.picture) {
-      this.session.keeper.named(job.picture, null); // it was kept long enough there; it is sent once more
+    const key = job.tool?.source ?? job.picture;
+    if (known.status === 422 && known.message.includes("PUT /v1/pictures") && key) {
+      this.session.keeper.named(key, null); // it was kept long enough there; it is sent once more
       if (this.tries++ < 3) return void this.#send(id);
     }
     if (!isFinal && [0, 401, 429, 503].includes(known.status)) {
@@ -165,8 +189,8 @@ export class Jobs {
     this.tries = 0;
     const { state, step, steps, position, eta, error, warnings = [] } = told;
     const results = (told.pictures ?? [])
-      .filter((/** @type {any} */ each) => each.kind === "picture")
-      .map((/** @type {any} */ { number, seed, infotext, width, height }) => ({ number, seed, infotext, width, height, file: null }));
+      .filter((/** @type {any} */ each) => ["picture", "grid"].includes(each.kind))
+      .map((/** @type {any} */ { kind, number, seed, infotext, width, height, seam = null }) => ({ number, seed, infotext, width, height, seam, isSheet: kind === "grid", file: null }));
     this.document.patch(id, { state, step, steps, position, eta, error, warnings, results });
     if (state === "finished" || state === "cancelled") void this.#fetchResults(id);
     if (!OPEN.includes(state)) this.#forgetPreview(id);
@@ -266,11 +290,32 @@ export class Jobs {
         const key = await this.session.keeper.keepFile(await api.picture(id, number));
         const results = this.document.job(id)?.results.map((each) => (each.number === number ? { ...each, file: key } : each));
         if (results) this.document.patch(id, { results });
-        if (!this.staged.peek()) this.staged.value = { job: id, number };
+        const isSheet = results?.find((each) => each.number === number)?.isSheet;
+        if (!this.staged.peek() && !isSheet) this.staged.value = { job: id, number };
       } catch (error) {
         console.warn("a result could not be fetched:", error);
       }
     }
+  }
+
+  /**
+   * A job once more, with its own picture and mask, and some fields other than before.
+   * @param {string} id
+   * @param {Record<string, any>} changes
+   */
+  async again(id, changes) {
+    const { document } = this;
+    const before = document.job(id);
+    if (!before) return;
+    /** @type {Job} */
+    const job = {
+      ...before,
+      ...{ id: api.randomName(20), state: "sending", request: { ...before.request, ...changes }, created: Date.now(), after: 0 },
+      ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
+    };
+    this.sentWith.set(job.id, this.sentWith.get(id) ?? -1);
+    document.jobs.value = [...document.jobs.peek(), job];
+    await this.#send(job.id);
   }
 
   /** @param {string} id */

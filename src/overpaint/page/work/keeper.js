@@ -57,12 +57,11 @@ export class Keeper {
    * @param {import("../state/history.js").Command | null} added
    */
   moved(at, added) {
-    const { mask } = this.session;
-    const touched = added ? this.session.changes.get(added)?.raw : null;
-    const indices = touched && mask ? [...touched.keys()] : mask ? mask.tiles.keys() : [];
-    const isPicture = /** @type {any} */ (added?.kept)?.kind === "picture";
-    const everything = !added || isPicture;
-    const tiles = [...(everything && mask ? mask.tiles.keys() : indices)].map((index) => [index, mask?.tiles[index]?.slice() ?? null]);
+    const { session } = this;
+    const touched = added ? session.changes.get(added)?.raw : null;
+    const everything = !touched || /** @type {any} */ (added?.kept)?.kind === "picture";
+    const changed = everything ? session.allTiles() : [...touched.keys()].map((index) => /** @type {const} */ ([index, session.tileAt(index)]));
+    const tiles = changed.map(([index, tile]) => [index, tile?.slice() ?? null]);
     const head = this.#head();
     return this.#do(async () => {
       const small = await Promise.all(tiles.map(async ([index, tile]) => [index, tile && (await packed(/** @type {Uint8Array} */ (tile)))]));
@@ -87,12 +86,13 @@ export class Keeper {
    * @param {{width: number, height: number}} size
    * @param {string | null} parent
    * @param {string | null} [reference]
+   * @param {Partial<Picture>} [more]
    * @returns {Promise<Picture>}
    */
-  async addPicture(file, name, { width, height }, parent, reference = null) {
+  async addPicture(file, name, { width, height }, parent, reference = null, more = {}) {
     const key = await this.keepFile(file);
     /** @type {Picture} */
-    const picture = { key, name, width, height, reference, parent };
+    const picture = { key, name, width, height, reference, parent, ...more };
     const { pictures } = this.session.document;
     pictures.value = [...pictures.peek(), picture];
     return picture;
@@ -182,7 +182,7 @@ export class Keeper {
     if (file) {
       const pairs = tiles.map(async (each) => /** @type {[number, Uint8Array]} */ ([each.key[1], await unpacked(each.bytes)]));
       const [bitmap, ...flat] = await Promise.all([decode(file), ...pairs]);
-      this.session.restored(picture, bitmap, flat);
+      await this.session.restored(picture, bitmap, flat);
     }
     document.history.restore(commands.map((each) => this.session.commandOf(each.kept)), head.at);
     return Boolean(file);

@@ -12,8 +12,9 @@ import { Keeper } from "./keeper.js";
 /** @typedef {import("../canvas/mask.js").Change} Change */
 /** @typedef {import("../state/history.js").Command} Command */
 /** @typedef {[number, Uint8Array][]} PackedChange */
-/** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
+/** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, after?: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
 
+const COLOURS = 1 << 20; // the number of the first tile of the colours, in changes and in what is kept
 const RAW = 24; // commands whose changes are at hand unpacked
 
 /** A change of the mask, unpacked while it is new. */
@@ -50,16 +51,20 @@ export class Session {
     this.document = document;
     /** @type {Mask | null} */
     this.mask = null;
+    /** @type {import("../canvas/colour.js").Colour | null} what is sketched over the picture; there from the first colour on */
+    this.colour = null;
     this.source = signal(/** @type {Pyramid | null} */ (null));
     this.keeper = new Keeper(this);
     this.isRestoring = false;
     /** @type {WeakMap<Command, MaskChange>} */
     this.changes = new WeakMap();
+    /** @type {WeakMap<Command, MaskChange>} what is masked of a new picture from the start */
+    this.masked = new WeakMap();
     /** @type {(box: import("../canvas/mask.js").Box | null) => void} the mask looks otherwise */
     this.onmask = () => {};
     document.history.onchange = ({ at, added }) => {
       const old = document.history.commands[at - 1 - RAW];
-      if (old) void this.changes.get(old)?.settle();
+      if (old) for (const each of [this.changes, this.masked]) void each.get(old)?.settle();
       void this.keeper.moved(at, added);
     };
   }
@@ -81,40 +86,75 @@ export class Session {
    * @param {Pyramid} pyramid
    * @param {string} name of the step
    * @param {boolean} [keepsMask]
+   * @param {(mask: Mask) => Change | null} [masked] what is masked of it from the start
    */
-  async show(picture, pyramid, name, keepsMask = false) {
+  async show(picture, pyramid, name, keepsMask = false, masked = () => null) {
     const { document } = this;
     const from = document.picture.peek();
     const isSameSize = from?.width === picture.width && from?.height === picture.height;
-    const cleared = keepsMask && isSameSize ? null : this.mask?.remake(() => null);
-    const change = new MaskChange(cleared ?? new Map());
+    const change = new MaskChange(keepsMask && isSameSize ? new Map() : this.#cleared());
     this.#take(picture, pyramid);
-    const command = this.#pictureCommand(name, change, from?.key ?? null, picture.key);
+    const after = new MaskChange(masked(/** @type {Mask} */ (this.mask)) ?? new Map());
+    const command = this.#pictureCommand(name, change, after, from?.key ?? null, picture.key);
     document.history.add(command);
+    document.maskChanges.value++;
+    this.onmask(null);
   }
 
   /**
-   * The mask was changed.
+   * The mask was changed, and the colours with it.
    * @param {string} name of the step
-   * @param {Change | null} change
+   * @param {Change | null} mask
+   * @param {Change | null} [colours]
    */
-  changedMask(name, change) {
-    if (!change) return;
+  changedMask(name, mask, colours = null) {
+    const change = both(mask, colours);
+    if (!change.size) return;
     this.document.history.add(this.#maskCommand(name, new MaskChange(change)));
     this.document.maskChanges.value++;
+  }
+
+  /** Mask and colours are emptied. @returns {Change} */
+  #cleared() {
+    return both(this.mask?.remake(() => null), this.colour?.remake(() => null));
+  }
+
+  /** A change of the mask, of the colours, or of both. @param {Change} change */
+  async #apply(change) {
+    const colours = new Map([...change].filter(([index]) => index >= COLOURS).map(([index, bytes]) => [index - COLOURS, bytes]));
+    this.mask?.apply(new Map([...change].filter(([index]) => index < COLOURS)));
+    if (colours.size) (await this.#withColour())?.apply(colours);
+  }
+
+  async #withColour() {
+    const { mask } = this;
+    const { Colour } = await import("../canvas/colour.js");
+    return (this.colour ??= mask && new Colour(mask.width, mask.height));
+  }
+
+  /** The tiles that hold something, by their numbers in changes. @returns {[number, Uint8Array][]} */
+  allTiles() {
+    const found = [...(this.mask?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([index, tile]));
+    const colours = [...(this.colour?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([COLOURS + index, tile]));
+    return /** @type {[number, Uint8Array][]} */ ([...found, ...colours].filter(([, tile]) => tile));
+  }
+
+  /** @param {number} index as in changes @returns {Uint8Array | null} */
+  tileAt(index) {
+    return (index < COLOURS ? this.mask?.tiles[index] : this.colour?.tiles[index - COLOURS]) ?? null;
   }
 
   /** @param {KeptCommand} kept @returns {Command} */
   commandOf(kept) {
     const change = new MaskChange(null, kept.tiles);
     if (kept.kind === "mask") return this.#maskCommand(kept.name, change);
-    return this.#pictureCommand(kept.name, change, kept.from ?? null, kept.to ?? null);
+    return this.#pictureCommand(kept.name, change, new MaskChange(null, kept.after ?? []), kept.from ?? null, kept.to ?? null);
   }
 
   /** @param {Command} command @returns {Promise<KeptCommand>} */
   async keptOf(command) {
-    const tiles = (await this.changes.get(command)?.pack()) ?? [];
-    return { .../** @type {KeptCommand} */ (command.kept), tiles };
+    const [tiles, after] = await Promise.all([this.changes, this.masked].map(async (each) => (await each.get(command)?.pack()) ?? []));
+    return { .../** @type {KeptCommand} */ (command.kept), tiles, after };
   }
 
   /**
@@ -123,17 +163,20 @@ export class Session {
    * @param {Pyramid} pyramid
    * @param {[number, Uint8Array][]} tiles
    */
-  restored(picture, pyramid, tiles) {
+  async restored(picture, pyramid, tiles) {
     this.#take(picture, pyramid);
-    const mask = /** @type {Mask} */ (this.mask);
-    for (const [index, bytes] of tiles) mask.tiles[index] = bytes;
+    await this.#apply(new Map(tiles));
     this.document.maskChanges.value++;
+    this.onmask(null);
   }
 
   /** @param {Picture | null} picture @param {Pyramid | null} pyramid */
   #take(picture, pyramid) {
     const isSame = this.mask?.width === picture?.width && this.mask?.height === picture?.height;
-    if (!isSame) this.mask = picture && new Mask(picture.width, picture.height);
+    if (!isSame) {
+      this.mask = picture && new Mask(picture.width, picture.height);
+      this.colour = null;
+    }
     const before = this.source.peek();
     this.document.picture.value = picture;
     this.source.value = pyramid;
@@ -145,7 +188,7 @@ export class Session {
   /** @param {string} name @param {MaskChange} change @returns {Command} */
   #maskCommand(name, change) {
     const turn = async () => {
-      this.mask?.apply(await change.get());
+      await this.#apply(await change.get());
       this.document.maskChanges.value++;
       this.onmask(null);
     };
@@ -157,11 +200,12 @@ export class Session {
   /**
    * @param {string} name
    * @param {MaskChange} change
+   * @param {MaskChange} after
    * @param {string | null} from
    * @param {string | null} to
    * @returns {Command}
    */
-  #pictureCommand(name, change, from, to) {
+  #pictureCommand(name, change, after, from, to) {
     const go = async (/** @type {string | null} */ key) => {
       const picture = this.document.pictures.peek().find((each) => each.key === key) ?? null;
       const file = key && (await this.keeper.file(key));
@@ -170,19 +214,36 @@ export class Session {
     const command = {
       name,
       undo: async () => {
+        await this.#apply(await after.get());
         await go(from);
-        this.mask?.apply(await change.get());
+        await this.#apply(await change.get());
+        this.document.maskChanges.value++;
         this.onmask(null);
       },
       redo: async () => {
-        this.mask?.apply(await change.get());
+        await this.#apply(await change.get());
         await go(to);
+        await this.#apply(await after.get());
+        this.document.maskChanges.value++;
+        this.onmask(null);
       },
       kept: { kind: "picture", name, from, to },
     };
     this.changes.set(command, change);
+    this.masked.set(command, after);
     return command;
   }
+}
+
+/**
+ * A change of the mask and one of the colours as one.
+ * @param {Change | null} [mask]
+ * @param {Change | null} [colours]
+ * @returns {Change}
+ */
+function both(mask, colours) {
+  const moved = [...(colours ?? [])].map(([index, bytes]) => /** @type {const} */ ([COLOURS + index, bytes]));
+  return new Map([...(mask ?? []), ...moved]);
 }
 
 /**

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overpaint.service.guard.budgets import RequestBudget, ServerBudget, visiting
 from overpaint.service.guard.jsonshape import JsonShape
+from overpaint.service.guard.pictures_apart import BodyReader
 from overpaint.service.guard.refusals import RequestRefused, refusal
 from overpaint.service.limits import Limits
 
@@ -28,14 +29,18 @@ RATIO_FROM = 2**20  # once it is this large
 LINGER = 2.0  # seconds
 
 _PIECE = 64 * 1024
+_LARGE = 1024 * 1024  # bytes, from which on a body waits for its turns
 
 
 class BodyGuard:
     """Hands on requests whose body is there, of an allowed size, and no trap for parsers."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, patience: float = PATIENCE, reader: BodyReader | None = None
+    ) -> None:
         self._app, self._limits, self._patience = app, limits, patience
-        self.hall = ServerBudget(limits)
+        self.hall = ServerBudget(limits, reader)
+        self._turns = LoopTurns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope):
@@ -76,6 +81,8 @@ class BodyGuard:
         loop = asyncio.get_running_loop()
         started, size, more = loop.time(), 0, True
         while more:
+            if size > _LARGE:
+                await self._turns.next()
             left = started + self._patience + size / SLOWEST - loop.time()
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, min(left, self._patience)))
@@ -141,6 +148,31 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refused: RequestRe
 async def _discard(receive: Receive) -> None:
     while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
         pass
+
+
+class LoopTurns:
+    """A turn each, one in each round of the event loop.
+
+    NOTE: what large bodies bring in one round holds everybody up for so long; of thirty at once, thirty times as long.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def next(self) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._give)
+        await turn
+
+    def _give(self) -> None:
+        turn = self._waiting.popleft()
+        if not turn.done():  # cancelled
+            turn.set_result(None)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._give)
 
 
 class _Plain:

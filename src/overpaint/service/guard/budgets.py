@@ -10,13 +10,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from overpaint.errors import PictureError
+from overpaint.service.guard.pictures_apart import LONGEST_MARK, BodyReader, PictureApart
 from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
@@ -74,7 +75,8 @@ class Allowance:
 class ServerBudget:
     """One server's room. The bytes are counted on its event loop, the rest by threads."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, reader: BodyReader | None = None) -> None:
+        self.reader = reader
         self.most_bytes = BODIES * limits.body_bytes
         self.bytes = 0
         self.decoding = Allowance(DECODED * limits.source_pixels, "decoding pictures")
@@ -88,6 +90,7 @@ class RequestBudget:
 
     def __init__(self, hall: ServerBudget) -> None:
         self.hall = hall
+        self.apart: dict[str, PictureApart] = {}  # by mark
         self._bytes = self._fetched = 0
         self._seconds = 0.0
 
@@ -134,6 +137,8 @@ def visiting(visit: RequestBudget) -> Iterator[None]:
     finally:
         _VISIT.reset(before)
         visit.let_go()
+        for each in visit.apart.values():
+            each.discard()
 
 
 async def at_work(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -157,6 +162,29 @@ def reading() -> AbstractContextManager[None]:
     """
     visit = _VISIT.get()
     return nullcontext() if visit is None else visit.hall.reading.of(1)
+
+
+def read_apart(pieces: Sequence[bytes]) -> tuple[Any] | None:
+    """The values of a large body of JSON, its pictures taken out; None if it is to be read here."""
+    visit = _VISIT.get()
+    found = None if visit is None or visit.hall.reader is None else visit.hall.reader.json(pieces)
+    if visit is None or found is None:
+        return None
+    values, pictures = found
+    visit.apart.update(pictures)
+    return (values,)
+
+
+def picture_apart(text: str) -> PictureApart | None:
+    """The picture that a text of the present request stands for."""
+    visit = _VISIT.get()
+    return None if visit is None or len(text) > LONGEST_MARK else visit.apart.get(text)
+
+
+def pictures_apart() -> Mapping[str, PictureApart]:
+    """Those of the present request that are fit to be decoded, by their digests."""
+    visit = _VISIT.get()
+    return {} if visit is None else {each.digest: each for each in visit.apart.values() if each.pixels is not None}
 
 
 def fetched(work: Callable[[], bytes], limits: Limits, name: str) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from overpaint.errors import PictureError
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.budgets import fetched, reading
+from overpaint.service.guard.budgets import fetched, picture_apart, reading
 from overpaint.service.guard.fetching import fetch
 from overpaint.service.guard.picture_headers import Broken, Header, MetadataBudget, read_jpeg, read_png, read_webp
 from overpaint.service.limits import Limits
@@ -63,6 +63,8 @@ def _check(header: Header, limits: Limits, name: str) -> None:
 
 def decoded_text(text: str, limits: Limits, name: str = "picture") -> bytes:
     """The bytes that base64 or a data URL stands for; not yet admitted."""
+    if (found := picture_apart(text)) is not None:
+        return found.read(name)
     if _URL.match(text):
         raise PictureError(f"{name}: a URL stands here, give the picture itself as base64 or as a data URL")
     prefix = _DATA_URL.match(text)

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 from fastapi import Request
 from pydantic_core import from_json
 
-from overpaint.service.guard.budgets import at_work, reading
+from overpaint.service.guard.budgets import at_work, read_apart, reading
+from overpaint.service.guard.pictures_apart import WORTH_IT
 from overpaint.service.ports import TooLarge
 from overpaint.service.problems import ApiError
 
@@ -67,6 +68,9 @@ async def parsed(pieces: list[bytes], constant: Constant = None) -> Any:
 
 def _value_in_turn(pieces: list[bytes], constant: Constant) -> Any:
     with reading():
+        if sum(map(len, pieces)) >= WORTH_IT and (found := read_apart(pieces)) is not None:
+            pieces.clear()
+            return found[0]
         return _value_of(pieces, constant)
 
 

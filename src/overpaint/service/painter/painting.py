@@ -230,7 +230,7 @@ class Enlarging:
         """The picture with the infotext it came with, and what was done to it."""
         extras = source_extras(self._request.images[number])
         items = {INFO_ITEM: result.info} if result.fields else None
-        return Output(result.image, result.infotext or "", items=items, exif=extras.exif, icc=extras.icc)
+        return Output(result.image, result.infotext or "", items=items, extras=extras)
 
     def _progress(self, part: int, parts: int) -> None:
         if self._stepped.is_due():

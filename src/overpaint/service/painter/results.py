@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
-from overpaint.files.metadata import KINDS, encode_picture, format_for
+from overpaint.files.formats import KINDS, losses
+from overpaint.files.metadata import encode_picture, format_for
 from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, gets_sheet, returned_masks
+from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
+from overpaint.pixels.seams import Seam
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture
 from overpaint.service.byproducts import byproduct_file, keep_byproducts, wanted_byproducts
@@ -37,9 +40,9 @@ class Output:
     kind: _Kind = "picture"
     seed: int | None = None
     items: Mapping[str, str] | None = None
-    exif: bytes | None = None
-    icc: bytes | None = None
+    extras: SourceExtras | None = None
     recipe: Mapping[str, Any] | None = None
+    seam: Seam | None = None
 
 
 def keep(folder: Path, number: int, output: Output, settings: Settings) -> ResultPicture:
@@ -52,11 +55,11 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         extension,
         infotext=shown,
         items=output.items if settings.enable_pnginfo else None,
-        exif=output.exif,
-        icc=output.icc,
+        **(output.extras or SourceExtras(None, None, "")).beside,
         recipe=output.recipe if settings.enable_pnginfo else None,
         quality=settings.jpeg_quality,
-        lossless=settings.webp_lossless,
+        lossless=_is_lossless(output.image, settings),
+        background=None if settings.quirks.drop_source_extras else settings.img2img_background_color,
     )
     path = save_bytes(folder / f"{number}.{extension}", data, replace=True, mode=OWNER)
     return ResultPicture(
@@ -68,7 +71,26 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         seed=output.seed,
         width=output.image.width,
         height=output.image.height,
+        seam=None if output.seam is None else asdict(output.seam),
     )
+
+
+def _is_lossless(image: Picture, settings: Settings) -> bool:
+    return settings.webp_lossless or image.info.get(LOSSLESS) is True
+
+
+def _lost(batch: FinishedBatch, plan: Plan) -> tuple[str, ...]:
+    """What the format of the files does not hold of these pictures; the reference does not say so."""
+    settings = plan.settings
+    if settings.quirks.drop_source_extras:
+        return ()
+    kind, is_masked = settings.samples_format, plan.request.mask is not None
+
+    def of(image: Picture) -> Iterator[str]:
+        lossless = _is_lossless(image, settings)
+        return losses(image, kind, is_masked=is_masked, lossless=lossless, name=f"samples_format={kind}")
+
+    return tuple(dict.fromkeys(told for each in batch.pictures for told in of(each.image)))
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -96,6 +118,7 @@ class JobResults:
 
     def add(self, batch: FinishedBatch, model: ModelIdentity) -> DoneBatch:
         """Keep a batch that was just finished."""
+        batch = replace(batch, warnings=(*batch.warnings, *_lost(batch, self.plan)))
         self.finished.append(batch)
         told = account(_without_grid(self.plan), model, self.finished)
         first = _grid_comes(self.plan) + sum(len(each.pictures) for each in self.kept)
@@ -131,11 +154,14 @@ class JobResults:
             pictures=tuple(replace(each, number=i) for i, each in enumerate(pictures)),
             infotexts=processed.infotexts,
             info=processed.js(),
-            warnings=tuple(dict.fromkeys((*processed.warnings, *warnings))),
+            warnings=tuple(dict.fromkeys((*processed.warnings, *self._warnings(), *warnings))),
             comments=processed.comments,
             stopped=processed.stopped,
             model=model_values(processed.model),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        return (warning for batch in self.kept for warning in batch.warnings)
 
 
 def model_values(model: ModelIdentity) -> dict[str, Any]:
@@ -158,14 +184,13 @@ def _without_grid(plan: Plan) -> Plan:
     return replace(plan, settings=replace(plan.settings, return_grid=False))
 
 
-def _outputs(told: Processed, batch: FinishedBatch) -> Iterator[Output]:
-    plan, texts = told.plan, told.infotexts[-len(batch.batch) :]
+def _outputs(processed: Processed, batch: FinishedBatch) -> Iterator[Output]:
+    plan, texts = processed.plan, processed.infotexts[-len(batch.batch) :]
     for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
-        info = finished.image.info
         # An infotext does not hold what a ControlNet followed.
-        recipe = recipe_of(told, image.index).to_json() if plan.controls else None
-        own, profile = info.get("exif"), info.get("icc_profile")
-        yield Output(finished.image, text, seed=image.seed, exif=own, icc=profile, recipe=recipe)
+        recipe = recipe_of(processed, image.index).to_json() if plan.controls else None
+        extras, seam = source_extras(finished.image), finished.seam
+        yield Output(finished.image, text, seed=image.seed, extras=extras, recipe=recipe, seam=seam)
         found = (getattr(finished, name) for name in returned_masks(plan))
         yield from (Output(each, kind="mask") for each in found if each is not None)
 
@@ -185,7 +210,8 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
         return None
     groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
     fields: list[dict[str, Any]] = [dict(zip(names, group, strict=True)) for group in groups]
-    pictures = tuple(FinishedPicture(**each) for each in fields)
+    seams = [None if each.seam is None else Seam(**each.seam) for each in done.pictures if each.kind == "picture"]
+    pictures = tuple(FinishedPicture(**each, seam=seam) for each, seam in zip(fields, seams, strict=True))
     return FinishedBatch(batch, pictures, dict(done.notes), done.complete, done.comments, done.warnings)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from overpaint.events import Cancelled, Event, Finished, Preview, Progress, StepFinished
-from overpaint.files.metadata import KINDS
+from overpaint.files.formats import KINDS
 from overpaint.outcome import Processed
+from overpaint.pictures import source_extras
 from overpaint.request import Picture
 from overpaint.sequences.running import ReadySequence, run_sequence
 from overpaint.sequences.story import PaintingSequence, StepResult
@@ -113,8 +114,7 @@ class SequencePainting:
 
     @staticmethod
     def _output(picture: Picture, text: str, seed: int | None) -> Output:
-        own, profile = picture.info.get("exif"), picture.info.get("icc_profile")
-        return Output(picture, text, seed=seed, exif=own, icc=profile)
+        return Output(picture, text, seed=seed, extras=source_extras(picture))
 
     def _result(self, processed: Processed) -> JobResult:
         """The pictures that the steps came to, in their order; those that no step gave are written now."""

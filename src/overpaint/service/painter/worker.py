@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import BinaryIO
 
 from overpaint.errors import OverpaintError
 from overpaint.events import Control, Stop
+from overpaint.service.children import deaf, own_pipes
 from overpaint.service.logs import LOGGER, formatter, line
 from overpaint.service.painter import questions
 from overpaint.service.painter.engine_holder import EngineHolder
@@ -170,22 +170,6 @@ class Worker:
             self._sender.send("answer", id=asked.id, error=plain(error_of(error)))
             return
         self._sender.send("answer", id=asked.id, value=answered)
-
-
-def own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The pipes to the parent, out of the reach of whatever prints or reads in this process."""
-    commands, reports = (os.dup(each) for each in (0, 1))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
-    return os.fdopen(commands, "rb"), os.fdopen(reports, "wb")
-
-
-def deaf() -> None:
-    """A Ctrl-C or a service manager's signal reaches the whole group; the parent decides what becomes of this one."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
 
 
 def main() -> int:

@@ -12,8 +12,14 @@ from overpaint.service.store.result_files import KeptFile
 class SourceBlobs(Protocol):
     """Pictures that were handed in, each under the hash of its bytes."""
 
+    incoming: Path  # files of processes of ours, until they get a name or are deleted
+
     def keep(self, data: bytes) -> str:
         """Its reference; it is durable when this returns."""
+        ...
+
+    def take(self, file: Path, digest: str) -> str:
+        """The same for such a file, which is synced and has this SHA-256."""
         ...
 
     def read(self, reference: str) -> bytes: ...

@@ -85,6 +85,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN lease REAL",
         "ALTER TABLE jobs ADD COLUMN fence INTEGER NOT NULL DEFAULT 0",
     ),
+    ("ALTER TABLE jobs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",),  # whether its results never get old
 )
 
 

@@ -17,13 +17,14 @@ DAMAGED = JobError(code="damaged", message="what was kept of this job is damaged
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what damaged JSON leads to
 RECORD = (
     "SELECT id, client, key, fingerprint, job, state, started, ended, attempts, step, steps, images_total, result, "
-    "error, gone, accepted_at, started_at, ended_at FROM jobs"
+    "error, gone, pinned, accepted_at, started_at, ended_at, "
+    "(SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM files WHERE job = jobs.number) AS bytes FROM jobs"
 )
 ENDS = tuple(each.value for each in JobState if each.is_end)  # the last event of a job has the name of its state
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
 FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
 
-_AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total")
+_AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total", "bytes")
 
 
 def record_of(row: Row) -> Record:
@@ -45,6 +46,7 @@ def _whole(row: Row) -> Record:
         result=JobResult() if result is None else result_of(json.loads(result)),
         error=None if error is None else error_of(json.loads(error)),
         gone=bool(row["gone"]),
+        pinned=bool(row["pinned"]),
         uptimes=Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"]),
         **{name: row[name] for name in _AS_THEY_ARE},
     )
@@ -283,9 +285,11 @@ def thin(connection: Connection, job_id: str, most: int) -> None:
 
 
 def too_old(connection: Connection, uptime: float, keep_seconds: float, keep_bytes: int) -> Sequence[tuple[int, str]]:
-    """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids."""
-    size = "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number)"
-    query = f"SELECT number, id, ended_at, {size} AS bytes FROM jobs WHERE gone = 0 AND ended IS NOT NULL"
+    """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids. None that is pinned."""
+    size = "(SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM files WHERE job = jobs.number)"
+    query = (
+        f"SELECT number, id, ended_at, {size} AS bytes FROM jobs WHERE gone = 0 AND pinned = 0 AND ended IS NOT NULL"
+    )
     rows = connection.execute(f"{query} ORDER BY ended_at, ended, number").fetchall()
     excess = sum(each["bytes"] for each in rows) - keep_bytes
     old = []
@@ -299,7 +303,7 @@ def too_old(connection: Connection, uptime: float, keep_seconds: float, keep_byt
 def let_go(connection: Connection, numbers: Iterable[int]) -> None:
     """Of jobs whose results go, only the record and the lasting events stay."""
     jobs = [(each,) for each in numbers]
-    connection.executemany("UPDATE jobs SET gone = 1 WHERE number = ?", jobs)
+    connection.executemany("UPDATE jobs SET gone = 1, pinned = 0 WHERE number = ?", jobs)
     connection.executemany(f"DELETE FROM events WHERE job = ? AND name IN {PASSING}", jobs)
     for table in ("batches", "files", "sources"):
         connection.executemany(f"DELETE FROM {table} WHERE job = ?", jobs)

@@ -28,6 +28,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             result TEXT,
             error TEXT,
             gone INTEGER NOT NULL DEFAULT 0,
+            pinned INTEGER NOT NULL DEFAULT 0,
             last_event INTEGER NOT NULL DEFAULT 0,
             events INTEGER NOT NULL DEFAULT 0,  -- how many are kept
             accepted_at DOUBLE PRECISION NOT NULL,  -- moments in the uptime

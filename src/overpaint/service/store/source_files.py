@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from overpaint.errors import RequestError
+from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import OWNER, save_bytes, sync_folder
 from overpaint.service.jobs import PICTURE_REFERENCE
 
@@ -25,6 +25,7 @@ class SourceFiles:
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root
+        self.incoming = root / "incoming"  # files of processes of ours, until they get a name or are deleted
         # When nobody needed a file that was given at that time of day; anew with each server. Another one may give it.
         self._seen: dict[tuple[str, float], float] = {}
         self._lock = threading.Lock()  # a file that is there already must not be collected while it is counted on
@@ -36,6 +37,20 @@ class SourceFiles:
         if not self._is_there(path, data):
             path.parent.mkdir(parents=True, exist_ok=True)
             save_bytes(path, data, replace=True, mode=OWNER)
+        sync_folder(path.parent)
+        sync_folder(self._root)
+        return PICTURE_REFERENCE + digest
+
+    def take(self, file: Path, digest: str) -> str:
+        """The same for a file that a process of ours has written and synced: it gets its name."""
+        path = self._path(digest)
+        with self._lock:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(path)
+            except OSError as error:
+                reason = error.strerror or error
+                raise SaveError(f"picture {digest[:12]}: it was not kept ({reason}); send it again") from error
         sync_folder(path.parent)
         sync_folder(self._root)
         return PICTURE_REFERENCE + digest
@@ -74,6 +89,8 @@ class SourceFiles:
     def clean(self) -> None:
         """Take away what a killed process had begun to write."""
         for path in self._root.glob("*/.*.tmp"):
+            path.unlink(missing_ok=True)
+        for path in self.incoming.glob("*"):
             path.unlink(missing_ok=True)
 
     def _unwanted(self, wanted: Set[str]) -> Iterator[tuple[Path, os.stat_result]]:

@@ -227,6 +227,25 @@ class StoreOnTables:
             self._sources.collect(wanted, uptime, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
         return [job_id for _, job_id in old]
 
+    def pin(self, job_id: str, pinned: bool) -> Record:
+        with self._database.write() as connection:
+            connection.execute("UPDATE jobs SET pinned = ? WHERE id = ? AND gone = 0", (int(pinned), job_id))
+            return rows.found(connection, job_id)
+
+    def pinned_bytes(self) -> int:
+        query = "SELECT coalesce(sum(bytes), 0) FROM files JOIN jobs ON jobs.number = files.job WHERE pinned = 1"
+        with self._database.read() as connection:
+            return int(connection.execute(query).fetchone()[0])
+
+    def delete(self, job_id: str) -> Record:
+        with self._database.write() as connection:
+            if rows.state_of(connection, job_id).is_end:
+                rows.let_go(connection, [rows.number_of(connection, job_id)])
+            record = rows.found(connection, job_id)
+        if record.gone:
+            self._results.delete(job_id)
+        return record
+
     # -- options and files ---------------------------------------------------------------------------------------
 
     def option(self, name: str) -> Any:
@@ -244,6 +263,13 @@ class StoreOnTables:
 
     def put_picture(self, data: bytes) -> str:
         return self._sources.keep(data)
+
+    @property
+    def incoming(self) -> Path:
+        return self._sources.incoming
+
+    def take_picture(self, path: Path, digest: str) -> str:
+        return self._sources.take(path, digest)
 
     def picture(self, reference: str) -> bytes:
         return self._sources.read(reference)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image
 from overpaint import masks
 from overpaint.models.families import SD1_SPEC
 from overpaint.pictures import open_picture
+from overpaint.pixels.seams import Seam
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import JobError, Live
@@ -88,6 +89,19 @@ def test_a_job_is_accepted_with_all_it_needs(page: Page) -> None:
     assert record.job.request["seed"] >= 0 and job["request"] == record.job.request
     assert (job["state"], job["position"], job["progress"], job["eta"]) == ("queued", 0, 0.0, 2.0)
     assert record.job.queue_seconds == 900
+
+
+def test_an_inpainted_picture_tells_its_seam(page: Page) -> None:
+    given = {"images": [encoded(SOURCE)], "prompt": "sea"}
+    masked, plain_one = (page.submit(**given, **more)["id"] for more in ({"mask": encoded(MASK)}, {}))
+    (picture,) = page("GET", f"/v1/jobs/{masked}").json()["pictures"]
+    assert picture["seam"] == {
+        "step": 0.5, "step_p95": 1.0, "source_step": 2.0, "shift": 0.1, "gradient_jump": 0.0, "coverage": 25.0,
+        "outside": 0, "blend": "plain",
+    }  # fmt: skip
+    assert page("GET", f"/v1/jobs/{plain_one}").json()["pictures"][0]["seam"] is None
+    document = page("GET", "/openapi.json").json()["components"]["schemas"]
+    assert set(document["SeamView"]["properties"]) == set(picture["seam"]) == set(asdict(Seam(0, 0, 0, 0, 0, 0)))
 
 
 def test_a_finished_job_tells_its_pictures(page: Page) -> None:
@@ -415,6 +429,48 @@ def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:
     assert not page.desk.store.jobs and not (page.desk.data / "inputs").exists()
     for fields in ({"sampler": "Eler"}, {"checkpoint": "none"}, {"prompt": "<lora:none:1>"}, {"kind": "extras"}):
         assert page("POST", "/v1/plan", json={**SMALL, **fields}).status_code == 422, fields
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "sizes"),
+    [
+        ({"kind": "loopback", "loops": 3}, ["loop 1", "loop 2", "loop 3"], {(64, 64)}),
+        ({"kind": "outpaint", "left": 16, "bottom": 32}, [""], {(64, 64)}),
+        ({"kind": "enlarge", "scale": 3, "tile": 64}, [""], {(144, 96)}),
+        ({"kind": "grid", "x": "steps=2,3", "y": "cfg_scale=1-3"}, None, {(64, 64)}),
+    ],
+)
+def test_a_tool_is_planned_step_by_step(
+    page: Page, asked: dict[str, Any], steps: list[str] | None, sizes: set[tuple[int, int]]
+) -> None:
+    size = {"width": 64, "height": 64} if asked["kind"] in ("loopback", "grid") else {}
+    answer = page("POST", "/v1/plan", json={"images": [encoded(SOURCE)], "prompt": "sea", **size, **asked})
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()
+    assert plan["kind"] == asked["kind"] and isinstance(plan["warnings"], list)
+    assert len(plan["plans"]) == (6 if steps is None else len(steps))
+    assert steps is None or [each["step"] for each in plan["plans"]] == steps
+    assert {tuple(each["size"]) for each in plan["plans"]} == sizes
+    if asked["kind"] == "grid":
+        assert {each["steps"] for each in plan["plans"]} == {2, 3}
+    if asked["kind"] == "outpaint":
+        assert plan["plans"][0]["repainted"] == pytest.approx(100 * (1 - 48 * 32 / 64**2), abs=0.1)
+    assert not page.desk.store.jobs and not (page.desk.data / "inputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"kind": "outpaint"}, "left, top, right, bottom"),
+        ({"kind": "grid", "x": "nothing=1,2"}, "axis"),
+        ({"kind": "enlarge", "scale": 99}, "scale"),
+        ({"kind": "loopback", "sampler": "Eler"}, "sampler"),
+        ({"kind": "loopback", "priority": 3}, "priority"),
+    ],
+)
+def test_a_tool_that_cannot_be_is_not_planned(page: Page, wrong: dict[str, Any], field: str) -> None:
+    refused = page("POST", "/v1/plan", json={"images": [encoded(SOURCE)], "prompt": "sea", **wrong})
+    assert (refused.status_code, error_of(refused)["field"]) == (422, field), refused.text
 
 
 def test_a_plan_names_the_words_that_the_built_in_model_does_not_know(page: Page) -> None:

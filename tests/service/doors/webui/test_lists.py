@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from overpaint.models.built_in import built_in_names
+from overpaint.models.installation import webui_settings
 from overpaint.sequences.script_arguments import SCRIPTS
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.api import router
@@ -225,3 +226,24 @@ async def _headers(app: FastAPI, path: str) -> list[bytes]:
 @pytest.mark.parametrize("path", ["/sdapi/v1/samplers", "/sdapi/v1/nothing-of-this-name", "/controlnet/version"])
 def test_every_answer_says_once_how_long_it_took(app: FastAPI, path: str) -> None:  # API-3
     assert asyncio.run(_headers(app, path)).count(b"x-process-time") == 1
+
+
+def test_the_folder_of_a_webui_as_it_lies(tmp_path: Path, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its models, its styles, and of its options those that its users had changed; results stay with the server."""
+    monkeypatch.setattr("overpaint.service.known_models.user_hash_cache", lambda: tmp_path / "hashes.json")
+    root = tmp_path / "webui"
+    for name in ("models/Stable-diffusion/a.safetensors", "models/Lora/ink.safetensors", "embeddings/x.pt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    (root / "styles.csv").write_text("name,prompt\nwash,ink wash\n", encoding="utf-8")
+    options = {"CLIP_stop_at_last_layers": 2, "outdir_img2img_samples": "/of/theirs", "sd_model_checkpoint": "a"}
+    (root / "config.json").write_text(json.dumps(options), encoding="utf-8")
+    config = ServeConfig(data=desk.data, settings=webui_settings(root))
+    app = FastAPI()
+    app.include_router(router(desk, config))
+    with TestClient(app) as client:
+        assert client.get("/sdapi/v1/prompt-styles").json()[0]["name"] == "wash"
+        assert [each["name"] for each in client.get("/sdapi/v1/loras").json()] == ["ink"]
+        held = client.get("/sdapi/v1/options").json()
+    assert (held["CLIP_stop_at_last_layers"], held["sd_model_checkpoint"]) == (2, "a.safetensors")
+    assert held["outdir_img2img_samples"].startswith(str(desk.data))

@@ -46,6 +46,19 @@ class ErrorAnswer(BaseModel):
     error: RefusalBody
 
 
+class SeamView(BaseModel):
+    """How visible the edge of the mask is in an inpainted picture."""
+
+    step: float = Field(description="Mean colour step across the edge beyond the source's own, in CIE Lab delta E.")
+    step_p95: float = Field(description="The same at its worst twentieth.")
+    source_step: float = Field(description="The mean step that the source has there of itself.")
+    shift: float = Field(description="How far the painted side is off the source in colour, in delta E.")
+    gradient_jump: float = Field(description="How much steeper the lightness is on the edge than beside it.")
+    coverage: float = Field(description="Percent of the picture that the mask lets change.")
+    outside: int = Field(description="Pixels that changed outside the mask.")
+    blend: Literal["plain", "colour", "bands"] = Field(description="How the edge was blended.")
+
+
 class PictureView(BaseModel):
     """One picture of a result."""
 
@@ -57,6 +70,7 @@ class PictureView(BaseModel):
     seed: int | None
     width: int
     height: int
+    seam: SeamView | None = Field(description="Of an inpainted picture; null of any other.")
 
 
 class JobView(BaseModel):
@@ -81,7 +95,9 @@ class JobView(BaseModel):
     infotexts: list[str]
     warnings: list[str]
     stopped: bool = Field(description="It ended early on request, with what it had.")
-    gone: bool = Field(description="Its pictures were kept long enough and are deleted.")
+    gone: bool = Field(description="Its pictures were kept long enough, or deleted on request.")
+    pinned: bool = Field(description="Its pictures are kept until somebody deletes them.")
+    bytes: int = Field(description="What its pictures take on the server's disk.")
     error: ErrorBody | None
 
 
@@ -217,7 +233,10 @@ def _job_values(
     files = [picture_file(record, each, desk.store) for each in shown] if as_base64 else None
     return {
         **{name: getattr(job, name) for name in ("id", "kind", "priority", "client", "created")},
-        **{name: getattr(record, name) for name in ("state", "step", "steps", "started", "ended", "gone")},
+        **{
+            name: getattr(record, name)
+            for name in ("state", "step", "steps", "started", "ended", "gone", "pinned", "bytes")
+        },
         "position": place[0],
         "eta": place[1],
         "progress": progress_of(record),
@@ -233,7 +252,8 @@ def _job_values(
 
 def _picture_view(record: Record, picture: ResultPicture) -> PictureView:
     names = ("number", "kind", "media_type", "infotext", "seed", "width", "height")
-    return PictureView(url=url_of(record, picture), **{name: getattr(picture, name) for name in names})
+    seam = None if picture.seam is None else SeamView(**picture.seam)
+    return PictureView(url=url_of(record, picture), seam=seam, **{name: getattr(picture, name) for name in names})
 
 
 def progress_of(record: Record) -> float:

@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from overpaint.errors import CheckpointError, RequestError
+from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.what_is import spec_of
 from overpaint.planning.boxes import boxed
@@ -20,6 +21,7 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
 from overpaint.service.known_models import KnownModels, served_checkpoint
 from overpaint.service.request_limits import check_name, job_settings
+from overpaint.settings import Settings
 
 Side = Annotated[int, Field(ge=1, le=2**24)]
 Place = Annotated[int, Field(ge=0, le=2**24)]
@@ -70,7 +72,7 @@ def _planned(asked: MaskBox, config: ServeConfig) -> PlannedBox:
         raise RequestError("box", asked.box, "give left < right and top < bottom within the source")
     given = asked.model_dump(exclude={"source", "box"}, exclude_none=True)
     request = Img2ImgRequest(images=(Image.new("L", (1, 1)),), only_masked=True, **given)
-    spec = _spec(_path(asked.checkpoint, config), config.settings.text_encoder_files)
+    spec = _spec(_path(asked.checkpoint, config), config.settings)
     settings = job_settings(config.settings, config.limits)
     crop, geometry = boxed(
         request, (wide, high), (left, top, right, bottom), spec.native_size, settings, spec.latent.factor
@@ -85,10 +87,10 @@ def _path(name: str | None, config: ServeConfig) -> Path:
     return KnownModels.of(config).named("checkpoint", name).path
 
 
-def _spec(path: Path, encoders: tuple[str, ...]) -> ModelSpec:
+def _spec(path: Path, settings: Settings) -> ModelSpec:
     """As its header says; what no header tells, and what is not made yet, is taken for the common kind."""
     try:
-        return _read(path, encoders, path.stat().st_mtime_ns)
+        return _read(path, text_encoders_for(path, settings.text_encoder_files), path.stat().st_mtime_ns)
     except (OSError, CheckpointError):
         return SD1_SPEC
 

@@ -15,10 +15,12 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, errors
 from overpaint.service.doors.native.boxes import box_routes
 from overpaint.service.doors.native.forms import form_routes
+from overpaint.service.doors.native.gallery import gallery_routes
 from overpaint.service.doors.native.jobs import job_routes
 from overpaint.service.doors.native.masks import mask_routes
 from overpaint.service.doors.native.models import model_routes
 from overpaint.service.doors.native.plans import plan_routes
+from overpaint.service.doors.native.prompts import prompt_routes
 from overpaint.service.doors.native.result_pictures import result_routes
 from overpaint.service.doors.native.streams import stream_routes
 from overpaint.service.guard.budgets import at_work, room_for
@@ -52,6 +54,8 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     for each in (
         stream_routes(desk),
         result_routes(desk, config),
+        gallery_routes(desk, config),
+        prompt_routes(desk, config),
         box_routes(config),
         form_routes(config),
         mask_routes(desk, config),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 
+from overpaint.contract.options import reference_tables
 from overpaint.errors import OverpaintError
 from overpaint.models.families import SD1_SPEC
 from overpaint.models.hashes import CheckpointFile
@@ -15,7 +16,7 @@ from overpaint.models.what_is import spec_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.bodies import Table
 from overpaint.service.doors.webui.errors import ReferenceRoute, Refusal
-from overpaint.service.doors.webui.options_book import CHECKPOINT, OptionsBook, tables
+from overpaint.service.doors.webui.options_book import CHECKPOINT, OptionsBook
 from overpaint.service.known_models import KnownModels
 from overpaint.service.ports import Desk
 
@@ -115,4 +116,4 @@ def flags(config: ServeConfig) -> dict[str, Any]:
         "gradio_auth": None,
         "gradio_auth_path": None,
     }
-    return {**tables()["flags"], **{name: path or None for name, path in folders.items()}, **own}
+    return {**reference_tables()["flags"], **{name: path or None for name, path in folders.items()}, **own}

@@ -6,15 +6,13 @@ no answer, and no client may set them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from overpaint.contract.options import reference_tables
 from overpaint.errors import RequestError, SettingError
 from overpaint.files.recipe import PAINTING_OPTIONS
 from overpaint.models.families import SD1_SPEC, ModelSpec
@@ -45,13 +43,6 @@ _FIXED: Mapping[str, Any] = MappingProxyType(
 _OF_OTHER_PROGRAMS = "forge_"  # clients send these along to whatever server they find
 _SMALL = Txt2ImgRequest(width=64, height=64, steps=1)
 _BY_NAME = {"sd_vae": ("Automatic", "auto", "None", "")}  # and the names of files
-
-
-@cache
-def tables() -> Mapping[str, Mapping[str, Any]]:
-    """The reference's options that change nothing here, and its command-line flags, with their defaults."""
-    text = files("overpaint.service.doors.webui").joinpath("tables.json").read_text("utf-8")
-    return MappingProxyType({name: MappingProxyType(table) for name, table in json.loads(text).items()})
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,10 @@ class OptionsBook:
         """OPT-1: every option with its value."""
         settings, kept, current = self.settings(), self._kept(), self.checkpoint_in_force(models)
         own = {name: _plain(getattr(settings, name)) for name in CLIENT_OPTIONS}
-        inert = {**tables()["options"], **{k: v for k, v in kept.items() if k in tables()["options"]}}
+        inert = {
+            **reference_tables()["options"],
+            **{k: v for k, v in kept.items() if k in reference_tables()["options"]},
+        }
         return {**inert, **_FIXED, **own, CHECKPOINT: current.title, CHECKPOINT_HASH: current.sha256}
 
     def set(self, values: Mapping[str, Any], title: str | None = None, spec: ModelSpec = SD1_SPEC) -> None:
@@ -129,7 +123,7 @@ class OptionsBook:
             elif name != CHECKPOINT and not _is_left_alone(name, value) and name in CLIENT_OPTIONS:
                 target = painting if name in PAINTING_OPTIONS else saving
                 target[name] = self._checked(name, value, vaes)
-            elif name not in (*tables()["options"], CHECKPOINT) and not _is_left_alone(name, value):
+            elif name not in (*reference_tables()["options"], CHECKPOINT) and not _is_left_alone(name, value):
                 self._checked(name, value)
         settings = self.settings().with_changes(saving)
         wanted = given.get(CHECKPOINT)
@@ -140,7 +134,7 @@ class OptionsBook:
 
     def _checked(self, name: str, value: Any, known: Iterable[str] | None = None) -> Any:
         """The value as it is kept; a wrong one is an error."""
-        if name in tables()["options"]:
+        if name in reference_tables()["options"]:
             return value
         if name in _FIXED:
             raise SettingError(name, value, f"this version offers only {_FIXED[name]!r}")

@@ -1,0 +1,154 @@
+"""The files that go with a transformer which came alone: text encoders and a VAE, looked for where programs keep them.
+
+What is named in the options goes first. Else they are looked for beside the file and in the folders that other
+programs have for them; the first that fits by its tensors is taken, in natural order. Torch-free but for GGUF files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from overpaint.errors import CheckpointError
+from overpaint.models.catalog import natural_key
+from overpaint.models.families import FAMILIES, UNET_PREFIX, VAE_PREFIX, Family
+from overpaint.models.hashes import Stamp, stamp_of
+from overpaint.models.header import safetensors_shapes
+from overpaint.models.specs import TextKind
+from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
+from overpaint.models.transformer_shapes import text_title, transformer_spec
+
+_TEXT_FOLDERS = ("text_encoders", "text_encoder", "clip")
+_VAE_FOLDERS = ("vae", "VAE")
+_SUFFIXES = (".safetensors", ".gguf")
+_PREFIXES = (UNET_PREFIX, "diffusion_model.", "transformer.", "")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a transformer that came alone lacks."""
+
+    family: Family
+    texts: tuple[tuple[TextKind, int], ...]  # kind and width
+    vae: bool
+
+    def told(self) -> str:
+        return " and ".join(text_title(kind, width) for kind, width in self.texts)
+
+
+def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
+    """The files of text encoders for a checkpoint: those that are named, else what lies where it is looked for."""
+    if named:
+        return tuple(named)
+    needs = needs_of(path)
+    if needs is None or not needs.texts:
+        return ()
+    found = {(kind, width): str(file) for file, kind, width in reversed(list(_text_files(path)))}
+    chosen = [found.get(each) for each in needs.texts]
+    if None in chosen:
+        raise CheckpointError(
+            f"{path.name}: it holds a {needs.family.title} transformer and no text encoder: give --text-encoder FILE "
+            f"(the option text_encoder_files), this needs {needs.told()}; looked in {_told(path, _TEXT_FOLDERS)}"
+        )
+    return tuple(dict.fromkeys(each for each in chosen if each is not None))
+
+
+def vae_for(path: Path) -> Path | None:
+    """The VAE for a transformer that brings none; None where it needs none.
+
+    Of VAEs with equal shapes only the name tells which family they are of, so it has to begin as the family's does.
+    """
+    needs = needs_of(path)
+    if needs is None or not needs.vae:
+        return None
+    for folder in _folders(path, _VAE_FOLDERS):
+        for file in _files(folder):
+            if file.stem.lower().startswith(needs.family.vae_names) and _is_vae(_shapes_of(file), needs.family):
+                return file
+    names = " or ".join(f"{each}.safetensors" for each in needs.family.vae_names)
+    raise CheckpointError(
+        f"{path.name}: it holds a {needs.family.title} transformer and no VAE: give --vae FILE (the option sd_vae), "
+        f"one with {needs.family.latent.channels} channels, often called {names}; looked in {_told(path, _VAE_FOLDERS)}"
+    )
+
+
+def needs_of(path: Path) -> Needs | None:
+    """What a file lacks, if it holds the transformer of a flow family; None for anything else."""
+    return _needs(path, stamp_of(path)) if path.suffix.lower() in _SUFFIXES and path.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def _needs(path: Path, stamp: Stamp) -> Needs | None:
+    shapes = _shapes_of(path)
+    for prefix in _PREFIXES:
+        inner = {key[len(prefix) :]: key for key in shapes if key.startswith(prefix)}
+        found = transformer_names(inner)
+        if found is not None:
+            network, names = found
+            family = next(each for each in FAMILIES if each.network == network)
+            ours = {UNET_PREFIX + new: shapes[inner[old[0]]] for new, old in names.items()}
+            spec = transformer_spec(ours, family)
+            assert spec is not None
+            there = {kind for kind, _ in _texts_in(shapes)}
+            wanted = tuple(zip((row.kind for row in family.texts), spec.text_widths, strict=True))
+            texts = tuple(each for each in wanted if each[0] not in there)
+            return Needs(family, texts, not any(key.startswith(VAE_PREFIX) for key in shapes))
+    return None
+
+
+def _text_files(path: Path) -> Iterator[tuple[Path, TextKind, int]]:
+    for folder in _folders(path, _TEXT_FOLDERS):
+        for file in _files(folder):
+            if file != path:
+                yield from ((file, kind, width) for kind, width in _texts_in(_shapes_of(file)))
+
+
+def _texts_in(shapes: Shapes) -> Iterator[tuple[TextKind, int]]:
+    for key, shape in shapes.items():
+        end = next((each for each in TABLES_OF_WORDS if key.endswith(each)), None)
+        if end is not None and len(shape) == 2:
+            prefix = key[: len(key) - len(end)]
+            named = text_names(name[len(prefix) :] for name in shapes if name.startswith(prefix))
+            if named is not None:
+                yield named[0], shape[1]
+
+
+def _is_vae(shapes: Shapes, family: Family) -> bool:
+    first = shapes.get("decoder.conv_in.weight", ())
+    return len(first) == 4 and first[1] == family.latent.channels and "encoder.conv_in.weight" in shapes
+
+
+def _folders(path: Path, names: tuple[str, ...]) -> list[Path]:
+    """The file's own folder, and those of these names in it and in the two above."""
+    own = path.absolute().parent
+    beside = [above / name for above in (own, own.parent, own.parent.parent) for name in names]
+    return [own, *(each for each in beside if each.is_dir())]
+
+
+def _told(path: Path, names: tuple[str, ...]) -> str:
+    return f"{path.absolute().parent} and the folders {', '.join(names)} beside and above it"
+
+
+def _files(folder: Path) -> list[Path]:
+    files = (each for each in folder.iterdir() if each.suffix.lower() in _SUFFIXES and each.is_file())
+    return sorted(files, key=lambda each: natural_key(each.name))
+
+
+def _shapes_of(path: Path) -> Shapes:
+    """Of a file that cannot be read there are none; whoever opens it tells."""
+    return _kept_shapes(path, stamp_of(path))
+
+
+@lru_cache(maxsize=16)
+def _kept_shapes(path: Path, stamp: Stamp) -> Shapes:
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return safetensors_shapes(path)[0]
+        from overpaint.models.gguf_files import open_gguf
+
+        return open_gguf(path).shapes
+    except (CheckpointError, OSError):
+        return {}

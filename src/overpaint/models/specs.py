@@ -1,0 +1,235 @@
+"""The shapes of a model's networks as frozen values, and what a row of the table of families says. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from overpaint.errors import CheckpointError
+from overpaint.models.shifts import NO_SHIFT, Shift
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Prediction = Literal["eps", "v", "flow"]
+Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
+TextKind = Literal["clip", "openclip", "qwen3", "t5"]
+Activation = Literal["quick_gelu", "gelu"]
+NetworkKind = Literal["unet", "zimage"]
+Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
+
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSpec:
+    """The denoising network. A depth is the number of transformer blocks after a residual block; 0 is none."""
+
+    in_channels: int
+    out_channels: int = 4
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    input_depths: tuple[int, ...]  # one per residual block, on the way down
+    middle_depth: int | None  # None: the middle is one residual block and nothing else (SSD-1B)
+    output_depths: tuple[int, ...]  # one per residual block, on the way up
+    heads: int | None = None  # of every attention layer; otherwise head_dim rules
+    head_dim: int | None = None
+    context_dim: int
+    linear_projections: bool
+    adm_channels: int | None = None
+
+    def heads_at(self, channels: int) -> int:
+        """The number of attention heads of a layer this wide."""
+        return self.heads if self.heads is not None else channels // (self.head_dim or channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSpec:
+    """The picture codec."""
+
+    channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    latent_channels: int = 4
+    quant_convs: bool = True  # a 1x1 convolution on either side of the latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZImageSpec:
+    """The transformer of Z-Image (arXiv:2511.22699): one stream of cells and words, after two short ones apart."""
+
+    in_channels: int
+    width: int
+    layers: int
+    refiner_layers: int
+    heads: int
+    inner: int
+    context_dim: int
+    time_width: int  # of the embedded time, and inside the layers that embed it
+    time_inner: int
+    axes: tuple[int, int, int]  # numbers of a head that turn with a word's place, a row, a column
+    patch: int = 2  # cells a side that become one token
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        """Of the text encoders beside it, in the order of the family's row."""
+        return (self.context_dim,)
+
+
+TransformerSpec: TypeAlias = ZImageSpec
+DenoiserSpec: TypeAlias = UNetSpec | TransformerSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpec:
+    """What a network's latents are: x = scale (z - shift) of the z that the family's codec makes."""
+
+    channels: int = 4
+    factor: int = 8  # pixels a side of one cell
+    scale: float = 0.18215
+    shift: float = 0.0
+
+    def scaled(self, z: Tensor) -> Tensor:
+        """The codec's numbers as the network's."""
+        return (z - self.shift) * self.scale
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The network's numbers as the codec's."""
+        return x / self.scale + self.shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSpec:
+    """A text encoder and which of its layers the family reads (ENCODE-4)."""
+
+    kind: TextKind
+    prefix: str
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    vocabulary: int
+    positions: int = 0  # 0: any number, for its places are angles
+    activation: Activation = "gelu"
+    layer: int  # index into [embeddings, after block 1, ..., after the last block]
+    final_norm: bool
+    follows_skip: bool = False  # a request's CLIP skip moves the layer
+    pooled: bool = False
+    key_heads: int = 0  # where several heads share their keys; 0: each has its own
+    head_dim: int = 0  # where heads are wider or narrower than their share of the width
+    tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a checkpoint is, and how each fact was known."""
+
+    family: str
+    title: str
+    denoiser: DenoiserSpec
+    vae: AutoencoderSpec
+    texts: tuple[TextSpec, ...]
+    prediction: Prediction
+    latent: LatentSpec
+    conditioning: Conditioning
+    native_size: int = 512  # the side of the pictures it was trained on
+    facts: Mapping[str, Source] = field(default_factory=dict)
+    shift: Shift = NO_SHIFT  # of a flow model's levels of noise
+    cfg_scale: float | None = None  # of a family that is painted with another one than Stable Diffusion
+
+    @property
+    def is_sdxl(self) -> bool:
+        return self.family.startswith("sdxl")
+
+    @property
+    def is_flow(self) -> bool:
+        return self.prediction == "flow"
+
+    def tokens(self, latent_size: tuple[int, int]) -> int:
+        """How many tokens a transformer makes of a latent; a U-Net makes none."""
+        if isinstance(self.denoiser, UNetSpec):
+            return 0
+        wide, high = (-(-side // self.denoiser.patch) for side in latent_size)
+        return wide * high
+
+    @property
+    def unet(self) -> UNetSpec:
+        """The denoiser of the families that have a U-Net; for what is made for U-Nets only."""
+        if not isinstance(self.denoiser, UNetSpec):
+            raise CheckpointError(f"a {self.title} model has no U-Net; choose a Stable Diffusion 1, 2 or XL checkpoint")
+        return self.denoiser
+
+
+def spec_from_json(values: Mapping[str, Any]) -> ModelSpec:
+    """A `ModelSpec` that travelled as JSON; which class a part has, its fields tell."""
+    parts = {
+        "denoiser": _part(values["denoiser"], DenoiserSpec),
+        "vae": _part(values["vae"], AutoencoderSpec),
+        "latent": _part(values["latent"], LatentSpec),
+        "texts": tuple(_part(each, TextSpec) for each in values["texts"]),
+        "shift": _part(values["shift"], Shift),
+    }
+    return ModelSpec(**{**values, **parts})
+
+
+def _part(values: Mapping[str, Any], kinds: Any) -> Any:
+    told = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+    classes = get_args(kinds) or (kinds,)
+    return next(each for each in classes if {own.name for own in fields(each)} == told.keys())(**told)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A key that a family's files have, and possibly the size of one of its axes."""
+
+    key: str
+    axis: int | None = None
+    size: int | None = None
+
+    def holds(self, header: Mapping[str, tuple[int, ...]]) -> bool:
+        shape = header.get(self.key)
+        if shape is None or self.axis is None:
+            return shape is not None
+        return len(shape) > self.axis and shape[self.axis] == self.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRow:
+    """One text encoder of a family."""
+
+    kind: TextKind
+    prefix: str
+    layer: int
+    final_norm: bool
+    follows_skip: bool = False
+    pooled: bool = False
+    head_dim: int = 64
+
+    @property
+    def activation(self) -> Activation:
+        return "quick_gelu" if self.kind == "clip" else "gelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A row of the table: how to recognise the family, and what its shapes do not say."""
+
+    name: str
+    title: str
+    marks: tuple[Mark, ...]
+    texts: tuple[TextRow, ...] = ()
+    prediction: Prediction = "eps"
+    latent: LatentSpec = LatentSpec()
+    conditioning: Conditioning = "text"
+    heads: int | None = None
+    head_dim: int | None = None
+    native_size: int = 512
+    supported: bool = True
+    network: NetworkKind = "unet"
+    shift: Shift = NO_SHIFT
+    cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
+    vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
+    vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families

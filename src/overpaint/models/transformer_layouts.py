@@ -1,0 +1,99 @@
+"""Which names the tensors of transformers and of their text encoders have elsewhere, in those of our networks.
+
+Pure: names in, names out, without torch. A name of ours may stand for several of theirs, one below the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from overpaint.models.specs import NetworkKind, TextKind
+
+Names = dict[str, tuple[str, ...]]  # ours -> theirs
+_Replacements = tuple[tuple[str, str], ...]
+
+_PARTS_OF_QKV = ("to_q", "to_k", "to_v")
+_ZIMAGE: _Replacements = (
+    ("all_final_layer.2-1.", "final_layer."),
+    ("all_x_embedder.2-1.", "x_embedder."),
+    (".attention.to_out.0.", ".attention.out."),
+    (".attention.norm_q.", ".attention.q_norm."),
+    (".attention.norm_k.", ".attention.k_norm."),
+)
+# The names of llama.cpp, as GGUF files have them.
+_QWEN3_GGUF: _Replacements = (
+    ("token_embd.", "embed_tokens."),
+    ("output_norm.", "norm."),
+    ("blk.", "layers."),
+    (".attn_norm.", ".input_layernorm."),
+    (".ffn_norm.", ".post_attention_layernorm."),
+    (".attn_q_norm.", ".self_attn.q_norm."),
+    (".attn_k_norm.", ".self_attn.k_norm."),
+    (".attn_q.", ".self_attn.q_proj."),
+    (".attn_k.", ".self_attn.k_proj."),
+    (".attn_v.", ".self_attn.v_proj."),
+    (".attn_output.", ".self_attn.o_proj."),
+    (".ffn_gate.", ".mlp.gate_proj."),
+    (".ffn_up.", ".mlp.up_proj."),
+    (".ffn_down.", ".mlp.down_proj."),
+)
+
+
+def transformer_names(keys: Iterable[str]) -> tuple[NetworkKind, Names] | None:
+    """Which transformer has such tensors, named either way; None for anything else."""
+    keys = tuple(keys)
+    there = set(keys)
+    for network, (own, theirs, rename) in _TRANSFORMERS.items():
+        if there.issuperset(own):
+            return network, {key: (key,) for key in keys}
+        if there.issuperset(theirs):
+            return network, rename(keys)
+    return None
+
+
+def text_names(keys: Iterable[str]) -> tuple[TextKind, Names] | None:
+    """The same of a text encoder that is no CLIP, its prefix taken off."""
+    keys = tuple(keys)
+    for mark, (kind, replacements) in _TEXTS.items():
+        if mark in keys:
+            return kind, {_replaced(key, replacements): (key,) for key in keys}
+    return None
+
+
+# The table of words that a text encoder's keys have somewhere, and what of its name is not its prefix.
+TABLES_OF_WORDS = ("embed_tokens.weight", "token_embd.weight")
+
+
+def _zimage_names(keys: tuple[str, ...]) -> Names:
+    names: Names = {}
+    for key in keys:
+        ours = _replaced(key, _ZIMAGE)
+        part = next((each for each in _PARTS_OF_QKV if f".attention.{each}." in key), None)
+        if part is None:
+            names[ours] = (key,)
+        elif part == "to_q":
+            fused = tuple(key.replace(".to_q.", f".{each}.") for each in _PARTS_OF_QKV)
+            names[ours.replace(".to_q.", ".qkv.")] = fused
+    return names
+
+
+def _replaced(key: str, replacements: _Replacements) -> str:
+    for old, new in replacements:
+        key = re.sub(rf"^{re.escape(old)}", new, key) if not old.startswith(".") else key.replace(old, new)
+    return key
+
+
+_Renaming = Callable[[tuple[str, ...]], Names]
+_TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Renaming]] = {
+    "zimage": (
+        ("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight", "layers.0.attention.qkv.weight"),
+        ("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight", "layers.0.attention.to_q.weight"),
+        _zimage_names,
+    ),
+}
+# By a tensor that such a text encoder has.
+_TEXTS: Mapping[str, tuple[TextKind, _Replacements]] = {
+    "layers.0.self_attn.q_norm.weight": ("qwen3", ()),
+    "blk.0.attn_q_norm.weight": ("qwen3", _QWEN3_GGUF),
+}

@@ -1,0 +1,61 @@
+"""Who reads large bodies: helpers, so that neither a hostile picture nor a large one keeps other clients waiting."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from overpaint.service.children import command_of
+from overpaint.service.guard.pictures_apart import Apart, PictureApart, unreadable
+from overpaint.service.limits import Limits
+from overpaint.service.wire import Message
+from overpaint.service.workers.helper import HelperProcess
+
+COMMAND = command_of("overpaint.service.helpers.reading")
+SECONDS = 60.0  # for one body
+READERS = 2
+
+
+class BodyReaders:
+    """Some of them; who finds all busy waits."""
+
+    def __init__(self, folder: Path, limits: Limits, *, command: Sequence[str] = COMMAND) -> None:
+        self._folder, self._limits = folder, limits
+        self.helpers = [HelperProcess("reader", command, SECONDS) for _ in range(READERS)]
+        self._free: SimpleQueue[HelperProcess] = SimpleQueue()
+        for each in self.helpers:
+            self._free.put(each)
+
+    def json(self, pieces: Sequence[bytes]) -> tuple[Any, Apart] | None:
+        """The values of a body, and its pictures; None: it is better read here. Blocks: call it in a thread."""
+        question = {
+            "type": "read",
+            "size": sum(map(len, pieces)),
+            "limits": asdict(self._limits),
+            "folder": str(self._folder),
+            "mark": secrets.token_hex(16),
+        }
+        helper = self._free.get()
+        try:
+            answer = helper.ask(question, pieces)
+        finally:
+            self._free.put(helper)
+        if answer is None:
+            unreadable()
+        if not answer["is_read"]:
+            return None
+        return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
+
+    def close(self) -> None:
+        for each in self.helpers:
+            each.close()
+
+
+def _picture(told: Message) -> PictureApart:
+    path = told.get("path")
+    size = tuple(told.get("size", (1, 1)))
+    return PictureApart(**{**told, "path": None if path is None else Path(path), "size": size})

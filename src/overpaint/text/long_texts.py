@@ -1,0 +1,112 @@
+"""From weighted segments to the tokens of encoders that read a text whole: Qwen3, inside the talk it was trained on.
+
+They know no weights: what is in brackets counts like the rest, and the plan says so. The vocabulary is Qwen's own,
+which has been the same since Qwen 1 and is under the Apache licence (see QWEN-LICENSE beside it), or a file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
+
+from overpaint.errors import CheckpointError
+from overpaint.models.specs import TextKind
+from overpaint.settings import Quirks
+from overpaint.text.prompt import BREAK, Segment
+from overpaint.text.tokens import Chunk, FindEmbedding, TextReading, Tokenizer, byte_letters
+
+LONGEST_TEXT = 512  # tokens, as the families' authors cut them
+_MAX_VOCABULARY_BYTES = 64 * 2**20
+_START, _END = "<|im_start|>", "<|im_end|>"
+_ENDS = ("<|endoftext|>", _START, _END)
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class LongTokenizer:
+    """A tokenizer without chunks: a text is as long as it is."""
+
+    bpe: tokenizers.Tokenizer
+    start: int
+    end: int
+    pad: int
+    comma: int = -1  # nothing is cut at commas
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.bpe.encode(text, add_special_tokens=False).ids)
+
+
+@lru_cache(maxsize=4)
+def qwen_tokenizer(vocabulary: str, size: int) -> Tokenizer:
+    """Of the file, or Qwen's own; an encoder of another vocabulary needs its file."""
+    bpe = _read(Path(vocabulary)) if vocabulary else _own_qwen()
+    ends = [number for each in _ENDS if (number := bpe.token_to_id(each)) is not None]
+    if len(ends) < len(_ENDS):
+        raise CheckpointError(
+            f"{Path(vocabulary).name}: it has no {_END}; put the tokenizer.json of a Qwen model there"
+        )
+    if size < bpe.get_vocab_size():
+        remedy = "put the one of this text encoder there" if vocabulary else "put its own tokenizer.json beside it"
+        raise CheckpointError(
+            f"text_encoder_files: the text encoder knows {size} tokens, its vocabulary {bpe.get_vocab_size()}; {remedy}"
+        )
+    pad, start, end = ends
+    return LongTokenizer(bpe, start, end, pad)
+
+
+def _own_qwen() -> tokenizers.Tokenizer:
+    packed = files("overpaint").joinpath("models", "data", "qwen_merges.txt.gz").read_bytes()
+    lines = (line.split(" ") for line in gzip.decompress(packed).decode("utf-8").splitlines())
+    merges = [(left, right) for left, right in lines]
+    entries = [*byte_letters(), *map("".join, merges), *_ENDS]
+    bpe = tokenizers.Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=merges))
+    bpe.normalizer = normalizers.NFC()
+    words = pre_tokenizers.Split(tokenizers.Regex(_QWEN_WORDS), "isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+    bpe.add_special_tokens([tokenizers.AddedToken(each, special=True, normalized=False) for each in _ENDS])
+    return bpe
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    try:
+        if path.stat().st_size > _MAX_VOCABULARY_BYTES:
+            raise ValueError(f"it is larger than {_MAX_VOCABULARY_BYTES // 2**20} MiB")
+        text = path.read_text("utf-8")
+        json.loads(text)
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the package's own complaints have no common class
+        raise CheckpointError(
+            f"{path.name}: it is no tokenizer that can be read ({str(error)[:200]}); put the tokenizer.json of the "
+            "text encoder there"
+        ) from error
+
+
+def read_whole(
+    segments: Iterable[Segment],
+    tokenizer: Tokenizer,
+    *,
+    backtrack: int = 0,
+    find_embedding: FindEmbedding | None = None,
+    quirks: Quirks,
+) -> tuple[tuple[Chunk, ...], int]:
+    """One chunk, as long as the text with the talk around it, and the number of its tokens."""
+    text = "".join("\n" if each == BREAK else each.text for each in segments)
+    ids = tokenizer.encode(f"{_START}user\n{text}{_END}\n{_START}assistant\n")
+    kept = tuple(ids[:LONGEST_TEXT])
+    return (Chunk(kept, (1.0,) * len(kept), ()),), len(ids)
+
+
+LONG_READINGS: Mapping[TextKind, TextReading] = {
+    "qwen3": TextReading(qwen_tokenizer, read_whole, lambda read: read.ids, whole=True),
+}

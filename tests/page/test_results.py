@@ -1,0 +1,167 @@
+"""Results compared, varied and put side by side; grays as strengths; keys that are changed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.page.conftest import AS_TEXT, OpenPage, brush, drop, has_picture, kept, mask_of, set_brush
+from tests.service.conftest import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PAGE = "document.querySelector('over-paint')"
+SMALL = "{steps: 2, width: 64, height: 64, mask_blur_x: 0, mask_blur_y: 0}"
+
+pytestmark = pytest.mark.slow
+
+
+def drawn(page: Page) -> np.ndarray[Any, Any]:
+    """The layer of the picture as the window shows it, after the next frame."""
+    data = page.evaluate(
+        f"""async () => {{
+            await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+            const canvas = {PAGE}.view.stage.pens.picture.canvas;
+            const file = await new Promise((resolve) => canvas.toBlob(resolve));
+            return await (AS_TEXT)(file);
+        }}""".replace("AS_TEXT", AS_TEXT)
+    )
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+def kept_file(page: Page, key: str) -> np.ndarray[Any, Any]:
+    data = page.evaluate(
+        f"async (key) => (AS_TEXT)(await {PAGE}.session.keeper.file(key))".replace("AS_TEXT", AS_TEXT), key
+    )
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def results_are_there(page: Page, job: int, count: int) -> None:
+    page.wait_for_function(
+        f"""([job, count]) => {{
+            const results = {PAGE}.jobs.document.jobs.peek()[job]?.results ?? [];
+            return results.length === count && results.every((each) => each.file);
+        }}""",
+        arg=[job, count],
+    )
+
+
+def test_a_result_is_compared_and_varied(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.4, 0.4), (0.6, 0.5))
+    page.evaluate(f"() => {PAGE}.session.document.fill({SMALL})")
+    page.click("button.paint")
+    page.wait_for_function(f"() => {PAGE}.view.stage.result")
+    page.evaluate(f"() => {PAGE}.view.focus()")
+    after = drawn(page)
+    page.keyboard.press("\\")
+    page.wait_for_function(f"() => {PAGE}.view.stage.split === 0")
+    page.keyboard.down("\\")
+    before = drawn(page)
+    page.keyboard.up("\\")
+    page.keyboard.press("d")
+    difference = drawn(page)
+    apart = np.abs(before.astype(int) - after).astype(int)
+    assert 0.02 < (apart.max(axis=2) > 0).mean() < 0.5
+    assert not difference[apart.max(axis=2) == 0].any(), "what is the same is black"
+    assert np.abs(difference.astype(int) - np.minimum(255, 8 * apart)).max() <= 8
+    page.keyboard.press("Shift+C")
+    for split in (1, 0, 1):
+        page.wait_for_function(f"(split) => {PAGE}.view.stage.split === split", arg=split)
+    page.keyboard.press("Shift+C")
+    assert (drawn(page) == after).all()
+    page.click("staged-bar [aria-label='A few variations']")
+    results_are_there(page, 1, 3)
+    told = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[1]")
+    first = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0]")
+    assert told["request"]["seed"] == first["results"][0]["seed"] and told["mask"] == first["mask"]
+    files = [kept_file(page, each["file"]) for each in [*first["results"], *told["results"]]]
+    assert len({each.tobytes() for each in files}) == 4, "each is another picture"
+
+
+def test_two_settings_are_compared_on_a_sheet(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.4, 0.4), (0.6, 0.5))
+    page.evaluate(f"() => {PAGE}.session.document.fill({SMALL})")
+    page.click("text=Compare settings …")
+    page.fill("[name=x-values]", "0.4,0.8")
+    page.select_option("[name=y-field]", "seed")
+    page.fill("[name=y-values]", "1-3")
+    page.click("dialog.grid .primary")
+    results_are_there(page, 0, 7)
+    results = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0].results")
+    (sheet,) = [each for each in results if each["isSheet"]]
+    cells = [each for each in results if not each["isSheet"]]
+    assert sorted(each["seed"] for each in cells) == [1, 1, 2, 2, 3, 3]
+    assert {(each["width"], each["height"]) for each in cells} == {(320, 240)}
+    page.click(".card .look[title='Sheet']")
+    page.wait_for_function("() => document.querySelector('dialog.sheet img').naturalWidth > 640")
+    assert kept_file(page, sheet["file"]).shape[1] > 640
+    page.keyboard.press("Escape")
+    page.evaluate(f"() => {PAGE}.view.focus()")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"() => {PAGE}.view.stage.result?.width === 320")
+
+
+def test_grays_are_strengths_where_that_is_wanted(open_page: OpenPage, picture: Path, painting_server: Server) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    set_brush(page, 60, 0.5)
+    brush(page, (0.3, 0.4), (0.6, 0.5))
+    mask = mask_of(page)
+    page.check("[name=grays]")
+    page.evaluate(f"() => {PAGE}.session.document.fill({SMALL})")
+    page.click("button.paint")
+    page.wait_for_function(f"() => {PAGE}.view.stage.result")
+    job = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0]")
+    assert (kept_file(page, job["map"]) == mask).all() and ((mask > 0) & (mask < 255)).sum() > 0
+    assert (kept_file(page, job["mask"]) == np.where(mask > 0, 255, 0)).all()
+    with painting_server.client() as client:
+        request = client.get(f"/v1/jobs/{job['id']}").json()["request"]
+    assert request["strength_map"] and request["strength_map"] != request["mask"]
+    kept(page)
+    page.reload()
+    has_picture(page)
+    assert page.is_checked("[name=grays]")
+
+
+def test_keys_are_shown_and_changed(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    page.keyboard.press("?")
+    page.click("dialog [data-action=wand]")
+    page.keyboard.press("b")
+    assert page.inner_text("dialog [data-action=wand]") == "B"
+    assert page.inner_text("dialog [data-action=brush]") == "–", "a key does one thing"
+    assert "Brush" in page.inner_text("dialog .told")
+    page.click("dialog [data-action=lasso]")
+    page.keyboard.press("Escape")
+    assert page.inner_text("dialog [data-action=lasso]") == "L" and page.locator("dialog[open]").count() == 1
+    page.click("dialog [data-action=undo]")
+    page.keyboard.press("Control+Shift+u")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
+    page.reload()
+    drop(page, picture)
+    has_picture(page)
+    page.keyboard.press("e")
+    page.keyboard.press("b")
+    assert page.get_attribute("picture-view", "data-tool") == "wand"
+    assert "(B)" in (page.get_attribute("[data-tool=wand].icon-button", "title") or "")
+    page.keyboard.press("e")
+    page.keyboard.press("Control+Shift+u")
+    page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 0")
+    page.keyboard.press("?")
+    page.click("dialog .answers .quiet")
+    assert page.inner_text("dialog [data-action=wand]") == "W"
