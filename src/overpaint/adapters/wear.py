@@ -20,6 +20,7 @@ from overpaint.errors import CheckpointError
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
 
+_THIRDS = ("q", "k", "v")  # of a layer that makes queries, keys and values at once
 _NAMED = 3  # how many layers an error names
 _CANNOT = (RuntimeError, ValueError, IndexError)  # what tensors of the wrong shapes or types raise
 
@@ -215,7 +216,7 @@ class AdaptedNetwork:
 
 
 class _Place(NamedTuple):
-    """Where a patch goes: a layer's parameters, or for OpenCLIP's fused projections some of their rows."""
+    """Where a patch goes: a layer's parameters, or for fused projections some of their rows."""
 
     unit: str  # the layer that takes its patches together or not at all
     weight: str
@@ -246,6 +247,10 @@ def _units(network: nn.Module, changes: _Changes) -> _Units:
 def _place(network: nn.Module, path: str) -> _Place:
     parent, _, leaf = path.rpartition(".")
     owner = network.get_submodule(parent)
+    if isinstance(owner, Packable) and leaf in _THIRDS:
+        width = owner.shape[0] // len(_THIRDS)
+        first = _THIRDS.index(leaf) * width
+        return _Place(parent, f"{parent}.weight", f"{parent}.bias", slice(first, first + width), fused=True)
     if not _is_fused(owner):
         return _Place(path, f"{path}.weight", f"{path}.bias")
     if leaf not in FUSED:

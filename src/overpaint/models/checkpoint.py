@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from overpaint.backends.choice import backend_for
+from overpaint.backends.choice import backend_for, dtypes_for
 from overpaint.backends.port import Backend, Dtypes
 from overpaint.backends.torch_backend import SharedAutoencoder
 from overpaint.errors import CheckpointError
@@ -122,10 +122,10 @@ def load_checkpoint(
     """
     path, vae_path = Path(path), Path(vae_path) if vae_path is not None else None
     kind = backend_for(device)
-    dtypes = kind.dtypes(device, dtype)
     cache = (hash_cache or user_hash_cache()) if hashing else None
     with _steady(path, *text_encoders, *([vae_path] if vae_path is not None else [])):
         opened = _open(path, text_encoders)
+        dtypes = dtypes_for(opened.spec, device, dtype)
         made = _lay_out(opened, vae_path, at_hand.codec, device, dtypes)
         check(made.sources, opened.spec.title)
         made = made.sharing(at_hand.texts)

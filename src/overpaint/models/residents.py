@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from overpaint.backends.choice import BackendKind, backend_for
+from overpaint.backends.choice import BackendKind, backend_for, dtypes_for
 from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import (
     AtHand,
@@ -332,7 +332,7 @@ def _vanished(known: list[_E]) -> _E:
 
 def _trunk(loaded: LoadedModel, kind: BackendKind, name: str) -> LoadedModel:
     """The model with the shape of an autoencoder in place of one: who keeps it keeps no VAE alive."""
-    dtype = kind.dtypes(loaded.backend.device, name).vae
+    dtype = dtypes_for(loaded.spec, loaded.backend.device, name).vae
     shape = kind.codec(blank(partial(AutoencoderKL, loaded.spec.vae), "meta", dtype), dtype)
     return loaded.with_codec(LoadedCodec(shape, loaded.spec.vae))
 

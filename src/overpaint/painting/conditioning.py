@@ -142,7 +142,18 @@ class Conditioner:
             if self.table.is_ordinary_word(each)
         ]
         missed = (each.reason for text in self._texts(batch) for each in self.table.missed(text))
-        return tuple(dict.fromkeys((*said, *missed)))
+        return tuple(dict.fromkeys((*said, *missed, *self._cut_off(batch))))
+
+    def _cut_off(self, batch: Sequence[ImagePlan]) -> Iterator[str]:
+        """Texts that are longer than what is read of them; those of CLIP have no end."""
+        for spec in self.spec.texts:
+            reading = reading_of(spec.kind)
+            for text in self._texts(batch) if reading.whole else ():
+                for stage in self._schedule(text):
+                    chunks, count = self._cut(stage.text, reading, spec)
+                    read = sum(len(each.ids) for each in chunks)
+                    if count > read:
+                        yield f"prompt: of its {count} tokens a {self.spec.title} model reads {read}; shorten it"
 
     def encode(self, texts: tuple[str, ...], *, negative: bool) -> EncodedText:
         """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
@@ -238,12 +249,16 @@ class Conditioner:
         return zip_longest(*chunks, fillvalue=empty)
 
     def _chunks(self, text: str, reading: TextReading, spec: TextSpec) -> tuple[Chunk, ...]:
+        return self._cut(text, reading, spec)[0]
+
+    def _cut(self, text: str, reading: TextReading, spec: TextSpec) -> tuple[tuple[Chunk, ...], int]:
+        """A text's chunks, and the number of its tokens."""
         plain = self.settings.emphasis == "None"
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
         tokenizer, quirks = reading.tokenizer(spec.tokenizer, spec.vocabulary), self.settings.quirks
-        return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)[0]
+        return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
         """Which layer is read (ENCODE-4): CLIP skip counts from the last."""

@@ -114,6 +114,10 @@ class ModelCache:
         self._made.clear()
         self._upscalers = self._last = None
 
+    def paths(self) -> tuple[Path, ...]:
+        """The files of models in memory."""
+        return self._residents.paths()
+
     # -- before a plan -------------------------------------------------------------------------------------------
 
     def model_for(self, request: PaintRequest, settings: Settings) -> Path:
@@ -262,7 +266,7 @@ class ModelCache:
 
     def _small(self, plan: Plan, half: Half) -> Codec:
         settings, latent = plan.settings, plan.spec.latent
-        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
+        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, channels=latent.channels, halves=(half,))
         path = files.encoder or files.decoder
         key = (path, stamp_of(path) if path else (), latent, half)
         if key not in self._taesd:

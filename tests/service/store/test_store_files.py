@@ -300,6 +300,17 @@ def test_a_source_given_again_is_young_again(store: StoreOnTables, clock: Clock)
     assert store.picture(reference) == b"source"
 
 
+# -- how results are packed --------------------------------------------------------------------------------------------
+
+
+def test_transparency_gets_the_background_of_the_site_where_a_format_has_none(tmp_path: Path) -> None:
+    settings = Settings(samples_format="jpg", img2img_background_color="#00ff00", jpeg_quality=100)
+    picture = keep(tmp_path, 0, Output(Image.new("RGBA", (16, 16), (255, 0, 0, 0))), settings)
+    with Image.open(tmp_path / picture.file) as opened:
+        red, green, blue = opened.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    assert red < 10 and green > 245 and blue < 10
+
+
 # -- whose business it is --------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,15 @@ class EngineHolder:
         return self._engine is not None
 
     @property
+    def in_memory(self) -> list[str]:
+        """The files of the models that jobs need not wait for."""
+        if self._engine is None:
+            return []
+        from overpaint.engine import stages_of
+
+        return [str(each) for each in stages_of(self._engine).model_cache.paths()]
+
+    @property
     def slots(self) -> int:
         """How many jobs go on at once: decided when the model is first in memory, for the parent counts on it."""
         if self._slots is None:
