@@ -124,7 +124,8 @@ class SharedRunner(Runner):
             running.stop(Stop(claim.stop))
         self._running[record.id] = running
         self._show()
-        task = asyncio.create_task(self._work(running, self._timers(running)))
+        running.expect_end()
+        task = asyncio.create_task(self._work(running))
         self._tasks_of_jobs.add(task)
         task.add_done_callback(self._tasks_of_jobs.discard)
 
