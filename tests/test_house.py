@@ -64,6 +64,7 @@ NEEDS_TORCH = {
     "painting.conditioning",
     "painting.denoise",
     "painting.drive",
+    "painting.encodings",
     "painting.guidance",
     "painting.hires",
     "painting.inversion",

@@ -248,6 +248,7 @@ WORKERS = [
         slots=4,
         deaths=1,
         switches=3,
+        encodings={"made": 4, "reused": 5, "bytes": 6},
         memory={"ram": {"free": 1, "used": 2, "total": 3}, "cuda": {"active": {"current": 7, "peak": 9}}},
     ),
     WorkerStatus(id="1", device="cuda:1", state="STARTING"),
@@ -268,6 +269,7 @@ def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
         "slots": 4,
         "deaths": 1,
         "switches": 3,
+        "encodings": {"made": 4, "reused": 5, "bytes": 6},
         "memory": {"ram": 2, "device": 7},
     }
     assert (starting["model"], starting["jobs"], starting["memory"]) == (None, [], None)
@@ -275,6 +277,8 @@ def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
     first = (("device", "cuda:0"), ("worker", "0"))
     found = {name: values[f"overpaint_worker_{name}", first] for name in ("jobs", "deaths", "switches")}
     assert found == {"jobs": 2, "deaths": 1, "switches": 3}
+    assert [values[f"overpaint_worker_encodings_{name}", first] for name in ("made", "reused", "bytes")] == [4, 5, 6]
+    assert ("overpaint_worker_encodings_made", (("device", "cuda:1"), ("worker", "1"))) not in values
     assert values["overpaint_worker_state", (("device", "cuda:1"), ("state", "STARTING"), ("worker", "1"))] == 1
     assert values["overpaint_worker_state", (("device", "cuda:0"), ("state", "READY"), ("worker", "0"))] == 0
     desk.worker_list = WORKERS[1:]
@@ -285,7 +289,7 @@ def test_the_document_names_what_is_told_of_workers(app: FastAPI) -> None:
     document = app.openapi()
     answer = document["paths"]["/v1/workers"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/WorkersAnswer"}
-    assert {"WorkerAnswer", "WorkerModel", "WorkerMemory"} <= set(document["components"]["schemas"])
+    assert {"WorkerAnswer", "WorkerModel", "WorkerMemory", "WorkerEncodings"} <= set(document["components"]["schemas"])
 
 
 def test_nothing_is_registered_for_the_whole_process(desk: FakeDesk, config: ServeConfig) -> None:

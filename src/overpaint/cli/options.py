@@ -128,7 +128,12 @@ REQUEST_OPTIONS = (
     _of_source("--padding", _WHOLE, "Pixels round the mask that --only-masked sees (default 32).", ("padding",)),
     _of_source("--fill", _TEXT, "What masked parts start from: original, fill, noise or nothing.", ("masked_content",)),
     _of_source("--soft/--no-soft", _ON_OFF, "Soft inpainting: gray changes a little.", ("soft_inpainting",), _part),
-    _of_source("--blend", _TEXT, "plain, or auto: mend colours at the mask's edge where it shows.", ("blend",)),
+    _of_source(
+        "--blend",
+        _TEXT,
+        "auto: mend colours at the mask's edge where it shows (default); plain: leave them.",
+        ("blend",),
+    ),
     PaintOption("--seed", _WHOLE, "The number the noise comes from (default: a new one).", ("seed",)),
     PaintOption("--variation-seed", _WHOLE, "A second seed to mix in.", ("variation_seed",)),
     PaintOption("--variation-strength", _NUMBER, "How much of it, 0 to 1.", ("variation_strength",)),

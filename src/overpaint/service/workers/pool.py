@@ -116,6 +116,7 @@ class WorkerPool:
                 slots=each.slots,
                 deaths=each.deaths,
                 switches=each.switches,
+                encodings=each.encodings,
                 memory=taken,
             )
             for each, taken in zip(self.workers, memory or (None,) * len(self.workers), strict=True)
