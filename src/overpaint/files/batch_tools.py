@@ -13,8 +13,9 @@ from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.events import Control, Event, StepFinished
+from overpaint.files.formats import KINDS
 from overpaint.files.keeping import Origins, files_of, numbered
-from overpaint.files.metadata import KINDS, RECIPE_ITEM, encode_picture, recipe_of, recipe_path, recipe_text
+from overpaint.files.metadata import RECIPE_ITEM, encode_picture, recipe_of, recipe_path, recipe_text
 from overpaint.files.recipe import JobFiles, Recipe
 from overpaint.outcome import Processed
 from overpaint.painted import PaintedPicture
