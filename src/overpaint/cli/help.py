@@ -38,6 +38,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
             "quiet",
             "only_plan",
             "format",
+            "kind",
             "quality",
             "recursive",
             "shard",
