@@ -176,6 +176,10 @@ def again(
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
+    if job.tool is not None:
+        from overpaint.cli.sequence_commands import perform_again
+
+        return perform_again(job, target, asked, Telling(as_json, quiet, show, here))
     return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 

@@ -591,7 +591,8 @@ def test_a_worker_with_several_jobs_may_be_killed(tiny_checkpoint: Path, tmp_pat
     store = FakeStore(tmp_path)
     jobs = [paint_job(store, f"k{n}", seed=n, steps=4, iterations=3, strength=1.0, exact=True) for n in range(5)]
     first = started(tmp_path, str(tiny_checkpoint), slots=4)
-    assert heard(first, "ready")["slots"] == 4
+    ready = heard(first, "ready")
+    assert ready["slots"] == 4 and ready["holds"] == [str(tiny_checkpoint)]
     for each in jobs[:4]:
         given(first, tmp_path, each)
     done: dict[str, list[DoneBatch]] = {each.id: [] for each in jobs}
