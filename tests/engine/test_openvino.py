@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from overpaint.backends.choice import backend_for
 from overpaint.backends.openvino_backend import NoGraph, OpenVinoBackend, compiled, inferred
+from overpaint.backends.port import Dtypes
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine, stages_of
 from overpaint.errors import RequestError
+from overpaint.models.families import SD1_SPEC, UNetSpec
 from overpaint.networks.attention import attend
-from overpaint.networks.layers import in_heads
+from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.layers import blank, in_heads
+from overpaint.networks.unet import UNet
 from overpaint.outcome import Processed
 from overpaint.request import ControlUnit, Lora, PaintRequest
 from tests.engine.conftest import asked, box, pixels, scene
 from tests.engine.toys import Site, hint
+from tests.unit.toy_control import random_network
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="the extra openvino is not installed")
 LEVELS = 4
@@ -89,6 +98,55 @@ def test_a_network_that_cannot_be_converted(site: Site, site_engine: Engine, mon
     assert tries == ["unet"], "what failed once is not tried at every step"
     assert difference(found, site_engine.paint(JOBS["plain"])) <= LEVELS
     assert found.warnings == ("openvino: a network has no graph (Wavelet has no graph); torch computes it",)
+
+
+@pytest.mark.parametrize(("dtype", "levels", "decibels"), [("float32", LEVELS, 60.0), ("bfloat16", 40, 40.0)])
+def test_the_built_in_model(dtype: str, levels: int, decibels: float) -> None:
+    blocks = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    source = Image.fromarray(blocks).resize((128, 128), Image.Resampling.BICUBIC)
+    request = job(128, 128, prompt="a red house by a lake", images=(source,), steps=6, strength=0.6)
+    with (
+        Engine(device="cpu", dtype="float32") as plain,
+        Engine(device="cpu", dtype=dtype, backend="openvino") as engine,
+    ):
+        expected, found = plain.paint(request), engine.paint(request)
+    assert difference(expected, found) <= levels
+    a, b = (np.asarray(each.images[0], np.float64) for each in (expected, found))
+    assert 10 * np.log10(255**2 / max(((a - b) ** 2).mean(), 1e-9)) >= decibels
+
+
+_TINY = UNetSpec(
+    in_channels=4,
+    model_channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    input_depths=(0, 1),
+    middle_depth=1,
+    output_depths=(1, 1, 0, 0),
+    heads=4,
+    context_dim=48,
+    linear_projections=False,
+)
+_SDXL = replace(_TINY, heads=None, head_dim=16, linear_projections=True, adm_channels=40, input_depths=(0, 2))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [replace(_TINY, in_channels=9), replace(_TINY, in_channels=8, linear_projections=True), _SDXL],
+    ids=["inpaint", "edit of SD 2", "SDXL"],
+)
+def test_every_kind_of_unet_has_a_graph(spec: UNetSpec) -> None:
+    network = random_network(partial(UNet, spec))
+    codec = blank(partial(AutoencoderKL, SD1_SPEC.vae), "meta", torch.float32)
+    types = Dtypes(torch.float32, torch.float32, torch.float32)
+    backend = OpenVinoBackend(network, codec, (), device="cpu", dtypes=types)
+    for width, tokens in ((8, 77), (6, 154)):
+        x, context = torch.randn(2, spec.in_channels, 8, width), torch.randn(2, tokens, spec.context_dim)
+        vector = None if spec.adm_channels is None else torch.randn(2, spec.adm_channels)
+        given = (x, torch.tensor([500.0, 1.5]), context, vector)
+        expected = TorchBackend.denoise(backend, *given)
+        assert torch.allclose(backend.denoise(*given), expected, atol=1e-4, rtol=1e-4)
+        assert backend.remarks == ()
 
 
 def test_another_device_and_another_name(site: Site) -> None:

@@ -229,6 +229,7 @@ JOB_OPTIONS = (
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
+    PaintOption("--backend", _TEXT, "Who computes on a CPU: auto, torch or openvino."),
 )
 
 
@@ -281,6 +282,8 @@ class GivenOptions:
         options |= dict(read_option(each) for each in self.given.get("set", ()))
         if "quality" in self.given:
             options["jpeg_quality"] = _quality(self.given["quality"])
+        if "backend" in said:
+            options["backend"] = str(said["backend"])
         if "vae" in said:
             options["sd_vae"] = str(said["vae"])
         if said.get("text_encoder"):

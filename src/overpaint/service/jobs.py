@@ -138,6 +138,8 @@ class Claim:
     record: Record
     worker: str
     fence: int
+    deaths: int = 0  # of workers that had begun with it
+    stop: str | None = None  # what somebody wants of it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
 _UNREAD = 100  # messages of a job, beyond which steps and previews are dropped
-SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
+SECRETS = ("OVERPAINT_TOKEN", "OVERPAINT_STORE", "PGPASSWORD")  # of the environment, which the worker has no use for
 _FAREWELL = 2.0  # seconds a worker has to end by itself
 
 log = logging.getLogger(LOGGER)
