@@ -164,7 +164,7 @@ def test_jobs_that_an_older_server_kept_wait_on(tmp_path: Path) -> None:
         kept: dict[str, Any] = json.loads(connection.execute("SELECT job FROM jobs WHERE id = 'a'").fetchone()[0])
         del kept["queue_seconds"]
         connection.execute("UPDATE jobs SET job = ? WHERE id = 'a'", (json.dumps({**kept, "queue_deadline": 1_900.0}),))
-        for column in ("accepted_at", "started_at", "ended_at", "worker", "lease", "fence"):
+        for column in ("accepted_at", "started_at", "ended_at", "worker", "lease", "fence", "pinned"):
             connection.execute("DROP INDEX IF EXISTS jobs_by_end")
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("CREATE INDEX jobs_by_end ON jobs (gone, ended)")
