@@ -60,6 +60,7 @@ class JobStore:
         try:
             self._results = ResultFiles(data / "results")
             self._sources = SourceFiles(data / "inputs")
+            self.incoming = self._sources.incoming
             self._shelf = Shelf(data)
             self._database = opened(data / "jobs.db", self._shelf)
             self._uptime = uptime or Uptime(self._reached()).seconds
@@ -174,9 +175,8 @@ class JobStore:
             connection.execute(f"UPDATE jobs {change} WHERE id = ?", (*told, job_id))
             rows.keep_files(connection, rows.number_of(connection, job_id), files)
             record = rows.found(connection, job_id)
-            return JobChange(
-                record=record, event=self._told(connection, job_id, state.value, rows.end_data(record), at)
-            )
+            event = self._told(connection, job_id, state.value, rows.end_data(record), at)
+            return JobChange(record=record, event=event)
 
     def requeue(self, job_id: str, *, fence: int | None = None) -> Record:
         with self._database.write() as connection:
@@ -252,8 +252,6 @@ class JobStore:
             self._results.delete(job_id)
         return record
 
-    # -- options and files ---------------------------------------------------------------------------------------
-
     def option(self, name: str) -> Any:
         with self._database.read() as connection:
             row = connection.execute("SELECT value FROM options WHERE name = ?", (name,)).fetchone()
@@ -269,10 +267,6 @@ class JobStore:
 
     def put_picture(self, data: bytes) -> str:
         return self._sources.keep(data)
-
-    @property
-    def incoming(self) -> Path:
-        return self._sources.incoming
 
     def take_picture(self, path: Path, digest: str) -> str:
         return self._sources.take(path, digest)
@@ -322,8 +316,6 @@ class JobStore:
             self.set_option(_UPTIME, self.uptime())
         self._database.close()
         self._lock.release()
-
-    # -- inside --------------------------------------------------------------------------------------------------
 
     def _told(
         self, connection: sqlite3.Connection, job_id: str, name: str, data: Json, at: float | None = None
