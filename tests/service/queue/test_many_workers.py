@@ -141,7 +141,7 @@ def test_a_death_is_a_matter_of_the_jobs_it_had(tmp_path: Path) -> None:
 
 def test_a_worker_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     async def story() -> None:
-        async with desk_on(tmp_path, 2, watchdog=0.5) as desk:
+        async with desk_on(tmp_path, 2, watchdog=3.0) as desk:
             await desk.submit(wanted("hangs", "step=1 sleep=600"))
             await until_running(desk, "hangs", step=1)
             for number in range(4):

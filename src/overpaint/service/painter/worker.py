@@ -161,6 +161,7 @@ class Worker:
             error=plain(ended.error),
             refused=ended.refused,
             holds=None if self._bench is None else self._bench.in_memory,
+            encodings=None if self._bench is None else self._bench.encodings(),
         )
         if ended.is_ruined:
             os._exit(RUINED)

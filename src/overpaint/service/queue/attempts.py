@@ -78,6 +78,7 @@ class Attempt:
         is_patient: bool = True,
     ) -> None:
         self.record, self.job = record, record.job  # as it waited
+        self.sent = record.job  # as the worker gets it
         self.worker, self._thread, self._limits = worker, thread, limits
         self.claim: Claim | None = None  # as soon as it is written down
         self.is_lost = False  # another worker has the job by now
@@ -184,7 +185,7 @@ class Attempt:
     async def _last_word(self, record: Record, batches: Sequence[DoneBatch]) -> Message | None:
         """How the job ended; None if the worker was not asked at all."""
         folder = self._thread.store.result_file(self.job.id, "0.png").parent
-        message = {"job": plain(self.job), "done": plain(batches), "folder": str(folder)}
+        message = {"job": plain(self.sent), "done": plain(batches), "folder": str(folder)}
         if self._is_patient:
             await _first_of(self.worker.prepared(), self._called_off.wait())
         if self._called_off.is_set() or not self.worker.is_prepared:
@@ -239,7 +240,8 @@ class Attempt:
 
     async def _tell(self, name: str, data: Json, *, picture: bytes | None = None) -> None:
         add, at = self._thread.store.add_event, time.time()
-        await self._thread.tell(lambda: add(self.job.id, name, data, at, fence=self.fence), picture=picture)
+        fence = self.fence
+        await self._thread.tell(lambda: add(self.job.id, name, data, at, fence=fence, picture=picture), picture=picture)
 
     async def _keep_step(self) -> None:
         if time.monotonic() >= self._next_step:

@@ -15,7 +15,7 @@ from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 
 _THREADS = "OMP_NUM_THREADS"
 _LOOK_EVERY = 0.5
-_OF_ALL = ("unload", "reload", "memory")  # questions that every worker is asked
+OF_ALL = ("unload", "reload", "memory")  # questions that every worker is asked
 _MEMORY_PATIENCE = 1.0  # seconds that a worker has to say what it takes
 _CRASHED = "the worker ended each time it was started: the lines above say why"
 
@@ -89,7 +89,7 @@ class WorkerPool:
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         """A question, to whom it concerns: all, the one that has the checkpoint, or one that has time."""
-        if what in _OF_ALL:
+        if what in OF_ALL:
             answers = await self._ask_all(what, values)
             return merged_memory(answers) if what == "memory" else answers[0]
         checkpoint = (values or {}).get("checkpoint")
@@ -116,6 +116,7 @@ class WorkerPool:
                 slots=each.slots,
                 deaths=each.deaths,
                 switches=each.switches,
+                encodings=each.encodings,
                 memory=taken,
             )
             for each, taken in zip(self.workers, memory or (None,) * len(self.workers), strict=True)

@@ -41,6 +41,7 @@ class WorkerPort(Protocol):
     slots: int  # jobs that it takes at once
     deaths: int
     switches: int  # how often it came to another checkpoint than before
+    encodings: Json | None  # what its engine encoded, what it knew already, and the bytes kept, after its last job
 
     @property
     def pid(self) -> int | None: ...
