@@ -48,7 +48,17 @@ _STROKE = """async ([softness, seed]) => {
     await page.session.keeper.chain;
     return frames.slice(2);
 }"""
-_HEAP = "() => performance.memory ? performance.memory.usedJSHeapSize / 1e6 : 0"
+_HEAP = "() => { globalThis.gc?.(); return performance.memory ? performance.memory.usedJSHeapSize / 1e6 : 0; }"
+ZOOMS = 50
+FLAT = 40.0  # megabytes: what is kept of the strokes to be undone, packed, and nothing else
+_ZOOMS = """async (count) => {
+    const {view} = document.querySelector("over-paint");
+    for (let i = 0; i < count; i++) {
+        view.zoom(i % 10 < 5 ? 1.4 : 1 / 1.4);
+        await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    }
+    return count;
+}"""
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
@@ -75,7 +85,7 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         picture = _picture(Path(folder) / "large.jpg", given.megapixels)
-        flags = ["--no-sandbox", "--enable-precise-memory-info"]
+        flags = ["--no-sandbox", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"http://127.0.0.1:{server.server_port}/")
@@ -108,7 +118,10 @@ def _measure(page: Page, strokes: int, softness: float) -> None:
     median, slow = np.percentile(frames, (50, 95))
     verdict = "good" if median <= GOOD[0] and slow <= GOOD[1] else "too slow"
     print(f"{strokes} strokes, {len(frames)} frames: median {median:.1f} ms, 95th percentile {slow:.1f} ms: {verdict}")
-    print(f"heap {before:.0f} MB before, {page.evaluate(_HEAP):.0f} MB after")
+    zooms = page.evaluate(_ZOOMS, ZOOMS)
+    after = page.evaluate(_HEAP)
+    verdict = "flat" if after - before <= FLAT else "it grows"
+    print(f"heap {before:.0f} MB before, {after:.0f} MB after {strokes} strokes and {zooms} zooms: {verdict}")
 
 
 def _picture(path: Path, megapixels: float) -> Path:

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 _PAGE = "document.querySelector('over-paint')"
 _PATIENCE = 240_000  # milliseconds
+_GALLERIES = ("page-desktop-dark", "page-phone-light")  # screens on which the gallery is shown, too
 
 
 def take(source: Path, folder: Path) -> None:
@@ -63,6 +64,10 @@ def _screen(browser: Browser, url: str, picture: Path, size: tuple[int, int], th
     page.wait_for_selector("settings-form select[name=sampler]", state="attached")
     page.wait_for_timeout(800)
     page.screenshot(path=to)
+    if to.stem in _GALLERIES:
+        page.evaluate(f"() => {_PAGE}.dialog('showGallery')")
+        page.wait_for_function("() => [...document.querySelectorAll('.work img')].some((each) => each.naturalWidth)")
+        page.screenshot(path=to.with_name(to.name.replace("page-", "page-gallery-")))
     context.close()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.page.conftest import AS_TEXT, OpenPage, brush, drop, has_picture, kept, mask_of, set_brush
+from tests.page.conftest import AS_TEXT, OpenPage, brush, drop, has_picture, kept, mask_of, picture_file, set_brush
 from tests.service.conftest import Server
 
 if TYPE_CHECKING:
@@ -33,7 +33,14 @@ def drawn(page: Page) -> np.ndarray[Any, Any]:
             return await (AS_TEXT)(file);
         }}""".replace("AS_TEXT", AS_TEXT)
     )
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    left, top, right, bottom = page.evaluate(
+        f"""() => {{
+            const {{source, view}} = {PAGE}.view.stage;
+            return [view.x, view.y, view.x + source.width * view.scale, view.y + source.height * view.scale];
+        }}"""
+    )
+    inside = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    return inside[int(top) + 2 : int(bottom) - 2, int(left) + 2 : int(right) - 2]  # its very edge is half transparent
 
 
 def kept_file(page: Page, key: str) -> np.ndarray[Any, Any]:
@@ -106,7 +113,7 @@ def test_two_settings_are_compared_on_a_sheet(open_page: OpenPage, picture: Path
     assert sorted(each["seed"] for each in cells) == [1, 1, 2, 2, 3, 3]
     assert {(each["width"], each["height"]) for each in cells} == {(320, 240)}
     page.click(".card .look[title='Sheet']")
-    page.wait_for_function("() => document.querySelector('dialog.sheet img').naturalWidth > 640")
+    page.wait_for_function("() => document.querySelector('dialog.sheet img')?.naturalWidth > 640")
     assert kept_file(page, sheet["file"]).shape[1] > 640
     page.keyboard.press("Escape")
     page.evaluate(f"() => {PAGE}.view.focus()")
@@ -165,3 +172,32 @@ def test_keys_are_shown_and_changed(open_page: OpenPage, picture: Path) -> None:
     page.keyboard.press("?")
     page.click("dialog .answers .quiet")
     assert page.inner_text("dialog [data-action=wand]") == "W"
+
+
+def test_a_full_disk_of_the_browser_is_said_and_loses_no_stroke(open_page: OpenPage, tmp_path: Path) -> None:
+    """What could not be written is written as soon as there is room, with the steps that undo it."""
+    page = open_page()
+    drop(page, picture_file(tmp_path / "wide.png", 900, 600))
+    has_picture(page)
+    kept(page)
+    page.evaluate(
+        """() => {
+            const put = IDBObjectStore.prototype.put;
+            window.free = () => (IDBObjectStore.prototype.put = put);
+            IDBObjectStore.prototype.put = () => { throw new DOMException("no room", "QuotaExceededError"); };
+        }"""
+    )
+    brush(page, (0.1, 0.2), (0.2, 0.2))
+    page.wait_for_selector(".notice.failed")
+    assert "disk space is full" in page.inner_text(".notice.failed")
+    first = mask_of(page)
+    page.evaluate("() => window.free()")
+    brush(page, (0.8, 0.8), (0.9, 0.8))
+    both = mask_of(page)
+    page.wait_for_function(f"() => !{PAGE}.session.keeper.missed")
+    page.reload()
+    has_picture(page)
+    assert (mask_of(page) == both).all() and both.sum() > first.sum() > 0
+    page.keyboard.press("Control+z")
+    page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 2")
+    assert (mask_of(page) == first).all()

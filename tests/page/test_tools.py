@@ -204,9 +204,36 @@ def colours_of(page: Page) -> np.ndarray[Any, Any]:
             const {{shown}} = await import("/page/canvas/colour.js");
             if (!colour) return null;
             const image = shown(colour, {{scale: 1, x: 0, y: 0}}, [0, 0, colour.width, colour.height]);
-            return await (AS_TEXT)(new Blob([image.data]));
+            return [colour.width, colour.height, await (AS_TEXT)(new Blob([image.data]))];
         }}""".replace("AS_TEXT", AS_TEXT)
     )
     if data is None:
         return np.zeros((HIGH, WIDE, 4), np.uint8)
-    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(HIGH, WIDE, 4)
+    return np.frombuffer(base64.b64decode(data[2]), np.uint8).reshape(data[1], data[0], 4)
+
+
+def test_what_was_drawn_is_not_lost_when_the_picture_grows(open_page: OpenPage, scene: Path) -> None:
+    page = open_page()
+    drop(page, scene)
+    has_picture(page)
+    set_brush(page, 30)
+    drag(page, (0.2, 0.3), (0.3, 0.4))
+    choose(page, "sketch")
+    drag(page, (0.6, 0.6), (0.7, 0.7))
+    step_taken(page, 3)
+    mask, colours = mask_of(page), colours_of(page)
+    page.evaluate(f"() => {PAGE}.dialog('showExtend')")
+    page.fill("dialog [name=left]", "24")
+    page.fill("dialog [name=top]", "16")
+    page.click("dialog form .primary")
+    step_taken(page, 4)
+    grown = mask_of(page)
+    assert grown.shape == (HIGH + 16, WIDE + 24) and (grown[:16] == 255).all() and (grown[:, :24] == 255).all()
+    assert (grown[16:, 24:] == mask).all() and mask.any()
+    assert (colours_of(page)[16:, 24:] == colours).all() and colours.any()
+    page.keyboard.press("Control+z")
+    step_taken(page, 3)
+    assert (mask_of(page) == mask).all() and (colours_of(page) == colours).all()
+    page.keyboard.press("Control+Shift+z")
+    step_taken(page, 4)
+    assert (mask_of(page) == grown).all() and (colours_of(page)[16:, 24:] == colours).all()

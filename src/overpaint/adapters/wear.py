@@ -6,9 +6,10 @@ copy; nothing is ever subtracted. To wear a LoRA means to have it in the weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,15 @@ def adapted(network: nn.Module) -> AdaptedNetwork:
     return kept
 
 
+def in_weights(network: nn.Module) -> Hashable:
+    """What LoRAs a network has in its weights: equal for equal weights of one network. It keeps no file alive.
+
+    NOTE: asking makes no account of a network that has none, for that would tie the network to itself.
+    """
+    kept = getattr(network, "adapted", None)
+    return kept.in_weights if isinstance(kept, AdaptedNetwork) else ()
+
+
 @dataclass(frozen=True)
 class _Rules:
     """How LoRAs are added."""
@@ -143,6 +153,16 @@ class AdaptedNetwork:
     def is_bare(self) -> bool:
         """Whether the network has nothing but its own weights."""
         return self._changes is not None and not self._changes.pieces
+
+    @property
+    def in_weights(self) -> Hashable:
+        """Equal for equal weights; of weights that were left half-way, equal to nothing."""
+        changes = self._changes
+        if changes is None:
+            return object()
+        # NOTE: references, for the number of a file that is forgotten may be given to another one
+        pieces = tuple((ref(each.file), each.multiplier, each.rank) for each in changes.pieces)
+        return (changes.number, pieces, changes.rules) if pieces else ()
 
     @torch.no_grad()
     def wear(self, changes: _Changes) -> tuple[_Misfit, ...]:

@@ -112,6 +112,51 @@ export function shown(colour, view, [left, top, right, bottom]) {
 }
 
 /**
+ * The colours on a larger picture, at the place where the old one lies in it.
+ * @param {Tiles} colour
+ * @param {number} width
+ * @param {number} height
+ * @param {number} left
+ * @param {number} top
+ * @returns {Colour} another one
+ */
+export function shifted(colour, width, height, left, top) {
+  const next = new Colour(width, height);
+  colour.tiles.forEach((tile, index) => {
+    if (!tile) return;
+    const from = new Uint32Array(tile.buffer, tile.byteOffset, SIDE * SIDE);
+    const x0 = (index % colour.across) * SIDE + left, y0 = Math.floor(index / colour.across) * SIDE + top;
+    for (let y = 0; y < SIDE; y++) {
+      for (let x = 0; x < SIDE; x++) {
+        const pixel = from[(y << 8) | x];
+        if (!pixel) continue;
+        const to = next.tile(((y0 + y) >> 8) * next.across + ((x0 + x) >> 8));
+        new Uint32Array(to.buffer)[(((y0 + y) & 255) << 8) | ((x0 + x) & 255)] = pixel;
+      }
+    }
+  });
+  return next;
+}
+
+/**
+ * All of a layer as a change of an empty one.
+ * @param {Tiles} layer
+ * @returns {Change}
+ */
+export function allOf(layer) {
+  return new Map(layer.tiles.flatMap((tile, index) => (tile ? [/** @type {[number, Uint8Array]} */ ([index, tile.slice()])] : [])));
+}
+
+/**
+ * The box round all that has colour.
+ * @param {Tiles} colour
+ * @returns {Box | null}
+ */
+export function boxOf(colour) {
+  return joined(new Mask(colour.width, colour.height), colour).box();
+}
+
+/**
  * The picture with its colours, as a file.
  * @param {ImageBitmap | OffscreenCanvas} picture
  * @param {Tiles} colour

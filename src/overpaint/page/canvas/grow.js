@@ -32,13 +32,12 @@ export function larger(picture, { left, top, right, bottom }) {
 /**
  * The new area, and what was masked before.
  * @param {import("./mask.js").Mask} mask of the larger picture
- * @param {import("./mask.js").Mask | null} before
+ * @param {Uint8Array | null} old what was masked before, row by row
  * @param {Margins} margins
  * @returns {import("./mask.js").Change | null}
  */
-export function maskNew(mask, before, { left, top, right, bottom }) {
+export function maskNew(mask, old, { left, top, right, bottom }) {
   const inside = /** @type {const} */ ([left, top, mask.width - right, mask.height - bottom]);
-  const old = before?.flat([0, 0, before.width, before.height]) ?? null;
   const wide = inside[2] - inside[0];
   const line = new Uint8Array(mask.width);
   mask.begin();

@@ -179,8 +179,14 @@ export class Stage {
   #drawDifference(pen, view) {
     const { source, result } = this;
     if (!source || !result) return;
+    // NOTE: drawn apart first; browsers scale with another precision where they blend, and the same would differ.
+    const sheet = document.createElement("canvas");
+    sheet.width = pen.canvas.width;
+    sheet.height = pen.canvas.height;
+    result.draw(/** @type {CanvasRenderingContext2D} */ (sheet.getContext("2d")), { ...view, scale: view.scale * (source.width / result.width) });
     pen.globalCompositeOperation = "difference";
-    result.draw(pen, { ...view, scale: view.scale * (source.width / result.width) });
+    pen.drawImage(sheet, 0, 0);
+    sheet.width = 0;
     pen.globalCompositeOperation = "lighter";
     for (let twice = 0; twice < DOUBLED; twice++) pen.drawImage(pen.canvas, 0, 0);
     pen.globalCompositeOperation = "source-over";

@@ -94,8 +94,9 @@ export class OverPaint extends HTMLElement {
       if (connection.value === "token") void this.dialog("askToken");
     });
     effect(() => {
-      if (keeping.value === "full") this.say(t("storeFull"), "failed");
-      if (keeping.value === "failed") this.say(t("storeFailed"), "failed");
+      if (keeping.value === "full") this.say(t("storeFull"), "unkept");
+      if (keeping.value === "failed") this.say(t("storeFailed"), "unkept");
+      if (keeping.value === "kept" && this.notice.peek()?.kind === "unkept") this.notice.value = null;
     });
   }
 
@@ -193,7 +194,7 @@ export class OverPaint extends HTMLElement {
       const offline = connection.value === "offline" ? h("p", { class: "notice failed" }, t("offline")) : null;
       const said = this.notice.value;
       const shut = iconButton("cross", () => t("close"), () => (this.notice.value = null), { class: "icon-button small" });
-      return [offline, said && h("p", { class: `notice ${said.kind}` }, said.text, shut)];
+      return [offline, said && h("p", { class: `notice ${said.kind === "unkept" ? "failed" : said.kind}` }, said.text, shut)];
     });
   }
 

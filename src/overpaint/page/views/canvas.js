@@ -4,7 +4,7 @@ import { Stage } from "../canvas/stage.js";
 import { Stroke } from "../canvas/stroke.js";
 import { centred, zoomed } from "../canvas/view.js";
 import { brush, showsMask, tool } from "../state/settings.js";
-import { effect, signal } from "../state/signal.js";
+import { effect, signal, untracked } from "../state/signal.js";
 
 /** @typedef {import("../canvas/stroke.js").Point} Point */
 /** @typedef {import("../canvas/gestures.js").How} How */
@@ -19,6 +19,7 @@ import { effect, signal } from "../state/signal.js";
  * @property {(pen: CanvasRenderingContext2D, view: import("../canvas/view.js").View, ratio: number) => void} draw
  * @property {(key: string) => boolean} [key] whether it means something now
  * @property {(at: Place | null) => void} [hover]
+ * @property {() => void} [taken] it comes into the hand
  * @property {boolean} [isBrush] whether it has the brush's size
  */
 
@@ -105,8 +106,10 @@ export class PictureView extends HTMLElement {
       this.#moveCursor();
     });
     effect(() => {
-      if (this.dataset.tool !== tool.value) this.areaTool?.cancel();
+      const isOther = this.dataset.tool !== tool.value;
+      if (isOther) this.areaTool?.cancel();
       this.dataset.tool = tool.value;
+      if (isOther) untracked(() => this.areaTool?.taken?.());
       this.#moveCursor();
       stage.redrawOver();
     });

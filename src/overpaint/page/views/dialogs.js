@@ -12,12 +12,13 @@ import { changeMask } from "./keys.js";
 
 /**
  * @param {OverPaint} page
- * @param {() => string} title
+ * @param {() => string} named
  * @param {string} kind
  * @param {...import("./dom.js").Child} children
  * @returns {HTMLDialogElement}
  */
-export function show(page, title, kind, ...children) {
+export function show(page, named, kind, ...children) {
+  const title = () => named().replace(/ …$/, ""); // which says that something opens
   const shut = () => dialog.close();
   const dialog = /** @type {HTMLDialogElement} */ (
     h("dialog", { class: kind, "aria-label": title, onclose: () => dialog.remove(), onclick: (/** @type {Event} */ event) => event.target === dialog && shut() },

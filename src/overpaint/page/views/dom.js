@@ -25,6 +25,17 @@ export function h(name, given = {}, ...children) {
 }
 
 /**
+ * A list whose items follow signals; they are its own children, as those who listen to the page expect.
+ * @param {Record<string, any>} given
+ * @param {() => Node[]} items
+ */
+export function list(given, items) {
+  const element = h("ul", given);
+  effect(() => element.replaceChildren(...items()));
+  return element;
+}
+
+/**
  * @param {Element} element
  * @param {string} key
  * @param {any} value

@@ -9,6 +9,7 @@ import { twice } from "./outlines.js";
 /** @typedef {import("../canvas/view.js").View} View */
 
 const REACH = 36; // pixels of the window beside an edge in which it is taken
+const ROOM = 0.7; // of the size at which the picture fills the window
 const STEP = 8; // sizes are multiples of it: the networks see cells of that side
 const MOST = 2048; // pixels at a side
 const MOST_PIXELS = 50e6;
@@ -24,6 +25,11 @@ export class Extender {
   /** @param {PictureView} view */
   constructor(view) {
     this.view = view;
+  }
+
+  /** There is to be room to drag to. */
+  taken() {
+    if (this.view.stage?.isFitted) this.view.zoom(ROOM);
   }
 
   /** @param {import("../canvas/stroke.js").Point} point */

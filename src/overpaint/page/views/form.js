@@ -203,7 +203,7 @@ function textOf(value) {
 }
 
 /** @param {string} name */
-function labelOf(name) {
+export function labelOf(name) {
   const key = /** @type {any} */ (`field_${name}`);
   const found = t(key);
   return found === key ? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ") : found;

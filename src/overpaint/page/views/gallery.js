@@ -4,7 +4,7 @@ import * as api from "../api/client.js";
 import { signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { show } from "./dialogs.js";
-import { h, iconButton, saveFile } from "./dom.js";
+import { h, iconButton, list, saveFile } from "./dom.js";
 import { useRecipe } from "./recipe.js";
 
 /** @typedef {import("./app.js").OverPaint} OverPaint */
@@ -47,7 +47,7 @@ export function showGallery(page) {
         () => t("onlyPinned"))),
     h("p", { class: "problem", role: "alert", hidden: () => !problem.value }, () => problem.value),
     h("p", { class: "hint", role: "status" }, () => stateOf(found.value, sought)),
-    h("ul", { class: "painted" }, () => (found.value?.jobs ?? []).flatMap((job) => cards(page, job, () => dialog.close(), () => look()))),
+    list({ class: "painted" }, () => (found.value?.jobs ?? []).flatMap((job) => cards(page, job, () => dialog.close(), () => look()))),
     h("button", { type: "button", class: "quiet", hidden: () => !isMore(), onclick: () => void look(true) }, () => t("showMore")),
     h("p", { class: "hint" }, () => (found.value ? keptFor(found.value) : "")),
   );

@@ -3,6 +3,7 @@
 import { t } from "../text/text.js";
 import { show } from "./dialogs.js";
 import { h, saveFile } from "./dom.js";
+import { labelOf } from "./form.js";
 
 /** @typedef {import("./app.js").OverPaint} OverPaint */
 
@@ -28,7 +29,7 @@ export function showGrid(page) {
     const fields = Object.keys(AXES);
     const field = /** @type {HTMLSelectElement} */ (h("select", { name: `${name}-field`, "aria-label": () => t("axisField"), onchange: () => { values.value = field.value ? AXES[/** @type {"steps"} */ (field.value)] : ""; } },
       name === "y" ? h("option", { value: "" }, () => t("noAxis")) : null,
-      ...fields.map((each) => h("option", { value: each, selected: each === first }, each))));
+      ...fields.map((each) => h("option", { value: each, selected: each === first }, () => labelOf(each)))));
     return { field, values };
   };
   const x = axis("x", "strength"), y = axis("y", "");

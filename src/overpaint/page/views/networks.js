@@ -5,7 +5,7 @@ import { signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { matching, tagOf } from "../work/completing.js";
 import { show } from "./dialogs.js";
-import { h } from "./dom.js";
+import { h, list } from "./dom.js";
 import { networks } from "./prompting.js";
 
 /** @typedef {import("../work/completing.js").Network} Network */
@@ -28,9 +28,9 @@ export function showNetworks(page) {
   const dialog = show(page, () => t("networks"), "gallery",
     h("div", { class: "filters" }, h("input", { type: "search", name: "find-network", placeholder: () => t("findNetwork"), "aria-label": () => t("findNetwork"), oninput: (/** @type {any} */ event) => (sought.value = event.target.value.trim()) })),
     h("p", { class: "hint", hidden: () => !known.value || Boolean(known.value.loras.length + known.value.embeddings.length) }, () => t("noNetworks")),
-    h("ul", { class: "painted" }, group("loras", tagOf)),
+    list({ class: "painted" }, group("loras", tagOf)),
     h("h3", { hidden: () => !known.value?.embeddings.length }, () => t("embeddings")),
-    h("ul", { class: "painted" }, group("embeddings", (each) => each.id)),
+    list({ class: "painted" }, group("embeddings", (each) => each.id)),
   );
 }
 

@@ -4,7 +4,7 @@ import * as api from "../api/client.js";
 import { signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { show } from "./dialogs.js";
-import { h, iconButton } from "./dom.js";
+import { h, iconButton, list } from "./dom.js";
 
 /** @typedef {{name: string, request: Record<string, any>}} Preset */
 
@@ -39,13 +39,13 @@ export function showPresets(page) {
   const dialog = show(page, () => t("presets"), "menu",
     h("p", { class: "problem", role: "alert", hidden: () => !problem.value }, () => problem.value),
     h("p", { class: "hint", hidden: () => presets.value?.length !== 0 }, () => t("noPresets")),
-    h("ul", {}, () => (presets.value ?? []).map((each) =>
+    list({}, () => (presets.value ?? []).map((each) =>
       h("li", { class: "row" },
         h("button", { type: "button", class: "row", onclick: () => take(each) }, h("span", {}, each.name)),
         iconButton("trash", () => `${t("deletePreset")}: ${each.name}`, () => void api.dropPreset(each.name).then(load, failed), { class: "icon-button small" })))),
     h("form", { class: "row", onsubmit: keep }, field, h("button", { class: "quiet" }, () => t("keepPreset"))),
     h("h3", { hidden: () => !styles.value.length }, () => t("styles")),
-    h("ul", {}, () => styles.value.map(({ name, prompt, negative_prompt }) =>
+    list({}, () => styles.value.map(({ name, prompt, negative_prompt }) =>
       h("li", {}, h("label", { class: "row", title: [prompt, negative_prompt].filter(Boolean).join(" · ") },
         h("span", {}, name),
         h("input", { type: "checkbox", checked: () => chosen().includes(name), onchange: (/** @type {any} */ event) => toggle(name, event.target.checked) }))))),

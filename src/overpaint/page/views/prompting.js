@@ -4,7 +4,7 @@ import { countTokens, models } from "../api/client.js";
 import { effect, signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { completionAt, replaced } from "../work/completing.js";
-import { h } from "./dom.js";
+import { h, list } from "./dom.js";
 
 /** @typedef {import("../work/completing.js").Networks} Networks */
 /** @typedef {import("../work/completing.js").Completion} Completion */
@@ -35,12 +35,12 @@ export function helpWith(area, document, name) {
   const shown = signal(/** @type {Completion | null} */ (null));
   const chosen = signal(0);
   const id = `${name}-choices`;
-  const list = h("ul", { class: "choices", role: "listbox", id, "aria-label": () => t("completions"), hidden: () => !shown.value },
-    () => (shown.value?.choices ?? []).map((each, i) =>
+  const choices = list({ class: "choices", role: "listbox", id, "aria-label": () => t("completions"), hidden: () => !shown.value }, () =>
+    (shown.value?.choices ?? []).map((each, i) =>
       h("li", { role: "option", id: `${id}-${i}`, "aria-selected": () => String(chosen.value === i), onpointerdown: (/** @type {Event} */ event) => { event.preventDefault(); take(i); } },
         each.label, each.about ? h("small", {}, each.about) : null)),
   );
-  area.after(list);
+  area.after(choices);
   area.setAttribute("aria-autocomplete", "list");
   area.setAttribute("aria-controls", id);
   effect(() => {

@@ -1,7 +1,8 @@
 /** The picture made larger, as one step; what is new of it is masked, and painted by the server's own tool for it. */
 
 import { isNewOnly, larger, maskNew } from "../canvas/grow.js";
-import { decoded } from "./session.js";
+import { allOf, shifted } from "../canvas/colour.js";
+import { both, decoded } from "./session.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("../canvas/grow.js").Margins} Margins */
@@ -24,7 +25,13 @@ export async function grow(session, margins) {
   const grown = { from: known.from, margins: known.margins ? added(known.margins, margins) : margins };
   const picture = await keeper.addPicture(file, before.name, pyramid, before.key, null, { grown });
   if (Number(document.form.peek().strength) < STRONG) document.fill({ strength: STRONG });
-  await session.show(picture, pyramid, "extend", false, (next) => maskNew(next, mask, margins));
+  const masked = mask.isEmpty() ? null : mask.flat([0, 0, mask.width, mask.height]);
+  const { colour } = session;
+  const colours = colour && !colour.isEmpty() ? shifted(colour, picture.width, picture.height, margins.left, margins.top) : null;
+  await session.show(picture, pyramid, "extend", false, (next) => {
+    session.colour = colours;
+    return both(maskNew(next, masked, margins), colours && allOf(colours));
+  });
 }
 
 /**

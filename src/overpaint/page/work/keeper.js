@@ -10,6 +10,7 @@ import { effect, signal } from "../state/signal.js";
 
 const TAB = "overpaint-document";
 const RELOAD = 1500; // milliseconds in which a page that is left gives its document back
+const AGAIN = 3000; // milliseconds after which it is tried again to write
 const LATER = 300; // milliseconds, for what changes with every key
 
 /** Whether all is kept, or why not. */
@@ -23,6 +24,9 @@ export class Keeper {
     this.timer = 0;
     /** What could not be read must not be written over. */
     this.isBroken = false;
+    /** Whether something could not be written: then everything is, as soon as there is room. */
+    this.missed = false;
+    this.again = 0;
   }
 
   get id() {
@@ -120,7 +124,7 @@ export class Keeper {
   async keepFile(file) {
     const key = randomName(16);
     this.held.set(key, file);
-    if (this.held.size > 6 && !this.isBroken) this.held.delete(/** @type {string} */ (this.held.keys().next().value));
+    if (this.held.size > 6 && !this.isBroken && !this.missed) this.held.delete(/** @type {string} */ (this.held.keys().next().value));
     await this.#do(async () => [{ table: "blobs", put: { key, document: this.id, file } }]);
     return key;
   }
@@ -148,19 +152,47 @@ export class Keeper {
     return [{ table: "documents", put }];
   }
 
-  /** @param {() => Promise<import("../state/database.js").Write[]>} made */
-  #do(made) {
+  /**
+   * @param {() => Promise<import("../state/database.js").Write[]>} made
+   * @param {boolean} [isAll] whether nothing is missing after it
+   */
+  #do(made, isAll = false) {
     if (this.isBroken || this.session.isRestoring) return this.chain;
     this.chain = this.chain.then(async () => {
       try {
         await write(await made());
-        keeping.value = "kept";
+        if (isAll) this.missed = false;
+        if (!this.missed) keeping.value = "kept";
       } catch (error) {
+        this.missed = true;
         keeping.value = /** @type {Error} */ (error).name === "QuotaExceededError" ? "full" : "failed";
         console.error("not kept:", error);
+        clearTimeout(this.again);
+        this.again = window.setTimeout(() => this.#do(() => this.#all(), true), AGAIN);
       }
     });
     return this.chain;
+  }
+
+  /** Everything, after some of it could not be written. @returns {Promise<import("../state/database.js").Write[]>} */
+  async #all() {
+    const { session, id } = this, { document } = session;
+    const tiles = session.allTiles().map(([index, tile]) => /** @type {const} */ ([index, tile.slice()]));
+    const commands = [...document.history.commands];
+    const [head, small, kept] = await Promise.all([
+      this.#head(),
+      Promise.all(tiles.map(async ([index, tile]) => ({ key: [id, index], document: id, bytes: await packed(tile) }))),
+      Promise.all(commands.map((each) => session.keptOf(each))),
+    ]);
+    return [
+      ...[...this.held].map(([key, file]) => ({ table: "blobs", put: { key, document: id, file } })),
+      ...head,
+      { table: "tiles", from: [id, -1] },
+      ...small.map((put) => ({ table: "tiles", put })),
+      { table: "commands", from: [id, -1] },
+      ...kept.map((each, i) => ({ table: "commands", put: { key: [id, i], document: id, kept: each } })),
+      ...document.jobs.peek().map((each) => ({ table: "jobs", put: { ...each, key: [id, each.id], document: id } })),
+    ];
   }
 
   /**

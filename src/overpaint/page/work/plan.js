@@ -1,6 +1,7 @@
 /** The box that would be painted follows the mask: the server is asked, a moment after the last stroke. */
 
 import { planBox } from "../api/client.js";
+import { united } from "../canvas/mask.js";
 import { effect } from "../state/signal.js";
 import { planned } from "../state/settings.js";
 import { sizes } from "./jobs.js";
@@ -22,7 +23,8 @@ export function followPlan(session, stage) {
     clearTimeout(timer);
     stop.abort();
     timer = window.setTimeout(async () => {
-      const box = session.mask?.box() ?? null;
+      const coloured = session.colour && !session.colour.isEmpty() ? (await import("../canvas/colour.js")).boxOf(session.colour) : null;
+      const box = united(session.mask?.box() ?? null, coloured);
       if (!picture || !stage) return;
       if (!box || !form.only_masked) return told(stage, null, null);
       stop = new AbortController();

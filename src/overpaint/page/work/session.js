@@ -134,8 +134,9 @@ export class Session {
 
   /** The tiles that hold something, by their numbers in changes. @returns {[number, Uint8Array][]} */
   allTiles() {
-    const found = [...(this.mask?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([index, tile]));
-    const colours = [...(this.colour?.tiles ?? [])].map((tile, index) => /** @type {const} */ ([COLOURS + index, tile]));
+    const { mask, colour } = this; // a stroke that is not over does not count
+    const found = [...(mask?.tiles.keys() ?? [])].map((index) => /** @type {const} */ ([index, mask?.former(index)]));
+    const colours = [...(colour?.tiles.keys() ?? [])].map((index) => /** @type {const} */ ([COLOURS + index, colour?.former(index)]));
     return /** @type {[number, Uint8Array][]} */ ([...found, ...colours].filter(([, tile]) => tile));
   }
 
@@ -241,7 +242,7 @@ export class Session {
  * @param {Change | null} [colours]
  * @returns {Change}
  */
-function both(mask, colours) {
+export function both(mask, colours) {
   const moved = [...(colours ?? [])].map(([index, bytes]) => /** @type {const} */ ([COLOURS + index, bytes]));
   return new Map([...(mask ?? []), ...moved]);
 }
