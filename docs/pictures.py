@@ -54,15 +54,17 @@ def _file_of(shown: str) -> str:
     return f"{shown.removesuffix('-shown.png')}.png --show" if shown.endswith("-shown.png") else shown
 
 
-PAGES = ("outpainting", "enlarging", "loopback", "grids")
+PAGES = ("outpainting", "enlarging", "loopback", "grids", "looking")
 PAINTED = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
+PAINTED |= {"forest-compared.png": "forest-compared.png", "lakes-sheet.png": "lakes-sheet.png"}
 
 
 def _paint_commands_of(page: Path, folder: Path) -> None:
     """The commands of a guide that name a picture of the examples; what they write is what the guide shows."""
     shutil.copytree(ROOT / "examples", folder / "examples", dirs_exist_ok=True)
     for line in page.read_text(encoding="utf-8").splitlines():
-        words = shlex.split(line) if line.startswith("    overpaint ") and "examples/" in line else []
+        paints = "examples/" in line or page.stem == "looking"  # whose sheet is of new pictures
+        words = shlex.split(line) if line.startswith("    overpaint ") and paints else []
         if words:
             subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
     for made, shown in PAINTED.items():

@@ -64,6 +64,7 @@ NEEDS_TORCH = {
     "painting.conditioning",
     "painting.denoise",
     "painting.drive",
+    "painting.encodings",
     "painting.guidance",
     "painting.hires",
     "painting.inversion",
@@ -243,9 +244,9 @@ def test_no_imports_go_in_circles() -> None:
 def test_importing_the_package_is_light() -> None:
     result = run_python("""
         import sys, time
-        started = time.perf_counter()
+        started = time.process_time()
         import overpaint
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         heavy = {"torch", "numpy", "PIL", "yaml", "typer"} & set(sys.modules)
         assert not heavy, heavy
         assert dir(overpaint) == overpaint.__all__

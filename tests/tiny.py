@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,6 @@ _TO_LATENTS = ((0, 0, 0, _LIGHT), (_COLOUR, 0, 0, -_COLOUR), (0, 0, _COLOUR, -_C
 
 def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     """Write the checkpoint (11.8 MB, float16). The same seed gives the same bytes."""
-    rng = np.random.default_rng(seed)
-    tensors: Parameters = {}
-    for prefix, parameters in (
-        (UNET_PREFIX, _unet(rng)),
-        (VAE_PREFIX, _autoencoder(rng)),
-        (_TEXT.prefix, _random(_shapes(ClipText, _TEXT), rng)),
-    ):
-        tensors.update((prefix + name, values.astype(np.float16)) for name, values in sorted(parameters.items()))
     metadata = {
         "format": "pt",
         "modelspec.architecture": "stable-diffusion-v1",
@@ -84,9 +77,22 @@ def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    write_safetensors(unfinished, tensors, metadata)
+    write_safetensors(unfinished, _tensors(seed), metadata)
     unfinished.replace(path)
     return path
+
+
+@cache
+def _tensors(seed: int) -> Parameters:
+    rng = np.random.default_rng(seed)
+    tensors: Parameters = {}
+    for prefix, parameters in (
+        (UNET_PREFIX, _unet(rng)),
+        (VAE_PREFIX, _autoencoder(rng)),
+        (_TEXT.prefix, _random(_shapes(ClipText, _TEXT), rng)),
+    ):
+        tensors.update((prefix + name, values.astype(np.float16)) for name, values in sorted(parameters.items()))
+    return tensors
 
 
 def _shapes(build: type[nn.Module], spec: UNetSpec | AutoencoderSpec | TextSpec) -> dict[str, tuple[int, ...]]:

@@ -7,9 +7,11 @@ Pillow decodes the files: it can leave out the lower byte of each sample or the 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,13 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from overpaint.deep_files import deep_pieces
+from overpaint.deep_pixels import MODES, STRIP, DeepPixels, Samples
 from overpaint.upright import SOURCE_MODE, upright
-
-Box = tuple[int, int, int, int]
-Samples = npt.NDArray[np.uint16]  # (height, width, channels)
-
-_MODES = ("", "L", "LA", "RGB", "RGBA")  # by the number of channels
-_STRIP = 1 << 22  # samples that are looked at together
 
 # The raw modes of Pillow that leave out the lower byte, and for each the one that leaves out the upper byte.
 _OTHER_BYTE: Mapping[str, str] = MappingProxyType(
@@ -35,70 +33,6 @@ _OTHER_BYTE: Mapping[str, str] = MappingProxyType(
     | {f"{name};16N": f"{name};16{'B' if sys.byteorder == 'little' else 'L'}" for name in ("RGB", "RGBA", "RGBX")}
 )
 _GRAY_WITH_ALPHA = "LA;16B"
-
-
-@dataclass(frozen=True, eq=False)
-class DeepPixels:
-    """Samples of 16 bits, upright. A changed picture shares those of its source, and holds the part that is new."""
-
-    samples: Samples
-    part: tuple[Box, Samples] | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height)"""
-        return self.samples.shape[1], self.samples.shape[0]
-
-    @property
-    def channels(self) -> int:
-        return int((self.samples if self.part is None else self.part[1]).shape[2])
-
-    @property
-    def mode(self) -> str:
-        """The mode of the PIL picture that shows them."""
-        return _MODES[self.channels]
-
-    def window(self, box: Box) -> Samples:
-        """The samples in a box; not to be changed."""
-        left, top, right, bottom = box
-        shown = with_channels(self.samples[top:bottom, left:right], self.channels)
-        if self.part is None:
-            return shown
-        (x1, y1, x2, y2), new = self.part
-        x1, y1, x2, y2 = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
-        if x1 < x2 and y1 < y2:
-            shown = shown.copy()
-            at_x, at_y = self.part[0][:2]
-            shown[y1 - top : y2 - top, x1 - left : x2 - left] = new[y1 - at_y : y2 - at_y, x1 - at_x : x2 - at_x]
-        return shown
-
-    def strips(self) -> Iterator[Samples]:
-        """All rows from the top, some at a time."""
-        width, height = self.size
-        rows = max(1, _STRIP // (width * self.channels))
-        for top in range(0, height, rows):
-            yield self.window((0, top, width, min(top + rows, height)))
-
-    def with_part(self, box: Box, samples: Samples) -> DeepPixels:
-        """The same but for what is in the box; gray samples become coloured ones where the new ones are."""
-        if self.part is None:
-            return DeepPixels(self.samples, (box, samples))
-        return DeepPixels(self.window((0, 0, *self.size)), (box, samples))
-
-    def shown(self) -> Image.Image:
-        """8 bits a channel, as Pillow makes them: the upper byte of colours, gray rounded."""
-        return self._made(lambda strip: to_8_bits(strip) if strip.shape[2] == 1 else (strip >> 8).astype(np.uint8))
-
-    def rounded(self, box: Box | None = None) -> Image.Image:
-        """8 bits a channel, each the nearest."""
-        return self._made(to_8_bits) if box is None else _picture_of(to_8_bits(self.window(box)))
-
-    def _made(self, smaller: Callable[[Samples], npt.NDArray[np.uint8]]) -> Image.Image:
-        picture, top = Image.new(self.mode, self.size), 0
-        for strip in self.strips():
-            picture.paste(_picture_of(smaller(strip)), (0, top))
-            top += len(strip)
-        return picture
 
 
 class DeepPicture(Image.Image):
@@ -151,6 +85,17 @@ class DeepPicture(Image.Image):
         area = whole if box is None else tuple(map(round, box))
         return DeepPicture.of_pixels(DeepPixels(deep.window(area)), self.info)
 
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """As PIL saves; PNG and TIFF hold the 16 bits."""
+        kind = (format or (_kind_of(fp) if isinstance(fp, str | os.PathLike) else "")).upper()
+        if self.deep is None or kind not in ("PNG", "TIFF"):
+            super().save(fp, format, **params)
+            return
+        profile = self.info.get("icc_profile")
+        pieces = deep_pieces(self.deep, kind, {**({"icc_profile": profile} if profile else {}), **params})
+        with nullcontext(fp) if hasattr(fp, "write") else Path(fp).open("wb") as file:
+            file.writelines(pieces)
+
     def __getstate__(self) -> list[Any]:
         if self.deep is None:
             return [None, super().__getstate__()]
@@ -163,6 +108,11 @@ class DeepPicture(Image.Image):
             return
         Image.Image.__init__(self)
         vars(self).update(vars(DeepPicture.of_pixels(kept, info)))
+
+
+def _kind_of(path: str | os.PathLike[str]) -> str:
+    Image.init()
+    return Image.EXTENSION.get(Path(path).suffix.lower(), "")
 
 
 def deep_of(picture: Image.Image) -> DeepPixels | None:
@@ -187,25 +137,8 @@ def deep_array(values: npt.NDArray[np.uint16], info: Mapping[Any, Any] | None = 
 
 
 def _picture(samples: Samples, info: Mapping[Any, Any]) -> DeepPicture:
-    mode = "I;16" if samples.shape[2] == 1 else f"{_MODES[samples.shape[2]]};16"
+    mode = "I;16" if samples.shape[2] == 1 else f"{MODES[samples.shape[2]]};16"
     return DeepPicture.of_pixels(DeepPixels(samples), {**info, SOURCE_MODE: mode})
-
-
-def with_channels(samples: Samples, channels: int) -> Samples:
-    """Gray as colours, with its transparency if it has one."""
-    if samples.shape[2] == channels:
-        return samples
-    colours = np.repeat(samples[..., :1], 3, axis=2)
-    return colours if channels == 3 else np.concatenate([colours, samples[..., 1:]], axis=2)
-
-
-def to_8_bits(samples: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """Rounded."""
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _picture_of(values: npt.NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -219,8 +152,11 @@ def is_deep(picture: Image.Image) -> bool:
     return bool(modes) and all(each in _OTHER_BYTE or each == _GRAY_WITH_ALPHA for each in modes)
 
 
-def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image]) -> DeepPicture:
-    """An undecoded file's picture, upright; `again` opens the same file once more. Decoders raise what they like."""
+def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image], *, is_ours: bool = False) -> DeepPicture:
+    """An undecoded file's picture, upright; `again` opens the same file once more. Decoders raise what they like.
+
+    Nobody else looks at one that is ours, so it is closed: that of a camera takes as much memory as the samples.
+    """
     modes = _raw_modes(picture)
     if modes == {_GRAY_WITH_ALPHA}:
         _retile(picture, {_GRAY_WITH_ALPHA: "RGBA"})  # two samples of two bytes are read as one pixel of four
@@ -235,7 +171,9 @@ def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image]) -> Deep
     for rows, upper in _strips(turned):
         samples[rows] = upper
         samples[rows] <<= 8
-    del turned, picture  # a camera's picture takes as much memory again
+    del turned
+    if is_ours:
+        picture.close()
     low = again()
     _retile(low, _OTHER_BYTE)
     for rows, lower in _strips(_loaded(low)):
@@ -285,7 +223,7 @@ def _loaded(picture: Image.Image) -> Image.Image:
 
 
 def _strips(picture: Image.Image) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
-    rows = max(1, _STRIP // (picture.width * len(picture.getbands())))
+    rows = max(1, STRIP // (picture.width * len(picture.getbands())))
     for top in range(0, picture.height, rows):
         bottom = min(top + rows, picture.height)
         yield slice(top, bottom), np.asarray(picture.crop((0, top, picture.width, bottom)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from overpaint.errors import OverpaintError, RequestError, RequestTypeError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started, Stop
 from overpaint.models.families import ModelSpec
-from overpaint.models.find import check_machine, check_named, choose_device, find_checkpoint
+from overpaint.models.find import check_backend, check_machine, check_named, choose_device, find_checkpoint
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account
 from overpaint.painted import with_stories
 from overpaint.painting.model_cache import ModelCache, identity_of
@@ -41,6 +41,7 @@ class Engine:
         dtype: str | torch.dtype = "auto",
         settings: Settings | None = None,
         *,
+        backend: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         check_named(checkpoint)
@@ -50,8 +51,11 @@ class Engine:
                 "progress", progress, "give a function of two numbers: tensors loaded, and of how many"
             )
         self.settings = checked(settings) or Settings()
+        if backend is not None:
+            self.settings = self.settings.with_changes({"backend": backend})
+        check_backend(self.settings.backend)
         own = find_checkpoint(checkpoint, self.settings)
-        model_cache = ModelCache(choose_device(device), dtype, own)
+        model_cache = ModelCache(choose_device(device), dtype, own, self.settings.backend)
         loaded = model_cache.have(own, self.settings, progress).model
         self._stages: Stages | None = Stages(model_cache, self.settings, loaded)
 
@@ -185,7 +189,7 @@ class Engine:
         stages = self._inner
 
         def result() -> Processed:
-            return with_stories(account(plan, stages.identity(plan), done))
+            return with_stories(account(plan, stages.identity(plan), done, encodings=stages.encodings(plan)))
 
         yield Started(sum(map(len, plan.batches)), steps_of(plan), plan.warnings)
         with stages.story(plan):

@@ -44,6 +44,15 @@ class FinishedBatch:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class EncodingsUsed:
+    """How often a job's texts and pictures were encoded, and how often an earlier encoding served."""
+
+    made: int = 0
+    reused: int = 0
+    kept_bytes: int = 0  # what the engine keeps of them for later jobs
+
+
 @dataclass(frozen=True, repr=False)
 class Processed:
     """The result of a job. `images[0]` is the picture; with a returned grid it is `images[index_of_first_image]`."""
@@ -59,6 +68,7 @@ class Processed:
     job_timestamp: str = "0"
     seams: tuple[Seam | None, ...] = ()  # of each picture, as many as there are infotexts of pictures
     later_comments: tuple[str, ...] = ()  # those that only painting brought about
+    encodings: EncodingsUsed = field(default=EncodingsUsed(), compare=False)  # what was done before, not what was made
 
     def save(
         self, path: str | os.PathLike[str], *, overwrite: bool = False, quality: int | None = None
@@ -213,7 +223,13 @@ class Processed:
         )
 
 
-def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], timestamp: str = "0") -> Processed:
+def account(
+    plan: Plan,
+    model: ModelIdentity,
+    done: Sequence[FinishedBatch],
+    timestamp: str = "0",
+    encodings: EncodingsUsed = EncodingsUsed(),
+) -> Processed:
     """The result of the batches that were finished."""
     images: list[Picture] = []
     infotexts: list[str] = []
@@ -249,6 +265,7 @@ def account(plan: Plan, model: ModelIdentity, done: Sequence[FinishedBatch], tim
         later_comments=done[-1].comments if done else (),
         stopped=len(done) < len(plan.batches) or not all(each.complete for each in done),
         job_timestamp=timestamp,
+        encodings=encodings,
         seams=tuple(picture.seam for each in done for picture in each.pictures),
     )
 

@@ -32,7 +32,6 @@ _UNUSABLE_MODES = ("F",)
 _PLANAR, _BITS = 284, 258  # tags of a TIFF
 LOSSLESS = "lossless"  # in a picture's info: its file was a WebP that kept every pixel
 _WEBP_START = 1 << 20  # a colour profile stands before the pixels
-CARRIED = (LOSSLESS, "xmp", "dpi")  # what of a picture's info goes along with a result, besides EXIF and profile
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,10 @@ def source_extras(image: Image.Image) -> SourceExtras:
     exif = image.getexif().tobytes() if len(image.getexif()) else None
     profile = image.info.get("icc_profile")
     mode, lossless = str(image.info.get(SOURCE_MODE, image.mode)), image.info.get(LOSSLESS) is True
-    xmp, dpi = image.info.get("xmp"), image.info.get("dpi")
-    xmp = xmp if isinstance(xmp, bytes) and xmp else None
-    return SourceExtras(exif, profile or None, mode, lossless, xmp, _dpi(dpi))
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")  # the second in a PNG
+    xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
+    kept = xmp if isinstance(xmp, bytes) and xmp else None
+    return SourceExtras(exif, profile or None, mode, lossless, kept, _dpi(image.info.get("dpi")))
 
 
 def _dpi(value: object) -> tuple[float, float] | None:
@@ -168,7 +168,7 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
             # Pillow warns above a number of pixels of its own; ours is judged next, from the same header.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=known)
-        if picture.format == "WEBP" and _is_lossless_webp(source):
+        if picture.format == "WEBP" and is_lossless_webp(source):
             picture.info[LOSSLESS] = True
         return picture
     except Image.DecompressionBombError as error:
@@ -188,7 +188,7 @@ def _header(source: bytes | str | os.PathLike[str]) -> Image.Image:
         raise PictureError(f"the picture cannot be opened ({error}): save it again as PNG or JPEG") from error
 
 
-def _is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
+def is_lossless_webp(source: bytes | str | os.PathLike[str]) -> bool:
     """Whether the first picture in the file is a VP8L chunk."""
     start, position = _start(source, _WEBP_START), 12
     while position + 8 <= len(start):

@@ -185,7 +185,7 @@ def _run(p: Facade, engine: Engine, plan: Plan, state: Any) -> Result:
     done: list[FinishedBatch] = []
 
     def told() -> Result:
-        return account(plan, p.model, done, state.job_timestamp)
+        return account(plan, p.model, done, state.job_timestamp, stages_of(engine).encodings(plan))
 
     def paint(number: int, batch: tuple[ImagePlan, ...]) -> Generator[Event, None, FinishedBatch | None]:
         yield from ()  # nothing is told here: `state` is where this door shows progress

@@ -107,7 +107,7 @@ class PaintRequest:
     masked_content: MaskedContent = MaskedContent.ORIGINAL
     soft_inpainting: SoftInpainting | None = None
     strength_map: Picture | None = None  # gray: how much of `strength` each place has
-    blend: Blend = "plain"  # "auto": colours near the mask's edge are mended where that hides the seam
+    blend: Blend = "auto"  # colours near the mask's edge are mended where that hides the seam; "plain": never
 
     seed: int | tuple[int, ...] = -1
     variation_seed: int | tuple[int, ...] = -1
@@ -262,7 +262,7 @@ class Txt2ImgRequest(PaintRequest):
 
     def _check_kind(self) -> None:
         for each in fields(self):
-            if each.name in SOURCE_FIELDS and getattr(self, each.name) != each.default:
+            if each.name in SOURCE_FIELDS - _KEPT_OF_OLD and getattr(self, each.name) != each.default:
                 remedy = "leave it out, since txt2img has no source, or give a source picture"
                 raise RequestError(each.name, getattr(self, each.name), remedy)
         if self.hires is not None and not isinstance(self.hires, Hires):
@@ -281,6 +281,7 @@ MASK_FIELDS = frozenset(
     }
 )
 SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
+_KEPT_OF_OLD = frozenset({"blend"})  # means nothing without a mask, and recipes have it with another default
 _NEEDS_SOURCE = "give at least one source picture"
 
 

@@ -149,7 +149,8 @@ class Img2ImgOptions(_BothOptions, total=False):
 
     blend: Blend
     """How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that hides the
-    seam. "auto": colours near the mask's edge are mended where that hides the seam.
+    seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the seam; "plain":
+    never.
     """
 
     image_cfg_scale: float | None

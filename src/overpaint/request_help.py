@@ -42,9 +42,10 @@ Fields:
     strength_map: Picture | None = None
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
-    blend: Blend = "plain"
+    blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
-        hides the seam. "auto": colours near the mask's edge are mended where that hides the seam.
+        hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
+        seam; "plain": never.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1
@@ -149,9 +150,10 @@ Fields:
     strength_map: Picture | None = None
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
-    blend: Blend = "plain"
+    blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
-        hides the seam. "auto": colours near the mask's edge are mended where that hides the seam.
+        hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
+        seam; "plain": never.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1

@@ -146,8 +146,10 @@ class Settings:
     CLIP_stop_at_last_layers: int = 1
     batch_cond_uncond: bool = True
     tiling: bool = False
+    backend: Literal["auto", "torch", "openvino"] = "auto"  # who computes; an engine keeps the one it began with
     text_encoder_files: tuple[str, ...] = ()  # for checkpoints that bring none; not an option of the reference
     model_memory: float = 0.0  # GiB that models which are not in use may keep; 0: a third of the device's memory
+    encodings_memory: float = 0.25  # GiB that an engine may keep of encoded texts and pictures; 0: nothing is kept
     refiner_switch_by_sample_steps: bool = False
 
     # Extra networks
@@ -350,13 +352,8 @@ def _nearest_option(name: str) -> str:
     return did_you_mean(name, sorted(OPTION_NAMES)) or "there is no such option; `overpaint settings` lists them"
 
 
-def _choices() -> dict[str, tuple[Any, ...]]:
-    """The options that are one of a few words."""
-    hints = get_type_hints(Settings)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
-
-
-_CHOICES = _choices()
+# The options that are one of a few words
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal}
 _LONGEST_PATH, _LONGEST_NAME = 1024, 255
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
@@ -381,6 +378,8 @@ def _coerced(name: str, value: Any) -> Any:
         raise SettingError(name, value, f"give {_KINDS[kind]}")
     if _is_place(name) and isinstance(value, str) and not _may_be_there(value):
         raise SettingError(name, value, "give a name that a file or a folder can have")
+    if name.endswith("_memory") and not (isinstance(value, float) and 0 <= value < float("inf")):
+        raise SettingError(name, value, "give a number of GiB, 0 or more")
     if name == "jpeg_quality" and not (isinstance(value, int) and 1 <= value <= 100):
         raise SettingError(name, value, "give a quality from 1 to 100")
     return value

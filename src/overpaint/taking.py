@@ -97,7 +97,7 @@ def with_16_bits(picture: Image.Image, again: Callable[[], Image.Image] | None =
     if not is_deep(picture):
         picture.info.setdefault(SOURCE_MODE, f"{picture.mode};16")  # Pillow makes 8 bits of them by itself
         return None
-    return decoded_deep(picture, again or opened_again(picture))
+    return decoded_deep(picture, again or opened_again(picture), is_ours=again is not None)
 
 
 def _shallow(name: str, picture: Image.Image) -> Image.Image:

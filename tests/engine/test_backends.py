@@ -14,7 +14,7 @@ from overpaint.backends import choice
 from overpaint.backends.port import Abilities, Backend
 from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend
 from overpaint.engine import Engine, stages_of
-from overpaint.errors import CheckpointError
+from overpaint.errors import CheckpointError, RequestError, SettingError
 from overpaint.request import ControlUnit, Lora
 from tests.engine.conftest import asked, painted
 from tests.engine.toys import Site, hint
@@ -55,6 +55,8 @@ class FrozenBackend:
         assert not loras
         assert not hypernets
         return ()
+
+    remarks: tuple[str, ...] = ()
 
     def set_tiling(self, on: bool) -> None:
         self._inner.set_tiling(on)
@@ -104,3 +106,13 @@ def test_torch_says_what_it_can(site_engine: Engine, site: Site) -> None:
     with Engine(site.model("tiny"), device="cpu", dtype="bfloat16", settings=site.settings) as rounded:
         found = stages_of(rounded).backend.abilities
     assert found == Abilities(adapters=True, controls=torch.bfloat16, full_precision=False)
+
+
+def test_automatic_is_torch_and_a_missing_package_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choice.backend_for("cpu", "auto").name == "torch"
+    assert choice.backend_for("cpu", "openvino").name == "openvino"
+    monkeypatch.setattr("overpaint.models.find.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"backend='openvino': it is not installed; .*'overpaint\[openvino\]'"):
+        Engine(site.model("tiny"), backend="openvino")
+    with pytest.raises(SettingError, match="backend='tpu': choose one of auto, torch, openvino"):
+        Engine(site.model("tiny"), backend="tpu")

@@ -17,7 +17,7 @@ from overpaint.events import Event, Finished, Painted, Progress
 from overpaint.request import ControlUnit, Hires, PaintRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, painted, pixels
-from tests.engine.toys import Site, control, dreamt, hint, hypernet, make_site, unet_spec, vectors
+from tests.engine.toys import Site, control, copy_of, dreamt, hint, hypernet, unet_spec, vectors
 from tests.tiny import make_tiny_checkpoint
 from tests.unit.models.other_layouts import TEXT, UNET, VAE
 from tests.unit.models.test_gguf_files import plain_gguf
@@ -27,9 +27,9 @@ PLAIN = {"overpaint.num_heads": "8", "overpaint.text_heads": "[1]"}
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def own(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A site with files that cannot be used among the others."""
-    made = make_site(tmp_path_factory.mktemp("bad"))
+    made = copy_of(site, tmp_path_factory.mktemp("bad"))
     models, tensors = made.folder("models"), load_file(made.model("tiny"))
     first = f"{UNET}input_blocks.0.0.weight"
     for name, channels in (("inpaint", 9), ("edit", 8)):

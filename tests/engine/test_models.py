@@ -15,7 +15,7 @@ from overpaint.models.memory import size_of
 from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
 from tests.engine.conftest import asked, painted, pixels
-from tests.engine.toys import Site, dreamt, lora, make_site, taesd
+from tests.engine.toys import Site, copy_of, dreamt, lora, taesd
 
 TINY_MEMORY = 1e-6
 
@@ -101,8 +101,8 @@ def test_a_vae_for_one_job(site_engine: Engine) -> None:
     assert painted(site_engine) == before
 
 
-def test_a_vae_beside_the_checkpoint_is_found(tmp_path: Path) -> None:  # VAE-2
-    site = make_site(tmp_path)
+def test_a_vae_beside_the_checkpoint_is_found(tmp_path: Path, site: Site) -> None:  # VAE-2
+    site = copy_of(site, tmp_path)
     pale = site.folder("vaes") / "pale.safetensors"
     with Engine(site.model("tiny"), device="cpu", dtype="float32", settings=site.settings) as engine:
         before = painted(engine)
@@ -193,8 +193,8 @@ def test_upscalers(site_engine: Engine, site: Site) -> None:
     assert painted(site_engine, overrides={"upscaler_for_img2img": "grow"}, **small) == painted(site_engine, **small)
 
 
-def test_a_file_added_later_is_found(tmp_path: Path) -> None:
-    site = make_site(tmp_path)
+def test_a_file_added_later_is_found(tmp_path: Path, site: Site) -> None:
+    site = copy_of(site, tmp_path)
     with Engine(site.model("tiny"), device="cpu", dtype="float32", settings=site.settings) as engine:
         painted(engine, overrides={"upscaler_for_img2img": "grow"}, prompt="a <lora:red:1>", checkpoint="other")
         upscalers = site.folder("upscalers")

@@ -19,7 +19,7 @@ from overpaint.events import Finished
 from overpaint.request import ControlUnit, Hires, Lora, PaintRequest
 from overpaint.settings import Settings
 from tests.engine.conftest import asked, painted, pixels
-from tests.engine.toys import Site, dreamt, hint, lora, make_site
+from tests.engine.toys import Site, copy_of, dreamt, hint, lora
 
 TINY_MEMORY = 1e-6  # GiB: every model that is not in use is forgotten
 TAESD = {"sd_vae_encode_method": "TAESD", "sd_vae_decode_method": "TAESD"}
@@ -202,10 +202,10 @@ def test_more_loras_in_one_job_than_are_kept(tmp_path: Path, site: Site) -> None
     ],
 )
 def test_a_file_replaced_between_jobs(
-    tmp_path: Path, alone: dict[str, list[bytes]], folder: str, name: str, fields: dict[str, Any]
+    tmp_path: Path, site: Site, alone: dict[str, list[bytes]], folder: str, name: str, fields: dict[str, Any]
 ) -> None:
     """The second job is painted with what is on the disk now, as by a fresh engine."""
-    own = make_site(tmp_path)
+    own = copy_of(site, tmp_path)
     with Engine(own.model("tiny"), device="cpu", dtype="float32", settings=own.settings) as engine:
         first = painted(engine, **fields)
         changed(own.root / folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,6 +82,12 @@ def make_site(root: Path) -> Site:
     taesd(site.folder("taesd"))
     vae(models / "other.safetensors", site.folder("vaes") / "pale.safetensors")
     return site
+
+
+def copy_of(site: Site, root: Path) -> Site:
+    """A site of one's own, whose files may be changed."""
+    shutil.copytree(site.root, root, dirs_exist_ok=True)
+    return Site(root)
 
 
 def twin(source: Path, path: Path) -> None:

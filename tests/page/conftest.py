@@ -185,3 +185,9 @@ def shown_picture(page: Page) -> np.ndarray[Any, Any]:
 def kept(page: Page) -> None:
     """Until all is written down."""
     page.evaluate("() => document.querySelector('over-paint').session.keeper.chain")
+
+
+def kept_with_form(page: Page) -> None:
+    """The same with what was typed, which waits for a pause: timers of one page end in their order."""
+    page.evaluate("() => new Promise((done) => setTimeout(done, 600))")
+    kept(page)

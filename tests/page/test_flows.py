@@ -17,6 +17,7 @@ from tests.page.conftest import (
     has_picture,
     intercept_file_choosers,
     kept,
+    kept_with_form,
     mask_of,
     picture_file,
     set_brush,
@@ -145,7 +146,7 @@ def test_a_reload_during_a_run_finds_picture_mask_form_and_job(open_page: OpenPa
     set_steps(page, 60)
     paint(page, "a lighthouse")
     page.wait_for_selector(".card.running")
-    page.wait_for_timeout(400)  # what is typed is kept a moment later
+    kept_with_form(page)
     page.reload()
     has_picture(page)
     assert (mask_of(page) == mask).all()
@@ -324,7 +325,7 @@ def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: P
     page.reload()
     page.wait_for_selector(".notice.failed")
     page.fill("textarea[name=prompt]", "something else")
-    page.wait_for_timeout(600)
+    kept_with_form(page)
     page.evaluate("() => sessionStorage.setItem('well', 'yes')")
     page.reload()
     has_picture(page)

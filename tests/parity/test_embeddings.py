@@ -17,7 +17,7 @@ from overpaint.adapters.embedding_files import bundled_embeddings
 from overpaint.adapters.embeddings import EmbeddingShelf, EmbeddingTable
 from overpaint.engine import Engine, stages_of
 from overpaint.models.files import read_all
-from overpaint.painting.conditioning import Conditioner, TextCache
+from overpaint.painting.conditioning import Conditioner
 from overpaint.painting.texts import ScheduledCond
 from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
@@ -65,7 +65,7 @@ def conditioner_of(case: dict[str, Any], engine: Engine, table: EmbeddingTable, 
     )
     settings = Settings.reference(**case.get("opts") or {})
     job = plan(request, settings, engine.spec)
-    return Conditioner(engine.spec, stages_of(engine).backend, job, TextCache(), table)
+    return Conditioner(engine.spec, stages_of(engine).backend, job, table)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

@@ -142,7 +142,9 @@ class FakeStore:
         running = [each.id for each in self.jobs.values() if each.state is JobState.RUNNING]
         return [self.requeue(each) for each in running]
 
-    def add_event(self, job_id: str, name: Any, data: Json, at: float, *, fence: int | None = None) -> JobEvent:
+    def add_event(
+        self, job_id: str, name: Any, data: Json, at: float, *, fence: int | None = None, picture: bytes | None = None
+    ) -> JobEvent:
         self._check_fence(job_id, fence)
         known = self.told.setdefault(job_id, [])
         known.append(JobEvent(job=job_id, number=len(known) + 1, name=name, data=data, at=at))

@@ -69,7 +69,7 @@ def client(script: Script) -> Iterator[Client]:
     thread.start()
     yield Client(f"http://127.0.0.1:{server.server_port}/", "secret", name="test", timeout=10)
     server.shutdown()
-    thread.join(5)
+    thread.join(60)
     server.server_close()
 
 

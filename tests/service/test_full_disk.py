@@ -120,9 +120,9 @@ def test_whatever_is_refused_each_job_ends_once(tmp_path: Path, store: Refusing,
                 await desk.cancel("off")
             for name in "abc":
                 ended_well(await desk.wait(name, 20))
-            assert (await desk.wait("off", 20)).state.is_end
+            assert (await desk.wait("off", 100)).state.is_end
             await desk.submit(wanted("next", "batch=0"))
-            ended_well(await desk.wait("next", 20))
+            ended_well(await desk.wait("next", 100))
             for name in ("a", "b", "c", "off"):
                 told = names(await story_of(desk, name))
                 assert (told[0], told.count("queued")) == ("queued", 1), told
@@ -148,7 +148,7 @@ def test_a_job_that_waits_for_the_disk_can_be_called_off(tmp_path: Path, store: 
             assert record is not None and record.state is JobState.QUEUED
             assert (await desk.cancel("a")).state is JobState.CANCELLED
             store.refused = set()
-            ended_well(await desk.wait("b", 20))
+            ended_well(await desk.wait("b", 100))
             assert names(await story_of(desk, "a")).count("cancelled") == 1
 
     run(story())
@@ -171,9 +171,9 @@ def test_what_never_can_be_written_fails_after_some_tries(
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
             await desk.submit(wanted("a", "batch=0"))
             await desk.submit(wanted("b", "batch=0"))
-            record = await desk.wait("a", 20)
+            record = await desk.wait("a", 100)
             assert record.error is not None and record.error.code == "save"
-            ended_well(await desk.wait("b", 20))
+            ended_well(await desk.wait("b", 100))
 
     run(story())
 
@@ -197,8 +197,8 @@ def test_a_job_whose_pictures_the_disk_did_not_take_goes_on_when_there_is_room(
                 record = await desk.get(name)
                 assert record is not None and (record.state, record.attempts) == (JobState.QUEUED, attempts)
             has_room = True
-            assert ended_well(await desk.wait("a", 20)).attempts == 3
-            ended_well(await desk.wait("b", 20))
+            assert ended_well(await desk.wait("a", 100)).attempts == 3
+            ended_well(await desk.wait("b", 100))
             assert names(await story_of(desk, "a")).count("painted") == 1
             assert desk.state() == "READY"
 
@@ -211,10 +211,10 @@ def test_a_job_that_is_refused_for_ever_ends(tmp_path: Path, store: Refusing, mo
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
             await desk.submit(wanted("a", "batch=0 refused", request={"refusals": 1000}))
-            record = await desk.wait("a", 20)
+            record = await desk.wait("a", 100)
             assert record.state is JobState.FAILED and record.error is not None and record.error.code == "save"
             await desk.submit(wanted("b", "batch=0"))
-            ended_well(await desk.wait("b", 20))
+            ended_well(await desk.wait("b", 100))
 
     run(story())
 
@@ -242,7 +242,7 @@ def test_an_end_that_a_nearly_full_disk_does_not_take_waits_for_room(
             await desk.submit(wanted("a", "batch=0"))
             await until(lambda: asked > 12)
             has_room = True
-            ended_well(await desk.wait("a", 20))
+            ended_well(await desk.wait("a", 100))
 
     run(story())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -169,8 +170,30 @@ def test_jobs_of_the_true_store_are_counted(desk: FakeDesk, tmp_path: Path) -> N
     store.close()
 
 
+def counted_looks(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each time that somebody asks what is running."""
+    looks: list[None] = []
+    running = desk.all_running
+
+    def looked() -> list[Live]:
+        looks.append(None)
+        return running()
+
+    monkeypatch.setattr(desk, "all_running", looked)
+    return looks
+
+
+async def until_looked_at(looks: list[None]) -> None:
+    """Until what is true now was seen."""
+    before = len(looks)
+    while len(looks) == before:
+        await asyncio.sleep(0.005)
+
+
 def test_steps_are_measured(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_PULSE", 0.01)
+
+    looks = counted_looks(desk, monkeypatch)
 
     async def followed(lives: Iterable[Live | None]) -> Metrics:
         found = Metrics()
@@ -178,6 +201,7 @@ def test_steps_are_measured(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> 
         for each in lives:
             desk.live = each
             await asyncio.sleep(0.05)
+            await until_looked_at(looks)
         following.cancel()
         return found
 
@@ -187,22 +211,26 @@ def test_steps_are_measured(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> 
         Live(job="b", step=3),
         Live(job="b", step=4),
     ]
+    started = time.monotonic()
     found = asyncio.run(followed(lives))
+    passed = time.monotonic() - started
     count = found.registry.get_sample_value("overpaint_step_seconds_count")
     total = found.registry.get_sample_value("overpaint_step_seconds_sum")
     assert count == 4  # 1 to 2, twice 2 to 4, 3 to 4 of the other job
-    assert total is not None and 0.1 < total < 1
+    assert total is not None and 0.1 < total < passed
 
 
 def test_steps_of_jobs_side_by_side_are_told_apart(desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_PULSE", 0.01)
+
+    looks = counted_looks(desk, monkeypatch)
 
     async def followed() -> Metrics:
         found = Metrics()
         following = asyncio.create_task(found.follow(desk))
         for step in range(1, 4):
             desk.live, desk.beside = Live(job="a", step=step, steps=9), [Live(job="b", step=5 - step, steps=9)]
-            await asyncio.sleep(0.05)
+            await until_looked_at(looks)
         following.cancel()
         return found
 
@@ -220,6 +248,7 @@ WORKERS = [
         slots=4,
         deaths=1,
         switches=3,
+        encodings={"made": 4, "reused": 5, "bytes": 6},
         memory={"ram": {"free": 1, "used": 2, "total": 3}, "cuda": {"active": {"current": 7, "peak": 9}}},
     ),
     WorkerStatus(id="1", device="cuda:1", state="STARTING"),
@@ -240,6 +269,7 @@ def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
         "slots": 4,
         "deaths": 1,
         "switches": 3,
+        "encodings": {"made": 4, "reused": 5, "bytes": 6},
         "memory": {"ram": 2, "device": 7},
     }
     assert (starting["model"], starting["jobs"], starting["memory"]) == (None, [], None)
@@ -247,6 +277,8 @@ def test_each_worker_is_told_of(app: FastAPI, desk: FakeDesk) -> None:
     first = (("device", "cuda:0"), ("worker", "0"))
     found = {name: values[f"overpaint_worker_{name}", first] for name in ("jobs", "deaths", "switches")}
     assert found == {"jobs": 2, "deaths": 1, "switches": 3}
+    assert [values[f"overpaint_worker_encodings_{name}", first] for name in ("made", "reused", "bytes")] == [4, 5, 6]
+    assert ("overpaint_worker_encodings_made", (("device", "cuda:1"), ("worker", "1"))) not in values
     assert values["overpaint_worker_state", (("device", "cuda:1"), ("state", "STARTING"), ("worker", "1"))] == 1
     assert values["overpaint_worker_state", (("device", "cuda:0"), ("state", "READY"), ("worker", "0"))] == 0
     desk.worker_list = WORKERS[1:]
@@ -257,7 +289,7 @@ def test_the_document_names_what_is_told_of_workers(app: FastAPI) -> None:
     document = app.openapi()
     answer = document["paths"]["/v1/workers"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/WorkersAnswer"}
-    assert {"WorkerAnswer", "WorkerModel", "WorkerMemory"} <= set(document["components"]["schemas"])
+    assert {"WorkerAnswer", "WorkerModel", "WorkerMemory", "WorkerEncodings"} <= set(document["components"]["schemas"])
 
 
 def test_nothing_is_registered_for_the_whole_process(desk: FakeDesk, config: ServeConfig) -> None:

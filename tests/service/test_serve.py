@@ -345,7 +345,7 @@ def served(config: ServeConfig) -> Iterator[tuple[str, int]]:
             yield listener.getsockname()[:2]
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(60)
 
 
 def told(address: tuple[str, int], *pieces: bytes, pause: float = 0.0, seconds: float = 5.0) -> tuple[bytes, float]:
@@ -469,7 +469,7 @@ class TestServer:
             assert main(["serve", "--data", str(server.data), "--port", "0"]) == 2  # a second one on this folder
             assert "another server" in capsys.readouterr().err
             assert server.stop() == 0
-            asking.join(10)
+            asking.join(60)
         assert answers[0].status_code == 200  # what ran was finished, and its client heard of it
         assert answers[0].json()["images"]
         log = "".join(server.lines)

@@ -37,6 +37,8 @@ def test_a_server_with_two_workers(start_server: StartServer) -> None:
         told = client.get("/v1/workers").json()["workers"]
         assert {each["state"] for each in told} == {"READY"}
         assert all(each["memory"] and each["switches"] == 1 for each in told), told
-        assert 'overpaint_worker_switches{device="cpu",worker="1"} 1.0' in client.get("/metrics").text
+        assert all(each["encodings"]["made"] == 2 for each in told), "the text and its negative, once a worker"
+        numbers = client.get("/metrics").text
+        assert 'overpaint_worker_switches{device="cpu",worker="1"} 1.0' in numbers
         assert client.post("/sdapi/v1/unload-checkpoint").status_code == 200
     assert server.stop() == 0

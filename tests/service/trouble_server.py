@@ -31,12 +31,12 @@ PATIENCE = {"watchdog": 4.0, "result_seconds": 3600.0}
 def serve(data: Path, checkpoint: str, limits: Mapping[str, Any]) -> int:
     from overpaint.service import serve
     from overpaint.service.config import ServeConfig
-    from overpaint.service.queue import desk, runner
+    from overpaint.service.queue import attempts, desk
 
     command = FAKE_WORKER if checkpoint == "fake" else TRUE_WORKER
     setattr(serve, "LocalDesk", partial(desk.LocalDesk, command=command))  # noqa: B010
     setattr(desk, "_EXPIRING", 0.5)  # noqa: B010
-    setattr(runner, "DEADLINE_PATIENCE", 1.0)  # noqa: B010
+    setattr(attempts, "DEADLINE_PATIENCE", 1.0)  # noqa: B010
     chosen = replace(Limits(), **{**PATIENCE, **limits})
     config = ServeConfig(data=data, port=0, checkpoint=checkpoint, device="cpu", dtype="float32", limits=chosen)
     return serve.serve(config, lambda url: print(url, flush=True))  # noqa: T201

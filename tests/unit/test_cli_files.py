@@ -69,3 +69,58 @@ def test_a_quality_that_there_is_not_is_refused(painter: FakePainter, capsys: Ca
     said = f"overpaint: --quality {quality}: give a quality from 1 to 100\n"
     assert capsys.readouterr().err == said
     assert not Path("x.jpg").exists()
+
+
+# -- which format ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "made"),
+    [
+        ("cat.png", [], "cat-painted.png"),
+        ("cat.jpg", [], "cat-painted.png"),
+        ("cat.tif", [], "cat-painted.tif"),
+        ("cat.bmp", [], "cat-painted.bmp"),
+        ("exact.webp", [], "exact-painted.webp"),
+        ("lossy.webp", [], "lossy-painted.png"),
+        ("cat.tif", ["--format", "JPG"], "cat-painted.jpg"),
+        ("cat.png", ["--format", "tif", "-o", "new/"], "new/cat-painted.tif"),
+        ("cat.png", ["--format", "tif", "-o", "x.tif"], "x.tif"),
+    ],
+)
+def test_the_format_is_that_of_the_name_or_asked_for_or_the_sources_own(
+    painter: FakePainter, source: str, options: list[str], made: str
+) -> None:
+    with Image.open("cat.png") as cat:
+        for name in ("cat.jpg", "cat.tif", "cat.bmp"):
+            cat.convert("RGB").save(name)
+        cat.save("exact.webp", lossless=True)
+        cat.save("lossy.webp", lossless=False)
+    before = set(Path().rglob("*"))
+    assert main(["paint", source, *options, "-q"]) == 0
+    pictures = {each for each in set(Path().rglob("*")) - before if each.suffix not in (".json", "")}
+    assert pictures == {Path(made)}
+    kind = {"tif": "TIFF", "jpg": "JPEG"}.get(made.rpartition(".")[2], made.rpartition(".")[2].upper())
+    assert reopened(made).format == kind
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--format", "xcf"], "--format 'xcf': choose one of png, jpg, jpeg, webp, avif, tif, tiff, bmp"),
+        (["--format", "png", "-o", "x.jpg"], "--format 'png': the name x.jpg says another one; leave out one of them"),
+    ],
+)
+def test_formats_that_cannot_be(painter: FakePainter, capsys: Capture, options: list[str], said: str) -> None:
+    assert main(["paint", "cat.png", *options]) == 2
+    assert capsys.readouterr().err == f"overpaint: {said}\n"
+    assert painter.requests == []
+
+
+def test_a_lossy_file_says_that_what_lies_outside_the_mask_changes(painter: FakePainter, capsys: Capture) -> None:
+    assert main(["paint", "cat.png", "--mask", "mask.png", "-o", "x.jpg"]) == 0
+    said = "x.jpg: JPEG packs every pixel anew, so those outside the mask change a little; use PNG or TIFF"
+    assert said in capsys.readouterr().err
+    for command in (["paint", "cat.png", "-o", "y.jpg"], ["paint", "cat.png", "--mask", "mask.png", "-o", "z.png"]):
+        assert main(command) == 0
+        assert "packs every pixel" not in capsys.readouterr().err

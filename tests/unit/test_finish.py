@@ -19,7 +19,7 @@ from overpaint.settings import Settings
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, flat_pixels, noisy_picture, planned, with_quirk
 
 COLOR = (10, 200, 30)
-NO_BLUR: dict[str, Any] = {"mask_blur_x": 0, "mask_blur_y": 0}
+NO_BLUR: dict[str, Any] = {"mask_blur_x": 0, "mask_blur_y": 0, "blend": "plain"}
 
 
 def painted(decided: Plan) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,9 @@ def test_opencv_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_pngs_of_many_strips_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    import overpaint.deep
+    from overpaint import deep_pixels
 
-    monkeypatch.setattr(overpaint.deep, "_STRIP", 1000)
+    monkeypatch.setattr(deep_pixels, "STRIP", 1000)
     values = deep_values(3, (200, 70))
     for kind in ("png", "tif"):
         assert np.array_equal(overpaint.samples(open_picture(encode_picture(open_picture(values), kind))), values)
@@ -167,6 +168,21 @@ def test_the_reference_paints_on_8_bits_as_it_always_did() -> None:
     result = finish(decided, 0, flat_pixels(decided)).image
     assert not isinstance(result, DeepPicture)
     assert np.array_equal(np.asarray(decided.canvases[0].encoded.crop((0, 0, *SIZE))), deep_values(3) >> 8)
+
+
+def test_pillows_own_save_and_a_requests_json_and_pickles_keep_16_bits(tmp_path: Path) -> None:
+    source = open_picture(deep_values(3))
+    source.info["icc_profile"] = profiles.display_p3()
+    for name in ("x.png", "x.tif"):
+        source.save(tmp_path / name)
+        found = open_picture(tmp_path / name)
+        assert np.array_equal(overpaint.samples(found), deep_values(3))
+        assert found.info["icc_profile"] == profiles.display_p3()
+    told = Img2ImgRequest.from_json(Img2ImgRequest(images=source).to_json())
+    assert np.array_equal(overpaint.samples(told.images[0]), deep_values(3))
+    assert np.array_equal(overpaint.samples(pickle.loads(pickle.dumps(source))), deep_values(3))
+    source.save(tmp_path / "x.jpg")
+    assert open_picture(tmp_path / "x.jpg").mode == "RGB"
 
 
 def test_a_deep_picture_that_is_changed_in_place_is_what_it_shows() -> None:

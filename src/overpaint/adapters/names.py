@@ -16,16 +16,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from overpaint.models.families import ModelSpec, TextSpec, UNetSpec
+from overpaint.models.specs import DenoiserSpec, ModelSpec, TextSpec, UNetSpec
+from overpaint.models.transformer_layouts import diffusers_layers
+from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.text_networks import text_network
-from overpaint.networks.unet import UNet
 
 UNET = -1
 FUSED = ("q_proj", "k_proj", "v_proj")  # OpenCLIP keeps these three in one tensor, in this order
 
 
 class LayerName(NamedTuple):
-    """A layer of the U-Net, or of a text encoder by its number; OpenCLIP's fused projections count as layers."""
+    """A layer of the denoiser, or of a text encoder by its number; parts of fused projections count as layers."""
 
     network: int
     path: str
@@ -41,6 +42,7 @@ class LayerPart(NamedTuple):
 Names = Mapping[str, LayerName]
 
 _UNET_OWN = ("lora_unet_", "oft_unet_", "diffusion_model_", "model_diffusion_model_", "")
+_TRANSFORMER_DIFFUSERS = ("transformer_", "diffusion_model_", "lora_unet_", "")
 _UNET_DIFFUSERS = ("lora_unet_", "oft_unet_", "unet_", "")
 # By the place of a text encoder in the checkpoint: how names of Hugging Face's arrangement may start.
 _TEXT_STARTS = {
@@ -109,16 +111,18 @@ def find_layer(key: str, names: Names) -> LayerPart | None:
 
 def layer_names(spec: ModelSpec) -> Names:
     """Every name, in underscores, under which a file may hold something for a layer of such a model."""
-    return _layer_names(spec.unet, spec.texts)
+    return _layer_names(spec.denoiser, spec.texts)
 
 
 @lru_cache(maxsize=8)
-def _layer_names(unet: UNetSpec, texts: tuple[TextSpec, ...]) -> Names:
+def _layer_names(denoiser: DenoiserSpec, texts: tuple[TextSpec, ...]) -> Names:
     names: dict[str, LayerName] = {}
     with torch.device("meta"):
-        for path in _layers(UNet(unet)):
+        for path in _layers(denoiser_network(denoiser)):
             _enter(names, LayerName(UNET, path), _UNET_OWN, path)
-            _enter(names, LayerName(UNET, path), _UNET_DIFFUSERS, _diffusers_name(path, unet.num_res_blocks + 1))
+            for theirs, ours in _of_diffusers(denoiser, path).items():
+                starts = _UNET_DIFFUSERS if isinstance(denoiser, UNetSpec) else _TRANSFORMER_DIFFUSERS
+                _enter(names, LayerName(UNET, ours), starts, theirs)
         for number, text in enumerate(texts):
             place = re.sub(r"^(cond_stage_model|conditioner\.embedders)\.", "", text.prefix).replace(".", "_")
             for path in _layers(text_network(text)):
@@ -126,6 +130,13 @@ def _layer_names(unet: UNetSpec, texts: tuple[TextSpec, ...]) -> Names:
                 usual = f"text_model.{_hugging_face_name(path)}"
                 _enter(names, LayerName(number, path), _TEXT_STARTS.get(place, ()), usual)
     return MappingProxyType(names)
+
+
+def _of_diffusers(denoiser: DenoiserSpec, path: str) -> Mapping[str, str]:
+    """diffusers' name of a layer -> ours."""
+    if isinstance(denoiser, UNetSpec):
+        return {_diffusers_name(path, denoiser.num_res_blocks + 1): path}
+    return diffusers_layers(denoiser.network, path)
 
 
 def _enter(names: dict[str, LayerName], layer: LayerName, starts: Iterable[str], name: str) -> None:

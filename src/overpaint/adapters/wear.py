@@ -6,9 +6,10 @@ copy; nothing is ever subtracted. To wear a LoRA means to have it in the weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from overpaint.errors import CheckpointError
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
 
+_THIRDS = ("q", "k", "v")  # of a layer that makes queries, keys and values at once
 _NAMED = 3  # how many layers an error names
 _CANNOT = (RuntimeError, ValueError, IndexError)  # what tensors of the wrong shapes or types raise
 
@@ -93,6 +95,15 @@ def adapted(network: nn.Module) -> AdaptedNetwork:
     return kept
 
 
+def in_weights(network: nn.Module) -> Hashable:
+    """What LoRAs a network has in its weights: equal for equal weights of one network. It keeps no file alive.
+
+    NOTE: asking makes no account of a network that has none, for that would tie the network to itself.
+    """
+    kept = getattr(network, "adapted", None)
+    return kept.in_weights if isinstance(kept, AdaptedNetwork) else ()
+
+
 @dataclass(frozen=True)
 class _Rules:
     """How LoRAs are added."""
@@ -142,6 +153,16 @@ class AdaptedNetwork:
     def is_bare(self) -> bool:
         """Whether the network has nothing but its own weights."""
         return self._changes is not None and not self._changes.pieces
+
+    @property
+    def in_weights(self) -> Hashable:
+        """Equal for equal weights; of weights that were left half-way, equal to nothing."""
+        changes = self._changes
+        if changes is None:
+            return object()
+        # NOTE: references, for the number of a file that is forgotten may be given to another one
+        pieces = tuple((ref(each.file), each.multiplier, each.rank) for each in changes.pieces)
+        return (changes.number, pieces, changes.rules) if pieces else ()
 
     @torch.no_grad()
     def wear(self, changes: _Changes) -> tuple[_Misfit, ...]:
@@ -215,7 +236,7 @@ class AdaptedNetwork:
 
 
 class _Place(NamedTuple):
-    """Where a patch goes: a layer's parameters, or for OpenCLIP's fused projections some of their rows."""
+    """Where a patch goes: a layer's parameters, or for fused projections some of their rows."""
 
     unit: str  # the layer that takes its patches together or not at all
     weight: str
@@ -246,6 +267,10 @@ def _units(network: nn.Module, changes: _Changes) -> _Units:
 def _place(network: nn.Module, path: str) -> _Place:
     parent, _, leaf = path.rpartition(".")
     owner = network.get_submodule(parent)
+    if isinstance(owner, Packable) and leaf in _THIRDS:
+        width = owner.shape[0] // len(_THIRDS)
+        first = _THIRDS.index(leaf) * width
+        return _Place(parent, f"{parent}.weight", f"{parent}.bias", slice(first, first + width), fused=True)
     if not _is_fused(owner):
         return _Place(path, f"{path}.weight", f"{path}.bias")
     if leaf not in FUSED:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
+from overpaint.backends.openvino_backend import OpenVinoAutoencoder, OpenVinoBackend
 from overpaint.backends.port import Backend, Dtypes
 from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend, resolve_dtypes
+from overpaint.errors import RequestError
+from overpaint.hints import listed
+from overpaint.models.specs import ModelSpec
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text_networks import TextNetwork
@@ -38,16 +42,48 @@ class BackendKind:
     dtypes: Callable[[str | torch.device, str], Dtypes]
     build: Build
     codec: Callable[[AutoencoderKL, torch.dtype], SharedAutoencoder]  # an autoencoder that several models may share
+    is_automatic: bool = True  # "auto" may choose it
 
 
+# NOTE: "auto" stays with torch on CPUs. OpenVINO's steps take two thirds of the time where a processor has AMX, but its
+# graph is compiled for as long as one or two steps of torch take, and it holds the weights twice.
 BACKENDS: tuple[BackendKind, ...] = (
+    BackendKind(
+        "openvino",
+        lambda kind: kind == "cpu",
+        resolve_dtypes,
+        OpenVinoBackend,
+        OpenVinoAutoencoder,
+        is_automatic=False,
+    ),
     BackendKind(
         "torch", lambda kind: True, resolve_dtypes, TorchBackend, SharedAutoencoder
     ),  # the last row takes every device
 )
 
 
-def backend_for(device: str | torch.device) -> BackendKind:
-    """The first one that computes on this device."""
+def dtypes_for(spec: ModelSpec, backend: BackendKind, device: str | torch.device, name: str) -> Dtypes:
+    """What a model's networks compute in.
+
+    Flow models were trained in bfloat16, and their numbers leave the range of float16. Their text encoders are as large
+    as other families' denoisers, and so are not kept in more bits than these.
+    """
+    found = backend.dtypes(device, name)
+    if not spec.is_flow:
+        return found
+    if name == "auto" and found.unet is torch.float16:
+        return Dtypes(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    return replace(found, text=found.unet)
+
+
+def backend_for(device: str | torch.device, name: str = "auto") -> BackendKind:
+    """The one of this name, or the first that computes on this device by itself."""
     kind = torch.device(device).type
-    return next(each for each in BACKENDS if each.computes_on(kind))
+    able = [each for each in BACKENDS if each.computes_on(kind)]
+    if name == "auto":
+        return next(each for each in able if each.is_automatic)
+    for each in able:
+        if each.name == name:
+            return each
+    remedy = f"on {kind} there is {listed([each.name for each in able])}; use auto or another device"
+    raise RequestError("backend", name, remedy)

@@ -80,6 +80,11 @@ class Backend(Protocol):
     @property
     def abilities(self) -> Abilities: ...
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What of the networks in place is computed elsewhere, and why; a user is told."""
+        ...
+
     def text(
         self,
         encoder: int,

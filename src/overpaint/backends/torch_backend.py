@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_LOGVAR_RANGE = (-30.0, 20.0)
+LOGVAR_RANGE = (-30.0, 20.0)
 
 
 def resolve_dtypes(device: str | torch.device, name: str = "auto") -> Dtypes:
@@ -100,6 +100,11 @@ class TorchBackend:
         dtype = self._dtypes.unet
         return Abilities(adapters=True, controls=dtype, full_precision=dtype is torch.float32)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Nothing is computed elsewhere."""
+        return ()
+
     def with_codec(self, codec: SharedAutoencoder) -> TorchBackend:
         """Another autoencoder beside the same U-Net and text encoders: they are shared, not copied."""
         other = copy(self)
@@ -132,7 +137,7 @@ class TorchBackend:
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
         mean, logvar = self.networks.autoencoder.encode(self._ready(pixels, self.codec.dtype))
-        return _plain(mean), _plain(logvar).clamp(*_LOGVAR_RANGE)
+        return _plain(mean), _plain(logvar).clamp(*LOGVAR_RANGE)
 
     @torch.no_grad()
     def decode(self, z: Tensor, fallback: VaeFallback | None = "float32") -> Tensor:

@@ -29,6 +29,7 @@ from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
 from overpaint.cli.ui import ui
 from overpaint.cli.upscale import upscale
+from overpaint.cli.worker_command import worker
 from overpaint.errors import (
     CheckpointError,
     MaskTextError,
@@ -64,6 +65,7 @@ COMMANDS = (
     settings,
     ui,
     serve,
+    worker,
     submit,
     watch,
     cancel,

@@ -65,6 +65,7 @@ def checkpoints_in(settings: Settings) -> Iterator[CheckpointFile]:
     from overpaint.models.find import model_folders
     from overpaint.models.hashes import list_checkpoints, user_hash_cache
     from overpaint.models.header import safetensors_shapes
+    from overpaint.models.transformer_shapes import transformer_part
 
     for each in list_checkpoints(model_folders(settings), cache=user_hash_cache()):
         if each.path.suffix == ".safetensors" and each.path.is_file():
@@ -72,7 +73,8 @@ def checkpoints_in(settings: Settings) -> Iterator[CheckpointFile]:
                 shapes, _ = safetensors_shapes(each.path)
             except CheckpointError:
                 shapes = {}
-            if shapes and not any(key.startswith((UNET_PREFIX, "down_blocks.", "input_blocks.")) for key in shapes):
+            is_unet = any(key.startswith((UNET_PREFIX, "down_blocks.", "input_blocks.")) for key in shapes)
+            if shapes and not is_unet and transformer_part(shapes) is None:
                 continue
         yield each
 

@@ -19,6 +19,7 @@ _OF_JOB = {
     "control": "--control",
     "device": "--device",
     "dtype": "--dtype",
+    "backend": "--backend",
     "masks": "--masks",
     "format": "--format",
     "prompt": "PROMPT",

@@ -23,6 +23,7 @@ _USE: Mapping[str, str] = {
     "hypernet": "<hypernet:{stem}:1>",
     "lora": "<lora:{stem}:1>",
     "taesd": "--set {taesd}",
+    "text_encoder": "--text-encoder {name}",
     "upscaler": "--hires-upscaler {quoted}",
     "vae": "--vae {name}",
 }

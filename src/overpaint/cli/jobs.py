@@ -32,6 +32,7 @@ class CommandJob:
     model: str | None = None  # the checkpoint; None: the built-in one
     painted_with: str = ""  # the hash of the model an earlier picture was painted with
     networks: Mapping[str, str] = field(default_factory=dict)  # and those of what hung on it, by name
+    tool: Mapping[str, Any] | None = None  # that the request is given to, with its kind
     repeats: bool = False  # an earlier picture, which has options of its own
     notes: tuple[str, ...] = ()  # what its user should know before anything is painted
 
@@ -166,7 +167,8 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
     origins = files.origins(control_files(changes))
-    return CommandJob(request, settings, origins, model, recipe.model.hash, recipe.networks, repeats=True)
+    painted_with, networks = recipe.model.hash, recipe.networks
+    return CommandJob(request, settings, origins, model, painted_with, networks, tool=recipe.tool, repeats=True)
 
 
 _MASKS = ("mask", "latent_mask", "strength_map")

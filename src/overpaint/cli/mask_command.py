@@ -55,7 +55,7 @@ def mask(
 
     understood = masks.parse(expression)
     stem = "stdin" if is_stdin(picture) else picture.stem
-    target = choose_target(output, f"{stem}-mask.png", overwrite)
+    target = choose_target(output, f"{stem}-mask", overwrite)
     source = opened(picture, Settings())
     drawn = masks.draw(understood, source)
     written = _written(drawn, target)

@@ -128,7 +128,12 @@ REQUEST_OPTIONS = (
     _of_source("--padding", _WHOLE, "Pixels round the mask that --only-masked sees (default 32).", ("padding",)),
     _of_source("--fill", _TEXT, "What masked parts start from: original, fill, noise or nothing.", ("masked_content",)),
     _of_source("--soft/--no-soft", _ON_OFF, "Soft inpainting: gray changes a little.", ("soft_inpainting",), _part),
-    _of_source("--blend", _TEXT, "plain, or auto: mend colours at the mask's edge where it shows.", ("blend",)),
+    _of_source(
+        "--blend",
+        _TEXT,
+        "auto: mend colours at the mask's edge where it shows (default); plain: leave them.",
+        ("blend",),
+    ),
     PaintOption("--seed", _WHOLE, "The number the noise comes from (default: a new one).", ("seed",)),
     PaintOption("--variation-seed", _WHOLE, "A second seed to mix in.", ("variation_seed",)),
     PaintOption("--variation-strength", _NUMBER, "How much of it, 0 to 1.", ("variation_strength",)),
@@ -224,6 +229,7 @@ JOB_OPTIONS = (
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
+    PaintOption("--backend", _TEXT, "Who computes on a CPU: auto, torch or openvino."),
 )
 
 
@@ -276,6 +282,8 @@ class GivenOptions:
         options |= dict(read_option(each) for each in self.given.get("set", ()))
         if "quality" in self.given:
             options["jpeg_quality"] = _quality(self.given["quality"])
+        if "backend" in said:
+            options["backend"] = str(said["backend"])
         if "vae" in said:
             options["sd_vae"] = str(said["vae"])
         if said.get("text_encoder"):

@@ -53,6 +53,15 @@ StrengthMap = Annotated[
 Out = Annotated[
     str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
 ]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="png, tif, webp, bmp, jpg or avif (default: by the name; else the source's, if it keeps every pixel; "
+        "else png).",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Open = Annotated[bool, typer.Option("--open", help="Show what was painted.")]
@@ -90,6 +99,7 @@ def paint(
     mask: Mask = None,
     strength_map: StrengthMap = None,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
     here: Show = False,
@@ -99,7 +109,8 @@ def paint(
 ) -> int:
     """Paint over a picture, or over the part of it that a mask shows."""
     refuse_webui_place(asked, output)
-    target = choose_target(output, "painted.png" if is_stdin(picture) else f"{picture.stem}-painted.png", overwrite)
+    stem = "painted" if is_stdin(picture) else f"{picture.stem}-painted"
+    target = choose_target(output, stem, overwrite, kind, picture)
     job = job_of(Files(picture, mask, strength_map), text, asked)
     return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
@@ -109,6 +120,7 @@ def txt2img(
     *,
     text: NewPrompt = None,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
     here: Show = False,
@@ -123,7 +135,7 @@ def txt2img(
     if text is None and "prompt" not in asked.given:
         raise RequestError("PROMPT", None, "it is missing; `overpaint txt2img --help` shows how")
     refuse_webui_place(asked, output)
-    target = choose_target(output, "txt2img.png", overwrite)
+    target = choose_target(output, "txt2img", overwrite, kind)
     return perform(job_of(Files(), text or "", asked), target, asked, Telling(as_json, quiet, show, here))
 
 
@@ -144,6 +156,7 @@ def again(
     strength_map: StrengthMap = None,
     any_model: Annotated[bool, typer.Option("--any-model", help="With another model, if its own is not here.")] = False,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
     show: Open = False,
     here: Show = False,
@@ -157,21 +170,36 @@ def again(
     Pictures of AUTOMATIC1111 have no recipe; then the infotext is used, and --picture names the source if it had one.
     """
     refuse_webui_place(asked, output)
-    target = choose_target(output, "again.png" if is_stdin(painted) else f"{painted.stem}-again.png", overwrite)
+    stem = "again" if is_stdin(painted) else f"{painted.stem}-again"
+    target = choose_target(output, stem, overwrite, kind, painted)
     if not (is_stdin(painted) or painted.exists()):
         raise PictureError(f"{painted}: there is no such file")
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
+    if job.tool is not None:
+        from overpaint.cli.sequence_commands import perform_again
+
+        return perform_again(job, target, asked, Telling(as_json, quiet, show, here))
     return perform(job, target, asked, Telling(as_json, quiet, show, here))
 
 
-def choose_target(output: str | None, default: str, overwrite: bool) -> Target:
-    """Refuse a place that cannot be used, before any work is done."""
+def choose_target(
+    output: str | None, stem: str, overwrite: bool, kind: str | None = None, source: Path | None = None
+) -> Target:
+    """Refuse a place or a format that cannot be used, before any work is done."""
     from overpaint.files import keeping
+    from overpaint.files.formats import own_ending
 
+    ending = None if kind is None else kind.lower().removeprefix(".")
+    if ending is not None:
+        keeping.check_format(f"{stem}.{ending}", "--format", kind)
     if output == STDOUT:
-        return keeping.Target(Path(STDOUT), overwrite)
-    return keeping.choose_target(output or "./", default, overwrite, "--output")
+        return keeping.Target(Path(STDOUT), overwrite, ending or "png")
+    named = Path(output).suffix.lower() if output and not keeping.is_folder(output) else ""
+    if ending is not None and named and named != f".{ending}":
+        raise RequestError("--format", kind, f"the name {output} says another one; leave out one of them")
+    own = "png" if source is None or is_stdin(source) else own_ending(source)
+    return keeping.choose_target(output or "./", f"{stem}.{ending or own}", overwrite, "--output")
 
 
 def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
@@ -255,11 +283,11 @@ def _is_stdout(target: Target) -> bool:
 
 
 def _poured(painted: KeptPicture, processed: Processed, target: Target) -> tuple[Path, KeptPicture]:
-    """To stdout, as a PNG with its infotext and its recipe."""
+    """To stdout, with its infotext and, in a PNG, its recipe."""
     from overpaint.files.keeping import files_of
     from overpaint.files.recipe import JobFiles
 
-    *_, (_, data) = files_of(painted, processed, "painted.png", JobFiles())
+    *_, (_, data) = files_of(painted, processed, f"painted.{target.ending}", JobFiles())
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return target.path, painted

@@ -20,6 +20,7 @@ from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
+    from overpaint.files.keeping import Target
     from overpaint.outcome import Processed
     from overpaint.sequences.kept import KeptSteps
     from overpaint.sequences.story import PaintingSequence
@@ -61,7 +62,7 @@ class ToolOrder:
 
         request = self.job.request
         _, defaults = split_fields(self.kind, {})
-        if "strength" in defaults and "strength" not in self.asked.given:
+        if "strength" in defaults and "strength" not in self.asked.given and not self.job.repeats:
             request = request.with_changes(strength=defaults["strength"])
         given = {name: value for name, value in self.tool.items() if value is not None}
         return sequence_of(self.kind, given, request, self.job.settings)
@@ -201,8 +202,18 @@ def _one(
     if only_plan:
         return _show_plan(order, sequence, telling)
     refuse_webui_place(order.asked, output)
-    default = f"{word}.png" if is_stdin(picture) else f"{picture.stem}-{word}.png"
-    target = choose_target(output, default, overwrite)
+    stem = word if is_stdin(picture) else f"{picture.stem}-{word}"
+    return _to_file(order, sequence, choose_target(output, stem, overwrite, source=picture), telling)
+
+
+def perform_again(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
+    """A picture that a tool painted, from its recipe."""
+    tool = dict(job.tool or {})
+    order = ToolOrder(str(tool.pop("kind", "")), tool, job, asked)
+    return _to_file(order, _checked(order), target, telling)
+
+
+def _to_file(order: ToolOrder, sequence: PaintingSequence, target: Target, telling: Telling) -> int:
     processed, _ = _run(order, sequence, telling, None, "")
     if processed is None or not processed.images:
         return STOPPED
@@ -260,7 +271,7 @@ def _run(
 
     job, places = order.job, []
     asked = order.asked.with_model(job.model)
-    tell_webui(asked, telling.hushed)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())

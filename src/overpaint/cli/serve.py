@@ -73,6 +73,18 @@ Device = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="INTEGER", help="Workers side by side on the CPU (default 1).")
 ]
+SharedStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="postgresql://...",
+        help="Keep jobs in PostgreSQL, for any number of servers and of `overpaint worker`s on any machines, which "
+        "share --data (environment: OVERPAINT_STORE).",
+    ),
+]
+Migrate = Annotated[
+    bool, typer.Option("--migrate", help="With --store: bring tables of an older version to this one first.")
+]
 Check = Annotated[
     bool,
     typer.Option("--check", help="Look through what is kept in --data, say what is damaged, and change nothing."),
@@ -96,6 +108,8 @@ def serve(
     limit: Limit = None,
     device: Device = None,
     workers: Workers = None,
+    store: SharedStoreOption = None,
+    migrate: Migrate = False,
     check: Check = False,
     mend: Mend = False,
     asked: GivenOptions,
@@ -108,7 +122,10 @@ def serve(
     it at once.
     """
     if check or mend:
-        return _checked((data or _default_data()).expanduser(), mend)
+        return _checked((data or default_data()).expanduser(), mend)
+    address, is_open = store_address(store)
+    if address is not None:
+        _check_alone(data, device=device, workers=workers, jobs_per_worker=jobs_per_worker)
     return started(
         asked,
         None,
@@ -123,7 +140,29 @@ def serve(
         jobs_per_worker=jobs_per_worker,
         devices=device,
         workers=workers,
+        store=address,
+        is_store_open=is_open,
+        migrate=migrate,
     )
+
+
+def store_address(said: str | None) -> tuple[str | None, bool]:
+    """The address of a shared store, and whether others can read it; taken out of other processes' environment."""
+    from overpaint.service.store.postgres_address import VARIABLE
+
+    variable = os.environ.pop(VARIABLE, None)
+    return (said, True) if said is not None else (variable or None, False)
+
+
+def _check_alone(data: Path | None, **of_workers: Any) -> None:
+    from overpaint.errors import RequestError
+
+    if data is None:
+        raise RequestError("--data", None, "give the folder that all processes of the store share, for their pictures")
+    for name, value in of_workers.items():
+        if value is not None:
+            remedy = "workers are processes of their own with --store; give it to `overpaint worker`"
+            raise RequestError(f"--{name.replace('_', '-')}", value, remedy)
 
 
 def started(
@@ -146,14 +185,14 @@ def started(
     from overpaint.service.serve import serve as run
     from overpaint.service.workers.devices import chosen_devices
 
-    settings = _settings(asked)
+    settings = site_settings(asked)
     config = ServeConfig(
-        data=(data or _default_data()).expanduser(),
+        data=(data or default_data()).expanduser(),
         host=host,
         port=port,
         # Taken out, so that it is in no other process's environment.
         token=_token(asked, token),
-        checkpoint=_model(asked, settings),
+        checkpoint=served_model(asked, settings),
         devices=chosen_devices(devices or [asked.text("device", "auto")], workers),
         dtype=asked.text("dtype", "auto"),
         settings=settings,
@@ -193,7 +232,7 @@ def _token(asked: GivenOptions, said: str | None) -> str | None:
     return variable if variable is not None else asked.text("token") or None
 
 
-def _model(asked: GivenOptions, settings: Settings) -> str | None:
+def served_model(asked: GivenOptions, settings: Settings) -> str | None:
     """What jobs are painted with that name no model; the first of a folder of several, which is said."""
     from overpaint.cli.chosen_model import checkpoints_in
     from overpaint.hints import listed
@@ -208,14 +247,14 @@ def _model(asked: GivenOptions, settings: Settings) -> str | None:
     return str(found[0].path) if found else None
 
 
-def _settings(asked: GivenOptions) -> Settings:
+def site_settings(asked: GivenOptions) -> Settings:
     """The site's: unlike a single command's, with the previews and grids that clients may ask for."""
     from overpaint.settings import Settings
 
     return asked.over(Settings())
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("overpaint") / "serve"

@@ -27,6 +27,7 @@ KEYS: Mapping[str, tuple[type, str, str]] = {
     "vae": (str, "OVERPAINT_VAE", "VAE where `--vae` is not given."),
     "device": (str, "OVERPAINT_DEVICE", "Device where `--device` is not given."),
     "dtype": (str, "OVERPAINT_DTYPE", "Precision where `--dtype` is not given."),
+    "backend": (str, "OVERPAINT_BACKEND", "Who computes on a CPU where `--backend` is not given."),
     "reference": (
         bool,
         "OVERPAINT_REFERENCE",

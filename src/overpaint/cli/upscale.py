@@ -127,7 +127,7 @@ def _targets(pictures: list[Path], output: str | None, overwrite: bool) -> list[
     for path in pictures:
         if not path.is_file():
             raise PictureError(f"{path}: there is no such file")
-    return [choose_target(output, f"{path.stem}-upscaled.png", overwrite) for path in pictures]
+    return [choose_target(output, f"{path.stem}-upscaled", overwrite) for path in pictures]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
-from overpaint.files.batch_tools import asks_for_tool, run_tool, seeds_of, sequence_of_row, tool_files
+from overpaint.files.batch_tools import STEPS_FOLDER, RowSteps, asks_for_tool, seeds_of, sequence_of_row, tool_files
 from overpaint.files.journal import Journal
 from overpaint.files.keeping import (
     FORMATS,
@@ -166,7 +166,8 @@ def _row_events(
     engine = painter()
     try:
         if sequence is not None:
-            story = run_tool(engine, sequence, batch.settings, control)
+            steps = RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch))
+            story = steps.run(engine, sequence, batch.settings, control)
         else:
             assert request is not None
             story = engine.run(request, batch.settings, control)
@@ -175,6 +176,8 @@ def _row_events(
                 yield event
             elif isinstance(event, Finished):
                 yield _kept(row, key, event.result, batch, journal)
+                if sequence is not None and journal.whole(key):
+                    RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch)).forget()
             elif isinstance(event, Cancelled) and event.result is not None:
                 _write(row, key, event.result, batch, journal)
     except SaveError:
@@ -280,8 +283,7 @@ def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: 
 
 def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
     """Promise, then write. The names are those of an earlier promise as far as they are still free or ours."""
-    masks = {name: path for name, path in row.files.items() if name != "picture"}
-    origins = Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
+    origins = _origins(row, batch)
     target = batch.out / row.output
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -299,6 +301,11 @@ def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal:
     for name, data in files.items():
         save_first_free([batch.out / name], data, replace=(batch.out / name).exists())
     return _pictures_among(files)
+
+
+def _origins(row: BatchRow, batch: Batch) -> Origins:
+    masks = {name: path for name, path in row.files.items() if name != "picture"}
+    return Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
 
 
 def _tool_files(

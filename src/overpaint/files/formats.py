@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from PIL import Image
 
 from overpaint.deep import deep_of
-from overpaint.pictures import flatten
+from overpaint.pictures import flatten, is_lossless_webp
 from overpaint.pixels.profiles import PROFILE_SPACES, Profile, ProfileError, family_of
 
 Beside = Literal["icc", "exif", "xmp", "dpi", "text"]
@@ -57,6 +58,22 @@ _SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
 def format_of(name: str) -> FileFormat:
     """By the ending of a file's name."""
     return FILE_FORMATS[KINDS[name.lower().rpartition(".")[2]]]
+
+
+def own_ending(source: Path) -> str:
+    """The ending of a source's own format, if every pixel is kept in it as it was; else that of PNG."""
+    try:
+        with source.open("rb") as file:
+            start = file.read(16)
+        is_exact_webp = start[8:12] == b"WEBP" and is_lossless_webp(source)
+    except OSError:  # which is told when the picture is opened
+        return "png"
+    if is_exact_webp:
+        return "webp"
+    return next((ending for magic, ending in _EXACT.items() if start.startswith(magic)), "png")
+
+
+_EXACT = {b"II*\0": "tif", b"MM\0*": "tif", b"BM": "bmp"}
 
 
 def storable(image: Image.Image, kind: str, background: str | None = None) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from overpaint.errors import RequestError
 from overpaint.files.formats import losses
 from overpaint.files.kept_files import FileRecord
-from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
+from overpaint.files.metadata import format_for, picture_content, recipe_path, recipe_text, whole
 from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
 from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
@@ -68,14 +68,17 @@ def finished_pictures(processed: Processed) -> Iterator[KeptPicture]:
 
 def files_of(painted: KeptPicture, processed: Processed, name: str, files: JobFiles) -> list[tuple[str, bytes]]:
     """The files to write for a picture of this name; the picture last, so that it never lacks a part."""
-    path = PurePosixPath(name)
     contents = contents_of(painted, processed, files)
-    recipe = contents["recipe"]
-    data = encode_picture(painted.image, path.suffix, **contents)
+    data = whole(picture_content(painted.image, PurePosixPath(name).suffix, contents))
+    return [*_beside(name, contents["recipe"]), (name, data)]
+
+
+def _beside(name: str, recipe: Mapping[str, object] | None) -> list[tuple[str, bytes]]:
+    """The recipe's own file, where the format of the picture has no place for it."""
+    path = PurePosixPath(name)
     if recipe is None or path.suffix.lower() == ".png":
-        return [(name, data)]
-    beside = path.with_name(recipe_path(Path(path.name)).name)
-    return [(str(beside), recipe_text(recipe).encode()), (name, data)]
+        return []
+    return [(str(path.with_name(recipe_path(Path(path.name)).name)), recipe_text(recipe).encode())]
 
 
 def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> dict[str, Any]:
@@ -122,9 +125,11 @@ def name_for(painted: KeptPicture, name: str) -> str:
     return name if kept == wished else str(path.with_suffix(f".{kept}"))
 
 
-def check_format(name: str, argument: str = "output") -> None:
-    """Refuse a name whose ending names no format, before any work is done."""
+def check_format(name: str, argument: str = "output", ending: str | None = None) -> None:
+    """Refuse a name whose ending names no format, before any work is done; the ending may have been given alone."""
     suffix = PurePosixPath(name).suffix.lower().removeprefix(".")
+    if suffix not in FORMATS and ending is not None:
+        raise RequestError(argument, ending, f"choose one of {', '.join(FORMATS)}")
     if suffix not in FORMATS:
         raise RequestError(argument, name, f"give a name that ends in one of .{', .'.join(FORMATS)}")
 
@@ -141,6 +146,7 @@ class Target:
 
     path: Path
     overwrite: bool  # otherwise a taken name gets a number
+    ending: str = "png"  # the format, where a stream has no name
 
 
 def is_folder(place: str | os.PathLike[str]) -> bool:
@@ -176,8 +182,9 @@ def save_painted(processed: Processed, target: Target, origins: Origins) -> Iter
 def save_one(painted: KeptPicture, processed: Processed, target: Target, records: JobFiles) -> Path:
     """Write a picture, and beside it the recipe if its format holds none; returns where it is."""
     name = name_for(painted, target.path.name)
-    *beside, (_, data) = files_of(painted, processed, name, records)
+    contents = contents_of(painted, processed, records)
+    data = picture_content(painted.image, PurePosixPath(name).suffix, contents)
     path = save_bytes(target.path.with_name(name), data, replace=target.overwrite)
-    for _, content in beside:
+    for _, content in _beside(name, contents["recipe"]):
         save_bytes(recipe_path(path), content, replace=True)
     return path

@@ -10,16 +10,16 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from overpaint.deep import deep_of
+from overpaint.deep_files import deep_pieces
 from overpaint.errors import PictureError, SettingError
-from overpaint.files.deep_files import encode_deep
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
 from overpaint.files.formats import FILE_FORMATS, KINDS, fitting_profile, in_srgb, storable
 from overpaint.named_files import check_regular
@@ -86,10 +86,27 @@ def encode_picture(
     `exif`, `icc`, `xmp` and `dpi` are the source's; `items` and `recipe` have a place in PNG only. `background` shows
     through where the format holds no transparency; without one, that is dropped.
     """
-    data = io.BytesIO()
     contents: dict[str, Any] = {"infotext": infotext, "items": items, "exif": exif, "icc": icc, "xmp": xmp, "dpi": dpi}
     contents |= {"recipe": recipe, "quality": quality, "lossless": lossless, "background": background}
-    write_picture(image, data, KINDS[format_for(image, extension, infotext)], contents)
+    return whole(picture_content(image, extension, contents))
+
+
+Content = bytes | Iterable[bytes]
+"""What a file is to hold; in pieces where it is large."""
+
+
+def whole(content: Content) -> bytes:
+    return content if isinstance(content, bytes) else b"".join(content)
+
+
+def picture_content(image: Image.Image, extension: str, contents: Mapping[str, Any]) -> Content:
+    """The same, in pieces where the whole would take much room; `contents` are what `encode_picture` takes."""
+    kind = KINDS[format_for(image, extension, contents["infotext"])]
+    deep = deep_of(image)
+    if deep is not None and FILE_FORMATS[kind].is_deep:
+        return deep_pieces(deep, kind, _options_for(deep.mode, kind, contents))
+    data = io.BytesIO()
+    write_picture(image, data, kind, contents)
     return data.getvalue()
 
 
@@ -102,17 +119,21 @@ def write_picture(
     params: Mapping[str, Any] | None = None,
 ) -> None:
     """To a file or a path, in this format; `params` are Pillow's own, and go before what the contents say."""
-    told = dict(contents)
-    icc, background = told.pop("icc"), told.pop("background")
     deep = deep_of(image)
     if deep is not None and FILE_FORMATS[kind].is_deep:
-        data = encode_deep(deep, kind, save_options(Image.new(deep.mode, (1, 1)), kind, **told, icc=icc))
-        _ = fp.write(data) if hasattr(fp, "write") else Path(fp).write_bytes(data)
+        pieces = deep_pieces(deep, kind, _options_for(deep.mode, kind, contents))
+        with nullcontext(fp) if hasattr(fp, "write") else Path(fp).open("wb") as file:
+            file.writelines(pieces)
         return
-    shown, icc = in_srgb(image if deep is None else deep.rounded(), kind, icc)
-    picture = storable(shown, kind, background)
-    options = save_options(picture, kind, **told, icc=icc)
-    picture.save(fp, format or kind, **{**options, **(params or {})})
+    told = dict(contents)
+    shown, told["icc"] = in_srgb(image if deep is None else deep.rounded(), kind, told["icc"])
+    picture = storable(shown, kind, told.pop("background"))
+    picture.save(fp, format or kind, **{**save_options(picture, kind, **told), **(params or {})})
+
+
+def _options_for(mode: str, kind: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: value for name, value in contents.items() if name != "background"}
+    return save_options(Image.new(mode, (1, 1)), kind, **told)
 
 
 def save_options(

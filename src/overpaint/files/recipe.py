@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 RECIPE_VERSION = 1
 
 _NAMES = tuple(each.name for each in fields(Settings))
-_OF_THE_SITE = {"text_encoder_files", "model_memory"}
+_OF_THE_SITE = {"text_encoder_files", "model_memory", "encodings_memory", "backend"}
 # The sections of `Settings` from the autoencoder to the prompts; folders, limits and saving belong to the site.
 PAINTING_OPTIONS = frozenset(_NAMES[_NAMES.index("sd_vae") : _NAMES.index("outdir_samples")]) - _OF_THE_SITE
+_SINCE: Mapping[str, Any] = {"blend": "plain"}  # fields that the first recipes do not have, as it was then
 _QUIRK_NAMES = frozenset(each.name for each in fields(Quirks))
 
 
@@ -74,6 +75,7 @@ class Recipe:
     quirks: tuple[str, ...] = ()
     model: ModelRecord = ModelRecord()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tool: Mapping[str, Any] | None = None  # that the request was given to, such as outpaint, with its fields
     version: int = RECIPE_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class Recipe:
             "quirks": list(self.quirks),
             "model": {each.name: getattr(self.model, each.name) for each in fields(ModelRecord)},
             "versions": dict(self.versions),
+            **({"tool": dict(self.tool)} if self.tool is not None else {}),
         }
 
     @classmethod
@@ -123,6 +126,7 @@ class Recipe:
             quirks=tuple(each for each in _list("quirks", given.get("quirks")) if each in _QUIRK_NAMES),
             model=_model_record(given.get("model") or {}),
             versions=_texts("versions", given.get("versions")),
+            tool=_table("tool", given["tool"]) if given.get("tool") is not None else None,
         )
 
     def settings_on(self, site: Settings) -> Settings:
@@ -139,7 +143,7 @@ class Recipe:
     ) -> PaintRequest:
         """The request, with its pictures found again and some fields otherwise; controls are changes, if it has any."""
         overrides = _painting(_table("request.overrides", self.request.get("overrides")))
-        given = {**self.request, "overrides": overrides, **(changes or {})}
+        given = {**_SINCE, **self.request, "overrides": overrides, **(changes or {})}
         pictures = {} if self.kind == "txt2img" else {**(masks or {}), "images": [source]}
         return PaintRequest.from_json({**given, **pictures})
 
@@ -164,7 +168,7 @@ _DEFAULT_SETTINGS = Settings()
 def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -> Recipe:
     """The recipe of the picture with this index in the job."""
     plan, model, files = processed.plan, processed.model, files or JobFiles()
-    request = plan.request
+    request = plan.request if plan.tool is None else plan.tool.request
     told = {name: value for name, value in request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
     controls, masks = _kept_controls(request, files.controls)
     return Recipe(
@@ -179,6 +183,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
         networks=networks_of(processed, index),
         settings=changed_options(plan.settings),
         quirks=quirks_on(plan.settings),
+        tool=None if plan.tool is None else plan.tool.values,
         model=ModelRecord(name=model.name, hash=model.hash, vae_name=model.vae_name, vae_hash=model.vae_hash),
         versions=versions(),
     )
@@ -187,7 +192,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
 def _own_fields(processed: Processed, index: int, told: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are others for this picture alone than for its job."""
     plan = processed.plan
-    image, request = plan.images[index], plan.request
+    image, request = plan.images[index], plan.request if plan.tool is None else plan.tool.request
     own: dict[str, Any] = {
         "prompt": image.prompt,  # with styles in and comments out: what was painted
         "negative_prompt": image.negative_prompt,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from overpaint.errors import SaveError
 from overpaint.files.formats import storable
-from overpaint.files.metadata import encode_picture, format_for, recipe_path, recipe_text
+from overpaint.files.metadata import Content, encode_picture, format_for, recipe_path, recipe_text
 from overpaint.files.naming import NameFacts, subfolder, target_paths
 from overpaint.settings import Settings
 
@@ -49,7 +49,7 @@ class SavedPicture:
 EVERYBODY, OWNER = 0o666, 0o600  # who may read a file, as far as the umask lets them
 
 
-def save_bytes(path: Path, data: bytes, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
+def save_bytes(path: Path, data: Content, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
     """Writes a file, atomically; returns where: a taken name gets -1, -2, ... behind it unless it may be replaced."""
     if replace:
         return save_first_free([path], data, replace=True, mode=mode)
@@ -57,7 +57,7 @@ def save_bytes(path: Path, data: bytes, *, replace: bool = False, mode: int = EV
     return save_first_free(chain([path], islice(numbered, _SUFFIX_TRIES)), data, mode=mode)
 
 
-def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
+def save_first_free(paths: Iterable[Path], data: Content, *, replace: bool = False, mode: int = EVERYBODY) -> Path:
     """Writes a file under the first of several names of one folder that is not taken.
 
     Any number of processes may do so at once: the name is claimed by the file system, in one step, with the whole file.
@@ -77,11 +77,12 @@ def save_first_free(paths: Iterable[Path], data: bytes, *, replace: bool = False
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "check the folder or save elsewhere")
         reason = error.strerror or str(error)
-        raise SaveError(f"{path}: {len(data)} bytes were not saved ({reason}): {remedy}") from error
+        what = f"{len(data)} bytes were" if isinstance(data, bytes) else "the picture was"
+        raise SaveError(f"{path}: {what} not saved ({reason}): {remedy}") from error
 
 
 @contextmanager
-def _temporary_file(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _temporary_file(folder: Path, data: Content, mode: int) -> Iterator[Path]:
     """The data on disk under a name of no meaning, in the folder where it is wanted; gone afterwards."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +92,10 @@ def _temporary_file(folder: Path, data: bytes, mode: int) -> Iterator[Path]:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
+            for piece in (data,) if isinstance(data, bytes) else data:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(handle, view) :]
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from overpaint.backends.choice import backend_for
+from overpaint.backends.choice import BackendKind, backend_for, dtypes_for
 from overpaint.backends.port import Backend, Dtypes
 from overpaint.backends.torch_backend import SharedAutoencoder
 from overpaint.errors import CheckpointError
@@ -107,6 +107,7 @@ def load_checkpoint(
     *,
     device: str = "cpu",
     dtype: str = "auto",
+    backend: BackendKind | None = None,
     vae_path: Path | None = None,
     folders: tuple[Path, ...] = (),
     progress: Progress | None = None,
@@ -121,11 +122,11 @@ def load_checkpoint(
     are files for checkpoints that bring none.
     """
     path, vae_path = Path(path), Path(vae_path) if vae_path is not None else None
-    kind = backend_for(device)
-    dtypes = kind.dtypes(device, dtype)
+    kind = backend or backend_for(device)
     cache = (hash_cache or user_hash_cache()) if hashing else None
     with _steady(path, *text_encoders, *([vae_path] if vae_path is not None else [])):
         opened = _open(path, text_encoders)
+        dtypes = dtypes_for(opened.spec, kind, device, dtype)
         made = _lay_out(opened, vae_path, at_hand.codec, device, dtypes)
         check(made.sources, opened.spec.title)
         made = made.sharing(at_hand.texts)
@@ -134,18 +135,19 @@ def load_checkpoint(
             digest = hasher.submit(sha256_of, path, cache) if cache is not None and path.is_file() else None
             fill(made.sources, progress)
             file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
-    backend = kind.build(made.denoiser, made.autoencoder, made.texts, device=device, dtypes=dtypes)
+    built = kind.build(made.denoiser, made.autoencoder, made.texts, device=device, dtypes=dtypes)
     spec = replace(opened.spec, vae=made.vae)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
-        spec = _probed(spec, backend)
+        spec = _probed(spec, built)
     vae = at_hand.codec.file if at_hand.codec is not None else _named(vae_path, cache)
-    return LoadedModel(spec, backend, file, vae, made.ignored)
+    return LoadedModel(spec, built, file, vae, made.ignored)
 
 
 def load_codec(
     model: LoadedModel,
     vae_path: Path | None,
     *,
+    backend: BackendKind | None = None,
     progress: Progress | None = None,
     hashing: bool = True,
     hash_cache: Path | None = None,
@@ -161,7 +163,7 @@ def load_codec(
         check([blank_one.source], model.spec.title)
         fill([blank_one.source], progress)
     named = _named(vae_path, (hash_cache or user_hash_cache()) if hashing else None)
-    return LoadedCodec(backend_for(device).codec(blank_one.network, dtype), blank_one.spec, named)
+    return LoadedCodec((backend or backend_for(device)).codec(blank_one.network, dtype), blank_one.spec, named)
 
 
 def recognise(path: Path, text_encoders: tuple[Path, ...] = ()) -> ModelSpec:

@@ -13,17 +13,15 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
-from overpaint.models.families import FAMILIES, UNET_PREFIX, VAE_PREFIX, Family
+from overpaint.models.families import VAE_PREFIX, Family
 from overpaint.models.hashes import Stamp, stamp_of
 from overpaint.models.header import safetensors_shapes
 from overpaint.models.specs import TextKind
-from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
-from overpaint.models.transformer_shapes import text_title, transformer_spec
+from overpaint.models.transformer_shapes import text_parts, text_title, transformer_part, transformer_spec
 
 _TEXT_FOLDERS = ("text_encoders", "text_encoder", "clip")
 _VAE_FOLDERS = ("vae", "VAE")
 _SUFFIXES = (".safetensors", ".gguf")
-_PREFIXES = (UNET_PREFIX, "diffusion_model.", "transformer.", "")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -35,8 +33,9 @@ class Needs:
     texts: tuple[tuple[TextKind, int], ...]  # kind and width
     vae: bool
 
-    def told(self) -> str:
-        return " and ".join(text_title(kind, width) for kind, width in self.texts)
+    def titles(self) -> tuple[str, ...]:
+        """As people call them."""
+        return (*(text_title(kind, width) for kind, width in self.texts), *(["a VAE"] if self.vae else []))
 
 
 def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
@@ -49,9 +48,10 @@ def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
     found = {(kind, width): str(file) for file, kind, width in reversed(list(_text_files(path)))}
     chosen = [found.get(each) for each in needs.texts]
     if None in chosen:
+        told = " and ".join(text_title(*each) for each in needs.texts)
         raise CheckpointError(
             f"{path.name}: it holds a {needs.family.title} transformer and no text encoder: give --text-encoder FILE "
-            f"(the option text_encoder_files), this needs {needs.told()}; looked in {_told(path, _TEXT_FOLDERS)}"
+            f"(the option text_encoder_files), this needs {told}; looked in {_told(path, _TEXT_FOLDERS)}"
         )
     return tuple(dict.fromkeys(each for each in chosen if each is not None))
 
@@ -83,37 +83,23 @@ def needs_of(path: Path) -> Needs | None:
 @lru_cache(maxsize=64)
 def _needs(path: Path, stamp: Stamp) -> Needs | None:
     shapes = _shapes_of(path)
-    for prefix in _PREFIXES:
-        inner = {key[len(prefix) :]: key for key in shapes if key.startswith(prefix)}
-        found = transformer_names(inner)
-        if found is not None:
-            network, names = found
-            family = next(each for each in FAMILIES if each.network == network)
-            ours = {UNET_PREFIX + new: shapes[inner[old[0]]] for new, old in names.items()}
-            spec = transformer_spec(ours, family)
-            assert spec is not None
-            there = {kind for kind, _ in _texts_in(shapes)}
-            wanted = tuple(zip((row.kind for row in family.texts), spec.text_widths, strict=True))
-            texts = tuple(each for each in wanted if each[0] not in there)
-            return Needs(family, texts, not any(key.startswith(VAE_PREFIX) for key in shapes))
-    return None
+    found = transformer_part(shapes)
+    if found is None:
+        return None
+    family, ours = found
+    network = transformer_spec(ours, family)
+    assert network is not None
+    there = {kind for kind, _ in text_parts(shapes)}
+    wanted = zip((row.kind for row in family.texts), network.text_widths, strict=True)
+    lacking = tuple(each for each in wanted if each[0] not in there)
+    return Needs(family, lacking, not any(key.startswith(VAE_PREFIX) for key in shapes))
 
 
 def _text_files(path: Path) -> Iterator[tuple[Path, TextKind, int]]:
     for folder in _folders(path, _TEXT_FOLDERS):
         for file in _files(folder):
             if file != path:
-                yield from ((file, kind, width) for kind, width in _texts_in(_shapes_of(file)))
-
-
-def _texts_in(shapes: Shapes) -> Iterator[tuple[TextKind, int]]:
-    for key, shape in shapes.items():
-        end = next((each for each in TABLES_OF_WORDS if key.endswith(each)), None)
-        if end is not None and len(shape) == 2:
-            prefix = key[: len(key) - len(end)]
-            named = text_names(name[len(prefix) :] for name in shapes if name.startswith(prefix))
-            if named is not None:
-                yield named[0], shape[1]
+                yield from ((file, kind, width) for kind, width in text_parts(_shapes_of(file)))
 
 
 def _is_vae(shapes: Shapes, family: Family) -> bool:

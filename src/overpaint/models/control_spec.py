@@ -93,6 +93,10 @@ def detect_control(
 
 def check_fits(control: ControlSpec, model: ModelSpec, said: str = "controls.model") -> None:
     """Refuse a ControlNet of another family; `said` is the field and its value, for the error."""
+    if model.is_flow:
+        raise CheckpointError(
+            f"{said}: a {model.title} model takes no ControlNet; choose a Stable Diffusion checkpoint"
+        )
     theirs = model.unet
     named = _FAMILIES.get(theirs.context_dim, model.title)
     if control.unet.context_dim not in (0, theirs.context_dim):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from overpaint.errors import CheckpointError, RequestError, RequestTypeError
@@ -152,6 +153,13 @@ def check_machine(device: object, dtype: object, *, dashes: str = "") -> tuple[s
     if str(dtype).removeprefix("torch.") not in _DTYPES.split(", "):
         raise RequestError(f"{dashes}dtype", dtype, f"use {_DTYPES}")
     return str(device), str(dtype).removeprefix("torch.")
+
+
+def check_backend(name: str) -> None:
+    """That who is to compute is installed; what it computes on, it says itself."""
+    if name == "openvino" and find_spec("openvino") is None:
+        remedy = "it is not installed; run pip install 'overpaint[openvino]', or use torch"
+        raise RequestError("backend", name, remedy)
 
 
 def choose_device(name: str) -> str:

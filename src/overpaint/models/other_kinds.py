@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import CheckpointError
+from overpaint.models.transformer_shapes import text_parts, text_title, transformer_part
 
 Shapes = Mapping[str, tuple[int, ...]]
 Account = dict[str, Any]
@@ -33,7 +34,7 @@ _TITLES = {"modelspec.title": "title", "ss_output_name": "trained as", "ss_base_
 
 def account_of_other(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
     """The account of the first kind that knows the file; None where none does."""
-    for read in (_control, _lora, _vae, _taesd, _embedding):
+    for read in (_control, _lora, _vae, _taesd, _text_encoder, _embedding):
         if (account := read(path, shapes, metadata)) is not None:
             return account
     return None
@@ -123,6 +124,14 @@ def _taesd(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account |
         return None
     made_for = "SDXL" if path.stem.startswith("taesdxl") else "SD 1.x and 2.x"
     return {"kind": "taesd", "made_for": made_for}
+
+
+def _text_encoder(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
+    """One of those that flow models read, in a file without a denoiser."""
+    if transformer_part(shapes) is not None:
+        return None
+    found = next(text_parts(shapes), None)
+    return None if found is None else {"kind": "text_encoder", "encoder": text_title(*found)}
 
 
 def _embedding(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from overpaint.backends.choice import BackendKind, backend_for
+from overpaint.backends.choice import BackendKind, backend_for, dtypes_for
 from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import (
     AtHand,
@@ -143,11 +143,12 @@ class Residents(Generic[T]):
         dtype: str = "auto",
         *,
         attach: Callable[[LoadedModel], T],
+        backend: str = "auto",
         is_bare: Callable[[nn.Module], bool] = _always,
         hashing: bool = True,
         hash_cache: Path | None = None,
     ) -> None:
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._backend = device, dtype, backend_for(device, backend)
         self._attach, self._is_bare = attach, is_bare
         self._hashing, self._hash_cache = hashing, hash_cache
         self._entries: list[_Model[T] | _Vae] = []  # the least recently used first
@@ -222,6 +223,7 @@ class Residents(Generic[T]):
             wanted.path,
             device=self._device,
             dtype=self._dtype,
+            backend=self._backend,
             vae_path=wanted.vae,
             folders=model_folders(wanted.settings),
             progress=progress,
@@ -234,7 +236,7 @@ class Residents(Generic[T]):
         if wanted.vae is not None and vae is None:
             vae = _Vae(wanted.vae_files, vae_stamps, loaded=codec)
         own_codec = codec if wanted.vae is None else None
-        trunk = _trunk(loaded, backend_for(self._device), self._dtype)
+        trunk = _trunk(loaded, self._backend, self._dtype)
         return _Model(wanted.files, stamps, trunk=trunk, own=self._attach(loaded), codec=own_codec), vae
 
     def _with_codec(
@@ -249,6 +251,7 @@ class Residents(Generic[T]):
         codec = load_codec(
             model.trunk,
             wanted.vae,
+            backend=self._backend,
             progress=progress,
             hashing=self._hashing,
             hash_cache=self._hash_cache,
@@ -332,7 +335,7 @@ def _vanished(known: list[_E]) -> _E:
 
 def _trunk(loaded: LoadedModel, kind: BackendKind, name: str) -> LoadedModel:
     """The model with the shape of an autoencoder in place of one: who keeps it keeps no VAE alive."""
-    dtype = kind.dtypes(loaded.backend.device, name).vae
+    dtype = dtypes_for(loaded.spec, kind, loaded.backend.device, name).vae
     shape = kind.codec(blank(partial(AutoencoderKL, loaded.spec.vae), "meta", dtype), dtype)
     return loaded.with_codec(LoadedCodec(shape, loaded.spec.vae))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 from overpaint.errors import CheckpointError
 from overpaint.models.shifts import NO_SHIFT, Shift
@@ -72,6 +72,7 @@ class ZImageSpec:
     time_inner: int
     axes: tuple[int, int, int]  # numbers of a head that turn with a word's place, a row, a column
     patch: int = 2  # cells a side that become one token
+    network: ClassVar[NetworkKind] = "zimage"
 
     @property
     def text_widths(self) -> tuple[int, ...]:

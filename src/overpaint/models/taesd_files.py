@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +21,9 @@ from overpaint.networks.taesd import taesd_decoder, taesd_encoder
 Half = Literal["encoder", "decoder"]
 VaeFallback = Literal["float32", "bfloat16"]
 
-_BUILDERS: Mapping[Half, Callable[[], nn.Sequential]] = {"encoder": taesd_encoder, "decoder": taesd_decoder}
+_BUILDERS: Mapping[Half, Callable[[int], nn.Sequential]] = {"encoder": taesd_encoder, "decoder": taesd_decoder}
 _SUFFIXES = (".safetensors", ".pth", ".pt")
+_FLUX_CHANNELS = 16
 _CERTAIN = -30.0  # the log-variance of a codec that is sure
 
 
@@ -33,9 +35,14 @@ class TaesdFiles:
     decoder: Path | None
 
 
-def find_taesd(folder: str | Path, *, is_sdxl: bool, halves: Sequence[Half] = ("encoder", "decoder")) -> TaesdFiles:
-    """The files for a family of checkpoints: each half in its own, or both in one; a missing one is a SettingError."""
-    stem = "taesdxl" if is_sdxl else "taesd"
+def find_taesd(
+    folder: str | Path, *, is_sdxl: bool, channels: int = 4, halves: Sequence[Half] = ("encoder", "decoder")
+) -> TaesdFiles:
+    """The files for a family of checkpoints: each half in its own, or both in one; a missing one is a SettingError.
+
+    `channels` are those of the latents: 16 are Flux.1's.
+    """
+    stem = "taef1" if channels == _FLUX_CHANNELS else "taesdxl" if is_sdxl else "taesd"
     found: dict[Half, Path] = {}
     for half in halves:
         names = [f"{stem}_{half}{suffix}" for suffix in _SUFFIXES]
@@ -54,8 +61,8 @@ def load_taesd(
 ) -> Taesd:
     """The halves that are there, as a codec whose latents are those of the full one."""
     return Taesd(
-        _load("encoder", files.encoder, device, dtype),
-        _load("decoder", files.decoder, device, dtype),
+        _load("encoder", files.encoder, latent.channels, device, dtype),
+        _load("decoder", files.decoder, latent.channels, device, dtype),
         latent=latent,
         device=device,
         dtype=dtype,
@@ -111,12 +118,16 @@ class Taesd:
         return result.float().contiguous()
 
 
-def _load(half: Half, path: Path | None, device: str | torch.device, dtype: torch.dtype) -> nn.Sequential | None:
+def _load(
+    half: Half, path: Path | None, channels: int, device: str | torch.device, dtype: torch.dtype
+) -> nn.Sequential | None:
     if path is None:
         return None
     weights = read_checkpoint(path)
     keys = _official_names(weights, half)
-    return load_network(_BUILDERS[half], weights, keys, f"a TAESD {half}", device=device, dtype=dtype)
+    return load_network(
+        partial(_BUILDERS[half], channels), weights, keys, f"a TAESD {half}", device=device, dtype=dtype
+    )
 
 
 def _official_names(weights: Weights, half: Half) -> dict[str, str]:

@@ -65,6 +65,18 @@ def text_names(keys: Iterable[str]) -> tuple[TextKind, Names] | None:
 TABLES_OF_WORDS = ("embed_tokens.weight", "token_embd.weight")
 
 
+def diffusers_layers(network: NetworkKind, path: str) -> dict[str, str]:
+    """What diffusers calls a layer of ours: its name -> ours, or our name and q, k or v for a third of it."""
+    replacements = _DIFFUSERS[network]
+    theirs = path + "."
+    for new, old in replacements:
+        theirs = re.sub(rf"^{re.escape(old)}", new, theirs) if not old.startswith(".") else theirs.replace(old, new)
+    theirs = theirs[:-1]
+    if not theirs.endswith(".qkv"):
+        return {theirs: path}
+    return {f"{theirs.removesuffix('qkv')}to_{each}": f"{path}.{each}" for each in "qkv"}
+
+
 def _zimage_names(keys: tuple[str, ...]) -> Names:
     names: Names = {}
     for key in keys:
@@ -92,6 +104,7 @@ _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Ren
         _zimage_names,
     ),
 }
+_DIFFUSERS: Mapping[NetworkKind, _Replacements] = {"zimage": _ZIMAGE}
 # By a tensor that such a text encoder has.
 _TEXTS: Mapping[str, tuple[TextKind, _Replacements]] = {
     "layers.0.self_attn.q_norm.weight": ("qwen3", ()),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from overpaint.errors import CheckpointError
+from overpaint.models.families import FAMILIES
 from overpaint.models.header import Said
 from overpaint.models.specs import (
     UNET_PREFIX,
-    VAE_PREFIX,
     Family,
     NetworkKind,
     TextKind,
@@ -17,6 +17,7 @@ from overpaint.models.specs import (
     TransformerSpec,
     ZImageSpec,
 )
+from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
 from overpaint.models.unet_shapes import Header, count
 
 TEXT_TITLES: Mapping[TextKind, str] = {"clip": "CLIP-L", "openclip": "OpenCLIP", "qwen3": "Qwen3", "t5": "T5"}
@@ -36,6 +37,29 @@ def transformer_spec(shapes: Header, family: Family) -> TransformerSpec | None:
         return None
     inner = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     return measure(inner)
+
+
+def transformer_part(shapes: Header) -> tuple[Family, Header] | None:
+    """The family whose transformer is in a file, whichever way it is named, and its tensors by our names."""
+    for prefix in (UNET_PREFIX, "diffusion_model.", "transformer.", ""):
+        inner = {key[len(prefix) :]: key for key in shapes if key.startswith(prefix)}
+        found = transformer_names(inner)
+        if found is not None:
+            network, names = found
+            family = next(each for each in FAMILIES if each.network == network)
+            return family, {UNET_PREFIX + new: shapes[inner[old[0]]] for new, old in names.items()}
+    return None
+
+
+def text_parts(shapes: Header) -> Iterator[tuple[TextKind, int]]:
+    """Kind and width of every text encoder in a file that is no CLIP."""
+    for key, shape in shapes.items():
+        end = next((each for each in TABLES_OF_WORDS if key.endswith(each)), None)
+        if end is not None and len(shape) == 2:
+            prefix = key[: len(key) - len(end)]
+            named = text_names(name[len(prefix) :] for name in shapes if name.startswith(prefix))
+            if named is not None:
+                yield named[0], shape[1]
 
 
 def text_title(kind: TextKind, width: int) -> str:
@@ -74,10 +98,6 @@ def size_of(shapes: Header, key: str, *, axes: int) -> tuple[int, ...]:
     if len(shape) != axes or 0 in shape:
         raise CheckpointError(f"tensor {key} is missing or of an impossible shape; use a complete file")
     return shape
-
-
-def has_vae(shapes: Header) -> bool:
-    return any(key.startswith(VAE_PREFIX) for key in shapes)
 
 
 def _zimage(shapes: Header) -> ZImageSpec:

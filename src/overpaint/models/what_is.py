@@ -9,6 +9,7 @@ from typing import Any
 
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
+from overpaint.models.companions import needs_of, text_encoders_for, vae_for
 from overpaint.models.detect import detect
 from overpaint.models.families import UNET_PREFIX, ModelSpec
 from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
@@ -18,7 +19,7 @@ from overpaint.models.other_kinds import account_of_other, account_of_pickle, ac
 Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
 
 _NETWORKS = {"model.diffusion_model.": "U-Net", "first_stage_model.": "VAE", "cond_stage_model.": "text encoder"}
-_NETWORKS |= {"conditioner.": "text encoders"}
+_NETWORKS |= {"conditioner.": "text encoders", "text_encoders.": "text encoders"}
 _PICKLES = (".pt", ".bin", ".pth")
 _UPSCALERS = (".pth", ".pt", ".safetensors")
 
@@ -93,7 +94,18 @@ def _other_account(path: Path) -> dict[str, Any] | None:
 
 
 def _checkpoint_account(path: Path) -> dict[str, Any]:
-    account = {**_spec_account(spec_of(path)), "parameters": _sizes(path)}
+    needs = needs_of(path)
+    lacking = {"family": needs.family.title, "needs": list(needs.titles())} if needs is not None else {}
+    try:
+        beside = {} if needs is None else {"beside": [Path(each).name for each in text_encoders_for(path)]}
+        spec = spec_of(path, text_encoders_for(path))
+        if needs is not None and needs.vae and (vae := vae_for(path)) is not None:
+            beside["beside"].append(vae.name)
+    except CheckpointError as error:
+        if not lacking:
+            raise
+        return {**lacking, "problems": [str(error)]}
+    account = {**_spec_account(spec), **lacking, **beside, "parameters": _sizes(path)}
     named = checkpoint_file(path, (), sha256_of(path, user_hash_cache()) if path.is_file() else None)
     words = {"words": sorted(words_of(path))} if words_of(path) else {}
     return {**account, "title": named.title, "hash": named.shorthash, "sha256": named.sha256, **words}
@@ -107,6 +119,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "native_size": spec.native_size,
         "scale_factor": spec.latent.scale,
         "input_channels": spec.denoiser.in_channels,
+        **({"shift": spec.shift.of(4096, 20)} if spec.is_flow else {}),
         "known_from": dict(spec.facts),
     }
 

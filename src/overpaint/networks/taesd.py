@@ -37,28 +37,28 @@ class Clamp(nn.Module):
         return torch.tanh(x / _LIMIT) * _LIMIT
 
 
-def taesd_encoder() -> nn.Sequential:
-    """(b, 3, 8h, 8w) in 0..1 -> (b, 4, h, w)"""
-    return nn.Sequential(*_encoder_layers())
+def taesd_encoder(channels: int = LATENT_CHANNELS) -> nn.Sequential:
+    """(b, 3, 8h, 8w) in 0..1 -> (b, channels, h, w)"""
+    return nn.Sequential(*_encoder_layers(channels))
 
 
-def taesd_decoder() -> nn.Sequential:
-    """(b, 4, h, w) -> (b, 3, 8h, 8w) in 0..1"""
-    return nn.Sequential(*_decoder_layers())
+def taesd_decoder(channels: int = LATENT_CHANNELS) -> nn.Sequential:
+    """(b, channels, h, w) -> (b, 3, 8h, 8w) in 0..1"""
+    return nn.Sequential(*_decoder_layers(channels))
 
 
-def _encoder_layers() -> Iterator[nn.Module]:
+def _encoder_layers(channels: int) -> Iterator[nn.Module]:
     yield Conv2d(3, WIDTH, 3, padding=1)
     yield Block()
     for _ in range(_HALVINGS):
         yield _without_bias(Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1))
         yield from (Block() for _ in range(_BLOCKS))
-    yield Conv2d(WIDTH, LATENT_CHANNELS, 3, padding=1)
+    yield Conv2d(WIDTH, channels, 3, padding=1)
 
 
-def _decoder_layers() -> Iterator[nn.Module]:
+def _decoder_layers(channels: int) -> Iterator[nn.Module]:
     yield Clamp()
-    yield Conv2d(LATENT_CHANNELS, WIDTH, 3, padding=1)
+    yield Conv2d(channels, WIDTH, 3, padding=1)
     yield nn.ReLU()
     for _ in range(_HALVINGS):
         yield from (Block() for _ in range(_BLOCKS))

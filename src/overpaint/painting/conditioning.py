@@ -1,11 +1,10 @@
-"""Texts to what the network is guided by: schedules, sub-prompts, chunks, encoding, emphasis; and a cache of it all."""
+"""Texts to what the network is guided by: schedules, sub-prompts, chunks, encoding, emphasis."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol
 
@@ -32,23 +31,13 @@ from overpaint.text.readings import reading_of
 from overpaint.text.tokens import Chunk, TextReading
 
 SINUSOID_WIDTH = 256
-_OPTIONS_THAT_COUNT = (
-    "emphasis",
-    "comma_padding_backtrack",
-    "CLIP_stop_at_last_layers",
-    "sdxl_crop_top",
-    "sdxl_crop_left",
-    "sdxl_clip_l_skip",
-    "sdxl_refiner_low_aesthetic_score",
-    "sdxl_refiner_high_aesthetic_score",
-    "quirks",
-)
 
 
 class TextEncoders(Protocol):
     """The text networks of a model."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device: ...
 
     def text(
         self,
@@ -70,28 +59,6 @@ class EncodedText:
     stages: tuple[TextCond, ...]
 
 
-@dataclass
-class TextCache:
-    """The latest encoded texts; equal texts under equal options are encoded once."""
-
-    limit: int = 128
-    _kept: OrderedDict[tuple[object, ...], EncodedText] = field(default_factory=OrderedDict)
-
-    def get(self, key: tuple[object, ...]) -> EncodedText | None:
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-        return found
-
-    def put(self, key: tuple[object, ...], value: EncodedText) -> None:
-        self._kept[key] = value
-        while len(self._kept) > self.limit:
-            self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        self._kept.clear()
-
-
 @dataclass(frozen=True)
 class Conditioner:
     """The texts of pictures, encoded by one model's text networks under one job's options."""
@@ -99,17 +66,17 @@ class Conditioner:
     spec: ModelSpec
     encoders: TextEncoders
     plan: Plan
-    cache: TextCache
     table: EmbeddingTable = NO_EMBEDDINGS
-    worn: Hashable = ()  # what changes the text networks now, such as LoRAs; part of the key of the cache
 
     @property
     def settings(self) -> Settings:
         return self.plan.settings
 
     def images(self, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
-        """What each picture of a batch is guided by."""
-        return tuple(ImageCond(self.positive(each.prompt), self.negative(each.negative_prompt)) for each in batch)
+        """What each picture of a batch is guided by; a text that several have is read once."""
+        positives = {text: self.positive(text) for text in dict.fromkeys(each.prompt for each in batch)}
+        negatives = {text: self.negative(text) for text in dict.fromkeys(each.negative_prompt for each in batch)}
+        return tuple(ImageCond(positives[each.prompt], negatives[each.negative_prompt]) for each in batch)
 
     def positive(self, prompt: str) -> tuple[tuple[ScheduledCond, float], ...]:
         """The sub-prompts of a prompt, with their weights (AND-1)."""
@@ -142,18 +109,18 @@ class Conditioner:
             if self.table.is_ordinary_word(each)
         ]
         missed = (each.reason for text in self._texts(batch) for each in self.table.missed(text))
-        return tuple(dict.fromkeys((*said, *missed)))
+        return tuple(dict.fromkeys((*said, *missed, *self._cut_off(batch))))
 
-    def encode(self, texts: tuple[str, ...], *, negative: bool) -> EncodedText:
-        """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
-        settings = self.settings
-        size = (self.plan.geometry.width, self.plan.geometry.height) if self.spec.is_sdxl else ()
-        key = (texts, negative, size, self.table, self.worn, *(getattr(settings, name) for name in _OPTIONS_THAT_COUNT))
-        found = self.cache.get(key)
-        if found is None:
-            found = self._encode(texts, negative)
-            self.cache.put(key, found)
-        return found
+    def _cut_off(self, batch: Sequence[ImagePlan]) -> Iterator[str]:
+        """Texts that are longer than what is read of them; those of CLIP have no end."""
+        for spec in self.spec.texts:
+            reading = reading_of(spec.kind)
+            for text in self._texts(batch) if reading.whole else ():
+                for stage in self._schedule(text):
+                    chunks, count = self._cut(stage.text, reading, spec)
+                    read = sum(len(each.ids) for each in chunks)
+                    if count > read:
+                        yield f"prompt: of its {count} tokens a {self.spec.title} model reads {read}; shorten it"
 
     def _scheduled(self, text: str, negative: bool) -> ScheduledCond:
         stages = self._schedule(text)
@@ -197,9 +164,10 @@ class Conditioner:
         met = (embedding for column in columns for each in column for _, embedding in _embeddings_of(each))
         return tuple(dict.fromkeys(met))
 
-    def _encode(self, texts: tuple[str, ...], negative: bool) -> EncodedText:
+    def encode(self, texts: tuple[str, ...], *, negative: bool) -> EncodedText:
+        """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
         if len(texts) > 1 and any(reading_of(each.kind).whole for each in self.spec.texts):  # of different lengths
-            return EncodedText(tuple(self._encode((text,), negative).stages[0] for text in texts))
+            return EncodedText(tuple(self.encode((text,), negative=negative).stages[0] for text in texts))
         contexts: list[Tensor] = []
         pooled: Tensor | None = None
         for which, spec in enumerate(self.spec.texts):
@@ -238,12 +206,16 @@ class Conditioner:
         return zip_longest(*chunks, fillvalue=empty)
 
     def _chunks(self, text: str, reading: TextReading, spec: TextSpec) -> tuple[Chunk, ...]:
+        return self._cut(text, reading, spec)[0]
+
+    def _cut(self, text: str, reading: TextReading, spec: TextSpec) -> tuple[tuple[Chunk, ...], int]:
+        """A text's chunks, and the number of its tokens."""
         plain = self.settings.emphasis == "None"
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
         tokenizer, quirks = reading.tokenizer(spec.tokenizer, spec.vocabulary), self.settings.quirks
-        return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)[0]
+        return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
         """Which layer is read (ENCODE-4): CLIP skip counts from the last."""

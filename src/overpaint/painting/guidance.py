@@ -24,6 +24,7 @@ class Guidance:
     quiet_below: float  # a sigma; 0: never (CFG-5)
     calls: int  # of the whole run
     settings: Settings
+    alone: bool = False  # the texts lead by themselves: at scale 1 a negative text would count for nothing
 
     @classmethod
     def of(cls, sampler: SamplerPlan, model: ModelSpec, settings: Settings) -> Guidance:
@@ -35,11 +36,12 @@ class Guidance:
             quiet_below=0.0 if is_edit else sampler.s_min_uncond,
             calls=sampler.evaluations * sampler.step_multiplier,
             settings=settings,
+            alone=model.is_flow and sampler.cfg_scale == 1,
         )
 
     def skips_negative(self, sigma: float, call: int) -> bool:
         """Whether a call goes without the negative text (CFG-5)."""
-        return self._skips_early(call) or self._skips_quiet(sigma, call)
+        return self.alone or self._skips_early(call) or self._skips_quiet(sigma, call)
 
     def notes(self, sigma: float, call: int) -> dict[str, object]:
         """Infotext fields that only this call brings about (CFG-6)."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Codec(Protocol):
     """The autoencoder, as much of it as is needed here."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device: ...
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]: ...
 

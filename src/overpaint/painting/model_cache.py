@@ -24,11 +24,20 @@ from overpaint.models.control_spec import check_fits
 from overpaint.models.families import LatentSpec, ModelSpec
 from overpaint.models.find import find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import CheckpointFile, Stamp, checkpoint_file, sha256_of, stamp_of, user_hash_cache
+from overpaint.models.memory import GIB
 from overpaint.models.residents import Resident, Residents
 from overpaint.models.taesd_files import Half, Taesd, find_taesd, load_taesd
-from overpaint.models.upscaler_names import list_upscalers
+from overpaint.models.upscaler_names import list_upscalers, upscaler_files
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.conditioning import Conditioner
+from overpaint.painting.encodings import (
+    EncodingsCount,
+    KeptEncodings,
+    RememberingTexts,
+    remembering_backend,
+    remembering_taesd,
+    remembering_upscaler,
+)
 from overpaint.painting.latents import Codec, decode
 from overpaint.painting.preview import fit_preview, preview_picture
 from overpaint.painting.upscaling import known_upscalers
@@ -75,7 +84,7 @@ class ReadyModel:
         return {**notes, **self.conditioner.plan.text_notes, **self.conditioner.notes(batch)}
 
     def warnings(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
-        return (*self.worn.warnings(), *self.conditioner.warnings(batch))
+        return (*self.backend.remarks, *self.worn.warnings(), *self.conditioner.warnings(batch))
 
 
 @dataclass(frozen=True)
@@ -92,12 +101,14 @@ class _Made:
 class ModelCache:
     """Models in memory and everything read from a site's folders. One thread owns it."""
 
-    def __init__(self, device: str, dtype: str, default: Path) -> None:
+    def __init__(self, device: str, dtype: str, default: Path, backend: str = "auto") -> None:
         self.device = device
         self._default = default
         self._residents: Residents[ModelAdapters] = Residents(
-            device, dtype, attach=ModelAdapters, is_bare=lambda each: adapted(each).is_bare
+            device, dtype, attach=ModelAdapters, backend=backend, is_bare=lambda each: adapted(each).is_bare
         )
+        self.encodings = KeptEncodings()
+        self._counts: dict[int, EncodingsCount] = {}  # of each pass, of the plans that are running
         self._running: dict[int, ExitStack] = {}
         self._held: dict[tuple[int, Path], Resident[ModelAdapters]] = {}
         self._embeddings = EmbeddingShelf()
@@ -112,7 +123,12 @@ class ModelCache:
         self._controls.clear()
         self._taesd.clear()
         self._made.clear()
+        self.encodings.clear()
         self._upscalers = self._last = None
+
+    def paths(self) -> tuple[Path, ...]:
+        """The files of models in memory."""
+        return self._residents.paths()
 
     # -- before a plan -------------------------------------------------------------------------------------------
 
@@ -161,7 +177,14 @@ class ModelCache:
         files = tuple((each.name, each.path, stamp_of(each.path)) for each in list_upscalers(settings) if each.path)
         key = (files, settings.ESRGAN_tile, settings.ESRGAN_tile_overlap)
         if self._upscalers is None or self._upscalers[0] != key:
-            self._upscalers = (key, known_upscalers(settings, self.device))
+            known, tiles = known_upscalers(settings, self.device), key[1:]
+            remembering = self._remembering(settings), EncodingsCount()  # a plan is made before its job is counted
+            named = {name: (path, stamp_of(path), *tiles) for name, path in upscaler_files(settings).items()}
+            self._upscalers = (
+                key,
+                {name: remembering_upscaler(file, known[name], *remembering) for name, file in named.items()},
+            )
+        self._remembering(settings)
         return self._upscalers[1]
 
     def _other(self, argument: str, name: str, settings: Settings) -> OtherModel:
@@ -193,11 +216,13 @@ class ModelCache:
         passes = {id(each.images) for each in (plan, plan.hires.plan if plan.hires else plan)} - self._running.keys()
         with ExitStack() as held:
             self._running.update(dict.fromkeys(passes, held))
+            self._counts.update(dict.fromkeys(passes, EncodingsCount()))
             try:
                 yield
             finally:
                 for each in passes:
                     self._running.pop(each, None)
+                    self._counts.pop(each, None)
                 self._held = {key: kept for key, kept in self._held.items() if key[0] not in passes}
                 self._made = {key: made for key, made in self._made.items() if id(made.plan.images) not in passes}
                 self._last = None  # between jobs a file may change
@@ -229,13 +254,16 @@ class ModelCache:
         bundled = worn.embeddings(settings)
         if bundled:
             table = table.with_bundled(bundled)
-        conditioner = Conditioner(plan.spec, model.backend, plan, adapters.texts, table, worn.key)
+        texts = RememberingTexts(model.backend, self._remembering(settings), self.count(plan))
+        conditioner = Conditioner(plan.spec, texts, plan, table)
         return ReadyModel(model, conditioner, worn, bool(settings.tiling))
 
     def encoder(self, plan: Plan) -> Codec:
-        """What turns pictures into latents."""
-        small = plan.settings.sd_vae_encode_method == "TAESD"
-        return self._small(plan, "encoder") if small else self._full(plan)
+        """What turns pictures into latents, none of them twice."""
+        tiling, remembering = bool(plan.settings.tiling), (self._remembering(plan.settings), self.count(plan))
+        if plan.settings.sd_vae_encode_method == "TAESD":
+            return remembering_taesd(self._small(plan, "encoder"), *remembering, tiling)
+        return remembering_backend(self._full(plan), *remembering, tiling)
 
     def decoder(self, plan: Plan) -> Codec:
         """What turns latents into pictures."""
@@ -254,15 +282,24 @@ class ModelCache:
             maps[vae] = fit_preview(resident.model.backend, plan.spec.latent)
         return preview_picture(maps[vae], latent)
 
-    def _full(self, plan: Plan) -> Codec:
+    def count(self, plan: Plan) -> EncodingsCount:
+        """What was encoded for a plan that is running, and what was known already."""
+        return self._counts.get(id(plan.images)) or EncodingsCount()
+
+    def _remembering(self, settings: Settings) -> KeptEncodings:
+        """What is kept, as far as the job that comes now allows it."""
+        self.encodings.set_bound(int(settings.encodings_memory * GIB))
+        return self.encodings
+
+    def _full(self, plan: Plan) -> Backend:
         """The model's own. NOTE: a refiner's is not made ready, and jobs that share it may have tiled it since."""
         backend = self.resident(plan).model.backend
         backend.codec.set_tiling(plan.settings.tiling)
         return backend
 
-    def _small(self, plan: Plan, half: Half) -> Codec:
+    def _small(self, plan: Plan, half: Half) -> Taesd:
         settings, latent = plan.settings, plan.spec.latent
-        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, halves=(half,))
+        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, channels=latent.channels, halves=(half,))
         path = files.encoder or files.decoder
         key = (path, stamp_of(path) if path else (), latent, half)
         if key not in self._taesd:

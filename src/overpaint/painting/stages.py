@@ -25,7 +25,7 @@ from overpaint.errors import OverpaintError, SamplingError
 from overpaint.events import Control, Event, Painted, Preview, Progress, Stop
 from overpaint.finish import FinishedPicture, SoftLatents, finish, unchanged
 from overpaint.models.checkpoint import LoadedModel
-from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
+from overpaint.outcome import EncodingsUsed, FinishedBatch, ModelIdentity, Processed
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.inversion import mixed, start_inversion
@@ -75,6 +75,11 @@ class Stages:
     def identity(self, plan: Plan) -> ModelIdentity:
         """The model a plan is painted with."""
         return identity_of(self.model_cache.resident(plan).model)
+
+    def encodings(self, plan: Plan) -> EncodingsUsed:
+        """What a running job had to encode up to now."""
+        count = self.model_cache.count(plan)
+        return EncodingsUsed(count.misses, count.hits, self.model_cache.encodings.size)
 
     def plan(self, request: PaintRequest, settings: Settings) -> Plan:
         """1. Decide everything. Nothing changes, and only what has to be asked is loaded."""

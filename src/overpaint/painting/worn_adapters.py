@@ -1,4 +1,4 @@
-"""The adapters of one model: LoRAs in its weights, hypernetworks in its attention, and caches that belong to it.
+"""The adapters of one model: LoRAs in its weights, hypernetworks in its attention, and the files they came from.
 
 To ask for adapters that are in place already costs nothing. So they are asked for before every network call, and jobs
 that take turns on one model never see each other's adapters.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from overpaint.adapters.embedding_files import EmbeddingData, bundled_embeddings
 from overpaint.adapters.hypernet import Hypernet, read_hypernet
@@ -25,7 +25,6 @@ from overpaint.errors import CheckpointError
 from overpaint.models.catalog import ModelFile
 from overpaint.models.checkpoint import LoadedModel
 from overpaint.models.hashes import Stamp, stamp_of
-from overpaint.painting.conditioning import TextCache
 from overpaint.painting.preview import PreviewMap
 from overpaint.planning.plans import NetworkPlan
 from overpaint.settings import Quirks, Settings
@@ -59,7 +58,6 @@ class AdaptersInPlace:
 
     loras: tuple[tuple[str, LoraFile], ...] = ()  # by the names that asked for them
     misfits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # name -> layers left out
-    key: Hashable = ()  # equal for equal weights of the text encoders
     adapters: Adapters = field(default_factory=Adapters)
 
     @property
@@ -92,10 +90,9 @@ class AdaptersInPlace:
 
 
 class ModelAdapters:
-    """The adapters of one model in memory, the files they came from, and its caches."""
+    """The adapters of one model in memory, the files they came from, and its previews."""
 
     def __init__(self, model: LoadedModel) -> None:
-        self.texts = TextCache()
         self.previews: WeakKeyDictionary[SharedAutoencoder, PreviewMap] = (
             WeakKeyDictionary()
         )  # of each VAE that it was used with
@@ -130,8 +127,6 @@ class ModelAdapters:
         return AdaptersInPlace(
             tuple((use.name, file) for use, file in loras),
             {use.name: count for (use, _), count in zip(loras, counts, strict=True)},
-            # NOTE: references, for the number of a file that is forgotten may be given to another one
-            (tuple((ref(file), use.te, use.dyn) for use, file in loras), settings.lora_functional),
             adapters,
         )
 

@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from overpaint.deep import Box, DeepPicture, DeepPixels, deep_of, with_channels
-from overpaint.pictures import CARRIED, flatten
+from overpaint.deep import DeepPicture, deep_of
+from overpaint.deep_pixels import Box, DeepPixels, with_channels
+from overpaint.pictures import LOSSLESS, flatten, source_extras
 from overpaint.pixels.composite import assert_untouched, blended, check_samples, strips, with_colours
 from overpaint.pixels.profiles import PROFILE_SPACES, Profile, ProfileError, family_of
 from overpaint.taking import notes_of
@@ -51,11 +52,9 @@ class Ground:
         try:
             return cls(picture, background, Profile.read(bytes(data), family_of(picture.mode)), notes)
         except ProfileError as error:
-            what = "so its colours are taken as sRGB"
             kept = "left out of" if _space_of(data) else "kept as it is in"
-            return cls(
-                picture, background, None, (*notes, f"its colour profile {error}, {what}; it is {kept} the result")
-            )
+            told = f"its colour profile {error}, so its colours are taken as sRGB; it is {kept} the result"
+            return cls(picture, background, None, tuple(dict.fromkeys((*notes, told))))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,10 +66,20 @@ class Ground:
         part = self._part(box)
         if part.mode != "CMYK":
             part = flatten(part, self.background)
-        if self._is_plain:
+        if self._is_srgb:
             return part if part.mode == "RGB" else part.convert("RGB")
         assert self.profile is not None
         return self.profile.seen(part)
+
+    def with_alpha(self) -> Image.Image:
+        """The whole picture in sRGB with what is transparent, 8 bits each."""
+        part = self._part(None)
+        shown = self.seen()
+        if part.mode == "CMYK" or not part.has_transparency_data:
+            return shown
+        shown = shown.copy()
+        shown.putalpha(part.convert("RGBA").getchannel("A"))
+        return shown
 
     def with_painted(self, area: Box, painted: Image.Image, alpha: Image.Image | None) -> Image.Image:
         """The picture with what was painted in an area, as far as `alpha` (0 to 255) lets it through."""
@@ -96,6 +105,18 @@ class Ground:
             check_samples(np.asarray(self.picture.crop(area)), np.asarray(result.crop(area)), alpha)
         else:
             assert_untouched(self.picture.crop(area), result.crop(area), alpha)
+
+    def around(self, canvas: Image.Image, place: tuple[int, int]) -> Image.Image:
+        """The picture, sample by sample, at a place on a larger canvas of sRGB."""
+        has_alpha = self.picture.has_transparency_data
+        larger = self.brought_back(canvas.convert("RGBA") if has_alpha else canvas)
+        deep, new = deep_of(self.picture), deep_of(larger)
+        left, top = place
+        if deep is None or new is None:
+            larger.paste(self.picture if larger.mode == "CMYK" else with_colours(self.picture), place)
+            return larger
+        box = left, top, left + deep.size[0], top + deep.size[1]
+        return DeepPicture.of_pixels(new.with_part(box, with_channels(deep.window((0, 0, *deep.size)), new.channels)))
 
     def brought_back(self, picture: Image.Image) -> Image.Image:
         """A picture of another size, 8 bits of sRGB, in the source's colours and depth."""
@@ -125,11 +146,9 @@ class Ground:
 
     def carried(self, result: Image.Image) -> dict[str, Any]:
         """What goes along with a result: EXIF, XMP, resolution, and the profile that says how to show its pixels."""
-        info = self.picture.info
-        kept = {name: info[name] for name in CARRIED if info.get(name)}
-        exif = self.picture.getexif()
-        if len(exif):
-            kept["exif"] = exif.tobytes()
+        info, extras = self.picture.info, source_extras(self.picture)
+        found = {"exif": extras.exif, "xmp": extras.xmp, "dpi": extras.dpi, LOSSLESS: extras.lossless or None}
+        kept: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
         family, profile = family_of(result.mode), info.get("icc_profile")
         if self.profile is not None and family != family_of(self.picture.mode):
             profile = self.profile.data
@@ -138,7 +157,12 @@ class Ground:
         return kept
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
+        """Whether its samples are 8 bits of sRGB."""
+        return self._is_srgb and deep_of(self.picture) is None and self.picture.mode != "CMYK"
+
+    @property
+    def _is_srgb(self) -> bool:
         """Whether Pillow's own conversions do."""
         return self.profile is None or self.profile.is_srgb
 
@@ -150,7 +174,7 @@ class Ground:
 
     def _own(self, painted: Image.Image) -> Image.Image:
         """8 bits of what was painted in the picture's colours."""
-        if self._is_plain:
+        if self._is_srgb:
             return painted.convert("CMYK") if self.picture.mode == "CMYK" else painted
         assert self.profile is not None
         return self.profile.brought_back(painted)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from overpaint.pixels.resize import as_mode, resample
-from overpaint.pixels.tiles import Box, Tiles
+from overpaint.pixels.tiles import Box, Tiles, gray_pixels
 from overpaint.settings import Quirks
 
 __all__ = [
@@ -52,7 +52,7 @@ def blur_mask(mask: Image.Image, sigma_x: float, sigma_y: float, *, never_darker
     if box is None or max(sigma_x, sigma_y) <= 0:
         return blurred
     area = widened(box, blur_reach(sigma_x) + 1, blur_reach(sigma_y) + 1, mask.size)
-    given = np.asarray(mask.crop(area), dtype=np.uint8)
+    given = gray_pixels(mask, area)
     for part, pixels in _blurred_tiles(given, sigma_x, sigma_y):
         left, top, right, bottom = part
         made = np.maximum(pixels, given[top:bottom, left:right]) if never_darker else pixels

@@ -57,7 +57,7 @@ def gray_counts(mask: Image.Image) -> list[int]:
     box = mask.getbbox()
     if box is None:
         return [mask.width * mask.height] + [0] * 255
-    pixels = np.asarray(mask.crop(box))
+    pixels = gray_pixels(mask, box)
     tiles = Tiles.of(pixels)
     sides = (np.diff(np.arange(0, size, SIDE), append=size) for size in pixels.shape)
     areas = np.multiply.outer(*sides)
@@ -67,6 +67,19 @@ def gray_counts(mask: Image.Image) -> list[int]:
         counts += np.bincount(pixels[top:bottom, left:right].ravel(), minlength=256)
     counts[0] += mask.width * mask.height - pixels.size
     return [int(each) for each in counts]
+
+
+def gray_pixels(mask: Image.Image, box: Box) -> Gray:  # (height, width) of the box
+    """A part of a gray picture as an array.
+
+    In strips, which takes a quarter of the time: what numpy asks Pillow for at once, Pillow copies three times.
+    """
+    left, top, right, bottom = box
+    pixels: Gray = np.empty((bottom - top, right - left), np.uint8)
+    for start in range(0, len(pixels), SIDE):
+        strip = pixels[start : start + SIDE]
+        strip[:] = np.asarray(mask.crop((left, top + start, right, top + start + len(strip))))
+    return pixels
 
 
 def _reduced(pixels: Gray, extreme: np.ufunc) -> Gray:

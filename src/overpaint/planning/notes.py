@@ -106,11 +106,22 @@ def warnings_of(
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
     if settings.emphasis == "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
         warnings.append("emphasis: it is off, so brackets in the prompt are read as text")
+    warnings.extend(_unread(spec, settings, sampler, images))
     warnings.extend(_maskless(request))
     if request.strength == 0 and settings.quirks.strength_zero_runs_a_step:
         why = "the reference still runs one step" if sampler.takes_steps else "the autoencoder still runs"
         warnings.append(f"strength: at 0 {why}, so the picture changes a little")
     return tuple(warnings)
+
+
+def _unread(spec: ModelSpec, settings: Settings, sampler: SamplerPlan, images: tuple[ImagePlan, ...]) -> Iterator[str]:
+    """What of the texts counts for nothing with a flow model."""
+    if not spec.is_flow:
+        return
+    if sampler.cfg_scale == 1 and any(each.negative_prompt for each in images):
+        yield "negative_prompt: it does nothing at cfg_scale 1; give a cfg_scale above 1, or leave it out"
+    if settings.emphasis != "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
+        yield f"prompt: a {spec.title} model knows no weights, so what is in brackets counts like the rest"
 
 
 def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerPlan) -> Iterator[str]:

@@ -33,6 +33,7 @@ def plan(
     """Decide everything about a job for a model; `known` is what the request may name beside it."""
     known = known or Surroundings()
     settings = effective_settings(request, settings or Settings())
+    request = _guided_as_usual(request, spec)
     _check_offered(settings)
     _check_limits(request, settings)
     _check_model(request, spec)
@@ -79,6 +80,13 @@ def plan(
         upscaler=job.upscaler,
     )
     return first if request.hires is None else plan_hires(first, request.hires, known)
+
+
+def _guided_as_usual(request: PaintRequest, spec: ModelSpec) -> PaintRequest:
+    """A request that says nothing of guidance, with the family's own in place of Stable Diffusion's."""
+    if spec.cfg_scale is None or request.cfg_scale != PaintRequest.cfg_scale:
+        return request
+    return request.with_changes(cfg_scale=spec.cfg_scale)
 
 
 def effective_settings(request: PaintRequest, settings: Settings) -> Settings:

@@ -103,6 +103,14 @@ class HiresPlan:
         return self.strength > 0
 
 
+@dataclass(frozen=True)
+class ToolUse:
+    """A tool that comes to one job: what it was asked for, by which the picture is painted again."""
+
+    values: Mapping[str, Any]  # its kind and its fields, plain
+    request: PaintRequest
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoiseInversion:
     """How the noise that a picture could have come from is found: its sampler's walk, the other way (SCR-6)."""
@@ -149,6 +157,7 @@ class Plan:
     checkpoint: Path | None = None  # None: the engine's own
     upscaler: Upscaler | None = None  # for sources smaller than the result
     inversion: NoiseInversion | None = None  # the noise is found from the source, not drawn
+    tool: ToolUse | None = None  # that this job is the one step of
     tiles: LatentTiles | None = None  # the networks see the canvas in parts
 
     def __getstate__(self) -> dict[str, Any]:

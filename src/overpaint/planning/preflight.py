@@ -16,7 +16,7 @@ from overpaint.files.recipe import network_name
 from overpaint.models.catalog import HYPERNETWORK, LORA, files_of, find_controlnet
 from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.models.find import check_machine, find_checkpoint, find_refiner, find_vae, model_folders
+from overpaint.models.find import check_backend, check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
 from overpaint.models.upscaler_names import upscaler_files
 from overpaint.models.what_is import UntoldError, spec_of
@@ -50,6 +50,7 @@ def check(
     NOTE: a model that its header alone does not tell apart leaves what depends on it for later: the names are checked.
     """
     check_machine(device, dtype)
+    check_backend(settings.backend)
     effective = effective_settings(request, settings)
     path = _checkpoint_of(request, effective, checkpoint)
     find_vae(path, effective)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from overpaint.errors import RequestError
 from overpaint.parts import LARGEST_SIDE, check_number
+from overpaint.pixels.ground import Ground
 from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled
 from overpaint.request import Picture
 from overpaint.sequences.story import PaintingSequence, SequenceStep, StepResult, TilePixels, one_source
@@ -60,10 +61,16 @@ class Enlargement(PaintingSequence):
         enlarge = find_upscaler(self.upscaler, strict, known, field="upscaler") or find_upscaler("Lanczos", strict)
         assert enlarge is not None
         source = one_source(self.request)
-        plain = source if source.mode in ("L", "RGB", "RGBA") else source.convert("RGB")
+        ground = Ground.of(source, settings.img2img_background_color)
+        plain = ground.with_alpha() if not ground.is_plain else source
+        plain = plain if plain.mode in ("L", "RGB", "RGBA") else plain.convert("RGB")
         larger = upscaled(plain, self.scale, enlarge, strict)
         larger = larger if larger.size == self.size else larger.resize(self.size)
-        larger.info.update(source.info)
+        if not ground.is_plain:
+            larger = ground.brought_back(larger)
+            larger.info.update(ground.carried(larger))
+        else:
+            larger.info.update(source.info)
         return replace(self, enlarged=larger)
 
     def step(self, number: int, done: Sequence[StepResult]) -> SequenceStep:

@@ -15,9 +15,12 @@ from PIL import Image, ImageFilter
 
 from overpaint.errors import RequestError
 from overpaint.parts import check_number
+from overpaint.pixels.ground import Ground
 from overpaint.request import MaskedContent, Picture
 from overpaint.sequences.margins import MOST_PIXELS, Margins
 from overpaint.sequences.story import PaintingSequence, SequenceStep, StepResult, one_source
+from overpaint.settings import Settings
+from overpaint.upright import NOTES
 
 STRONG = 0.9  # the strength that leaves little of what the new part starts from
 ANCHORS = ("center", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right")
@@ -70,10 +73,10 @@ class Outpainting(PaintingSequence):
     def canvas(self) -> Picture:
         """The old picture in its place, and around it what the new part starts from."""
         source = one_source(self.request)
-        kept = source if source.mode in ("RGB", "RGBA") else source.convert("RGB")
-        canvas = STARTS[self.start](source.convert("RGB"), self.margins).convert(kept.mode)
-        canvas.paste(kept, (self.left, self.top))
-        canvas.info.update({name: source.info[name] for name in ("icc_profile", "exif", "dpi") if name in source.info})
+        ground = Ground.of(source, Settings.img2img_background_color)
+        canvas = STARTS[self.start](ground.seen(), self.margins)
+        canvas = ground.around(canvas, (self.left, self.top))
+        canvas.info.update({**ground.carried(canvas), NOTES: ground.notes})
         return canvas
 
     @cached_property

@@ -24,8 +24,9 @@ from overpaint.events import (
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed
 from overpaint.pixels.color import color_target
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.plans import LatentTiles, NoiseInversion, Plan
+from overpaint.planning.plans import LatentTiles, NoiseInversion, Plan, ToolUse
 from overpaint.request import PaintRequest
+from overpaint.sequences.forms import tool_json
 from overpaint.sequences.story import (
     Decoding,
     PaintingSequence,
@@ -39,6 +40,7 @@ from overpaint.settings import Settings
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_OF_ONE_PICTURE = ("outpaint", "enlarge")
 _LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)
 
 
@@ -74,7 +76,9 @@ class ReadySequence:
         """Every step is planned before the first is painted, so that what is wrong with the last is told at once."""
         settings = settings or engine.settings
         made = with_known_seeds(sequence).prepared(settings, engine.upscalers(settings))
-        plans = tuple(_lean(plan_step(engine, each, settings, made.own_notes)) for each in made.outline())
+        tool = _tool_of(made)
+        planned = (plan_step(engine, each, settings, made.own_notes) for each in made.outline())
+        plans = tuple(replace(_lean(each), tool=tool) for each in planned)
         return cls(made, settings, plans, tuple(map(engine.steps_of, plans)))
 
     @property
@@ -100,6 +104,13 @@ def plan_step(
     if step.decoding is not None:
         changes["inversion"] = _inversion(engine, step.request, step.decoding, settings)
     return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _tool_of(sequence: PaintingSequence) -> ToolUse | None:
+    """What the picture's recipe keeps of a tool that comes to one picture."""
+    if sequence.saved != "steps" or len(sequence) != 1 or sequence.kind not in _OF_ONE_PICTURE:
+        return None
+    return ToolUse({"kind": sequence.kind, **tool_json(sequence)}, sequence.request)
 
 
 def _settings_of(step: SequenceStep, settings: Settings) -> Settings:
@@ -182,6 +193,7 @@ def _paint_step(
     number = len(results)
     before, total = sum(ready.steps[:number]), sum(ready.steps)
     plan = plan_step(engine, ready.sequence.step(number, results), ready.settings, ready.sequence.own_notes)
+    plan = replace(plan, tool=_tool_of(ready.sequence))
     with closing(engine.run_plan(plan, control)) as story:
         for event in story:
             if isinstance(event, Progress):

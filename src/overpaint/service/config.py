@@ -31,6 +31,9 @@ class ServeConfig:
     allowed_origins: tuple[str, ...] = ()  # pages elsewhere that may call
     url_inputs: bool = False  # fetch pictures that are named by URL
     jobs_per_worker: int | None = None  # that go on at once; None: as many as pay on its device
+    store: str | None = field(default=None, repr=False)  # an address of PostgreSQL; None: SQLite, in `data`
+    is_store_open: bool = False  # whether others can read that address, since it stood on the command line
+    migrate: bool = False  # tables of an older version there may be brought to this one
 
     def __post_init__(self) -> None:
         if self.token:

@@ -29,6 +29,11 @@ _OF_WORKERS = {
     "deaths": "How often a worker's process has ended unasked.",
     "switches": "How often a worker came to another checkpoint than before.",
 }
+_OF_ENCODINGS = {
+    "made": "Texts and pictures that a worker's engine encoded.",
+    "reused": "Texts and pictures that it knew already.",
+    "bytes": "What it keeps of them for later jobs.",
+}
 _STEP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 _REQUEST_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0)
 
@@ -60,6 +65,14 @@ class WorkerMemory(BaseModel):
     device: int | None = Field(default=None, description="Of an NVIDIA GPU.")
 
 
+class WorkerEncodings(BaseModel):
+    """The texts and pictures that a worker's engine encoded, as of its latest job's end."""
+
+    made: int
+    reused: int = Field(description="How often an earlier encoding served.")
+    bytes: int = Field(description="What is kept for later jobs.")
+
+
 class WorkerAnswer(BaseModel):
     """One worker: a process with a device of its own."""
 
@@ -71,6 +84,7 @@ class WorkerAnswer(BaseModel):
     slots: int = Field(description="How many jobs of one model it paints at once.")
     deaths: int = Field(description="How often its process has ended unasked and was started again.")
     switches: int = Field(description="How often it came to another checkpoint than before, the first one included.")
+    encodings: WorkerEncodings | None = Field(default=None, description="Null before its first job.")
     memory: WorkerMemory | None = Field(default=None, description="Null while it does not answer.")
 
 
@@ -102,6 +116,10 @@ class Metrics:
         self._of_workers = {
             name: Gauge(f"overpaint_worker_{name}", said, ("worker", "device"), registry=own)
             for name, said in _OF_WORKERS.items()
+        }
+        self._of_encodings = {
+            name: Gauge(f"overpaint_worker_encodings_{name}", said, ("worker", "device"), registry=own)
+            for name, said in _OF_ENCODINGS.items()
         }
         self.worker_state = Gauge(
             "overpaint_worker_state", "1 for the word of /v1/workers.", ("worker", "device", "state"), registry=own
@@ -136,6 +154,11 @@ class Metrics:
             for each in workers:
                 value = getattr(each, name)
                 gauge.labels(each.id, each.device).set(len(value) if name == "jobs" else value)
+        for name, gauge in self._of_encodings.items():
+            gauge.clear()
+            for each in workers:
+                if each.encodings is not None:
+                    gauge.labels(each.id, each.device).set(each.encodings[name])
         for each in workers:
             for word in WORDS:
                 self.worker_state.labels(each.id, each.device, word).set(word == each.state)
@@ -218,6 +241,7 @@ def _answer_of(worker: WorkerStatus) -> WorkerAnswer:
         slots=worker.slots,
         deaths=worker.deaths,
         switches=worker.switches,
+        encodings=WorkerEncodings(**worker.encodings) if worker.encodings else None,
         memory=_memory_of(worker.memory) if worker.memory else None,
     )
 

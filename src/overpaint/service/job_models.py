@@ -8,6 +8,11 @@ from overpaint.service.jobs import Job
 
 OWN_MODEL = ""  # the server's own, which jobs mean that name none
 
+PATIENCE = 300.0  # seconds of waiting after which no other job, of whatever priority or client, may go before
+HALF_LIFE = 600.0  # seconds in which half of what a client had is forgotten
+USUAL_SECONDS = 10.0  # of a job, where none was done yet
+LEAST_LOAD = 5.0  # that reading one counts for: it takes disk and memory from all others, and may be cold the next time
+
 _HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]$")  # at the end of a title
 
 

@@ -138,6 +138,8 @@ class Claim:
     record: Record
     worker: str
     fence: int
+    deaths: int = 0  # of workers that had begun with it
+    stop: str | None = None  # what somebody wants of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,7 @@ class WorkerStatus:
     slots: int = 1  # jobs that it takes at once
     deaths: int = 0
     switches: int = 0  # how often it came to another checkpoint than before
+    encodings: Json | None = None  # what its engine encoded, what it knew already, and the bytes kept; None: no job yet
     memory: Json | None = None  # bytes, in the words of the reference's /memory; None: not known now
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.models.built_in import built_in_files, default_path
 from overpaint.models.catalog import CONTROLNET, EMBEDDING, HYPERNETWORK, LORA, ModelFile, files_of, listed_controlnet
-from overpaint.models.find import check_machine, find_checkpoint, model_folders
+from overpaint.models.find import check_backend, check_machine, find_checkpoint, model_folders
 from overpaint.models.hashes import (
     CheckpointFile,
     checkpoint_file,
@@ -119,6 +119,7 @@ def check_started(config: ServeConfig) -> None:
     """What a server is started with, as far as its words tell; what they stand for, the worker finds out."""
     for device in config.worker_devices:
         check_machine(device, config.dtype, dashes="--")
+    check_backend(config.settings.backend)
     wanted = config.checkpoint or config.settings.sd_model_checkpoint
     if wanted is None:
         return

@@ -105,8 +105,10 @@ class Store(Protocol):
         that were running. To be called before a worker starts."""
         ...
 
-    def add_event(self, job_id: str, name: str, data: Json, at: float, *, fence: int | None = None) -> JobEvent:
-        """An event that comes without a change of the job."""
+    def add_event(
+        self, job_id: str, name: str, data: Json, at: float, *, fence: int | None = None, picture: bytes | None = None
+    ) -> JobEvent:
+        """An event that comes without a change of the job. Its picture is for those who follow the job elsewhere."""
         ...
 
     def events_after(self, job_id: str, number: int) -> Sequence[JobEvent]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from PIL import _imaging
@@ -25,9 +25,13 @@ from overpaint.errors import CheckpointError, OverpaintError, RequestError, Save
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.guards import HEADER_BYTES
+from overpaint.service.jobs import JobError
 from overpaint.service.limits import PICTURE_BLOCK
 from overpaint.service.logs import LOGGER, line
+from overpaint.service.ports import Desk, Store
 from overpaint.service.queue.desk import LocalDesk
+from overpaint.service.queue.shared_desk import SharedDesk
+from overpaint.service.shared_ports import SharedStore
 from overpaint.service.store.sqlite_store import JobStore
 
 STOPPED = 130  # the exit code after a second signal
@@ -44,17 +48,45 @@ _CLOSING = 5.0  # seconds for the end after a second signal
 log = logging.getLogger(LOGGER)
 
 
+class ServedDesk(Desk, Protocol):
+    """A desk with its life."""
+
+    async def start(self) -> None: ...
+    async def drain(self, seconds: float) -> None: ...
+    async def close(self) -> None: ...
+    async def unfit(self) -> JobError | None:
+        """Why a worker cannot paint at all, as soon as that is known of any; None once all can."""
+        ...
+
+
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
     """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer."""
-    _log_to_stderr()
+    log_to_stderr()
     _imaging.set_block_size(PICTURE_BLOCK)
     sys.setswitchinterval(SWITCHING)
-    store = _store(config)
+    store, desk = _store_and_desk(config)
     try:
         with listening(config) as listener:
-            return asyncio.run(_served(config, store, listener, announce))
+            return asyncio.run(_served(config, desk, listener, announce))
     finally:
         store.close()
+
+
+def _store_and_desk(config: ServeConfig) -> tuple[Store, Callable[[], ServedDesk]]:
+    """The desk belongs to the event loop that is still to be."""
+    if config.store is not None:
+        shared = shared_store(config)
+        return shared, lambda: SharedDesk(shared, config)
+    store = _store(config)
+    return store, lambda: LocalDesk(store, config)
+
+
+def shared_store(config: ServeConfig) -> SharedStore:
+    """The store on PostgreSQL; what wants it is loaded only then."""
+    from overpaint.service.store.postgres_store import PostgresStore
+
+    assert config.store is not None
+    return PostgresStore(config.store, config.data, config.limits, is_open=config.is_store_open, migrate=config.migrate)
 
 
 def _store(config: ServeConfig) -> JobStore:
@@ -67,9 +99,9 @@ def _store(config: ServeConfig) -> JobStore:
 
 
 async def _served(
-    config: ServeConfig, store: JobStore, listener: socket.socket, announce: Callable[[str], None]
+    config: ServeConfig, open_desk: Callable[[], ServedDesk], listener: socket.socket, announce: Callable[[str], None]
 ) -> int:
-    desk, signals = LocalDesk(store, config), _Signals()
+    desk, signals = open_desk(), Signals()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "work"))
     server = _Server(uvicorn_config(create_app(desk, config), config))
     with signals.caught():
@@ -83,10 +115,10 @@ async def _served(
                 # What is there by now stays; looking through it again and again would hold answers up, for 90 ms each.
                 gc.freeze()
                 announce(url_of(listener))
-            await _first(serving, signals.first, trouble)
+            await first_of(serving, signals.first, trouble)
             if not trouble.done():
                 log.info(line("stopping", seconds=config.limits.drain))
-                await _first(desk.drain(config.limits.drain), signals.second, serving)
+                await first_of(desk.drain(config.limits.drain), signals.second, serving)
         finally:
             server.should_exit = True
             server.force_exit = signals.second.is_set()
@@ -100,7 +132,7 @@ async def _served(
     return STOPPED if signals.second.is_set() else 0
 
 
-async def _trouble(desk: LocalDesk) -> OverpaintError:
+async def _trouble(desk: ServedDesk) -> OverpaintError:
     """Why the very first worker cannot paint at all. Never comes if it can."""
     unfit = await desk.unfit()
     if unfit is None:
@@ -118,7 +150,7 @@ async def _ended(trouble: asyncio.Task[OverpaintError]) -> OverpaintError | None
     return None
 
 
-async def _first(*awaited: Any) -> None:
+async def first_of(*awaited: Any) -> None:
     """Until one of these is over; what was only waited for is cancelled, tasks of others are not."""
     tasks = [each if isinstance(each, asyncio.Task) else asyncio.ensure_future(_of(each)) for each in awaited]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -134,7 +166,7 @@ async def _of(awaited: Any) -> None:
     await (awaited.wait() if isinstance(awaited, asyncio.Event) else awaited)
 
 
-class _Signals:
+class Signals:
     """The first SIGTERM or SIGINT asks for an end, the second for it at once."""
 
     def __init__(self) -> None:
@@ -301,7 +333,7 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """One line for each event, with its time in UTC."""
     form = logging.Formatter("at=%(asctime)s.%(msecs)03dZ level=%(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     form.converter = time.gmtime

@@ -162,11 +162,11 @@ def test_bombs_are_refused_quickly_and_cheaply() -> None:
 
 def test_slow_bodies_are_not_waited_for() -> None:
     started = time.monotonic()
-    status, said = Place(patience=0.2).post([b"x"] * 1000, pause=0.05)
+    status, said = Place(patience=0.2).post([b"x"] * 1000, pause=0.1)
     assert (status, said["error"]["code"]) == (408, "slow")
-    assert Place(patience=0.2).post([b"x", b"y"], pause=10)[0] == 408
-    assert time.monotonic() - started < 5
-    assert Place(patience=0.3).post([b"x" * 9000] * 10, pause=0.05)[0] == 200  # slow, but it moves
+    assert Place(patience=0.2).post([b"x", b"y"], pause=100)[0] == 408
+    assert time.monotonic() - started < 60
+    assert Place(patience=1.5).post([b"x" * 9000] * 10, pause=0.2)[0] == 200  # slow, but it moves
 
 
 def test_a_client_that_goes_is_forgotten() -> None:

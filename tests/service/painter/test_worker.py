@@ -19,12 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
+from overpaint.deep import deep_array
 from overpaint.engine import stages_of
 from overpaint.errors import CheckpointError, PictureError, RequestError, SamplingError, SaveError, SettingError
 from overpaint.events import Control, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest
-from overpaint.files.metadata import read_infotext
+from overpaint.files.metadata import encode_picture, read_infotext
+from overpaint.opening import samples
 from overpaint.painting.stages import Stages
+from overpaint.pictures import open_picture
 from overpaint.request import Img2ImgRequest
 from overpaint.service.jobs import DoneBatch, Job, JobState, Record
 from overpaint.service.painter import painting, questions, sequenced
@@ -37,6 +40,7 @@ from overpaint.service.store.forms import batch_of, job_of, plain, result_of
 from overpaint.service.wire import Message, encoded, read
 from overpaint.service.workers.port import WorkerRefused
 from overpaint.settings import Settings
+from tests import profiles
 from tests.service.fake_store import FakeStore
 from tests.service.painter.worker_tools import Told, all_files, carried_out, holder_of
 from tests.service.queue.desk_tools import (
@@ -104,6 +108,44 @@ def test_the_result_is_the_engines_own(bench: EngineHolder, store: FakeStore, tm
     steps = [each["step"] for each in previews]
     assert steps == sorted(set(steps)) and 3 <= len(steps) <= LOOKS  # few, but of every part of the job
     assert Image.open(io.BytesIO(base64.b64decode(previews[0]["png"]))).format == "PNG"
+
+
+def test_what_a_jpeg_does_not_hold_is_told_and_white_lies_behind_it(
+    bench: EngineHolder, store: FakeStore, tmp_path: Path
+) -> None:
+    data = io.BytesIO()
+    Image.new("RGBA", (64, 48), (0, 0, 200, 0)).save(data, "PNG")
+    clear: dict[str, Any] = {"images": [store.put_picture(data.getvalue())]}
+    job = paint_job(store, "jpeg", settings=Settings(samples_format="jpg"), **clear, width=64, height=48)
+    ended, told = carried_out(bench, job, tmp_path / "jpeg")
+    said = "samples_format=jpg: JPEG holds no transparency, so a background is put behind it; use PNG"
+    assert said in ended.result.warnings
+    assert said in told.batches[0].warnings
+    with Image.open(tmp_path / "jpeg" / ended.result.pictures[0].file) as found:
+        assert found.format == "JPEG"
+        assert np.asarray(found).min() > 250
+    reference = Settings.reference(samples_format="jpg")
+    ended, _ = carried_out(bench, replace(job, settings=reference.to_json()), tmp_path / "reference")
+    assert not ended.result.warnings
+
+
+def test_16_bits_and_what_stands_beside_the_pixels_come_through_a_job(
+    bench: EngineHolder, store: FakeStore, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (48, 64, 3)).astype(np.uint16)
+    given = encode_picture(deep_array(values), "png", icc=profiles.display_p3(), xmp=b"<x/>", dpi=(300, 300))
+    mask, shown = np.zeros((48, 64), np.uint8), io.BytesIO()
+    mask[8:24, 8:24] = 255
+    Image.fromarray(mask).save(shown, "PNG")
+    pictures: dict[str, Any] = {"images": [store.put_picture(given)], "mask": store.put_picture(shown.getvalue())}
+    job = paint_job(store, "deep", **pictures, width=64, height=48, mask_blur_x=0, mask_blur_y=0)
+    ended, _ = carried_out(bench, job, tmp_path / "deep")
+    assert ended.state is JobState.FINISHED
+    found = open_picture((tmp_path / "deep" / ended.result.pictures[0].file).read_bytes())
+    assert np.array_equal(samples(found)[mask == 0], values[mask == 0])
+    assert not np.array_equal(samples(found)[mask > 0], values[mask > 0])
+    assert (found.info["icc_profile"], found.info["xmp"]) == (profiles.display_p3(), b"<x/>")
+    assert [round(each) for each in found.info["dpi"]] == [300, 300]
 
 
 @pytest.mark.parametrize("steps", [*range(1, 30), 150, 1000])
@@ -549,7 +591,8 @@ def test_a_worker_with_several_jobs_may_be_killed(tiny_checkpoint: Path, tmp_pat
     store = FakeStore(tmp_path)
     jobs = [paint_job(store, f"k{n}", seed=n, steps=4, iterations=3, strength=1.0, exact=True) for n in range(5)]
     first = started(tmp_path, str(tiny_checkpoint), slots=4)
-    assert heard(first, "ready")["slots"] == 4
+    ready = heard(first, "ready")
+    assert ready["slots"] == 4 and ready["holds"] == [str(tiny_checkpoint)]
     for each in jobs[:4]:
         given(first, tmp_path, each)
     done: dict[str, list[DoneBatch]] = {each.id: [] for each in jobs}

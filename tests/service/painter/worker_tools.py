@@ -47,6 +47,7 @@ def carried_out(bench: EngineHolder, job: Job, folder: Path, **given: Any) -> tu
     jobs = JobsInHand(bench, lambda task, ended, *, has_neighbours: ends.append(ended))
     jobs.add(task)
     while jobs.are_there:
+        jobs.begin_some()
         jobs.go_on()
     (ended,) = ends
     return ended, told
@@ -89,7 +90,9 @@ class InProcess:
     def turn(self) -> None:
         """Once round its loop."""
         self.worker._look(self.bench, self.jobs)
-        self.jobs.go_on(may_begin=not self.worker._asked)
+        if not self.worker._asked:
+            self.jobs.begin_some()
+        self.jobs.go_on()
         self.read()
 
     def read(self) -> None:

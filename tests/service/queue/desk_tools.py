@@ -27,7 +27,7 @@ FAKE_WORKER = (sys.executable, str(Path(__file__).parents[1] / "workers" / "fake
 _T = TypeVar("_T")
 
 
-def run(coroutine: Coroutine[Any, Any, _T], seconds: float = 120.0) -> _T:
+def run(coroutine: Coroutine[Any, Any, _T], seconds: float = 240.0) -> _T:
     """A test's coroutine on a loop of its own, for a limited time."""
 
     async def limited() -> _T:

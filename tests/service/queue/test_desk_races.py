@@ -113,7 +113,7 @@ def test_a_deadline_where_there_is_no_worker_any_more(tmp_path: Path, monkeypatc
             await until_ready(desk)
             lose_worker_at_start(desk, monkeypatch)
             await desk.submit(wanted("a", "sleep=0", run_seconds=0.6))
-            assert code_of(await desk.wait("a", 20)) == "deadline"
+            assert code_of(await desk.wait("a", 100)) == "deadline"
 
     run(story())
 
@@ -180,7 +180,7 @@ def test_finish_early_is_not_forgotten_when_the_worker_dies(tmp_path: Path) -> N
             await until_running(desk, "a", step=1)
             await desk.finish_early("a")
             await desk.skip()
-            record = ended_well(await desk.wait("a", 20))
+            record = ended_well(await desk.wait("a", 100))
             assert record.result.stopped
             assert record.attempts == 2
 
@@ -223,14 +223,14 @@ def test_cancel_counts_more_than_finish_early_whichever_comes_first(tmp_path: Pa
 
 def test_a_question_that_hangs_is_not_the_next_jobs_fault(tmp_path: Path) -> None:
     async def story() -> None:
-        async with desk_on(tmp_path, watchdog=0.6) as desk:
+        async with desk_on(tmp_path, watchdog=2.0) as desk:
             asked = asyncio.create_task(desk.ask("hang"))
             await until_ready(desk)
             await asyncio.sleep(0.05)
             await desk.submit(wanted("a", "batch=0"))
             with pytest.raises(WorkerGone):
                 await asked
-            assert ended_well(await desk.wait("a", 20)).attempts == 2
+            assert ended_well(await desk.wait("a", 100)).attempts == 2
 
     run(story())
 
@@ -253,7 +253,7 @@ def test_an_end_that_the_disk_refused_is_written_later(tmp_path: Path, monkeypat
             record = await desk.cancel("bad")  # nothing can be said of it yet
             assert record.state is JobState.RUNNING and desk.running() is not None
             monkeypatch.undo()
-            ended_well(await desk.wait("bad", 10))  # as it was: what was painted is there
+            ended_well(await desk.wait("bad", 100))  # as it was: what was painted is there
             assert desk.running() is not None  # the other one goes on
             await desk.finish_early()
             ended_well(await desk.wait("good"))

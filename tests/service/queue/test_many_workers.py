@@ -16,15 +16,18 @@ from typing import Any
 
 import pytest
 
+from overpaint.service.job_models import OWN_MODEL
 from overpaint.service.jobs import Claim, JobState, Record
 from overpaint.service.ports import Store
+from overpaint.service.queue import attempts
 from overpaint.service.queue import runner as runner_module
 from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.queue.event_feed import ENDS
 from overpaint.service.store.sqlite_store import JobStore
 from overpaint.service.workers import worker_process
-from overpaint.service.workers.pool import local_workers, merged_memory
+from overpaint.service.workers.pool import WorkerPool, local_workers, merged_memory
 from overpaint.service.workers.port import WorkerGone
+from overpaint.service.workers.worker_process import JobHeard
 from tests.service.fake_store import FakeStore
 from tests.service.queue.desk_tools import (
     FAKE_WORKER,
@@ -138,7 +141,7 @@ def test_a_death_is_a_matter_of_the_jobs_it_had(tmp_path: Path) -> None:
 
 def test_a_worker_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     async def story() -> None:
-        async with desk_on(tmp_path, 2, watchdog=0.5) as desk:
+        async with desk_on(tmp_path, 2, watchdog=3.0) as desk:
             await desk.submit(wanted("hangs", "step=1 sleep=600"))
             await until_running(desk, "hangs", step=1)
             for number in range(4):
@@ -220,6 +223,38 @@ def test_forty_jobs_of_two_checkpoints_are_two_loads(tmp_path: Path) -> None:
             assert [each.switches for each in told] == [2, 2]  # the server's own, and one more
 
     run(story())
+
+
+def test_a_worker_is_known_for_all_that_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker keeps several checkpoints while there is memory, and says at the end of each job which they are."""
+    (worker,) = local_workers(config_for(tmp_path, Path("own")))
+    assert isinstance(worker, worker_process.WorkerProcess)
+    monkeypatch.setattr(worker, "open", lambda changed: setattr(worker, "_changed", changed))
+    pool = WorkerPool([worker], "/models/own.safetensors")
+    pool.open(lambda: None)
+
+    def told(kind: str, *files: str, **values: Any) -> None:
+        worker._take({"type": kind, "holds": [f"/models/{each}" for each in files], **values})
+
+    def gets(model: str) -> bool:
+        return pool.give(worker, wanted(model, "", request={"checkpoint": model}))
+
+    def holds() -> set[str]:
+        return set(pool.models(worker))
+
+    told("ready", "own.safetensors", model={"name": "own"}, device="cpu")
+    assert holds() == {OWN_MODEL, "own"}
+    assert gets("a") and not gets("a") and not gets("own.safetensors")
+    worker._jobs["a"] = JobHeard()
+    told("ended", "own.safetensors", "a.ckpt", "x.vae.pt", job="a")
+    assert holds() >= {OWN_MODEL, "own", "a"} and not gets("a")
+    assert gets("b") and holds() >= {"a", "b"}
+    told("ended", "b.safetensors", job="a")  # memory was short
+    assert holds() == {"b"} and gets("a")
+    told("ended", "b.safetensors", job="a")  # of a job before
+    assert holds() == {"a", "b"}, "it is on its way to that one"
+    worker._bury(9)
+    assert holds() == {OWN_MODEL, "own"}, "the next process begins with the server's own"
 
 
 def test_questions_go_to_whom_they_concern(tmp_path: Path) -> None:
@@ -333,7 +368,7 @@ def test_of_jobs_that_died_together_each_is_tried_again_alone(tmp_path: Path) ->
 
 
 def test_a_deadline_of_one_is_no_fault_of_those_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "DEADLINE_PATIENCE", 0.2)
+    monkeypatch.setattr(attempts, "DEADLINE_PATIENCE", 0.2)
 
     async def story() -> None:
         async with desk_on(tmp_path, 1, slots=2) as desk:

@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overpaint.service.job_models import OWN_MODEL, model_name, model_of
+from overpaint.service.job_models import OWN_MODEL, PATIENCE, model_name, model_of
 from overpaint.service.jobs import Job, Record, Uptimes
-from overpaint.service.queue.policy import (
-    PATIENCE,
-    Place,
-    Turn,
-    rank,
-    shares_model,
-    turns,
-)
+from overpaint.service.queue.policy import Place, Turn, rank, shares_model, turns
 
 LOAD = 10.0
 SECONDS = 5.0

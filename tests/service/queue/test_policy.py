@@ -9,18 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overpaint.service.job_models import HALF_LIFE, PATIENCE
 from overpaint.service.jobs import Job, JobState, Record, Uptimes
-from overpaint.service.queue.policy import (
-    HALF_LIFE,
-    PATIENCE,
-    PRIORITIES,
-    RETRY_SECONDS,
-    Place,
-    rank,
-    retry_after,
-    served_seconds,
-    turns,
-)
+from overpaint.service.queue.policy import PRIORITIES, RETRY_SECONDS, Place, rank, retry_after, served_seconds, turns
 
 
 def job(name: str, client: str = "ann", *, priority: int = 0, accepted: float = 0.0) -> Record:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from overpaint.service.job_models import PATIENCE, USUAL_SECONDS
 from overpaint.service.jobs import Job, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue import policy, waiting_jobs
 from overpaint.service.queue.estimates import work_of
-from overpaint.service.queue.policy import PATIENCE, USUAL_SECONDS
 from overpaint.service.queue.waiting_jobs import WaitingJobs, WorkerNow
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.fake_store import FakeStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from overpaint.service.jobs import Claim, DoneBatch, JobState, Live
 from overpaint.service.ports import ClaimLost
 from overpaint.service.store import database
 from overpaint.service.store.sqlite_store import JobStore
+from overpaint.service.store.store_on_tables import StoreOnTables
 from tests.service.fake_store import FakeStore
-from tests.service.store.store_tools import Clock, finished, job, painted
+from tests.service.store.store_tools import Clock, Stores, finished, job, painted
 
 
 @pytest.fixture
@@ -27,20 +28,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    opened_store = JobStore(tmp_path / "data", uptime=clock)
-    yield opened_store
-    assert not opened_store.integrity_check()
-    opened_store.close()
+def store(stores: Stores, clock: Clock) -> StoreOnTables:
+    """Of each kind."""
+    return stores.open(clock=clock)
 
 
-def claimed(store: JobStore, worker: str, seconds: float = 30.0, name: str = "a") -> Claim:
+def claimed(store: StoreOnTables, worker: str, seconds: float = 30.0, name: str = "a") -> Claim:
     claim = store.claim(name, worker, seconds)
     assert claim is not None
     return claim
 
 
-def test_one_worker_has_a_job_until_its_lease_runs_out(store: JobStore, clock: Clock) -> None:
+def test_one_worker_has_a_job_until_its_lease_runs_out(store: StoreOnTables, clock: Clock) -> None:
     store.accept(job())
     first = claimed(store, "one")
     assert (first.record.state, first.record.attempts, first.worker) == (JobState.RUNNING, 1, "one")
@@ -57,7 +56,7 @@ def test_one_worker_has_a_job_until_its_lease_runs_out(store: JobStore, clock: C
     assert store.renew(second, 30.0)
 
 
-def test_a_worker_may_claim_again_what_it_has(store: JobStore) -> None:
+def test_a_worker_may_claim_again_what_it_has(store: StoreOnTables) -> None:
     """The disk may have said no to a claim that it took all the same."""
     store.accept(job())
     first, second = claimed(store, "one"), claimed(store, "one")
@@ -66,7 +65,7 @@ def test_a_worker_may_claim_again_what_it_has(store: JobStore) -> None:
 
 @pytest.mark.parametrize("fake", [False, True])
 @pytest.mark.parametrize("what", ["progress", "keep_batch", "end", "requeue", "add_event"])
-def test_what_is_written_under_a_void_claim_is_not(tmp_path: Path, store: JobStore, what: str, fake: bool) -> None:
+def test_what_is_written_under_a_void_claim_is_not(tmp_path: Path, store: StoreOnTables, what: str, fake: bool) -> None:
     kept: Any = FakeStore(tmp_path) if fake else store
     kept.accept(job())
     old, batch = claimed(kept, "one"), DoneBatch(number=0, pictures=(painted(kept, "a", 0),))
@@ -86,7 +85,7 @@ def test_what_is_written_under_a_void_claim_is_not(tmp_path: Path, store: JobSto
     assert (kept.get("a"), kept.batches("a"), kept.events_after("a", 0)) != before
 
 
-def test_the_first_end_counts_whoever_comes_late(store: JobStore) -> None:
+def test_the_first_end_counts_whoever_comes_late(store: StoreOnTables) -> None:
     """An end that was written down although the disk said no is no loss of the claim."""
     store.accept(job())
     claim = claimed(store, "one")
@@ -97,7 +96,7 @@ def test_the_first_end_counts_whoever_comes_late(store: JobStore) -> None:
         store.progress(Live(job="a", step=1, steps=5), fence=claim.fence)
 
 
-def test_what_waits_again_is_nobodys(store: JobStore) -> None:
+def test_what_waits_again_is_nobodys(store: StoreOnTables) -> None:
     store.accept(job())
     claim = claimed(store, "one")
     store.requeue("a", fence=claim.fence)
@@ -119,7 +118,7 @@ def test_a_start_takes_back_whatever_was_claimed(tmp_path: Path, clock: Clock) -
     store.close()
 
 
-def test_of_many_that_claim_at_once_one_has_it(store: JobStore) -> None:
+def test_of_many_that_claim_at_once_one_has_it(store: StoreOnTables) -> None:
     for number in range(8):
         store.accept(job(f"j{number}"))
     taken: list[tuple[str, str]] = []

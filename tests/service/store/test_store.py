@@ -20,18 +20,25 @@ from overpaint.service.limits import Limits
 from overpaint.service.ports import Conflict, Full, Store
 from overpaint.service.store import database
 from overpaint.service.store.sqlite_store import JobStore
-from tests.service.store.store_tools import finished, job, painted
+from overpaint.service.store.store_on_tables import StoreOnTables
+from tests.service.store.store_tools import Stores, finished, job, painted
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
+def store(stores: Stores) -> StoreOnTables:
+    """Of each kind."""
+    return stores.open()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[JobStore]:
     opened = JobStore(tmp_path / "data")
     yield opened
     assert not opened.integrity_check()
     opened.close()
 
 
-def test_it_is_a_store(store: JobStore) -> None:
+def test_it_is_a_store(store: StoreOnTables) -> None:
     port: Store = store
     assert port.data.is_dir()
 
@@ -39,7 +46,7 @@ def test_it_is_a_store(store: JobStore) -> None:
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_comes_back_as_it_was_given(store: JobStore) -> None:
+def test_a_job_comes_back_as_it_was_given(store: StoreOnTables) -> None:
     request = MappingProxyType({"prompt": "ä\0'", "deep": MappingProxyType({"x": [1, 2.5, None]})})
     given = job(request=request, client="ann", key="k", priority=3, created=5.5, queue_seconds=9.0, run_seconds=1.0)
     record = store.accept(given).record
@@ -54,7 +61,7 @@ def test_fingerprints_see_what_lies_deep() -> None:
     assert one != other
 
 
-def test_the_same_again_is_the_record_that_is_there(store: JobStore) -> None:
+def test_the_same_again_is_the_record_that_is_there(store: StoreOnTables) -> None:
     store.accept(job("a", key="k", client="ann"))
     store.claim("a", "w", 60.0, at=1.0)
     assert store.accept(job("a", key="k", client="ann")).record.state is JobState.RUNNING
@@ -63,7 +70,7 @@ def test_the_same_again_is_the_record_that_is_there(store: JobStore) -> None:
     assert len(store.records()) == 1
 
 
-def test_another_job_under_a_taken_name_is_a_conflict(store: JobStore) -> None:
+def test_another_job_under_a_taken_name_is_a_conflict(store: StoreOnTables) -> None:
     store.accept(job("a", key="k", client="ann"))
     with pytest.raises(Conflict, match="id='a'"):
         store.accept(job("a", request={"seed": 2}))
@@ -77,13 +84,13 @@ def test_another_job_under_a_taken_name_is_a_conflict(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", ".a", "a.", "a\n", "x" * 129, "ä", "a\0"])
-def test_a_name_that_is_no_folder_is_refused(store: JobStore, name: str) -> None:
+def test_a_name_that_is_no_folder_is_refused(store: StoreOnTables, name: str) -> None:
     with pytest.raises(RequestError):
         store.accept(job(name))
 
 
-def test_the_queue_takes_its_limit_and_no_more(tmp_path: Path) -> None:
-    store = JobStore(tmp_path, Limits(waiting=5, waiting_per_client=3))
+def test_the_queue_takes_its_limit_and_no_more(stores: Stores) -> None:
+    store = stores.open(Limits(waiting=5, waiting_per_client=3))
     for i in range(3):
         store.accept(job(f"ann{i}", client="ann"))
     with pytest.raises(Full, match="3 of your jobs") as told:
@@ -99,9 +106,9 @@ def test_the_queue_takes_its_limit_and_no_more(tmp_path: Path) -> None:
     store.close()
 
 
-def test_one_client_may_have_the_whole_queue(tmp_path: Path) -> None:
+def test_one_client_may_have_the_whole_queue(stores: Stores) -> None:
     """All users of one Open WebUI share an address."""
-    store = JobStore(tmp_path)
+    store = stores.open()
     for i in range(Limits().waiting):
         store.accept(job(f"a{i}", client="127.0.0.1"))
     with pytest.raises(Full, match="64 jobs"):
@@ -109,8 +116,8 @@ def test_one_client_may_have_the_whole_queue(tmp_path: Path) -> None:
     store.close()
 
 
-def test_racing_clients_do_not_exceed_the_limit(tmp_path: Path) -> None:
-    store = JobStore(tmp_path, Limits(waiting=20))
+def test_racing_clients_do_not_exceed_the_limit(stores: Stores) -> None:
+    store = stores.open(Limits(waiting=20))
 
     def hand_in(place: int) -> bool:
         try:
@@ -125,7 +132,7 @@ def test_racing_clients_do_not_exceed_the_limit(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
+def test_a_job_runs_once_and_its_first_end_counts(store: StoreOnTables) -> None:
     store.accept(job())
     claim = store.claim("a", "w", 60.0, at=10.0)
     assert claim is not None
@@ -149,7 +156,7 @@ def test_a_job_runs_once_and_its_first_end_counts(store: JobStore) -> None:
     assert store.get("a") == ended
 
 
-def test_ends_without_a_run(store: JobStore) -> None:
+def test_ends_without_a_run(store: StoreOnTables) -> None:
     store.accept(job())
     error = JobError(code="deadline", message="too late")
     assert store.end("a", JobState.FAILED, 2.0, error=error).record.error == error
@@ -158,7 +165,7 @@ def test_ends_without_a_run(store: JobStore) -> None:
         store.end("a", JobState.QUEUED, 3.0)
 
 
-def test_what_is_not_there(store: JobStore) -> None:
+def test_what_is_not_there(store: StoreOnTables) -> None:
     assert store.get("a") is None
     assert not store.batches("a")
     assert not store.events_after("a", 0)
@@ -173,7 +180,7 @@ def test_what_is_not_there(store: JobStore) -> None:
             call()
 
 
-def test_lists(store: JobStore) -> None:
+def test_lists(store: StoreOnTables) -> None:
     for name, client in (("a", "ann"), ("b", "bob"), ("c", "ann")):
         store.accept(job(name, client=client))
     store.claim("b", "w", 60.0, at=1.0)
@@ -184,23 +191,23 @@ def test_lists(store: JobStore) -> None:
     assert [each.id for each in store.records(states=[JobState.RUNNING])] == ["b"]
 
 
-def test_jobs_are_counted_without_being_read(store: JobStore) -> None:
-    assert store.counts() == {}
+def test_jobs_are_counted_without_being_read(sqlite_store: JobStore) -> None:
+    assert sqlite_store.counts() == {}
     for name in ("a", "b", "c", "d"):
-        store.accept(job(name, client=name))
-    store.claim("b", "w", 60.0, at=1.0)
-    store.claim("c", "w", 60.0, at=1.0)
-    store.end("c", JobState.FAILED, 2.0)
-    store.end("d", JobState.CANCELLED, 2.0)
-    finished(store, "e", 9.0)
-    finished(store, "f", 9.0)
-    assert store.counts() == {each: 2 if each is JobState.FINISHED else 1 for each in JobState}
-    with store._database.read() as connection:
+        sqlite_store.accept(job(name, client=name))
+    sqlite_store.claim("b", "w", 60.0, at=1.0)
+    sqlite_store.claim("c", "w", 60.0, at=1.0)
+    sqlite_store.end("c", JobState.FAILED, 2.0)
+    sqlite_store.end("d", JobState.CANCELLED, 2.0)
+    finished(sqlite_store, "e", 9.0)
+    finished(sqlite_store, "f", 9.0)
+    assert sqlite_store.counts() == {each: 2 if each is JobState.FINISHED else 1 for each in JobState}
+    with sqlite_store._database.read() as connection:
         how = connection.execute("EXPLAIN QUERY PLAN SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
     assert [each["detail"] for each in how] == ["SCAN jobs USING COVERING INDEX jobs_by_state"]
 
 
-def test_a_requeued_job_keeps_its_place_and_its_batches(store: JobStore) -> None:
+def test_a_requeued_job_keeps_its_place_and_its_batches(store: StoreOnTables) -> None:
     store.accept(job("a"))
     store.accept(job("b"))
     store.claim("a", "w", 60.0, at=1.0)
@@ -214,7 +221,7 @@ def test_a_requeued_job_keeps_its_place_and_its_batches(store: JobStore) -> None
     assert store.batches("a") == [batch]
 
 
-def test_a_picture_that_is_not_there_is_not_kept(store: JobStore) -> None:
+def test_a_picture_that_is_not_there_is_not_kept(store: StoreOnTables) -> None:
     store.accept(job())
     store.claim("a", "w", 60.0, at=1.0)
     missing = (ResultPicture(number=0, file="0.png"),)
@@ -230,7 +237,7 @@ def test_a_picture_that_is_not_there_is_not_kept(store: JobStore) -> None:
 # -- events ----------------------------------------------------------------------------------------------------------
 
 
-def test_events_are_numbered_and_replayed(store: JobStore) -> None:
+def test_events_are_numbered_and_replayed(store: StoreOnTables) -> None:
     store.accept(job("a"))
     store.accept(job("b"))
     told = [store.add_event("a", name, {"i": i}, float(i)) for i, name in enumerate(("started", "preview", "preview"))]
@@ -242,8 +249,8 @@ def test_events_are_numbered_and_replayed(store: JobStore) -> None:
     assert not store.events_after("a", 4)
 
 
-def test_only_passing_events_are_thinned_and_no_number_comes_twice(tmp_path: Path) -> None:
-    store = JobStore(tmp_path, Limits(events_per_job=10))
+def test_only_passing_events_are_thinned_and_no_number_comes_twice(stores: Stores) -> None:
+    store = stores.open(Limits(events_per_job=10))
     first = store.accept(job()).event
     assert first is not None
     names = ["started", *["progress"] * 30, "painted", *["preview"] * 5, *["painted"] * 7, "progress"]
@@ -304,8 +311,8 @@ time.sleep(60)
     assert (tmp_path / "server.lock").read_text() == str(os.getpid())
 
 
-def test_it_is_as_durable_as_it_says(store: JobStore) -> None:
-    with store._database.write() as connection:
+def test_it_is_as_durable_as_it_says(sqlite_store: JobStore) -> None:
+    with sqlite_store._database.write() as connection:
         found = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
         found["foreign_keys"] = connection.execute("PRAGMA foreign_keys").fetchone()[0]
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
@@ -349,12 +356,12 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> N
         JobStore(tmp_path / "file" / "data")
 
 
-def test_a_transaction_that_fails_leaves_nothing(store: JobStore) -> None:
-    store.accept(job())
-    with pytest.raises(sqlite3.IntegrityError), store._database.write() as connection:
+def test_a_transaction_that_fails_leaves_nothing(sqlite_store: JobStore) -> None:
+    sqlite_store.accept(job())
+    with pytest.raises(sqlite3.IntegrityError), sqlite_store._database.write() as connection:
         connection.execute("UPDATE jobs SET attempts = 9")
         connection.execute("UPDATE jobs SET state = 'lost'")
-    record = store.get("a")
+    record = sqlite_store.get("a")
     assert record is not None
     assert record.attempts == 0
 

@@ -16,13 +16,14 @@ from overpaint.service.byproducts import BYPRODUCTS, byproduct_file
 from overpaint.service.jobs import PICTURE_REFERENCE, DoneBatch, JobState
 from overpaint.service.painter.results import Output, keep
 from overpaint.service.store.sqlite_store import JobStore
+from overpaint.service.store.store_on_tables import StoreOnTables
 from overpaint.settings import Settings
-from tests.service.store.store_tools import Clock, finished, job, painted
+from tests.service.store.store_tools import Clock, Stores, finished, job, painted
 
 DAY = 86_400.0
 
 
-def written(store: JobStore, data: bytes) -> tuple[Path, str]:
+def written(store: StoreOnTables, data: bytes) -> tuple[Path, str]:
     """A picture as a process of ours leaves it for the store."""
     store.incoming.mkdir(exist_ok=True)
     (path := store.incoming / "of-a-reader").write_bytes(data)
@@ -35,7 +36,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
+def store(stores: Stores, clock: Clock) -> StoreOnTables:
+    """Of each kind."""
+    return stores.open(clock=clock)
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
     opened = JobStore(tmp_path / "data", uptime=clock)
     yield opened
     assert not opened.integrity_check()
@@ -45,7 +52,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
 # -- what becomes old ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: JobStore, clock: Clock) -> None:
+def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: StoreOnTables, clock: Clock) -> None:
     for name in "abc":
         finished(store, name, at=1.0, data=b"x" * 10)
     assert store.pin("b", True).pinned and store.pinned_bytes() == 10
@@ -61,7 +68,7 @@ def test_what_is_pinned_never_gets_old_and_takes_no_room_from_others(store: JobS
     assert store.expire(keep_seconds=60.0, keep_bytes=10) == ["b"]
 
 
-def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store: JobStore) -> None:
+def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store: StoreOnTables) -> None:
     finished(store, "a", at=1.0)
     store.pin("a", True)
     record = store.delete("a")
@@ -71,7 +78,7 @@ def test_results_are_deleted_on_request_and_those_of_running_jobs_are_not(store:
     assert not store.delete("b").gone and [each.id for each in store.waiting()] == ["b"]
 
 
-def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: Clock) -> None:
+def test_results_are_kept_for_their_time_and_no_longer(store: StoreOnTables, clock: Clock) -> None:
     finished(store, "a", at=100.0)
     store.add_event("a", "progress", {}, 1.0)
     clock.now = 160.0
@@ -90,7 +97,7 @@ def test_results_are_kept_for_their_time_and_no_longer(store: JobStore, clock: C
         store.keep_batch("a", DoneBatch(number=1, pictures=()))
 
 
-def test_the_oldest_results_go_when_they_are_too_much(store: JobStore, clock: Clock) -> None:
+def test_the_oldest_results_go_when_they_are_too_much(store: StoreOnTables, clock: Clock) -> None:
     for name, at in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         finished(store, name, at, b"x" * 10)
     store.accept(job("empty", client="e"))
@@ -103,7 +110,7 @@ def test_the_oldest_results_go_when_they_are_too_much(store: JobStore, clock: Cl
     assert store.expire(keep_seconds=DAY, keep_bytes=0) == ["b", "c"]
 
 
-def test_unfinished_jobs_lose_nothing(store: JobStore, clock: Clock) -> None:
+def test_unfinished_jobs_lose_nothing(store: StoreOnTables, clock: Clock) -> None:
     store.accept(job())
     store.claim("a", "w", 60.0, at=1.0)
     batch = DoneBatch(number=0, pictures=(painted(store, "a", 0),))
@@ -114,7 +121,7 @@ def test_unfinished_jobs_lose_nothing(store: JobStore, clock: Clock) -> None:
     assert store.result_file("a", "0.png").is_file()
 
 
-def test_records_are_forgotten_at_last(store: JobStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_forgotten_at_last(store: StoreOnTables, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("overpaint.service.store.job_rows.FORGOTTEN_BEYOND", 2)
     for i, name in enumerate("abcd"):
         finished(store, name, float(i))
@@ -141,49 +148,54 @@ def test_what_was_running_is_queued_again(tmp_path: Path) -> None:
     store.close()
 
 
-def test_torn_and_missing_files_make_a_batch_undone(store: JobStore) -> None:
-    store.accept(job())
-    store.claim("a", "w", 60.0, at=1.0)
-    batches = [DoneBatch(number=i, pictures=(painted(store, "a", i),)) for i in range(4)]
+def test_torn_and_missing_files_make_a_batch_undone(sqlite_store: JobStore) -> None:
+    sqlite_store.accept(job())
+    sqlite_store.claim("a", "w", 60.0, at=1.0)
+    batches = [DoneBatch(number=i, pictures=(painted(sqlite_store, "a", i),)) for i in range(4)]
     for each in batches:
-        store.keep_batch("a", each)
-    store.result_file("a", "1.png").write_bytes(b"pn")
-    store.result_file("a", "2.png").write_bytes(b"gnp")
-    store.result_file("a", "3.png").unlink()
-    store.recover()
-    assert store.batches("a") == batches[:1]
-    assert [each.name for each in store.result_file("a", "0.png").parent.iterdir()] == ["0.png"]
+        sqlite_store.keep_batch("a", each)
+    sqlite_store.result_file("a", "1.png").write_bytes(b"pn")
+    sqlite_store.result_file("a", "2.png").write_bytes(b"gnp")
+    sqlite_store.result_file("a", "3.png").unlink()
+    sqlite_store.recover()
+    assert sqlite_store.batches("a") == batches[:1]
+    assert [each.name for each in sqlite_store.result_file("a", "0.png").parent.iterdir()] == ["0.png"]
 
 
-def test_what_lies_beside_the_pictures_of_a_batch_stays(store: JobStore) -> None:
+def test_what_lies_beside_the_pictures_of_a_batch_stays(sqlite_store: JobStore) -> None:
     """Masks and uncorrected pictures are in no list; without them a batch would be painted again."""
-    store.accept(job())
-    store.claim("a", "w", 60.0, at=1.0)
-    store.keep_batch("a", DoneBatch(number=0, pictures=(painted(store, "a", 0),)))
-    folder = store.result_file("a", "0.png").parent
+    sqlite_store.accept(job())
+    sqlite_store.claim("a", "w", 60.0, at=1.0)
+    sqlite_store.keep_batch("a", DoneBatch(number=0, pictures=(painted(sqlite_store, "a", 0),)))
+    folder = sqlite_store.result_file("a", "0.png").parent
     beside = [folder / byproduct_file("0.png", each) for each in BYPRODUCTS]
     stray = [folder / byproduct_file("1.png", each) for each in BYPRODUCTS]
     for path in (*beside, *stray):
         path.write_bytes(b"mask")
-    store.recover()
+    sqlite_store.recover()
     assert all(each.exists() for each in beside)
     assert not any(each.exists() for each in stray)
 
 
-def test_leftovers_are_taken_away(store: JobStore, clock: Clock) -> None:
-    finished(store, "done", 1.0)
-    finished(store, "gone", 0.0)
-    store.accept(job("open"))
-    kept = store.result_file("done", "0.png")
-    gone = store.result_file("gone", "0.png")
+def test_leftovers_are_taken_away(sqlite_store: JobStore, clock: Clock) -> None:
+    finished(sqlite_store, "done", 1.0)
+    finished(sqlite_store, "gone", 0.0)
+    sqlite_store.accept(job("open"))
+    kept = sqlite_store.result_file("done", "0.png")
+    gone = sqlite_store.result_file("gone", "0.png")
     clock.now = 1.5
-    store.expire(keep_seconds=1.0, keep_bytes=100)
-    stray = [gone, kept.with_name(".x.tmp"), store.result_file("unknown", "0.png"), store.result_file("open", "0.png")]
-    stray += [store.data / "results" / "file", store.data / "inputs" / "ab" / ".y.tmp"]
+    sqlite_store.expire(keep_seconds=1.0, keep_bytes=100)
+    stray = [
+        gone,
+        kept.with_name(".x.tmp"),
+        sqlite_store.result_file("unknown", "0.png"),
+        sqlite_store.result_file("open", "0.png"),
+    ]
+    stray += [sqlite_store.data / "results" / "file", sqlite_store.data / "inputs" / "ab" / ".y.tmp"]
     for each in stray:
         each.parent.mkdir(parents=True, exist_ok=True)
         each.write_bytes(b"half")
-    store.recover()
+    sqlite_store.recover()
     assert not [each for each in stray if each.exists()]
     assert kept.is_file()
 
@@ -191,7 +203,7 @@ def test_leftovers_are_taken_away(store: JobStore, clock: Clock) -> None:
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
-def test_sources_are_kept_by_their_hash(store: JobStore) -> None:
+def test_sources_are_kept_by_their_hash(store: StoreOnTables) -> None:
     reference = store.put_picture(b"source")
     digest = hashlib.sha256(b"source").hexdigest()
     path = store.data / "inputs" / digest[:2] / digest
@@ -205,19 +217,19 @@ def test_sources_are_kept_by_their_hash(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "sha256:", "sha256:../../x", "sha256:" + "0" * 64, "sha256:" + "A" * 64])
-def test_a_source_that_is_not_kept(store: JobStore, reference: str) -> None:
+def test_a_source_that_is_not_kept(store: StoreOnTables, reference: str) -> None:
     with pytest.raises(RequestError, match="picture"):
         store.picture(reference)
 
 
-def test_a_job_whose_source_is_missing_is_not_accepted(store: JobStore) -> None:
+def test_a_job_whose_source_is_missing_is_not_accepted(store: StoreOnTables) -> None:
     request = {"images": ["sha256:" + "0" * 64]}
     with pytest.raises(RequestError, match="upload it again"):
         store.accept(job(request=request))
     assert store.get("a") is None
 
 
-def test_sources_stay_while_a_job_needs_them(store: JobStore, clock: Clock) -> None:
+def test_sources_stay_while_a_job_needs_them(store: StoreOnTables, clock: Clock) -> None:
     needed, idle = store.put_picture(b"needed"), store.put_picture(b"idle")
     store.accept(job(request={"controls": [{"image": needed}]}))
     now = clock.now
@@ -244,7 +256,7 @@ def test_sources_stay_while_a_job_needs_them(store: JobStore, clock: Clock) -> N
         store.picture(needed)
 
 
-def test_a_file_of_ours_gets_its_name(store: JobStore, clock: Clock) -> None:
+def test_a_file_of_ours_gets_its_name(store: StoreOnTables, clock: Clock) -> None:
     path, digest = written(store, b"source")
     reference = store.take_picture(path, digest)
     assert reference == store.put_picture(b"source") and store.picture(reference) == b"source"
@@ -262,20 +274,20 @@ def test_a_file_of_ours_gets_its_name(store: JobStore, clock: Clock) -> None:
         store.picture(reference)
 
 
-def test_a_file_of_ours_that_is_gone_is_no_picture(store: JobStore) -> None:
+def test_a_file_of_ours_that_is_gone_is_no_picture(store: StoreOnTables) -> None:
     path, digest = written(store, b"source")
     path.unlink()
     with pytest.raises(SaveError, match=f"picture {digest[:12]}: it was not kept .*; send it again"):
         store.take_picture(path, digest)
 
 
-def test_a_killed_server_leaves_no_file_without_a_name(store: JobStore) -> None:
-    path, _ = written(store, b"source")
-    store.recover()
+def test_a_killed_server_leaves_no_file_without_a_name(sqlite_store: JobStore) -> None:
+    path, _ = written(sqlite_store, b"source")
+    sqlite_store.recover()
     assert not path.exists()
 
 
-def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> None:
+def test_a_source_given_again_is_young_again(store: StoreOnTables, clock: Clock) -> None:
     reference = store.put_picture(b"source")
     path = next((store.data / "inputs").glob("*/*"))
     os.utime(path, (1.0, 1.0))
@@ -286,6 +298,17 @@ def test_a_source_given_again_is_young_again(store: JobStore, clock: Clock) -> N
     clock.now = 4_000.0
     store.expire(keep_seconds=3_600.0, keep_bytes=100)
     assert store.picture(reference) == b"source"
+
+
+# -- how results are packed --------------------------------------------------------------------------------------------
+
+
+def test_transparency_gets_the_background_of_the_site_where_a_format_has_none(tmp_path: Path) -> None:
+    settings = Settings(samples_format="jpg", img2img_background_color="#00ff00", jpeg_quality=100)
+    picture = keep(tmp_path, 0, Output(Image.new("RGBA", (16, 16), (255, 0, 0, 0))), settings)
+    with Image.open(tmp_path / picture.file) as opened:
+        red, green, blue = opened.convert("RGB").resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    assert red < 10 and green > 245 and blue < 10
 
 
 # -- whose business it is --------------------------------------------------------------------------------------------
@@ -320,14 +343,14 @@ TRAPS = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "C:\\x", "..\\x", "a
 
 
 @pytest.mark.parametrize("name", TRAPS)
-def test_names_that_lead_elsewhere_are_refused(store: JobStore, name: str) -> None:
+def test_names_that_lead_elsewhere_are_refused(store: StoreOnTables, name: str) -> None:
     with pytest.raises(RequestError):
         store.result_file("a", name)
     with pytest.raises(RequestError):
         store.result_file(name, "0.png")
 
 
-def test_links_that_lead_elsewhere_are_refused(store: JobStore, tmp_path: Path) -> None:
+def test_links_that_lead_elsewhere_are_refused(store: StoreOnTables, tmp_path: Path) -> None:
     folder = store.result_file("a", "0.png").parent
     folder.mkdir()
     (tmp_path / "secret").write_text("x")

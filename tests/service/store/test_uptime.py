@@ -108,7 +108,7 @@ def test_waiting_counts_over_all_lives_of_a_server(tmp_path: Path) -> None:
 
     async def story() -> None:
         async with opened(store, config_for(tmp_path), FAKE_WORKER) as desk:
-            record = await desk.wait("a", 20)
+            record = await desk.wait("a", 100)
             assert record.error is not None and record.error.code == "deadline"
 
     run(story())

@@ -189,3 +189,25 @@ class TestSheet:
         assert (
             "--cell 256: 3 pictures of that size are too much for a sheet; give at most 95" in capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [("outpaint cat.png --left 8 --bottom 16", (40, 40)), ("enlarge cat.png --scale 2 --tile 64", (64, 48))],
+)
+@pytest.mark.parametrize("name", ["made.png", "made.jpg"])
+def test_what_a_tool_painted_is_painted_again_by_it(
+    painter: FakePainter, line: str, size: tuple[int, int], name: str
+) -> None:
+    assert main([*line.split(), "a lake", "--seed", "3", "-o", name, "-q"]) == 0
+    first = painter.requests[-1]
+    assert main(["again", name, "-o", "again.png", "-q"]) == 0
+    again = painter.requests[-1]
+    assert (again.width, again.height, again.strength, again.seed) == (*size, first.strength, 3)
+    assert again.images[0].tobytes() == first.images[0].tobytes()
+    assert (again.mask is None) is (first.mask is None)
+    assert again.mask is None or first.mask is None or again.mask.tobytes() == first.mask.tobytes()
+    with Image.open("again.png") as painted:
+        assert painted.size == size
+    assert main(["again", name, "at night", "--strength", "0.5", "-o", "night.png", "-q"]) == 0
+    assert (painter.requests[-1].prompt, painter.requests[-1].strength) == ("at night", 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from overpaint.adapters.embedding_files import ALONE, CLIP_G, CLIP_L, EmbeddingData, bundled_embeddings
-from overpaint.adapters.embeddings import NO_EMBEDDINGS, EmbeddingTable, table_of
+from overpaint.adapters.embeddings import EmbeddingTable, table_of
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.networks.text import TextEncoding, TokenOverride
-from overpaint.painting.conditioning import Conditioner, TextCache
+from overpaint.painting.conditioning import Conditioner
 from overpaint.planning.plan import Plan, plan
 from overpaint.settings import Quirks, Settings
 from tests.unit.toy_job import asked
@@ -65,11 +65,9 @@ def planned(settings: Settings | None = None, spec: ModelSpec = SD1_SPEC, /, **f
     return plan(asked(**{"negative_prompt": "", **fields}), settings or Settings(), spec)
 
 
-def conditioner(
-    plan: Plan, table: EmbeddingTable = TABLE, worn: Hashable = (), *, cache: TextCache | None = None
-) -> tuple[Conditioner, Encoders]:
+def conditioner(plan: Plan, table: EmbeddingTable = TABLE) -> tuple[Conditioner, Encoders]:
     encoders = Encoders(plan.spec)
-    return Conditioner(plan.spec, encoders, plan, cache or TextCache(), table, worn), encoders
+    return Conditioner(plan.spec, encoders, plan, table), encoders
 
 
 def notes_of(plan: Plan, table: EmbeddingTable = TABLE) -> dict[str, object]:
@@ -111,19 +109,14 @@ def test_without_emphasis_vectors_stay() -> None:
     assert len(encoders.asked[0][2]) == 1
 
 
-# ---- What is remembered ----
+# ---- What is read once ----
 
 
-def test_the_cache_knows_the_embeddings_and_what_is_worn() -> None:
-    cache, job = TextCache(), planned(prompt="tione")
-    other = table_of(SD1_SPEC, [data("tione", 2)])
-    same = table_of(SD1_SPEC, [data("tione", 1), data("tithree", 3)])
-    calls = []
-    for table, worn in ((TABLE, ()), (same, ()), (other, ()), (TABLE, ("fur", 0.5)), (NO_EMBEDDINGS, ()), (TABLE, ())):
-        made, encoders = conditioner(job, table, worn, cache=cache)
-        made.positive("tione")
-        calls.append(len(encoders.asked))
-    assert calls == [1, 0, 1, 1, 1, 0]
+def test_a_text_that_several_pictures_have_is_read_once() -> None:
+    job = planned(prompt="a cat", negative_prompt="dog", batch_size=3)
+    made, encoders = conditioner(job)
+    assert len(made.images(job.batches[0])) == 3
+    assert len(encoders.asked) == 2
 
 
 # ---- Infotext (TI-3) ----

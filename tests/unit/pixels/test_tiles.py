@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from overpaint.pixels.composite import make_overlay, premultiplied_outside
-from overpaint.pixels.tiles import SIDE, Gray, Tiles, gray_counts
+from overpaint.pixels.tiles import SIDE, Gray, Tiles, gray_counts, gray_pixels
 from overpaint.settings import Quirks
 
 SIZES = st.tuples(st.integers(1, 3 * SIDE + 5), st.integers(1, 3 * SIDE + 5))
@@ -79,3 +79,11 @@ def test_an_overlay_in_tiles_is_the_one_of_the_whole_picture(mask: Image.Image, 
 @pytest.mark.parametrize("size", [(1, 1), (SIDE, SIDE), (SIDE + 1, 2 * SIDE - 1)])
 def test_a_mask_of_one_gray_has_no_varied_tile(size: tuple[int, int]) -> None:
     assert not Tiles.of(np.asarray(Image.new("L", size, 7))).spread(999, 999).varied.any()
+
+
+@given(masks(), st.data())
+@settings(deadline=None, max_examples=40)
+def test_a_part_of_a_mask_is_taken_as_numpy_takes_the_whole(mask: Image.Image, data: st.DataObject) -> None:
+    left, top = (data.draw(st.integers(0, side - 1)) for side in mask.size)
+    right, bottom = data.draw(st.integers(left + 1, mask.width)), data.draw(st.integers(top + 1, mask.height))
+    assert np.array_equal(gray_pixels(mask, (left, top, right, bottom)), np.asarray(mask)[top:bottom, left:right])

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from overpaint.deep import deep_array
 from overpaint.errors import RequestError
+from overpaint.opening import samples
 from overpaint.planning.plan import plan
 from overpaint.sequences.forms import KINDS, known_kind, sequence_of, split_fields, tool_json
 from overpaint.sequences.outpaint import STARTS, Outpainting, margins_for
 from overpaint.sequences.story import PaintingSequence
+from overpaint.settings import Settings
+from tests import profiles
 from tests.unit.toy_job import asked, noisy_picture
 
 
@@ -140,3 +144,38 @@ def test_fields_of_a_tool_and_of_its_request() -> None:
         known_kind("outpant")
     with pytest.raises(RequestError, match="a list of arguments"):
         sequence_of("script", {"title": "Loopback", "args": "4"}, asked())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_old_samples_of_16_bits_lie_in_the_new_picture(channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (24, 40, channels)).astype(np.uint16)
+    source = deep_array(values)
+    source.info["icc_profile"] = profiles.display_p3()
+    made = sequence_of("outpaint", {"left": 16, "top": 8}, asked(images=(source,)))
+    assert isinstance(made, Outpainting)
+    found = samples(made.canvas)
+    assert found.shape == (32, 56, 4 if channels in (2, 4) else 3)
+    old = found[8:, 16:]
+    gray = channels < 3
+    assert np.array_equal(old[..., :3], np.repeat(values[..., :1], 3, axis=2) if gray else values[..., :3])
+    assert made.canvas.info["icc_profile"] == profiles.display_p3()
+    (step,) = made.outline()
+    assert not plan(step.request).warnings
+
+
+def test_cmyk_is_outpainted_as_cmyk() -> None:
+    source = noisy_picture(40, 24).convert("CMYK")
+    made = sequence_of("outpaint", {"left": 16}, asked(images=(source,)))
+    assert isinstance(made, Outpainting)
+    assert made.canvas.mode == "CMYK"
+    assert np.array_equal(np.asarray(made.canvas)[:, 16:], np.asarray(source))
+
+
+def test_enlarging_keeps_depth_and_profile() -> None:
+    source = deep_array(np.random.default_rng(0).integers(0, 65536, (24, 40, 4)).astype(np.uint16))
+    source.info["icc_profile"] = profiles.display_p3()
+    made = sequence_of("enlarge", {"scale": 2}, asked(images=(source,))).prepared(Settings(), {})
+    larger = made.step(0, ()).request.images[0]
+    assert samples(larger).dtype == np.uint16
+    assert samples(larger).shape == (48, 80, 4)
+    assert larger.info["icc_profile"] == profiles.display_p3()

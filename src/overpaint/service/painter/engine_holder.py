@@ -41,6 +41,24 @@ class EngineHolder:
     def has_engine(self) -> bool:
         return self._engine is not None
 
+    def encodings(self) -> dict[str, int] | None:
+        """What the engine encoded since it was made, what it knew already, and the bytes that it keeps of that."""
+        if self._engine is None:
+            return None
+        from overpaint.engine import stages_of
+
+        kept = stages_of(self._engine).model_cache.encodings
+        return {"made": kept.total.misses, "reused": kept.total.hits, "bytes": kept.size}
+
+    @property
+    def in_memory(self) -> list[str]:
+        """The files of the models that jobs need not wait for."""
+        if self._engine is None:
+            return []
+        from overpaint.engine import stages_of
+
+        return [str(each) for each in stages_of(self._engine).model_cache.paths()]
+
     @property
     def slots(self) -> int:
         """How many jobs go on at once: decided when the model is first in memory, for the parent counts on it."""

@@ -98,10 +98,8 @@ class JobsInHand:
         """Have a job join; it begins when it may."""
         self._waiting.append(JobInHand(task))
 
-    def go_on(self, *, may_begin: bool = True) -> None:
-        """Begin what may begin, and have each job that runs go on by one call of the network."""
-        if may_begin:
-            self._begin_some()
+    def go_on(self) -> None:
+        """Have each job that runs go on by one call of the network."""
         if self._running:
             for job_id, event in self._holder.together().tick():
                 self._hear(self._running[job_id], event)
@@ -116,7 +114,8 @@ class JobsInHand:
 
     # -- who may begin -------------------------------------------------------------------------------------------
 
-    def _begin_some(self) -> None:
+    def begin_some(self) -> None:
+        """Those whose turn it is, as far as they may be neighbours."""
         held_up: list[JobInHand] = []
         for each in list(self._waiting):
             if len(self._running) >= self.slots or any(other.is_alone for other in self._running.values()):

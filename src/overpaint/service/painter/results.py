@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from overpaint.files.formats import KINDS, losses
-from overpaint.files.metadata import encode_picture, format_for
+from overpaint.files.metadata import format_for, picture_content
 from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
@@ -50,17 +50,16 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
     text = output.infotext or None
     shown = text if settings.enable_pnginfo else None
     extension = format_for(output.image, settings.samples_format, shown)
-    data = encode_picture(
-        output.image,
-        extension,
-        infotext=shown,
-        items=output.items if settings.enable_pnginfo else None,
+    contents = {
+        "infotext": shown,
+        "items": output.items if settings.enable_pnginfo else None,
         **(output.extras or SourceExtras(None, None, "")).beside,
-        recipe=output.recipe if settings.enable_pnginfo else None,
-        quality=settings.jpeg_quality,
-        lossless=_is_lossless(output.image, settings),
-        background=None if settings.quirks.drop_source_extras else settings.img2img_background_color,
-    )
+        "recipe": output.recipe if settings.enable_pnginfo else None,
+        "quality": settings.jpeg_quality,
+        "lossless": _is_lossless(output.image, settings),
+        "background": None if settings.quirks.drop_source_extras else settings.img2img_background_color,
+    }
+    data = picture_content(output.image, extension, contents)
     path = save_bytes(folder / f"{number}.{extension}", data, replace=True, mode=OWNER)
     return ResultPicture(
         number=number,

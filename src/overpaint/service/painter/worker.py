@@ -67,7 +67,9 @@ class Worker:
         self._bench = bench
         while not self._is_over or jobs.are_there:
             self._look(bench, jobs, wait=not (self._is_over or jobs.are_there))
-            jobs.go_on(may_begin=not self._asked)
+            if not self._asked:
+                jobs.begin_some()
+            jobs.go_on()
 
     # -- the thread that listens ---------------------------------------------------------------------------------
 
@@ -111,7 +113,8 @@ class Worker:
         except Exception as error:
             self._unfit(error)
             return
-        self._sender.send("ready", model=model_values(engine.model), device=engine.device, slots=jobs.slots)
+        told = {"model": model_values(engine.model), "holds": bench.in_memory}
+        self._sender.send("ready", device=engine.device, slots=jobs.slots, **told)
 
     def _unfit(self, error: Exception) -> None:
         log.error(line("unfit", error=error), exc_info=not isinstance(error, OverpaintError))
@@ -157,6 +160,8 @@ class Worker:
             result=plain(ended.result),
             error=plain(ended.error),
             refused=ended.refused,
+            holds=None if self._bench is None else self._bench.in_memory,
+            encodings=None if self._bench is None else self._bench.encodings(),
         )
         if ended.is_ruined:
             os._exit(RUINED)

@@ -35,6 +35,7 @@ from overpaint.service.workers.port import WorkerGone, WorkerPort
 SECONDS_BETWEEN_STEPS = 0.5  # of progress that is kept and told
 DEATHS = 2  # of the worker during one job, which then is not tried again
 REFUSALS_TAKEN = 10  # of the disk, each of which broke the job off although there seemed to be room
+DEADLINE_PATIENCE = 10.0  # seconds from a job's deadline until the worker is killed for it
 MOST_ATTEMPTS = 25  # whatever broke them off: a job that takes the whole machine down must not do so for ever
 
 UNWRITTEN = JobError(code="save", message="what was painted could not be written down; see the server's log")
@@ -77,6 +78,7 @@ class Attempt:
         is_patient: bool = True,
     ) -> None:
         self.record, self.job = record, record.job  # as it waited
+        self.sent = record.job  # as the worker gets it
         self.worker, self._thread, self._limits = worker, thread, limits
         self.claim: Claim | None = None  # as soon as it is written down
         self.is_lost = False  # another worker has the job by now
@@ -97,6 +99,7 @@ class Attempt:
         self._was_taken = False  # the worker has begun with it, and may die of it
         self._told = False  # its "started" is out
         self._next_step = 0.0  # when progress is kept again
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def stop(self, how: Stop) -> None:
         """Have it end; said again when the worker has begun, if it has not yet."""
@@ -106,7 +109,18 @@ class Attempt:
         self._early = self._early or how is Stop.FINISH_EARLY
         self.worker.stop(self.job.id, how)
 
-    def run_out(self) -> None:
+    def expect_end(self) -> None:
+        """Its time begins: when it is handed over, for a worker may never begin with it, and anew when it is begun."""
+        self.forget_end()
+        later = asyncio.get_running_loop().call_later
+        kill_at = self.seconds + DEADLINE_PATIENCE
+        self._timers = (later(self.seconds, self._run_out), later(kill_at, lambda: self.worker.kill(self.job.id)))
+
+    def forget_end(self) -> None:
+        for each in self._timers:
+            each.cancel()
+
+    def _run_out(self) -> None:
         """Its time is over."""
         self.overdue = True
         self._called_off.set()
@@ -171,7 +185,7 @@ class Attempt:
     async def _last_word(self, record: Record, batches: Sequence[DoneBatch]) -> Message | None:
         """How the job ended; None if the worker was not asked at all."""
         folder = self._thread.store.result_file(self.job.id, "0.png").parent
-        message = {"job": plain(self.job), "done": plain(batches), "folder": str(folder)}
+        message = {"job": plain(self.sent), "done": plain(batches), "folder": str(folder)}
         if self._is_patient:
             await _first_of(self.worker.prepared(), self._called_off.wait())
         if self._called_off.is_set() or not self.worker.is_prepared:
@@ -216,6 +230,8 @@ class Attempt:
 
     async def _hear_started(self, message: Message, attempt: int) -> None:
         self._told = True
+        if not self.overdue:
+            self.expect_end()
         extent = {"images": message["images"], "batches": message["batches"]}
         self.live = replace(self.live, **extent)
         data = {**extent, "attempt": attempt, "warnings": message["warnings"]}
@@ -224,7 +240,8 @@ class Attempt:
 
     async def _tell(self, name: str, data: Json, *, picture: bytes | None = None) -> None:
         add, at = self._thread.store.add_event, time.time()
-        await self._thread.tell(lambda: add(self.job.id, name, data, at, fence=self.fence), picture=picture)
+        fence = self.fence
+        await self._thread.tell(lambda: add(self.job.id, name, data, at, fence=fence, picture=picture), picture=picture)
 
     async def _keep_step(self) -> None:
         if time.monotonic() >= self._next_step:

@@ -17,11 +17,10 @@ from overpaint.service.config import ServeConfig
 from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record, WorkerStatus
 from overpaint.service.known_models import served_checkpoint
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import Full, NoPlace, Stopping, Store
-from overpaint.service.queue.event_feed import ENDS
+from overpaint.service.ports import NoPlace, Stopping, Store
 from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.runner import Runner
-from overpaint.service.queue.store_thread import StoreThread, recovered, rest_of
+from overpaint.service.queue.store_thread import StoreThread, recovered
 from overpaint.service.workers.examiner import Examiner
 from overpaint.service.workers.pool import WorkerPool, local_workers
 from overpaint.service.workers.worker_process import COMMAND
@@ -142,23 +141,8 @@ class LocalDesk:
         if job_id is not None:
             self._runner.stop(job_id, how)
 
-    async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
-        thread, is_new = self._thread, True
-        with suppress(Full), thread.feed.followed(job_id) as feed:  # full: the desk was closed meanwhile
-            while not thread.closed:
-                changed, fresh = feed.changed, feed.after(after)
-                if fresh is None or (is_new and not fresh):
-                    fresh, is_new = await thread.call(rest_of, self.store, job_id, after), False
-                    if fresh is None:
-                        return
-                    fresh = feed.as_told(fresh)
-                for event in fresh:
-                    after = event.number
-                    yield event
-                    if event.name in ENDS:
-                        return
-                if not fresh:
-                    await changed.wait()
+    def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+        return self._thread.story(job_id, after)
 
     def position(self, job_id: str) -> int | None:
         return 0 if self.running(job_id) is not None else self._runner.turns.position(job_id)

@@ -37,6 +37,12 @@ class JobFeed:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def nudge(self, *, is_over: bool) -> None:
+        if is_over:
+            self.ended.set()
+        self.changed.set()
+        self.changed = asyncio.Event()
+
     def after(self, number: int) -> Sequence[JobEvent] | None:
         """What came after an event; None where only the store can tell."""
         if not self._recent or self._recent[0].number > number + 1:
@@ -75,6 +81,12 @@ class EventFeed:
         feed = self._feeds.get(event.job)
         if feed is not None:
             feed.add(event)
+
+    def nudge(self, job: str | None = None, *, is_over: bool = False) -> None:
+        """Something may have happened to a job, or to any: who follows it looks into the store."""
+        followed = list(self._feeds.values()) if job is None else [self._feeds[job]] if job in self._feeds else []
+        for feed in followed:
+            feed.nudge(is_over=is_over)
 
     def let_go(self) -> None:
         """Wake everybody, since there is nothing more to wait for."""

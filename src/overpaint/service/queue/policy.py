@@ -9,27 +9,18 @@ PATIENCE takes the first worker there is.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from overpaint.service.job_models import OWN_MODEL, model_of
+from overpaint.service.job_models import HALF_LIFE, OWN_MODEL, PATIENCE, model_of
 from overpaint.service.jobs import Job, Record
+from overpaint.service.worn_models import worn_by
 
-PATIENCE = 300.0  # seconds of waiting after which no other job, of whatever priority or client, may go before
 PRIORITIES = (-10, 10)
-HALF_LIFE = 600.0  # seconds in which half of what a client had is forgotten
-
-USUAL_SECONDS = 10.0  # of a job, where none was done yet
 USUAL_LOAD = 10.0  # of reading a checkpoint, where none was read yet
-LEAST_LOAD = 5.0  # that reading one counts for: it takes disk and memory from all others, and may be cold the next time
 RETRY_SECONDS = (1.0, 300.0)
-
-_TAG = re.compile(r"<[a-z]+:[^<>]+>", re.IGNORECASE)  # of a LoRA or hypernetwork in a prompt
-_MODEL_SETTINGS = ("sd_model_checkpoint", "sd_vae", "sd_hypernetwork", "quirks")
-_MODEL_FIELDS = ("checkpoint", "refiner", "loras", "styles", "use_networks", "overrides")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +91,7 @@ def shares_model(one: Job, other: Job) -> bool:
 
 def _wears(job: Job, alone: Collection[str] = ()) -> Hashable:
     """Equal for jobs that share a model; None if it shares it with nobody."""
-    if job.kind != "paint" or job.id in alone:
-        return None
-    request, settings, hires = job.request, job.settings, job.request.get("hires") or {}
-    texts = [part.get(name) or "" for part in (request, hires) for name in ("prompt", "negative_prompt")]
-    controls = tuple(str(each.get("model")) for each in request.get("controls") or ())
-    return (
-        tuple(sorted(_TAG.findall(str(texts)))),
-        hires.get("checkpoint"),
-        controls,
-        *(repr(request.get(name) or None) for name in _MODEL_FIELDS),
-        *(repr(settings.get(name)) for name in _MODEL_SETTINGS),
-    )
+    return None if job.id in alone else worn_by(job)
 
 
 def served_seconds(recent: Iterable[Record], now: float) -> dict[str, float]:

@@ -26,7 +26,6 @@ from overpaint.service.store.room import takes_files
 from overpaint.service.workers.pool import WorkerPool
 
 LEASE = 30.0  # seconds for which a job is claimed; renewed three times as often
-DEADLINE_PATIENCE = 10.0  # seconds from a job's deadline until the worker is killed for it
 REQUEUE_PATIENCE = 5.0  # seconds to write down that a job is to go on; else that is found out at the next start
 _TENDING = 0.5
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds until a disk that refused is asked again
@@ -174,37 +173,34 @@ class Runner:
     async def _begin(self, running: Attempt) -> None:
         """Claim it, one after another, so that a disk that refuses is asked no more often than it has to be."""
         store, job_id = self._thread.store, running.job.id
-        timers = self._timers(running)
+        running.expect_end()
         try:
             running.claim = await self._thread.change(store.claim, job_id, self.name, LEASE)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             await self._conclude(running, self._of_error(running, error))
-            self._let_go(running, timers)
+            self._let_go(running)
             return
-        task = asyncio.create_task(self._work(running, timers))
+        task = asyncio.create_task(self._work(running))
         self._tasks_of_jobs.add(task)
         task.add_done_callback(self._tasks_of_jobs.discard)
 
-    async def _work(self, running: Attempt, timers: Sequence[asyncio.TimerHandle]) -> None:
+    async def _work(self, running: Attempt) -> None:
         try:
-            if running.claim is not None:
-                await self._conclude(running, await self._outcome(running))
+            if running.claim is None:  # somebody else was first
+                return
+            try:
+                batches = await self._thread.call(self._thread.store.batches, running.job.id)
+                outcome = await running.run(batches)
+            except Exception as error:
+                outcome = self._of_error(running, error)
+            await self._conclude(running, outcome)
         finally:
-            self._let_go(running, timers)
+            self._let_go(running)
 
-    def _timers(self, running: Attempt) -> Sequence[asyncio.TimerHandle]:
-        loop = asyncio.get_running_loop()
-        seconds, job_id = running.seconds, running.job.id
-        return (
-            loop.call_later(seconds, running.run_out),
-            loop.call_later(seconds + DEADLINE_PATIENCE, lambda: running.worker.kill(job_id)),
-        )
-
-    def _let_go(self, running: Attempt, timers: Sequence[asyncio.TimerHandle]) -> None:
-        for each in timers:
-            each.cancel()
+    def _let_go(self, running: Attempt) -> None:
+        running.forget_end()
         if running.load_seconds is not None:
             self.turns.learn_load(running.load_seconds)
         if self._running.get(running.job.id) is running:
@@ -212,13 +208,6 @@ class Runner:
         self.turns.changed()
         self._idle.set()
         self._wake.set()
-
-    async def _outcome(self, running: Attempt) -> Outcome:
-        try:
-            batches = await self._thread.call(self._thread.store.batches, running.job.id)
-            return await running.run(batches)
-        except Exception as error:
-            return self._of_error(running, error)
 
     def _of_error(self, running: Attempt, error: Exception) -> Outcome:
         if isinstance(error, REFUSALS):

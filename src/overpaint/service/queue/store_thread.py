@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from overpaint.errors import SaveError
 from overpaint.service.jobs import JobEvent, JobState, Record
-from overpaint.service.ports import Stopping, Store
-from overpaint.service.queue.event_feed import EventFeed
+from overpaint.service.ports import Full, Stopping, Store
+from overpaint.service.queue.event_feed import ENDS, EventFeed
 from overpaint.service.queue.waiting_jobs import LATELY
 
 REFUSALS = (SaveError, OSError)  # what a disk says no with
@@ -49,6 +50,25 @@ class StoreThread:
         event = await self.change(what, *values)
         if event is not None:
             self.feed.publish(event if picture is None else replace(event, picture=picture))
+
+    async def story(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
+        """A job's events from one on, to its end."""
+        is_new = True
+        with suppress(Full), self.feed.followed(job_id) as feed:  # full: the desk was closed meanwhile
+            while not self.closed:
+                changed, fresh = feed.changed, feed.after(after)
+                if fresh is None or (is_new and not fresh):
+                    fresh, is_new = await self.call(rest_of, self.store, job_id, after), False
+                    if fresh is None:
+                        return
+                    fresh = feed.as_told(fresh)
+                for event in fresh:
+                    after = event.number
+                    yield event
+                    if event.name in ENDS:
+                        return
+                if not fresh:
+                    await changed.wait()
 
     async def close(self) -> None:
         """Write what is under way; whoever follows a job is let go."""

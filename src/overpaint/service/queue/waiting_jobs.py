@@ -5,22 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from overpaint.service.job_models import OWN_MODEL
+from overpaint.service.job_models import LEAST_LOAD, OWN_MODEL, USUAL_SECONDS
 from overpaint.service.jobs import Job, JobResult, JobState, Live, Record, Uptimes
 from overpaint.service.limits import Limits
 from overpaint.service.queue.estimates import Experience
-from overpaint.service.queue.policy import (
-    LEAST_LOAD,
-    USUAL_LOAD,
-    USUAL_SECONDS,
-    Place,
-    Turn,
-    served_seconds,
-    turns,
-)
+from overpaint.service.queue.policy import USUAL_LOAD, Place, Turn, served_seconds, turns
 
 LATELY = 100  # jobs that tell who was served, and how long jobs take
 _LOADS = 5  # of checkpoints, that tell how long one takes
@@ -87,6 +79,12 @@ class WaitingJobs:
             self._had_one.add(record.id)
         if alone:
             self._alone.add(record.id)
+        self._foresight = None
+
+    def arrange(self, order: Iterable[str]) -> None:
+        """Those that wait, in the order that somebody else knows; what that one does not know comes last."""
+        known = {each: self._waiting[each] for each in order if each in self._waiting}
+        self._waiting = known | self._waiting
         self._foresight = None
 
     def drop(self, job_id: str) -> None:

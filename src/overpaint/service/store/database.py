@@ -89,6 +89,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+class SqliteConnection(sqlite3.Connection):
+    """As a store asks for it. There is one writer at a time, and nobody else to tell anything."""
+
+    locking = ""
+
+    def one_at_a_time(self) -> None:
+        """It is anyway."""
+
+    def announce(self, what: str, job_id: str) -> None:
+        """The one process there is knows."""
+
+
 class Database:
     """Two connections, one to write and one to read, so that who reads need not wait for the disk. Any thread may."""
 
@@ -107,7 +119,7 @@ class Database:
             self._reader.execute("PRAGMA query_only = ON")
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[SqliteConnection]:
         """One transaction: on disk when the block is left, or nothing of it has happened."""
         with self._writing, self._explained():
             connection = self._writer
@@ -124,7 +136,7 @@ class Database:
                 raise
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[SqliteConnection]:
         """To see everything that was written before."""
         with self._reading, self._explained():
             yield self._reader
@@ -174,8 +186,10 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+def _connected(path: Path) -> SqliteConnection:
+    connection = sqlite3.connect(
+        path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, factory=SqliteConnection
+    )
     connection.row_factory = sqlite3.Row
     connection.text_factory = lenient_text
     for pragma in (

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from overpaint.errors import RequestError
@@ -12,13 +11,14 @@ from overpaint.service.jobs import DoneBatch, Job, JobError, JobEvent, JobResult
 from overpaint.service.ports import ClaimLost, Conflict
 from overpaint.service.store.forms import batch_of, error_of, job_of, plain, result_of
 from overpaint.service.store.result_files import KeptFile
+from overpaint.service.store.tables import Connection, Row
 
 DAMAGED = JobError(code="damaged", message="what was kept of this job is damaged; send it again")
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what damaged JSON leads to
 RECORD = (
     "SELECT id, client, key, fingerprint, job, state, started, ended, attempts, step, steps, images_total, result, "
     "error, gone, pinned, accepted_at, started_at, ended_at, "
-    "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number) AS bytes FROM jobs"
+    "(SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM files WHERE job = jobs.number) AS bytes FROM jobs"
 )
 ENDS = tuple(each.value for each in JobState if each.is_end)  # the last event of a job has the name of its state
 PASSING = ("progress", "preview")  # events that may be thinned out: what they told is over soon
@@ -27,7 +27,7 @@ FORGOTTEN_BEYOND = 10_000  # records of jobs whose results are gone
 _AS_THEY_ARE = ("started", "ended", "attempts", "step", "steps", "images_total", "bytes")
 
 
-def record_of(row: sqlite3.Row) -> Record:
+def record_of(row: Row) -> Record:
     """What is kept of a job. Of one whose row is damaged that is what is left of it, and it has failed."""
     try:
         return _whole(row)
@@ -35,7 +35,7 @@ def record_of(row: sqlite3.Row) -> Record:
         return _left_of(row)
 
 
-def _whole(row: sqlite3.Row) -> Record:
+def _whole(row: Row) -> Record:
     result, error, state = row["result"], row["error"], JobState(row["state"])
     job = job_of(json.loads(row["job"]))
     if not state.is_end and job.fingerprint() != row["fingerprint"]:
@@ -52,14 +52,14 @@ def _whole(row: sqlite3.Row) -> Record:
     )
 
 
-def _left_of(row: sqlite3.Row) -> Record:
+def _left_of(row: Row) -> Record:
     job = Job(id=row["id"], kind="paint", request={}, settings={}, client=row["client"], key=row["key"])
     uptimes = Uptimes(accepted=row["accepted_at"], started=row["started_at"], ended=row["ended_at"])
     told = {name: row[name] for name in _AS_THEY_ARE}
     return Record(job=job, state=JobState.FAILED, error=DAMAGED, gone=bool(row["gone"]), uptimes=uptimes, **told)
 
 
-def is_readable(row: sqlite3.Row) -> bool:
+def is_readable(row: Row) -> bool:
     try:
         _whole(row)
     except UNREADABLE:
@@ -67,26 +67,27 @@ def is_readable(row: sqlite3.Row) -> bool:
     return True
 
 
-def is_given_up(row: sqlite3.Row) -> bool:
+def is_given_up(row: Row) -> bool:
     """Damage that was found before, and of which whoever asks is told."""
     return bool(row["state"] == JobState.FAILED.value and row["error"] == text_of(DAMAGED))
 
 
-def found(connection: sqlite3.Connection, job_id: str) -> Record:
+def found(connection: Connection, job_id: str) -> Record:
     row = connection.execute(f"{RECORD} WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         raise KeyError(job_id)
     return record_of(row)
 
 
-def state_of(connection: sqlite3.Connection, job_id: str) -> JobState:
-    row = connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+def state_of(connection: Connection, job_id: str) -> JobState:
+    """To be changed within the same transaction."""
+    row = connection.execute(f"SELECT state FROM jobs WHERE id = ?{connection.locking}", (job_id,)).fetchone()
     if row is None:
         raise KeyError(job_id)
     return JobState(row["state"])
 
 
-def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
+def already_accepted(connection: Connection, job: Job) -> Record | None:
     """The record of the same job; another job under its id or key is a conflict."""
     if other := connection.execute(
         "SELECT id FROM jobs WHERE lower(id) = lower(?) AND id <> ?", (job.id, job.id)
@@ -105,17 +106,22 @@ def already_accepted(connection: sqlite3.Connection, job: Job) -> Record | None:
     return None if known is None else found(connection, known["id"])
 
 
-def add_job(connection: sqlite3.Connection, job: Job, references: Iterable[str], uptime: float) -> Record:
-    values = (job.id, job.client, job.key, job.fingerprint(), text_of(job), uptime)
-    added = "INSERT INTO jobs (id, client, key, fingerprint, job, accepted_at) VALUES (?, ?, ?, ?, ?, ?)"
-    number = connection.execute(added, values).lastrowid
+def add_job(
+    connection: Connection, job: Job, references: Iterable[str], uptime: float, more: Mapping[str, Any]
+) -> Record:
+    """`more`: columns that only this database has."""
+    values = {"id": job.id, "client": job.client, "key": job.key, "fingerprint": job.fingerprint(), **more}
+    values |= {"job": text_of(job), "accepted_at": uptime}
+    places = ", ".join(f":{name}" for name in values)
+    added = f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places}) RETURNING number"
+    number = connection.execute(added, values).fetchone()[0]
     connection.executemany("INSERT INTO sources VALUES (?, ?)", [(number, each) for each in references])
     return found(connection, job.id)
 
 
-def number_of(connection: sqlite3.Connection, job_id: str) -> int:
+def number_of(connection: Connection, job_id: str) -> int:
     """Of a job that may still get files."""
-    row = connection.execute("SELECT number, gone FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    row = connection.execute(f"SELECT number, gone FROM jobs WHERE id = ?{connection.locking}", (job_id,)).fetchone()
     if row is None:
         raise KeyError(job_id)
     if row["gone"]:
@@ -123,19 +129,25 @@ def number_of(connection: sqlite3.Connection, job_id: str) -> int:
     return int(row["number"])
 
 
-def keep_files(connection: sqlite3.Connection, number: int, files: Iterable[KeptFile]) -> None:
+def keep_files(connection: Connection, number: int, files: Iterable[KeptFile]) -> None:
     rows = [(number, each.name, each.bytes, each.sha256) for each in files]
-    connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+    change = "ON CONFLICT (job, name) DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256"
+    connection.executemany(f"INSERT INTO files VALUES (?, ?, ?, ?) {change}", rows)
 
 
-def drop_batch(connection: sqlite3.Connection, number: int, place: int, batch: DoneBatch | None) -> None:
+def keep_batch(connection: Connection, number: int, batch: DoneBatch) -> None:
+    change = "ON CONFLICT (job, number) DO UPDATE SET batch = excluded.batch"
+    connection.execute(f"INSERT INTO batches VALUES (?, ?, ?) {change}", (number, batch.number, text_of(batch)))
+
+
+def drop_batch(connection: Connection, number: int, place: int, batch: DoneBatch | None) -> None:
     """It is painted again: neither it nor its files count any more."""
     connection.execute("DELETE FROM batches WHERE job = ? AND number = ?", (number, place))
     files = [(number, each.file) for each in (batch.pictures if batch else ())]
     connection.executemany("DELETE FROM files WHERE job = ? AND name = ?", files)
 
 
-def batches_of(connection: sqlite3.Connection, number: int) -> Iterator[tuple[int, DoneBatch | None]]:
+def batches_of(connection: Connection, number: int) -> Iterator[tuple[int, DoneBatch | None]]:
     """By their numbers; None is one whose row is damaged."""
     query = "SELECT number, batch FROM batches WHERE job = ? ORDER BY number"
     for row in connection.execute(query, (number,)).fetchall():
@@ -149,33 +161,33 @@ def _batch_in(text: str) -> DoneBatch | None:
         return None
 
 
-def add_sources(connection: sqlite3.Connection, job_id: str, references: Iterable[str]) -> None:
+def add_sources(connection: Connection, job_id: str, references: Iterable[str]) -> None:
     added = "INSERT OR IGNORE INTO sources SELECT number, ? FROM jobs WHERE id = ?"
     connection.executemany(added, [(each, job_id) for each in references])
 
 
-def give_up(connection: sqlite3.Connection, job_id: str, at: float, uptime: float) -> None:
+def give_up(connection: Connection, job_id: str, at: float, uptime: float) -> None:
     change = "SET state = 'failed', ended = ?, ended_at = ?, result = NULL, error = ? WHERE id = ?"
     connection.execute(f"UPDATE jobs {change}", (at, uptime, text_of(DAMAGED), job_id))
     add_event(connection, job_id, JobState.FAILED.value, end_data(found(connection, job_id)), at)
 
 
-def add_lost(connection: sqlite3.Connection, number: int, job_id: str) -> None:
+def add_lost(connection: Connection, number: int, job_id: str) -> None:
     """A job of which only the name is left: who asks for it is told so."""
     names = "number, id, client, fingerprint, job, state, ended, ended_at, error"
     values = (number, job_id, "", "", "{}", JobState.FAILED.value, 0.0, 0.0, text_of(DAMAGED))
     connection.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
-def set_progress(connection: sqlite3.Connection, live: Live) -> bool:
-    """How far a running job has come; False if it is not running."""
-    change = "SET step = ?, steps = ?, images_total = ? WHERE id = ? AND state = 'running'"
-    return bool(connection.execute(f"UPDATE jobs {change}", (live.step, live.steps, live.images, live.job)).rowcount)
+def set_progress(connection: Connection, live: Live, more: Mapping[str, Any]) -> bool:
+    """How far a running job has come; False if it is not running. `more`: columns that only this database has."""
+    values = {"step": live.step, "steps": live.steps, "images_total": live.images, **more}
+    change = ", ".join(f"{name} = :{name}" for name in values)
+    where = "WHERE id = :id AND state = 'running'"
+    return bool(connection.execute(f"UPDATE jobs SET {change} {where}", {**values, "id": live.job}).rowcount)
 
 
-def claim(
-    connection: sqlite3.Connection, job_id: str, worker: str, at: float, uptime: float, lease: float
-) -> int | None:
+def claim(connection: Connection, job_id: str, worker: str, at: float, uptime: float, lease: float) -> int | None:
     """Set a job running for a worker; the fence of that, or None where another worker has it, or it has ended."""
     is_free = "state = 'queued' OR (state = 'running' AND (worker IS NULL OR worker = :worker OR lease <= :uptime))"
     change = (
@@ -187,21 +199,21 @@ def claim(
     return None if row is None else int(row["fence"])
 
 
-def renew(connection: sqlite3.Connection, job_id: str, fence: int, lease: float) -> bool:
+def renew(connection: Connection, job_id: str, fence: int, lease: float) -> bool:
     change = "SET lease = ? WHERE id = ? AND fence = ? AND state = 'running'"
     return bool(connection.execute(f"UPDATE jobs {change}", (lease, job_id, fence)).rowcount)
 
 
-def check_fence(connection: sqlite3.Connection, job_id: str, fence: int | None) -> None:
+def check_fence(connection: Connection, job_id: str, fence: int | None) -> None:
     """Of who writes under a claim: that it still holds."""
     if fence is None:
         return
-    row = connection.execute("SELECT fence, state FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    row = connection.execute(f"SELECT fence, state FROM jobs WHERE id = ?{connection.locking}", (job_id,)).fetchone()
     if row is None or row["fence"] != fence or row["state"] != JobState.RUNNING.value:
         raise ClaimLost(f"job {job_id}: another worker has it, or it has ended; this attempt is over")
 
 
-def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
+def requeue(connection: Connection, job_ids: Iterable[str]) -> None:
     change = (
         "SET state = 'queued', started = NULL, started_at = NULL, worker = NULL, lease = NULL "
         "WHERE id = ? AND state = 'running'"
@@ -209,7 +221,7 @@ def requeue(connection: sqlite3.Connection, job_ids: Iterable[str]) -> None:
     connection.executemany(f"UPDATE jobs {change}", [(each,) for each in job_ids])
 
 
-def add_event(connection: sqlite3.Connection, job_id: str, name: str, data: Json, at: float) -> JobEvent:
+def add_event(connection: Connection, job_id: str, name: str, data: Json, at: float) -> JobEvent:
     text = json.dumps(plain(data))
     counted = "UPDATE jobs SET last_event = last_event + 1, events = events + 1 WHERE id = ?"
     row = connection.execute(f"{counted} RETURNING number, last_event", (job_id,)).fetchone()
@@ -232,7 +244,7 @@ def painted_data(batch: DoneBatch) -> Json:
     return {"batch": batch.number, "complete": batch.complete, "pictures": pictures}
 
 
-def untold_end(connection: sqlite3.Connection, job_id: str) -> JobEvent | None:
+def untold_end(connection: Connection, job_id: str) -> JobEvent | None:
     """The end of a job that has ended, and whose last event cannot be read (any more)."""
     row = connection.execute("SELECT number, last_event, ended FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None or row["ended"] is None:
@@ -253,30 +265,28 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def thin(connection: sqlite3.Connection, job_id: str, most: int) -> None:
+def thin(connection: Connection, job_id: str, most: int) -> None:
     """Of more events than that drop every other passing one; the newest stays, unless there is no other."""
     number, count = connection.execute("SELECT number, events FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if count <= most:
         return
     connection.execute(
-        f"""DELETE FROM events WHERE job = ?1 AND number IN (
+        f"""DELETE FROM events WHERE job = ? AND number IN (
             SELECT number FROM (
                 SELECT number, count(*) OVER () AS passing, row_number() OVER (ORDER BY number DESC) AS place
-                FROM events WHERE job = ?1 AND name IN {PASSING}
-            ) WHERE place % 2 = 0 OR passing = 1
+                FROM events WHERE job = ? AND name IN {PASSING}
+            ) AS passed WHERE place % 2 = 0 OR passing = 1
         )""",
-        (number,),
+        (number, number),
     )
     connection.execute(
         "UPDATE jobs SET events = (SELECT count(*) FROM events WHERE job = jobs.number) WHERE number = ?", (number,)
     )
 
 
-def too_old(
-    connection: sqlite3.Connection, uptime: float, keep_seconds: float, keep_bytes: int
-) -> Sequence[tuple[int, str]]:
+def too_old(connection: Connection, uptime: float, keep_seconds: float, keep_bytes: int) -> Sequence[tuple[int, str]]:
     """Ended jobs whose time is up, and the oldest of what is too much: their numbers and ids. None that is pinned."""
-    size = "(SELECT coalesce(sum(bytes), 0) FROM files WHERE job = jobs.number)"
+    size = "(SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM files WHERE job = jobs.number)"
     query = (
         f"SELECT number, id, ended_at, {size} AS bytes FROM jobs WHERE gone = 0 AND pinned = 0 AND ended IS NOT NULL"
     )
@@ -290,7 +300,7 @@ def too_old(
     return old
 
 
-def let_go(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+def let_go(connection: Connection, numbers: Iterable[int]) -> None:
     """Of jobs whose results go, only the record and the lasting events stay."""
     jobs = [(each,) for each in numbers]
     connection.executemany("UPDATE jobs SET gone = 1, pinned = 0 WHERE number = ?", jobs)
@@ -299,7 +309,7 @@ def let_go(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
         connection.executemany(f"DELETE FROM {table} WHERE job = ?", jobs)
 
 
-def forget(connection: sqlite3.Connection) -> None:
+def forget(connection: Connection) -> None:
     oldest = "SELECT number FROM jobs WHERE gone = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
     connection.execute(f"DELETE FROM jobs WHERE gone = 1 AND number <= ({oldest})", (FORGOTTEN_BEYOND,))
 
@@ -308,5 +318,6 @@ def text_of(value: Any) -> str | None:
     return None if value is None else json.dumps(plain(value))
 
 
-def set_option(connection: sqlite3.Connection, name: str, value: Any) -> None:
-    connection.execute("INSERT OR REPLACE INTO options VALUES (?, ?)", (name, json.dumps(plain(value))))
+def set_option(connection: Connection, name: str, value: Any) -> None:
+    change = "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    connection.execute(f"INSERT INTO options VALUES (?, ?) {change}", (name, json.dumps(plain(value))))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from overpaint.errors import SaveError
 from overpaint.service.store import job_rows as rows
-from overpaint.service.store.database import Database
+from overpaint.service.store.database import Database, SqliteConnection
 from overpaint.service.store.rescue import rescued
 from overpaint.service.store.shelf import Shelf
 from overpaint.service.store.wal import Log
@@ -60,7 +60,7 @@ def _mend(path: Path, problems: list[str], log: Log, shelf: Shelf) -> None:
         if not copied and not lost:
             said = f"the file is damaged ({problems[0]}) and nothing in it can be read"
             raise SaveError(f"{path}: {said}: move it away or restore a backup")
-        with closing(sqlite3.connect(new)) as connection, connection:
+        with closing(sqlite3.connect(new, factory=SqliteConnection)) as connection, connection:
             for number, job_id in lost.items():
                 rows.add_lost(connection, number, job_id)
         place = shelf.keep(path.name, path.read_bytes())

@@ -26,15 +26,14 @@ class SourceFiles:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root
         self.incoming = root / "incoming"  # files of processes of ours, until they get a name or are deleted
-        self._seen: dict[str, float] = {}  # the uptime at which nobody needed a file; anew with each server
+        # When nobody needed a file that was given at that time of day; anew with each server. Another one may give it.
+        self._seen: dict[tuple[str, float], float] = {}
         self._lock = threading.Lock()  # a file that is there already must not be collected while it is counted on
 
     def keep(self, data: bytes) -> str:
         """Its reference; the file is durable when this returns."""
         digest = hashlib.sha256(data).hexdigest()
         path = self._path(digest)
-        with self._lock:
-            self._seen.pop(digest, None)
         if not self._is_there(path, data):
             path.parent.mkdir(parents=True, exist_ok=True)
             save_bytes(path, data, replace=True, mode=OWNER)
@@ -46,7 +45,6 @@ class SourceFiles:
         """The same for a file that a process of ours has written and synced: it gets its name."""
         path = self._path(digest)
         with self._lock:
-            self._seen.pop(digest, None)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(path)
@@ -78,10 +76,11 @@ class SourceFiles:
         """Delete what no job needs: what was not given again for so long, and the oldest of what is too much."""
         with self._lock:
             files = sorted(self._unwanted(wanted), key=lambda each: each[1].st_mtime)
-            self._seen = {path.name: self._seen.get(path.name, uptime) for path, _ in files}
+            known = ((path.name, stat.st_mtime) for path, stat in files)
+            self._seen = {each: self._seen.get(each, uptime) for each in known}
             excess = sum(stat.st_size for _, stat in files) - keep_bytes
             for path, stat in files:
-                age = uptime - self._seen[path.name]
+                age = uptime - self._seen[path.name, stat.st_mtime]
                 if age > max(keep_seconds, GRACE) or (excess > 0 and age > GRACE):
                     with suppress(OSError):
                         path.unlink()

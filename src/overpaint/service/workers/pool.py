@@ -15,7 +15,7 @@ from overpaint.service.workers.worker_process import COMMAND, WorkerProcess
 
 _THREADS = "OMP_NUM_THREADS"
 _LOOK_EVERY = 0.5
-_OF_ALL = ("unload", "reload", "memory")  # questions that every worker is asked
+OF_ALL = ("unload", "reload", "memory")  # questions that every worker is asked
 _MEMORY_PATIENCE = 1.0  # seconds that a worker has to say what it takes
 _CRASHED = "the worker ended each time it was started: the lines above say why"
 
@@ -38,6 +38,7 @@ class WorkerPool:
         self.workers = tuple(workers)
         self._own = frozenset({OWN_MODEL, model_name(checkpoint)})
         self._models = {each.name: self._own for each in workers}
+        self._coming: dict[str, frozenset[str]] = {}  # by worker: of the job that it was given last
 
     def open(self, changed: Callable[[], None]) -> None:
         """Start them; `changed` is called when one gets ready or is gone."""
@@ -68,10 +69,11 @@ class WorkerPool:
     def give(self, worker: WorkerPort, job: Job) -> bool:
         """It gets a job; whether it has to read another checkpoint for that."""
         model = model_of(job)
-        if model is None or model in self._models[worker.name]:
+        if model is None:
             return False
+        loads = model not in self._models[worker.name]
         self._have(worker, model)
-        return True
+        return loads
 
     async def unfit(self) -> JobError | None:
         """Why a worker cannot paint at all, as soon as that is known of any; None once all can."""
@@ -87,7 +89,7 @@ class WorkerPool:
 
     async def ask(self, what: str, values: Mapping[str, Any] | None = None) -> Any:
         """A question, to whom it concerns: all, the one that has the checkpoint, or one that has time."""
-        if what in _OF_ALL:
+        if what in OF_ALL:
             answers = await self._ask_all(what, values)
             return merged_memory(answers) if what == "memory" else answers[0]
         checkpoint = (values or {}).get("checkpoint")
@@ -114,6 +116,7 @@ class WorkerPool:
                 slots=each.slots,
                 deaths=each.deaths,
                 switches=each.switches,
+                encodings=each.encodings,
                 memory=taken,
             )
             for each, taken in zip(self.workers, memory or (None,) * len(self.workers), strict=True)
@@ -123,6 +126,7 @@ class WorkerPool:
         """The answers of those that are there; where nobody is, or one refuses, that is raised."""
         if what == "unload":
             self._models = dict.fromkeys(self._models, frozenset())
+            self._coming.clear()
         asked = await asyncio.gather(*(each.ask(what, values) for each in self.workers), return_exceptions=True)
         failed = [each for each in asked if isinstance(each, BaseException)]
         answers = [each for each in asked if not isinstance(each, BaseException)]
@@ -137,11 +141,19 @@ class WorkerPool:
         return (is_away, lacks, worker.state == "BUSY")
 
     def _have(self, worker: WorkerPort, model: str) -> None:
-        self._models[worker.name] = self._own if model in self._own else frozenset({model})
+        """From now on, at least; what else it holds on to, it says when a job has ended."""
+        known = self._own if model in self._own else frozenset({model})
+        self._coming[worker.name] = known
+        self._models[worker.name] = known if worker.holds is None else known | self._models[worker.name]
 
     def _hear(self, worker: WorkerPort, changed: Callable[[], None]) -> None:
         if not worker.is_prepared:  # the next process starts with the server's own
             self._models[worker.name] = self._own
+            self._coming.pop(worker.name, None)
+        elif worker.holds is not None:
+            held = frozenset(map(model_name, worker.holds))
+            own = self._own if held & self._own else frozenset()
+            self._models[worker.name] = held | own | self._coming.get(worker.name, frozenset())
         changed()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from overpaint.errors import OverpaintError
@@ -37,9 +37,11 @@ class WorkerPort(Protocol):
     device: str  # as it was asked for, and as the worker says when it is ready
     unfit: JobError | None  # why it can paint nothing
     model: Json | None  # the checkpoint that it used last
+    holds: Sequence[str] | None  # files of models in its memory, as it said last; None: it has not said
     slots: int  # jobs that it takes at once
     deaths: int
     switches: int  # how often it came to another checkpoint than before
+    encodings: Json | None  # what its engine encoded, what it knew already, and the bytes kept, after its last job
 
     @property
     def pid(self) -> int | None: ...

@@ -28,7 +28,7 @@ UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
 _UNREAD = 100  # messages of a job, beyond which steps and previews are dropped
-SECRETS = ("OVERPAINT_TOKEN",)  # of the environment, which the worker has no use for
+SECRETS = ("OVERPAINT_TOKEN", "OVERPAINT_STORE", "PGPASSWORD")  # of the environment, which the worker has no use for
 _FAREWELL = 2.0  # seconds a worker has to end by itself
 
 log = logging.getLogger(LOGGER)
@@ -79,7 +79,9 @@ class WorkerProcess:
         self._culprit: str | None = None  # the job that it is killed for
         self.unfit: JobError | None = None  # why there is no engine
         self.model: Json | None = None
+        self.holds: Sequence[str] | None = None
         self.slots, self.deaths, self.switches = 1, 0, 0
+        self.encodings: Json | None = None
 
     # -- its life ------------------------------------------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class WorkerProcess:
         jobs = ",".join(self._jobs) or None
         log.log(level, line("worker-ended", worker=self.name, job=jobs, code=code, hung=self._hung or None))
         self._prepared.clear()
-        self.unfit = self.model = None
+        self.unfit = self.model = self.holds = self.encodings = None
         self.deaths += bool(self._tasks)
         said = f"the worker ended (exit code {code})"
         gone = WorkerGone(said, hung=self._hung, culprit=self._culprit, jobs=len(self._jobs))
@@ -210,6 +212,8 @@ class WorkerProcess:
 
     def _take(self, message: Message) -> None:
         kind = message["type"]
+        if (holds := message.get("holds")) is not None:
+            self.holds = holds
         if kind == "ready":
             self.unfit, self._deaths = None, 0
             self.device, self.slots = message["device"], max(1, int(message.get("slots", 1)))
@@ -225,6 +229,8 @@ class WorkerProcess:
             heard.steps = kind in _LOSSY or (heard.steps and kind != "started")
             if kind == "ended":
                 self._has((message.get("result") or {}).get("model"))
+                self.encodings = message.get("encodings") or self.encodings
+                self._changed()
             if kind not in _LOSSY or heard.messages.qsize() < _UNREAD:
                 heard.messages.put_nowait(message)
 

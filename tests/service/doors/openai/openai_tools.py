@@ -53,7 +53,7 @@ def opened(data: bytes) -> Image.Image:
     return picture
 
 
-def until(true: Callable[[], T], seconds: float = 10) -> T:
+def until(true: Callable[[], T], seconds: float = 60.0) -> T:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end
@@ -108,4 +108,4 @@ def served(desk: FakeDesk, config: ServeConfig, *, guarded: bool = False) -> Ite
             yield Served(f"http://127.0.0.1:{door.getsockname()[1]}", desk, started.result(10))
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(60)

@@ -72,7 +72,7 @@ def test_a_stream_shows_what_is_painted(page: Served, client: Any) -> None:
     for step in range(1, 9):  # faster than they are sent; the third and the sixth are due
         page.call(page.show(job, step, 8, file_of(Image.new("RGB", (24, 16), (step, 0, 0)))))
     page.call(page.desk.paint_next())
-    thread.join(10)
+    thread.join(60)
     first, second, done = results[0]
     assert [each.type for each in (first, second, done)] == [
         *["image_generation.partial_image"] * 2,
@@ -123,7 +123,7 @@ def test_a_job_that_somebody_else_cancels(page: Served, client: Any) -> None:
 
     thread, results = in_background(refused)
     page.call(page.desk.cancel(page.only_job()))
-    thread.join(10)
+    thread.join(60)
     assert (results[0].status_code, results[0].code) == (499, "cancelled")
 
 

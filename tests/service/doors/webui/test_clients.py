@@ -49,7 +49,7 @@ def in_background(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     return thread, results
 
 
-def until(true: Callable[[], Any], seconds: float = 30) -> Any:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end
@@ -183,7 +183,7 @@ def test_progress_and_interrupt(api: Any) -> None:
     shown = until(lambda: api.get_progress()["current_image"], 60)
     assert Image.open(io.BytesIO(base64.b64decode(shown))).size
     assert api.interrupt() == {}
-    thread.join(30)
+    thread.join(60)
     (result,) = results
     assert result.image.size == (256, 256) and len(result.images) == 1
     api.util_wait_for_ready()
@@ -197,7 +197,7 @@ def test_skip_ends_one_batch(api: Any) -> None:
     assert api.skip() is None
     until(lambda: not thread.is_alive() or api.get_progress()["state"]["job_no"] == 1)
     api.interrupt()
-    thread.join(30)
+    thread.join(60)
     assert len(results[0].images) == 2
 
 

@@ -35,7 +35,7 @@ async def calling(desk: FakeDesk, config: ServeConfig) -> AsyncIterator[httpx.As
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(_told(story), 20))
+    asyncio.run(asyncio.wait_for(_told(story), 100))
 
 
 async def _told(story: Callable[[], Awaitable[None]]) -> None:

@@ -139,7 +139,7 @@ def test_what_cannot_be_saved_is_told_and_tried_again(client: TestClient, desk: 
     assert saved(config) == ["00000-5.png"]
 
 
-def until(true: Callable[[], Any], seconds: float = 30) -> None:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -314,7 +314,7 @@ def test_a_real_server_that_is_killed_saves_after_its_next_start(start_server: S
     with server.client() as client:
         until(lambda: client.get(f"{BASE}/progress").json()["state"]["job_no"] == 1, 60)
     server.kill()
-    thread.join(10)
+    thread.join(60)
     outputs = server.data / "outputs/img2img-images"
     assert not list(outputs.rglob("*.png"))
     start_server(data=server.data)

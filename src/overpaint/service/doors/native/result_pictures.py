@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from PIL import Image
 
 from overpaint.extras import LARGEST_RESULT
+from overpaint.files.formats import fitting_profile
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, Uploaded, errors, pictures_of
@@ -79,6 +80,7 @@ def _small(record: Record, picture: ResultPicture, desk: Desk, side: int) -> byt
     data, out = picture_file(record, picture, desk.store), io.BytesIO()
     with room_for(picture.width * picture.height), open_picture(data, max_pixels=LARGEST_RESULT) as opened:
         small = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
+        profile = fitting_profile(opened.info.get("icc_profile"), small.mode)
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    small.save(out, "WEBP", quality=_QUALITY)
+    small.save(out, "WEBP", quality=_QUALITY, **({"icc_profile": profile} if profile else {}))
     return out.getvalue()

@@ -14,12 +14,15 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import OverpaintError, RequestError
+from overpaint.files.formats import fitting_profile
 from overpaint.other_names import OPENAI, Names, theirs_of
+from overpaint.pictures import flatten
 from overpaint.service.doors.openai.requests import MEDIA_TYPES, ImagesRequest
 from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.places import placeless
 from overpaint.service.jobs import JobError, Record
 from overpaint.service.problems import ApiError, code_of, job_status_of, retry_header, status_of
+from overpaint.settings import Settings
 
 CANCELLED = 499
 
@@ -147,11 +150,13 @@ def packed(data: bytes, wanted: ImagesRequest, size: tuple[int, int] | None = No
 
 def _converted(picture: Image.Image, wanted: ImagesRequest, size: tuple[int, int] | None) -> bytes:
     has_alpha = wanted.format != "jpeg" and picture.has_transparency_data
-    shown = picture.convert("RGBA" if has_alpha else "RGB")
+    profile = fitting_profile(picture.info.get("icc_profile"), "RGB")
+    shown = picture.convert("RGBA") if has_alpha else flatten(picture, Settings.img2img_background_color)
     if size is not None:
         shown = shown.resize(size, Image.Resampling.BICUBIC)
     written = io.BytesIO()
-    shown.save(written, wanted.format.upper(), **({} if wanted.format == "png" else {"quality": wanted.quality}))
+    options: dict[str, Any] = {} if wanted.format == "png" else {"quality": wanted.quality}
+    shown.save(written, wanted.format.upper(), **options, **({"icc_profile": profile} if profile else {}))
     return written.getvalue()
 
 

@@ -30,7 +30,15 @@ CHECKPOINT, CHECKPOINT_HASH = "sd_model_checkpoint", "sd_checkpoint_hash"
 OUTPUT_FOLDER = "outputs"  # below the data folder
 
 _OF_THE_SITE = frozenset(
-    {"styles_file", "text_encoder_files", "model_memory", "unoffered_features", "recipe_whole_paths"}
+    {
+        "styles_file",
+        "text_encoder_files",
+        "model_memory",
+        "encodings_memory",
+        "backend",
+        "unoffered_features",
+        "recipe_whole_paths",
+    }
 ) | {name for name in OPTION_NAMES if name.endswith("_dir") or name.startswith("max_")}
 CLIENT_OPTIONS = OPTION_NAMES - _OF_THE_SITE
 _DEFAULTS = Settings()

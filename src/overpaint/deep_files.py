@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from overpaint.deep import DeepPixels, Samples, with_channels
+from overpaint.deep_pixels import DeepPixels, Samples, with_channels
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = (-1, 0, 4, 2, 6)  # of PNG, by the number of channels
@@ -26,27 +26,24 @@ _LARGE = 8_000_000  # pixels
 _SUB = 1  # the filter: each sample less the one to its left. Of the simple ones it leaves least of a photo
 
 
-def encode_deep(deep: DeepPixels, kind: str, options: Mapping[str, Any]) -> bytes:
-    """The samples as a file; `options` are what Pillow would be told."""
+def deep_pieces(deep: DeepPixels, kind: str, options: Mapping[str, Any]) -> Iterator[bytes]:
+    """The samples as a file, piece by piece; `options` are what Pillow would be told."""
     return _png(deep, options) if kind == "PNG" else _tiff(deep, options)
 
 
 # -- PNG (W3C Portable Network Graphics, Third Edition) ----------------------------------------------------------------
 
 
-def _png(deep: DeepPixels, options: Mapping[str, Any]) -> bytes:
+def _png(deep: DeepPixels, options: Mapping[str, Any]) -> Iterator[bytes]:
     stub = io.BytesIO()
     Image.new(deep.mode, (1, 1)).save(stub, "PNG", **options)
     header = struct.pack(">IIBBBBB", *deep.size, 16, _COLOUR_TYPES[deep.channels], 0, 0, 0)
-    data = io.BytesIO()
-    data.write(_PNG_START)
+    yield _PNG_START
     for kind, body in _chunks(stub.getvalue()):
         if kind == b"IDAT":
-            for packed in _packed(deep):
-                data.write(_chunk(kind, packed))
+            yield from (_chunk(kind, packed) for packed in _packed(deep))
         else:
-            data.write(_chunk(kind, header if kind == b"IHDR" else body))
-    return data.getvalue()
+            yield _chunk(kind, header if kind == b"IHDR" else body)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -102,7 +99,7 @@ def _filtered(strip: Samples) -> bytes:
 # -- TIFF 6.0 ----------------------------------------------------------------------------------------------------------
 
 
-def _tiff(deep: DeepPixels, options: Mapping[str, Any]) -> bytes:
+def _tiff(deep: DeepPixels, options: Mapping[str, Any]) -> Iterator[bytes]:
     """Not packed. Gray with transparency is written as colours, which more readers take."""
     channels = 4 if deep.channels == 2 else deep.channels
     width, height = deep.size
@@ -121,11 +118,11 @@ def _tiff(deep: DeepPixels, options: Mapping[str, Any]) -> bytes:
     for tag, values in ((TiffImagePlugin.STRIPBYTECOUNTS, sizes), (TiffImagePlugin.STRIPOFFSETS, places)):
         tags.tagtype[tag] = 4
         tags[tag] = tuple(values)
-    data = io.BytesIO()
-    tags.save(data)
+    start = io.BytesIO()
+    tags.save(start)
+    yield start.getvalue()
     for strip in deep.strips():
-        data.write(with_channels(strip, channels).astype("<u2").tobytes())
-    return data.getvalue()
+        yield with_channels(strip, channels).astype("<u2").tobytes()
 
 
 def _take_tags(tags: TiffImagePlugin.ImageFileDirectory_v2, stub: bytes) -> None:

@@ -1,0 +1,102 @@
+"""The files in deploy/: valid by their schemas, and with commands that overpaint understands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+
+
+def documents() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in KUBERNETES:
+        for each in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            yield f"{path.stem}-{each['kind']}-{each['metadata']['name']}", each
+
+
+def pods() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for _, each in documents():
+        if each["kind"] in ("Deployment", "Job"):
+            yield each, each["spec"]["template"]["spec"]
+
+
+def commands() -> list[list[str]]:
+    of_pods = [container["args"] for _, pod in pods() for container in pod["containers"]]
+    return [*of_pods, COMPOSE["services"]["web"]["command"], COMPOSE["services"]["worker"]["command"]]
+
+
+@pytest.mark.parametrize(("name", "document"), list(documents()))
+def test_manifests_are_what_kubernetes_takes(name: str, document: dict[str, Any]) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    validate.validate(document, "1.29", strict=True)
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda each: each[0])
+def test_commands_have_options_that_there_are(command: list[str]) -> None:
+    from typer.main import get_command
+
+    from overpaint.cli import app
+
+    group: Any = get_command(app)
+    known = {option for each in group.commands[command[0]].params for option in each.opts}
+    assert {each for each in command if each.startswith("--")} <= known
+
+
+def test_a_job_has_as_many_shards_as_pods() -> None:
+    from overpaint.files.shards import Shard
+
+    [(job, pod)] = [(job, pod) for job, pod in pods() if job["kind"] == "Job"]
+    args = pod["containers"][0]["args"]
+    shard = args[args.index("--shard") + 1].replace("$(JOB_COMPLETION_INDEX)", "0")
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert Shard.parse(shard).of == job["spec"]["completions"] == job["spec"]["parallelism"]
+
+
+def test_pods_have_what_they_name() -> None:
+    claims = {each["metadata"]["name"] for _, each in documents() if each["kind"] == "PersistentVolumeClaim"}
+    for owner, pod in pods():
+        volumes = {each["name"]: each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"]}
+        assert owner["kind"] == "Job" or set(volumes.values()) <= claims
+        assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+        for container in pod["containers"]:
+            assert {each["name"] for each in container["volumeMounts"]} == set(volumes)
+            assert {"requests", "limits"} <= set(container["resources"])
+        if owner["kind"] == "Deployment":
+            selected = owner["spec"]["selector"]["matchLabels"]
+            assert selected == owner["spec"]["template"]["metadata"]["labels"]
+    probed = next(pod for owner, pod in pods() if owner["metadata"]["name"] == "overpaint-web")["containers"][0]
+    assert {probed[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness", "startup")} == {"/healthz"}
+
+
+def test_compose_names_only_what_there_is() -> None:
+    services, volumes, secrets = COMPOSE["services"], COMPOSE["volumes"], COMPOSE["secrets"]
+    assert services["worker"]["deploy"]["replicas"] == 2
+    for service in services.values():
+        named = {each.partition(":")[0] for each in service.get("volumes", ()) if not each.startswith(".")}
+        assert named <= set(volumes)
+        asked = {each if isinstance(each, str) else each["source"] for each in service.get("secrets", ())}
+        assert asked <= set(secrets)
+        build = service.get("build")
+        assert build is None or (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_no_secret_stands_in_a_file() -> None:
+    for path in (*KUBERNETES, *DEPLOY.glob("*.yaml"), *DEPLOY.glob("Dockerfile.*")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        used = [each for each in lines if not each.lstrip().startswith("#")]
+        assert not [each for each in used if re.search(r"://[^@\s]*:[^@\s]*@", each)], path
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
+def test_images_are_of_what_is_here_and_run_as_nobody(name: str) -> None:
+    lines = (DEPLOY / name).read_text(encoding="utf-8").splitlines()
+    copied = [part for line in lines if line.startswith("COPY") for part in line.split()[1:-1]]
+    assert copied and all((DEPLOY.parent / each).exists() for each in copied)
+    assert any(line.startswith("USER overpaint") for line in lines)
