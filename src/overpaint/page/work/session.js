@@ -15,7 +15,7 @@ import { Keeper } from "./keeper.js";
 /** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, after?: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
 
 const COLOURS = 1 << 20; // the number of the first tile of the colours, in changes and in what is kept
-const RAW = 24; // commands whose changes are at hand unpacked
+const RAW = 16e6; // bytes of the last changes that are at hand unpacked
 
 /** A change of the mask, unpacked while it is new. */
 class MaskChange {
@@ -63,10 +63,21 @@ export class Session {
     /** @type {(box: import("../canvas/mask.js").Box | null) => void} the mask looks otherwise */
     this.onmask = () => {};
     document.history.onchange = ({ at, added }) => {
-      const old = document.history.commands[at - 1 - RAW];
-      if (old) for (const each of [this.changes, this.masked]) void each.get(old)?.settle();
+      this.#settle(at);
       void this.keeper.moved(at, added);
     };
+  }
+
+  /** Old changes are held packed. @param {number} at */
+  #settle(at) {
+    let bytes = 0;
+    for (const command of this.document.history.commands.slice(0, at).reverse()) {
+      for (const change of [this.changes.get(command), this.masked.get(command)]) {
+        if (!change?.raw) continue;
+        if (bytes > RAW) void change.settle();
+        else for (const each of change.raw.values()) bytes += each.length;
+      }
+    }
   }
 
   /**
