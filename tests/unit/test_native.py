@@ -45,9 +45,8 @@ def deep_file(channels: int, kind: str = "png", **beside: Any) -> bytes:
 def inpainted(source: Picture, blur: float = 0, **fields: Any) -> Picture:
     """A source with a box in it that a toy painted."""
     mask = box_mask(*source.size, BOX)
-    decided = planned(
-        images=(source,), mask=mask, mask_blur_x=blur, mask_blur_y=blur, **{"only_masked": True, **fields}
-    )
+    wanted: dict[str, Any] = {"blend": "plain", "only_masked": True, "mask_blur_x": blur, "mask_blur_y": blur}
+    decided = planned(images=(source,), mask=mask, **{**wanted, **fields})
     return finish(decided, 0, flat_pixels(decided, COLOUR)).image
 
 
@@ -96,7 +95,8 @@ def test_a_soft_mask_is_blended_in_16_bits() -> None:
     given = deep_values(3)
     source = open_picture(given)
     mask = Image.linear_gradient("L").resize(SIZE)
-    decided = planned(images=(source,), mask=mask, round_mask=False, mask_blur_x=0, mask_blur_y=0, only_masked=True)
+    hard: dict[str, Any] = {"blend": "plain", "round_mask": False, "mask_blur_x": 0, "mask_blur_y": 0}
+    decided = planned(images=(source,), mask=mask, only_masked=True, **hard)
     found = overpaint.samples(finish(decided, 0, flat_pixels(decided, COLOUR)).image)
     weight = np.asarray(mask).astype(np.float64)[..., None] / 255
     exact = given * (1 - weight) + np.array(COLOUR) * 257.0 * weight
