@@ -56,7 +56,7 @@ def _file_of(shown: str) -> str:
 
 PAGES = ("outpainting", "enlarging", "loopback", "grids", "looking")
 PAINTED = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
-PAINTED |= {"forest-compared.png": "forest-compared.png", "lakes-sheet.png": "lakes-sheet.png"}
+PAINTED |= {"car-compared.png": "car-compared.png", "lakes-sheet.png": "lakes-sheet.png"}
 
 
 def _paint_commands_of(page: Path, folder: Path) -> None:
