@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -49,6 +50,13 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays. To walk through it at every collection of garbage would take half a second each."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """NOTE: an engine is a few objects that hold much memory, so it would be looked for late."""
+    yield
+    gc.collect()
 
 
 def label(value: object) -> str:

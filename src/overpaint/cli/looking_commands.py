@@ -67,7 +67,7 @@ def compare(
         raise RequestError("--mask-blur", mask_blur, "give 0 or more")
     if show and output is None:
         raise RequestError("--open", None, "there is no file to open; name the sheet with --output")
-    target = None if output is None else _target(output, f"{_stem(before)}-compared.png", overwrite)
+    target = None if output is None else _target(output, f"{_stem(before)}-compared", overwrite)
     first, second, area = _pair(before, after, mask, mask_blur)
     found = compared(first, second, area)
     seam = measure_seam(first, second, area) if area is not None else None
@@ -114,7 +114,7 @@ def sheet(
         raise RequestError("--cell", cell, "give 32 to 2048 pixels")
     if columns is not None and columns < 1:
         raise RequestError("--columns", columns, "give at least 1")
-    target = _target(output, "sheet.png", overwrite)
+    target = _target(output, "sheet", overwrite)
     files = _files(places, recursive, target.path)
     _check_room(len(files), cell)
     pictures: list[Picture | None] = []
@@ -276,10 +276,10 @@ def _contact_sheet(
     return contact_sheet(pictures, captions, columns=across, cell=cell)
 
 
-def _target(output: str | None, default: str, overwrite: bool) -> Target:
+def _target(output: str | None, stem: str, overwrite: bool) -> Target:
     if output == "-":
         raise RequestError("--output", "-", "a sheet is written to a file; give its name")
-    return choose_target(output, default, overwrite)
+    return choose_target(output, stem, overwrite)
 
 
 def _written(picture: Picture, target: Target) -> Path:

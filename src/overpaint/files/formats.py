@@ -62,6 +62,8 @@ def format_of(name: str) -> FileFormat:
 
 def own_ending(source: Path) -> str:
     """The ending of a source's own format, if every pixel is kept in it as it was; else that of PNG."""
+    if not source.is_file():  # a pipe can be read only once, and may never end
+        return "png"
     try:
         with source.open("rb") as file:
             start = file.read(16)

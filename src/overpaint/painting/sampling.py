@@ -142,7 +142,7 @@ def _sampler(plan: Plan, sampler: SamplerPlan, x: Tensor, noise: BatchNoise, pat
         from_noise=sampler.from_noise,
         quirks=settings.quirks,
     )
-    if sampler.parameterization.is_all_noise(sampler.used[0]):
+    if sampler.used and sampler.parameterization.is_all_noise(sampler.used[0]):
         return from_all_noise(x, sampler.used, going)
     return going(x, sampler.used)
 

@@ -65,6 +65,9 @@ class Model:
         self.records[job_id] = replace(self.records[job_id], **changes)
         return self.records[job_id]
 
+    def weigh(self, job_id: str) -> None:
+        self.change(job_id, bytes=sum(map(len, self.files.get(job_id, {}).values())))
+
     def requeue(self, job_id: str) -> Record:
         uptimes = replace(self.records[job_id].uptimes, started=None)
         return self.change(job_id, state=JobState.QUEUED, started=None, uptimes=uptimes)
@@ -81,6 +84,7 @@ class Model:
                 self.change(each.id, gone=True)
                 self.batches.pop(each.id, None)
                 self.files.pop(each.id, None)
+                self.weigh(each.id)
                 told = self.events.get(each.id, [])
                 self.events[each.id] = [one for one in told if one.name not in PASSING]
         return old
@@ -245,6 +249,7 @@ class StoreMachine(RuleBasedStateMachine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         self.model.files.setdefault(job_id, {})[path.name] = content
+        self.model.weigh(job_id)
         return ResultPicture(number=number, file=path.name)
 
     def _tear(self, job_id: str) -> None:
@@ -252,6 +257,7 @@ class StoreMachine(RuleBasedStateMachine):
         name = batch.pictures[0].file
         (self.folder / "results" / job_id / name).write_bytes(b"torn")
         del self.model.files[job_id][name]
+        self.model.weigh(job_id)
 
 
 TestAnySequence = StoreMachine.TestCase

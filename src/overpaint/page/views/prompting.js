@@ -74,6 +74,7 @@ export function helpWith(area, document, name) {
     event.preventDefault();
     event.stopPropagation();
   });
+  void look(); // something may have been written before this came
   count(area, document, name);
 }
 

@@ -260,4 +260,4 @@ def test_no_option_of_the_settings_is_forgotten(client: TestClient) -> None:
     hidden = OPTION_NAMES - ours
     assert hidden == {
         name for name in hidden if name.endswith(("_dir", "_file", "_files")) or name.startswith(("max_", "model_"))
-    } | {"unoffered_features", "recipe_whole_paths"}
+    } | {"unoffered_features", "recipe_whole_paths", "encodings_memory", "backend", "flow_shift"}

@@ -12,7 +12,6 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from overpaint.errors import CheckpointError, RequestError
-from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.what_is import spec_of
 from overpaint.planning.boxes import boxed
@@ -90,7 +89,7 @@ def _path(name: str | None, config: ServeConfig) -> Path:
 def _spec(path: Path, settings: Settings) -> ModelSpec:
     """As its header says; what no header tells, and what is not made yet, is taken for the common kind."""
     try:
-        return _read(path, text_encoders_for(path, settings.text_encoder_files), path.stat().st_mtime_ns)
+        return _read(path, settings.text_encoder_files, path.stat().st_mtime_ns)
     except (OSError, CheckpointError):
         return SD1_SPEC
 

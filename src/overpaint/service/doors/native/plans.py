@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field
 
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
-from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.specs import spec_from_json
 from overpaint.models.what_is import spec_of
@@ -152,7 +151,7 @@ class _Specs:
 
     def of_file(self, path: Path) -> ModelSpec:
         try:
-            return spec_of(path, text_encoders_for(path, self.config.settings.text_encoder_files), header_only=True)
+            return spec_of(path, self.config.settings.text_encoder_files, header_only=True)
         except CheckpointError:
             return self._told(path)
 

@@ -36,6 +36,7 @@ _OF_THE_SITE = frozenset(
         "model_memory",
         "encodings_memory",
         "backend",
+        "flow_shift",
         "unoffered_features",
         "recipe_whole_paths",
     }
