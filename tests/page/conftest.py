@@ -76,7 +76,7 @@ def open_page(browser: Browser, painting_server: Server) -> Iterator[OpenPage]:
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(url or painting_server.url)
-        page.wait_for_function("() => document.querySelector('over-paint')?.isReady?.peek()")
+        is_ready(page)
         return page
 
     yield opened
@@ -95,6 +95,16 @@ def picture_file(path: Path, width: int, height: int) -> Path:
     pixels = np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def is_ready(page: Page) -> None:
+    """The page listens; it does not when it has only been loaded."""
+    page.wait_for_function("() => document.querySelector('over-paint')?.isReady?.peek()")
+
+
+def reload(page: Page) -> None:
+    page.reload()
+    is_ready(page)
 
 
 def drop(page: Page, path: Path) -> None:

@@ -20,6 +20,7 @@ from tests.page.conftest import (
     kept_with_form,
     mask_of,
     picture_file,
+    reload,
     set_brush,
     shown_picture,
 )
@@ -95,7 +96,7 @@ def test_thirty_strokes_are_undone_and_done_again(open_page: OpenPage, tmp_path:
     page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 16")
     assert (mask_of(page) == states[2]).all()
     kept(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     assert (mask_of(page) == states[2]).all()
     for _ in range(15):
@@ -147,7 +148,7 @@ def test_a_reload_during_a_run_finds_picture_mask_form_and_job(open_page: OpenPa
     paint(page, "a lighthouse")
     page.wait_for_selector(".card.running")
     kept_with_form(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     assert (mask_of(page) == mask).all()
     assert page.input_value("textarea[name=prompt]") == "a lighthouse"
@@ -209,7 +210,7 @@ def test_a_token_is_asked_for_once(open_page: OpenPage, start_server: StartServe
     brush(page, (0.4, 0.4), (0.6, 0.6))
     paint(page)
     staged(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     page.wait_for_selector("settings-form select[name=sampler]")
     assert page.locator("dialog").count() == 0
@@ -322,12 +323,12 @@ def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: P
             };
         }"""
     )
-    page.reload()
+    reload(page)
     page.wait_for_selector(".notice.failed")
     page.fill("textarea[name=prompt]", "something else")
     kept_with_form(page)
     page.evaluate("() => sessionStorage.setItem('well', 'yes')")
-    page.reload()
+    reload(page)
     has_picture(page)
     assert (mask_of(page) == mask).all() and page.input_value("textarea[name=prompt]") == ""
 
@@ -344,7 +345,7 @@ def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_pa
     has_picture(second)
     kept(second)
     for page, width in ((first, 320), (second, 200)):
-        page.reload()
+        reload(page)
         has_picture(page)
         assert page.evaluate(f"() => {PAGE}.view.stage.source.width") == width
 

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.page.conftest import AS_TEXT, OpenPage, brush, drop, has_picture, kept, mask_of, picture_file, set_brush
+from tests.page.conftest import (
+    AS_TEXT,
+    OpenPage,
+    brush,
+    drop,
+    has_picture,
+    kept,
+    mask_of,
+    picture_file,
+    reload,
+    set_brush,
+)
 from tests.service.conftest import Server
 
 if TYPE_CHECKING:
@@ -139,7 +150,7 @@ def test_grays_are_strengths_where_that_is_wanted(open_page: OpenPage, picture: 
         request = client.get(f"/v1/jobs/{job['id']}").json()["request"]
     assert request["strength_map"] and request["strength_map"] != request["mask"]
     kept(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     assert page.is_checked("[name=grays]")
 
@@ -159,7 +170,7 @@ def test_keys_are_shown_and_changed(open_page: OpenPage, picture: Path) -> None:
     page.keyboard.press("Control+Shift+u")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="detached")
-    page.reload()
+    reload(page)
     drop(page, picture)
     has_picture(page)
     page.keyboard.press("e")
@@ -195,7 +206,7 @@ def test_a_full_disk_of_the_browser_is_said_and_loses_no_stroke(open_page: OpenP
     brush(page, (0.8, 0.8), (0.9, 0.8))
     both = mask_of(page)
     page.wait_for_function(f"() => !{PAGE}.session.keeper.missed")
-    page.reload()
+    reload(page)
     has_picture(page)
     assert (mask_of(page) == both).all() and both.sum() > first.sum() > 0
     page.keyboard.press("Control+z")

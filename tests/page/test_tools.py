@@ -11,7 +11,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from overpaint import masks
-from tests.page.conftest import AS_TEXT, OpenPage, drop, has_picture, kept, mask_of, place_of, set_brush, shown_picture
+from tests.page.conftest import (
+    AS_TEXT,
+    OpenPage,
+    drop,
+    has_picture,
+    kept,
+    mask_of,
+    place_of,
+    reload,
+    set_brush,
+    shown_picture,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -103,7 +114,7 @@ def test_the_wand_and_the_cut_out_find_what_the_server_finds(open_page: OpenPage
     found, round_part = mask_of(page) > 127, disc > 0
     assert (found & round_part).sum() > 0.97 * round_part.sum() and (found & ~round_part).mean() < 0.01
     kept(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     assert ((mask_of(page) > 127) == found).all()
     page.keyboard.press("Control+z")
@@ -134,7 +145,7 @@ def test_an_edge_is_dragged_and_the_new_area_is_painted(open_page: OpenPage, sce
     step_taken(page, 1)
     assert shown_picture(page).shape == before.shape and not mask_of(page).any()
     kept(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     page.keyboard.press("Control+Shift+z")
     step_taken(page, 2)
@@ -167,7 +178,7 @@ def test_colours_are_sketched_erased_and_painted_from(open_page: OpenPage, scene
     assert 0.01 < drawn.mean() < 0.1 and (sketched[drawn][:, :3] == (0x20, 0xE0, 0x40)).all()
     assert (sketched[~drawn] == 0).all() and not mask_of(page).any()
     kept(page)
-    page.reload()
+    reload(page)
     has_picture(page)
     assert (colours_of(page) == sketched).all()
     choose(page, "eraser")
