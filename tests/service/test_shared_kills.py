@@ -17,7 +17,7 @@ import pytest
 
 from tests.service.conftest import STOP_SECONDS
 from tests.service.queue.desk_tools import source
-from tests.service.store.postgres_cluster import Cluster, programs
+from tests.service.store.postgres_cluster import Cluster, started
 
 pytestmark = pytest.mark.long
 
@@ -66,16 +66,8 @@ class Office:
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    found = programs()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    cluster = Cluster(found)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
+    """One that a test may kill."""
+    yield from started()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ class Cluster:
 
 
 def started() -> Iterator[Cluster]:
-    """For a fixture of the whole session."""
+    """For a fixture: one that runs until it is done with."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     found = programs()
     if found is None:
