@@ -17,7 +17,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WHOLE_SET = Path(__file__).resolve().parents[2] / "shared" / "parity"
 PARITY = WHOLE_SET if (WHOLE_SET / "cases.json").exists() else Path(__file__).resolve().parent / "recordings"
-needs_whole_set = pytest.mark.skipif(PARITY != WHOLE_SET, reason="the whole set of recordings is not here")
+_WHOLE_SET_MISSES = "the whole set of recordings is not here"
+needs_whole_set = pytest.mark.skipif(PARITY != WHOLE_SET, reason=_WHOLE_SET_MISSES)
+
+
+def recorded(path: Path) -> Path:
+    """A file of the recordings; where only a part of them is and it is not among these, the test skips."""
+    if PARITY != WHOLE_SET and not path.exists():
+        pytest.skip(_WHOLE_SET_MISSES)
+    return path
 
 
 MOST_WORKERS = 4  # each loads torch

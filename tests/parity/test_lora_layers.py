@@ -23,7 +23,7 @@ from overpaint.models.hashes import network_hash
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
 from overpaint.text.prompt import take_network_tags
-from tests.conftest import PARITY
+from tests.conftest import PARITY, needs_whole_set
 
 RECORDED = sorted(path.stem for path in (PARITY / "extra" / "unit").glob("lora_*.npz"))
 REFERENCE = Quirks.reference()
@@ -109,6 +109,7 @@ def worn_by(prompt: str, loras: tuple[ModelFile, ...], model: LoadedModel) -> di
     return worn
 
 
+@needs_whole_set
 def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
     parity: Path, loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:
@@ -130,6 +131,7 @@ def test_what_is_said_of_layers_that_do_not_fit(  # LORA-6, LORA-4
     assert compared > 40
 
 
+@needs_whole_set
 def test_given_rotations_in_half_precision(
     loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:  # LORA-8: the reference mixes types and fails for each of the 15 layers
@@ -143,6 +145,7 @@ def test_given_rotations_in_half_precision(
     adapted_model.bare()
 
 
+@needs_whole_set
 def test_hashes_are_those_of_the_infotexts(parity: Path, loras: tuple[ModelFile, ...]) -> None:  # LORA-10
     found: dict[str, str] = {}
     for path in parity.glob("extra/goldens/*/case.json"):
@@ -155,6 +158,7 @@ def test_hashes_are_those_of_the_infotexts(parity: Path, loras: tuple[ModelFile,
         assert network_hash(file.path) == digest, name
 
 
+@needs_whole_set
 def test_both_trainers_names_lead_to_the_same_weights(
     loras: tuple[ModelFile, ...], models: Callable[[str], LoadedModel]
 ) -> None:  # LORA-3

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
+from tests.conftest import recorded
 
 pytestmark = pytest.mark.slow
 
@@ -49,36 +50,37 @@ def test_encoded_texts(
     name: str, which: int, prompt: str, parity: Path, models: Callable[[str], LoadedModel]
 ) -> None:  # ENCODE-4, ENCODE-5, ENCODE-10
     model = models(name)
-    recorded = np.load(parity / "unit" / f"text_{name}.npz")
+    kept = np.load(recorded(parity / "unit" / f"text_{name}.npz"))
     encodings = [
         model.backend.text(i, ids_of(prompt, parity, END if spec.kind == "clip" else 0))
         for i, spec in enumerate(model.spec.texts)
     ]
     tokens = torch.cat([each.tokens for each in encodings], dim=-1)
-    torch.testing.assert_close(tokens, torch.from_numpy(recorded[f"{which}|crossattn"]), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(tokens, torch.from_numpy(kept[f"{which}|crossattn"]), atol=2e-5, rtol=1e-4)
     pooled = encodings[-1].pooled
     if pooled is not None:
-        wanted = torch.from_numpy(recorded[f"{which}|vector"])[:, : pooled.shape[1]]
+        wanted = torch.from_numpy(kept[f"{which}|vector"])[:, : pooled.shape[1]]
         torch.testing.assert_close(pooled, wanted, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", PLAIN)
 def test_sources_and_results(case: str, parity: Path, models: Callable[[str], LoadedModel]) -> None:  # ENC-2, DEC-3
+    golden = recorded(parity / "goldens" / case)
     given: dict[str, Any] = next(
         each for each in json.loads((parity / "cases.json").read_text()) if each["name"] == case
     )
     model, params = models(given["checkpoint"]), given["params"]
-    recorded = np.load(parity / "goldens" / case / "data.npz")
+    kept = np.load(golden / "data.npz")
     source = Image.open(parity / params["init_images"][0]).convert("RGB")
     if source.size == (params["width"], params["height"]):
         pixels = torch.from_numpy(np.asarray(source, dtype=np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
         mean, logvar = model.backend.encode(pixels)
-        latent = torch.from_numpy(recorded["init_latent"])
+        latent = torch.from_numpy(kept["init_latent"])
         noise = 6 * float((0.5 * logvar).exp().max()) * model.spec.latent.scale
         torch.testing.assert_close(mean * model.spec.latent.scale, latent, atol=noise + 1e-4, rtol=0)
-    decoded = model.backend.decode(torch.from_numpy(recorded["final_latent_0"]) / model.spec.latent.scale)
+    decoded = model.backend.decode(torch.from_numpy(kept["final_latent_0"]) / model.spec.latent.scale)
     levels = ((decoded[0] + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy() * np.float32(255)
-    wanted = np.asarray(Image.open(parity / "goldens" / case / "image0.png").convert("RGB"), dtype=np.int16)
+    wanted = np.asarray(Image.open(golden / "image0.png").convert("RGB"), dtype=np.int16)
     assert np.abs(levels.astype(np.uint8).astype(np.int16) - wanted).max() <= 2
 
 

@@ -349,8 +349,8 @@ class TestPlan:
         told = capsys.readouterr().out
         assert "strength 0 changes nothing" in told and "a new one each time" in told
 
-    def test_of_a_header(self, painter: FakePainter, capsys: Capture, parity: Path) -> None:
-        header_only(parity, "tiny-sd15-edit", Path("edit.safetensors"))
+    def test_of_a_header(self, painter: FakePainter, capsys: Capture) -> None:
+        header_only("tiny-sd15-edit", Path("edit.safetensors"))
         assert main(["plan", "cat.png", "--model", "edit.safetensors", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["model"] == "InstructPix2Pix"
 
@@ -482,8 +482,8 @@ class TestInfo:
         assert main(["info", "mask.png"]) == 0
         assert capsys.readouterr().out == "no infotext and no recipe in it\n"
 
-    def test_a_checkpoint(self, painter: FakePainter, capsys: Capture, parity: Path) -> None:
-        header_only(parity, "tiny-sd15", Path("m.safetensors"))
+    def test_a_checkpoint(self, painter: FakePainter, capsys: Capture) -> None:
+        header_only("tiny-sd15", Path("m.safetensors"))
         assert main(["info", "m.safetensors", "--json"]) == 0
         account = json.loads(capsys.readouterr().out)
         assert (account["family"], account["problems"]) == ("Stable Diffusion 1", [])
@@ -513,8 +513,8 @@ class TestLists:
         assert main(["settings"]) == 0
         assert "GPU | CPU | NV" in capsys.readouterr().out
 
-    def test_models(self, tmp_path: Path, capsys: Capture, parity: Path) -> None:
-        header_only(parity, "tiny-sd15", tmp_path / "a.safetensors")
+    def test_models(self, tmp_path: Path, capsys: Capture) -> None:
+        header_only("tiny-sd15", tmp_path / "a.safetensors")
         (tmp_path / "b.safetensors").write_bytes(b"\0" * 9)
         assert main(["models", str(tmp_path), "--json"]) == 0
         good, bad = json.loads(capsys.readouterr().out)["models"]

@@ -15,6 +15,7 @@ from overpaint.cli import main
 from overpaint.cli.models import KINDS
 from overpaint.models.other_kinds import account_of_other
 from overpaint.settings import OPTION_NAMES
+from tests.conftest import recorded as recorded_file
 from tests.unit.command import Capture, adapter, header_only, painter
 from tests.unit.fake_painter import FakePainter
 
@@ -62,9 +63,9 @@ class TestModels:
             told = told_as_json(capsys, "models", "--kind", "lora", *line)
             assert [each["use_as"] for each in told["models"]] == ["<lora:ink:1>"]
 
-    def test_checkpoints_of_the_configured_folder(self, capsys: Capture, parity: Path) -> None:
+    def test_checkpoints_of_the_configured_folder(self, capsys: Capture) -> None:
         Path("sd").mkdir()
-        header_only(parity, "tiny-sd15", Path("sd/m.safetensors"))
+        header_only("tiny-sd15", Path("sd/m.safetensors"))
         adapter("ink", folder=Path("sd"))
         told = told_as_json(capsys, "models", "--models", "sd")
         built_in, *_, ink, model = told["models"]
@@ -132,10 +133,11 @@ class TestInfo:
         ],
     )
     def test_recorded_files(self, capsys: Capture, recorded: Path, name: str, expected: dict[str, Any]) -> None:
-        account = told_as_json(capsys, "info", str(recorded / name))
+        file = recorded_file(recorded / name)
+        account = told_as_json(capsys, "info", str(file))
         wanted = {"kind": "lora", "problems": [], **expected}
         assert {each: account.get(each) for each in wanted} == wanted
-        assert main(["info", str(recorded / name)]) == 0
+        assert main(["info", str(file)]) == 0
         assert f"kind  {wanted['kind']}".split() == capsys.readouterr().out.splitlines()[0].split()
 
     @pytest.mark.parametrize(

@@ -288,8 +288,8 @@ class TestPlan:
         assert main([*line, "4x-Sharq"]) == 2
         assert "did you mean '4x-Sharp'?" in capsys.readouterr().err
 
-    def test_a_refiner(self, painter: FakePainter, capsys: Capture, parity: Path) -> None:
-        header_only(parity, "tiny-sd15", Path("late.safetensors"))
+    def test_a_refiner(self, painter: FakePainter, capsys: Capture) -> None:
+        header_only("tiny-sd15", Path("late.safetensors"))
         assert main(["plan", "cat.png", "--refiner", "late.safetensors", "--refiner-at", "0.6"]) == 0
         assert "late from 0.6 on, in the first pass" in capsys.readouterr().out
         assert main(["plan", "cat.png", "--refiner", "later.safetensors"]) == 3

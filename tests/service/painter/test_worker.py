@@ -589,7 +589,8 @@ def messages(process: subprocess.Popen[bytes]) -> Iterator[Message]:
 def test_a_worker_with_several_jobs_may_be_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Another one goes on from what was told of each, in any order and with new ones; nothing is lost or doubled."""
     store = FakeStore(tmp_path)
-    jobs = [paint_job(store, f"k{n}", seed=n, steps=4, iterations=3, strength=1.0, exact=True) for n in range(5)]
+    steps = [4, 4, 4, 4, 100]  # the last one is to be cancelled long before it ends
+    jobs = [paint_job(store, f"k{n}", seed=n, steps=steps[n], iterations=3, strength=1.0, exact=True) for n in range(5)]
     first = started(tmp_path, str(tiny_checkpoint), slots=4)
     ready = heard(first, "ready")
     assert ready["slots"] == 4 and ready["holds"] == [str(tiny_checkpoint)]

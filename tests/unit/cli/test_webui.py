@@ -17,14 +17,14 @@ __all__ = ["painter"]
 
 
 @pytest.fixture
-def webui(painter: FakePainter, parity: Path) -> Path:
+def webui(painter: FakePainter) -> Path:
     """An installation with a checkpoint, a LoRA, styles and options of its own."""
     root = Path("webui").absolute()
     for name in ("Stable-diffusion", "Lora", "ESRGAN"):
         (root / "models" / name).mkdir(parents=True)
     (root / "embeddings").mkdir()
-    header_only(parity, "tiny-sd15", root / "models/Stable-diffusion/dreams.safetensors")
-    header_only(parity, "tiny-sd15", root / "models/Stable-diffusion/real.safetensors")
+    header_only("tiny-sd15", root / "models/Stable-diffusion/dreams.safetensors")
+    header_only("tiny-sd15", root / "models/Stable-diffusion/real.safetensors")
     adapter("ink", folder=root / "models/Lora")
     (root / "styles.csv").write_text('name,prompt,negative_prompt\nwash,"{prompt}, ink wash",photo\n')
     options = {"sd_model_checkpoint": "real.safetensors [abc]", "CLIP_stop_at_last_layers": 2, "sd_unet": "x"}

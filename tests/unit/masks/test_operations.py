@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import scipy.ndimage as nd
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +17,13 @@ from overpaint import masks
 from overpaint.errors import RequestError
 from overpaint.masks import edges
 
+with suppress(ImportError):
+    import cv2
+    import scipy.ndimage as nd
+
+needs_oracles = pytest.mark.skipif(
+    not all(map(find_spec, ("cv2", "scipy"))), reason="masks are compared with OpenCV and scipy"
+)
 Mask = Image.Image
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,6 +100,7 @@ def test_coverage_counts_gray_in_part() -> None:
 # -- edges -----------------------------------------------------------------------------------------------------------
 
 
+@needs_oracles
 @given(binary, radii)
 def test_grown_is_all_within_that_distance(mask: Mask, radius: float) -> None:
     white = np.asarray(mask) == 255
@@ -110,6 +118,7 @@ def _squared_distance(white: Array) -> Array:
     return squared
 
 
+@needs_oracles
 @given(gray, st.integers(0, 9))
 def test_gray_grows_and_shrinks_as_in_opencv(mask: Mask, radius: int) -> None:
     kernel, values = disc(radius).astype(np.uint8), np.asarray(mask)
@@ -127,6 +136,7 @@ def test_growing_and_shrinking_have_an_order(mask: Mask, radius: float) -> None:
     assert (opened <= values).all() and (values <= closed).all()
 
 
+@needs_oracles
 def test_large_masks_change_only_where_something_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as all at once, and the plain parts are not looked at."""
     size = (2400, 1800)
@@ -148,6 +158,7 @@ def test_large_masks_change_only_where_something_is(monkeypatch: pytest.MonkeyPa
     assert sum(seen) < 0.7 * 4 * size[0] * size[1]
 
 
+@needs_oracles
 @given(gray, st.integers(1, 9))
 def test_a_feather_reaches_as_far_as_it_says(mask: Mask, pixels: int) -> None:
     values = np.asarray(mask)
@@ -173,11 +184,13 @@ def test_a_feathered_edge_is_a_ramp() -> None:
 # -- regions ---------------------------------------------------------------------------------------------------------
 
 
+@needs_oracles
 @given(binary)
 def test_holes_are_filled_as_in_scipy(mask: Mask) -> None:
     assert ((np.asarray(masks.fill_holes(mask)) == 255) == nd.binary_fill_holes(np.asarray(mask) == 255)).all()
 
 
+@needs_oracles
 @given(drawn((255, 0, 90)))
 def test_holes_of_a_mask_that_is_mostly_white(mask: Mask) -> None:
     found, values = np.asarray(masks.fill_holes(mask)), np.asarray(mask)
@@ -186,6 +199,7 @@ def test_holes_of_a_mask_that_is_mostly_white(mask: Mask) -> None:
     ).all()
 
 
+@needs_oracles
 @given(gray, st.integers(1, 20))
 def test_specks_are_dropped_by_their_size(mask: Mask, least: int) -> None:
     values = np.asarray(mask)
@@ -195,6 +209,7 @@ def test_specks_are_dropped_by_their_size(mask: Mask, least: int) -> None:
     assert (np.asarray(masks.drop_specks(mask, least)) == expected).all()
 
 
+@needs_oracles
 @given(st.integers(0, 2**32 - 1), st.integers(0, 90), st.data())
 def test_a_wand_takes_what_opencv_floods(seed: int, tolerance: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
@@ -342,6 +357,7 @@ def test_pictures_without_a_thing_are_cut_all_the_same(size: tuple[int, int]) ->
         masks.cut_out(plain, (0, 0, *size))
 
 
+@needs_oracles
 def test_a_thing_is_cut_out_as_well_as_by_opencv() -> None:
     picture, truth = thing((240, 180), 9)
     flags, box = np.zeros((180, 240), np.uint8), (60, 36, 132, 108)
@@ -352,6 +368,7 @@ def test_a_thing_is_cut_out_as_well_as_by_opencv() -> None:
     assert agreement(ours, truth) > agreement(theirs, truth) - 0.005
 
 
+@needs_oracles
 def test_the_cut_is_the_least_one() -> None:
     """Its energy against that of a maximum flow."""
     from scipy.sparse import coo_matrix

@@ -46,7 +46,7 @@ def test_a_painting_that_is_the_source_has_no_seam() -> None:
 @pytest.mark.parametrize(("gray", "other"), [(128, 148), (60, 90)])
 def test_a_step_between_flat_colours_is_their_distance(gray: int, other: int) -> None:
     """Against OpenCV's Lab."""
-    import cv2
+    cv2 = pytest.importorskip("cv2")
 
     flat, painted = (Image.new("RGB", SIZE, (each,) * 3) for each in (gray, other))
     found = seam_of(flat, painted, MASK)
