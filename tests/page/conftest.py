@@ -31,9 +31,12 @@ AS_TEXT = """(file) => new Promise((resolve) => {
 OpenPage = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
+    """Chromium, without a window.
+
+    Not for the session: Playwright keeps an event loop running in this thread while it lives, and then no test of
+    another folder could start one of its own."""
     if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
         pytest.skip("the page's tests need chromium and the package playwright")
     from playwright.sync_api import sync_playwright
