@@ -58,8 +58,8 @@ Kind = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="png, tif, webp, bmp, jpg or avif (default: by the name; else the source's, if it keeps every pixel; "
-        "else png).",
+        help="png, tif, webp, bmp, jpg, avif or heic (default: by the name; else the source's, if it keeps every "
+        "pixel; else png).",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
@@ -190,9 +190,7 @@ def choose_target(
     from overpaint.files import keeping
     from overpaint.files.formats import own_ending
 
-    ending = None if kind is None else kind.lower().removeprefix(".")
-    if ending is not None:
-        keeping.check_format(f"{stem}.{ending}", "--format", kind)
+    ending = ending_of(kind, stem)
     if output == STDOUT:
         return keeping.Target(Path(STDOUT), overwrite, ending or "png")
     named = Path(output).suffix.lower() if output and not keeping.is_folder(output) else ""
@@ -202,13 +200,23 @@ def choose_target(
     return keeping.choose_target(output or "./", f"{stem}.{ending or own}", overwrite, "--output")
 
 
+def ending_of(kind: str | None, stem: str) -> str | None:
+    """The format that was asked for, as files end in it."""
+    from overpaint.files.keeping import check_format
+
+    ending = None if kind is None else kind.lower().removeprefix(".")
+    if ending is not None:
+        check_format(f"{stem}.{ending}", "--format", kind)
+    return ending
+
+
 def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
     """See whether the job holds, open the engine, paint, keep, and tell."""
     started = time.monotonic()
     _check_stdout(job, target, telling)
     asked = asked.with_model(job.model)
     session.check(job.request, job.settings, asked)
-    tell_webui(asked, telling.hushed, options_count=not job.repeats)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats, tab=job.tab)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -219,7 +227,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
-    warnings += _lost_in(kept, processed)
+    warnings += lost_in_files(kept, processed)
     if telling.as_json:
         pictures = [_account(path, each, processed) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -270,7 +278,7 @@ def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[P
     return list(save_painted(processed, target, origins))
 
 
-def _lost_in(kept: list[tuple[Path, KeptPicture]], processed: Processed | None) -> tuple[str, ...]:
+def lost_in_files(kept: list[tuple[Path, KeptPicture]], processed: Processed | None) -> tuple[str, ...]:
     """What the formats of the files do not hold."""
     from overpaint.files.keeping import lost_in
 
@@ -294,10 +302,15 @@ def _poured(painted: KeptPicture, processed: Processed, target: Target) -> tuple
 
 
 def _account(path: Path, painted: KeptPicture, processed: Processed | None) -> dict[str, Any]:
-    seams = processed.seams if processed is not None else ()
-    seam = seams[painted.index] if painted.index < len(seams) else None
     told = {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
-    return told if seam is None else {**told, "seam": vars(seam)}
+    return {**told, **(seam_told(processed, painted.index) or {})}
+
+
+def seam_told(processed: Processed | None, index: int) -> dict[str, Any] | None:
+    """How visible the mask's edge is in a picture, for JSON; None where nothing was inpainted."""
+    seams = processed.seams if processed is not None else ()
+    seam = seams[index] if index < len(seams) else None
+    return None if seam is None else {"seam": vars(seam)}
 
 
 def _asked_for(request: PaintRequest) -> int:

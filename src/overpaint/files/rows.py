@@ -18,7 +18,9 @@ from overpaint.files.journal import results_in
 from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".bmp", ".gif"}
+)
 _FILE_FIELDS = ("picture", "mask", "latent_mask", "strength_map")
 _MASKS = _FILE_FIELDS[1:]  # which may be in words
 _MOST_BYTES_A_LINE = 1 << 20

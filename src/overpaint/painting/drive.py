@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from overpaint.adapters.control import Controlled
 from overpaint.painting.denoise import Denoiser, Estimate, Row
 from overpaint.samplers import Query, Sampler
 
@@ -125,8 +125,9 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
             torch.stack([row.cond.context for row in chosen]),
             torch.stack(vectors) if vectors else None,
         )
-        if isinstance(network, Controlled):  # which may guide one side alone
-            result = network(*given, [row.is_negative for row in chosen])
+        sided: Any = network
+        if getattr(network, "takes_sides", False):  # ControlNets may guide one side alone
+            result = sided(*given, [row.is_negative for row in chosen])
         else:
             result = network(*given)
         outputs.update(zip(members, result, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,14 +24,28 @@ Part = tuple[slice, slice]  # rows, columns
 
 @dataclass(frozen=True, eq=False)
 class TiledNetwork:
-    """A denoiser that is asked part by part."""
+    """A denoiser that is asked part by part; each part may have ControlNets of its own."""
 
-    network: Network
+    network: Callable[[Part], Network]
     tiles: LatentTiles
 
-    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+    takes_sides: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        negative: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """`negative` are the rows that guidance leads away from, for networks that are told so."""
+
         def ask(part: Part) -> Tensor:
-            return self.network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector)
+            network: Any = self.network(part)
+            given = (x[..., part[0], part[1]].contiguous(), timesteps, context, vector)
+            answer: Tensor = network(*given, negative) if getattr(network, "takes_sides", False) else network(*given)
+            return answer
 
         return _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
 
@@ -62,6 +77,12 @@ class TiledCodec:
             return self.codec.decode(z[..., part[0], part[1]].contiguous(), fallback).float().cpu()
 
         return _mixed(z.shape[-2:], self.tiles, self.factor, ask, torch.device("cpu"))
+
+
+def pixels_of(part: Part, factor: int) -> tuple[int, int, int, int]:
+    """The box of a part."""
+    rows, columns = (_scaled(each, factor) for each in part)
+    return columns.start, rows.start, columns.stop, rows.stop
 
 
 def parts_of(side: int, tiles: LatentTiles) -> list[slice]:
