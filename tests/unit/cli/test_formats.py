@@ -133,3 +133,35 @@ def test_the_seam_of_tools_is_in_their_json(painter: FakePainter, capsys: Captur
     assert main(["outpaint", "cat.png", "--left", "8", "--json"]) == 0
     (picture,) = json.loads(capsys.readouterr().out)["pictures"]
     assert picture == {"path": "cat-outpainted.png"}  # the painter here measures none
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("outpaint cat.png --left 0", "--left, --top, --right, --bottom 0: the picture does not grow"),
+        ("outpaint cat.png --left 100000", "--left 100000: give a value from 0 to 16384"),
+        ("outpaint cat.png --to 16x16", "--to '16x16': the picture has 32x24"),
+        ("outpaint cat.png --aspect 1:1 --anchor middle", "--anchor 'middle': choose one of"),
+        ("outpaint cat.png --left 8 --start fog", "--start 'fog': choose one of"),
+        ("enlarge cat.png --scale 99", "--scale 99"),
+        ("enlarge cat.png --tile 8", "--tile 8"),
+        ("loopback cat.png --loops 0", "--loops 0"),
+        ("loopback cat.png --curve round", "--curve 'round': choose one of"),
+        ("loopback cat.png --final-strength 2", "--final-strength 2"),
+        ("grid cat.png --x stepz=1,2", "--x, --y, --z 'stepz': did you mean 'steps'?"),
+        ("grid cat.png --x steps=", "an axis needs at least one value"),
+        (
+            "grid cat.png --x steps=1-100 --y cfg_scale=1-100",
+            "--x, --y, --z '10000 cells (100 x 100 x 1)': at most 2000",
+        ),
+        ("grid cat.png", "--x: give at least one axis"),
+    ],
+)
+def test_bad_input_is_told_in_flags_and_nothing_is_lost(
+    line: str, said: str, painter: FakePainter, capsys: Capture
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert main(line.split()) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and said in told.err and told.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before and painter.requests == []
