@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.arguments import STOPPED
 from overpaint.cli.batch_command import batch
 from overpaint.cli.demo import demo
 from overpaint.cli.help import Page
@@ -23,7 +24,7 @@ from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
 from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
-from overpaint.cli.paint import STOPPED, again, paint, txt2img
+from overpaint.cli.paint import again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve

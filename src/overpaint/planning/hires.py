@@ -11,7 +11,8 @@ from overpaint.errors import RequestError, SettingError
 from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, Geometry, geometry_of
+from overpaint.planning.canvas import Canvases, geometry_of
+from overpaint.planning.canvas_pixels import CanvasInputs, Geometry
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.pixels.resize import find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, plan_canvases, plan_empty
+from overpaint.planning.canvas import Canvases, plan_canvases, plan_empty
+from overpaint.planning.canvas_pixels import CanvasInputs
 from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
