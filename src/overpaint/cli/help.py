@@ -93,7 +93,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "doctor": ("overpaint doctor", "overpaint doctor --device cpu --backend openvino"),
     "bench": (
         "overpaint bench --quality",
-        "overpaint bench --models ~/webui/models --model dreams --quality -o bench.png",
+        "overpaint bench --models ~/webui/models --model dreams --size 512 -o bench.png",
     ),
     "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
     "serve": ("overpaint serve --models ~/webui/models --model dreams", "overpaint serve --webui ~/webui"),
