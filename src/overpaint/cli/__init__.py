@@ -15,7 +15,9 @@ import typer
 
 from overpaint.cli.arguments import STOPPED
 from overpaint.cli.batch_command import batch
+from overpaint.cli.bench_command import bench
 from overpaint.cli.demo import demo
+from overpaint.cli.doctor import doctor
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
@@ -64,6 +66,8 @@ COMMANDS = (
     samplers,
     models,
     settings,
+    doctor,
+    bench,
     ui,
     serve,
     worker,

@@ -85,7 +85,18 @@ class ReadyModel:
         return {**notes, **self.conditioner.plan.text_notes, **self.conditioner.notes(batch)}
 
     def warnings(self, batch: Sequence[ImagePlan]) -> tuple[str, ...]:
-        return (*self.backend.remarks, *self.worn.warnings(), *self.conditioner.warnings(batch))
+        return (
+            *self.backend.remarks,
+            *self._slower(),
+            *self.worn.warnings(),
+            *self.conditioner.warnings(batch),
+        )
+
+    def _slower(self) -> tuple[str, ...]:
+        if self.backend.abilities.shortcuts or not self.conditioner.plan.shortcuts.any:
+            return ()
+        names = "token_merging_ratio, deepcache_interval"
+        return (f"{names}: this backend makes whole steps only, so torch computed them; choose the backend torch",)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from overpaint.planning.notes import early_notes, sampling_notes, text_notes, wa
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
+from overpaint.planning.shortcuts import shortcuts_of
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
@@ -48,6 +49,7 @@ def plan(
     sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
+    shortcuts, in_vain = shortcuts_of(request, settings, spec)
     first = Plan(
         request=request,
         settings=settings,
@@ -65,7 +67,7 @@ def plan(
             lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1], tokens)[0],
             settings.quirks,
         ),
-        notes=MappingProxyType(early_notes(request, settings, prepared)),
+        notes=MappingProxyType({**early_notes(request, settings, prepared), **shortcuts.notes()}),
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
@@ -73,12 +75,14 @@ def plan(
             *prepared.warnings,
             *warnings_of(request, settings, spec, sampler, images),
             *word_warnings(images, known.words),
+            *in_vain,
         ),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
         controls=plan_controls(job, prepared),
         checkpoint=known.checkpoint,
         upscaler=job.upscaler,
+        shortcuts=shortcuts,
     )
     return first if request.hires is None else plan_hires(first, request.hires, known)
 
@@ -103,8 +107,6 @@ def effective_settings(request: PaintRequest, settings: Settings) -> Settings:
 
 _ONLY_OFFERED: Mapping[str, object] = MappingProxyType(
     {
-        "token_merging_ratio": 0.0,
-        "token_merging_ratio_img2img": 0.0,
         "face_restoration": False,
     }
 )
