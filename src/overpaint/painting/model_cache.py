@@ -317,7 +317,10 @@ class ModelCache:
 
     def _small(self, plan: Plan, half: Half) -> Taesd:
         settings, latent = plan.settings, plan.spec.latent
-        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, channels=latent.channels, halves=(half,))
+        spec = plan.spec
+        files = find_taesd(
+            settings.taesd_dir, is_sdxl=spec.is_sdxl, channels=latent.channels, family=spec.family, halves=(half,)
+        )
         path = files.encoder or files.decoder
         key = (path, stamp_of(path) if path else (), latent, half)
         if key not in self._taesd:

@@ -19,6 +19,7 @@ from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUp
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import Start, plan_sampler
 from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.request import ControlUnit, Hires, PaintRequest, ResizeMode
 from overpaint.settings import Settings
 
@@ -81,6 +82,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     )
     geometry = geometry_of(*target, settings, spec.latent.factor)
     start = Start(strength=hires.strength, every_step=True, steps_before=first.sampler.prompt_steps)
+    check_side(geometry.latent_size, spec)
     sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start, spec.tokens(geometry.latent_size))
     # The schedule type of the infotext is the first pass's; "Hires schedule type" is this one's.
     schedule_notes = {name: value for name, value in schedule_notes.items() if name != "Schedule type"}

@@ -17,6 +17,7 @@ from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
 from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
@@ -45,6 +46,7 @@ def plan(
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
     in_force = known.tables_in_force or settings
+    check_side(prepared.geometry.latent_size, spec)
     tokens = spec.tokens(prepared.geometry.latent_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)
