@@ -85,13 +85,16 @@ def _checked_mode(address: str, is_here: bool) -> dict[str, str]:
     except OSError as error:
         remedy = f"no cluster answers there ({error.strerror or error}); start one, or name its head"
         raise RequestError("--ray", address, remedy) from None
-    if _is_healthy(address, {"RAY_AUTH_MODE": "disabled"}, is_here):
+    token, none = {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "disabled"}
+    if is_here and os.environ.get("RAY_AUTH_MODE") == "token" and _is_healthy(address, token, is_here):
+        return token
+    if _is_healthy(address, none, is_here):
         if not is_here:
             remedy = "this head obeys whoever reaches it; start it with RAY_AUTH_MODE=token, and give its token here"
             raise RequestError("--ray", address, remedy)
-        return {"RAY_AUTH_MODE": "disabled"}
-    if _is_healthy(address, {"RAY_AUTH_MODE": "token"}, is_here):
-        return {"RAY_AUTH_MODE": "token"}
+        return none
+    if _is_healthy(address, token, is_here):
+        return token
     known = [each for each in _TOKENS if os.environ.get(each)]
     said = f"the one in {known[0]} is another" if known else "give it in RAY_AUTH_TOKEN"
     remedy = f"no head of Ray answers there, or it asks for a token ({said}), or it is of another version of Ray"

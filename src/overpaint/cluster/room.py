@@ -73,11 +73,9 @@ def room_for(asked: RoomAsked, machines: Sequence[Mapping[str, Any]]) -> Painter
         cpus = 1.0 if gpus else min(cores, default=1.0)
     room = PainterRoom(gpus, cpus, asked.least, asked.most or MOST_PAINTERS)
     fitting = room.fits(machines)
-    if fitting < asked.least:
+    if fitting == 0:
         largest = {name: max((float(each.get(name, 0)) for each in machines), default=0.0) for name in ("GPU", "CPU")}
-        has = f"the largest of {len(machines)} machines has {largest['GPU']:g} GPUs and {largest['CPU']:g} cores"
-        if fitting == 0:
-            option, value = ("--gpus-per-worker", gpus) if largest["GPU"] < gpus else ("--cpus-per-worker", cpus)
-            raise RequestError(option, value, f"no machine of the cluster has as many; {has}")
-        raise RequestError("--pool", asked.least, f"there is room for {fitting} at once; {has}")
-    return PainterRoom(gpus, cpus, asked.least, asked.most or fitting)
+        option, value = ("--gpus-per-worker", gpus) if largest["GPU"] < gpus else ("--cpus-per-worker", cpus)
+        has = f"the largest of {len(machines)} has {largest['GPU']:g} GPUs and {largest['CPU']:g} cores"
+        raise RequestError(option, value, f"no machine of the cluster has as many; {has}")
+    return PainterRoom(gpus, cpus, asked.least, asked.most or max(fitting, asked.least))
