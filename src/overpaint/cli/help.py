@@ -10,7 +10,8 @@ from typer.core import TyperCommand
 _PICTURE = "picture prompt negative style size resize color_correction tiling clip_skip"
 _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
-    "strength sampler scheduler steps cfg image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
+    "strength sampler scheduler steps cfg guidance image_cfg eta"
+    " s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
 )
 _TOOL = (
     "left top right bottom to aspect anchor start context scale upscaler tile overlap loops final_strength curve"
@@ -44,6 +45,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
             "shard",
         ],
     ),
+    "On a cluster": frozenset(["ray", "gpus_per_worker", "cpus_per_worker", "pool", "dry_run"]),
 }
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
