@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from overpaint.errors import PictureError, SettingError
 from overpaint.files.exif_comment import exif_comment
-from overpaint.files.formats import KINDS
+from overpaint.files.formats import KINDS as ALL_KINDS
 from overpaint.files.metadata import (
     encode_picture,
     format_for,
@@ -27,8 +27,9 @@ from overpaint.files.metadata import (
     recipe_path,
     recipe_text,
 )
-from overpaint.heic import heic_header, is_heic
+from overpaint.heic import can_write_heic, heic_header, is_heic
 
+KINDS = {ending: kind for ending, kind in ALL_KINDS.items() if kind != "HEIF" or can_write_heic()}
 INFOTEXT = 'un château 猫 🐱, "x"\nNegative prompt: é\nSteps: 8, Sampler: Euler, Seed: 5'
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (12, 20, 3), dtype=np.uint8))
 
