@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.events import Cancelled, Control, Finished, Painted, Progress, Stop
+from overpaint.models.header import safetensors_shapes
 from overpaint.parts import Lora
 from overpaint.request import Txt2ImgRequest
 from overpaint.settings import Settings
@@ -89,7 +92,12 @@ def test_neighbours_may_be_guided_differently(flux_engine: Engine) -> None:
 
 def test_many_jobs_at_once_and_one_that_is_cancelled(engine: Engine) -> None:
     """Each picture is what it is alone, to the bit where that is wanted."""
-    sides = ({}, {"width": 32, "height": 48}, {"strength": 0.5, "mask": box(SIZE, SIZE)}, {"sampler": "Euler a"})
+    sides: tuple[dict[str, Any], ...] = (
+        {},
+        {"width": 32, "height": 48},
+        {"strength": 0.5, "mask": box(SIZE, SIZE)},
+        {"sampler": "Euler a"},
+    )
     jobs = {i: asked(**{"seed": i, "prompt": "cat " * (i + 1), "exact": True, **side}) for i, side in enumerate(sides)}
     alone = {i: painted(engine, job) for i, job in jobs.items()}
     boxes = {i: Control() for i in jobs}
@@ -196,12 +204,12 @@ def split() -> dict[str, Tensor]:
         )
     ):
         down, up = _pair(i, sum(sizes))
-        for name, rows in zip(names, up.split(sizes), strict=True):
+        for name, rows in zip(names, torch.split(up, sizes), strict=True):
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = down.clone(), rows.clone()
     return tensors
 
 
-STYLES = {
+STYLES: dict[str, Callable[[], dict[str, Tensor]]] = {
     "kohya": lambda: in_one("lora_unet_", "_", "lora_down", "lora_up"),
     "comfyui": lambda: in_one("diffusion_model.", ".", "lora_A", "lora_B"),
     "diffusers": split,
@@ -231,7 +239,8 @@ def test_a_lora_of_xlabs(flux_engine: Engine, flux: FluxToy, tmp_path: Path) -> 
         "double_blocks.0.processor.proj_lora2": ("double_blocks.0.txt_attn.proj", WIDTH),
         "single_blocks.0.processor.qkv_lora": ("single_blocks.0.linear1", 3 * WIDTH),
     }
-    tensors, changed = {}, dict(flux.transformer)
+    tensors: dict[str, Tensor] = {}
+    changed = dict(flux.transformer)
     for i, (name, (layer, outputs)) in enumerate(wanted.items()):
         down, up = _pair(i, outputs)
         tensors |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
@@ -279,3 +288,20 @@ def nearly(found: list[bytes], wanted: list[bytes]) -> bool:
     """But for rounding."""
     pairs = [np.frombuffer(each[0], np.uint8).astype(int) for each in (found, wanted)]
     return bool(np.abs(pairs[0] - pairs[1]).max() <= 1)
+
+
+def test_the_plan_predicts_what_the_weights_take(flux: FluxToy, tmp_path: Path, capsys: Any) -> None:
+    """Two bytes for each number of its files, by network."""
+    from overpaint.cli import main
+
+    scene(SIZE, SIZE).save(tmp_path / "a.png")
+    line = ["plan", str(tmp_path / "a.png"), "a cat", "--model", str(flux.path)]
+    assert main([*line, "--json"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    for name, folder in {"transformer": "diffusion_models", "text_encoders": "text_encoders"}.items():
+        shapes = [safetensors_shapes(each)[0] for each in (flux.folder / folder).glob("*.safetensors")]
+        assert memory[name] == 2 * sum(math.prod(shape) for each in shapes for shape in each.values())
+    assert memory["vae"] == 2 * 83_819_683  # of the published one, as long as no file of it was opened
+    assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
+    assert main(line) == 0
+    assert "weights in 16 bits" in capsys.readouterr().out
