@@ -175,6 +175,8 @@ OPTION_KEYS = {
     "NGMS": "s_min_uncond",
     "NGMS all steps": "s_min_uncond_all",
     "Token merging ratio": "token_merging_ratio",
+    "Token merging ratio hr": "token_merging_ratio_hr",
+    "DeepCache interval": "deepcache_interval",
     "Pad conds": "pad_cond_uncond",
     "Pad conds v0": "pad_cond_uncond_v0",
     "Old prompt editing timelines": "use_old_scheduling",
@@ -198,6 +200,7 @@ OPTION_KEYS = {
     "UniPC lower order final": "uni_pc_lower_order_final",
     "Noise Schedule": "sd_noise_schedule",
     "Skip Early CFG": "skip_early_cond",
+    "Skip Late CFG": "skip_late_cond",
     "Beta scheduler alpha": "beta_dist_alpha",
     "Beta scheduler beta": "beta_dist_beta",
 }
