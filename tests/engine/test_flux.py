@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine
 from overpaint.errors import CheckpointError, RequestError
 from overpaint.events import Cancelled, Control, Finished, Painted, Progress, Stop
@@ -133,6 +134,25 @@ def test_what_is_not_told_is_said(flux_engine: Engine, sd35_engine: Engine) -> N
     assert any(each.startswith("negative_prompt: it does nothing at cfg_scale 1") for each in told.warnings)
     led = flux_engine.paint(asked(negative_prompt="red", cfg_scale=3.0))
     assert pixels(led.images[0]) != pixels(told.images[0]) and not led.warnings
+
+
+def test_a_negative_text_that_counts_for_nothing_is_not_read(
+    flux_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text encoder of ten gigabytes has other things to do."""
+    read: list[int] = []
+    kept = TorchBackend.text
+
+    def text(self: TorchBackend, encoder: int, ids: Tensor, **named: Any) -> Any:
+        read.append(encoder)
+        return kept(self, encoder, ids, **named)
+
+    monkeypatch.setattr(TorchBackend, "text", text)
+    site = Settings(encodings_memory=0)
+    flux_engine.paint(asked(negative_prompt="a mat"), site)
+    assert read == [0, 1]
+    flux_engine.paint(asked(negative_prompt="a mat", cfg_scale=2.0), site)
+    assert read == [0, 1] * 3
 
 
 def test_weights_in_the_prompt(flux_engine: Engine, sd35_engine: Engine) -> None:
