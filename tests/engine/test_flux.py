@@ -325,3 +325,18 @@ def test_the_plan_predicts_what_the_weights_take(flux: FluxToy, tmp_path: Path, 
     assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
     assert main(line) == 0
     assert "weights in 16 bits" in capsys.readouterr().out
+
+
+def test_people_are_told_what_lies_beside_it(flux: FluxToy, capsys: Any) -> None:
+    """By `info`, and by `models` the family, though the file is not all of the model."""
+    from overpaint.cli import main
+
+    assert main(["info", str(flux.path)]) == 0
+    told = capsys.readouterr().out
+    for each in ("guidance        3.5", "CLIP 24 wide, T5 64 wide, a VAE", "clip_l.safetensors, t5xxl.safetensors, ae"):
+        assert each in told
+    assert main(["info", str(flux.folder / "text_encoders" / "clip_l.safetensors")]) == 0
+    assert "use as   --text-encoder clip_l.safetensors" in capsys.readouterr().out
+    assert main(["models", str(flux.path.parent), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["models"]
+    assert (entry["name"], entry["family"], entry["problem"]) == ("flux1-dev.safetensors", "Flux.1 dev", None)
