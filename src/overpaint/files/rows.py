@@ -121,8 +121,10 @@ class _MaskChoice:
             self._only = masks / found[0]
 
     def mask_for(self, name: PurePosixPath) -> Path | None:
+        if self._only is not None or not self._by_name:
+            return self._only
         whole = name.with_suffix("")
-        return self._only or self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
+        return self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
 
 
 def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[BatchRow | UnreadableRow]:

@@ -128,7 +128,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, address: str, answers: Modes, **env
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     connect: Any = lambda place, timeout: Reached()  # noqa: E731
-    monkeypatch.setattr(ray_head.socket, "create_connection", connect)
+    monkeypatch.setattr(socket, "create_connection", connect)
     monkeypatch.setattr(ray_head, "_is_healthy", healthy)
     return ray_head._checked_mode(address, ray_head.is_loopback(ray_head.split_address(address)[0]))
 
