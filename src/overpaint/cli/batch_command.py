@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import STOPPED, Prompt, Quiet
 from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.cli.paint import STOPPED, Prompt, Quiet
 from overpaint.cli.ray_cluster import cluster_asked_for
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import OverpaintError, PictureError
