@@ -18,7 +18,8 @@ from overpaint.cli.batch_command import batch
 from overpaint.cli.demo import demo
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
-from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
+from overpaint.cli.jobs_commands import cancel, submit, watch
+from overpaint.cli.jobs_commands import jobs as jobs_command  # NOTE: there is a module `jobs` beside this one
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
@@ -70,7 +71,7 @@ COMMANDS = (
     submit,
     watch,
     cancel,
-    jobs,
+    jobs_command,
 )
 
 _FAILED, _USAGE = 1, 2
