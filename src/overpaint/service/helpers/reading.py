@@ -38,6 +38,7 @@ _SHORTEST = 64 * 1024  # characters of a text that is worth the trouble
 _MOST_LEFT = 2**20  # characters
 _NAME = "picture"
 _PLAIN = ("L", "RGB", "RGBA")  # modes
+_LONGEST_PROFILE = 256 * 1024  # bytes, of all that one message can hold
 _NICE = 2  # than the process that answers; its client waits, so it comes before those that paint
 
 
@@ -131,7 +132,10 @@ def _beside_pixels(picture: Image.Image) -> dict[str, Any]:
         found["lowest_alpha"] = picture.convert("RGBA").getchannel("A").getextrema()[0]
     if picture.mode not in _PLAIN or "transparency" in picture.info or getattr(picture, "deep", None) is not None:
         return found
-    if icc := picture.info.get("icc_profile"):
+    icc = picture.info.get("icc_profile") or b""
+    if len(icc) > _LONGEST_PROFILE:
+        return found
+    if icc:
         found["icc"] = base64.b64encode(icc).decode()
     notes = [str(each) for each in picture.info.get(NOTES, ())]
     return {**found, "mode": picture.mode, "source_mode": str(picture.info.get(SOURCE_MODE, "")), "notes": notes}
