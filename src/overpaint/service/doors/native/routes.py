@@ -23,7 +23,7 @@ from overpaint.service.doors.native.prompts import prompt_routes
 from overpaint.service.doors.native.result_pictures import result_routes
 from overpaint.service.doors.native.streams import stream_routes
 from overpaint.service.guard.budgets import at_work
-from overpaint.service.guard.inputs import sent_picture
+from overpaint.service.guard.inputs import KINDS_READ, sent_picture
 from overpaint.service.intake.bodies import file_body
 from overpaint.service.ports import Desk
 from overpaint.service.requests import kept
@@ -66,7 +66,7 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     return routes
 
 
-_UPLOAD = "The bytes of a PNG, JPEG or WebP file, by whatever media type."
+_UPLOAD = f"The bytes of a {KINDS_READ} file, by whatever media type."
 
 
 def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
