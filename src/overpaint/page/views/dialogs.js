@@ -2,7 +2,7 @@
 
 import { ApiError, connection, schema, useToken } from "../api/client.js";
 import { keyOf, showsMask, theme } from "../state/settings.js";
-import { language, LANGUAGES, speak, t } from "../text/text.js";
+import { language, LANGUAGES, sizeText, speak, t } from "../text/text.js";
 import { decoded } from "../work/session.js";
 import { h, iconButton, saveFile } from "./dom.js";
 import { changeMask } from "./keys.js";
@@ -167,7 +167,7 @@ export async function showSettings(page) {
     h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showGallery"); } }, h("span", {}, () => t("gallery")), h("kbd", {}, () => keyOf("gallery"))),
     h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showKeys"); } }, h("span", {}, () => t("help")), h("kbd", {}, () => keyOf("help"))),
     h("a", { class: "row", href: "docs" }, () => t("routes")),
-    h("p", { class: "hint" }, () => t("storage", { megabytes: (usage / 1e6).toFixed(1) })),
+    h("p", { class: "hint" }, () => t("storage", { size: sizeText(usage) })),
     h("button", { type: "button", class: "row danger", onclick: () => { dialog.close(); startOver(page); } }, h("span", {}, () => t("startOver"))),
   );
 }

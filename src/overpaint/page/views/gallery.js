@@ -2,7 +2,7 @@
 
 import * as api from "../api/client.js";
 import { signal } from "../state/signal.js";
-import { t } from "../text/text.js";
+import { durationText, sizeText, t } from "../text/text.js";
 import { show } from "./dialogs.js";
 import { h, iconButton, list, saveFile } from "./dom.js";
 import { useRecipe } from "./recipe.js";
@@ -132,6 +132,5 @@ function stateOf(found, sought) {
 
 /** @param {Found} found */
 function keptFor({ pinned_bytes, most_pinned_bytes, keep_seconds }) {
-  const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(1);
-  return t("pinnedTake", { used: megabytes(pinned_bytes), most: megabytes(most_pinned_bytes), minutes: Math.round(keep_seconds / 60) });
+  return t("pinnedTake", { used: sizeText(pinned_bytes), most: sizeText(most_pinned_bytes), time: durationText(keep_seconds) });
 }

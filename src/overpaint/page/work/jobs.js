@@ -58,6 +58,7 @@ export class Jobs {
    */
   async paint(fields) {
     const { document, session } = this;
+    await session.ready;
     const id = api.randomName(20);
     const { mask } = session;
     const colour = session.colour?.isEmpty() ? null : session.colour;

@@ -64,6 +64,10 @@ class BodyReader(Protocol):
         """The values of a body, and its pictures; None: it is better read here."""
         ...
 
+    def png(self, data: bytes) -> bytes:
+        """A picture of any format that can be read, as a PNG file."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -1,7 +1,7 @@
 """The reader: a helper that takes the pictures out of a large body. What is left of it is small enough for anybody.
 
 Of each picture it tells what judging needs to know, and where its file is. What it does not understand it leaves: the
-process that answers finds the words for it.
+process that answers finds the words for it. It also makes PNG files of pictures in formats that jobs do not take.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from overpaint.errors import PictureError, SaveError
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.pictures import open_picture
+from overpaint.service.guard.foreign_pictures import as_png
 from overpaint.service.guard.inputs import admit_picture, decoded_text
 from overpaint.service.helpers.helping import help_with
 from overpaint.service.limits import PICTURE_BLOCK, Limits
@@ -30,6 +31,7 @@ HOLDERS = frozenset(
         *("controlnet_input_images", "controlnet_images", "controlnet_masks"),
     }
 )
+CONVERT = "convert"  # the question for a PNG
 ECHOED = "include_init_images"  # (I2I-7) a client that wants its texts back
 _SHORTEST = 64 * 1024  # characters of a text that is worth the trouble
 _MOST_LEFT = 2**20  # characters
@@ -40,6 +42,8 @@ _NICE = 2  # than the process that answers; its client waits, so it comes before
 def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     """{"size": of the body that follows, "limits", "folder": for files, "mark": how marks begin}."""
     body = questions.read(message["size"])
+    if message["type"] == CONVERT:
+        return _converted(body, message)
     try:
         values = from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -53,6 +57,15 @@ def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
         taking.undo()
         return {"is_read": False}
     return {"is_read": True, "values": values, "pictures": taking.pictures}
+
+
+def _converted(body: bytes, message: Message) -> dict[str, Any]:
+    """{"path": of the PNG}, or {"error": why there is none}."""
+    try:
+        png = as_png(body, Limits(**message["limits"]))
+        return {"path": str(save_bytes(Path(message["folder"]) / message["mark"], png, mode=OWNER))}
+    except (PictureError, SaveError) as error:
+        return {"error": str(error)}
 
 
 class _Taking:

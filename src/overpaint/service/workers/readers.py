@@ -9,7 +9,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from overpaint.errors import PictureError
 from overpaint.service.children import command_of
+from overpaint.service.guard.foreign_pictures import DIED
 from overpaint.service.guard.pictures_apart import Apart, PictureApart, unreadable
 from overpaint.service.limits import Limits
 from overpaint.service.wire import Message
@@ -32,8 +34,27 @@ class BodyReaders:
 
     def json(self, pieces: Sequence[bytes]) -> tuple[Any, Apart] | None:
         """The values of a body, and its pictures; None: it is better read here. Blocks: call it in a thread."""
+        answer = self._asked("read", pieces)
+        if answer is None:
+            unreadable()
+        if not answer["is_read"]:
+            return None
+        return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
+
+    def png(self, data: bytes) -> bytes:
+        """A picture of any format that can be read, as a PNG file. Blocks: call it in a thread."""
+        answer = self._asked("convert", [data])
+        if answer is None or "error" in answer:
+            raise PictureError(DIED if answer is None else answer["error"])
+        path = Path(answer["path"])
+        try:
+            return path.read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _asked(self, kind: str, pieces: Sequence[bytes]) -> Message | None:
         question = {
-            "type": "read",
+            "type": kind,
             "size": sum(map(len, pieces)),
             "limits": asdict(self._limits),
             "folder": str(self._folder),
@@ -41,14 +62,9 @@ class BodyReaders:
         }
         helper = self._free.get()
         try:
-            answer = helper.ask(question, pieces)
+            return helper.ask(question, pieces)
         finally:
             self._free.put(helper)
-        if answer is None:
-            unreadable()
-        if not answer["is_read"]:
-            return None
-        return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
 
     def close(self) -> None:
         for each in self.helpers:
