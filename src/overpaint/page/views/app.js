@@ -41,7 +41,7 @@ export class OverPaint extends HTMLElement {
     this.jobs = jobs;
     this.view = new PictureView();
     this.panel = new PaintPanel();
-    this.append(
+    this.replaceChildren(
       this.#bar(),
       this.#tools(),
       (this.middle = h("main", {}, this.view, this.#empty(), this.#says())),

@@ -33,7 +33,7 @@ export function show(page, named, kind, ...children) {
 /** @param {OverPaint} page */
 export function askToken(page) {
   if (page.querySelector("dialog.token")) return;
-  const field = /** @type {HTMLInputElement} */ (h("input", { type: "password", name: "token", autocomplete: "current-password", required: true }));
+  const field = /** @type {HTMLInputElement} */ (h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, autofocus: true }));
   const wrong = h("small", { class: "error", role: "alert", hidden: true }, () => t("tokenWrong"));
   const take = async (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -80,7 +80,7 @@ export function showMask(page) {
 /** The picture's sides in numbers. @param {OverPaint} page */
 export function showExtend(page) {
   const sides = /** @type {const} */ (["left", "top", "right", "bottom"]);
-  const fields = sides.map((side) => /** @type {HTMLInputElement} */ (h("input", { type: "number", name: side, min: 0, max: 2048, step: 8, value: 0, required: true })));
+  const fields = sides.map((side) => /** @type {HTMLInputElement} */ (h("input", { type: "number", name: side, min: 0, max: 2048, step: 8, value: 0, required: true, autofocus: side === "left" })));
   const take = (/** @type {Event} */ event) => {
     event.preventDefault();
     dialog.close();
