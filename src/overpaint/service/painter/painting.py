@@ -136,7 +136,9 @@ class Painting:
             self._warnings = (warning,)
             self._painted = self._smaller(engine)
         plan, done = self._painted, tuple(self._results.finished)
-        self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
+        crop = None if plan.mask is None or plan.mask.crop is None else list(plan.mask.crop)
+        extent = {"images": len(plan.images), "batches": len(plan.batches), "crop": crop}
+        self._tell("started", **extent, warnings=list(plan.warnings))
         together.begin(self._task.job.id, plan, None, self._task.control, done)
 
     def hear(self, event: Event, engine: Engine) -> Ended | None:

@@ -171,7 +171,22 @@ def test_a_result_is_shown_small(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{job['id']}/images/0/thumbnail", params={"side": 9999}).status_code == 422
 
 
-@pytest.mark.parametrize("what", ["source", "thumbnail"])
+def test_a_part_of_a_result_is_given_alone(client: TestClient) -> None:
+    job = client.post("/v1/jobs", json={**SMALL, "width": 256, "height": 128}, headers={"Prefer": "wait"}).json()
+    whole = client.get(job["images"][0]).content
+    with Image.open(io.BytesIO(whole)) as opened:
+        wide, high = opened.size
+        wanted = opened.crop((3, 5, wide, high - 1))
+    part = client.get(f"/v1/jobs/{job['id']}/images/0/crop", params={"box": f"3,5,{wide},{high - 1}"})
+    with Image.open(io.BytesIO(part.content)) as opened:
+        assert opened.format == "PNG" and opened.size == wanted.size
+        assert opened.convert("RGB").tobytes() == wanted.convert("RGB").tobytes()
+    for wrong in (f"0,0,{wide + 1},{high}", "5,5,5,9", "1,2,3", "-1,0,2,2", "a"):
+        refused = client.get(f"/v1/jobs/{job['id']}/images/0/crop", params={"box": wrong})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "box"), wrong
+
+
+@pytest.mark.parametrize("what", ["source", "thumbnail", "crop?box=0,0,1,1"])
 def test_a_result_that_is_not_there(client: TestClient, what: str, desk: FakeDesk) -> None:
     def asked(path: str) -> Any:
         return client.post(path) if what == "source" else client.get(path)
