@@ -102,9 +102,10 @@ test("events are read as the standard says", () => {
 test("what is copied keeps its quotes", () => {
   const form = { prompt: "it's a \"cat\"", strength: 0.5, only_masked: true, seed: -1, negative_prompt: "" };
   assert.match(written("command", form, null, ""), /^overpaint paint picture.png 'it'\\''s a "cat"' .*--strength 0.5 --only-masked\n$/);
-  assert.match(written("curl", form, "sha256:abc", "http://127.0.0.1:7860/"), /"images":\["sha256:abc"\]/);
+  const known = { image: "sha256:abc", mask: "sha256:def" };
+  assert.match(written("curl", form, known, "http://127.0.0.1:7860/"), /"images":\["sha256:abc"\],"mask":"sha256:def"/);
   assert.match(written("python", form, null, ""), /only_masked=True,\n/);
-  assert.deepEqual(JSON.parse(written("json", form, "sha256:abc", "")).prompt, form.prompt);
+  assert.deepEqual(JSON.parse(written("json", form, known, "")).prompt, form.prompt);
 });
 
 test("sizes and times are told as people tell them", () => {
