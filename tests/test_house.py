@@ -62,6 +62,7 @@ NEEDS_TORCH = {
     "painting.blend",
     "painting.brownian",
     "painting.conditioning",
+    "painting.deep_maps",
     "painting.denoise",
     "painting.drive",
     "painting.encodings",

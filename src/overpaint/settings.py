@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from overpaint.errors import SettingError
 from overpaint.hints import did_you_mean
 from overpaint.named import by_name
+from overpaint.option_checks import coerced
 
 REFERENCE_QUALITY = 80  # of JPEG, at the reference's doors
 
@@ -57,6 +58,9 @@ class Quirks:
     batch_wide_error_norm: bool = False  # UPD-15: pictures of a batch change one another's step sizes
     timestep_blend_on_input: bool = False  # BLEND-2: the clean source is blended into the noisy input
     timestep_is_sigma: bool = False  # CFG-5: sigma thresholds are compared with timestep numbers
+    merge_full_size_tokens_only: bool = (
+        False  # JOB-12: token merging does nothing for SDXL, whose largest maps have none
+    )
     # Prompts
     late_prompt_switch: bool = False  # SCHED-8: the first entry lasts one call too long
     stray_bar_is_literal: bool = False  # SCHED-3: a lone "|" switches all editing off
@@ -197,6 +201,7 @@ class Settings:
     s_min_uncond: float = 0.0
     s_min_uncond_all: bool = False
     skip_early_cond: float = 0.0
+    skip_late_cond: float = 0.0  # not an option of the reference
     sigma_min: float = 0.0
     sigma_max: float = 0.0
     rho: float = 0.0
@@ -227,6 +232,8 @@ class Settings:
     sdxl_refiner_high_aesthetic_score: float = 6.0
     token_merging_ratio: float = 0.0
     token_merging_ratio_img2img: float = 0.0
+    token_merging_ratio_hr: float = 0.0
+    deepcache_interval: int = 1  # not an option of the reference
 
     # Saving
     outdir_samples: str = ""
@@ -310,7 +317,7 @@ class Settings:
         for name, default in _DEFAULTS.items():
             value = getattr(self, name)
             if value is not default:
-                object.__setattr__(self, name, _coerced(name, value))
+                object.__setattr__(self, name, coerced(name, value, _DEFAULTS[name], _CHOICES.get(name, ())))
 
     def with_changes(self, changes: Mapping[str, Any]) -> Settings:
         """A copy with some options replaced, as `override_settings` asks; an unknown name is an error."""
@@ -354,45 +361,3 @@ def _nearest_option(name: str) -> str:
 
 # The options that are one of a few words
 _CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal}
-_LONGEST_PATH, _LONGEST_NAME = 1024, 255
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
-
-
-def _coerced(name: str, value: Any) -> Any:
-    """JSON clients send 20.0 where an integer is meant; anything else of another kind is an error."""
-    default = _DEFAULTS[name]
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise SettingError(name, value, f"choose one of {', '.join(map(str, _CHOICES[name]))}")
-    if value is None:
-        return value
-    if isinstance(default, bool) and value in (0, 1) and isinstance(value, int | float):
-        return bool(value)
-    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    kind = str if default is None else type(default)
-    if not isinstance(value, kind):
-        raise SettingError(name, value, f"give {_KINDS[kind]}")
-    if _is_place(name) and isinstance(value, str) and not _may_be_there(value):
-        raise SettingError(name, value, "give a name that a file or a folder can have")
-    if name.endswith("_memory") and not (isinstance(value, float) and 0 <= value < float("inf")):
-        raise SettingError(name, value, "give a number of GiB, 0 or more")
-    if name == "jpeg_quality" and not (isinstance(value, int) and 1 <= value <= 100):
-        raise SettingError(name, value, "give a quality from 1 to 100")
-    return value
-
-
-def _is_place(name: str) -> bool:
-    return name == "sd_vae" or name.startswith("outdir_") or name.endswith(("_dir", "_file"))
-
-
-def _may_be_there(path: str) -> bool:
-    """Whether a system can be asked for it; of what it refuses outright, the error comes here and not from a job."""
-    try:
-        parts = path.encode().replace(b"\\", b"/").split(b"/")
-    except UnicodeEncodeError:  # half a character
-        return False
-    return "\0" not in path and len(path) <= _LONGEST_PATH and all(len(each) <= _LONGEST_NAME for each in parts)

@@ -18,6 +18,7 @@ from torch import Tensor
 from overpaint.errors import SamplingError
 from overpaint.networks.controlnet import ControlNet
 from overpaint.networks.layers import set_tiling
+from overpaint.networks.unet import LessWork
 
 if TYPE_CHECKING:
     from overpaint.backends.port import Backend
@@ -112,11 +113,13 @@ class Controlled:
         context: Tensor,
         vector: Tensor | None = None,
         negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
     ) -> Tensor:
         """`negative` are the rows that guidance leads away from; a ControlNet with the last word leaves them alone."""
         found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
         added = [each for each in found if each is not None]
-        return self.backend.denoise(x, timesteps, context, vector, control=_sum(added) if added else None)
+        said = {} if less is None else {"less": less}
+        return self.backend.denoise(x, timesteps, context, vector, control=_sum(added) if added else None, **said)
 
 
 @torch.no_grad()

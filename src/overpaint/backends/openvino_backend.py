@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from overpaint.adapters.wear import in_weights
-from overpaint.backends.port import Dtypes
+from overpaint.backends.port import Abilities, Dtypes
 from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, TorchBackend
 from overpaint.errors import OverpaintError
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
 from overpaint.networks.text_networks import TextNetwork
-from overpaint.networks.unet import CrossAttention, UNet
+from overpaint.networks.unet import CrossAttention, LessWork, UNet
 
 GRAPHS_KEPT = 2  # of one network: each holds its weights once more
 
@@ -100,6 +101,10 @@ class OpenVinoBackend(TorchBackend):
         self._attentions = [each for each in denoiser.modules() if isinstance(each, CrossAttention)]
 
     @property
+    def abilities(self) -> Abilities:
+        return replace(super().abilities, shortcuts=False)
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         said = ["hypernetworks: openvino has no graph for them; torch computes the steps"] if self._is_changed else []
         if not isinstance(self.networks.denoiser, UNet):
@@ -115,11 +120,12 @@ class OpenVinoBackend(TorchBackend):
         vector: Tensor | None = None,
         *,
         control: Sequence[Tensor] | None = None,
+        less: LessWork | None = None,
     ) -> Tensor:
         """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
         network = self.networks.denoiser
-        if not isinstance(network, UNet) or self._is_changed:
-            return super().denoise(x, timesteps, context, vector, control=control)
+        if not isinstance(network, UNet) or self._is_changed or less is not None:
+            return super().denoise(x, timesteps, context, vector, control=control, less=less)
         try:
             graph = self._graph(network, controlled=control is not None)
         except NoGraph:

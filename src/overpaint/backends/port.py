@@ -22,7 +22,7 @@ from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
-from overpaint.networks.unet import UNet
+from overpaint.networks.unet import LessWork, UNet
 
 if TYPE_CHECKING:
     from overpaint.adapters.hypernet import Hypernet
@@ -65,6 +65,7 @@ class Abilities:
     adapters: bool  # LoRAs and hypernetworks can be put on
     controls: torch.dtype | None  # the type in which ControlNets add to the denoiser's maps; None: they cannot
     full_precision: bool  # the denoiser computes in float32: nothing more precise could be tried
+    shortcuts: bool = True  # calls may leave something out; False: they are made otherwise, and slower
 
 
 class Backend(Protocol):
@@ -113,12 +114,14 @@ class Backend(Protocol):
         vector: Tensor | None = None,
         *,
         control: Sequence[Tensor] | None = None,
+        less: LessWork | None = None,
     ) -> Tensor:
         """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
         A flow model's timesteps are shares of noise.
 
-        `control` is what ControlNets add to its maps, in the type that `abilities.controls` says.
+        `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
+        call may leave out; it is given only where something is.
         """
         ...
 

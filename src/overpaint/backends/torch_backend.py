@@ -18,6 +18,7 @@ from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
+from overpaint.networks.unet import LessWork
 
 if TYPE_CHECKING:
     from overpaint.adapters.hypernet import Hypernet
@@ -121,6 +122,7 @@ class TorchBackend:
         vector: Tensor | None = None,
         *,
         control: Sequence[Tensor] | None = None,
+        less: LessWork | None = None,
     ) -> Tensor:
         """eps, v or n - x0, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
@@ -129,8 +131,8 @@ class TorchBackend:
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
-        controls = () if control is None else (control,)
-        predicted: Tensor = self.networks.denoiser(x, timesteps.to(self.device), context, vector, *controls)
+        said = {name: value for name, value in (("control", control), ("less", less)) if value is not None}
+        predicted: Tensor = self.networks.denoiser(x, timesteps.to(self.device), context, vector, **said)
         return _plain(predicted)
 
     @torch.no_grad()

@@ -13,8 +13,11 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.arguments import STOPPED
 from overpaint.cli.batch_command import batch
+from overpaint.cli.bench_command import bench
 from overpaint.cli.demo import demo
+from overpaint.cli.doctor import doctor
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
@@ -23,7 +26,7 @@ from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
 from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
-from overpaint.cli.paint import STOPPED, again, paint, txt2img
+from overpaint.cli.paint import again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
@@ -63,6 +66,8 @@ COMMANDS = (
     samplers,
     models,
     settings,
+    doctor,
+    bench,
     ui,
     serve,
     worker,

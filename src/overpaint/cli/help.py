@@ -90,6 +90,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "sheet": ("overpaint sheet photos -o sheet.png", "overpaint sheet photos --captions name,settings --cell 128"),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models --webui ~/webui --kind lora"),
+    "doctor": ("overpaint doctor", "overpaint doctor --device cpu --backend openvino"),
+    "bench": (
+        "overpaint bench --quality",
+        "overpaint bench --models ~/webui/models --model dreams --size 512 -o bench.png",
+    ),
     "ui": ("overpaint ui", "overpaint ui --models ~/webui/models --model dreams"),
     "serve": ("overpaint serve --models ~/webui/models --model dreams", "overpaint serve --webui ~/webui"),
 }

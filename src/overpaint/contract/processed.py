@@ -120,8 +120,11 @@ class Processed:
         return infotext_of(p.plan, p.model, index, p.extra_generation_params or {})
 
     def get_token_merging_ratio(self, for_hr: bool = False) -> float:
-        """Tokens are never merged here."""
-        return 0.0
+        """The share of tokens that were merged in a pass (JOB-12)."""
+        plan = None if self.result is None else self.result.plan
+        if plan is None or (for_hr and plan.hires is None):
+            return 0.0
+        return (plan.hires.plan if for_hr and plan.hires is not None else plan).shortcuts.merged_share
 
     if TYPE_CHECKING:
 

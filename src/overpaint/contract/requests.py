@@ -21,7 +21,8 @@ _E = TypeVar("_E", bound=Enum)
 
 _NO_REFINER = (None, "", "None", "none")
 _AS_BEFORE = (None, "", "Use same sampler", "Use same scheduler", "Use same checkpoint")
-_UNOFFERED = ("restore_faces", "token_merging_ratio", "token_merging_ratio_hr")
+_UNOFFERED = ("restore_faces",)
+_OPTIONS_OF_A_JOB = ("token_merging_ratio", "token_merging_ratio_hr")  # fields of a job there, options here (JOB-12)
 _SEED_EXTRAS = frozenset({"variation_seed", "variation_strength"})
 
 _SAID_IN_SEVERAL = frozenset({"hires", "seed_resize", "use_networks"})  # fields of the reference, or by their opposite
@@ -32,9 +33,12 @@ def common_fields(job: Any) -> dict[str, Any]:
     """The request's fields that all jobs have."""
     _refuse_unoffered(job)
     resize = (int(job.seed_resize_from_w or 0), int(job.seed_resize_from_h or 0))
+    own = {name: getattr(job, name) for name in _OPTIONS_OF_A_JOB if getattr(job, name, None)}
     names = PaintRequest.field_names() - _OF_A_SOURCE - _SAID_IN_SEVERAL
+    fields = _read(job, names if job.seed_enable_extras else names - _SEED_EXTRAS)
     return {
-        **_read(job, names if job.seed_enable_extras else names - _SEED_EXTRAS),
+        **fields,
+        **({"overrides": {**fields.get("overrides", {}), **own}} if own else {}),
         "seed_resize": resize if job.seed_enable_extras and min(resize) > 0 else None,
         "use_networks": not job.disable_extra_networks,
     }

@@ -6,6 +6,7 @@ Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,25 @@ from overpaint.networks.layers import (
     to_map,
     to_tokens,
 )
+from overpaint.networks.merging import MergedTokens, alike
+from overpaint.planning.shortcuts import TokenMerging
+
+SHALLOW = 2  # stages on either side that still work in a call that reuses deep features
+
+
+@dataclass(eq=False)
+class DeepMap:
+    """What the deep part of a U-Net last said: a map of some rows. Empty: the next call works in full and fills it."""
+
+    value: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LessWork:
+    """What a call may leave out."""
+
+    merging: TokenMerging | None = None  # arXiv:2303.17604
+    deep: DeepMap | None = None  # arXiv:2312.00858
 
 
 class ResBlock(nn.Module):
@@ -107,9 +127,13 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, merged: MergedTokens | None = None) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
+        if merged is None:
+            x = x + self.attn1(normed, normed)
+        else:
+            fewer = merged.merged(normed)
+            x = x + merged.spread(self.attn1(fewer, fewer))
         x = x + self.attn2(self.norm2(x), context)
         result: Tensor = x + self.ff(self.norm3(x))
         return result
@@ -126,12 +150,13 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TransformerBlock(width, context, heads) for _ in range(depth))
         self.proj_out = Linear(width, width) if linear else Conv2d(width, width, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, merging: float = 0.0) -> Tensor:
+        """`merging` is the share of tokens that give up their place in self-attention."""
         height, width = x.shape[-2:]
         h = self.norm(x)
         h = self.proj_in(to_tokens(h)) if self.linear else to_tokens(self.proj_in(h))
         for block in self.transformer_blocks:
-            h = block(h, context)
+            h = block(h, context, alike(h, height, width, merging) if merging else None)
         h = to_map(self.proj_out(h), height, width) if self.linear else self.proj_out(to_map(h, height, width))
         result: Tensor = x + h
         return result
@@ -160,12 +185,12 @@ class Upsample(nn.Module):
 class Stage(nn.ModuleList):
     """Layers in a row, each given what it wants beside the map."""
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, merging: float = 0.0) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, embedding)
             elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context)
+                x = layer(x, context, merging)
             else:
                 x = layer(x)
         return x
@@ -235,24 +260,36 @@ class UNet(UNetEncoder):
         context: Tensor,
         vector: Tensor | None = None,
         control: Sequence[Tensor] | None = None,
+        less: LessWork | None = None,
     ) -> Tensor:
         """x (b, in, h, w), timesteps (b,), context (b, n, context_dim), vector (b, adm) -> (b, out, h, w)
 
         `control` is what ControlNets add: one map for each skip, in order, and a last one for the middle.
         """
-        embedding = self.embed(timesteps, vector, x.dtype)
+        embedding, less = self.embed(timesteps, vector, x.dtype), less or LessWork()
+        deep = less.deep or DeepMap()
         skips: list[Tensor] = []
-        for stage in self.input_blocks:
-            x = stage(x, embedding, context)
+        for stage in list(self.input_blocks)[: SHALLOW if deep.value is not None else None]:
+            x = stage(x, embedding, context, self._merging(less, len(skips)))
             skips.append(x)
-        x = self.middle_block(x, embedding, context)
-        if control is not None:
-            skips = [skip + added for skip, added in zip(skips, control[:-1], strict=True)]
-            x = x + control[-1]
-        for stage in self.output_blocks:
-            x = stage(_joined(x, skips.pop()), embedding, context)
+        added = control or ()
+        if deep.value is None:
+            x = self.middle_block(x, embedding, context)
+            x = x + added[-1] if added else x
+        if added:
+            skips = [skip + each for skip, each in zip(skips, added, strict=False)]
+        for stage in list(self.output_blocks)[-len(skips) :]:
+            if len(skips) == SHALLOW:
+                x = _remembered(x, deep)
+            skip = skips.pop()
+            x = stage(_joined(x, skip), embedding, context, self._merging(less, len(skips)))
         result: Tensor = self.out(x)
         return result
+
+    def _merging(self, less: LessWork, skip: int) -> float:
+        """The share of tokens that merge in the stage that gives, or takes, this skip."""
+        level = skip // (self.spec.num_res_blocks + 1)  # a level's first skip comes from above, and has no attention
+        return less.merging.share if less.merging is not None and less.merging.level == level else 0.0
 
     def _going_up(self, widths: list[int]) -> Iterator[Stage]:
         width, depths, skips = widths[-1], iter(self.spec.output_depths), list(self.skip_widths)
@@ -263,6 +300,13 @@ class UNet(UNetEncoder):
                 if level and i == self.spec.num_res_blocks:
                     layers.append(Upsample(width))
                 yield Stage(layers)
+
+
+def _remembered(x: Tensor, deep: DeepMap) -> Tensor:
+    """What comes from below: as it was kept, or now, to be kept."""
+    if deep.value is None:
+        deep.value = x
+    return deep.value
 
 
 def _joined(x: Tensor, skip: Tensor) -> Tensor:

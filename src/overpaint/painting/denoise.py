@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import SamplingError
+from overpaint.networks.unet import DeepMap
 from overpaint.painting.blend import MaskBlend
 from overpaint.painting.guidance import Guidance, guided, guided_three_ways
 from overpaint.painting.texts import TextCond, Texts
 from overpaint.parameterization import Parameterization
 from overpaint.planning.sampler_plan import SamplerPlan
+from overpaint.planning.shortcuts import EVERYTHING, Shortcuts, TokenMerging
 from overpaint.samplers import Query
 
 
@@ -31,6 +33,8 @@ class Row:
     timestep: float
     cond: TextCond
     is_negative: bool = False  # the side that guidance leads away from
+    merging: TokenMerging | None = None
+    deep: DeepMap | None = None  # what this row keeps from one call for the next ones
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Denoiser:
     texts: Texts
     blend: MaskBlend | None = None
     image_conditioning: Tensor | None = None  # (batch, k, h, w)
+    shortcuts: Shortcuts = EVERYTHING
 
     def __post_init__(self) -> None:
         if self.guidance.image_scale is not None and any(len(each.parts) > 1 for each in self.texts.images):
@@ -70,7 +75,7 @@ class Denoiser:
         def row(i: int, cond: TextCond, share: float = 1.0, is_negative: bool = False) -> Row:
             image = self.image_conditioning
             x = inputs[i] if image is None else torch.cat([inputs[i], image[i] * share])
-            return Row(x, time, cond, is_negative)
+            return Row(x, time, cond, is_negative, self.shortcuts.merging)
 
         rows = [row(i, cond) for i, cond in zip(self.texts.owners, self.texts.positive(call), strict=True)]
         if self.guidance.skips_negative(self.meaning.sigma(query.sigma), call):

@@ -5,18 +5,20 @@ A run is a started sampler with its current question. Nobody looks inside a samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from overpaint.adapters.control import Controlled
+from overpaint.networks.unet import DeepMap, LessWork
+from overpaint.painting.deep_maps import DeepMaps
 from overpaint.painting.denoise import Denoiser, Estimate, Row
 from overpaint.samplers import Query, Sampler
 
-# network(x, timesteps, context, vector) -> eps or v
-Network = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+# network(x, timesteps, context, vector) -> eps or v; where calls leave something out, it is told so as `less`
+Network = Callable[..., Tensor]
 
 
 @dataclass(eq=False)
@@ -31,6 +33,7 @@ class Run:
     estimate: Estimate | None = None  # of the last call, as clean pictures
     latent: Tensor | None = None
     notes: dict[str, object] = field(default_factory=dict)
+    deep_maps: DeepMaps = field(default_factory=DeepMaps)
     step: int = 0  # of the schedule, read from the sigma and not from the calls; samplers that go back do not lower it
 
     def __post_init__(self) -> None:
@@ -46,6 +49,12 @@ class Run:
         if self.query is None:
             return sampler.evaluations
         return sampler.parameterization.passed(sampler.used, self.query.sigma)
+
+    def rows(self) -> list[Row]:
+        """The rows of the current question."""
+        assert self.query is not None
+        rows = self.denoiser.rows(self.query, self.calls)
+        return self.deep_maps.given_to(rows, self.calls, self.denoiser.shortcuts.deep_interval)
 
     def preview(self) -> Tensor:
         """The picture as the last call saw it."""
@@ -97,7 +106,7 @@ RunRows = tuple[Run, list[Row]]
 
 def questions(runs: Sequence[Run]) -> list[RunRows]:
     """The runs that still ask something, each with the rows of its question."""
-    return [(run, run.denoiser.rows(run.query, run.calls)) for run in runs if run.query is not None]
+    return [(run, run.rows()) for run in runs if run.query is not None]
 
 
 def answer(asked: Sequence[RunRows], outputs: Sequence[Tensor]) -> None:
@@ -111,13 +120,14 @@ def answer(asked: Sequence[RunRows], outputs: Sequence[Tensor]) -> None:
 
 
 def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list[Tensor]:
-    """One network call for each shape among the rows; outputs in the rows' order."""
-    groups: dict[tuple[torch.Size, torch.Size, int], list[int]] = {}
+    """One network call for each shape among the rows, and for what they leave out; outputs in the rows' order."""
+    groups: dict[Hashable, list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault((row.x.shape, row.cond.context.shape, 0 if batched else i), []).append(i)
+        groups.setdefault((*_alike(row), 0 if batched else i), []).append(i)
     outputs: dict[int, Tensor] = {}
     for members in groups.values():
         chosen = [rows[i] for i in members]
+        less = _less(chosen)
         vectors = [row.cond.vector for row in chosen if row.cond.vector is not None]
         given = (
             torch.stack([row.x for row in chosen]),
@@ -125,9 +135,33 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
             torch.stack([row.cond.context for row in chosen]),
             torch.stack(vectors) if vectors else None,
         )
+        said: dict[str, object] = {} if less is None else {"less": less}
         if isinstance(network, Controlled):  # which may guide one side alone
-            result = network(*given, [row.is_negative for row in chosen])
-        else:
-            result = network(*given)
-        outputs.update(zip(members, result, strict=True))
+            said["negative"] = [row.is_negative for row in chosen]
+        outputs.update(zip(members, network(*given, **said), strict=True))
+        _keep(chosen, less)
     return [outputs[i] for i in range(len(rows))]
+
+
+def _alike(row: Row) -> tuple[Hashable, ...]:
+    """Rows may share a call where this is equal, whichever jobs they are of."""
+    known = None if row.deep is None else row.deep.value is not None
+    return row.x.shape, row.cond.context.shape, row.merging, known
+
+
+def _less(rows: Sequence[Row]) -> LessWork | None:
+    """What a call of such rows leaves out."""
+    first = rows[0]
+    if first.merging is None and first.deep is None:
+        return None
+    known = [row.deep.value for row in rows if row.deep is not None and row.deep.value is not None]
+    return LessWork(first.merging, None if first.deep is None else DeepMap(torch.stack(known) if known else None))
+
+
+def _keep(rows: Sequence[Row], less: LessWork | None) -> None:
+    """Each row's part of what the deep layers said. A backend that cannot say it was called in full."""
+    if less is None or less.deep is None or less.deep.value is None:
+        return
+    for row, found in zip(rows, less.deep.value, strict=True):
+        if row.deep is not None and row.deep.value is None:
+            row.deep.value = found

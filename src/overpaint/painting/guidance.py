@@ -41,12 +41,14 @@ class Guidance:
 
     def skips_negative(self, sigma: float, call: int) -> bool:
         """Whether a call goes without the negative text (CFG-5)."""
-        return self.alone or self._skips_early(call) or self._skips_quiet(sigma, call)
+        return self.alone or self._skips_early(call) or self._skips_late(call) or self._skips_quiet(sigma, call)
 
     def notes(self, sigma: float, call: int) -> dict[str, object]:
         """Infotext fields that only this call brings about (CFG-6)."""
         if self._skips_early(call):
             return {"Skip Early CFG": self.settings.skip_early_cond}
+        if self._skips_late(call):
+            return {"Skip Late CFG": self.settings.skip_late_cond}
         if not self._skips_quiet(sigma, call):
             return {}
         all_steps = {"NGMS all steps": True} if self.settings.s_min_uncond_all else {}
@@ -55,6 +57,11 @@ class Guidance:
     def _skips_early(self, call: int) -> bool:
         k = self.settings.skip_early_cond
         return k != 0 and call / self.calls <= k
+
+    def _skips_late(self, call: int) -> bool:
+        """Of steps by their number; `s_min_uncond` knows them by their noise instead."""
+        k = self.settings.skip_late_cond
+        return k != 0 and (self.calls - call) / self.calls <= k
 
     def _skips_quiet(self, sigma: float, call: int) -> bool:
         """Negative guidance minimum sigma."""

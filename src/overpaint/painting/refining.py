@@ -30,13 +30,26 @@ def refined(plan: Plan, refiner: RefinerPlan) -> Plan:
     """The same pass as the refiner sees it."""
     spec = refiner.model.spec
     sampler = replace(plan.sampler, parameterization=plan.sampler.parameterization.answered_by(spec))
-    return replace(plan, spec=spec, checkpoint=refiner.model.path, sampler=sampler, refiner=None, controls=())
+    return replace(
+        plan,
+        spec=spec,
+        checkpoint=refiner.model.path,
+        sampler=sampler,
+        refiner=None,
+        controls=(),
+        shortcuts=plan.shortcuts.with_model(spec, plan.settings),
+    )
 
 
 def hand_over(run: Run, plan: Plan, refiner: RefinerPlan, texts: tuple[ImageCond, ...], empty: TextCond | None) -> None:
     """The sampler goes on as it was; from here on another model answers it."""
     guidance = Guidance.of(plan.sampler, plan.spec, plan.settings)
     run.denoiser = replace(
-        run.denoiser, sampler=plan.sampler, guidance=guidance, texts=Texts(texts, plan.settings, empty)
+        run.denoiser,
+        sampler=plan.sampler,
+        guidance=guidance,
+        texts=Texts(texts, plan.settings, empty),
+        shortcuts=plan.shortcuts,
     )
+    run.deep_maps.forget()
     run.notes.update(refiner.notes)

@@ -107,6 +107,7 @@ def _start(
         texts=Texts(tensors.texts, plan.settings, tensors.empty_text),
         blend=_blend(plan, tensors),
         image_conditioning=tensors.image_conditioning,
+        shortcuts=plan.shortcuts,
     )
     started = sampler(plan.sampler) if not plan.levels else _by_levels(plan, tensors.init, noise().first(), sampler)
     return Run(started, denoiser, tensors.init)

@@ -8,12 +8,13 @@ autoencoder works through the same parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from overpaint.backends.port import VaeFallback
+from overpaint.networks.unet import DeepMap, LessWork
 from overpaint.painting.drive import Network
 from overpaint.painting.latents import Codec
 from overpaint.planning.plans import LatentTiles
@@ -28,11 +29,31 @@ class TiledNetwork:
     network: Network
     tiles: LatentTiles
 
-    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        def ask(part: Part) -> Tensor:
-            return self.network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector)
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        less: LessWork | None = None,
+    ) -> Tensor:
+        deep = None if less is None else less.deep
+        before = None if deep is None or deep.value is None else deep.value.unbind(1)  # (b, parts, c, h, w)
+        found: list[DeepMap] = []
 
-        return _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
+        def ask(part: Part) -> Tensor:
+            said = {}
+            if less is not None:
+                own = DeepMap(None if before is None else before[len(found)])
+                found.append(own)
+                said = {"less": replace(less, deep=None if deep is None else own)}
+            return self.network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector, **said)
+
+        result = _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
+        kept = [each.value for each in found if each.value is not None]
+        if deep is not None and before is None and kept:
+            deep.value = torch.stack(kept, dim=1)
+        return result
 
 
 @dataclass(eq=False)

@@ -11,12 +11,15 @@ from overpaint.errors import RequestError, SettingError
 from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, Geometry, geometry_of
+from overpaint.planning.canvas import Canvases, geometry_of
+from overpaint.planning.canvas_pixels import CanvasInputs, Geometry
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import Start, plan_sampler
+from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.request import ControlUnit, Hires, PaintRequest, ResizeMode
 from overpaint.settings import Settings
 
@@ -79,11 +82,13 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     )
     geometry = geometry_of(*target, settings, spec.latent.factor)
     start = Start(strength=hires.strength, every_step=True, steps_before=first.sampler.prompt_steps)
+    check_side(geometry.latent_size, spec)
     sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start, spec.tokens(geometry.latent_size))
     # The schedule type of the infotext is the first pass's; "Hires schedule type" is this one's.
     schedule_notes = {name: value for name, value in schedule_notes.items() if name != "Schedule type"}
     geometry_of(*scaled, settings, spec.latent.factor)  # the enlarged picture has to fit the limits as well
     images, comments = _second_images(first, request, settings, known)
+    shortcuts, _ = shortcuts_of(request, settings, spec, second=True)
     check_texts(images, settings, sampler.prompt_steps, start.steps_before)
     second = Plan(
         request=request,
@@ -101,6 +106,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
             plan_controls(CanvasInputs(request, settings, factor=spec.latent.factor), Canvases(geometry, (), None))
         ),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
+        shortcuts=shortcuts,
     )
     return second, scaled, comments
 
@@ -218,4 +224,5 @@ def _notes(first: Plan, second: Plan, hires: Hires, known: Surroundings) -> dict
         **({"Hires resize": f"{hires.width or 0}x{hires.height or 0}"} if sized else {"Hires upscale": hires.scale}),
         "Hires steps": hires.steps or None,
         "Hires upscaler": hires.upscaler,
+        **second.shortcuts.second_notes(),
     }

@@ -8,13 +8,16 @@ from types import MappingProxyType
 from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.pixels.resize import find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, plan_canvases, plan_empty
+from overpaint.planning.canvas import Canvases, plan_canvases, plan_empty
+from overpaint.planning.canvas_pixels import CanvasInputs
 from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
+from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
@@ -43,10 +46,12 @@ def plan(
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
     in_force = known.tables_in_force or settings
+    check_side(prepared.geometry.latent_size, spec)
     tokens = spec.tokens(prepared.geometry.latent_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
+    shortcuts, in_vain = shortcuts_of(request, settings, spec)
     first = Plan(
         request=request,
         settings=settings,
@@ -64,7 +69,7 @@ def plan(
             lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1], tokens)[0],
             settings.quirks,
         ),
-        notes=MappingProxyType(early_notes(request, settings, prepared)),
+        notes=MappingProxyType({**early_notes(request, settings, prepared), **shortcuts.notes()}),
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
@@ -72,12 +77,14 @@ def plan(
             *prepared.warnings,
             *warnings_of(request, settings, spec, sampler, images),
             *word_warnings(images, known.words),
+            *in_vain,
         ),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
         controls=plan_controls(job, prepared),
         checkpoint=known.checkpoint,
         upscaler=job.upscaler,
+        shortcuts=shortcuts,
     )
     return first if request.hires is None else plan_hires(first, request.hires, known)
 
@@ -102,8 +109,6 @@ def effective_settings(request: PaintRequest, settings: Settings) -> Settings:
 
 _ONLY_OFFERED: Mapping[str, object] = MappingProxyType(
     {
-        "token_merging_ratio": 0.0,
-        "token_merging_ratio_img2img": 0.0,
         "face_restoration": False,
     }
 )

@@ -13,8 +13,9 @@ from overpaint.models.catalog import ModelFile
 from overpaint.models.families import ModelSpec
 from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.canvas import Canvas, Geometry, MaskPlan
+from overpaint.planning.canvas_pixels import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
+from overpaint.planning.shortcuts import EVERYTHING, Shortcuts
 from overpaint.planning.strength_levels import StrengthLevel
 from overpaint.request import PaintRequest, Picture
 from overpaint.settings import Settings
@@ -159,6 +160,7 @@ class Plan:
     inversion: NoiseInversion | None = None  # the noise is found from the source, not drawn
     tool: ToolUse | None = None  # that this job is the one step of
     tiles: LatentTiles | None = None  # the networks see the canvas in parts
+    shortcuts: Shortcuts = EVERYTHING  # what the calls of this pass leave out
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""

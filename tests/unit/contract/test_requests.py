@@ -109,10 +109,18 @@ def test_every_field_of_a_second_pass_has_a_name_there() -> None:
     assert all(f"hires.{each.name}" in REFERENCE for each in fields(Hires))
 
 
-@pytest.mark.parametrize("name", ["restore_faces", "token_merging_ratio", "token_merging_ratio_hr"])
+@pytest.mark.parametrize("name", ["restore_faces"])
 def test_what_is_not_offered_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match=f"^{name}="):
         common_fields(job(**{name: 1}))
+
+
+def test_the_merging_of_tokens_is_an_option_here() -> None:  # JOB-12
+    asked = job(token_merging_ratio=0.5, token_merging_ratio_hr=0.25, override_settings={"token_merging_ratio": 0.1})
+    assert common_fields(asked)["overrides"] == {"token_merging_ratio": 0.5, "token_merging_ratio_hr": 0.25}
+    assert common_fields(job(override_settings={"token_merging_ratio": 0.1}))["overrides"] == {
+        "token_merging_ratio": 0.1
+    }
 
 
 def test_only_declared_fields_are_read() -> None:

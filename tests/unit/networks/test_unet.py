@@ -12,7 +12,8 @@ from torch import Tensor
 
 from overpaint.models.families import SD1_SPEC, UNetSpec
 from overpaint.networks.layers import blank, set_packed
-from overpaint.networks.unet import UNet
+from overpaint.networks.unet import SHALLOW, DeepMap, LessWork, TransformerBlock, UNet
+from overpaint.planning.shortcuts import TokenMerging
 
 SD1 = UNetSpec(
     in_channels=4,
@@ -145,3 +146,59 @@ def test_inpainting_takes_nine_channels() -> None:
     x, t, context, _ = inputs(spec)
     with torch.no_grad():
         assert network(spec)(x, t, context).shape == (2, 4, 8, 8)
+
+
+# -- calls that leave something out ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", [SD1, SDXL], ids=["sd1", "sdxl"])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+@pytest.mark.parametrize("controlled", [False, True])
+def test_deep_features_of_the_same_input_change_nothing(
+    spec: UNetSpec, size: tuple[int, int], controlled: bool
+) -> None:  # arXiv:2312.00858
+    unet, given = network(spec), inputs(spec, *size)
+    control = maps(unet, size) if controlled else None
+    expected, deep = unet(*given, control), DeepMap()
+    assert torch.equal(unet(*given, control, LessWork(deep=deep)), expected)
+    assert deep.value is not None and len(deep.value) == 2
+    assert torch.equal(unet(*given, control, LessWork(deep=deep)), expected)
+    other = unet(given[0] + 0.5, *given[1:], control)
+    shallow = unet(given[0] + 0.5, *given[1:], control, LessWork(deep=deep))
+    assert not torch.equal(shallow, other) and not torch.equal(shallow, expected)
+
+
+def maps(unet: UNet, size: tuple[int, int]) -> list[Tensor]:
+    """What a ControlNet would add."""
+    found: list[Tensor] = []
+    stages = [*unet.input_blocks, unet.middle_block]
+    hooks = [stage.register_forward_hook(lambda *call: found.append(call[2])) for stage in stages]
+    unet(*inputs(unet.spec, *size))
+    for each in hooks:
+        each.remove()
+    return [torch.tanh(each) for each in found]
+
+
+def test_a_shallow_call_goes_through_few_stages() -> None:
+    unet, given, deep, ran = network(SD1), inputs(SD1), DeepMap(), []
+    unet(*given, None, LessWork(deep=deep))
+    for stage in (*unet.input_blocks, unet.middle_block, *unet.output_blocks):
+        stage.register_forward_hook(lambda stage, *_: ran.append(stage))
+    unet(*given, None, LessWork(deep=deep))
+    assert ran == [*list(unet.input_blocks)[:SHALLOW], *list(unet.output_blocks)[-SHALLOW:]]
+
+
+@pytest.mark.parametrize(("spec", "level", "blocks"), [(SD1, 0, 2 + 3), (SD1, 1, 2 + 3), (SDXL, 0, 0), (SDXL, 1, 10)])
+def test_tokens_merge_at_one_level(spec: UNetSpec, level: int, blocks: int) -> None:  # JOB-12
+    unet, given, lengths = network(spec), inputs(spec), []
+    for module in unet.modules():
+        if isinstance(module, TransformerBlock):
+            module.attn1.register_forward_pre_hook(lambda _, values: lengths.append(values[0].shape[1]))
+    plain = unet(*given)
+    lengths.clear()
+    merged = unet(*given, None, LessWork(TokenMerging(0.5, level)))
+    fewer = [each for each in lengths if each in (32, 8)]
+    assert len(fewer) == blocks
+    assert torch.equal(merged, plain) == (blocks == 0)
+    if blocks:
+        assert float((merged - plain).abs().mean() / plain.abs().mean()) < 0.5

@@ -47,7 +47,8 @@ def scheduled(value: float, tokens: int = 77) -> ScheduledCond:
 def started(
     sampler: str = "Euler", steps: int = 4, value: float = 0.3, tokens: int = 77, batch: int = 1, **fields: Any
 ) -> Run:
-    decided = planned(sampler=sampler, steps=steps, strength=1, **fields).sampler
+    made = planned(sampler=sampler, steps=steps, strength=1, **fields)
+    decided, settings = made.sampler, made.settings
     init = torch.full((batch, *SHAPE), value)
     texts = (ImageCond(((scheduled(value, tokens), 1.0),), scheduled(-0.1)),) * batch
     noise = torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(int(value * 100)))
@@ -55,7 +56,8 @@ def started(
     source = make(
         decided.spec, x, decided.used, alphas_cumprod=decided.table.alphas_cumprod, noise=lambda: noise, eta=decided.eta
     )
-    return Run(source, Denoiser(decided, Guidance.of(decided, SD1_SPEC, SANE), Texts(texts, SANE)), init)
+    guidance = Guidance.of(decided, SD1_SPEC, settings)
+    return Run(source, Denoiser(decided, guidance, Texts(texts, settings), shortcuts=made.shortcuts), init)
 
 
 def finished(*runs: Run, share: bool = True) -> tuple[list[Tensor], ToyNetwork]:

@@ -61,6 +61,14 @@ def test_the_first_part_of_the_calls_may_go_without_it() -> None:  # CFG-6
     assert early.notes(9.0, 0) == {"Skip Early CFG": 0.25} and early.notes(9.0, 4) == {}
 
 
+def test_the_last_part_of_the_calls_may_go_without_it() -> None:
+    late = guidance(SANE.with_changes({"skip_late_cond": 0.25}))
+    assert [late.skips_negative(0.5, call) for call in range(10)] == [False] * 8 + [True] * 2
+    assert late.notes(0.5, 8) == {"Skip Late CFG": 0.25} and late.notes(0.5, 7) == {}
+    assert all(guidance(SANE.with_changes({"skip_late_cond": 1})).skips_negative(9.0, call) for call in range(10))
+    assert not any(guidance().skips_negative(0.0, call) for call in range(12))
+
+
 @pytest.mark.parametrize(("asked", "scale"), [(None, None), (1.0, None), (1.5, 1.5), (0.0, 1.0)])
 def test_only_an_edit_model_listens_to_its_picture(asked: float | None, scale: float | None) -> None:
     sampler = replace(planned(steps=4).sampler, image_cfg_scale=asked, s_min_uncond=2.0)

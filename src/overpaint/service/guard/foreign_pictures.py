@@ -9,8 +9,6 @@ from overpaint.files.metadata import encode_picture
 from overpaint.pictures import open_picture, source_extras
 from overpaint.service.limits import Limits
 
-DIED = "body: reading the picture takes more memory or time than it may; save it as PNG or JPEG"
-
 
 def as_png(data: bytes, limits: Limits) -> bytes:
     """The first frame, upright, with 8 or 16 bits a channel as its file has; `PictureError` where it cannot be read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,6 @@ from typing import Any
 
 from overpaint.errors import PictureError
 from overpaint.service.children import command_of
-from overpaint.service.guard.foreign_pictures import DIED
 from overpaint.service.guard.pictures_apart import Apart, PictureApart, unreadable
 from overpaint.service.limits import Limits
 from overpaint.service.wire import Message
@@ -34,27 +34,30 @@ class BodyReaders:
 
     def json(self, pieces: Sequence[bytes]) -> tuple[Any, Apart] | None:
         """The values of a body, and its pictures; None: it is better read here. Blocks: call it in a thread."""
-        answer = self._asked("read", pieces)
-        if answer is None:
-            unreadable()
+        answer = self._answer("json", pieces)
         if not answer["is_read"]:
             return None
         return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
 
-    def png(self, data: bytes) -> bytes:
+    def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
+        """A file that was sent as it is; None: it is better read here. Blocks: call it in a thread."""
+        told = self._answer("picture", pieces)["picture"]
+        return None if told is None else _picture(told)
+
+    def png(self, pieces: Sequence[bytes]) -> bytes:
         """A picture of any format that can be read, as a PNG file. Blocks: call it in a thread."""
-        answer = self._asked("convert", [data])
-        if answer is None or "error" in answer:
-            raise PictureError(DIED if answer is None else answer["error"])
+        answer = self._answer("png", pieces)
+        if "error" in answer:
+            raise PictureError(answer["error"])
         path = Path(answer["path"])
         try:
             return path.read_bytes()
         finally:
             path.unlink(missing_ok=True)
 
-    def _asked(self, kind: str, pieces: Sequence[bytes]) -> Message | None:
+    def _answer(self, what: str, pieces: Sequence[bytes]) -> Message:
         question = {
-            "type": kind,
+            "type": what,
             "size": sum(map(len, pieces)),
             "limits": asdict(self._limits),
             "folder": str(self._folder),
@@ -62,9 +65,12 @@ class BodyReaders:
         }
         helper = self._free.get()
         try:
-            return helper.ask(question, pieces)
+            answer = helper.ask(question, pieces)
         finally:
             self._free.put(helper)
+        if answer is None:
+            unreadable()
+        return answer
 
     def close(self) -> None:
         for each in self.helpers:
@@ -72,6 +78,11 @@ class BodyReaders:
 
 
 def _picture(told: Message) -> PictureApart:
-    path = told.get("path")
-    size = tuple(told.get("size", (1, 1)))
-    return PictureApart(**{**told, "path": None if path is None else Path(path), "size": size})
+    path, icc = told.get("path"), told.get("icc")
+    plain = {
+        "path": None if path is None else Path(path),
+        "size": tuple(told.get("size", (1, 1))),
+        "notes": tuple(told.get("notes", ())),
+        "icc": None if icc is None else base64.b64decode(icc),
+    }
+    return PictureApart(**{**told, **plain})

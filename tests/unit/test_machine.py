@@ -1,0 +1,44 @@
+"""What a machine is found to have; the command that tells it is in tests/engine/test_doctor.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from overpaint import machine
+from overpaint.machine import EXTRAS, cores, extras, machine_facts
+
+CPUINFO = """\
+processor\t: 0
+model name\t: AMD EPYC 9B45 128-Core Processor
+flags\t\t: fpu sse2 fma avx2 avx512f avx512_bf16
+
+processor\t: 1
+flags\t\t: fpu amx_bf16
+"""
+
+
+def test_what_the_system_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text(CPUINFO, "utf-8")
+    monkeypatch.setattr(machine, "_CPUINFO", told)
+    monkeypatch.setattr(machine, "_NVIDIA", tmp_path / "nothing")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = machine_facts()
+    assert found.processor.startswith("AMD EPYC") and found.features == ("avx2", "fma", "avx512f", "avx512_bf16")
+    assert found.cores == cores() >= 1 and not found.has_nvidia
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "nothing")
+    monkeypatch.setattr(machine, "_NVIDIA", told)
+    found = machine_facts()
+    assert found.features == () and found.processor and found.has_nvidia
+
+
+def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    wanted = said["project"]["optional-dependencies"]
+    for name, (distribution, _) in EXTRAS.items():
+        assert any(each.startswith(distribution) for each in wanted[name])
+    monkeypatch.setitem(EXTRAS, "heic", ("no-such-package", "nothing"))
+    assert extras()["heic"] is None
