@@ -20,7 +20,8 @@ from overpaint.cli.demo import demo
 from overpaint.cli.doctor import doctor
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
-from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
+from overpaint.cli.jobs_commands import cancel, submit, watch
+from overpaint.cli.jobs_commands import jobs as listed_jobs  # there is a module of the command's own name
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
@@ -74,7 +75,7 @@ COMMANDS = (
     submit,
     watch,
     cancel,
-    jobs,
+    listed_jobs,
 )
 
 _FAILED, _USAGE = 1, 2
