@@ -2,7 +2,7 @@
 A body that is a picture's file, and a file of a form, are looked at in the same way.
 
 Of each picture it tells what judging needs to know, and where its file is. What it does not understand it leaves: the
-process that answers finds the words for it.
+process that answers finds the words for it. It also makes PNG files of pictures in formats that browsers do not show.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from overpaint.errors import PictureError, SaveError
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.pictures import open_picture
+from overpaint.service.guard.foreign_pictures import as_png
 from overpaint.service.guard.inputs import admit_picture, decoded_text
 from overpaint.service.helpers.helping import help_with
 from overpaint.service.limits import PICTURE_BLOCK, Limits
@@ -45,6 +46,8 @@ _NICE = 2  # than the process that answers; its client waits, so it comes before
 def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     """{"size": of the body that follows, "limits", "folder": for files, "mark": how marks begin}."""
     body = questions.read(message["size"])
+    if message["type"] == "png":
+        return _converted(body, message)
     taking = _Taking(Limits(**message["limits"]), Path(message["folder"]), message["mark"])
     if message["type"] == "picture":
         return {"picture": taking.kept(body)}
@@ -60,6 +63,15 @@ def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
         taking.undo()
         return {"is_read": False}
     return {"is_read": True, "values": values, "pictures": taking.pictures}
+
+
+def _converted(body: bytes, message: Message) -> dict[str, Any]:
+    """{"path": of the PNG}, or {"error": why there is none}."""
+    try:
+        png = as_png(body, Limits(**message["limits"]))
+        return {"path": str(save_bytes(Path(message["folder"]) / message["mark"], png, mode=OWNER))}
+    except (PictureError, SaveError) as error:
+        return {"error": str(error)}
 
 
 class _Taking:
