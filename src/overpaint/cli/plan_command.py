@@ -53,7 +53,7 @@ def plan(
     if as_json:
         say_json(account)
         return 0
-    tell_webui(asked, quiet)
+    tell_webui(asked, quiet, tab=job.tab)
     say(table([(name, _shown(value)) for name, value in _rows(account)]))
     warn(decided.warnings, quiet)
     return 0
