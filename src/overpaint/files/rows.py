@@ -20,7 +20,9 @@ from overpaint.files.table_rows import TABLE_SUFFIXES, table_rows
 from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".bmp", ".gif"})
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".bmp", ".gif"}
+)
 _FILE_FIELDS = ("picture", "mask", "latent_mask", "strength_map")
 _MASKS = _FILE_FIELDS[1:]  # which may be in words
 _MOST_BYTES_A_LINE = 1 << 20
