@@ -123,6 +123,16 @@ class TestOnNodes:
 
 
 @pytest.mark.long
+def test_another_ray_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    fill(tmp_path / "in", *NAMES)
+    with local_nodes(1, token=False, version="2.40.0") as other:
+        told = run(tmp_path / "in", tmp_path / "out", other.address, other.environment)
+    [problem] = told["problems"]
+    assert "install the Ray and Python of the cluster here" in problem and "2.40.0" in problem
+    assert told["told"] == {} and not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
 def test_kills_lose_nothing(tmp_path: Path) -> None:
     from benchmarks.ray_batch import kills
 
