@@ -243,8 +243,8 @@ def test_a_batch_names_what_it_leaves_out(painter: FakePainter, capsys: Capture)
     Path("in").mkdir()
     for name in ("a.bmp", "b.gif", "d.png"):
         drawing().save(f"in/{name}")
-    Path("in/c.heic").write_bytes(b"x")
+    Path("in/c.jxl").write_bytes(b"x")
     assert main(["batch", "in", "out", "moon", "--seed", "3"]) == 0
     told = capsys.readouterr()
-    assert "left out: c.heic" in told.err
+    assert "left out: c.jxl" in told.err
     assert [line.split()[0] for line in told.out.splitlines()] == ["a.png", "b.png", "d.png"]
