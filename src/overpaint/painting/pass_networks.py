@@ -11,6 +11,7 @@ from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
 from overpaint.painting.tiled import TiledNetwork
+from overpaint.painting.windowed import WindowedNetwork
 from overpaint.planning.plans import ImagePlan, Plan
 
 
@@ -98,11 +99,14 @@ class PassNetworks:
 
         def network() -> Network:
             whole = controlled(ready().backend, branches, step, steps)
-            return whole if plan.tiles is None else TiledNetwork(whole, plan.tiles)
+            if plan.tiles is not None:
+                return TiledNetwork(whole, plan.tiles)
+            return whole if plan.window is None else WindowedNetwork(whole, plan.window)
 
         share, batched = not plan.request.exact, plan.settings.batch_cond_uncond
-        # A ControlNet follows one job's picture.
-        together = share and batched and plan.tiles is None and not any(each.is_on(step, steps) for each in branches)
+        # Parts, windows and ControlNets follow one job's picture.
+        own = plan.tiles is not None or plan.window is not None or any(each.is_on(step, steps) for each in branches)
+        together = share and batched and not own
         if together and refining not in self._keys:
             self._keys[refining] = (ready().key, runs[0].start.shape[1:])
         key = self._keys[refining] if together else None
