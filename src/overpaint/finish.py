@@ -22,7 +22,7 @@ from overpaint.pixels.mask import Box, widened
 from overpaint.pixels.resize import as_mode, resize_image
 from overpaint.pixels.seams import BAND, Mend, Seam, best, coverage_of, measure_seam, mended
 from overpaint.pixels.soft import adaptive_mask, soft_overlay_mask
-from overpaint.planning.canvas import RESIZE_FILL, Canvas, MaskPlan
+from overpaint.planning.canvas_pixels import RESIZE_FILL, Canvas, MaskPlan
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture, SoftInpainting
 
@@ -227,7 +227,7 @@ def _adapted(plan: Plan, mask: MaskPlan, soft: SoftLatents, parameters: SoftInpa
     if not quirks.drop_source_extras:
         touched = mask.overlay.convert("L").point(lambda value: 255 if value else 0)
         found = ImageChops.darker(found.crop((0, 0, *mask.overlay.size)), touched)
-    return replace(mask, overlay=found)
+    return replace(mask, adapted=found)
 
 
 def _mask_outputs(plan: Plan, mask: MaskPlan | None, painted: Painted) -> tuple[Picture | None, Picture | None]:

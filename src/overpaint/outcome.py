@@ -317,6 +317,7 @@ def _fixed_fields(plan: Plan, model: ModelIdentity, index: int) -> dict[str, obj
         "Schedule type": sampler.scheduler,
         "CFG scale": request.cfg_scale,
         "Image CFG scale": sampler.image_cfg_scale,
+        "Distilled CFG Scale": sampler.guidance,
         "Seed": image.seed,
         "Size": f"{plan.geometry.width}x{plan.geometry.height}",
         "Model hash": model.hash if settings.add_model_hash_to_info and model.hash else None,

@@ -25,7 +25,7 @@ from overpaint.outcome import FinishedBatch, account
 from overpaint.outcome import Processed as Result
 from overpaint.painting.stages import Sampled, batches
 from overpaint.pixels.composite import make_overlay
-from overpaint.planning.canvas import Canvas
+from overpaint.planning.canvas_pixels import Canvas
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 
@@ -87,7 +87,9 @@ class StableDiffusionProcessingImg2Img(Facade):
         if self.color_corrections:  # preset by the caller: the colours to come out with
             preset = self.color_corrections
             pairs = enumerate(plan.canvases)
-            plan = replace(plan, canvases=tuple(replace(each, target=preset[i % len(preset)]) for i, each in pairs))
+            plan = replace(
+                plan, canvases=tuple(replace(each, given_target=preset[i % len(preset)]) for i, each in pairs)
+            )
         super().adopt(plan)
         self.paste_to = plan.mask.paste_to if plan.mask else None
         self.mask_for_overlay = plan.mask.overlay if plan.mask else None

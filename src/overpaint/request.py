@@ -121,6 +121,7 @@ class PaintRequest:
     steps: int = 20
     cfg_scale: float = 7.0
     image_cfg_scale: float | None = None
+    guidance: float | None = None  # told to networks that are made for it, such as Flux.1 dev; None: the family's own
     eta: float | None = None
     s_churn: float | None = None
     s_tmin: float | None = None

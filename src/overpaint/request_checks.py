@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "steps": (1, 10_000, True, False),
     "cfg_scale": (-100, 1_000, False, False),
     "image_cfg_scale": (-100, 1_000, False, True),
+    "guidance": (0, 100, False, True),
     "eta": (0, 100, False, True),
     "s_churn": (0, 10_000, False, True),
     "s_tmin": (0, 1e9, False, True),

@@ -57,6 +57,11 @@ class _BothOptions(TypedDict, total=False):
     cfg_scale: float
     """How closely to follow the prompt."""
 
+    guidance: float | None
+    """How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to networks
+    that are made for it, such as Flux.1 dev; None: the family's own.
+    """
+
     eta: float | None
     """Noise that ancestral samplers and DDIM add."""
 

@@ -68,6 +68,9 @@ Fields:
         How closely to follow the prompt.
     image_cfg_scale: float | None = None
         How closely an edit model follows the picture.
+    guidance: float | None = None
+        How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to
+        networks that are made for it, such as Flux.1 dev; None: the family's own.
     eta: float | None = None
         Noise that ancestral samplers and DDIM add.
     s_churn: float | None = None
@@ -176,6 +179,9 @@ Fields:
         How closely to follow the prompt.
     image_cfg_scale: float | None = None
         How closely an edit model follows the picture.
+    guidance: float | None = None
+        How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to
+        networks that are made for it, such as Flux.1 dev; None: the family's own.
     eta: float | None = None
         Noise that ancestral samplers and DDIM add.
     s_churn: float | None = None
@@ -247,6 +253,9 @@ Fields:
         Steps at full strength; img2img runs `strength` of them.
     cfg_scale: float = 7.0
         How closely to follow the prompt.
+    guidance: float | None = None
+        How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to
+        networks that are made for it, such as Flux.1 dev; None: the family's own.
     eta: float | None = None
         Noise that ancestral samplers and DDIM add.
     s_churn: float | None = None

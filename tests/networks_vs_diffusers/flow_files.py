@@ -23,13 +23,13 @@ WIDTH, WORDS = 32, 24  # of the transformers' heads together, and of what they r
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
-def _with_random_weights(network: nn.Module) -> nn.Module:
+def with_random_weights(network: nn.Module) -> nn.Module:
     """None of them is zero or one by design, so that none can be left out unnoticed."""
     for name, parameter in network.named_parameters():
         spread = 0.1 if parameter.dim() == 1 else 0.7 / parameter[0].numel() ** 0.5
@@ -46,7 +46,7 @@ def small_vae(still: bool = False) -> Any:
     """
     import diffusers
 
-    with _seeded(3):
+    with seeded(3):
         vae = diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -58,7 +58,7 @@ def small_vae(still: bool = False) -> Any:
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-        _with_random_weights(vae)
+        with_random_weights(vae)
     if still:
         vae.encoder.conv_out.weight.data[16:] = 0
         vae.encoder.conv_out.bias.data[16:] = -30
@@ -90,14 +90,14 @@ def small_qwen3() -> Any:
         rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
     )
-    with _seeded(2):
-        return _with_random_weights(transformers.Qwen3Model(config))
+    with seeded(2):
+        return with_random_weights(transformers.Qwen3Model(config))
 
 
 def small_zimage() -> Any:
     import diffusers
 
-    with _seeded(1):
+    with seeded(1):
         network = diffusers.ZImageTransformer2DModel(
             dim=WIDTH,
             n_layers=2,
@@ -108,7 +108,7 @@ def small_zimage() -> Any:
             axes_dims=[4, 6, 6],
             axes_lens=[256, 64, 64],
         )
-        return _with_random_weights(network)
+        return with_random_weights(network)
 
 
 def zimage_tensors(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -181,6 +181,7 @@ def their_tokenizer(folder: Path) -> Any:
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32, **metadata: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: each.to(dtype).contiguous() for key, each in tensors.items()}, path, metadata or None)
 
 

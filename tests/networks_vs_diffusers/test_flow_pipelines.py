@@ -74,9 +74,9 @@ def close(got: Tensor, wanted: Tensor) -> None:
     assert float((got - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
 
 
-def encoded(parts: ZImageParts, picture: Any) -> Tensor:
-    mean: Tensor = parts.vae.encode(values_of(picture) * 2 - 1).latent_dist.mean
-    return (mean - float(parts.vae.config.shift_factor)) * float(parts.vae.config.scaling_factor)
+def encoded(vae: Any, picture: Any) -> Tensor:
+    mean: Tensor = vae.encode(values_of(picture) * 2 - 1).latent_dist.mean
+    return (mean - float(vae.config.shift_factor)) * float(vae.config.scaling_factor)
 
 
 @pytest.mark.parametrize("cfg_scale", [1.0, 3.0])
@@ -105,7 +105,7 @@ def test_text_to_picture(cfg_scale: float, parts: ZImageParts, engine: Engine) -
 def test_img2img(strength: float, parts: ZImageParts, engine: Engine) -> None:
     source = scene(WIDTH, HEIGHT)
     plan, ours = sampled(engine, request(images=(source,), strength=strength))
-    s, init = shares(plan)[0], encoded(parts, source)
+    s, init = shares(plan)[0], encoded(parts.vae, source)
     start = (1 - s) * init + s * noise_like(init)
     theirs = pipeline(parts, "Img2Img")(
         prompt="a red cat",
@@ -123,7 +123,7 @@ def test_img2img(strength: float, parts: ZImageParts, engine: Engine) -> None:
 def test_inpainting_by_blending(strength: float, parts: ZImageParts, engine: Engine) -> None:
     source, mask = scene(WIDTH, HEIGHT), box(WIDTH, HEIGHT, (48, 0, WIDTH, HEIGHT))
     plan, ours = sampled(engine, request(images=(source,), mask=mask, strength=strength))
-    s, init = shares(plan)[0], encoded(parts, source)
+    s, init = shares(plan)[0], encoded(parts.vae, source)
     noise = noise_like(init)
     pipe = pipeline(parts, "Inpaint")
     pipe.prepare_latents = lambda *args, **kwargs: ((1 - s) * init + s * noise, noise, init)

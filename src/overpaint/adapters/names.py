@@ -42,7 +42,7 @@ class LayerPart(NamedTuple):
 Names = Mapping[str, LayerName]
 
 _UNET_OWN = ("lora_unet_", "oft_unet_", "diffusion_model_", "model_diffusion_model_", "")
-_TRANSFORMER_DIFFUSERS = ("transformer_", "diffusion_model_", "lora_unet_", "")
+_TRANSFORMER_DIFFUSERS = ("transformer_", "diffusion_model_", "lora_transformer_", "lora_unet_", "")
 _UNET_DIFFUSERS = ("lora_unet_", "oft_unet_", "unet_", "")
 # By the place of a text encoder in the checkpoint: how names of Hugging Face's arrangement may start.
 _TEXT_STARTS = {
@@ -51,6 +51,10 @@ _TEXT_STARTS = {
     "0_transformer_text_model_": ("lora_te1_", "text_encoder_", ""),
     "1_model_": ("lora_te2_", "text_encoder_2_"),
     "0_model_": ("text_encoder_2_",),
+    "text_encoders_clip_l_transformer_text_model_": ("lora_te1_", "text_encoder_"),
+    "text_encoders_clip_g_transformer_": ("lora_te2_", "text_encoder_2_"),
+    # Trainers number T5 as the third, whether there is a second or not; diffusers counts what is there.
+    "text_encoders_t5xxl_transformer_": ("lora_te3_", "text_encoder_2_", "text_encoder_3_"),
 }
 
 _RESNET = {
@@ -127,7 +131,7 @@ def _layer_names(denoiser: DenoiserSpec, texts: tuple[TextSpec, ...]) -> Names:
             place = re.sub(r"^(cond_stage_model|conditioner\.embedders)\.", "", text.prefix).replace(".", "_")
             for path in _layers(text_network(text)):
                 _enter(names, LayerName(number, path), (place,), path)
-                usual = f"text_model.{_hugging_face_name(path)}"
+                usual = path if text.kind == "t5" else f"text_model.{_hugging_face_name(path)}"
                 _enter(names, LayerName(number, path), _TEXT_STARTS.get(place, ()), usual)
     return MappingProxyType(names)
 

@@ -21,7 +21,8 @@ from overpaint.errors import CheckpointError
 from overpaint.networks.layers import Packable
 from overpaint.settings import Quirks
 
-_THIRDS = ("q", "k", "v")  # of a layer that makes queries, keys and values at once
+_THIRDS = ("q", "k", "v")  # the first parts of a layer that makes queries, keys and values at once, each as wide
+_BEFORE, _BEHIND = "qkv", "mlp"  # all three, and what else such a layer makes
 _NAMED = 3  # how many layers an error names
 _CANNOT = (RuntimeError, ValueError, IndexError)  # what tensors of the wrong shapes or types raise
 
@@ -267,10 +268,8 @@ def _units(network: nn.Module, changes: _Changes) -> _Units:
 def _place(network: nn.Module, path: str) -> _Place:
     parent, _, leaf = path.rpartition(".")
     owner = network.get_submodule(parent)
-    if isinstance(owner, Packable) and leaf in _THIRDS:
-        width = owner.shape[0] // len(_THIRDS)
-        first = _THIRDS.index(leaf) * width
-        return _Place(parent, f"{parent}.weight", f"{parent}.bias", slice(first, first + width), fused=True)
+    if isinstance(owner, Packable):
+        return _Place(parent, f"{parent}.weight", f"{parent}.bias", _rows_of(leaf, *owner.shape[:2]), fused=True)
     if not _is_fused(owner):
         return _Place(path, f"{path}.weight", f"{path}.bias")
     if leaf not in FUSED:
@@ -278,6 +277,14 @@ def _place(network: nn.Module, path: str) -> _Place:
     width = owner.get_parameter("in_proj_weight").shape[1]
     first = FUSED.index(leaf) * width
     return _Place(parent, f"{parent}.in_proj_weight", f"{parent}.in_proj_bias", slice(first, first + width), fused=True)
+
+
+def _rows_of(part: str, rows: int, width: int) -> slice:
+    """Those of a part of a layer whose queries, keys and values are as wide as its input."""
+    if part in _THIRDS:
+        first = _THIRDS.index(part) * width
+        return slice(first, first + width)
+    return slice(0, len(_THIRDS) * width) if part == _BEFORE else slice(len(_THIRDS) * width, rows)
 
 
 def _is_fused(module: nn.Module) -> bool:

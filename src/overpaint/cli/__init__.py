@@ -13,19 +13,21 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.arguments import STOPPED
 from overpaint.cli.batch_command import batch
 from overpaint.cli.bench_command import bench
 from overpaint.cli.demo import demo
 from overpaint.cli.doctor import doctor
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
-from overpaint.cli.jobs_commands import cancel, jobs, submit, watch
+from overpaint.cli.jobs_commands import cancel, submit, watch
+from overpaint.cli.jobs_commands import jobs as jobs_command  # `jobs` is also a module here, whoever loads it first
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
 from overpaint.cli.models import models
 from overpaint.cli.output import note, say, say_json
-from overpaint.cli.paint import STOPPED, again, paint, txt2img
+from overpaint.cli.paint import again, paint, txt2img
 from overpaint.cli.plan_command import plan
 from overpaint.cli.sequence_commands import enlarge, grid, loopback, outpaint
 from overpaint.cli.serve import serve
@@ -73,7 +75,7 @@ COMMANDS = (
     submit,
     watch,
     cancel,
-    jobs,
+    jobs_command,
 )
 
 _FAILED, _USAGE = 1, 2

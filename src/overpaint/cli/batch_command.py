@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import STOPPED, Prompt, Quiet
 from overpaint.cli.chosen_model import model_asked_for
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.cli.paint import STOPPED, Prompt, Quiet
+from overpaint.cli.ray_cluster import cluster_asked_for
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import OverpaintError, PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from overpaint.files.batch import BatchEvent
+    from overpaint.files.batch import Batch, BatchEvent
     from overpaint.files.rows import BatchRow, UnreadableRow
     from overpaint.settings import Settings
 
@@ -39,6 +40,42 @@ ShardOption = Annotated[
         help="Paint one of N parts, I from 0; the parts may run at once, on any machines that share SOURCE and OUT.",
     ),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="local|HOST:PORT",
+        help="Paint on all machines of a Ray cluster, or on all GPUs of this machine.",
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-worker",
+        metavar="N",
+        help="With --ray: GPUs of each engine.  [default: 1 where there are GPUs]",
+        show_default=False,
+    ),
+]
+CpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        "--cpus-per-worker",
+        metavar="N",
+        help="With --ray: cores of each engine.  [default: 1 beside a GPU, else all of a machine]",
+        show_default=False,
+    ),
+]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        metavar="MIN,MAX",
+        help="With --ray: begin with MIN engines, use up to MAX.  [default: as many as there is room for]",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be painted; write nothing.")]
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a row, and nothing else.")]
 
 
@@ -46,7 +83,7 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one
 def batch(
     *,
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER|MANIFEST.jsonl", help="Pictures, or rows of requests.", show_default=False)
+        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv).", show_default=False)
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)],
     text: Prompt = "",
@@ -55,32 +92,36 @@ def batch(
     format: Format = "png",
     overwrite: Overwrite = False,
     shard: ShardOption = None,
+    ray: RayOption = None,
+    gpus_per_worker: GpusPerWorker = None,
+    cpus_per_worker: CpusPerWorker = None,
+    pool: Pool = None,
+    dry_run: DryRun = False,
     as_json: AsJsonLines = False,
     quiet: Quiet = False,
     asked: GivenOptions,
 ) -> int:
     """Paint all pictures of a folder, or all rows of a manifest.
 
-    The same command again goes on after a stop. A row of a manifest is a JSON object: "picture", "mask" and "output"
-    are paths (relative to the manifest; the output inside OUT), all other names are fields of the request, and win over
-    the options given here. "loras" and "controls" may be lists of what --lora and --control take. A row without a
-    picture asks for a new one.
+    The same command again goes on after a stop. A row of a manifest is a JSON object, or a line of CSV below the names:
+    "picture", "mask" and "output" are paths (relative to the manifest; the output inside OUT), all other names are
+    fields of the request, and win over the options given here. "loras" and "controls" may be lists of what --lora and
+    --control take. A row without a picture asks for a new one.
     """
-    from overpaint.files.batch import Batch, run_batch
+    from overpaint.files.batch import Batch
     from overpaint.files.rows import read_rows
     from overpaint.files.shards import Shard
-    from overpaint.hints import listed
 
     part = None if shard is None else Shard.parse(shard)
+    cluster = cluster_asked_for(ray, shard, pool, gpus_per_worker, cpus_per_worker)
     asked = asked.with_prompt(text)
     settings = asked.settings()
     asked = asked.with_model(model_asked_for(asked, settings))
     _check_source(source)
     rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
     _check_shared(rows, asked, settings)
-    left_out = pictures_left_out(source, recursive) if source.is_dir() else []
     tell_webui(asked, quiet or as_json)
-    warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet or as_json)
+    _warn_of_left_out(source, recursive, quiet or as_json)
     work = Batch(
         out=out,
         fields=asked.fields(),
@@ -91,17 +132,28 @@ def batch(
         shard=part,
     )
     teller = _Teller(as_json=as_json, quiet=quiet, rows=len(rows if part is None else part.rows(rows)))
+    if dry_run:
+        teller.look(rows, work)
+    elif cluster is not None:
+        cluster.paint(rows, work, asked, teller.hear, Meter(quiet or as_json))
+    else:
+        _paint_here(rows, work, asked, teller)
+    return teller.end()
+
+
+def _paint_here(rows: Sequence[BatchRow | UnreadableRow], work: Batch, asked: GivenOptions, teller: _Teller) -> None:
+    from overpaint.files.batch import run_batch
+
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
-        meter = stack.enter_context(Meter(quiet or as_json))
+        meter = stack.enter_context(Meter(teller.quiet or teller.as_json))
 
         def engine() -> session.CommandEngine:
-            return stack.enter_context(session.open_engine(asked, settings, session.loading(meter, control)))
+            return stack.enter_context(session.open_engine(asked, work.settings, session.loading(meter, control)))
 
-        painter = session.LatePainter(asked, settings, engine)
+        painter = session.LatePainter(asked, work.settings, engine)
         for event in run_batch(rows, work, lambda: painter, control):
             teller.hear(event, meter)
-    return teller.end()
 
 
 def _masks(given: str | None) -> Path | str | None:
@@ -122,6 +174,7 @@ _OTHER_PICTURES = frozenset(
 def _check_source(source: Path) -> None:
     """A folder or rows, not a picture; and never a word of what else is in the file."""
     from overpaint.files.rows import PICTURE_SUFFIXES
+    from overpaint.files.table_rows import SUFFIXES
 
     if not source.is_file():
         return
@@ -129,8 +182,16 @@ def _check_source(source: Path) -> None:
         raise PictureError(f"{source}: it is a picture; `overpaint paint {source}` paints over one")
     with source.open("rb") as file:
         head = file.read(4096)
-    if b"\0" in head or not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line")
+    is_table = source.suffix.lower() in SUFFIXES
+    if b"\0" in head or not (is_table or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")):
+        raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line, or CSV")
+
+
+def _warn_of_left_out(source: Path, recursive: bool, quiet: bool) -> None:
+    from overpaint.hints import listed
+
+    left_out = pictures_left_out(source, recursive) if source.is_dir() else []
+    warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet)
 
 
 def pictures_left_out(folder: Path, recursive: bool) -> list[str]:
@@ -180,10 +241,19 @@ class _Teller:
     counts: dict[str, int] = field(default_factory=lambda: {"painted": 0, "skipped": 0, "failed": 0})
     stopped: bool = False
 
+    def look(self, rows: Sequence[BatchRow | UnreadableRow], work: Batch) -> None:
+        """At what would be done."""
+        from overpaint.files.batch import look_at_batch
+
+        self.counts = {"to paint": 0, "skipped": 0, "failed": 0}
+        with Meter(self.quiet or self.as_json) as meter:
+            for event in look_at_batch(rows, work):
+                self.hear(event, meter)
+
     def hear(self, event: BatchEvent, meter: Meter) -> None:
         from overpaint.cli.flags import as_flags
         from overpaint.events import Progress
-        from overpaint.files.batch import BatchStopped, RowFailed, RowPainted, RowSkipped, RowStarted
+        from overpaint.files.batch import BatchStopped, RowFailed, RowPainted, RowPlanned, RowSkipped, RowStarted
 
         if isinstance(event, RowStarted):
             meter.update("pictures", self.seen, self.rows)
@@ -197,8 +267,12 @@ class _Teller:
         elif isinstance(event, RowFailed):
             told = as_flags(event.error) if isinstance(event.error, OverpaintError) else str(event.error)
             self._tell("failed", event.row.name if event.row else "", error=told)
+        elif isinstance(event, RowPlanned):
+            self._tell("to paint", event.row.name, files=event.files)
         elif isinstance(event, BatchStopped):
             self.stopped = True
+        if isinstance(event, RowPlanned | RowPainted | RowSkipped | RowFailed):
+            meter.update("pictures", self.seen, self.rows)
 
     def _tell(self, state: str, name: str, **facts: Any) -> None:
         self.seen += 1
@@ -207,6 +281,8 @@ class _Teller:
             say_json({"row": name, "state": state, **facts})
         elif state == "failed":
             note(f"{name}: {facts['error']}")
+        elif state == "to paint":
+            say(", ".join(facts["files"]))
         elif state == "painted":
             say(f"{', '.join(facts['files'])}  seed {', '.join(map(str, facts['seeds']))}")
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import AsJson, Open, Overwrite, Quiet
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, say, say_json, table
-from overpaint.cli.paint import AsJson, Open, Overwrite, Quiet, choose_target
+from overpaint.cli.results import choose_target
 from overpaint.errors import PaintingCancelled as StoppedBench
 from overpaint.errors import RequestError
 from overpaint.events import Control, Finished

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import AsJson, Quiet
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, say, say_json
-from overpaint.cli.paint import AsJson, Quiet
 from overpaint.errors import PaintingCancelled as Stopped
 from overpaint.errors import RequestError
 from overpaint.events import Control, Finished, Progress

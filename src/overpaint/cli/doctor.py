@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from overpaint.cli.arguments import AsJson
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table
-from overpaint.cli.paint import AsJson
 
 if TYPE_CHECKING:
     from overpaint.backends.advice import Decision, DeviceFacts, TorchFacts

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from overpaint.cli.arguments import AsJson
 from overpaint.cli.output import note, say, say_json, table
-from overpaint.cli.paint import AsJson
 from overpaint.cli.told import is_stdin
 from overpaint.errors import PictureError
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint.cli.arguments import AsJson, Mask, Quiet, StrengthMap
 from overpaint.cli.option_values import read_option
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
 from overpaint.errors import OverpaintError, PictureError, RequestError
 
 if TYPE_CHECKING:

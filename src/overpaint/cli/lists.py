@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.arguments import AsJson
 from overpaint.cli.option_values import choices_of, option_kinds
 from overpaint.cli.output import say, say_json, table
-from overpaint.cli.paint import AsJson
 
 
 def samplers(as_json: AsJson = False) -> int:

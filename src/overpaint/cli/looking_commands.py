@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.cli.arguments import AsJson, Open, Overwrite, Quiet, Telling
 from overpaint.cli.output import Meter, say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Open, Overwrite, Quiet, Telling, choose_target
+from overpaint.cli.results import choose_target
 from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
 from overpaint.errors import OverpaintError, PictureError, RequestError

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.cli.arguments import AsJson, Open, Overwrite
 from overpaint.cli.output import say, say_json, table
-from overpaint.cli.paint import AsJson, Open, Overwrite, choose_target
+from overpaint.cli.results import choose_target
 from overpaint.cli.terminal_pictures import show_pictures
 from overpaint.errors import RequestError
 

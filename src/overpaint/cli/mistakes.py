@@ -26,7 +26,6 @@ INSTEAD: Mapping[str, str] = {
     "--model-dir": "--models",
     "--data-dir": "--models",
     "--cfg-scale": "--cfg",
-    "--guidance": "--cfg",
     "--guidance-scale": "--cfg",
     "--num-inference-steps": "--steps",
     "--sampling-steps": "--steps",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint.cli.arguments import AsJson
 from overpaint.cli.folders import folders_below
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table
-from overpaint.cli.paint import AsJson
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import CheckpointError, RequestError
 

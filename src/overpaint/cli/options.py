@@ -144,6 +144,7 @@ REQUEST_OPTIONS = (
     PaintOption("--scheduler", _TEXT, "See `overpaint samplers` (default Automatic).", ("scheduler",)),
     PaintOption("--steps", _WHOLE, "Sampling steps at full strength (default 20).", ("steps",)),
     PaintOption("--cfg", _NUMBER, "How closely to follow the prompt (default 7).", ("cfg_scale",)),
+    PaintOption("--guidance", _NUMBER, "The same, as models such as Flux.1 dev are told it.", ("guidance",)),
     _of_source("--image-cfg", _NUMBER, "How closely an edit model follows the picture.", ("image_cfg_scale",)),
     PaintOption("--eta", _NUMBER, "Noise that ancestral samplers and DDIM add.", ("eta",)),
     PaintOption("--s-churn", _NUMBER, "Noise that Euler, Heun and DPM2 add.", ("s_churn",)),

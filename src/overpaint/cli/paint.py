@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import (
+    STOPPED,
+    AsJson,
+    Kind,
+    Mask,
+    NewPrompt,
+    Open,
+    Out,
+    Overwrite,
+    Prompt,
+    Quiet,
+    StrengthMap,
+    Telling,
+)
 from overpaint.cli.jobs import CommandJob, Files, job_of, repeated_job
 from overpaint.cli.options import (
     HIRES_OPTIONS,
@@ -23,70 +35,17 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
+from overpaint.cli.results import choose_target, is_stdout, keep, lost_in_files
+from overpaint.cli.sequence_commands import perform_again
 from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
 from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PictureError, RequestError
 
 if TYPE_CHECKING:
-    from overpaint.files.keeping import KeptPicture, Origins, Target
+    from overpaint.files.keeping import KeptPicture, Target
     from overpaint.outcome import ModelIdentity, Processed
     from overpaint.request import PaintRequest
-
-STOPPED = 130
-STDOUT = "-"
-
-Mask = Annotated[
-    str | None,
-    typer.Option(
-        "--mask",
-        help="A file (white, or opaque where it has alpha: repaint), or a mask in words, such as "
-        "'ellipse 10,10,90,60 | feather 8'; `overpaint mask --help` has the words.",
-    ),
-]
-StrengthMap = Annotated[
-    str | None,
-    typer.Option(
-        "--strength-map", help="A gray file, or a mask in words: how much of --strength each place has; black stays."
-    ),
-]
-Out = Annotated[
-    str | None, typer.Option("--output", "-o", help="File, FOLDER/, or - for stdout (default: a new name here).")
-]
-Kind = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="png, tif, webp, bmp, jpg or avif (default: by the name; else the source's, if it keeps every pixel; "
-        "else png).",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Open = Annotated[bool, typer.Option("--open", help="Show what was painted.")]
-_PROMPT = typer.Argument(metavar="PROMPT", help="What it should show; --prompt says the same.", show_default=False)
-Prompt = Annotated[str, _PROMPT]
-NewPrompt = Annotated[str | None, _PROMPT]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no warnings.")]
-
-
-@dataclass(frozen=True)
-class Telling:
-    """How much is told, and to whom."""
-
-    as_json: bool = False
-    quiet: bool = False
-    show: bool = False  # open the pictures
-    here: bool = False  # show them in the terminal
-
-    @property
-    def hushed(self) -> bool:
-        return self.quiet or self.as_json
-
-    def __post_init__(self) -> None:
-        if self.here and self.as_json:
-            raise RequestError("--show", None, "--json prints JSON and nothing else; leave out one of them")
 
 
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *JOB_OPTIONS)
@@ -177,29 +136,8 @@ def again(
     asked = asked.with_prompt(text)
     job = repeated_job(painted, Files(picture, mask, strength_map), asked, any_model=any_model)
     if job.tool is not None:
-        from overpaint.cli.sequence_commands import perform_again
-
         return perform_again(job, target, asked, Telling(as_json, quiet, show, here))
     return perform(job, target, asked, Telling(as_json, quiet, show, here))
-
-
-def choose_target(
-    output: str | None, stem: str, overwrite: bool, kind: str | None = None, source: Path | None = None
-) -> Target:
-    """Refuse a place or a format that cannot be used, before any work is done."""
-    from overpaint.files import keeping
-    from overpaint.files.formats import own_ending
-
-    ending = None if kind is None else kind.lower().removeprefix(".")
-    if ending is not None:
-        keeping.check_format(f"{stem}.{ending}", "--format", kind)
-    if output == STDOUT:
-        return keeping.Target(Path(STDOUT), overwrite, ending or "png")
-    named = Path(output).suffix.lower() if output and not keeping.is_folder(output) else ""
-    if ending is not None and named and named != f".{ending}":
-        raise RequestError("--format", kind, f"the name {output} says another one; leave out one of them")
-    own = "png" if source is None or is_stdin(source) else own_ending(source)
-    return keeping.choose_target(output or "./", f"{stem}.{ending or own}", overwrite, "--output")
 
 
 def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
@@ -219,7 +157,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     stopped = control.message is not None
     warnings = _warnings(job, model, processed)
     kept = keep(processed, target, job.origins) if processed is not None else []
-    warnings += _lost_in(kept, processed)
+    warnings += lost_in_files(kept, processed)
     if telling.as_json:
         pictures = [_account(path, each, processed) for path, each in kept]
         seconds = round(time.monotonic() - started, 3)
@@ -228,7 +166,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
         say_json({"pictures": pictures, **told})
     else:
         warn(warnings, telling.quiet)
-        for path, each in kept if not _is_stdout(target) else ():
+        for path, each in kept if not is_stdout(target) else ():
             say(f"{path}  seed {each.seed}")
         if stopped:
             note(f"stopped; {len(kept)} of {_asked_for(job.request)} pictures were finished")
@@ -239,7 +177,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
 
 
 def _check_stdout(job: CommandJob, target: Target, telling: Telling) -> None:
-    if not _is_stdout(target):
+    if not is_stdout(target):
         return
     if telling.as_json or telling.show or telling.here:
         flag = "--json" if telling.as_json else "--open" if telling.show else "--show"
@@ -259,38 +197,6 @@ def _warnings(job: CommandJob, model: ModelIdentity, processed: Processed | None
     if job.networks and processed is not None:
         told = (*told, *changed_networks(job.networks, networks_of(processed, 0)))
     return told
-
-
-def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, KeptPicture]]:
-    """Write every finished picture; one that cannot be written leaves those before it where they are."""
-    from overpaint.files.keeping import finished_pictures, save_painted
-
-    if _is_stdout(target):
-        return [_poured(each, processed, target) for each in finished_pictures(processed)]
-    return list(save_painted(processed, target, origins))
-
-
-def _lost_in(kept: list[tuple[Path, KeptPicture]], processed: Processed | None) -> tuple[str, ...]:
-    """What the formats of the files do not hold."""
-    from overpaint.files.keeping import lost_in
-
-    files = [(each.image, path.name) for path, each in kept if str(path) != STDOUT]
-    return tuple(told for image, name in files for told in lost_in(image, name, processed))
-
-
-def _is_stdout(target: Target) -> bool:
-    return str(target.path) == STDOUT
-
-
-def _poured(painted: KeptPicture, processed: Processed, target: Target) -> tuple[Path, KeptPicture]:
-    """To stdout, with its infotext and, in a PNG, its recipe."""
-    from overpaint.files.keeping import files_of
-    from overpaint.files.recipe import JobFiles
-
-    *_, (_, data) = files_of(painted, processed, f"painted.{target.ending}", JobFiles())
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-    return target.path, painted
 
 
 def _account(path: Path, painted: KeptPicture, processed: Processed | None) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from overpaint.cli.arguments import AsJson, Mask, Quiet, StrengthMap
 from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say, say_json, table, warn
-from overpaint.cli.paint import AsJson, Mask, Quiet, StrengthMap
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import RequestError
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import STOPPED, AsJson, Open, Out, Overwrite, Prompt, Quiet, Telling
 from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, PaintOption, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
-from overpaint.cli.paint import STOPPED, AsJson, Open, Out, Overwrite, Prompt, Quiet, Telling, choose_target
+from overpaint.cli.results import choose_target, keep
 from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
 from overpaint.cli.webui_told import refuse_webui_place, tell_webui
@@ -217,8 +218,6 @@ def _to_file(order: ToolOrder, sequence: PaintingSequence, target: Target, telli
     processed, _ = _run(order, sequence, telling, None, "")
     if processed is None or not processed.images:
         return STOPPED
-    from overpaint.cli.paint import keep
-
     kept = keep(processed, target, order.job.origins)
     _tell([path for path, _ in kept], processed, telling)
     return STOPPED if processed.stopped else 0

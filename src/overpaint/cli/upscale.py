@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
+from overpaint.cli.arguments import STOPPED, AsJson, Out, Overwrite, Quiet
 from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.cli.paint import STOPPED, AsJson, Out, Overwrite, Quiet, choose_target
+from overpaint.cli.results import choose_target
 from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PaintingCancelled, PictureError, RequestError
 

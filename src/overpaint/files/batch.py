@@ -7,21 +7,19 @@ journal, so the same command, given again after whatever ended it, goes on with 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
-from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
+from overpaint.errors import OverpaintError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
-from overpaint.files.batch_tools import STEPS_FOLDER, RowSteps, asks_for_tool, seeds_of, sequence_of_row, tool_files
-from overpaint.files.journal import Journal
+from overpaint.files.batch_tools import STEPS_FOLDER, RowSteps, asks_for_tool, seeds_of, tool_files
+from overpaint.files.journal import Journal, read_journals
 from overpaint.files.keeping import (
     FORMATS,
     KeptPicture,
@@ -32,18 +30,16 @@ from overpaint.files.keeping import (
     name_for,
     numbered,
 )
-from overpaint.files.kept_files import file_sha256
-from overpaint.files.recipe import JobFiles, changed_options, quirks_on
+from overpaint.files.recipe import JobFiles
+from overpaint.files.row_requests import asked_of, digest, fields_of, row_digest
 from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.saving import save_first_free
 from overpaint.files.shards import Shard
-from overpaint.masks import draw, files_in, names_in
 from overpaint.outcome import Processed
-from overpaint.pictures import open_picture
-from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, PaintRequest, Picture
+from overpaint.request import SOURCE_FIELDS, PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
-from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+from overpaint.text.shorthand import control_files, without_second_pass
 
 _TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
 _SURELY_TORN = 3600.0  # seconds after which nobody is still writing such a file
@@ -102,11 +98,21 @@ class RowFailed:
 
 
 @dataclass(frozen=True)
+class RowPlanned:
+    """It would be painted now, to these files."""
+
+    row: BatchRow
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BatchStopped:
     """Stopped on request; the rest is for the next time."""
 
 
-BatchEvent: TypeAlias = RowStarted | Started | Progress | RowPainted | RowSkipped | RowFailed | BatchStopped
+BatchEvent: TypeAlias = (
+    RowStarted | Started | Progress | RowPainted | RowSkipped | RowFailed | RowPlanned | BatchStopped
+)
 
 
 def run_batch(
@@ -117,29 +123,73 @@ def run_batch(
 ) -> Iterator[BatchEvent]:
     """Paint all rows that are not painted yet. The painter is asked for when the first row needs it."""
     control = control or Control()
-    _check_shared(batch.fields, rows)
+    check_shared(batch.fields, rows)
     if batch.shard is not None:
         rows = batch.shard.rows(rows)
     with Journal(batch.out, batch.shard) as journal:
-        _remove_torn_files(batch, journal)
-        fields = _with_seed(batch, journal)
-        seen: Counter[str] = Counter()
-        for row in rows:
-            if control.message is not None:
-                yield BatchStopped()
-                return
-            if isinstance(row, UnreadableRow):
-                yield RowFailed(row, OverpaintError(row.problem))
+        yield from paint_rows(rows, begun(batch, journal), journal, painter, control)
+
+
+def look_at_batch(rows: Sequence[BatchRow | UnreadableRow], batch: Batch) -> Iterator[BatchEvent]:
+    """What `run_batch` would do by now. Sources are read; nothing is written, and nobody else is kept from writing."""
+    check_shared(batch.fields, rows)
+    journal = read_journals(batch.out)
+    if batch.fields.get("seed", -1) == -1 and (seed := journal.known_seed(*_seed_names(batch))) is not None:
+        batch = replace(batch, fields={**batch.fields, "seed": seed})
+    seen, taken = Counter[str](), set[str]()
+    for row in rows if batch.shard is None else batch.shard.rows(rows):
+        if isinstance(row, UnreadableRow):
+            yield RowFailed(row, OverpaintError(row.problem))
+            continue
+        try:
+            key = _key(row, batch, seen)
+            if journal.whole(key):
+                entry = journal.entry(key)
+                yield RowSkipped(row, _pictures_among(entry.files if entry is not None else ()))
                 continue
-            with closing(_row_events(row, fields, batch, journal, painter, control, seen)) as events:
-                yield from events
+            request = asked_of(row, fields_of(row, batch.fields), batch.settings)
+        except (OverpaintError, OSError) as error:
+            yield RowFailed(row, error)
+            continue
+        several = request.batch_size * request.iterations if isinstance(request, PaintRequest) else 1
+        wished = f"{row.output}.{batch.format}"
+        names = [wished] if several == 1 else [numbered(wished, each + 1) for each in range(several)]
+        for number, name in enumerate(names):
+            names[number] = _free_name(name, key, journal, batch, taken)
+            taken.add(names[number])
+        yield RowPlanned(row, tuple(names))
+
+
+def begun(batch: Batch, journal: Journal) -> Batch:
+    """The batch with the seed that all its rows have, once what a killed process was writing is gone."""
+    _remove_torn_files(batch, journal)
+    return replace(batch, fields=_with_seed(batch, journal))
+
+
+def paint_rows(
+    rows: Iterable[BatchRow | UnreadableRow],
+    batch: Batch,
+    journal: Journal,
+    painter: Callable[[], BatchEngine],
+    control: Control,
+) -> Iterator[BatchEvent]:
+    """Some rows of a batch that has begun. Those whose results may want one name have to be painted by one call."""
+    seen: Counter[str] = Counter()
+    for row in rows:
         if control.message is not None:
             yield BatchStopped()
+            return
+        if isinstance(row, UnreadableRow):
+            yield RowFailed(row, OverpaintError(row.problem))
+            continue
+        with closing(_row_events(row, batch, journal, painter, control, seen)) as events:
+            yield from events
+    if control.message is not None:
+        yield BatchStopped()
 
 
 def _row_events(
     row: BatchRow,
-    fields: Mapping[str, Any],
     batch: Batch,
     journal: Journal,
     painter: Callable[[], BatchEngine],
@@ -148,16 +198,12 @@ def _row_events(
 ) -> Generator[BatchEvent, None, None]:
     """One row, from its key to its files; only what concerns all rows leaves it as an exception."""
     try:
-        key = _key(row, fields, batch, seen)
+        key = _key(row, batch, seen)
         if journal.whole(key):
             yield RowSkipped(row, _settle(key, journal))
             return
         yield RowStarted(row)
-        own = _fields_of(row, fields)
-        sequence = None
-        if asks_for_tool(own):
-            sequence = sequence_of_row(own, partial(_request_of, row, settings=batch.settings), batch.settings)
-        request = None if sequence is not None else _request_of(row, own, settings=batch.settings)
+        asked = asked_of(row, fields_of(row, batch.fields), batch.settings)
     except SaveError:
         raise
     except (OverpaintError, OSError) as error:
@@ -165,19 +211,18 @@ def _row_events(
         return
     engine = painter()
     try:
-        if sequence is not None:
-            steps = RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch))
-            story = steps.run(engine, sequence, batch.settings, control)
+        steps = RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch))
+        if isinstance(asked, PaintRequest):
+            story = engine.run(asked, batch.settings, control)
         else:
-            assert request is not None
-            story = engine.run(request, batch.settings, control)
+            story = steps.run(engine, asked, batch.settings, control)
         for event in story:
             if isinstance(event, Started | Progress):
                 yield event
             elif isinstance(event, Finished):
                 yield _kept(row, key, event.result, batch, journal)
-                if sequence is not None and journal.whole(key):
-                    RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch)).forget()
+                if not isinstance(asked, PaintRequest) and journal.whole(key):
+                    steps.forget()
             elif isinstance(event, Cancelled) and event.result is not None:
                 _write(row, key, event.result, batch, journal)
     except SaveError:
@@ -186,7 +231,7 @@ def _row_events(
         yield RowFailed(row, error)
 
 
-def _check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | UnreadableRow]) -> None:
+def check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | UnreadableRow]) -> None:
     """Refuse what is asked of all rows and none can have."""
     kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
     if kinds == {True}:
@@ -194,12 +239,6 @@ def _check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | Unreadabl
     of_source = sorted(SOURCE_FIELDS & fields.keys())
     if kinds == {False} and of_source:
         raise RequestError(of_source[0], fields[of_source[0]], "no row has a source picture; leave it out")
-
-
-def _fields_of(row: BatchRow, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Its own, before those of all rows as far as they fit a row of its kind."""
-    unfit = {"hires"} if row.has_source else SOURCE_FIELDS
-    return {**{name: value for name, value in shared.items() if name not in unfit}, **row.fields}
 
 
 def _settle(key: str, journal: Journal) -> tuple[str, ...]:
@@ -215,57 +254,21 @@ def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
     fields = {"seed": -1, **batch.fields}
     fresh = fix_seed(fields["seed"])
     if fields["seed"] == -1 and isinstance(fresh, int):
-        batch_name = _digest({"fields": fields, "model": batch.model})
-        fields["seed"] = journal.seed_of(batch_name, _digest(fields), fresh)
+        fields["seed"] = journal.seed_of(*_seed_names(batch), fresh)
     return fields
 
 
-def _key(row: BatchRow, fields: Mapping[str, Any], batch: Batch, seen: Counter[str]) -> str:
-    """What a row's result depends on, as a name; equal rows are told apart by their order."""
-    own = _fields_of(row, fields)
-    pictures = {name: file_sha256(path) for name, path in row.files.items()}
-    guides = enumerate(control_files(own))
-    pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
-    named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
-    pictures |= {f"named {name}": file_sha256(row.folder / name) for name in named}
-    parts = {
-        "fields": own,
-        "pictures": pictures,
-        "output": str(row.output),
-        "format": batch.format,
-        "model": batch.model,
-        "settings": changed_options(batch.settings),
-        "quirks": quirks_on(batch.settings),
-    }
-    plain = _digest(parts)
+def _seed_names(batch: Batch) -> tuple[str, str]:
+    fields = {"seed": -1, **batch.fields}
+    return digest({"fields": fields, "model": batch.model}), digest(fields)
+
+
+def _key(row: BatchRow, batch: Batch, seen: Counter[str]) -> str:
+    """The name of what a row asks for; equal rows are told apart by their order."""
+    own = fields_of(row, batch.fields)
+    plain = row_digest(row, own, format=batch.format, model=batch.model, settings=batch.settings)
     seen[plain] += 1
     return plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
-
-
-def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
-    return {name: fields[name] for name in PICTURE_FIELDS if isinstance(fields.get(name), str)}
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
-
-
-def _request_of(row: BatchRow, fields: Mapping[str, Any], *, settings: Settings) -> PaintRequest:
-    pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
-    own = with_control_pictures(fields, lambda path: _opened("controls", path, settings))
-    if row.has_source:
-        read = files_in(row.folder, settings.max_source_pixels)
-        own |= {name: draw(text, pictures["picture"], read) for name, text in _masks_in_words(own).items()}
-
-        own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
-    return PaintRequest.from_json({**own, **pictures})
-
-
-def _opened(name: str, path: Path, settings: Settings) -> Picture:
-    try:
-        return open_picture(path, max_pixels=settings.max_source_pixels)
-    except PictureError as error:
-        raise PictureError(f"{name}: {error}") from error
 
 
 def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
@@ -305,7 +308,7 @@ def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal:
 
 def _origins(row: BatchRow, batch: Batch) -> Origins:
     masks = {name: path for name, path in row.files.items() if name != "picture"}
-    return Origins(row.files.get("picture"), masks, control_files(_fields_of(row, batch.fields)))
+    return Origins(row.files.get("picture"), masks, control_files(fields_of(row, batch.fields)))
 
 
 def _tool_files(

@@ -4,7 +4,8 @@ Before its files are written a row's names and hashes are promised here, afterwa
 disk before the next thing happens. So whatever moment a process dies at, the journal and the folder together say for
 each row whether its pictures are whole. The lock dies with the process.
 
-A batch in parts (`shards`) has a journal for each part. Whoever opens one reads all of them.
+A batch in parts (`shards`) has a journal for each part. Whoever opens one reads all of them. So has each worker of a
+batch that is handed out (`cluster`); who opens the batch's own afterwards takes them in.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from overpaint.files.shards import Shard
 
 JOURNAL_NAME = "overpaint-batch.jsonl"
-_JOURNALS = re.compile(r"overpaint-batch(?:-\d+-of-(\d+))?\.jsonl")
+_JOURNALS = re.compile(r"overpaint-batch(?:-\d+-of-(\d+)|-worker-([0-9a-z-]+))?\.jsonl")
 _SEED_NAME = "overpaint-batch-{}.seed"
 _FAR = 1 << 30  # where Windows locks a byte, so that others can read what stands at the beginning
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JournalEntry:
     """What is known of a row: the files it promised, by name with their SHA-256, and whether all were written."""
 
@@ -45,9 +46,9 @@ class JournalEntry:
 class Journal:
     """An append-only file in the output folder. Use it as a context manager."""
 
-    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
-        self._folder, self._shard = folder, shard
-        self._path = folder / (JOURNAL_NAME if shard is None else f"overpaint-batch-{shard.number}-of-{shard.of}.jsonl")
+    def __init__(self, folder: Path, shard: Shard | None = None, *, worker: str = "") -> None:
+        self._folder, self._shard, self._worker = folder, shard, worker
+        self._path = folder / _journal_name(shard, worker)
         self._entries: dict[str, JournalEntry] = {}
         self._seeds: dict[str, int] = {}
         self._owners: dict[str, str] = {}
@@ -62,10 +63,10 @@ class Journal:
         try:
             _lock(self._file, self._folder)
             self._check_others()
-            for path in journals_in(self._folder):
-                if path != self._path:
-                    self._take_all(path.read_bytes())
+            self.read_others()
             self._read(self._file)
+            if self._path.name == JOURNAL_NAME:
+                self.take_in_workers()
         except BaseException:
             self._file.close()
             raise
@@ -76,6 +77,32 @@ class Journal:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    def read_others(self) -> None:
+        """What the other journals of the folder say by now."""
+        for path in journals_in(self._folder):
+            if path != self._path:
+                self._take_all(path.read_bytes())
+
+    def take_in_workers(self, *, remember: bool = True) -> None:
+        """What workers wrote who are gone becomes part of the batch's own journal, in the order in which it happened.
+
+        NOTE: if the end comes between the copy and the removal, the lines are copied again, which changes nothing.
+        """
+        for path in journals_in(self._folder):
+            if not _is_of_worker(path) or _is_locked(path):
+                continue
+            data = path.read_bytes()
+            self._write(data if data.endswith(b"\n") or not data else data + b"\n")
+            if remember:
+                self._take_all(data)
+            with suppress(OSError):
+                path.unlink()
+
+    def forget_rows(self) -> None:
+        """For who needs the lock and the seed only: what is known of a hundred thousand rows fills 80 MB."""
+        self._entries.clear()
+        self._owners.clear()
 
     def now(self) -> float:
         """The time by the clock that dates files here, which may be another machine's."""
@@ -92,6 +119,14 @@ class Journal:
         if batch not in self._seeds:
             self._append({"batch": batch, "seed": self._agreed(asked, fresh)})
         return self._seeds[batch]
+
+    def known_seed(self, batch: str, asked: str) -> int | None:
+        """The same, if it was ever given."""
+        if batch in self._seeds:
+            return self._seeds[batch]
+        with suppress(OSError, ValueError):
+            return int((self._folder / _SEED_NAME.format(asked)).read_bytes())
+        return None
 
     def _agreed(self, asked: str, fresh: int) -> int:
         """The seed that all parts of a batch take: the one that was written first."""
@@ -119,6 +154,8 @@ class Journal:
                 raise RequestError("OUT", str(self._folder), remedy)
 
     def _goes_with(self, other: Path) -> bool:
+        if self._worker:  # its batch's own is locked by who hands out
+            return other.name == JOURNAL_NAME or _is_of_worker(other)
         found = _JOURNALS.fullmatch(other.name)
         return self._shard is not None and found is not None and found[1] == str(self._shard.of)
 
@@ -150,14 +187,17 @@ class Journal:
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == promised
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        self._write(json.dumps(line).encode() + b"\n")
+        self._take(line)
+
+    def _write(self, lines: bytes) -> None:
         assert self._file is not None
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(lines)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise SaveError(f"{self._path}: the journal cannot be written ({error.strerror})") from error
-        self._take(line)
 
     def _read(self, file: BinaryIO) -> None:
         file.seek(0)
@@ -184,12 +224,34 @@ class Journal:
             self._entries[key] = JournalEntry(self._entries[key].files, done=True)
 
 
-def results_in(folder: Path) -> set[Path]:
-    """The files in a folder that are, byte for byte, what batches have written there."""
+def read_journals(folder: Path) -> Journal:
+    """What all journals of a folder say by now, to look at; nothing is locked or written."""
     journal = Journal(folder)
     for path in journals_in(folder):
         journal._take_all(path.read_bytes())
+    return journal
+
+
+def results_in(folder: Path) -> set[Path]:
+    """The files in a folder that are, byte for byte, what batches have written there."""
+    journal = read_journals(folder)
     return {(folder / name).resolve() for name in journal._owners if journal.wrote(name)}
+
+
+def workers_writing(folder: Path) -> bool:
+    """Whether workers of a batch are still at it, such as those of one that was killed a moment ago."""
+    return any(_is_of_worker(path) and _is_locked(path) for path in journals_in(folder))
+
+
+def _journal_name(shard: Shard | None, worker: str) -> str:
+    if worker:
+        return f"overpaint-batch-worker-{worker}.jsonl"
+    return JOURNAL_NAME if shard is None else f"overpaint-batch-{shard.number}-of-{shard.of}.jsonl"
+
+
+def _is_of_worker(path: Path) -> bool:
+    found = _JOURNALS.fullmatch(path.name)
+    return found is not None and found[2] is not None
 
 
 def journals_in(folder: Path) -> list[Path]:

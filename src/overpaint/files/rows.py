@@ -1,4 +1,4 @@
-"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL manifest.
+"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL or CSV manifest.
 
 A row of a manifest that names no picture asks for a new one.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.files.journal import results_in
+from overpaint.files.table_rows import SUFFIXES, table_rows
 from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
@@ -24,7 +25,7 @@ _MASKS = _FILE_FIELDS[1:]  # which may be in words
 _MOST_BYTES_A_LINE = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BatchRow:
     """One request to be: its pictures on disk, the name of its result, and the fields that are its own."""
 
@@ -126,18 +127,31 @@ class _MaskChoice:
 
 def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[BatchRow | UnreadableRow]:
     choose = _MaskChoice(masks)
+    for number, given in table_rows(manifest) if manifest.suffix.lower() in SUFFIXES else _json_rows(manifest):
+        row = given if isinstance(given, RequestError) else _row_or_error(number, given, manifest.parent, choose)
+        yield UnreadableRow(number, f"line {number}", str(row)) if isinstance(row, RequestError) else row
+
+
+def _row_or_error(number: int, given: dict[str, Any], folder: Path, masks: _MaskChoice) -> BatchRow | RequestError:
+    try:
+        return _manifest_row(number, given, folder, masks)
+    except RequestError as error:
+        return error
+
+
+def _json_rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any] | RequestError]]:
     with manifest.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield _manifest_row(number, line, manifest.parent, choose)
-            except RequestError as error:
-                yield UnreadableRow(number, f"line {number}", str(error))
+            if line.strip():
+                try:
+                    yield number, _object(line)
+                except RequestError as error:
+                    yield number, error
 
 
-def _manifest_row(number: int, line: bytes, folder: Path, masks: _MaskChoice) -> BatchRow:
-    given = _object(line)
+def _manifest_row(number: int, given: dict[str, Any], folder: Path, masks: _MaskChoice) -> BatchRow:
+    if "images" in given:
+        raise RequestError("images", given["images"], "a row has one source at most; name its file as picture")
     texts = {name: given.pop(name, None) for name in (*_FILE_FIELDS, "output")}
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
@@ -182,8 +196,6 @@ def _object(line: bytes) -> dict[str, Any]:
         raise RequestError("row", line[:60].decode(errors="replace"), f"it is not JSON ({error})") from None
     if not isinstance(given, dict):
         raise RequestError("row", given, "give one JSON object a line")
-    if "images" in given:
-        raise RequestError("images", given["images"], "a row has one source at most; name its file as picture")
     return given
 
 

@@ -52,6 +52,15 @@ class Shard:
         return [row for row in rows if _place(_family(_name_of(row), known)) % self.of == self.number]
 
 
+def families(rows: Sequence[BatchRow]) -> list[list[BatchRow]]:
+    """The rows, those together whose results may want one name; nearly always that is one row."""
+    known = {_name_of(row) for row in rows}
+    found: dict[str, list[BatchRow]] = {}
+    for row in rows:
+        found.setdefault(_family(_name_of(row), known), []).append(row)
+    return list(found.values())
+
+
 def _name_of(row: BatchRow | UnreadableRow) -> str:
     # NOTE: some file systems do not tell a from A.
     return str(row.output).casefold() if isinstance(row, BatchRow) else f"\0{row.number}"

@@ -13,16 +13,36 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
-from overpaint.models.families import VAE_PREFIX, Family
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
 from overpaint.models.hashes import Stamp, stamp_of
 from overpaint.models.header import safetensors_shapes
 from overpaint.models.specs import TextKind
-from overpaint.models.transformer_shapes import text_parts, text_title, transformer_part, transformer_spec
+from overpaint.models.transformer_shapes import (
+    all_text_parts,
+    suits,
+    text_title,
+    transformer_part,
+    transformer_spec,
+)
 
 _TEXT_FOLDERS = ("text_encoders", "text_encoder", "clip")
 _VAE_FOLDERS = ("vae", "VAE")
+_VAE_PREFIXES = (VAE_PREFIX, "vae.")
 _SUFFIXES = (".safetensors", ".gguf")
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class NeededText:
+    """A text encoder that a transformer lacks."""
+
+    kind: TextKind
+    width: int
+    optional: bool = False
+
+    @property
+    def title(self) -> str:
+        return text_title(self.kind, self.width)
 
 
 @dataclass(frozen=True)
@@ -30,12 +50,12 @@ class Needs:
     """What a transformer that came alone lacks."""
 
     family: Family
-    texts: tuple[tuple[TextKind, int], ...]  # kind and width
+    texts: tuple[NeededText, ...]
     vae: bool
 
     def titles(self) -> tuple[str, ...]:
         """As people call them."""
-        return (*(text_title(kind, width) for kind, width in self.texts), *(["a VAE"] if self.vae else []))
+        return (*(each.title for each in self.texts), *(["a VAE"] if self.vae else []))
 
 
 def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
@@ -45,15 +65,21 @@ def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
     needs = needs_of(path)
     if needs is None or not needs.texts:
         return ()
-    found = {(kind, width): str(file) for file, kind, width in reversed(list(_text_files(path)))}
-    chosen = [found.get(each) for each in needs.texts]
-    if None in chosen:
-        told = " and ".join(text_title(*each) for each in needs.texts)
+    there = list(_text_files(path))
+    chosen = {each: _first(there, each) for each in needs.texts}
+    if any(file is None and not each.optional for each, file in chosen.items()):
+        told = " and ".join(each.title for each in needs.texts)
+        lacks = " and ".join(each.title for each, file in chosen.items() if file is None)
         raise CheckpointError(
             f"{path.name}: it holds a {needs.family.title} transformer and no text encoder: give --text-encoder FILE "
-            f"(the option text_encoder_files), this needs {told}; looked in {_told(path, _TEXT_FOLDERS)}"
+            f"(the option text_encoder_files), this needs {told}; looked for {lacks} in {_told(path, _TEXT_FOLDERS)}"
         )
-    return tuple(dict.fromkeys(each for each in chosen if each is not None))
+    return tuple(dict.fromkeys(str(each) for each in chosen.values() if each is not None))
+
+
+def _first(there: Sequence[tuple[Path, TextKind, int]], needed: NeededText) -> Path | None:
+    fitting = (file for file, kind, width in there if suits(kind, needed.kind) and width == needed.width)
+    return next(fitting, None)
 
 
 def vae_for(path: Path) -> Path | None:
@@ -89,17 +115,26 @@ def _needs(path: Path, stamp: Stamp) -> Needs | None:
     family, ours = found
     network = transformer_spec(ours, family)
     assert network is not None
-    there = {kind for kind, _ in text_parts(shapes)}
-    wanted = zip((row.kind for row in family.texts), network.text_widths, strict=True)
-    lacking = tuple(each for each in wanted if each[0] not in there)
-    return Needs(family, lacking, not any(key.startswith(VAE_PREFIX) for key in shapes))
+    there = list(all_text_parts(shapes))
+    wanted = (
+        NeededText(row.kind, width, row.optional) for row, width in zip(family.texts, network.text_widths, strict=True)
+    )
+    lacking = (
+        each for each in wanted if not any(suits(kind, each.kind) and width == each.width for kind, width in there)
+    )
+    return Needs(family, tuple(lacking), not any(key.startswith(_VAE_PREFIXES) for key in shapes))
 
 
 def _text_files(path: Path) -> Iterator[tuple[Path, TextKind, int]]:
     for folder in _folders(path, _TEXT_FOLDERS):
         for file in _files(folder):
-            if file != path:
-                yield from ((file, kind, width) for kind, width in text_parts(_shapes_of(file)))
+            shapes = _shapes_of(file) if file != path else {}
+            if not _holds_denoiser(shapes):  # text encoders of other models are trained further, or not for this one
+                yield from ((file, kind, width) for kind, width in all_text_parts(shapes))
+
+
+def _holds_denoiser(shapes: Shapes) -> bool:
+    return any(key.startswith(UNET_PREFIX) for key in shapes) or transformer_part(shapes) is not None
 
 
 def _is_vae(shapes: Shapes, family: Family) -> bool:

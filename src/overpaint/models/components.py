@@ -19,6 +19,7 @@ from overpaint.models.layouts import is_diffusers_unet, is_diffusers_vae, opencl
 
 Tensors = dict[str, Derived]
 
+VAE_PREFIXES = (VAE_PREFIX, "vae.")  # of a codec in a whole checkpoint
 _UNET_PREFIXES = (UNET_PREFIX, "diffusion_model.", "unet.", "")
 _UNET_MARKS = ("input_blocks.0.0.weight", "output_blocks.0.0.in_layers.2.weight", "out.2.weight")
 _UNET_ROOTS = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
@@ -73,8 +74,10 @@ def unet_of(weights: Weights) -> UNetPart | None:
 
 def vae_of(weights: Weights) -> Tensors:
     """A codec's tensors by their original names, from a file that holds it alone or in a whole checkpoint."""
-    keys = {key.removeprefix(VAE_PREFIX): key for key in weights.shapes if key.startswith(VAE_PREFIX)}
-    keys = keys or {key: key for key in weights.shapes}
+    inner = (
+        {key.removeprefix(prefix): key for key in weights.shapes if key.startswith(prefix)} for prefix in VAE_PREFIXES
+    )
+    keys = next(filter(None, inner), {key: key for key in weights.shapes})
     names = {key: key for key in keys}
     if is_diffusers_vae(keys):
         with naming(weights.path):
@@ -195,6 +198,16 @@ def text_tensors(placed: Placed) -> tuple[Tensors, dict[str, str]]:
 def _as_clip(encoder: TextEncoder) -> Tensors:
     roots = ("embeddings.token", "embeddings.position_embedding", "encoder.", "final_layer_norm.")
     return {name: same(part) for name, part in encoder.parts.items() if name.startswith(roots)}
+
+
+def clip_tensors(encoder: TextEncoder, row: TextRow) -> Tensors:
+    """A CLIP's tensors as the row of a flow family names them."""
+    if row.kind == "openclip":
+        return _as_openclip(encoder)
+    tensors = _as_clip(encoder)
+    if row.projected and "text_projection.weight" in encoder.parts:
+        tensors["text_projection.weight"] = same(encoder.parts["text_projection.weight"])
+    return tensors
 
 
 def _as_openclip(encoder: TextEncoder) -> Tensors:

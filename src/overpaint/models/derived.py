@@ -53,6 +53,11 @@ def turned(part: Part) -> Derived:
     return Derived(part.shape[::-1], (part,), lambda tensor: tensor.t().contiguous())
 
 
+def swapped(part: Part) -> Derived:
+    """Its second half before its first."""
+    return Derived(part.shape, (part,), lambda tensor: torch.cat(tensor.chunk(2)[::-1]))
+
+
 def joined(*parts: Part) -> Derived:
     """One below the other."""
     first = parts[0].shape

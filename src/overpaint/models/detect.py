@@ -29,7 +29,7 @@ from overpaint.models.families import (
 )
 from overpaint.models.header import Said
 from overpaint.models.shifts import ConstantShift, Shift
-from overpaint.models.transformer_shapes import require_parts, text_specs, transformer_spec
+from overpaint.models.transformer_shapes import is_there, require_parts, text_spec, transformer_spec
 from overpaint.models.unet_shapes import Header, context_dim, count, is_linear, kernel, size_of_input, unet_spec
 
 _OLD_CLIP = "cond_stage_model.transformer."
@@ -51,7 +51,11 @@ _STRANGERS = (
         re.compile(r"^(model\.)?(embed_tokens|layers\.\d+\.self_attn\.)|^(shared|encoder\.block\.0)\."),
         "it looks like a text encoder: name it in the setting text_encoder_files",
     ),
-    (re.compile(r"double_blocks\."), "it looks like a Flux model, which this version does not support"),
+    (
+        re.compile(r"double_blocks\.|joint_blocks\."),
+        "it looks like a part of a Flux or Stable Diffusion 3 model, or like one of a kind that is not supported, such "
+        "as Flux.2 or Chroma; use a complete file of a supported model",
+    ),
     (
         re.compile(r"^control_model\.|^zero_convs\.|^controlnet_(cond_embedding|down_blocks)\."),
         "it looks like a ControlNet, not a checkpoint",
@@ -100,6 +104,8 @@ def detect(
         facts=facts,
         shift=_shift(family, said, facts),
         cfg_scale=family.cfg_scale,
+        guidance=family.guidance,
+        blank_words=sum(row.length for row in family.texts if row.optional and not is_there(row, shapes)),
     )
     return fitting(spec)
 
@@ -277,11 +283,13 @@ def _texts(shapes: Header, family: Family, said: Said, facts: dict[str, Source])
             raise CheckpointError(
                 f"text_{name}={values}: a {family.title} model has {len(family.texts)} text encoders; give one each"
             )
-    if family.network != "unet":
-        return text_specs(shapes, family, said)
+    tokenizers = said.fact("tokenizers", [""] * len(family.texts), {})
     return tuple(
         _text(shapes, row, family, {name: values[i] for name, values in told.items() if values is not None})
+        if row.kind in _NAMES
+        else text_spec(shapes, row, str(tokenizers[i]))
         for i, row in enumerate(family.texts)
+        if is_there(row, shapes) or not row.optional
     )
 
 
@@ -313,4 +321,6 @@ def _text(shapes: Header, row: TextRow, family: Family, told: Mapping[str, Any])
         final_norm=row.final_norm,
         follows_skip=row.follows_skip,
         pooled=row.pooled,
+        projected=row.projected,
+        as_tokens=row.as_tokens,
     )

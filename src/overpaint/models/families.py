@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overpaint.errors import CheckpointError
-from overpaint.models.shifts import ConstantShift
+from overpaint.models.shifts import NO_SHIFT, ConstantShift, Shift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
     VAE_PREFIX,
@@ -85,6 +85,66 @@ _FLUX_LATENT = LatentSpec(channels=16, scale=0.3611, shift=0.1159)
 _FLUX_VAE = AutoencoderSpec(
     channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16, quant_convs=False
 )
+_FLUX = UNET_PREFIX + "double_blocks.0.img_attn.qkv.weight"
+_TEXTS_OF_FLUX = "text_encoders.clip_l.transformer.text_model.", "text_encoders.t5xxl.transformer."
+
+
+def _flux(name: str, title: str, marks: tuple[Mark, ...], words: int, shift: Shift, guidance: float | None) -> Family:
+    """The rows of Flux.1 differ in little."""
+    clip, t5 = _TEXTS_OF_FLUX
+    return Family(
+        name=name,
+        title=title,
+        marks=(Mark(_FLUX), Mark(UNET_PREFIX + "vector_in.in_layer.weight"), *marks),
+        texts=(
+            TextRow(kind="clip", prefix=clip, layer=-1, final_norm=True, pooled=True, as_tokens=False),
+            TextRow(kind="t5", prefix=t5, layer=-1, final_norm=True, length=words),
+        ),
+        prediction="flow",
+        latent=_FLUX_LATENT,
+        native_size=1024,
+        network="flux",
+        shift=shift,
+        cfg_scale=1.0,
+        guidance=guidance,
+        vae=_FLUX_VAE,
+        vae_names=("ae", "flux"),
+    )
+
+
+_SD3_TEXTS = (
+    TextRow(
+        kind="clip",
+        prefix="text_encoders.clip_l.transformer.text_model.",
+        layer=-2,
+        final_norm=False,
+        pooled=True,
+        projected=True,
+    ),
+    TextRow(kind="openclip", prefix="text_encoders.clip_g.transformer.", layer=-2, final_norm=False, pooled=True),
+    TextRow(kind="t5", prefix="text_encoders.t5xxl.transformer.", layer=-1, final_norm=True, length=256, optional=True),
+)
+
+_NORMED = UNET_PREFIX + "joint_blocks.0.x_block.attn.ln_q.weight"
+
+
+def _sd3(name: str, title: str, marks: tuple[Mark, ...], cfg_scale: float) -> Family:
+    """The row of 3, which 3.5 has too, and norms."""
+    return Family(
+        name=name,
+        title=title,
+        marks=(Mark(UNET_PREFIX + "x_embedder.proj.weight"), *marks),
+        texts=_SD3_TEXTS,
+        prediction="flow",
+        latent=LatentSpec(channels=16, scale=1.5305, shift=0.0609),
+        native_size=1024,
+        network="mmdit",
+        shift=ConstantShift(3.0),
+        cfg_scale=cfg_scale,
+        vae=_FLUX_VAE,
+        vae_names=("sd3",),
+    )
+
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -101,12 +161,10 @@ FAMILIES: tuple[Family, ...] = (
         vae=_FLUX_VAE,
         vae_names=("ae", "flux"),
     ),
-    Family(
-        name="sd3",
-        title="Stable Diffusion 3",
-        marks=(Mark(UNET_PREFIX + "x_embedder.proj.weight"),),
-        supported=False,
-    ),
+    _flux("flux-dev", "Flux.1 dev", (Mark(UNET_PREFIX + "guidance_in.in_layer.weight"),), 512, TokenShift(), 3.5),
+    _flux("flux-schnell", "Flux.1 schnell", (), 256, NO_SHIFT, None),
+    _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),), 4.5),
+    _sd3("sd3", "Stable Diffusion 3", (), 5.0),
     Family(
         name="sdxl-inpaint",
         title="SDXL inpainting",
@@ -240,7 +298,7 @@ def _fitting_transformer(spec: ModelSpec, network: TransformerSpec) -> ModelSpec
     why = None
     if network.in_channels != spec.latent.channels:
         why = f"its transformer takes {network.in_channels} channels, but its VAE makes {spec.latent.channels}"
-    elif (widths := tuple(text.width for text in spec.texts)) != network.text_widths:
+    elif (widths := tuple(text.width for text in spec.texts)) != network.text_widths[: len(widths)]:
         why = f"its transformer reads texts {network.text_widths} wide, but its text encoders make {widths}"
     if why is not None:
         raise CheckpointError(f"{why}: use another file")

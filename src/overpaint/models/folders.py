@@ -19,15 +19,15 @@ from overpaint.models.files import Weights, read_checkpoint
 from overpaint.models.transformer_files import (
     TextPart,
     TransformerPart,
-    text_parts_of,
+    all_text_parts_of,
     transformer_of,
-    vocabulary_beside,
 )
 
 _MAX_JSON_BYTES = 4 * 2**20
 _INDEX_OF_MODEL = "model_index.json"
 _UNET_CLASS = "UNet2DConditionModel"
 _TEXT_FOLDERS = ("text_encoder", "text_encoder_2")
+_FLOW_TEXT_FOLDERS = (*_TEXT_FOLDERS, "text_encoder_3")
 _PREDICTIONS: Mapping[str, str] = {"epsilon": "eps", "v_prediction": "v"}
 
 _STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
@@ -123,11 +123,16 @@ def open_flow_folder(path: Path) -> FlowFolder | None:
         raise CheckpointError(f"{path.name}: its {brief(kind)} is of no family that is supported; use another model")
     _config(path / "vae" / "config.json", _FLOW_VAE_MUST)
     facts = _shift_facts(path / "scheduler" / "scheduler_config.json")
-    opened = [component_weights(path / name) for name in _TEXT_FOLDERS]
-    words = vocabulary_beside(path / "text_encoder" / "model")
-    texts = [part for each in opened if each is not None for part in text_parts_of(each, words)]
+    texts = [part for name in _FLOW_TEXT_FOLDERS for part in _flow_texts(path, name)]
     metadata = {f"overpaint.{name}": json.dumps(value) for name, value in facts.items()}
     return FlowFolder(transformer, texts, component_weights(path / "vae"), metadata)
+
+
+def _flow_texts(path: Path, name: str) -> list[TextPart]:
+    """The text encoder in a part's folder; its words are in a folder that is numbered alike."""
+    weights = component_weights(path / name)
+    words = path / name.replace("text_encoder", "tokenizer") / "tokenizer.json"
+    return [] if weights is None else all_text_parts_of(weights, str(words) if words.is_file() else "")
 
 
 def _shift_facts(path: Path) -> dict[str, Any]:

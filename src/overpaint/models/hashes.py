@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import platformdirs
 
@@ -199,7 +201,7 @@ def _cache_key(path: Path) -> str:
     return f"{os.path.abspath(path)}|{stat.st_mtime_ns}|{stat.st_size}"  # noqa: PTH100
 
 
-def _remembered(path: Path, known: dict[str, str]) -> str | None:
+def _remembered(path: Path, known: Mapping[str, str]) -> str | None:
     """The hash of a file, if it was computed since the file last changed."""
     try:
         return known.get(_cache_key(path)) if known else None
@@ -235,17 +237,28 @@ def network_hash(path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _read_cache(cache: Path | None) -> dict[str, str]:
+def _read_cache(cache: Path | None) -> Mapping[str, str]:
+    """It is asked for many times a second by a server, so it is read again only when it has been written again."""
     try:
-        known = json.loads(cache.read_text(encoding="utf-8")) if cache is not None else {}
+        stat = cache.stat() if cache is not None else None
+    except OSError:
+        return {}
+    return _parsed(cache, stat.st_ino, stat.st_mtime_ns, stat.st_size) if cache is not None and stat is not None else {}
+
+
+@lru_cache(maxsize=1)
+def _parsed(cache: Path, *stamp: int) -> Mapping[str, str]:
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(known, dict):
         return {}
-    return {str(key): value for key, value in known.items() if isinstance(value, str) and len(value) == 64}
+    hashes = {str(key): value for key, value in known.items() if isinstance(value, str) and len(value) == 64}
+    return MappingProxyType(hashes)
 
 
-def _write_cache(cache: Path | None, known: dict[str, str]) -> None:
+def _write_cache(cache: Path | None, known: Mapping[str, str]) -> None:
     if cache is None:
         return
     with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ The keys are the original checkpoint's, shapes are known at once, and tensors ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from overpaint.errors import CheckpointError
@@ -27,9 +28,10 @@ from overpaint.models.gguf_files import ARCHITECTURE, is_gguf, open_gguf
 from overpaint.models.transformer_files import (
     TextPart,
     TransformerPart,
+    all_text_parts_of,
+    lacking,
     text_parts_of,
     transformer_of,
-    vocabulary_beside,
     whole_model,
 )
 from overpaint.models.transformer_shapes import text_title
@@ -45,7 +47,7 @@ def open_model(path: Path, *, text_encoders: Sequence[Path] = ()) -> Weights:
     weights = open_tensors(path)
     transformer = transformer_of(weights)
     if transformer is not None:
-        texts = text_parts_of(weights) or _opened_decoders(transformer, text_encoders)
+        texts = _with_others(transformer, all_text_parts_of(weights), text_encoders)
         return whole_model(path, transformer, texts, None, weights.metadata)
     unet = unet_of(weights)
     if unet is not None:
@@ -65,7 +67,7 @@ def open_model(path: Path, *, text_encoders: Sequence[Path] = ()) -> Weights:
 def _of_folder(path: Path, text_encoders: Sequence[Path]) -> Weights:
     flow = open_flow_folder(path)
     if flow is not None:
-        texts = flow.texts or _opened_decoders(flow.transformer, text_encoders)
+        texts = _with_others(flow.transformer, flow.texts, text_encoders)
         return whole_model(path, flow.transformer, texts, vae_of(flow.vae) if flow.vae else {}, flow.metadata)
     folder = open_folder(path)
     unet = unet_of(folder.unet)
@@ -97,11 +99,18 @@ def _with_texts(unet: UNetPart, own: Sequence[TextEncoder], files: Sequence[Path
     return placed
 
 
-def _opened_decoders(transformer: TransformerPart, paths: Sequence[Path]) -> list[TextPart]:
-    """The text encoders of files that were named for a transformer; one that holds none is refused."""
-    found: list[TextPart] = []
-    for path in map(Path, paths):
-        parts = text_parts_of(open_tensors(path), vocabulary_beside(path))
+def _with_others(transformer: TransformerPart, own: list[TextPart], paths: Sequence[Path]) -> list[TextPart]:
+    """A model's own text encoders, and where one is missing those of the files that were named for it.
+
+    A file that is no model, such as `tokenizer.json`, is the vocabulary of those that have none.
+    """
+    if not lacking(transformer, own):
+        return own
+    files = [Path(each) for each in paths]
+    vocabulary = next((str(each) for each in files if each.suffix.lower() == ".json"), "")
+    found = list(own)
+    for path in (each for each in files if each.suffix.lower() != ".json"):
+        parts = all_text_parts_of(open_tensors(path))
         if not parts:
             wanted = " and ".join(
                 text_title(row.kind, width)
@@ -112,7 +121,7 @@ def _opened_decoders(transformer: TransformerPart, paths: Sequence[Path]) -> lis
                 f"give {wanted}"
             )
         found += parts
-    return found
+    return [replace(each, tokenizer=vocabulary) if vocabulary else each for each in found]
 
 
 def _opened_texts(paths: Sequence[Path]) -> list[TextEncoder]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -39,7 +39,6 @@ from overpaint.networks.layers import blank
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.settings import Settings
 
-T = TypeVar("T")
 _E = TypeVar("_E", bound="_Entry")
 
 _ROOM = 1.2  # what a model needs while it is filled, as a multiple of its size
@@ -68,11 +67,10 @@ class _Vae(_Entry):
 
 
 @dataclass(eq=False)
-class _Model(_Entry, Generic[T]):
+class _Model(_Entry):
     """A checkpoint, its own autoencoder apart: that is read when it is first wanted."""
 
     trunk: LoadedModel = field(kw_only=True)  # NOTE: its autoencoder has a shape but no memory
-    own: T = field(kw_only=True)
     codec: LoadedCodec | None = field(kw_only=True)
 
     def networks(self) -> tuple[nn.Module, ...]:
@@ -82,11 +80,10 @@ class _Model(_Entry, Generic[T]):
 
 
 @dataclass(frozen=True, eq=False)
-class Resident(Generic[T]):
-    """A model in memory as one job wants it, and what its owner keeps for it whatever the VAE."""
+class Resident:
+    """A model in memory as one job wants it."""
 
     model: LoadedModel
-    own: T
     _entries: tuple[_Entry, ...] = field(repr=False)
 
     def hold(self) -> None:
@@ -100,7 +97,7 @@ class Resident(Generic[T]):
             each.holders -= 1
 
     @contextmanager
-    def held(self) -> Iterator[Resident[T]]:
+    def held(self) -> Iterator[Resident]:
         self.hold()
         try:
             yield self
@@ -129,11 +126,10 @@ def _always(network: nn.Module) -> bool:
     return True
 
 
-class Residents(Generic[T]):
+class Residents:
     """Models by file, on one device.
 
-    `attach` makes what the owner keeps for a checkpoint; it is called once per load and must not keep the model it is
-    given, whose autoencoder is another one for each VAE. `is_bare` says whether a text encoder has its file's numbers
+    `is_bare` says whether a text encoder has its file's numbers
     and nothing merged into them: only then can another model share it.
     """
 
@@ -142,24 +138,21 @@ class Residents(Generic[T]):
         device: str,
         dtype: str = "auto",
         *,
-        attach: Callable[[LoadedModel], T],
         backend: str = "auto",
         is_bare: Callable[[nn.Module], bool] = _always,
         hashing: bool = True,
         hash_cache: Path | None = None,
     ) -> None:
         self._device, self._dtype, self._backend = device, dtype, backend_for(device, backend)
-        self._attach, self._is_bare = attach, is_bare
+        self._is_bare = is_bare
         self._hashing, self._hash_cache = hashing, hash_cache
-        self._entries: list[_Model[T] | _Vae] = []  # the least recently used first
+        self._entries: list[_Model | _Vae] = []  # the least recently used first
 
-    def have(
-        self, path: Path, vae_path: Path | None, settings: Settings, progress: Progress | None = None
-    ) -> Resident[T]:
+    def have(self, path: Path, vae_path: Path | None, settings: Settings, progress: Progress | None = None) -> Resident:
         """The model of a file with a VAE in place (None: its own). What was there before a failure still is."""
         wanted = _wanted_files(path, vae_path, settings)
         model, vae = self._completed(wanted, self._model(wanted), self._vae(wanted.vae), progress)
-        kept: list[_Model[T] | _Vae] = [model] if vae is None else [vae, model]
+        kept: list[_Model | _Vae] = [model] if vae is None else [vae, model]
         self._entries = [each for each in self._entries if each not in kept] + kept
         self._forget_superseded()
         self._forget_over_budget(kept, settings)
@@ -182,8 +175,8 @@ class Residents(Generic[T]):
     # -- finding and loading --------------------------------------------------------------------------------------
 
     def _completed(
-        self, wanted: _WantedFiles, model: _Model[T] | None, vae: _Vae | None, progress: Progress | None
-    ) -> tuple[_Model[T], _Vae | None]:
+        self, wanted: _WantedFiles, model: _Model | None, vae: _Vae | None, progress: Progress | None
+    ) -> tuple[_Model, _Vae | None]:
         """What was found, and the rest loaded. If memory runs out, idle models are forgotten and it is tried again."""
         for _ in range(2):
             try:
@@ -200,7 +193,7 @@ class Residents(Generic[T]):
         remedy = "close other programs, wait for other jobs, or use half precision or a smaller model"
         raise CheckpointError(f"{wanted.path.name}: there is not enough memory for it on {self._device}; {remedy}")
 
-    def _model(self, wanted: _WantedFiles) -> _Model[T] | None:
+    def _model(self, wanted: _WantedFiles) -> _Model | None:
         """The checkpoint in memory, if it is still what is on the disk."""
         known = [each for each in self._entries if isinstance(each, _Model) and each.files == wanted.files]
         stamps = _stamps(wanted.files)
@@ -216,7 +209,7 @@ class Residents(Generic[T]):
         stamps = _stamps((path,))
         return next((each for each in known if each.stamps == stamps), None) if stamps[0] else _vanished(known)
 
-    def _load(self, wanted: _WantedFiles, vae: _Vae | None, progress: Progress | None) -> tuple[_Model[T], _Vae | None]:
+    def _load(self, wanted: _WantedFiles, vae: _Vae | None, progress: Progress | None) -> tuple[_Model, _Vae | None]:
         stamps, vae_stamps = _stamps(wanted.files), _stamps(wanted.vae_files)
         texts = tuple(text for text in self._texts() if self._is_bare(text))
         loaded = load_checkpoint(
@@ -237,10 +230,10 @@ class Residents(Generic[T]):
             vae = _Vae(wanted.vae_files, vae_stamps, loaded=codec)
         own_codec = codec if wanted.vae is None else None
         trunk = _trunk(loaded, self._backend, self._dtype)
-        return _Model(wanted.files, stamps, trunk=trunk, own=self._attach(loaded), codec=own_codec), vae
+        return _Model(wanted.files, stamps, trunk=trunk, codec=own_codec), vae
 
     def _with_codec(
-        self, wanted: _WantedFiles, model: _Model[T], vae: _Vae | None, progress: Progress | None
+        self, wanted: _WantedFiles, model: _Model, vae: _Vae | None, progress: Progress | None
     ) -> _Vae | None:
         """Load the autoencoder that a model in memory lacks."""
         if vae is not None and vae.loaded.spec.latent_channels == model.trunk.spec.vae.latent_channels:
@@ -270,11 +263,11 @@ class Residents(Generic[T]):
 
     # -- forgetting -----------------------------------------------------------------------------------------------
 
-    def _idle(self, *kept: _Entry | None) -> list[_Model[T] | _Vae]:
+    def _idle(self, *kept: _Entry | None) -> list[_Model | _Vae]:
         """What is not in use, the least recently used first."""
         return [each for each in self._entries if not each.holders and each not in kept]
 
-    def _forget(self, entries: list[_Model[T] | _Vae]) -> bool:
+    def _forget(self, entries: list[_Model | _Vae]) -> bool:
         if not entries:
             return False
         self._entries = [each for each in self._entries if each not in entries]
@@ -297,12 +290,12 @@ class Residents(Generic[T]):
         newest = {each.files: each for each in self._entries}
         self._forget([each for each in self._idle() if newest[each.files] is not each])
 
-    def _forget_over_budget(self, wanted: list[_Model[T] | _Vae], settings: Settings) -> None:
+    def _forget_over_budget(self, wanted: list[_Model | _Vae], settings: Settings) -> None:
         budget = settings.model_memory * GIB or total_memory(torch.device(self._device)) / 3
         while self._size_of_idle(self._idle(*wanted)) > budget:
             self._forget(self._idle(*wanted)[:1])
 
-    def _size_of_idle(self, idle: list[_Model[T] | _Vae]) -> int:
+    def _size_of_idle(self, idle: list[_Model | _Vae]) -> int:
         """What forgetting all of them would free: networks that others share stay."""
         busy = {id(network) for each in self._entries if each not in idle for network in each.networks()}
         return size_of(network for each in idle for network in each.networks() if id(network) not in busy)
@@ -340,9 +333,9 @@ def _trunk(loaded: LoadedModel, kind: BackendKind, name: str) -> LoadedModel:
     return loaded.with_codec(LoadedCodec(shape, loaded.spec.vae))
 
 
-def _resident(model: _Model[T], vae: _Vae | None, settings: Settings) -> Resident[T]:
+def _resident(model: _Model, vae: _Vae | None, settings: Settings) -> Resident:
     codec = vae.loaded if vae is not None else model.codec
     assert codec is not None  # it was loaded, or nothing was
     file = checkpoint_file(model.files[0], model_folders(settings), model.trunk.file.sha256)
     loaded = replace(model.trunk.with_codec(codec), file=file)
-    return Resident(loaded, model.own, (model,) if vae is None else (model, vae))
+    return Resident(loaded, (model,) if vae is None else (model, vae))

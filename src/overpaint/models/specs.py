@@ -16,7 +16,7 @@ Prediction = Literal["eps", "v", "flow"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
 TextKind = Literal["clip", "openclip", "qwen3", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
-NetworkKind = Literal["unet", "zimage"]
+NetworkKind = Literal["unet", "zimage", "flux", "mmdit"]
 Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
@@ -80,7 +80,54 @@ class ZImageSpec:
         return (self.context_dim,)
 
 
-TransformerSpec: TypeAlias = ZImageSpec
+@dataclass(frozen=True, kw_only=True)
+class FluxSpec:
+    """The transformer of Flux.1: words and cells beside each other in the first blocks, then one stream."""
+
+    in_channels: int
+    out_channels: int = 16
+    width: int
+    double_blocks: int
+    single_blocks: int
+    heads: int
+    inner: int
+    context_dim: int
+    pooled_dim: int
+    guided: bool  # told how closely to follow the text, instead of being asked about a negative one, too
+    axes: tuple[int, int, int]  # numbers of a head that turn with the picture, a row, a column
+    patch: int = 2
+    network: ClassVar[NetworkKind] = "flux"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return (self.pooled_dim, self.context_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MmditSpec:
+    """The transformer of Stable Diffusion 3 and 3.5 (arXiv:2403.03206)."""
+
+    in_channels: int
+    width: int
+    blocks: int
+    dual_blocks: int  # the first ones, in which cells also attend to cells alone
+    heads: int
+    inner: int
+    context_dim: int
+    vector_dim: int
+    normed: bool  # queries and keys
+    side: int  # of the largest map, in tokens
+    patch: int = 2
+    network: ClassVar[NetworkKind] = "mmdit"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        """NOTE: the two CLIPs make one vector; of its numbers, 2048 in all published files, the smaller has 768."""
+        small = self.vector_dim * 3 // 8
+        return (small, self.vector_dim - small, self.context_dim)
+
+
+TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | MmditSpec
 DenoiserSpec: TypeAlias = UNetSpec | TransformerSpec
 
 
@@ -119,6 +166,9 @@ class TextSpec:
     final_norm: bool
     follows_skip: bool = False  # a request's CLIP skip moves the layer
     pooled: bool = False
+    projected: bool = False  # a CLIP in Hugging Face's names: its pooled vector goes through one more layer
+    as_tokens: bool = True  # a vector for each token is read; else the pooled one alone
+    length: int = 0  # a text that is read whole is filled up, or cut, to so many tokens; 0: it is as long as it is
     key_heads: int = 0  # where several heads share their keys; 0: each has its own
     head_dim: int = 0  # where heads are wider or narrower than their share of the width
     tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
@@ -140,6 +190,8 @@ class ModelSpec:
     facts: Mapping[str, Source] = field(default_factory=dict)
     shift: Shift = NO_SHIFT  # of a flow model's levels of noise
     cfg_scale: float | None = None  # of a family that is painted with another one than Stable Diffusion
+    guidance: float | None = None  # of a model that is told how closely to follow the text; None: it is not
+    blank_words: int = 0  # zeros in the place of a text encoder that may be missing, and is
 
     @property
     def is_sdxl(self) -> bool:
@@ -155,6 +207,12 @@ class ModelSpec:
             return 0
         wide, high = (-(-side // self.denoiser.patch) for side in latent_size)
         return wide * high
+
+    @property
+    def transformer(self) -> TransformerSpec:
+        """The denoiser of flow families."""
+        assert not isinstance(self.denoiser, UNetSpec)
+        return self.denoiser
 
     @property
     def unet(self) -> UNetSpec:
@@ -207,6 +265,10 @@ class TextRow:
     final_norm: bool
     follows_skip: bool = False
     pooled: bool = False
+    projected: bool = False
+    as_tokens: bool = True
+    length: int = 0
+    optional: bool = False  # without it, zeros take the place of its words
     head_dim: int = 64
 
     @property
@@ -232,5 +294,6 @@ class Family:
     network: NetworkKind = "unet"
     shift: Shift = NO_SHIFT
     cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
+    guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families

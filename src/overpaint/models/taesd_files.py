@@ -36,13 +36,20 @@ class TaesdFiles:
 
 
 def find_taesd(
-    folder: str | Path, *, is_sdxl: bool, channels: int = 4, halves: Sequence[Half] = ("encoder", "decoder")
+    folder: str | Path,
+    *,
+    is_sdxl: bool,
+    channels: int = 4,
+    family: str = "",
+    halves: Sequence[Half] = ("encoder", "decoder"),
 ) -> TaesdFiles:
     """The files for a family of checkpoints: each half in its own, or both in one; a missing one is a SettingError.
 
-    `channels` are those of the latents: 16 are Flux.1's.
+    `channels` are those of the latents: 16 are Flux.1's, or those of the `family` Stable Diffusion 3.
     """
-    stem = "taef1" if channels == _FLUX_CHANNELS else "taesdxl" if is_sdxl else "taesd"
+    stem = "taesdxl" if is_sdxl else "taesd"
+    if channels == _FLUX_CHANNELS:
+        stem = "taesd3" if family.startswith("sd3") else "taef1"
     found: dict[Half, Path] = {}
     for half in halves:
         names = [f"{stem}_{half}{suffix}" for suffix in _SUFFIXES]

@@ -6,18 +6,19 @@ They become one checkpoint, named as detection expects it; nothing is read befor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from overpaint.errors import CheckpointError
-from overpaint.models.components import vae_of
-from overpaint.models.derived import Derived, Part, derived_weights, joined, same
-from overpaint.models.families import FAMILIES, UNET_PREFIX, VAE_PREFIX, Family
+from overpaint.models.components import VAE_PREFIXES, clip_tensors, text_encoders_of, vae_of
+from overpaint.models.derived import Derived, Part, derived_weights, joined, same, swapped
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
 from overpaint.models.files import Weights
-from overpaint.models.specs import TextKind
+from overpaint.models.specs import TextKind, TextRow
 from overpaint.models.transformer_layouts import TABLES_OF_WORDS, Names, text_names, transformer_names
-from overpaint.models.transformer_shapes import text_title, transformer_spec
+from overpaint.models.transformer_shapes import suits, text_title, transformer_family, transformer_spec
 
 Tensors = dict[str, Derived]
 
@@ -45,12 +46,12 @@ class TransformerPart:
 
 @dataclass(frozen=True)
 class TextPart:
-    """A text encoder's tensors by our names, and the vocabulary that lies beside it."""
+    """A text encoder, how its tensors are named for a row of a family, and the vocabulary that lies beside it."""
 
     origin: str
-    kind: TextKind
-    tensors: Mapping[str, Derived] = field(repr=False)
+    kind: TextKind  # by its names
     width: int
+    named: Callable[[TextRow], Mapping[str, Derived]] = field(repr=False)
     tokenizer: str = ""
 
 
@@ -61,37 +62,54 @@ def transformer_of(weights: Weights) -> TransformerPart | None:
         found = transformer_names(inner)
         if found is not None:
             network, names = found
-            family = next(each for each in FAMILIES if each.network == network)
-            return TransformerPart(weights, family, _tensors(weights, names, inner))
+            tensors = _tensors(weights, names, inner)
+            shapes = {UNET_PREFIX + name: each.shape for name, each in tensors.items()}
+            return TransformerPart(weights, transformer_family(network, shapes), tensors)
     return None
 
 
 def text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
     """Every text encoder of a file that is no CLIP, under whatever prefix."""
-    found: list[TextPart] = []
+    found: dict[str, TextPart] = {}  # by prefix: an encoder may have its table of words twice
     for key, shape in weights.shapes.items():
         end = next((each for each in TABLES_OF_WORDS if key.endswith(each)), None)
-        if end is None or len(shape) != 2:
+        prefix = key[: len(key) - len(end or "")]
+        if end is None or len(shape) != 2 or prefix in found:
             continue
-        prefix = key[: len(key) - len(end)]
         inner = {name[len(prefix) :]: name for name in weights.shapes if name.startswith(prefix)}
         named = text_names(inner)
         if named is not None:
             kind, names = named
             tensors = _tensors(weights, names, inner)
-            beside = tokenizer or vocabulary_beside(weights.path)
-            found.append(TextPart(weights.path.name, kind, tensors, shape[1], beside))
-    return found
+            beside = tokenizer or vocabulary_beside(weights.path, kind)
+            found[prefix] = TextPart(weights.path.name, kind, shape[1], _always(tensors), beside)
+    return list(found.values())
 
 
-def vocabulary_beside(path: Path) -> str:
-    """The file of a text encoder's words: beside it, or in the folder "tokenizer" of a model."""
+def all_text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
+    """The same with CLIPs."""
+    clips = text_encoders_of(weights)
+    parts = [TextPart(each.origin, each.kind, each.width, partial(clip_tensors, each)) for each in clips]
+    return [*text_parts_of(weights, tokenizer), *parts]
+
+
+def _always(tensors: Tensors) -> Callable[[TextRow], Tensors]:
+    return lambda row: tensors
+
+
+_STEMS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("t5",), "qwen3": ("qwen",)}
+_FOLDERS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("tokenizer_2", "tokenizer_3"), "qwen3": ("tokenizer",)}
+
+
+def vocabulary_beside(path: Path, kind: TextKind) -> str:
+    """The file of a text encoder's words: beside it, or in the folder of a model.
+
+    Beside files of several kinds, `tokenizer.json` could be anybody's, so one that is called by its kind goes before.
+    """
     folder = path if path.is_dir() else path.parent
-    places = (
-        folder / f"{path.stem}.tokenizer.json",
-        folder / "tokenizer.json",
-        folder.parent / "tokenizer/tokenizer.json",
-    )
+    own = f"{path.stem}.tokenizer.json"
+    places = [folder / own, *(folder / f"{stem}.tokenizer.json" for stem in _STEMS.get(kind, ()))]
+    places += [folder / "tokenizer.json", *(folder.parent / name / "tokenizer.json" for name in _FOLDERS.get(kind, ()))]
     return next((str(each) for each in places if each.is_file()), "")
 
 
@@ -109,38 +127,59 @@ def whole_model(
     chosen = _placed(part, texts)
     for row, each in zip(part.family.texts, chosen, strict=True):
         if each is not None:
-            tensors.update((row.prefix + name, tensor) for name, tensor in each.tensors.items())
+            tensors.update((row.prefix + name, tensor) for name, tensor in each.named(row).items())
     tokenizers = [each.tokenizer if each is not None else "" for each in chosen]
     return derived_weights(path, tensors, {**metadata, "overpaint.tokenizers": json.dumps(tokenizers)})
+
+
+def lacking(part: TransformerPart, texts: Sequence[TextPart]) -> bool:
+    """Whether a text encoder of the family is in none of these."""
+    wanted = zip(part.family.texts, part.text_widths(), strict=True)
+    return any(_found(row, width, texts) is None for row, width in wanted)
 
 
 def _placed(part: TransformerPart, texts: Sequence[TextPart]) -> list[TextPart | None]:
     """The text encoder of each row: the first of its kind and width; those of another width are told of."""
     chosen: list[TextPart | None] = []
     for row, width in zip(part.family.texts, part.text_widths(), strict=True):
-        of_kind = [each for each in texts if each.kind == row.kind]
-        found = next((each for each in of_kind if each.width == width), None)
-        if found is None and texts:
+        found = _found(row, width, texts)
+        strangers = [each for each in texts if row.optional and suits(each.kind, row.kind)]
+        if found is None and (strangers if row.optional else texts):
             there = ", ".join(f"{each.origin} ({text_title(each.kind, each.width)})" for each in texts)
             raise CheckpointError(
                 f"text_encoder_files: a {part.family.title} transformer like this needs {text_title(row.kind, width)}, "
                 f"and there is: {there}; name another file"
             )
+        if found is not None and row.kind == "t5" and not found.tokenizer:
+            raise CheckpointError(_no_words(found, row))
         chosen.append(found)
     return chosen
 
 
+def _no_words(found: TextPart, row: TextRow) -> str:
+    without = "; or name the other text encoders alone there, to go without" if row.optional else ""
+    return (
+        f"{found.origin}: the vocabulary of T5 is not beside it; put a T5's tokenizer.json, which folders of diffusers "
+        "have in tokenizer_2 or tokenizer_3, there as t5.tokenizer.json, or name it in the setting text_encoder_files, "
+        f"too{without}"
+    )
+
+
+def _found(row: TextRow, width: int, texts: Sequence[TextPart]) -> TextPart | None:
+    return next((each for each in texts if suits(each.kind, row.kind) and each.width == width), None)
+
+
 def _own_vae(weights: Weights) -> Tensors:
-    return vae_of(weights) if any(key.startswith(VAE_PREFIX) for key in weights.shapes) else {}
+    return vae_of(weights) if any(key.startswith(VAE_PREFIXES) for key in weights.shapes) else {}
 
 
 def _tensors(weights: Weights, names: Names, keys: Mapping[str, str]) -> Tensors:
     """By our names; `keys` are the names without their prefix -> those of the file."""
     tensors: Tensors = {}
     for ours, theirs in names.items():
-        missing = [each for each in theirs if each not in keys]
+        missing = [each for each in theirs.keys if each not in keys]
         if missing:
             raise CheckpointError(f"{weights.path.name}: tensor {missing[0]} is missing; use a complete file")
-        parts = [Part(weights, keys[each]) for each in theirs]
-        tensors[ours] = same(parts[0]) if len(parts) == 1 else joined(*parts)
+        parts = [Part(weights, keys[each]) for each in theirs.keys]
+        tensors[ours] = joined(*parts) if len(parts) > 1 else (swapped if theirs.swapped else same)(parts[0])
     return tensors

@@ -1,6 +1,6 @@
 """Which names the tensors of transformers and of their text encoders have elsewhere, in those of our networks.
 
-Pure: names in, names out, without torch. A name of ours may stand for several of theirs, one below the other.
+Pure: names in, names out, without torch.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from overpaint.models.layout_tables import FLUX_ROWS, MMDIT_ROWS, Origin, Row, names_of_layer, origins
 from overpaint.models.specs import NetworkKind, TextKind
 
-Names = dict[str, tuple[str, ...]]  # ours -> theirs
+Names = dict[str, Origin]  # ours -> theirs
 _Replacements = tuple[tuple[str, str], ...]
 
 _PARTS_OF_QKV = ("to_q", "to_k", "to_v")
@@ -38,6 +39,22 @@ _QWEN3_GGUF: _Replacements = (
     (".ffn_up.", ".mlp.up_proj."),
     (".ffn_down.", ".mlp.down_proj."),
 )
+_T5: _Replacements = (("encoder.embed_tokens.", "shared."),)
+_T5_GGUF: _Replacements = (
+    ("token_embd.", "shared."),
+    ("enc.output_norm.", "encoder.final_layer_norm."),
+    ("enc.blk.", "encoder.block."),
+    (".attn_rel_b.", ".layer.0.SelfAttention.relative_attention_bias."),
+    (".attn_norm.", ".layer.0.layer_norm."),
+    (".attn_q.", ".layer.0.SelfAttention.q."),
+    (".attn_k.", ".layer.0.SelfAttention.k."),
+    (".attn_v.", ".layer.0.SelfAttention.v."),
+    (".attn_o.", ".layer.0.SelfAttention.o."),
+    (".ffn_norm.", ".layer.1.layer_norm."),
+    (".ffn_gate.", ".layer.1.DenseReluDense.wi_0."),
+    (".ffn_up.", ".layer.1.DenseReluDense.wi_1."),
+    (".ffn_down.", ".layer.1.DenseReluDense.wo."),
+)
 
 
 def transformer_names(keys: Iterable[str]) -> tuple[NetworkKind, Names] | None:
@@ -46,7 +63,7 @@ def transformer_names(keys: Iterable[str]) -> tuple[NetworkKind, Names] | None:
     there = set(keys)
     for network, (own, theirs, rename) in _TRANSFORMERS.items():
         if there.issuperset(own):
-            return network, {key: (key,) for key in keys}
+            return network, {key: Origin((key,)) for key in keys}
         if there.issuperset(theirs):
             return network, rename(keys)
     return None
@@ -57,16 +74,18 @@ def text_names(keys: Iterable[str]) -> tuple[TextKind, Names] | None:
     keys = tuple(keys)
     for mark, (kind, replacements) in _TEXTS.items():
         if mark in keys:
-            return kind, {_replaced(key, replacements): (key,) for key in keys}
+            return kind, {_replaced(key, replacements): Origin((key,)) for key in keys}
     return None
 
 
 # The table of words that a text encoder's keys have somewhere, and what of its name is not its prefix.
-TABLES_OF_WORDS = ("embed_tokens.weight", "token_embd.weight")
+TABLES_OF_WORDS = ("encoder.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight", "shared.weight")
 
 
 def diffusers_layers(network: NetworkKind, path: str) -> dict[str, str]:
     """What diffusers calls a layer of ours: its name -> ours, or our name and q, k or v for a third of it."""
+    if network in _ROWS:
+        return names_of_layer(path, _ROWS[network])
     replacements = _DIFFUSERS[network]
     theirs = path + "."
     for new, old in replacements:
@@ -83,10 +102,10 @@ def _zimage_names(keys: tuple[str, ...]) -> Names:
         ours = _replaced(key, _ZIMAGE)
         part = next((each for each in _PARTS_OF_QKV if f".attention.{each}." in key), None)
         if part is None:
-            names[ours] = (key,)
+            names[ours] = Origin((key,))
         elif part == "to_q":
             fused = tuple(key.replace(".to_q.", f".{each}.") for each in _PARTS_OF_QKV)
-            names[ours.replace(".to_q.", ".qkv.")] = fused
+            names[ours.replace(".to_q.", ".qkv.")] = Origin(fused)
     return names
 
 
@@ -103,10 +122,24 @@ _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Ren
         ("cap_embedder.1.weight", "layers.0.adaLN_modulation.0.weight", "layers.0.attention.to_q.weight"),
         _zimage_names,
     ),
+    "flux": (
+        # Chroma and Flux.2 have no vector_in; ControlNets no last layer.
+        ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"),
+        ("single_transformer_blocks.0.proj_mlp.weight", "context_embedder.weight", "norm_out.linear.weight"),
+        lambda keys: origins(keys, FLUX_ROWS),
+    ),
+    "mmdit": (
+        ("joint_blocks.0.x_block.attn.qkv.weight", "pos_embed", "final_layer.linear.weight"),
+        ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.pos_embed", "norm_out.linear.weight"),
+        lambda keys: origins(keys, MMDIT_ROWS),
+    ),
 }
+_ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {"flux": FLUX_ROWS, "mmdit": MMDIT_ROWS}
 _DIFFUSERS: Mapping[NetworkKind, _Replacements] = {"zimage": _ZIMAGE}
 # By a tensor that such a text encoder has.
 _TEXTS: Mapping[str, tuple[TextKind, _Replacements]] = {
     "layers.0.self_attn.q_norm.weight": ("qwen3", ()),
     "blk.0.attn_q_norm.weight": ("qwen3", _QWEN3_GGUF),
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": ("t5", _T5),
+    "enc.blk.0.attn_rel_b.weight": ("t5", _T5_GGUF),
 }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from overpaint.errors import CheckpointError
 from overpaint.models.families import FAMILIES
-from overpaint.models.header import Said
 from overpaint.models.specs import (
     UNET_PREFIX,
     Family,
+    FluxSpec,
+    MmditSpec,
     NetworkKind,
     TextKind,
     TextRow,
@@ -46,20 +48,53 @@ def transformer_part(shapes: Header) -> tuple[Family, Header] | None:
         found = transformer_names(inner)
         if found is not None:
             network, names = found
-            family = next(each for each in FAMILIES if each.network == network)
-            return family, {UNET_PREFIX + new: shapes[inner[old[0]]] for new, old in names.items()}
+            ours = {
+                UNET_PREFIX + new: joined_shape([shapes[inner[key]] for key in old.keys if key in inner])
+                for new, old in names.items()
+            }
+            return transformer_family(network, ours), ours
     return None
+
+
+def transformer_family(network: NetworkKind, shapes: Header) -> Family:
+    """The first family with such a network all of whose marks are there; the network itself was recognised before."""
+    rows = [each for each in FAMILIES if each.network == network]
+    return next((each for each in rows if all(mark.holds(shapes) for mark in each.marks)), rows[-1])
+
+
+def joined_shape(parts: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of tensors that stand one below the other."""
+    first, *rest = parts
+    return (first[0] + sum(each[0] for each in rest if each), *first[1:]) if rest and first else first
 
 
 def text_parts(shapes: Header) -> Iterator[tuple[TextKind, int]]:
     """Kind and width of every text encoder in a file that is no CLIP."""
+    seen: set[str] = set()  # an encoder may have its table of words twice
     for key, shape in shapes.items():
         end = next((each for each in TABLES_OF_WORDS if key.endswith(each)), None)
-        if end is not None and len(shape) == 2:
-            prefix = key[: len(key) - len(end)]
+        prefix = key[: len(key) - len(end or "")]
+        if end is not None and len(shape) == 2 and prefix not in seen:
             named = text_names(name[len(prefix) :] for name in shapes if name.startswith(prefix))
             if named is not None:
+                seen.add(prefix)
                 yield named[0], shape[1]
+
+
+def all_text_parts(shapes: Header) -> Iterator[tuple[TextKind, int]]:
+    """The same with CLIPs, by whose names they have."""
+    yield from text_parts(shapes)
+    for key, shape in shapes.items():
+        if key.endswith(_CLIP_WORDS) and len(shape) == 2:
+            yield ("clip" if key.endswith(_CLIP_WORDS[0]) else "openclip"), shape[1]
+
+
+_CLIP_WORDS = ("embeddings.token_embedding.weight", "token_embedding.weight")
+
+
+def suits(there: TextKind, wanted: TextKind) -> bool:
+    """Whether an encoder with such names can be one of such a kind: OpenCLIP also goes by Hugging Face's."""
+    return there == wanted or (there, wanted) == ("clip", "openclip")
 
 
 def text_title(kind: TextKind, width: int) -> str:
@@ -74,22 +109,23 @@ def require_parts(shapes: Header, family: Family) -> None:
     missing = [
         text_title(row.kind, width)
         for row, width in zip(family.texts, network.text_widths, strict=True)
-        if not any(key.startswith(row.prefix) for key in shapes)
+        if not (row.optional or is_there(row, shapes))
     ]
     if missing:
         raise CheckpointError(
-            f"it holds a {family.title} transformer and no text encoder; such a model needs {' and '.join(missing)}: "
-            "give --text-encoder FILE, or name it in the setting text_encoder_files"
+            f"it holds a {family.title} transformer and lacks a text encoder; such a model needs "
+            f"{' and '.join(missing)}: give --text-encoder FILE, or name it in the setting text_encoder_files"
         )
 
 
-def text_specs(shapes: Header, family: Family, said: Said) -> tuple[TextSpec, ...]:
-    """The text encoders of such a family."""
-    tokenizers = said.fact("tokenizers", [""] * len(family.texts), {})
-    return tuple(
-        _TEXT_MEASURES[row.kind](shapes, row, str(tokenizer))
-        for row, tokenizer in zip(family.texts, tokenizers, strict=True)
-    )
+def is_there(row: TextRow, shapes: Header) -> bool:
+    """Whether a checkpoint holds the text encoder of a row."""
+    return any(key.startswith(row.prefix) for key in shapes)
+
+
+def text_spec(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
+    """A text encoder that is no CLIP."""
+    return _TEXT_MEASURES[row.kind](shapes, row, tokenizer)
 
 
 def size_of(shapes: Header, key: str, *, axes: int) -> tuple[int, ...]:
@@ -122,6 +158,89 @@ def _zimage(shapes: Header) -> ZImageSpec:
     )
 
 
+def _flux(shapes: Header) -> FluxSpec:
+    width, cells = size_of(shapes, "img_in.weight", axes=2)
+    (head,) = size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", axes=1)
+    inner, _ = size_of(shapes, "double_blocks.0.img_mlp.0.weight", axes=2)
+    _, context = size_of(shapes, "txt_in.weight", axes=2)
+    _, pooled = size_of(shapes, "vector_in.in_layer.weight", axes=2)
+    out, _ = size_of(shapes, "final_layer.linear.weight", axes=2)
+    if width % head or head % 16:
+        raise CheckpointError(f"heads {head} wide do not fit a Flux layer {width} wide; use another file")
+    return FluxSpec(
+        in_channels=cells // 4,
+        out_channels=out // 4,
+        width=width,
+        double_blocks=count(shapes, "double_blocks."),
+        single_blocks=count(shapes, "single_blocks."),
+        heads=width // head,
+        inner=inner,
+        context_dim=context,
+        pooled_dim=pooled,
+        guided="guidance_in.in_layer.weight" in shapes,
+        axes=(head // 8, head * 7 // 16, head * 7 // 16),
+    )
+
+
+_MMDIT_HEAD = 64  # where no norm tells it; of all published files
+
+
+def _mmdit(shapes: Header) -> MmditSpec:
+    width, channels, patch, _ = size_of(shapes, "x_embedder.proj.weight", axes=4)
+    _, places, _ = size_of(shapes, "pos_embed", axes=3)
+    inner, _ = size_of(shapes, "joint_blocks.0.x_block.mlp.fc1.weight", axes=2)
+    _, context = size_of(shapes, "context_embedder.weight", axes=2)
+    _, vector = size_of(shapes, "y_embedder.mlp.0.weight", axes=2)
+    (head,) = shapes.get("joint_blocks.0.x_block.attn.ln_q.weight", (min(_MMDIT_HEAD, width),))
+    blocks, side = count(shapes, "joint_blocks."), math.isqrt(places)
+    if vector > context:
+        raise CheckpointError(
+            f"its CLIPs, {vector} wide together, do not fit beside words of {context}; use another file"
+        )
+    if width % head or side**2 != places:
+        raise CheckpointError(f"heads {head} wide and {places} places do not fit an MMDiT {width} wide; use another")
+    return MmditSpec(
+        in_channels=channels,
+        width=width,
+        blocks=blocks,
+        dual_blocks=sum(f"joint_blocks.{i}.x_block.attn2.qkv.weight" in shapes for i in range(blocks)),
+        heads=width // head,
+        inner=inner,
+        context_dim=context,
+        vector_dim=vector,
+        normed="joint_blocks.0.x_block.attn.ln_q.weight" in shapes,
+        side=side,
+        patch=patch,
+    )
+
+
+def _t5(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
+    first = f"{row.prefix}encoder.block.0.layer."
+    vocabulary, width = size_of(shapes, f"{row.prefix}shared.weight", axes=2)
+    queries, _ = size_of(shapes, f"{first}0.SelfAttention.q.weight", axes=2)
+    kinds, heads = size_of(shapes, f"{first}0.SelfAttention.relative_attention_bias.weight", axes=2)
+    if f"{first}1.DenseReluDense.wi_0.weight" not in shapes:
+        raise CheckpointError("its T5 has no gated layers, so it is not version 1.1; use the T5 XXL of Flux and SD 3")
+    inner, _ = size_of(shapes, f"{first}1.DenseReluDense.wi_0.weight", axes=2)
+    if queries % heads or kinds % 4:
+        raise CheckpointError(f"{heads} heads and {kinds} kinds of distance do not fit a T5 layer; use another file")
+    return TextSpec(
+        kind="t5",
+        prefix=row.prefix,
+        width=width,
+        layers=count(shapes, f"{row.prefix}encoder.block."),
+        heads=heads,
+        head_dim=queries // heads,
+        inner=inner,
+        vocabulary=vocabulary,
+        positions=kinds,
+        layer=row.layer,
+        final_norm=row.final_norm,
+        length=row.length,
+        tokenizer=tokenizer,
+    )
+
+
 def _qwen3(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
     first = f"{row.prefix}layers.0."
     vocabulary, width = size_of(shapes, f"{row.prefix}embed_tokens.weight", axes=2)
@@ -147,5 +266,9 @@ def _qwen3(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
     )
 
 
-_MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {"zimage": _zimage}
-_TEXT_MEASURES: Mapping[TextKind, Callable[[Header, TextRow, str], TextSpec]] = {"qwen3": _qwen3}
+_MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {
+    "zimage": _zimage,
+    "flux": _flux,
+    "mmdit": _mmdit,
+}
+_TEXT_MEASURES: Mapping[TextKind, Callable[[Header, TextRow, str], TextSpec]] = {"qwen3": _qwen3, "t5": _t5}

@@ -15,6 +15,7 @@ from overpaint.models.families import UNET_PREFIX, ModelSpec
 from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
 from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.other_kinds import account_of_other, account_of_pickle, account_of_upscaler
+from overpaint.models.transformer_shapes import transformer_part
 
 Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
 
@@ -37,7 +38,7 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
     texts = tuple(map(Path, text_encoders))
     is_readable = not texts and _is_safetensors(path) and path.is_file()
     shapes, metadata = safetensors_shapes(path) if is_readable else ({}, {})
-    if any(key.startswith(UNET_PREFIX) for key in shapes):
+    if any(key.startswith(UNET_PREFIX) for key in shapes) and transformer_part(shapes) is None:
         try:
             return detect(shapes, metadata, read_sidecar(path))
         except CheckpointError as error:
@@ -120,6 +121,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "scale_factor": spec.latent.scale,
         "input_channels": spec.denoiser.in_channels,
         **({"shift": spec.shift.of(4096, 20)} if spec.is_flow else {}),
+        **({"guidance": spec.guidance} if spec.guidance is not None else {}),
         "known_from": dict(spec.facts),
     }
 

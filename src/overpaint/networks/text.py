@@ -157,6 +157,8 @@ class ClipText(nn.Module):
         self.embeddings = _Embeddings(spec)
         self.encoder = _Layers(spec)
         self.final_layer_norm = nn.LayerNorm(spec.width)
+        if spec.projected:
+            self.text_projection = Linear(spec.width, spec.width, bias=False)
 
     def encode(
         self,
@@ -166,15 +168,23 @@ class ClipText(nn.Module):
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
-        """Token ids (b, 77) to the vectors of one layer; the family's layer and norm where none is given (ENCODE-4)."""
+        """Token ids (b, 77) to the vectors of one layer; the family's layer and norm where none is given (ENCODE-4).
+
+        For families that read it, also the last layer at the end token.
+        """
         embeddings = self.embeddings
         x = (
             _overridden(embeddings.token_embedding(ids), overrides)
             + embeddings.position_embedding.weight[: ids.shape[1]]
         )
         layer, final_norm = _layer_and_norm(self.spec, layer, final_norm)
-        x = _run(x, list(self.encoder.layers)[: _depth(self.spec, layer)])
-        return TextEncoding(self.final_layer_norm(x) if final_norm else x)
+        depth, blocks = _depth(self.spec, layer), list(self.encoder.layers)
+        x = _run(x, blocks[:depth])
+        tokens = self.final_layer_norm(x) if final_norm else x
+        if not self.spec.pooled:
+            return TextEncoding(tokens)
+        last = _at_end(self.final_layer_norm(_run(x, blocks[depth:])), ids)
+        return TextEncoding(tokens, self.text_projection(last) if self.spec.projected else last)
 
 
 class OpenClipText(nn.Module):
@@ -208,8 +218,12 @@ class OpenClipText(nn.Module):
         if not self.spec.pooled:
             return TextEncoding(tokens)
         last = self.ln_final(_run(x, blocks[depth:]))
-        # NOTE: the end token has the largest id of the vocabulary
-        return TextEncoding(tokens, last[torch.arange(len(ids)), ids.argmax(dim=-1)] @ self.text_projection)
+        return TextEncoding(tokens, _at_end(last, ids) @ self.text_projection)
+
+
+def _at_end(x: Tensor, ids: Tensor) -> Tensor:
+    """The vector of the first end token. NOTE: it has the largest id of the vocabulary."""
+    return x[torch.arange(len(ids)), ids.argmax(dim=-1)]
 
 
 def _overridden(embedded: Tensor, overrides: Iterable[TokenOverride]) -> Tensor:

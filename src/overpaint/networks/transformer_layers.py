@@ -74,3 +74,21 @@ def cells_of(high: int, wide: int, device: torch.device) -> Tensor:
     """(row, column) of each token of a map, row by row: (high * wide, 2)."""
     rows, columns = torch.meshgrid(torch.arange(high, device=device), torch.arange(wide, device=device), indexing="ij")
     return torch.stack([rows, columns], dim=-1).flatten(0, 1)
+
+
+def patches_of(x: Tensor, patch: int) -> Tensor:
+    """A map as tokens, row by row; in each the numbers of a channel are together: (b, tokens, channels * patch^2)."""
+    high, wide = (side // patch for side in x.shape[-2:])
+    tokens = x.reshape(len(x), -1, high, patch, wide, patch).permute(0, 2, 4, 1, 3, 5)
+    return tokens.reshape(len(x), high * wide, -1)
+
+
+def map_of(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+    """The tokens of `patches_of` as a map again."""
+    cells = tokens.reshape(len(tokens), rows, columns, -1, patch, patch).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(len(tokens), -1, rows * patch, columns * patch)
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normed without weights of its own, then scaled and shifted (Peebles and Xie 2023, arXiv:2212.09748)."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift

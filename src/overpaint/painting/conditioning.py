@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.models.families import ModelSpec, TextSpec
@@ -168,21 +169,42 @@ class Conditioner:
         """All stages of one text at once: they share their number of chunks (ENCODE-1)."""
         if len(texts) > 1 and any(reading_of(each.kind).whole for each in self.spec.texts):  # of different lengths
             return EncodedText(tuple(self.encode((text,), negative=negative).stages[0] for text in texts))
-        contexts: list[Tensor] = []
-        pooled: Tensor | None = None
-        for which, spec in enumerate(self.spec.texts):
-            context, vector = self._run_encoder(which, spec, texts)
-            contexts.append(context)
-            pooled = vector if vector is not None else pooled
-        longest = max(each.shape[1] for each in contexts)
-        contexts = [_pad_tokens(each, longest) for each in contexts]
-        context = torch.cat(contexts, dim=2)  # (stages, tokens, width)
+        read = [self._run_encoder(which, spec, texts) for which, spec in enumerate(self.spec.texts)]
+        if self.spec.is_flow:
+            return self._for_transformer(read)
+        contexts = [context for context, _ in read]
+        pooled = next((vector for _, vector in reversed(read) if vector is not None), None)
+        context = _side_by_side(contexts)  # (stages, tokens, width)
         if pooled is None or self.spec.unet.adm_channels is None:
             return EncodedText(tuple(TextCond(each) for each in context))
         if negative and all(text == "" for text in texts):  # ENCODE-6
             context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
         vectors = torch.cat([pooled, self._size_vector(negative).expand(len(texts), -1)], dim=1)
         return EncodedText(tuple(TextCond(each, vector) for each, vector in zip(context, vectors, strict=True)))
+
+    def _for_transformer(self, read: Sequence[tuple[Tensor, Tensor | None]]) -> EncodedText:
+        """The words of CLIPs side by side and those of other encoders behind them; all pooled vectors in one.
+
+        What is narrower than the widest is filled up with zeros, and zeros stand for an encoder that is missing.
+        """
+        pairs = [(spec, context) for spec, (context, _) in zip(self.spec.texts, read, strict=True) if spec.as_tokens]
+        clips = [context for spec, context in pairs if not reading_of(spec.kind).whole]
+        behind = [context for spec, context in pairs if reading_of(spec.kind).whole]
+        stages = len(read[0][0])
+        if self.spec.blank_words:
+            width = self.spec.transformer.context_dim
+            behind.append(torch.zeros(stages, self.spec.blank_words, width, device=self.encoders.device))
+        parts = [*([_side_by_side(clips)] if clips else []), *behind]
+        widest = max(each.shape[2] for each in parts)
+        context = torch.cat([F.pad(each, (0, widest - each.shape[2])) for each in parts], dim=1)
+        vectors = [vector for _, vector in read if vector is not None]
+        guidance = self.plan.sampler.guidance
+        if guidance is not None:
+            vectors.append(torch.full((stages, 1), guidance, device=self.encoders.device))
+        if not vectors:
+            return EncodedText(tuple(TextCond(each) for each in context))
+        vector = torch.cat(vectors, dim=1)
+        return EncodedText(tuple(TextCond(each, told) for each, told in zip(context, vector, strict=True)))
 
     def _run_encoder(self, which: int, spec: TextSpec, texts: tuple[str, ...]) -> tuple[Tensor, Tensor | None]:
         """One encoder over all stages: (stages, tokens, width), pooled of the first chunk (ENCODE-5)."""
@@ -214,7 +236,8 @@ class Conditioner:
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
-        tokenizer, quirks = reading.tokenizer(spec.tokenizer, spec.vocabulary), self.settings.quirks
+        tokenizer = reading.tokenizer(spec.tokenizer, spec.vocabulary, spec.length)
+        quirks = self.settings.quirks
         return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
@@ -269,6 +292,12 @@ def _sinusoid(value: float) -> Tensor:
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
     angles = value * frequencies
     return torch.cat([torch.cos(angles), torch.sin(angles)])
+
+
+def _side_by_side(contexts: Sequence[Tensor]) -> Tensor:
+    """What several encoders say of the same words, as one wide vector for each."""
+    longest = max(each.shape[1] for each in contexts)
+    return torch.cat([_pad_tokens(each, longest) for each in contexts], dim=2)
 
 
 def _pad_tokens(context: Tensor, length: int) -> Tensor:

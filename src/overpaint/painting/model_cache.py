@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
 from overpaint.adapters.embeddings import EmbeddingShelf
@@ -115,13 +116,13 @@ class ModelCache:
     def __init__(self, device: str, dtype: str, default: Path, backend: str = "auto") -> None:
         self.device = device
         self._default = default
-        self._residents: Residents[ModelAdapters] = Residents(
-            device, dtype, attach=ModelAdapters, backend=backend, is_bare=lambda each: adapted(each).is_bare
-        )
+        self._residents = Residents(device, dtype, backend=backend, is_bare=lambda each: adapted(each).is_bare)
+        # By what all VAEs that a checkpoint is used with leave the same; as long as it is in memory.
+        self._adapters: WeakKeyDictionary[nn.Module, ModelAdapters] = WeakKeyDictionary()
         self.encodings = KeptEncodings()
         self._counts: dict[int, EncodingsCount] = {}  # of each pass, of the plans that are running
         self._running: dict[int, ExitStack] = {}
-        self._held: dict[tuple[int, Path], Resident[ModelAdapters]] = {}
+        self._held: dict[tuple[int, Path], Resident] = {}
         self._embeddings = EmbeddingShelf()
         self._controls: dict[Hashable, LoadedControl] = {}
         self._taesd: dict[tuple[Path | None, Stamp, LatentSpec, Half], Taesd] = {}
@@ -204,11 +205,11 @@ class ModelCache:
 
     # -- for a plan ----------------------------------------------------------------------------------------------
 
-    def have(self, path: Path, settings: Settings, progress: Progress | None = None) -> Resident[ModelAdapters]:
+    def have(self, path: Path, settings: Settings, progress: Progress | None = None) -> Resident:
         """A checkpoint in memory, with the VAE that these options choose for it."""
         return self._residents.have(path, find_vae(path, settings).path, settings, progress)
 
-    def resident(self, plan: Plan) -> Resident[ModelAdapters]:
+    def resident(self, plan: Plan) -> Resident:
         """The model of a pass. While the job runs it stays the same one, even if its file changes."""
         path = plan.checkpoint or self._default
         key = (id(plan.images), path)
@@ -258,7 +259,7 @@ class ModelCache:
 
     def _make_ready(self, plan: Plan, batch: Sequence[ImagePlan], *, forgiving: bool) -> ReadyModel:
         resident = self.resident(plan)
-        model, adapters, settings = resident.model, resident.own, plan.settings
+        model, adapters, settings = resident.model, self._adapters_of(resident.model), plan.settings
         model.backend.set_tiling(settings.tiling)
         worn = adapters.wear(model.backend, batch[0].networks if batch else (), settings, forgiving=forgiving)
         table = self._embeddings.table(settings.embeddings_dir, plan.spec)
@@ -268,6 +269,12 @@ class ModelCache:
         texts = RememberingTexts(model.backend, self._remembering(settings), self.count(plan))
         conditioner = Conditioner(plan.spec, texts, plan, table)
         return ReadyModel(model, conditioner, worn, bool(settings.tiling))
+
+    def _adapters_of(self, model: LoadedModel) -> ModelAdapters:
+        denoiser = model.backend.networks.denoiser
+        if denoiser not in self._adapters:
+            self._adapters[denoiser] = ModelAdapters(model)
+        return self._adapters[denoiser]
 
     def encoder(self, plan: Plan) -> Codec:
         """What turns pictures into latents, none of them twice."""
@@ -288,7 +295,7 @@ class ModelCache:
             decoder = self._small(plan, "decoder") if small else self._full(plan)
             return Image.fromarray(decode(plan, decoder, latent[None])[0])
         resident = self.resident(plan)
-        maps, vae = resident.own.previews, resident.model.backend.codec
+        maps, vae = self._adapters_of(resident.model).previews, resident.model.backend.codec
         if vae not in maps:
             maps[vae] = fit_preview(resident.model.backend, plan.spec.latent)
         return preview_picture(maps[vae], latent)
@@ -310,7 +317,10 @@ class ModelCache:
 
     def _small(self, plan: Plan, half: Half) -> Taesd:
         settings, latent = plan.settings, plan.spec.latent
-        files = find_taesd(settings.taesd_dir, is_sdxl=plan.spec.is_sdxl, channels=latent.channels, halves=(half,))
+        spec = plan.spec
+        files = find_taesd(
+            settings.taesd_dir, is_sdxl=spec.is_sdxl, channels=latent.channels, family=spec.family, halves=(half,)
+        )
         path = files.encoder or files.decoder
         key = (path, stamp_of(path) if path else (), latent, half)
         if key not in self._taesd:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from overpaint.pixels.mask import Box, blur_reach, expand_crop_region, widened
-from overpaint.planning.canvas import Geometry, geometry_of
+from overpaint.planning.canvas import geometry_of
+from overpaint.planning.canvas_pixels import Geometry
 from overpaint.planning.sizes import size_for_box
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings

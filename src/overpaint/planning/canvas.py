@@ -8,94 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from overpaint.deep import shallow
 from overpaint.errors import RequestError
 from overpaint.models.families import LatentSpec
 from overpaint.pictures import flatten
-from overpaint.pixels.color import ColorTarget, color_target
-from overpaint.pixels.composite import make_overlay
-from overpaint.pixels.fill import fill_masked
 from overpaint.pixels.ground import Ground
-from overpaint.pixels.mask import (
-    Box,
-    blur_mask,
-    crop_region,
-    expand_crop_region,
-    latent_mask,
-    overlay_mask_whole,
-    to_gray_mask,
-)
-from overpaint.pixels.resize import Upscaler, as_mode, resize_image
+from overpaint.pixels.mask import Box, blur_mask, crop_region, expand_crop_region, to_gray_mask
+from overpaint.pixels.resize import as_mode
 from overpaint.pixels.tiles import gray_counts
+from overpaint.planning.canvas_pixels import Canvas, CanvasInputs, Geometry, MaskPlan, rounded_up
 from overpaint.planning.sizes import filled_up, size_for_box
-from overpaint.request import MaskedContent, PaintRequest, Picture, ResizeMode
+from overpaint.request import MaskedContent, PaintRequest, Picture
 from overpaint.settings import Settings
 from overpaint.taking import BECAME_8, had_16_bits
 
-STRETCH, RESIZE_FILL = 0, 2
 _NEARLY = 16  # levels of gray that count as black or white
 _GRAY_OF_EDGES = 0.25  # of what is not black; a soft edge has less
 _ROOM = 4  # times the area a model was trained at
 BLANK_MASK_COMMENT = 'Unable to perform "Inpaint Only mask" because mask is blank, switch to img2img mode.'
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The sizes of one job: what was asked, what the networks see, and the latent."""
-
-    width: int
-    height: int
-    pass_width: int
-    pass_height: int
-    factor: int = LatentSpec.factor  # pixels a side of one latent cell
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """(width, height) of the latent."""
-        return self.pass_width // self.factor, self.pass_height // self.factor
-
-    @property
-    def covered(self) -> tuple[int, int]:
-        """(width, height) of the pixels that the latent stands for."""
-        wide, high = self.latent_size
-        return wide * self.factor, high * self.factor
-
-
-@dataclass(frozen=True)
-class MaskPlan:
-    """What the mask decides. `pixel` and `change` are at the size of the pass, `overlay` at that of the result."""
-
-    pixel: Picture
-    change: Picture  # what latents and filling follow: the latent mask, if there is one
-    overlay: Picture
-    latent: NDArray[np.float32]  # (h/8, w/8), 1 = repaint
-    crop: Box | None  # (x1, y1, x2, y2) in the source
-
-    @property
-    def paste_to(self) -> tuple[int, int, int, int] | None:
-        """(x, y, width, height) of the crop, as the reference publishes it."""
-        if self.crop is None:
-            return None
-        x1, y1, x2, y2 = self.crop
-        return x1, y1, x2 - x1, y2 - y1
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """One source picture made ready: what is encoded, and what the result is composited on."""
-
-    source: Picture  # as given
-    ground: Ground  # the same, and how what is painted comes back to it
-    base: Picture  # the size of the result, before any change; of a crop it is the source
-    encoded: Picture  # RGB, what the encoder sees
-    overlay: Picture | None  # RGBA, the kept part
-    target: ColorTarget | None
 
 
 @dataclass(frozen=True)
@@ -109,24 +42,6 @@ class Canvases:
     notes: Mapping[str, object] = field(default_factory=dict)  # infotext fields, in order
     comments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CanvasInputs:
-    """The inputs that every step below reads."""
-
-    request: PaintRequest
-    settings: Settings
-    upscaler: Upscaler | None = None
-    factor: int = LatentSpec.factor
-
-    def resized(self, picture: Picture, mode: ResizeMode, width: int, height: int) -> Picture:
-        number, quirks = _mode_number(mode), self.settings.quirks
-        return resize_image(number, picture, width, height, upscaler=self.upscaler, quirks=quirks)
-
-    def to_pass(self, picture: Picture, mode: int, geometry: Geometry) -> Picture:
-        wide, high = geometry.pass_width, geometry.pass_height
-        return resize_image(mode, picture, wide, high, upscaler=self.upscaler, quirks=self.settings.quirks)
 
 
 def plan_empty(job: CanvasInputs, native_size: int) -> Canvases:
@@ -145,7 +60,10 @@ def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
     geometry = _geometry(job, sources[0], gray, native_size, warnings)
     if gray is not None and gray.getbbox() is None and _blank_counts(job):
         return _without_mask(job, sources, geometry, notes, warnings)
-    mask = _mask_plan(job, gray, geometry) if gray is not None else None
+    mask = None
+    if gray is not None:
+        crop = _crop(request, gray, geometry) if request.only_masked else None
+        mask = MaskPlan(gray, crop, geometry, job)
     if mask is not None and mask.crop is not None:
         notes["Inpaint area"] = "Only masked"
         notes["Masked area padding"] = request.padding
@@ -153,8 +71,31 @@ def plan_canvases(job: CanvasInputs, native_size: int) -> Canvases:
         notes["Masked content"] = "fill"
     if mask is not None and request.round_mask and request.soft_inpainting is None:
         warnings.extend(_gray_warnings(request, mask))
-    canvases = tuple(map(partial(_canvas, mask=mask, geometry=geometry, job=job), request.images, sources))
+    canvases = _canvases(job, sources, mask, geometry)
+    for each in canvases:
+        _check_fill(each)
     return Canvases(geometry, canvases, mask, notes=notes, warnings=tuple(warnings))
+
+
+def _canvases(
+    job: CanvasInputs, sources: tuple[Ground, ...], mask: MaskPlan | None, geometry: Geometry
+) -> tuple[Canvas, ...]:
+    pairs = zip(job.request.images, sources, strict=True)
+    return tuple(Canvas(given, ground, mask, geometry, job) for given, ground in pairs)
+
+
+def _check_fill(canvas: Canvas) -> None:
+    """The reference fills by a latent mask as it is (MASK-10), so its size has to be that of what is encoded."""
+    job = canvas.job
+    keeps_size = canvas.mask is not None and job.settings.quirks.mask_keeps_its_size
+    if not keeps_size or job.request.masked_content is MaskedContent.ORIGINAL:
+        return
+    wide, high = canvas.encoded_size
+    given = job.request.latent_mask
+    size = (canvas.geometry.pass_width, canvas.geometry.pass_height) if given is None else given.size
+    if size != (wide, high):
+        remedy = f"to fill masked content it must be {wide}x{high}, the size of the pass"
+        raise RequestError("latent_mask", f"{size[0]}x{size[1]}", remedy)
 
 
 def _ground(picture: Picture, settings: Settings) -> Ground:
@@ -194,7 +135,7 @@ def _without_mask(
     notes: dict[str, object],
     warnings: list[str],
 ) -> Canvases:
-    canvases = tuple(map(partial(_canvas, mask=None, geometry=geometry, job=job), job.request.images, sources))
+    canvases = _canvases(job, sources, None, geometry)
     if job.settings.quirks.blank_mask_is_whole_picture:
         return Canvases(geometry, canvases, None, notes=notes, comments=(BLANK_MASK_COMMENT,))
     warnings.append("mask: it selects no pixel, so nothing was changed; paint the part to repaint white")
@@ -267,7 +208,7 @@ def _own_size(
 def geometry_of(width: int, height: int, settings: Settings, factor: int = LatentSpec.factor) -> Geometry:
     """A size and what the networks see of it, within this site's limits."""
     floors = settings.quirks.floor_odd_sizes
-    sides = (width, height) if floors else (_round_up(width, factor), _round_up(height, factor))
+    sides = (width, height) if floors else (rounded_up(width, factor), rounded_up(height, factor))
     geometry = Geometry(width, height, *sides, factor)
     pixels = geometry.pass_width * geometry.pass_height
     if pixels > settings.max_pixels_per_pass:
@@ -285,106 +226,8 @@ def _default_size(request: PaintRequest, source: Ground, gray: Picture | None, n
     return filled_up(request, *source.size) if box is None else size_for_box(request, box, native_size)
 
 
-def _round_up(value: int, factor: int) -> int:
-    return -(-value // factor) * factor
-
-
-def _mask_plan(job: CanvasInputs, gray: Picture, geometry: Geometry) -> MaskPlan:
-    quirks = job.settings.quirks
-    crop = None
-    if job.request.only_masked:
-        crop = _crop(job.request, gray, geometry)
-        overlay = gray
-        pixel = job.to_pass(gray.crop(crop), RESIZE_FILL, geometry)
-    else:
-        mode = job.request.resize_mode
-        if mode is ResizeMode.LATENT and not quirks.latent_resize_fills_mask:
-            mode = ResizeMode.STRETCH
-        resized = job.resized(gray, mode, geometry.width, geometry.height)
-        overlay = overlay_mask_whole(resized)
-        pixel = _padded(resized, geometry)
-    change = (
-        pixel if job.request.latent_mask is None else _change_mask(job, job.request.latent_mask, gray, crop, geometry)
-    )
-    wide, high = geometry.latent_size
-    return MaskPlan(pixel, change, overlay, latent_mask(change, wide, high, job.request.round_mask, quirks), crop)
-
-
-def _change_mask(job: CanvasInputs, given: Picture, gray: Picture, crop: Box | None, geometry: Geometry) -> Picture:
-    """MASK-10: the reference takes a latent mask as it is; otherwise it takes the way of the mask."""
-    if job.settings.quirks.mask_keeps_its_size:
-        return given
-    fitted = to_gray_mask(given, False)
-    if crop is not None:
-        return job.to_pass(fitted.resize(gray.size, Image.Resampling.BICUBIC).crop(crop), RESIZE_FILL, geometry)
-    return job.to_pass(fitted, STRETCH, geometry)
-
-
 def _crop(request: PaintRequest, gray: Picture, geometry: Geometry) -> Box:
     box = crop_region(gray, request.padding)
     if box is None:
         raise RequestError("mask", "a blank picture", "paint the part to repaint white")
     return expand_crop_region(box, geometry.pass_width, geometry.pass_height, gray.width, gray.height)
-
-
-def _canvas(given: Picture, ground: Ground, mask: MaskPlan | None, geometry: Geometry, job: CanvasInputs) -> Canvas:
-    """IMG-1 for one picture. Of a crop no more is made ready than what lies in it."""
-    quirks, mode = job.settings.quirks, job.request.resize_mode
-    if mask is not None and mask.crop is not None:
-        base = ground.picture
-        picture = job.to_pass(ground.seen(mask.crop), RESIZE_FILL, geometry)
-    else:
-        flat = ground.seen()
-        whole = flat if mode is ResizeMode.LATENT else job.resized(flat, mode, geometry.width, geometry.height)
-        base, picture = _with_alpha(whole, given, job), whole
-        if mode is not ResizeMode.LATENT:
-            picture = _padded(picture, geometry)
-        elif not quirks.floor_odd_sizes:
-            stretched = job.resized(flat, ResizeMode.STRETCH, geometry.width, geometry.height)
-            base = _with_alpha(stretched, given, job)
-            wide, high = (_round_up(side, job.factor) for side in flat.size)
-            picture = _padded(flat, Geometry(*flat.size, wide, high, job.factor))
-    overlay = None
-    if mask is not None and quirks.drop_source_extras:
-        shown = ground.picture if mask.crop is not None else whole
-        overlay = make_overlay(shown, mask.overlay, _mode_number(mode), quirks, upscaler=job.upscaler)
-    if mask is not None and job.request.masked_content is not MaskedContent.ORIGINAL:
-        picture = fill_masked(picture, _fill_mask(job, mask, picture))
-    wanted = job.settings.img2img_color_correction
-    target = color_target(picture) if wanted else None
-    return Canvas(given, ground, base, picture, overlay, target)
-
-
-def _with_alpha(picture: Picture, given: Picture, job: CanvasInputs) -> Picture:
-    """The resized source with its transparency, resized alike; at its own size the source itself is the ground."""
-    if job.settings.quirks.drop_source_extras or picture.size == given.size or not given.has_transparency_data:
-        return picture
-    mode = ResizeMode.STRETCH if job.request.resize_mode is ResizeMode.LATENT else job.request.resize_mode
-    alpha = given.convert("RGBA").getchannel("A")
-    picture = picture.copy()
-    picture.putalpha(job.resized(alpha, mode, *picture.size).convert("L"))
-    return picture
-
-
-def _fill_mask(job: CanvasInputs, mask: MaskPlan, picture: Picture) -> Picture:
-    chosen = mask.change
-    if chosen.size != picture.size and job.settings.quirks.mask_keeps_its_size:
-        remedy = f"to fill masked content it must be {picture.width}x{picture.height}, the size of the pass"
-        raise RequestError("latent_mask", f"{chosen.width}x{chosen.height}", remedy)
-    if chosen.size != picture.size:
-        chosen = chosen.resize(picture.size, Image.Resampling.BICUBIC)
-    return chosen.convert("L")
-
-
-def _mode_number(mode: ResizeMode) -> int:
-    return list(ResizeMode).index(mode)
-
-
-def _padded(picture: Picture, geometry: Geometry) -> Picture:
-    """Extend the right and bottom by their last lines, up to what the networks can take."""
-    right, bottom = geometry.pass_width - geometry.width, geometry.pass_height - geometry.height
-    if (geometry.width, geometry.height) != picture.size or (right <= 0 and bottom <= 0):
-        return picture
-    values = np.asarray(picture)
-    edges = ((0, bottom), (0, right), (0, 0))[: values.ndim]
-    return Image.fromarray(np.pad(values, edges, mode="edge"))

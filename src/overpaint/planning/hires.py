@@ -11,13 +11,15 @@ from overpaint.errors import RequestError, SettingError
 from overpaint.hints import did_you_mean
 from overpaint.pixels.control import Frame, control_picture, control_region
 from overpaint.pixels.resize import Upscaler, find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, Geometry, geometry_of
+from overpaint.planning.canvas import Canvases, geometry_of
+from overpaint.planning.canvas_pixels import CanvasInputs, Geometry
 from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import Start, plan_sampler
 from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.request import ControlUnit, Hires, PaintRequest, ResizeMode
 from overpaint.settings import Settings
 
@@ -80,6 +82,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     )
     geometry = geometry_of(*target, settings, spec.latent.factor)
     start = Start(strength=hires.strength, every_step=True, steps_before=first.sampler.prompt_steps)
+    check_side(geometry.latent_size, spec)
     sampler, schedule_notes = plan_sampler(request, settings, spec, settings, start, spec.tokens(geometry.latent_size))
     # The schedule type of the infotext is the first pass's; "Hires schedule type" is this one's.
     schedule_notes = {name: value for name, value in schedule_notes.items() if name != "Schedule type"}

@@ -104,6 +104,10 @@ def warnings_of(
     warnings = [f"{name}: this option changes no picture here" for name in request.overrides if name in inert_options()]
     if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
         warnings.append("image_cfg_scale: only edit models use it; it was ignored")
+    if request.guidance is not None and sampler.guidance is None:
+        warnings.append(
+            f"guidance: a {spec.title} model is not told how closely to follow a text; give cfg_scale, or leave it out"
+        )
     if settings.emphasis == "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
         warnings.append("emphasis: it is off, so brackets in the prompt are read as text")
     warnings.extend(_unread(spec, settings, sampler, images))
@@ -118,10 +122,18 @@ def _unread(spec: ModelSpec, settings: Settings, sampler: SamplerPlan, images: t
     """What of the texts counts for nothing with a flow model."""
     if not spec.is_flow:
         return
+    if spec.blank_words:
+        yield f"text_encoder_files: this {spec.title} model works without T5, which reads long prompts and letters best"
     if sampler.cfg_scale == 1 and any(each.negative_prompt for each in images):
         yield "negative_prompt: it does nothing at cfg_scale 1; give a cfg_scale above 1, or leave it out"
     if settings.emphasis != "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
-        yield f"prompt: a {spec.title} model knows no weights, so what is in brackets counts like the rest"
+        yield _weights_unread(spec)
+
+
+def _weights_unread(spec: ModelSpec) -> str:
+    if any(each.as_tokens and each.kind in ("clip", "openclip") for each in spec.texts):
+        return f"prompt: of a {spec.title} model's text encoders only the CLIPs know weights; T5 reads it without"
+    return f"prompt: a {spec.title} model knows no weights, so what is in brackets counts like the rest"
 
 
 def _stages(images: tuple[ImagePlan, ...], settings: Settings, sampler: SamplerPlan) -> Iterator[str]:

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.pixels.resize import find_upscaler
-from overpaint.planning.canvas import Canvases, CanvasInputs, plan_canvases, plan_empty
+from overpaint.planning.canvas import Canvases, plan_canvases, plan_empty
+from overpaint.planning.canvas_pixels import CanvasInputs
 from overpaint.planning.hires import plan_controls, plan_hires
 from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
@@ -17,6 +18,7 @@ from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
 from overpaint.planning.shortcuts import Shortcuts, shortcuts_of
+from overpaint.planning.sizes import check_side
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.planning.window import LatentWindow, plan_window
 from overpaint.request import PaintRequest
@@ -46,6 +48,7 @@ def plan(
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
     in_force = known.tables_in_force or settings
+    check_side(prepared.geometry.latent_size, spec)
     tokens = spec.tokens(prepared.geometry.latent_size)
     sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)

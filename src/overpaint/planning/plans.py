@@ -13,7 +13,7 @@ from overpaint.models.catalog import ModelFile
 from overpaint.models.families import ModelSpec
 from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
-from overpaint.planning.canvas import Canvas, Geometry, MaskPlan
+from overpaint.planning.canvas_pixels import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.planning.shortcuts import EVERYTHING, Shortcuts
 from overpaint.planning.strength_levels import StrengthLevel

@@ -55,6 +55,7 @@ class SamplerPlan:
     t_enc: int
     cfg_scale: float
     image_cfg_scale: float | None
+    guidance: float | None  # what the network is told; None: it is told none
     eta: float
     s_churn: float
     s_tmin: float
@@ -131,6 +132,7 @@ def plan_sampler(
         t_enc=t_enc if walk.t_enc is None else walk.t_enc,
         cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
         image_cfg_scale=request.image_cfg_scale if is_edit else None,
+        guidance=spec.guidance if spec.guidance is None or request.guidance is None else float(request.guidance),
         eta=_eta(request, settings, sampler),
         noise_multiplier=1.0 if start.from_noise or start.steps_before else _noise_multiplier(request, settings),
         from_noise=start.from_noise,

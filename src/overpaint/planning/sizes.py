@@ -1,7 +1,9 @@
-"""Sizes that a request leaves open."""
+"""Sizes that a request leaves open, and those that a model does not know."""
 
 from __future__ import annotations
 
+from overpaint.errors import RequestError
+from overpaint.models.specs import MmditSpec, ModelSpec
 from overpaint.pixels.mask import Box
 from overpaint.request import PaintRequest
 
@@ -21,3 +23,14 @@ def filled_up(request: PaintRequest, wide: int, high: int) -> tuple[int, int]:
     if request.height is not None:
         return max(1, round(request.height * wide / high)), request.height
     return wide, high
+
+
+def check_side(latent_size: tuple[int, int], spec: ModelSpec) -> None:
+    """Networks with a table of places know so many a side."""
+    if not isinstance(spec.denoiser, MmditSpec):
+        return
+    most = spec.denoiser.side * spec.denoiser.patch
+    if max(latent_size) > most:
+        size = "x".join(str(each * spec.latent.factor) for each in latent_size)
+        remedy = f"a {spec.title} model knows places for {most * spec.latent.factor} pixels a side; give a smaller size"
+        raise RequestError("width and height", size, remedy)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.pixels.resize import resize_image
-from overpaint.planning.canvas import RESIZE_FILL, STRETCH, Canvases
+from overpaint.planning.canvas import Canvases
+from overpaint.planning.canvas_pixels import RESIZE_FILL, STRETCH
 from overpaint.planning.sampler_plan import SamplerPlan, Start
 from overpaint.request import PaintRequest, Picture, ResizeMode
 from overpaint.schedules import img2img_steps

@@ -96,9 +96,9 @@ def plan_step(
     """The plan of a step: its request's, with what the tool adds. Sheets are the whole sequence's."""
     plan = engine.plan(step.request, _settings_of(step, settings))
     changes: dict[str, object] = {"notes": MappingProxyType({**(own_notes or {}), **step.notes, **plan.notes})}
-    if step.colors_of is not None and any(each.target is not None for each in plan.canvases):
+    if step.colors_of is not None and any(each.has_target for each in plan.canvases):
         target = color_target(step.colors_of.convert("RGB"))
-        changes["canvases"] = tuple(replace(each, target=target) for each in plan.canvases)
+        changes["canvases"] = tuple(replace(each, given_target=target) for each in plan.canvases)
     if step.tiles is not None:
         changes["tiles"] = _tiles(plan, step.tiles)
     if step.decoding is not None:

@@ -54,6 +54,7 @@ class Job:
     created: float = 0.0  # seconds since 1970
     queue_seconds: float | None = None  # it may wait, while there is a server; still waiting then, it fails
     run_seconds: float | None = None
+    task: str | None = None  # what a client of the reference calls it
 
     def fingerprint(self) -> str:
         """Equal for equal requests: what tells a repeated request from another one under the same key."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, RequestError
 from overpaint.extras import LARGEST_RESULT, ExtrasRequest
@@ -23,8 +23,8 @@ from overpaint.sequences.forms import KINDS, SCRIPT
 from overpaint.sequences.story import PaintingSequence, SequenceStep
 from overpaint.service.config import ServeConfig
 from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
-from overpaint.service.guard.budgets import picture_apart, pictures_apart, room_for
-from overpaint.service.guard.inputs import admit_picture, decoded_text, picture_from_text
+from overpaint.service.guard.budgets import apart_of, picture_apart, room_for
+from overpaint.service.guard.inputs import SentPicture, admit_picture, decoded_text, picture_from_text
 from overpaint.service.guard.pictures_apart import PictureApart
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
 from overpaint.service.limits import Limits
@@ -49,6 +49,9 @@ REFERENCE = re.compile(f"{PICTURE_REFERENCE}[0-9a-f]{{64}}")
 
 _DEFAULT_SETTINGS = Settings()
 
+Looks = Literal["everything", "all but sources", "nothing"]
+"""Of which pictures judging itself needs pixels, and not only what they say of themselves."""
+
 
 class PictureStore(Protocol):
     """The part of a store that pictures need."""
@@ -68,7 +71,7 @@ class RequestSources:
     store: PictureStore
     limits: Limits
     read: TextReader
-    looks: bool = True  # whether judging itself needs pixels, and not only sizes
+    looks: Looks = "everything"
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
     apart: dict[str, PictureApart] = field(default_factory=dict)  # by reference
     count: int = 0
@@ -86,15 +89,15 @@ class RequestSources:
         reference, pixels = self._apart(value) or self._given(name, value)
         self.first = reference if name == "images[0]" else self.first
         self.pixels += pixels
-        self.to_decode += pixels if self.looks or reference not in self.apart else 0
+        self.to_decode += pixels if self._is_looked_at(name) or reference not in self.apart else 0
         check_together(name, pixels, self.pixels, self.limits)
         return reference
 
     def _apart(self, value: Any) -> tuple[str, int] | None:
         """One that was read apart, and how many pixels it has."""
         found = picture_apart(value) if isinstance(value, str) else None
-        if isinstance(value, bytes) and (known := pictures_apart()):
-            found = known.get(hashlib.sha256(value).hexdigest())
+        if isinstance(value, bytes):
+            found = apart_of(value)
         if found is None or found.pixels is None:
             return None
         reference = PICTURE_REFERENCE + found.digest
@@ -117,9 +120,13 @@ class RequestSources:
         return open_picture(data, max_pixels=self.limits.source_pixels)
 
     def measured(self, name: str, reference: Any) -> Any:
-        """The picture, or one of its size."""
-        found = None if self.looks else self.apart.get(reference)
-        return self.opened(name, reference) if found is None else found.measure()
+        """The picture or, where nobody looks at its pixels, one like it."""
+        found = None if self._is_looked_at(name) else self.apart.get(reference)
+        stand_in = None if found is None else found.measure() if self.looks == "nothing" else found.stand_in()
+        return self.opened(name, reference) if stand_in is None else stand_in
+
+    def _is_looked_at(self, name: str) -> bool:
+        return self.looks == "everything" or (self.looks == "all but sources" and not name.startswith("images["))
 
     def keep(self) -> None:
         for data in self.given.values():
@@ -148,7 +155,7 @@ def stored_request(
     if is_sequence(values):
         tool, values = tool_and_request(values)
     with ExitStack() as held:
-        sources = _sources(store, limits, read, looks=tool is not None)
+        sources = _sources(store, limits, read, looks="nothing" if tool is None else "everything")
         told, request = _judged(values, sources, settings, held)
         beside: dict[str, Any] = {"kind": EXTRAS}
         if not isinstance(request, ExtrasRequest):
@@ -183,7 +190,7 @@ def judged_sequence(
 ) -> PaintingSequence:
     """A tool that is only to be planned; each of its steps is judged, and nothing is kept."""
     tool, rest = tool_and_request(values)
-    _, request = _judged(rest, _sources(store, limits, read, looks=True), settings, held)
+    _, request = _judged(rest, _sources(store, limits, read, looks="everything"), settings, held)
     assert not isinstance(request, ExtrasRequest)  # a tool's kind is none of those
     _with_tool(tool, request, limits, settings)
     return SequenceOrder(tool, request).sequence(job_settings(settings, limits))
@@ -200,14 +207,14 @@ def judged_request(
 ) -> PaintRequest:
     """The same for a painting job that is only to be planned: nothing is kept. `held` is closed when it is planned."""
     with ExitStack() as short:
-        sources = _sources(store, limits, read, looks=True)
+        sources = _sources(store, limits, read, looks="all but sources")  # of which a plan takes the sizes
         _, request = _judged(values, sources, settings, held or short)
     if isinstance(request, ExtrasRequest):
         raise RequestError("kind", EXTRAS, "only painting has a plan")
     return request
 
 
-def _sources(store: PictureStore, limits: Limits, read: TextReader | None, *, looks: bool) -> RequestSources:
+def _sources(store: PictureStore, limits: Limits, read: TextReader | None, *, looks: Looks) -> RequestSources:
     return RequestSources(store, limits, read or (lambda text, name: decoded_text(text, limits, name)), looks)
 
 
@@ -250,6 +257,14 @@ def kind_of(stored: Json) -> Kind:
 def reference_of(data: bytes) -> str:
     """What stands for these bytes in a request."""
     return PICTURE_REFERENCE + hashlib.sha256(data).hexdigest()
+
+
+def kept(sent: SentPicture, store: PictureStore) -> str:
+    """The reference of a picture that was sent alone, to be named in requests; it is in the store when this returns."""
+    if sent.apart is None:
+        return store.put_picture(sent.file)
+    assert sent.apart.path is not None
+    return store.take_picture(sent.apart.path, sent.apart.digest)
 
 
 def picture_bytes(name: str, value: Any, read: TextReader) -> bytes:

@@ -1,7 +1,7 @@
-"""From weighted segments to the tokens of encoders that read a text whole: Qwen3, inside the talk it was trained on.
+"""From weighted segments to the tokens of encoders that read a text whole: T5, and Qwen3 inside the talk it knows.
 
-They know no weights: what is in brackets counts like the rest, and the plan says so. The vocabulary is Qwen's own,
-which has been the same since Qwen 1 and is under the Apache licence (see QWEN-LICENSE beside it), or a file.
+They know no weights: what is in brackets counts like the rest, and the plan says so. Qwen's vocabulary has been the
+same since Qwen 1 and is under the Apache licence (see QWEN-LICENSE beside it); another one, and T5's, is a file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ LONGEST_TEXT = 512  # tokens, as the families' authors cut them
 _MAX_VOCABULARY_BYTES = 64 * 2**20
 _START, _END = "<|im_start|>", "<|im_end|>"
 _ENDS = ("<|endoftext|>", _START, _END)
+_T5_ENDS = ("<pad>", "</s>")
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -41,13 +42,14 @@ class LongTokenizer:
     end: int
     pad: int
     comma: int = -1  # nothing is cut at commas
+    length: int = LONGEST_TEXT
 
     def encode(self, text: str) -> list[int]:
         return list(self.bpe.encode(text, add_special_tokens=False).ids)
 
 
 @lru_cache(maxsize=4)
-def qwen_tokenizer(vocabulary: str, size: int) -> Tokenizer:
+def qwen_tokenizer(vocabulary: str, size: int, length: int = 0) -> Tokenizer:
     """Of the file, or Qwen's own; an encoder of another vocabulary needs its file."""
     bpe = _read(Path(vocabulary)) if vocabulary else _own_qwen()
     ends = [number for each in _ENDS if (number := bpe.token_to_id(each)) is not None]
@@ -55,13 +57,33 @@ def qwen_tokenizer(vocabulary: str, size: int) -> Tokenizer:
         raise CheckpointError(
             f"{Path(vocabulary).name}: it has no {_END}; put the tokenizer.json of a Qwen model there"
         )
-    if size < bpe.get_vocab_size():
-        remedy = "put the one of this text encoder there" if vocabulary else "put its own tokenizer.json beside it"
-        raise CheckpointError(
-            f"text_encoder_files: the text encoder knows {size} tokens, its vocabulary {bpe.get_vocab_size()}; {remedy}"
-        )
+    remedy = "put the one of this text encoder there" if vocabulary else "put its own tokenizer.json beside it"
+    _check_size(bpe, size, remedy)
     pad, start, end = ends
     return LongTokenizer(bpe, start, end, pad)
+
+
+@lru_cache(maxsize=4)
+def t5_tokenizer(vocabulary: str, size: int, length: int) -> Tokenizer:
+    """Of the file."""
+    if not vocabulary:
+        raise CheckpointError("text_encoder_files: T5's vocabulary is missing; name its tokenizer.json there, too")
+    words = _read(Path(vocabulary))
+    pad, end = (words.token_to_id(each) for each in _T5_ENDS)
+    if pad is None or end is None:
+        raise CheckpointError(
+            f"{Path(vocabulary).name}: it has no {' and '.join(_T5_ENDS)}; put a T5's tokenizer.json there"
+        )
+    _check_size(words, size, "put the one of this text encoder there")
+    return LongTokenizer(words, end, end, pad, length=length)
+
+
+def _check_size(words: tokenizers.Tokenizer, size: int, remedy: str) -> None:
+    if size < words.get_vocab_size():
+        raise CheckpointError(
+            f"text_encoder_files: the text encoder knows {size} tokens, its vocabulary {words.get_vocab_size()}; "
+            f"{remedy}"
+        )
 
 
 def _own_qwen() -> tokenizers.Tokenizer:
@@ -84,7 +106,10 @@ def _read(path: Path) -> tokenizers.Tokenizer:
             raise ValueError(f"it is larger than {_MAX_VOCABULARY_BYTES // 2**20} MiB")
         text = path.read_text("utf-8")
         json.loads(text)
-        return tokenizers.Tokenizer.from_str(text)
+        words = tokenizers.Tokenizer.from_str(text)
+        words.no_truncation()  # which such files may ask for
+        words.no_padding()
+        return words
     except Exception as error:  # the package's own complaints have no common class
         raise CheckpointError(
             f"{path.name}: it is no tokenizer that can be read ({str(error)[:200]}); put the tokenizer.json of the "
@@ -107,6 +132,24 @@ def read_whole(
     return (Chunk(kept, (1.0,) * len(kept), ()),), len(ids)
 
 
+def read_filled(
+    segments: Iterable[Segment],
+    tokenizer: Tokenizer,
+    *,
+    backtrack: int = 0,
+    find_embedding: FindEmbedding | None = None,
+    quirks: Quirks,
+) -> tuple[tuple[Chunk, ...], int]:
+    """One chunk of the tokenizer's length: the text, its end, and what fills it up; and the number of its tokens."""
+    text = "".join("\n" if each == BREAK else each.text for each in segments)
+    ids = tokenizer.encode(text)
+    length = tokenizer.length if isinstance(tokenizer, LongTokenizer) else LONGEST_TEXT
+    kept = [*ids[: length - 1], tokenizer.end]
+    filled = (*kept, *[tokenizer.pad] * (length - len(kept)))
+    return (Chunk(filled, (1.0,) * length, ()),), len(ids) + 1
+
+
 LONG_READINGS: Mapping[TextKind, TextReading] = {
+    "t5": TextReading(t5_tokenizer, read_filled, lambda read: read.ids, whole=True),
     "qwen3": TextReading(qwen_tokenizer, read_whole, lambda read: read.ids, whole=True),
 }

@@ -49,6 +49,7 @@ REQUEST_KEYS: _Table = (
     ("scheduler", "Schedule type", str),
     ("cfg_scale", "CFG scale", number),
     ("image_cfg_scale", "Image CFG scale", number),
+    ("guidance", "Distilled CFG Scale", number),
     ("seed", "Seed", int),
     ("width", "Size-1", int),
     ("height", "Size-2", int),

@@ -83,7 +83,7 @@ def open_clip_tokenizer() -> Tokenizer:
 
 def tokenizer_for(kind: TextKind) -> Tokenizer:
     """The tokenizer that a kind of CLIP was trained with."""
-    return CLIP_READINGS[kind].tokenizer("", 0)
+    return CLIP_READINGS[kind].tokenizer("", 0, 0)
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -209,10 +209,10 @@ class TextReading:
     """How a kind of text encoder is fed: its tokenizer, how texts are cut, and the ids that it reads of a chunk.
 
     The tokenizer is made from the file of its vocabulary, or without one from the vocabulary that is part of this
-    package, for as many words as the encoder knows.
+    package, for as many words as the encoder knows; the last number is the length that texts are brought to, if any.
     """
 
-    tokenizer: Callable[[str, int], Tokenizer]
+    tokenizer: Callable[[str, int, int], Tokenizer]
     cut: Cut
     ids: Callable[[Chunk], tuple[int, ...]]
     whole: bool = False  # a text is read whole, as long as it is, and without weights
@@ -269,8 +269,8 @@ class _Filler:
 
 
 CLIP_READINGS: Mapping[TextKind, TextReading] = {
-    "clip": TextReading(lambda vocabulary, size: clip_tokenizer(), chunk, lambda read: read.ids),
+    "clip": TextReading(lambda vocabulary, size, length: clip_tokenizer(), chunk, lambda read: read.ids),
     "openclip": TextReading(
-        lambda vocabulary, size: open_clip_tokenizer(), chunk, lambda read: pad_after_end(read.ids)
+        lambda vocabulary, size, length: open_clip_tokenizer(), chunk, lambda read: pad_after_end(read.ids)
     ),
 }

@@ -47,7 +47,8 @@ def carried_out(bench: EngineHolder, job: Job, folder: Path, **given: Any) -> tu
     jobs = JobsInHand(bench, lambda task, ended, *, has_neighbours: ends.append(ended))
     jobs.add(task)
     while jobs.are_there:
-        jobs.begin_some()
+        for each in jobs.due():
+            jobs.begin(each)
         jobs.go_on()
     (ended,) = ends
     return ended, told
@@ -90,8 +91,8 @@ class InProcess:
     def turn(self) -> None:
         """Once round its loop."""
         self.worker._look(self.bench, self.jobs)
-        if not self.worker._asked:
-            self.jobs.begin_some()
+        for each in () if self.worker._asked else self.jobs.due():
+            self.jobs.begin(each)
         self.jobs.go_on()
         self.read()
 

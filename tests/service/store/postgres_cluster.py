@@ -50,8 +50,10 @@ class Cluster:
             shutil.chown(self.folder, self._user)
         self._run("initdb", "--pgdata", self.folder / "data", "--username", "overpaint", "--auth", "trust", "--no-sync")
 
-    def start(self) -> None:
-        quick = ("-F", "-c", "full_page_writes=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB")
+    def start(self, *, durable: bool = False) -> None:
+        """`durable`: what is committed is on the disk; for figures, not for tests."""
+        hasty = () if durable else ("-F", "-c", "full_page_writes=off")
+        quick = (*hasty, "-c", "max_connections=60", "-c", "shared_buffers=32MB")
         place = ("-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}")
         command: list[str | Path] = [self._programs / "postgres", "-D", self.folder / "data", *quick, *place]
         with (self.folder / "log").open("ab") as log:

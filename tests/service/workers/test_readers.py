@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from overpaint.errors import PictureError
+from overpaint.pictures import open_picture
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.guard.pictures_apart import Apart, PictureApart
@@ -65,13 +67,21 @@ class InThisProcess:
         self.taken += found.values()
         return told["values"], found
 
+    def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
+        told = answered(b"".join(pieces), self.folder, self.limits, "picture")["picture"]
+        self.bodies += 1
+        if told is None:
+            return None
+        self.taken.append(readers._picture(told))
+        return self.taken[-1]
+
     def close(self) -> None:
         """There is nothing to end."""
 
 
-def answered(body: bytes, folder: Path, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008 (frozen)
-    question = {"size": len(body), "limits": asdict(limits), "folder": str(folder), "mark": "f" * 32}
-    return dict(json.loads(json.dumps(reading.answer({"type": "read", **question}, io.BytesIO(body)))))
+def answered(body: bytes, folder: Path, limits: Limits = Limits(), what: str = "json") -> dict[str, Any]:  # noqa: B008
+    question = {"size": len(body), "limits": asdict(limits), "folder": str(folder), "mark": uuid.uuid4().hex}
+    return dict(json.loads(json.dumps(reading.answer({"type": what, **question}, io.BytesIO(body)))))
 
 
 def test_pictures_are_taken_out_and_the_rest_stays(tmp_path: Path) -> None:
@@ -140,29 +150,10 @@ FEW = ("/v1/jobs", "/sdapi/v1/img2img", "/v1/images/edits")
 def test_what_is_read_apart_is_answered_as_what_is_read_here(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("overpaint.service.intake.bodies.WORTH_IT", 60_000)
     limits, data = Limits(source_pixels=100_000, picture_bytes=500_000), pictures()[name]
     paths = tuple(bodies_of(b"")) if name in ("good", "wrong inside") else FEW
-
-    def outcomes(reader: Any, folder: Path) -> dict[str, Any]:
-        folder.mkdir()
-        desk = FakeDesk(folder)
-        monkeypatch.setattr("overpaint.service.app.BodyReaders", lambda *_: reader)
-        app, found = create_app(desk, ServeConfig(data=folder, limits=limits)), dict[str, Any]()
-
-        async def story() -> None:
-            async with client_of(app) as client:
-                for path in paths:
-                    answer = await client.post(path, json=bodies_of(data)[path])
-                    requests = [without_chance(each.job.request) for each in desk.store.records(limit=100)]
-                    kept = sorted(each.name for each in (folder / "inputs").rglob("*") if each.is_file())
-                    found[path] = (answer.status_code, told_of(answer), requests, kept)
-
-        asyncio.run(story())
-        return found
-
-    apart = InThisProcess(tmp_path / "apart" / "inputs" / "incoming", limits)
-    here, there = outcomes(None, tmp_path / "here"), outcomes(apart, tmp_path / "apart")
+    asked = {path: {"json": bodies_of(data)[path]} for path in paths}
+    here, there, apart = both(asked, limits, tmp_path, monkeypatch)
     for path in paths:
         assert there[path] == here[path], path
     assert apart.bodies == len(paths) and len(apart.taken) >= len(paths)
@@ -170,9 +161,136 @@ def test_what_is_read_apart_is_answered_as_what_is_read_here(
     assert not (apart.folder.is_dir() and list(apart.folder.iterdir()))
 
 
-def told_of(answer: httpx.Response) -> Any:
-    """Errors; what is made of a good picture is for others to look at."""
-    return answer.json() if answer.status_code >= 400 else None
+def files_of(data: bytes) -> dict[str, dict[str, Any]]:
+    """The picture as it is, for each door that takes files: alone, or in a form."""
+    form = {"prompt": "p", "seed": "3", "size": "64x64", "steps": "1"}
+    mask = noise(size=(100, 80))
+    return {
+        "/v1/pictures": {"content": data},
+        "/v1/recipe": {"content": data},
+        "/v1/images/edits": {"files": {"image": ("a.png", data)}, "data": form},
+        "/v1/images/edits?": {"files": {"image": ("a.png", data), "mask": ("m.png", mask)}, "data": form},
+        "/v1/images/variations": {"files": [("image[]", ("a.png", data)), ("image[]", ("b.png", data))], "data": form},
+    }
+
+
+@pytest.mark.parametrize("name", ["good", "wrong inside", "too large", "no picture", "clear", "half clear", "turned"])
+def test_files_are_read_apart_with_the_same_outcome(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, data = Limits(source_pixels=100_000, picture_bytes=500_000), {**pictures(), **more_pictures()}[name]
+    asked = files_of(data)
+    here, there, apart = both(asked, limits, tmp_path, monkeypatch)
+    for path in asked:
+        assert there[path] == here[path], path
+    assert apart.bodies == len(apart.taken) and (apart.bodies >= len(asked)) == (name in ("good", *more_pictures()))
+    assert not (apart.folder.is_dir() and list(apart.folder.iterdir()))
+
+
+def more_pictures() -> dict[str, bytes]:
+    """Good ones with something beside their colours."""
+    colours = Image.open(io.BytesIO(noise())).convert("RGBA")
+    clear, half, exif = colours.copy(), colours.copy(), Image.Exif()
+    clear.paste((0, 0, 0, 0), (0, 0, 50, 50))
+    half.putalpha(128)
+    exif[0x0112] = 6
+    pictures = {"clear": file_of(clear), "half clear": file_of(half)}
+    return {**pictures, "turned": noise("JPEG", quality=100, exif=exif.tobytes())}
+
+
+def file_of(picture: Image.Image, **how: Any) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG", **how)
+    return data.getvalue()
+
+
+def test_no_large_picture_is_decoded_by_who_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where its pixels are to be changed."""
+    decoded: list[str] = []
+
+    def counted(data: bytes, **bounds: Any) -> Image.Image:
+        decoded.append("here")
+        return open_picture(data, **bounds)
+
+    for place in ("requests", "guard.inputs", "doors.openai.masks"):
+        monkeypatch.setattr(f"overpaint.service.{place}.open_picture", counted)
+    data, paint = noise(), {"prompt": "p", "width": 64, "height": 64, "steps": 1, "sampler": "Euler"}
+    asked = {**files_of(data), "/v1/plan": {"json": {**paint, "images": [text_of(data)]}}}
+    small_masks = {"/v1/images/edits?": asked.pop("/v1/images/edits?")}
+    small_masks["/v1/plan?"] = {"json": {**asked["/v1/plan"]["json"], "only_masked": True, "mask": text_of(spot())}}
+    # A mask is decoded as it was sent, and what an edit makes of it is judged like any picture.
+    for some, expected in ((asked, 0), (small_masks, 3)):
+        folder = tmp_path / str(expected)
+        found = outcomes(InThisProcess(folder / "incoming", Limits()), folder / "data", some, Limits(), monkeypatch)
+        assert all(each[0] < 300 for each in found.values()) and len(decoded) == expected, found
+
+
+def spot() -> bytes:
+    mask = Image.new("L", (200, 160))
+    mask.paste(255, (50, 50, 90, 80))
+    return file_of(mask)
+
+
+def test_a_plan_says_the_same_of_a_source_that_it_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, large = (Image.open(io.BytesIO(noise(size=size))) for size in ((200, 160), (400, 320)))
+    deep = np.random.default_rng(1).integers(0, 65536, (160, 200), np.uint16)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()  # of no use here, and said so
+    sources = {
+        "JPEG": noise("JPEG", quality=100),
+        "profile": file_of(plain, icc_profile=profile),
+        "gray": file_of(large.convert("L")),
+        "clear": more_pictures()["clear"],
+        "palette": file_of(large.quantize(256)),
+        "deep": file_of(Image.fromarray(deep)),
+    }
+    beside = {"prompt": "p", "seed": 1, "mask": text_of(spot()), "only_masked": True}
+    asked = {f"/v1/plan?{name}": {"json": {"images": [text_of(data)], **beside}} for name, data in sources.items()}
+    here, there, apart = both(asked, Limits(), tmp_path, monkeypatch)
+    assert there == here and len(apart.taken) == len(sources)
+    for path, (status, told, *_) in here.items():
+        assert status == 200 and told["source"] is not None
+        assert any("colour profile" in each for each in told["warnings"]) == (path == "/v1/plan?profile")
+
+
+def both(
+    asked: Mapping[str, Mapping[str, Any]], limits: Limits, folder: Path, monkeypatch: pytest.MonkeyPatch, **how: int
+) -> tuple[dict[str, Any], dict[str, Any], InThisProcess]:
+    """The outcomes without a reader, and with one."""
+    apart = InThisProcess(folder / "apart" / "inputs" / "incoming", limits)
+    here = outcomes(None, folder / "here", asked, limits, monkeypatch, **how)
+    return here, outcomes(apart, folder / "apart", asked, limits, monkeypatch, **how), apart
+
+
+def outcomes(
+    reader: InThisProcess | None,
+    folder: Path,
+    asked: Mapping[str, Mapping[str, Any]],
+    limits: Limits,
+    monkeypatch: pytest.MonkeyPatch,
+    worth_it: int = 60_000,
+) -> dict[str, Any]:
+    """What is answered to each, and what is kept of it, by a server that has bodies read by this reader."""
+    for place in ("intake.bodies", "guard.budgets"):
+        monkeypatch.setattr(f"overpaint.service.{place}.WORTH_IT", worth_it)
+    monkeypatch.setattr("overpaint.service.app.BodyReaders", lambda *_: reader)
+    folder.mkdir(parents=True)
+    desk = FakeDesk(folder)
+    app, found = create_app(desk, ServeConfig(data=folder, limits=limits)), dict[str, Any]()
+
+    async def story() -> None:
+        async with client_of(app) as client:
+            for path, given in asked.items():
+                answer = await client.post(path, **given)
+                requests = [without_chance(each.job.request) for each in desk.store.records(limit=100)]
+                kept = sorted(each.name for each in (folder / "inputs").rglob("*") if each.is_file())
+                found[path] = (answer.status_code, told_of(path, answer), requests, kept)
+
+    asyncio.run(story())
+    return found
+
+
+def told_of(path: str, answer: httpx.Response) -> Any:
+    """Errors, and what is said of a picture; what is made of a good one is for others to look at."""
+    is_about_it = path.partition("?")[0] in ("/v1/plan", "/v1/pictures", "/v1/recipe")
+    return answer.json() if answer.status_code >= 400 or is_about_it else None
 
 
 def without_chance(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +325,9 @@ def test_a_body_that_ends_the_reader_is_refused_and_the_next_one_is_read(tmp_pat
         values, taken = found
         (mark,) = values["images"]
         assert taken[mark].read("images[0]") == noise() and taken[mark].measure().size == (200, 160)
-        (pid,) = [each.pid for each in reading_apart.helpers if each.pid is not None]
-        assert pid != os.getpid()
+        alone = reading_apart.picture([noise()[:1000], noise()[1000:]])
+        assert alone is not None and alone.size == (200, 160) and alone.digest == taken[mark].digest
+        assert not {each.pid for each in reading_apart.helpers} & {None, os.getpid()}
     finally:
         reading_apart.close()
     assert [each.pid for each in reading_apart.helpers] == [None, None]

@@ -169,7 +169,6 @@ def test_sd2_without_its_unused_last_layer(headers: dict[str, Shapes]) -> None:
 @pytest.mark.parametrize(
     ("mark", "shape", "family"),
     [
-        ("model.diffusion_model.x_embedder.proj.weight", (1, 1, 1, 1), "sd3"),
         ("depth_model.model.pretrained.act_postprocess3.0.project.0.bias", (768,), "sd2-depth"),
         ("embedder.model.ln_final.weight", (768,), "sd2-unclip-l"),
         ("embedder.model.ln_final.weight", (1024,), "sd2-unclip-h"),

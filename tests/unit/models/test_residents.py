@@ -47,7 +47,6 @@ VAE_SPEC = AutoencoderSpec(channels=32, channel_mult=(1,), num_res_blocks=1)
 TEXT_SPEC = replace(SD1_SPEC.texts[0], width=16, layers=1, heads=1, inner=32, vocabulary=99)
 ROOMY = Settings(model_memory=4.0)
 TIGHT = Settings(model_memory=1e-6)  # only the one asked for
-Many = Residents[list[str]]
 
 
 def answer(backend: Backend) -> torch.Tensor:
@@ -58,7 +57,7 @@ def answer(backend: Backend) -> torch.Tensor:
     return torch.cat([eps.flatten(), backend.decode(mean).flatten()])
 
 
-def decoded(resident: Resident[Any]) -> torch.Tensor:
+def decoded(resident: Resident) -> torch.Tensor:
     return resident.model.backend.decode(torch.ones(1, 4, 4, 4))
 
 
@@ -106,8 +105,8 @@ def folder(store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(store, tmp_path / "store"))
 
 
-def many(**options: Any) -> Many:
-    return Residents("cpu", "float32", attach=lambda model: [model.name], hashing=False, **options)
+def many(**options: Any) -> Residents:
+    return Residents("cpu", "float32", hashing=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,11 @@ def alone(store: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def watched(resident: Resident[Any]) -> weakref.ref[torch.nn.Module]:
+def denoiser(resident: Resident) -> torch.nn.Module:
+    return resident.model.backend.networks.denoiser
+
+
+def watched(resident: Resident) -> weakref.ref[torch.nn.Module]:
     return weakref.ref(resident.model.backend.networks.unet)
 
 
@@ -137,8 +140,6 @@ def test_second_asking_loads_nothing(store: Path, monkeypatch: pytest.MonkeyPatc
         Path(os.path.relpath(store / "a.safetensors")), None, ROOMY, lambda done, of: pytest.fail("told")
     )
     assert again.model.backend.networks.unet is first.model.backend.networks.unet
-    assert again.own is first.own
-    assert again.own == ["a"]
     assert models.recognise(store / "a.safetensors", ROOMY) == again.model.spec
 
 
@@ -155,7 +156,7 @@ def test_taking_turns_is_as_using_each_alone(store: Path, alone: dict[str, torch
     for name in ("a", "b", "a", "twin", "a", "twin", "b"):
         resident = models.have(store / f"{name}.safetensors", None, settings)
         assert torch.equal(answer(resident.model.backend), alone[name])
-        assert resident.own == [name]
+        assert resident.model.name == name
     assert len(models.paths()) == (1 if settings is TIGHT else 3)
 
 
@@ -219,7 +220,6 @@ def test_one_model_with_two_vaes_in_turns(store: Path, monkeypatch: pytest.Monke
     reads = list[str]()
     monkeypatch.setattr(residents, "load_codec", lambda model, path, **named: reads.append(str(path)))
     assert own.model.backend.networks.unet is other.model.backend.networks.unet
-    assert own.own is other.own
     assert (own.model.vae, other.model.vae and other.model.vae.name) == (None, "vae.safetensors")
     assert own.model.spec.latent.scale == other.model.spec.latent.scale
     b = load_checkpoint(store / "b.safetensors", dtype="float32", hashing=False).backend
@@ -268,7 +268,7 @@ def test_vae_that_does_not_fit(store: Path, folder: Path) -> None:
 
 
 def test_fallback_of_one_vae_leaves_the_others(store: Path) -> None:  # DEC-2
-    models = Residents("cpu", "bfloat16", attach=lambda model: model.name, hashing=False)
+    models = Residents("cpu", "bfloat16", hashing=False)
     vae = store / "vae.safetensors"
     own, a, b = (models.have(store / f"{x}.safetensors", v, ROOMY) for x, v in (("a", None), ("a", vae), ("b", vae)))
     before = decoded(own)
@@ -356,7 +356,7 @@ def test_swapped_file_is_loaded_again(folder: Path, alone: dict[str, torch.Tenso
     new = models.have(a, None, ROOMY)
     assert torch.equal(answer(new.model.backend), alone["b"])
     assert torch.equal(answer(old.model.backend), alone["a"])
-    assert new.own is not old.own
+    assert denoiser(new) is not denoiser(old)
     assert models.paths() == (a, a)
     old.release()
     models.have(a, None, ROOMY)
@@ -398,9 +398,9 @@ def test_vanished_file_serves_only_who_holds_it(folder: Path) -> None:
         with pytest.raises(CheckpointError, match=r"a\.safetensors: the file is gone"):
             ask(a, None, ROOMY)
     with held.held():
-        assert models.have(a, None, ROOMY).own is held.own
+        assert denoiser(models.have(a, None, ROOMY)) is denoiser(held)
     (folder / "elsewhere").rename(a)
-    assert models.have(a, None, ROOMY).own is held.own
+    assert denoiser(models.have(a, None, ROOMY)) is denoiser(held)
 
 
 def test_file_that_changes_while_it_is_read(folder: Path) -> None:
@@ -451,7 +451,7 @@ def test_out_of_memory_for_good_is_one_sentence(store: Path, out_of_memory: Call
     with pytest.raises(CheckpointError, match=r"b\.safetensors: there is not enough memory .* cpu; close") as caught:
         models.have(store / "b.safetensors", None, ROOMY)
     assert caught.value.__context__ is None
-    assert models.have(store / "a.safetensors", None, ROOMY).own is a.own
+    assert denoiser(models.have(store / "a.safetensors", None, ROOMY)) is denoiser(a)
 
 
 def test_other_failures_of_torch_pass(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from overpaint.errors import CheckpointError
+from overpaint.models.families import SD1_SPEC
 from overpaint.outcome import ModelIdentity
 from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.planning.plans import Plan
@@ -172,3 +177,18 @@ def test_how_a_model_is_named(digest: str | None) -> None:
     assert identity_of(model) == ModelIdentity("own", (digest or "")[:10], "pale.safetensors", digest and digest[:10])
     model.vae = None
     assert identity_of(model).vae_name is None
+
+
+def test_a_checkpoint_keeps_its_adapters_with_every_vae_and_as_long_as_it_is_in_memory(cache: ModelCache) -> None:
+    def loaded(denoiser: nn.Module) -> Any:  # a new value with each VAE
+        return SimpleNamespace(spec=SD1_SPEC, backend=SimpleNamespace(networks=SimpleNamespace(denoiser=denoiser)))
+
+    first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+    kept = cache._adapters_of(loaded(first))
+    assert cache._adapters_of(loaded(first)) is kept
+    assert cache._adapters_of(loaded(second)) is not kept
+    assert len(cache._adapters) == 2
+    gone = weakref.ref(kept)
+    del first, kept
+    gc.collect()
+    assert gone() is None and len(cache._adapters) == 1

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from overpaint.errors import RequestError
-from overpaint.planning.canvas import CanvasInputs, plan_canvases
+from overpaint.planning.canvas import plan_canvases
+from overpaint.planning.canvas_pixels import CanvasInputs
 from overpaint.request import MaskedContent, ResizeMode
 from overpaint.settings import Settings
 from tests.unit.toy_job import REFERENCE, SANE, asked, box_mask, noisy_picture, planned, with_quirk

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from overpaint.errors import RequestError
-from overpaint.planning.canvas import Geometry
+from overpaint.planning.canvas_pixels import Geometry
 from overpaint.planning.hires import LATENT_UPSCALES, hires_sizes
 from overpaint.planning.plan import Plan, plan
 from overpaint.request import Hires, Txt2ImgRequest

@@ -281,7 +281,7 @@ def test_time_grows_with_the_text(tokenizer: Tokenizer, text: str) -> None:
 @pytest.mark.parametrize("kind", ["clip", "openclip"])
 def test_each_kind_of_encoder_reads_chunks_in_its_own_way(kind: Literal["clip", "openclip"]) -> None:  # TOK-7
     reading = reading_of(kind)
-    (read,), _ = reading.cut((Segment("a cat", 1.0),), reading.tokenizer("", 0), quirks=Quirks())
+    (read,), _ = reading.cut((Segment("a cat", 1.0),), reading.tokenizer("", 0, 0), quirks=Quirks())
     ids = reading.ids(read)
     assert len(ids) == 77
     assert ids[:4] == (START, 320, 2368, END)

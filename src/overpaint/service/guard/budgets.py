@@ -7,17 +7,18 @@ below the routes; outside of a request nobody is in the way, and there is always
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from overpaint.errors import PictureError
-from overpaint.service.guard.pictures_apart import LONGEST_MARK, BodyReader, PictureApart
+from overpaint.service.guard.pictures_apart import LONGEST_MARK, WORTH_IT, BodyReader, PictureApart
 from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
@@ -175,16 +176,29 @@ def read_apart(pieces: Sequence[bytes]) -> tuple[Any] | None:
     return (values,)
 
 
+def file_apart(pieces: Sequence[bytes]) -> PictureApart | None:
+    """A large file that was sent as it is, looked at; None if it is to be read here. Blocks: call it in a thread."""
+    visit = _VISIT.get()
+    if visit is None or visit.hall.reader is None or sum(map(len, pieces)) < WORTH_IT:
+        return None
+    with reading():
+        found = visit.hall.reader.picture(pieces)
+    if found is not None and found.path is not None:
+        visit.apart[found.path.name] = found  # as nobody can guess it
+    return found if found is not None and found.pixels is not None else None
+
+
 def picture_apart(text: str) -> PictureApart | None:
     """The picture that a text of the present request stands for."""
     visit = _VISIT.get()
     return None if visit is None or len(text) > LONGEST_MARK else visit.apart.get(text)
 
 
-def pictures_apart() -> Mapping[str, PictureApart]:
-    """Those of the present request that are fit to be decoded, by their digests."""
+def apart_of(data: bytes) -> PictureApart | None:
+    """What is known of a file of the present request, if it was looked at apart and is fit to be decoded."""
     visit = _VISIT.get()
-    return {} if visit is None else {each.digest: each for each in visit.apart.values() if each.pixels is not None}
+    known = {} if visit is None else {each.digest: each for each in visit.apart.values() if each.pixels is not None}
+    return known.get(hashlib.sha256(data).hexdigest()) if known else None
 
 
 def fetched(work: Callable[[], bytes], limits: Limits, name: str) -> bytes:

@@ -10,12 +10,15 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from overpaint.errors import PictureError
+from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
-from overpaint.service.guard.budgets import fetched, picture_apart, reading
+from overpaint.service.guard.budgets import fetched, file_apart, picture_apart, reading, room_for
 from overpaint.service.guard.fetching import fetch
 from overpaint.service.guard.picture_headers import Broken, Header, MetadataBudget, read_jpeg, read_png, read_webp
+from overpaint.service.guard.pictures_apart import PictureApart
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
 
@@ -44,6 +47,36 @@ def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
         raise PictureError(f"{name}: {error}") from None
     _check(header, limits, name)
     return header.width * header.height
+
+
+@dataclass(frozen=True)
+class SentPicture:
+    """A file that was sent as it is: a picture that can be decoded."""
+
+    size: tuple[int, int]  # of the decoded picture
+    data: bytes | None = None
+    apart: PictureApart | None = None  # which has the file, if it was looked at there
+
+    @property
+    def file(self) -> bytes:
+        """Its bytes. Reads the disk: call it in a thread."""
+        if self.data is not None:
+            return self.data
+        assert self.apart is not None
+        return self.apart.read("body")
+
+
+def sent_picture(pieces: list[bytes], limits: Limits) -> SentPicture:
+    """The picture that a body is, whose pieces are forgotten. It is decoded once: call it in a thread."""
+    if (apart := file_apart(pieces)) is not None:
+        pieces.clear()
+        apart.check()
+        return SentPicture(apart.size, apart=apart)
+    data = b"".join(pieces)
+    pieces.clear()
+    pixels = admit_picture(data, limits, "body")
+    with room_for(pixels), open_picture(data, max_pixels=limits.source_pixels) as picture:
+        return SentPicture(picture.size, data)
 
 
 def _check(header: Header, limits: Limits, name: str) -> None:

@@ -1,7 +1,7 @@
 """Pictures that were taken out of a body before its door saw it: checked, decoded once, and written down.
 
-A process of its own does that (`helpers.reading`). In the body a mark stands for each. A mark means something to its
-own request only, and nobody can guess one.
+A process of its own does that (`helpers.reading`). In a body of JSON a mark stands for each; a file that was sent as it
+is, alone or in a form, is known by its digest. Both mean something to their own request only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from PIL import Image
 
 from overpaint.errors import PictureError
 from overpaint.service.ports import TooLarge
+from overpaint.upright import NOTES, SOURCE_MODE
 
-WORTH_IT = 2**20  # bytes of a body; smaller ones are read where they are
+WORTH_IT = 2**20  # bytes of a body or a file; smaller ones are read where they are
 LONGEST_MARK = 64
 
 
@@ -31,6 +32,11 @@ class PictureApart:
     pixels: int | None = None  # None: it is not fit to be decoded, and was not
     size: tuple[int, int] = (1, 1)  # of the decoded picture
     broken: str | None = None  # what was wrong when it was decoded
+    mode: str = ""  # of the decoded picture, where its mode and its profile say all about it but the pixels
+    source_mode: str = ""  # of its file
+    notes: tuple[str, ...] = ()  # what its user should know of it
+    icc: bytes | None = None
+    lowest_alpha: int | None = None  # of 255; None: nothing in it can be transparent
 
     def read(self, name: str) -> bytes:
         """Its file. Reads the disk: call it in a thread."""
@@ -44,9 +50,26 @@ class PictureApart:
 
         NOTE: memory that nobody has written to costs nothing.
         """
+        self.check()
+        return Image.new("L", self.size, None)
+
+    def stand_in(self) -> Image.Image | None:
+        """The same with all that the picture says of itself beside its pixels; None if that is not known."""
+        self.check()
+        if not self.mode:
+            return None
+        picture = Image.new(self.mode, self.size, None)
+        picture.info[SOURCE_MODE] = self.source_mode
+        if self.notes:
+            picture.info[NOTES] = self.notes
+        if self.icc is not None:
+            picture.info["icc_profile"] = self.icc
+        return picture
+
+    def check(self) -> None:
+        """Raise what was wrong when it was decoded."""
         if self.broken is not None:
             raise PictureError(self.broken)
-        return Image.new("L", self.size, None)
 
     def discard(self) -> None:
         if self.path is not None:
@@ -62,6 +85,10 @@ class BodyReader(Protocol):
 
     def json(self, pieces: Sequence[bytes]) -> tuple[Any, Apart] | None:
         """The values of a body, and its pictures; None: it is better read here."""
+        ...
+
+    def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
+        """A file that was sent as it is; None: it is better read here."""
         ...
 
     def close(self) -> None: ...

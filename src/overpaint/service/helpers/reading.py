@@ -1,4 +1,5 @@
 """The reader: a helper that takes the pictures out of a large body. What is left of it is small enough for anybody.
+A body that is a picture's file, and a file of a form, are looked at in the same way.
 
 Of each picture it tells what judging needs to know, and where its file is. What it does not understand it leaves: the
 process that answers finds the words for it.
@@ -6,11 +7,12 @@ process that answers finds the words for it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import _imaging
+from PIL import Image, _imaging
 from pydantic_core import from_json
 
 from overpaint.errors import PictureError, SaveError
@@ -21,6 +23,7 @@ from overpaint.service.helpers.helping import help_with
 from overpaint.service.limits import PICTURE_BLOCK, Limits
 from overpaint.service.ports import TooLarge
 from overpaint.service.wire import Message
+from overpaint.upright import NOTES, SOURCE_MODE
 
 # Under these names, and whatever is inside of them, doors take pictures; under any other a text stays what it is.
 HOLDERS = frozenset(
@@ -34,12 +37,16 @@ ECHOED = "include_init_images"  # (I2I-7) a client that wants its texts back
 _SHORTEST = 64 * 1024  # characters of a text that is worth the trouble
 _MOST_LEFT = 2**20  # characters
 _NAME = "picture"
+_PLAIN = ("L", "RGB", "RGBA")  # modes
 _NICE = 2  # than the process that answers; its client waits, so it comes before those that paint
 
 
 def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     """{"size": of the body that follows, "limits", "folder": for files, "mark": how marks begin}."""
     body = questions.read(message["size"])
+    taking = _Taking(Limits(**message["limits"]), Path(message["folder"]), message["mark"])
+    if message["type"] == "picture":
+        return {"picture": taking.kept(body)}
     try:
         values = from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -47,7 +54,6 @@ def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     del body
     if not isinstance(values, dict) or values.get(ECHOED):
         return {"is_read": False}
-    taking = _Taking(Limits(**message["limits"]), Path(message["folder"]), message["mark"])
     values = taking.left_of(values, is_inside=False)
     if taking.left > _MOST_LEFT:
         taking.undo()
@@ -94,6 +100,10 @@ class _Taking:
             return {"too_large": str(error).removeprefix(f"{_NAME}: ")}
         except PictureError:
             return None
+        return self.kept(data)
+
+    def kept(self, data: bytes) -> dict[str, Any] | None:
+        """A file as it is, and what is to be known of it; None if the disk does not take it."""
         try:
             path = save_bytes(self._folder / f"{self._mark}-{len(self.pictures)}", data, mode=OWNER)
         except SaveError:
@@ -109,9 +119,22 @@ class _Taking:
         found: dict[str, Any] = {"digest": hashlib.sha256(data).hexdigest(), "pixels": pixels}
         try:
             with open_picture(data, max_pixels=self._limits.source_pixels) as picture:
-                return {**found, "size": picture.size}
+                return {**found, "size": picture.size, **_beside_pixels(picture)}
         except PictureError as error:
             return {**found, "broken": str(error)}
+
+
+def _beside_pixels(picture: Image.Image) -> dict[str, Any]:
+    """What a picture says of itself, and whether anything in it is transparent."""
+    found: dict[str, Any] = {}
+    if picture.has_transparency_data:
+        found["lowest_alpha"] = picture.convert("RGBA").getchannel("A").getextrema()[0]
+    if picture.mode not in _PLAIN or "transparency" in picture.info or getattr(picture, "deep", None) is not None:
+        return found
+    if icc := picture.info.get("icc_profile"):
+        found["icc"] = base64.b64encode(icc).decode()
+    notes = [str(each) for each in picture.info.get(NOTES, ())]
+    return {**found, "mode": picture.mode, "source_mode": str(picture.info.get(SOURCE_MODE, "")), "notes": notes}
 
 
 def started() -> None:

@@ -84,14 +84,12 @@ def _value_of(pieces: list[bytes], constant: Constant) -> Any:
         return json.loads(body, parse_constant=constant)
 
 
-async def file_body(request: Request, largest: int) -> bytes:
-    """The bytes of a body, no more than allowed."""
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > largest:
-            raise TooLarge(f"body: the picture is larger than {largest} bytes; give a smaller file")
-    return bytes(data)
+async def file_body(request: Request, largest: int) -> list[bytes]:
+    """The pieces of a body, no more than allowed."""
+    pieces = await pieces_of(request)
+    if sum(map(len, pieces)) > largest:
+        raise TooLarge(f"body: the picture is larger than {largest} bytes; give a smaller file")
+    return pieces
 
 
 def client_name(request: Request) -> str:

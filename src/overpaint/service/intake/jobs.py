@@ -38,6 +38,7 @@ class NewJob:
     id: str | None = None  # that the client gave it
     key: str | None = None
     checkpoint: str | None = None  # that the door chose; None: the request says so itself
+    task: str | None = None  # see `Job`
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Intake:
             created=now,
             queue_seconds=envelope["queue_seconds"],
             run_seconds=envelope["run_seconds"],
+            task=new.task,
         )
 
     async def handed_in(self, job: Job) -> Record:

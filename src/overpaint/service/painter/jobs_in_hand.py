@@ -7,7 +7,7 @@ pass that can. Enlarging, sequences and second tries have the worker for themsel
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -114,8 +114,8 @@ class JobsInHand:
 
     # -- who may begin -------------------------------------------------------------------------------------------
 
-    def begin_some(self) -> None:
-        """Those whose turn it is, as far as they may be neighbours."""
+    def due(self) -> Iterator[JobInHand]:
+        """Those whose turn it is, as far as they may be neighbours; each has begun before the next is asked for."""
         held_up: list[JobInHand] = []
         for each in list(self._waiting):
             if len(self._running) >= self.slots or any(other.is_alone for other in self._running.values()):
@@ -127,7 +127,7 @@ class JobsInHand:
             if self._fits(each):
                 for other in held_up:
                     other.passed += 1
-                self._begin(each)
+                yield each
                 if each.is_alone:
                     return
             elif each.passed >= self.slots:
@@ -157,14 +157,16 @@ class JobsInHand:
         """Whether it may be the neighbour of those that run."""
         return all(_company_of(each) == _company_of(other) for other in self._running.values())
 
-    def _begin(self, each: JobInHand) -> None:
+    def begin(self, each: JobInHand) -> None:
+        """Have one that is due go on beside the others, or do it at once where it is alone."""
         self._waiting.remove(each)
         self._running[each.id] = each
         try:
             self._prepare(each)
             if isinstance(each.work, Painting):
                 warning = _SAID[each.trouble] if each.trouble is not None else None
-                each.work.begin(self._holder.engine(), self._holder.together(), warning)
+                plan, done = each.work.begun(self._holder.engine(), warning)
+                self._holder.together().begin(each.id, plan, None, each.task.control, done)
                 return
             ended = self._run_alone(each)
         except Exception as error:

@@ -20,7 +20,7 @@ from overpaint.errors import OverpaintError
 from overpaint.errors import PaintingCancelled as StoppedOnRequest
 from overpaint.events import Cancelled, Control, Event, Finished, Painted, Preview, Progress, Stop
 from overpaint.extras import INFO_ITEM, ExtrasRequest, ExtrasResult, run_extras
-from overpaint.outcome import Processed
+from overpaint.outcome import FinishedBatch, Processed
 from overpaint.pictures import source_extras
 from overpaint.pixels.resize import Upscaler
 from overpaint.request import PaintRequest, Picture
@@ -32,7 +32,6 @@ from overpaint.settings import Settings
 
 if TYPE_CHECKING:
     from overpaint.engine import Engine
-    from overpaint.painting.together import Together
     from overpaint.planning.plans import Plan
 
 SECONDS_BETWEEN_STEPS = 0.05
@@ -130,14 +129,14 @@ class Painting:
         """What is finished."""
         return self._results.kept
 
-    def begin(self, engine: Engine, together: Together[str], warning: str | None = None) -> None:
-        """Have it join, to paint what is not painted yet. A warning, which says why, makes it a second try."""
+    def begun(self, engine: Engine, warning: str | None = None) -> tuple[Plan, Sequence[FinishedBatch]]:
+        """It is told to have started: what is to be painted, and what of it is. A warning makes it a second try."""
         if warning is not None:
             self._warnings = (warning,)
             self._painted = self._smaller(engine)
-        plan, done = self._painted, tuple(self._results.finished)
+        plan = self._painted
         self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
-        together.begin(self._task.job.id, plan, None, self._task.control, done)
+        return plan, tuple(self._results.finished)
 
     def hear(self, event: Event, engine: Engine) -> Ended | None:
         """What the engine tells of it; its end, if this is that."""

@@ -216,7 +216,7 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
 
 def _byproduct_files(plan: Plan, done: DoneBatch, folder: Path) -> Iterator[Path]:
     """What was kept beside the pictures: a store that cleans up after a crash may not know of it."""
-    is_there = {"uncorrected": any(each.target is not None for each in plan.canvases)}
+    is_there = {"uncorrected": any(each.has_target for each in plan.canvases)}
     for kind in wanted_byproducts(plan.settings):
         if is_there.get(kind.attribute, plan.mask is not None):
             names = (each.file for each in done.pictures if each.kind == "picture")

@@ -67,8 +67,8 @@ class Worker:
         self._bench = bench
         while not self._is_over or jobs.are_there:
             self._look(bench, jobs, wait=not (self._is_over or jobs.are_there))
-            if not self._asked:
-                jobs.begin_some()
+            for each in () if self._asked else jobs.due():
+                jobs.begin(each)
             jobs.go_on()
 
     # -- the thread that listens ---------------------------------------------------------------------------------

@@ -162,17 +162,30 @@ class Attempt:
     async def run(self, batches: Sequence[DoneBatch]) -> Outcome:
         """It is claimed, and so much was finished of it before."""
         assert self.claim is not None
-        record = self.claim.record
-        if record.attempts > MOST_ATTEMPTS:
-            message = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
-            return Outcome(JobState.FAILED, result_of_batches(batches), JobError(code="crashed", message=message))
+        attempt = self.claim.record.attempts
+        if attempt > MOST_ATTEMPTS:
+            said = f"it was begun {MOST_ATTEMPTS} times, and each time the worker or the whole server ended"
+            return Outcome(JobState.FAILED, result_of_batches(batches), JobError(code="crashed", message=said))
         self._kept = {each.number for each in batches}
+        if self._is_patient:
+            await _first_of(self.worker.prepared(), self._called_off.wait())
+        if self._called_off.is_set() or not self.worker.is_prepared:
+            return await self._without_word(None)
+        folder = self._thread.store.result_file(self.job.id, "0.png").parent
+        message = {"job": plain(self.sent), "done": plain(batches), "folder": str(folder)}
         try:
-            last = await self._last_word(record, batches)
+            async with aclosing(self.worker.work(message)) as heard:
+                async for each in heard:
+                    if each["type"] == "ended":
+                        return self._outcome_of(each)
+                    if not self.is_lost:
+                        await self._hear_under_claim(each, attempt)
         except WorkerGone as gone:
             return await self._without_word(gone)
-        if last is None:
-            return await self._without_word(None)
+        return await self._without_word(None)
+
+    def _outcome_of(self, last: Message) -> Outcome:
+        """By the worker's last word."""
         if last.get("refused") and not (self.cancelled or self.overdue):
             again = self.refused()
             if again.state is JobState.QUEUED:
@@ -181,22 +194,6 @@ class Attempt:
         if self.overdue and state is JobState.CANCELLED and not self.cancelled:
             state, error = JobState.FAILED, self._too_late()
         return Outcome(state, result_of(last["result"]), error)
-
-    async def _last_word(self, record: Record, batches: Sequence[DoneBatch]) -> Message | None:
-        """How the job ended; None if the worker was not asked at all."""
-        folder = self._thread.store.result_file(self.job.id, "0.png").parent
-        message = {"job": plain(self.sent), "done": plain(batches), "folder": str(folder)}
-        if self._is_patient:
-            await _first_of(self.worker.prepared(), self._called_off.wait())
-        if self._called_off.is_set() or not self.worker.is_prepared:
-            return None
-        async with aclosing(self.worker.work(message)) as heard:
-            async for each in heard:
-                if each["type"] == "ended":
-                    return each
-                if not self.is_lost:
-                    await self._hear_under_claim(each, record.attempts)
-        return None
 
     async def _hear_under_claim(self, message: Message, attempt: int) -> None:
         try:

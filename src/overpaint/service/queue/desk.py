@@ -14,11 +14,11 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record, WorkerStatus
+from overpaint.service.jobs import JobChange, JobError, JobEvent, JobState, Live, Record, WorkerStatus
 from overpaint.service.known_models import served_checkpoint
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import NoPlace, Stopping, Store
-from overpaint.service.queue.policy import retry_after
+from overpaint.service.ports import Store
+from overpaint.service.queue.entrance import JobEntrance
 from overpaint.service.queue.runner import Runner
 from overpaint.service.queue.store_thread import StoreThread, recovered
 from overpaint.service.workers.examiner import Examiner
@@ -40,10 +40,10 @@ class LocalDesk:
         self._thread = StoreThread(store)
         pool = WorkerPool(local_workers(config, command), str(served_checkpoint(config)))
         self._runner = Runner(self._thread, pool, config.limits)
+        self._entrance = JobEntrance(self._thread, self._runner.turns, self._take_in)
+        self.submit = self._entrance.submit  # which is the same at every desk
         self._examiner = Examiner(config.settings.text_encoder_files)
-        self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._submitting: set[asyncio.Task[Record]] = set()
 
     @property
     def store(self) -> Store:
@@ -61,7 +61,7 @@ class LocalDesk:
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs; those that run may end within that time, else they wait for the next start."""
-        self._closing = True
+        self._entrance.is_closed = True
         await self._runner.drain(seconds)
 
     async def close(self) -> None:
@@ -70,33 +70,16 @@ class LocalDesk:
         for task in self._tasks:
             task.cancel()
         await self._runner.close()
-        await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._entrance.settled(), return_exceptions=True)
         await self._examiner.close()
         await self._thread.close()
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    async def submit(self, job: Job) -> Record:
-        if self._closing:
-            raise Stopping("the server is stopping: send the job again when it is back", retry_after=10.0)
-        # NOTE: a client that goes away cancels this call; a job that was accepted must get its place all the same.
-        task = asyncio.create_task(self._accept(job))
-        self._submitting.add(task)
-        task.add_done_callback(self._submitting.discard)
-        return await asyncio.shield(task)
-
-    async def _accept(self, job: Job) -> Record:
-        try:
-            found = await self._thread.call(self.store.accept, job)
-        except NoPlace as full:
-            seconds = self._runner.turns.seconds_until_place(job.client if full.is_own else None)
-            raise NoPlace(full.waiting, retry_after(seconds), is_own=full.is_own) from None
-        record = found.record
-        if found.event is not None:
-            self._thread.feed.publish(found.event)
-            log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
-            self._runner.take_in(record)
-        return record
+    def _take_in(self, accepted: JobChange) -> None:
+        if accepted.event is not None:
+            self._thread.feed.publish(accepted.event)
+            self._runner.take_in(accepted.record)
 
     async def get(self, job_id: str) -> Record | None:
         record = await self._thread.call(self.store.get, job_id)

@@ -16,11 +16,10 @@ from typing import Any
 
 from overpaint.events import Stop
 from overpaint.service.config import ServeConfig
-from overpaint.service.jobs import Job, JobError, JobEvent, JobState, Live, Record, WorkerStatus
+from overpaint.service.jobs import JobChange, JobError, JobEvent, JobState, Live, Record, WorkerStatus
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import NoPlace, Stopping
+from overpaint.service.queue.entrance import JobEntrance
 from overpaint.service.queue.event_feed import ENDS
-from overpaint.service.queue.policy import retry_after
 from overpaint.service.queue.shared_questions import SharedQuestions
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread
 from overpaint.service.queue.waiting_jobs import WaitingJobs, WorkerNow
@@ -43,6 +42,8 @@ class SharedDesk:
         self._limits, self._shared = config.limits, store
         self._thread = StoreThread(store)
         self._turns = WaitingJobs(config.limits, store.uptime, self._workers_now)
+        self._entrance = JobEntrance(self._thread, self._turns, self._place)
+        self.submit = self._entrance.submit  # which is the same at every desk
         self._questions = SharedQuestions(self._thread, store, lambda: self._hosts)
         self._examiner = Examiner(config.settings.text_encoder_files)
         self._running: dict[str, Live] = {}  # by job, the longest first
@@ -51,9 +52,7 @@ class SharedDesk:
         self._hosts: Sequence[HostNow] = ()
         self._ended_after = 0.0
         self._news = asyncio.Event()
-        self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._submitting: set[asyncio.Task[Record]] = set()
         self._stop_listening: Callable[[], None] = lambda: None
 
     @property
@@ -76,14 +75,14 @@ class SharedDesk:
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs. What was accepted is others' to do."""
-        self._closing = True
+        self._entrance.is_closed = True
 
     async def close(self) -> None:
         await self.drain(0)
         await asyncio.to_thread(self._stop_listening)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._submitting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._entrance.settled(), return_exceptions=True)
         await self._examiner.close()
         await self._thread.close()
 
@@ -93,29 +92,12 @@ class SharedDesk:
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
-    async def submit(self, job: Job) -> Record:
-        if self._closing:
-            raise Stopping("the server is stopping: send the job again when it is back", retry_after=10.0)
-        # NOTE: a client that goes away cancels this call; a job that was accepted must get its place all the same.
-        task = asyncio.create_task(self._accept(job))
-        self._submitting.add(task)
-        task.add_done_callback(self._submitting.discard)
-        return await asyncio.shield(task)
-
-    async def _accept(self, job: Job) -> Record:
-        try:
-            found = await self._thread.call(self._shared.accept, job)
-        except NoPlace as full:
-            seconds = self._turns.seconds_until_place(job.client if full.is_own else None)
-            raise NoPlace(full.waiting, retry_after(seconds), is_own=full.is_own) from None
-        record = found.record
-        if found.event is not None:
-            log.info(line("queued", job=record.id, kind=record.job.kind, origin=record.job.origin))
+    def _place(self, accepted: JobChange) -> None:
+        record = accepted.record
         if record.state is JobState.QUEUED and record.id not in self._turns:
             self._fresh.add(record.id)
             self._records[record.id] = record
             self._turns.add(record, had_one=record.attempts > 0)
-        return record
 
     async def get(self, job_id: str) -> Record | None:
         return await self._thread.call(self._shared.get, job_id)
@@ -176,7 +158,7 @@ class SharedDesk:
     # -- workers -------------------------------------------------------------------------------------------------
 
     def state(self) -> str:
-        if self._closing or any(each.done() for each in self._tasks):
+        if self._entrance.is_closed or any(each.done() for each in self._tasks):
             return "UNHEALTHY"
         states = {each["state"] for host in self._hosts for each in host.workers}
         return next((each for each in ("READY", "BUSY", "STARTING", "UNHEALTHY") if each in states), "STARTING")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,8 +33,19 @@ class BodyReaders:
 
     def json(self, pieces: Sequence[bytes]) -> tuple[Any, Apart] | None:
         """The values of a body, and its pictures; None: it is better read here. Blocks: call it in a thread."""
+        answer = self._answer("json", pieces)
+        if not answer["is_read"]:
+            return None
+        return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
+
+    def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
+        """A file that was sent as it is; None: it is better read here. Blocks: call it in a thread."""
+        told = self._answer("picture", pieces)["picture"]
+        return None if told is None else _picture(told)
+
+    def _answer(self, what: str, pieces: Sequence[bytes]) -> Message:
         question = {
-            "type": "read",
+            "type": what,
             "size": sum(map(len, pieces)),
             "limits": asdict(self._limits),
             "folder": str(self._folder),
@@ -46,9 +58,7 @@ class BodyReaders:
             self._free.put(helper)
         if answer is None:
             unreadable()
-        if not answer["is_read"]:
-            return None
-        return answer["values"], {mark: _picture(each) for mark, each in answer["pictures"].items()}
+        return answer
 
     def close(self) -> None:
         for each in self.helpers:
@@ -56,6 +66,11 @@ class BodyReaders:
 
 
 def _picture(told: Message) -> PictureApart:
-    path = told.get("path")
-    size = tuple(told.get("size", (1, 1)))
-    return PictureApart(**{**told, "path": None if path is None else Path(path), "size": size})
+    path, icc = told.get("path"), told.get("icc")
+    plain = {
+        "path": None if path is None else Path(path),
+        "size": tuple(told.get("size", (1, 1))),
+        "notes": tuple(told.get("notes", ())),
+        "icc": None if icc is None else base64.b64decode(icc),
+    }
+    return PictureApart(**{**told, **plain})

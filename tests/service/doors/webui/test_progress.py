@@ -270,3 +270,31 @@ def test_a_client_that_goes_takes_its_job_along(desk: FakeDesk, config: ServeCon
         assert desk.store.jobs[job].state is expected
 
     run(story)
+
+
+def test_another_process_finds_a_task_in_the_store(desk: FakeDesk, config: ServeConfig) -> None:  # PROG-4
+    """Two applications on one desk know nothing of each other but what is written down."""
+
+    async def story() -> None:
+        desk.held = True
+        async with calling(desk, config) as one, calling(desk, config) as other:
+
+            async def told() -> dict[str, Any]:
+                found: dict[str, Any] = (await other.post("/internal/progress", json={"id_task": "mine"})).json()
+                return found
+
+            waiting = asyncio.ensure_future(one.post(TXT2IMG, json={**SMALL, "force_task_id": "mine"}))
+            job_id = await accepted(desk)
+            found = await told()
+            assert (found["active"], found["queued"], found["completed"]) == (False, True, False)
+            assert (await other.get("/internal/pending-tasks")).json() == {"size": 1, "tasks": ["mine"]}
+            desk.live = Live(job=job_id, client="", step=2, steps=4)
+            found = await told()
+            assert found["active"] and found["progress"] > 0.3
+            desk.live = None
+            await desk.paint_next()
+            assert (await waiting).status_code == 200
+            found = await told()
+            assert (found["active"], found["queued"], found["completed"]) == (False, False, True)
+
+    run(story)

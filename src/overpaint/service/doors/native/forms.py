@@ -14,14 +14,13 @@ from pydantic import BaseModel, Field
 
 from overpaint.errors import OverpaintError
 from overpaint.files.metadata import read_infotext, read_recipe
-from overpaint.pictures import open_picture
 from overpaint.request import SOURCE_FIELDS
 from overpaint.request_help import IMG2IMG_HELP
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, errors
-from overpaint.service.guard.budgets import at_work, room_for
-from overpaint.service.guard.inputs import admit_picture
+from overpaint.service.guard.budgets import at_work
+from overpaint.service.guard.inputs import sent_picture
 from overpaint.service.intake.bodies import file_body
 from overpaint.service.known_models import KnownModels
 from overpaint.service.schema import NAME, plan_schema
@@ -113,10 +112,8 @@ def _without_names(schema: Any) -> Any:
     return [_without_names(each) for each in schema] if isinstance(schema, list) else schema
 
 
-def _recipe(data: bytes, config: ServeConfig) -> FoundRecipe:
-    pixels = admit_picture(data, config.limits, "body")
-    with room_for(pixels), open_picture(data, max_pixels=config.limits.source_pixels):
-        pass  # it is a picture; how it was painted stands beside its pixels
+def _recipe(pieces: list[bytes], config: ServeConfig) -> FoundRecipe:
+    data = sent_picture(pieces, config.limits).file  # how it was painted stands beside its pixels
     infotext, _ = read_infotext(data)
     fields = dict(_of_recipe(data)) or dict(_of_infotext(infotext))
     return FoundRecipe(request=fields or None, infotext=infotext)

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from overpaint.pictures import open_picture
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, errors
@@ -23,10 +22,11 @@ from overpaint.service.doors.native.plans import plan_routes
 from overpaint.service.doors.native.prompts import prompt_routes
 from overpaint.service.doors.native.result_pictures import result_routes
 from overpaint.service.doors.native.streams import stream_routes
-from overpaint.service.guard.budgets import at_work, room_for
-from overpaint.service.guard.inputs import admit_picture
+from overpaint.service.guard.budgets import at_work
+from overpaint.service.guard.inputs import sent_picture
 from overpaint.service.intake.bodies import file_body
 from overpaint.service.ports import Desk
+from overpaint.service.requests import kept
 
 
 class SamplerView(BaseModel):
@@ -82,11 +82,9 @@ def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
         """Keep a picture, to be named in requests. The body is the file itself."""
         return await at_work(keep, await file_body(request, limits.picture_bytes))
 
-    def keep(data: bytes) -> Uploaded:
-        pixels = admit_picture(data, limits, "body")
-        with room_for(pixels), open_picture(data, max_pixels=limits.source_pixels) as picture:
-            size = picture.size
-        return Uploaded(picture=desk.store.put_picture(data), width=size[0], height=size[1])
+    def keep(pieces: list[bytes]) -> Uploaded:
+        sent = sent_picture(pieces, limits)
+        return Uploaded(picture=kept(sent, desk.store), width=sent.size[0], height=sent.size[1])
 
 
 def _add_lists(routes: APIRouter, config: ServeConfig) -> None:

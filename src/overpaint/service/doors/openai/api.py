@@ -31,7 +31,7 @@ from overpaint.service.doors.openai.answers import (
 )
 from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, read_images_request
 from overpaint.service.doors.openai.sources import ImagesBody, is_json, json_schema, pixels_of, read_json
-from overpaint.service.guard.budgets import at_work
+from overpaint.service.guard.budgets import at_work, file_apart
 from overpaint.service.guard.signed_urls import signed
 from overpaint.service.intake.bodies import CLIENT_HEADER, KEY_HEADER, client_name, idempotency_key, json_body
 from overpaint.service.intake.following import followed
@@ -163,6 +163,8 @@ class _ImagesApi:
                     files[kind].append(data)
                     found.append((name, data))
         pixels = await at_work(pixels_of, found, limits)
+        for _, data in found:
+            await at_work(file_apart, [data])
         return ImagesBody(fields, tuple(files["image"]), files["mask"][-1] if files["mask"] else None, pixels)
 
     def _job(self, request: Request, wanted: ImagesRequest) -> Job:

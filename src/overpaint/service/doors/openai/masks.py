@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.pictures import open_picture
+from overpaint.service.guard.budgets import apart_of
 
 _REPAINTED = 128  # masks count from here on
 _STRIP = 128  # lines that are looked at together
@@ -26,24 +28,45 @@ class Sources:
     values: Mapping[str, Any]
 
 
+class GivenPicture:
+    """A picture of a request. One that was read apart is decoded here only if its pixels are to be changed."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self._apart = data, apart_of(data)
+        if self._apart is not None:
+            self._apart.check()
+        self.size = self.picture.size if self._apart is None else self._apart.size
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        return open_picture(self.data)
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.picture.has_transparency_data if self._apart is None else self._apart.lowest_alpha is not None
+
+    @property
+    def is_cut_out(self) -> bool:
+        """Whether any of it is not there at all."""
+        if self._apart is not None:
+            return self._apart.lowest_alpha == 0
+        return self.has_alpha and _lowest(self.picture.convert("RGBA").getchannel("A")) == 0
+
+
 def masked(pictures: Sequence[bytes], mask: bytes | None) -> Sources:
     """The pictures with the mask that was given, or that the first of them is by its transparency."""
-    first = open_picture(pictures[0])
+    first = GivenPicture(pictures[0])
     if mask is not None:
         repainted, content = _repainted(open_picture(mask)), {}
-    elif _is_cut_out(first):
+    elif first.is_cut_out:
         # Nothing is there where it is transparent, so it starts from what is around.
-        repainted, content = _repainted(first), {"masked_content": "fill"}
+        repainted, content = _repainted(first.picture), {"masked_content": "fill"}
     else:
         return Sources(tuple(pictures), first.size, {})
     # A blurred edge reaches beyond the mask; unless it is asked for, nothing outside of it changes.
     values = {"mask": _png(repainted), "mask_blur_x": 0, "mask_blur_y": 0, **content}
-    shown = tuple(_shown(i, each, repainted) for i, each in enumerate(pictures))
+    shown = tuple(_shown(i, GivenPicture(each), repainted) for i, each in enumerate(pictures))
     return Sources(shown, first.size, values)
-
-
-def _is_cut_out(picture: Image.Image) -> bool:
-    return picture.has_transparency_data and _lowest(picture.convert("RGBA").getchannel("A")) == 0
 
 
 def _repainted(mask: Image.Image) -> Image.Image:
@@ -65,13 +88,12 @@ def _check_shape(index: int, size: tuple[int, int], mask: tuple[int, int]) -> No
         raise RequestError("mask", f"{mask[0]}x{mask[1]}", said)
 
 
-def _shown(index: int, data: bytes, repainted: Image.Image) -> bytes:
+def _shown(index: int, source: GivenPicture, repainted: Image.Image) -> bytes:
     """The picture, opaque where it is repainted: nobody would see what is painted there otherwise."""
-    picture = open_picture(data)
-    _check_shape(index, picture.size, repainted.size)
-    if not picture.has_transparency_data:
-        return data
-    picture = picture.convert("RGBA")
+    _check_shape(index, source.size, repainted.size)
+    if not source.has_alpha:
+        return source.data
+    picture = source.picture.convert("RGBA")
     fitted = repainted.resize(picture.size, Image.Resampling.NEAREST)
     alpha = picture.getchannel("A")
     alpha.paste(255, mask=fitted.point(lambda value: 255 if value >= _REPAINTED else 0))

@@ -65,7 +65,7 @@ def job_routes(intake: Intake, reader: Reader, pictures: PictureReader, tasks: T
         forget(request, body)
         job_id = asked.job.id
         await saver.promise(job_id, asked.saving)
-        tasks.begin(job_id, asked.saving.kind, asked.task)
+        tasks.begin(job_id, asked.saving.kind, asked.job.task or job_id)
         try:
             record = await submitted(asked)
             saved = saver.follow(job_id) if asked.saving else None

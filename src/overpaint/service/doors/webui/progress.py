@@ -21,18 +21,20 @@ from overpaint.service.doors.webui.bodies import ProgressResponse, ProgressTaskR
 from overpaint.service.doors.webui.errors import ReferenceRoute
 from overpaint.service.doors.webui.options_book import OptionsBook
 from overpaint.service.intake.bodies import client_name
-from overpaint.service.jobs import Live
-from overpaint.service.ports import Desk
+from overpaint.service.jobs import Live, Record
+from overpaint.service.ports import Desk, Store
 
 _FINISHED_KEPT = 16
 _MOST_TASKS = 1024
 _STOPS_KEPT = 64
+_LOOKED_AT = 100  # jobs, for one that another process accepted
 _LETTERS = string.ascii_uppercase + string.digits
 
 
 @dataclass
 class Tasks:
-    """What clients call their jobs, and what they asked of running ones. Gone with the server; the jobs are not."""
+    """What clients that wait here call their jobs, and what they asked of running ones. It is gone with the server; the
+    jobs, which have their names, are not."""
 
     names: dict[str, str] = field(default_factory=dict)  # job -> task id
     kinds: dict[str, str] = field(default_factory=dict)  # job -> "img2img" or "txt2img"
@@ -42,8 +44,8 @@ class Tasks:
     previews: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # the latest of each job, and its number
     shown: int = 0  # previews so far
 
-    def begin(self, job: str, kind: str, task: str | None) -> None:
-        self.names[job] = task or f"task({kind}-{''.join(random.choices(_LETTERS, k=7))})"
+    def begin(self, job: str, kind: str, task: str) -> None:
+        self.names[job] = task
         self.kinds[job] = kind
         while len(self.names) > _MOST_TASKS:
             oldest = next(iter(self.names))
@@ -67,6 +69,16 @@ class Tasks:
         self.shown += 1
         self.previews[job] = (self.shown, preview)
         return self.shown
+
+
+def task_name(kind: str) -> str:
+    """For a job that its client gave none."""
+    return f"task({kind}-{''.join(random.choices(_LETTERS, k=7))})"
+
+
+def recent_job(store: Store, task: str) -> Record | None:
+    """The latest job of this name, whichever process accepted it. Reads the store: call it in a thread."""
+    return next((each for each in store.records(limit=_LOOKED_AT) if each.job.task == task), None)
 
 
 @dataclass(frozen=True)
@@ -176,12 +188,17 @@ def internal_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
     @routes.post("/progress")
     async def progress(body: ProgressTaskRequest) -> dict[str, Any]:
         job = tasks.job_of(body.id_task)
+        has_ended = job is None and body.id_task in tasks.finished
+        if body.id_task and job is None and not has_ended:
+            found = await asyncio.to_thread(recent_job, desk.store, body.id_task)
+            has_ended = found is not None and found.state.is_end
+            job = None if found is None or has_ended else found.id
         live = None if job is None else desk.running(job)
         position = desk.position(job) if job is not None and live is None else None
         told: dict[str, Any] = {
             "active": live is not None,
             "queued": position is not None,
-            "completed": job is None and body.id_task in tasks.finished,
+            "completed": has_ended,
             "progress": None,
             "eta": None,
             "live_preview": None,
@@ -203,7 +220,7 @@ def internal_routes(desk: Desk, book: OptionsBook, tasks: Tasks) -> APIRouter:
 
     @routes.get("/pending-tasks")
     async def pending_tasks() -> dict[str, Any]:
-        waiting = [tasks.names.get(each.id, each.id) for each in await asyncio.to_thread(desk.store.waiting)]
+        waiting = [each.job.task or each.id for each in await asyncio.to_thread(desk.store.waiting)]
         return {"size": len(waiting), "tasks": waiting}
 
     @routes.get("/ping")

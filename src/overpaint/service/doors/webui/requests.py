@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from overpaint.contract.requests import img2img_fields, txt2img_fields
 from overpaint.contract.scripts import soft_inpainting
@@ -19,6 +19,7 @@ from overpaint.service.doors.webui.errors import Refusal, http_refusal
 from overpaint.service.doors.webui.infotext import Filled, filled_by
 from overpaint.service.doors.webui.options_book import CHECKPOINT, OptionsBook, Overrides
 from overpaint.service.doors.webui.pictures import decoded
+from overpaint.service.doors.webui.progress import task_name
 from overpaint.service.doors.webui.replaced import replaced_names
 from overpaint.service.doors.webui.saving import SavingOptions
 from overpaint.service.doors.webui.scripts import ScriptsAsked, always_on, check_script_name
@@ -64,7 +65,6 @@ class JobOrder:
     saving: SavingOptions  # what is to be saved
     sends: bool = True
     returns_grid: bool = True
-    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Reader:
         values = self._values(fields, soft, overrides, pictures)
         told, said = _told_units(scripts, filled, has_source=bool(pictures.images))
         controls = self._controls(values, pictures.with_nothing_for(told), (*scripts.units, *told))
+        kind: Literal["img2img", "txt2img"] = "img2img" if is_img2img else "txt2img"
         new = NewJob(
             values={**script, **values, **pictures.fields(), **controls},
             settings=settings,
@@ -107,6 +108,7 @@ class Reader:
             client=client,
             # It is always written down: the one in force may be another when the job's turn comes.
             checkpoint=str(self._checkpoint(overrides).path),
+            task=fields["force_task_id"] or task_name(kind),
         )
         job = self.intake.judged(new)
         echoed = given if filled.overrides else body.override_settings
@@ -123,12 +125,9 @@ class Reader:
                 *said,
                 *self._dropped(overrides),
             ),
-            saving=SavingOptions(
-                kind="img2img" if is_img2img else "txt2img", pictures=saves, sources=bool(settings.save_init_img)
-            ),
+            saving=SavingOptions(kind=kind, pictures=saves, sources=bool(settings.save_init_img)),
             sends=bool(fields["send_images"]),
             returns_grid=overrides.settings.return_grid,
-            task=fields["force_task_id"],
         )
 
     def _filled(self, body: PaintingBody, is_img2img: bool) -> Filled:

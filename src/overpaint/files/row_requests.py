@@ -1,0 +1,81 @@
+"""What a row of a batch asks for: its fields, its request with all pictures opened, and what decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from overpaint.errors import PictureError
+from overpaint.files.batch_tools import asks_for_tool, sequence_of_row
+from overpaint.files.kept_files import file_sha256
+from overpaint.files.recipe import changed_options, quirks_on
+from overpaint.files.rows import BatchRow
+from overpaint.masks import draw, files_in, names_in
+from overpaint.pictures import open_picture
+from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, PaintRequest, Picture
+from overpaint.sequences.story import PaintingSequence
+from overpaint.settings import Settings
+from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+
+
+def fields_of(row: BatchRow, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Its own, before those of all rows as far as they fit a row of its kind."""
+    unfit = {"hires"} if row.has_source else SOURCE_FIELDS
+    return {**{name: value for name, value in shared.items() if name not in unfit}, **row.fields}
+
+
+def asked_of(row: BatchRow, own: Mapping[str, Any], settings: Settings) -> PaintRequest | PaintingSequence:
+    """The request of a row, or the tool's; its pictures are opened."""
+    if asks_for_tool(own):
+        return sequence_of_row(own, partial(_request_of, row, settings=settings), settings)
+    return _request_of(row, own, settings=settings)
+
+
+def row_digest(row: BatchRow, own: Mapping[str, Any], *, format: str, model: str, settings: Settings) -> str:
+    """What a row's result depends on, as a name; equal rows have the same."""
+    pictures = {name: file_sha256(path) for name, path in row.files.items()}
+    guides = enumerate(control_files(own))
+    pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
+    named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
+    pictures |= {f"named {name}": file_sha256(row.folder / name) for name in named}
+    return digest(
+        {
+            "fields": own,
+            "pictures": pictures,
+            "output": str(row.output),
+            "format": format,
+            "model": model,
+            "settings": changed_options(settings),
+            "quirks": quirks_on(settings),
+        }
+    )
+
+
+def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fields[name] for name in PICTURE_FIELDS if isinstance(fields.get(name), str)}
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def _request_of(row: BatchRow, fields: Mapping[str, Any], *, settings: Settings) -> PaintRequest:
+    pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
+    own = with_control_pictures(fields, lambda path: _opened("controls", path, settings))
+    if row.has_source:
+        read = files_in(row.folder, settings.max_source_pixels)
+        own |= {name: draw(text, pictures["picture"], read) for name, text in _masks_in_words(own).items()}
+
+        own, pictures["images"] = without_second_pass(own), [pictures.pop("picture")]
+    return PaintRequest.from_json({**own, **pictures})
+
+
+def _opened(name: str, path: Path, settings: Settings) -> Picture:
+    try:
+        return open_picture(path, max_pixels=settings.max_source_pixels)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error

@@ -1,0 +1,201 @@
+"""The transformer of Flux.1 (Black Forest Labs, 2024), named as in its files.
+
+In double blocks words and cells have layers of their own and attend to each other; in single blocks they are one
+stream, words first. A cell's place is its row and its column; all words are at the same place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.models.specs import FluxSpec
+from overpaint.networks.attention import attend
+from overpaint.networks.layers import Linear, in_heads, sinusoid
+from overpaint.networks.transformer_layers import (
+    angles_of,
+    cells_of,
+    map_of,
+    modulated,
+    patches_of,
+    turned_pairs,
+    whole_patches,
+)
+
+_EPS = 1e-6
+_THETA = 10_000.0
+_TIMES = 1000.0  # what the time, and the guidance, are multiplied by before they are embedded
+_SINUSOID = 256
+
+
+class _Embedder(nn.Module):
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.in_layer = Linear(inputs, width)
+        self.out_layer = Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.out_layer(F.silu(self.in_layer(x)))
+        return result
+
+
+class _Modulation(nn.Module):
+    """Shift, scale and gate of so many layers, from the time."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.lin = Linear(width, count * width)
+
+    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
+        found: Tensor = self.lin(F.silu(time))[:, None]
+        return found.chunk(self.count, dim=-1)
+
+
+class _ScaledNorm(nn.Module):
+    """x by its root mean square, in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inverse = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + _EPS)
+        return (x.float() * inverse).to(x.dtype) * self.scale
+
+
+class _QueryAndKeyNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query_norm = _ScaledNorm(width)
+        self.key_norm = _ScaledNorm(width)
+
+
+def _queries_keys_values(qkv: Tensor, norm: _QueryAndKeyNorm, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (in_heads(each, heads) for each in qkv.chunk(3, dim=-1))
+    return norm.query_norm(q), norm.key_norm(k), v
+
+
+class _StreamAttention(nn.Module):
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__()
+        self.heads = spec.heads
+        self.qkv = Linear(spec.width, 3 * spec.width)
+        self.norm = _QueryAndKeyNorm(spec.width // spec.heads)
+        self.proj = Linear(spec.width, spec.width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _queries_keys_values(self.qkv(x), self.norm, self.heads)
+
+
+def _mlp(spec: FluxSpec) -> nn.Sequential:
+    return nn.Sequential(Linear(spec.width, spec.inner), nn.GELU("tanh"), Linear(spec.inner, spec.width))
+
+
+class FluxDoubleBlock(nn.Module):
+    """Two streams that meet in attention."""
+
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__()
+        self.img_mod, self.txt_mod = _Modulation(spec.width, 6), _Modulation(spec.width, 6)
+        self.img_attn, self.txt_attn = _StreamAttention(spec), _StreamAttention(spec)
+        self.img_mlp, self.txt_mlp = _mlp(spec), _mlp(spec)
+
+    def forward(self, img: Tensor, txt: Tensor, time: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        of_img, of_txt = self.img_mod(time), self.txt_mod(time)
+        theirs = self.txt_attn(modulated(txt, *of_txt[:2]))
+        own = self.img_attn(modulated(img, *of_img[:2]))
+        q, k, v = (torch.cat(pair, dim=1) for pair in zip(theirs, own, strict=True))
+        out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
+        words, cells = out[:, : txt.shape[1]], out[:, txt.shape[1] :]
+        img = _through(img, self.img_attn.proj(cells), of_img, self.img_mlp)
+        return img, _through(txt, self.txt_attn.proj(words), of_txt, self.txt_mlp)
+
+
+def _through(x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...], mlp: nn.Module) -> Tensor:
+    """What comes behind the attention, in one stream."""
+    _, _, gate, shift, scale, gate_mlp = modulation
+    x = x + gate * attended
+    result: Tensor = x + gate_mlp * mlp(modulated(x, shift, scale))
+    return result
+
+
+class FluxSingleBlock(nn.Module):
+    """One stream; attention and MLP side by side."""
+
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.linear1 = Linear(spec.width, 3 * spec.width + spec.inner)
+        self.linear2 = Linear(spec.width + spec.inner, spec.width)
+        self.norm = _QueryAndKeyNorm(spec.width // spec.heads)
+        self.modulation = _Modulation(spec.width, 3)
+
+    def forward(self, x: Tensor, time: Tensor, angles: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(time)
+        both = self.linear1(modulated(x, shift, scale))
+        qkv, hidden = both.split([3 * self.spec.width, self.spec.inner], dim=-1)
+        q, k, v = _queries_keys_values(qkv, self.norm, self.spec.heads)
+        out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
+        result: Tensor = x + gate * self.linear2(torch.cat([out, F.gelu(hidden, approximate="tanh")], dim=-1))
+        return result
+
+
+class _LastOfFlux(nn.Module):
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__()
+        self.linear = Linear(spec.width, spec.patch**2 * spec.out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(spec.width, 2 * spec.width))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(time)[:, None].chunk(2, dim=-1)
+        result: Tensor = self.linear(modulated(x, shift, scale))
+        return result
+
+
+class Flux(nn.Module):
+    """(b, channels, h, w) and texts to n - x0, the direction from the picture to the noise."""
+
+    def __init__(self, spec: FluxSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.img_in = Linear(spec.patch**2 * spec.in_channels, spec.width)
+        self.time_in = _Embedder(_SINUSOID, spec.width)
+        self.vector_in = _Embedder(spec.pooled_dim, spec.width)
+        if spec.guided:
+            self.guidance_in = _Embedder(_SINUSOID, spec.width)
+        self.txt_in = Linear(spec.context_dim, spec.width)
+        self.double_blocks = nn.ModuleList(FluxDoubleBlock(spec) for _ in range(spec.double_blocks))
+        self.single_blocks = nn.ModuleList(FluxSingleBlock(spec) for _ in range(spec.single_blocks))
+        self.final_layer = _LastOfFlux(spec)
+
+    def forward(self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor) -> Tensor:
+        """`s` (b,) is the share of noise; `vector` the pooled text, and behind it any guidance that it is told."""
+        high, wide = x.shape[-2:]
+        x = whole_patches(x, self.spec.patch)
+        rows, columns = (side // self.spec.patch for side in x.shape[-2:])
+        time = self._told(s, vector, x.dtype)
+        img, txt = self.img_in(patches_of(x, self.spec.patch)), self.txt_in(context)
+        angles = self._angles(txt.shape[1], rows, columns, x.device)
+        for block in self.double_blocks:
+            img, txt = block(img, txt, time, angles)
+        together = torch.cat([txt, img], dim=1)
+        for block in self.single_blocks:
+            together = block(together, time, angles)
+        out = self.final_layer(together[:, txt.shape[1] :], time)
+        return map_of(out, rows, columns, self.spec.patch)[..., :high, :wide]
+
+    def _told(self, s: Tensor, vector: Tensor, dtype: torch.dtype) -> Tensor:
+        """Time, pooled text and guidance in one."""
+        pooled = vector[:, : self.spec.pooled_dim]
+        told: Tensor = self.time_in(sinusoid(s * _TIMES, _SINUSOID).to(dtype)) + self.vector_in(pooled)
+        if self.spec.guided:
+            guidance = vector[:, self.spec.pooled_dim].float()
+            told = told + self.guidance_in(sinusoid(guidance * _TIMES, _SINUSOID).to(dtype))
+        return told
+
+    def _angles(self, words: int, rows: int, columns: int, device: torch.device) -> Tensor:
+        places = torch.zeros(words + rows * columns, 3, device=device)
+        places[words:, 1:] = cells_of(rows, columns, device)
+        return angles_of(places, self.spec.axes, _THETA)
