@@ -76,10 +76,9 @@ def plan(
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
         warnings=(
-            *prepared.warnings,
+            *less.warnings,
             *warnings_of(request, settings, spec, sampler, images),
             *word_warnings(images, known.words),
-            *less.warnings,
         ),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
@@ -94,7 +93,7 @@ def plan(
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """What a first pass leaves out, and what is said of it."""
+    """What a first pass leaves out, and what is said of it and of its canvases."""
 
     shortcuts: Shortcuts
     window: LatentWindow | None
@@ -106,7 +105,7 @@ def _left_out(request: PaintRequest, settings: Settings, spec: ModelSpec, prepar
     shortcuts, in_vain = shortcuts_of(request, settings, spec)
     window, unseen = plan_window(request, settings, spec, prepared)
     seen = {} if window is None else {"Inpaint window": settings.inpaint_window}
-    return _LeftOut(shortcuts, window, {**shortcuts.notes(), **seen}, (*in_vain, *unseen))
+    return _LeftOut(shortcuts, window, {**shortcuts.notes(), **seen}, (*prepared.warnings, *in_vain, *unseen))
 
 
 def _guided_as_usual(request: PaintRequest, spec: ModelSpec) -> PaintRequest:
