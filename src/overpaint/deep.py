@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,17 +21,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from overpaint.deep_files import deep_pieces
-from overpaint.deep_pixels import MODES, STRIP, DeepPixels, Samples
+from overpaint.deep_pixels import STRIP, DeepPixels, Samples
 from overpaint.upright import SOURCE_MODE, upright
 
 # The raw modes of Pillow that leave out the lower byte, and for each the one that leaves out the upper byte.
 _OTHER_BYTE: Mapping[str, str] = MappingProxyType(
     {
         f"{name};16{order}": f"{name};16{'L' if order == 'B' else 'B'}"
-        for name in ("RGB", "RGBA", "RGBX")
+        for name in ("RGB", "RGBA", "RGBX", "CMYK")
         for order in "BL"
     }
-    | {f"{name};16N": f"{name};16{'B' if sys.byteorder == 'little' else 'L'}" for name in ("RGB", "RGBA", "RGBX")}
+    | {
+        f"{name};16N": f"{name};16{'B' if sys.byteorder == 'little' else 'L'}"
+        for name in ("RGB", "RGBA", "RGBX", "CMYK")
+    }
 )
 _GRAY_WITH_ALPHA = "LA;16B"
 
@@ -83,12 +87,12 @@ class DeepPicture(Image.Image):
         if deep is None or not inside:
             return super().crop(box)
         area = whole if box is None else tuple(map(round, box))
-        return DeepPicture.of_pixels(DeepPixels(deep.window(area)), self.info)
+        return DeepPicture.of_pixels(replace(deep, samples=deep.window(area), part=None), self.info)
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
         """As PIL saves; PNG and TIFF hold the 16 bits."""
         kind = (format or (_kind_of(fp) if isinstance(fp, str | os.PathLike) else "")).upper()
-        if self.deep is None or kind not in ("PNG", "TIFF"):
+        if self.deep is None or kind not in ("PNG", "TIFF") or (self.deep.is_cmyk and kind == "PNG"):
             super().save(fp, format, **params)
             return
         profile = self.info.get("icc_profile")
@@ -136,9 +140,10 @@ def deep_array(values: npt.NDArray[np.uint16], info: Mapping[Any, Any] | None = 
     return _picture(samples if samples.ndim == 3 else samples[..., None], info or {})
 
 
-def _picture(samples: Samples, info: Mapping[Any, Any]) -> DeepPicture:
-    mode = "I;16" if samples.shape[2] == 1 else f"{MODES[samples.shape[2]]};16"
-    return DeepPicture.of_pixels(DeepPixels(samples), {**info, SOURCE_MODE: mode})
+def _picture(samples: Samples, info: Mapping[Any, Any], *, is_cmyk: bool = False) -> DeepPicture:
+    pixels = DeepPixels(samples, is_cmyk=is_cmyk)
+    mode = "I;16" if pixels.channels == 1 else f"{pixels.mode};16"
+    return DeepPicture.of_pixels(pixels, {**info, SOURCE_MODE: mode})
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image], *, is_o
     if modes == {_GRAY_WITH_ALPHA}:
         pairs = np.asarray(turned).astype(np.uint16)
         return _picture((pairs[..., 0::2] << 8 | pairs[..., 1::2]).astype(np.uint16), turned.info)
-    info = turned.info
+    info, is_cmyk = turned.info, turned.mode == "CMYK"
     samples = np.empty((turned.height, turned.width, len(turned.getbands())), np.uint16)
     for rows, upper in _strips(turned):
         samples[rows] = upper
@@ -178,7 +183,7 @@ def decoded_deep(picture: Image.Image, again: Callable[[], Image.Image], *, is_o
     _retile(low, _OTHER_BYTE)
     for rows, lower in _strips(_loaded(low)):
         samples[rows] |= lower
-    return _picture(samples, info)
+    return _picture(samples, info, is_cmyk=is_cmyk)
 
 
 def opened_again(picture: Image.Image) -> Callable[[], Image.Image]:

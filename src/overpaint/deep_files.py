@@ -105,7 +105,7 @@ def _tiff(deep: DeepPixels, options: Mapping[str, Any]) -> Iterator[bytes]:
     width, height = deep.size
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
     stub = io.BytesIO()
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    mode = {1: "L", 3: "RGB", 4: "CMYK" if deep.is_cmyk else "RGBA"}[channels]
     Image.new(mode, (1, 1)).save(stub, "TIFF", **options)
     _take_tags(tags, stub.getvalue())
     strips = [len(each) for each in deep.strips()]

@@ -12,11 +12,13 @@ from typing import Any
 
 from PIL import Image
 
+from overpaint.deep import DeepPicture, deep_of
+from overpaint.deep_pixels import mixed, resized
 from overpaint.errors import RequestError
 from overpaint.files.metadata import read_infotext
 from overpaint.other_names import REFERENCE_EXTRAS
 from overpaint.parts import check_number, nearest
-from overpaint.pixels.resize import Upscaler, find_upscaler, upscaled, upscaled_to
+from overpaint.pixels.resize import Upscaler, find_upscaler, scaled_size, upscaled, upscaled_to
 from overpaint.request import Picture, data_url, pictures_from_json
 from overpaint.settings import Settings
 from overpaint.taking import check_decodes
@@ -28,6 +30,7 @@ INFO_ITEM = "postprocessing"
 
 _LARGEST_SIDE = 65_535
 _FACES = ("gfpgan_visibility", "codeformer_visibility")
+_RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 _KEPT_MODES = ("L", "LA", "RGB", "RGBA")
 
 
@@ -114,6 +117,7 @@ class ExtrasResult:
     image: Picture
     fields: Mapping[str, object]
     infotext: str | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def info(self) -> str:
@@ -145,11 +149,37 @@ def _result(
     infotext, _ = read_infotext(picture)
     if first is None:  # EX-3
         return ExtrasResult(picture, {}, infotext)
-    source = _usable(picture, drops_alpha=settings.quirks.drop_source_extras)
-    image = _enlarged(source, request, first, settings)
-    if second is not None:
-        image = Image.blend(image, _enlarged(source, request, second, settings), request.second_visibility)
-    return ExtrasResult(image, _fields(request, has_second=second is not None), infotext)
+    image = _deeply_enlarged(picture, request, settings)
+    warnings: tuple[str, ...] = ()
+    if image is None:
+        source = _usable(picture, drops_alpha=settings.quirks.drop_source_extras)
+        image = _enlarged(source, request, first, settings)
+        if second is not None:
+            image = Image.blend(image, _enlarged(source, request, second, settings), request.second_visibility)
+        warnings = _depth_lost(picture, settings)
+    return ExtrasResult(image, _fields(request, has_second=second is not None), infotext, warnings)
+
+
+def _deeply_enlarged(picture: Picture, request: ExtrasRequest, settings: Settings) -> Picture | None:
+    """With 16 bits a channel, where the picture has them and all that is done is resampling; None elsewhere."""
+    deep = None if settings.quirks.drop_source_extras else deep_of(picture)
+    share = request.second_visibility
+    names = (request.upscaler, *((request.second_upscaler,) if share > 0 and request.second_upscaler != "None" else ()))
+    if deep is None or not all(name in _RESAMPLING for name in names):
+        return None
+    size = request.size
+    width, height = scaled_size(picture.size, request.scale) if size is None else _covering_size(picture, size)
+    larger = max(width / picture.width, height / picture.height) > 1
+    filters = [_RESAMPLING[name] if larger else Image.Resampling.LANCZOS for name in names]
+    found = [resized(deep, (width, height), each) for each in filters]
+    image = DeepPicture.of_pixels(found[0] if len(found) == 1 else mixed(found[0], found[1], share), picture.info)
+    return _middle(image, size) if size is not None and request.crop else image
+
+
+def _depth_lost(picture: Picture, settings: Settings) -> tuple[str, ...]:
+    if settings.quirks.drop_source_extras or deep_of(picture) is None:
+        return ()
+    return ("its 16 bits per channel became 8, which is what the upscaler's network gives; Lanczos keeps 16",)
 
 
 def _enlarged(source: Picture, request: ExtrasRequest, enlarge: Upscaler, settings: Settings) -> Picture:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from overpaint.deep import DeepPicture
 from overpaint.errors import RequestTypeError
-from overpaint.files.formats import FILE_FORMATS
+from overpaint.files.formats import FILE_FORMATS, KINDS
 from overpaint.files.keeping import (
     KeptPicture,
     Origins,
@@ -114,7 +114,7 @@ _NOTHING = Image.new("1", (1, 1))
 def _kind_of(path: str | os.PathLike[str]) -> str | None:
     suffix = Path(path).suffix.lower()
     Image.init()
-    return Image.EXTENSION.get(suffix)
+    return Image.EXTENSION.get(suffix) or KINDS.get(suffix.removeprefix("."))
 
 
 def with_stories(processed: Processed, origins: Origins | None = None) -> Processed:
@@ -157,10 +157,11 @@ def save(
     """Write a picture with all that is known of it: recipe, infotext, EXIF, colour profile.
 
     The file is there whole or not at all, and a file that is there already is not replaced unless `overwrite` is true.
-    The ending chooses the format: .png, .jpg, .webp, .avif, .tif or .bmp. PNG holds the recipe; beside the others it
-    lies as NAME.overpaint.json. A `path` that ends in a slash is a folder, which is made if it is not there. `quality`,
-    1 to 100, is that of JPEG, lossy WebP and AVIF (95 if nobody says otherwise). JPEG and BMP hold no transparency:
-    white, or the option `img2img_background_color`, is put behind it, and an `OverpaintWarning` says so.
+    The ending chooses the format: .png, .jpg, .webp, .avif, .heic, .tif or .bmp. PNG holds the recipe; of the others
+    it lies beside the picture as NAME.overpaint.json. A `path` that ends in a slash is a folder, which is made if it is
+    not there. `quality`, 1 to 100, is that of JPEG, lossy WebP, AVIF and HEIC (95 if nobody says otherwise). JPEG and
+    BMP hold no transparency: white, or the option `img2img_background_color`, is put behind it, and an
+    `OverpaintWarning` says so.
 
     Returns where the picture is. Of a result, or of several pictures, each is written under a number, and all places
     are returned.

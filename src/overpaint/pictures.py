@@ -82,6 +82,12 @@ def open_picture(
             picture.close()  # formats that may hold several frames keep their file open
 
 
+def size_of(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) by a file's header."""
+    with _header(source) as picture:
+        return picture.size
+
+
 def _without_file(picture: Image.Image) -> Image.Image:
     """The same pixels, of which a camera's picture has many, as a plain picture."""
     if picture.readonly:  # they lie in the file still
@@ -142,7 +148,8 @@ def _dpi(value: object) -> tuple[float, float] | None:
         across, down = map(float, value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         return None
-    return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+    # Of a TIFF that says nothing of it, Pillow says 1.
+    return (across, down) if 1 < across <= 65_535 and 1 < down <= 65_535 else None
 
 
 def _unopened(source: bytes | str | os.PathLike[str] | PictureLike) -> Image.Image:

@@ -245,7 +245,7 @@ class Settings:
     outdir_img2img_grids: str = "outputs/img2img-grids"
     outdir_init_images: str = "outputs/init-images"
     samples_save: bool = True
-    samples_format: Literal["png", "jpg", "jpeg", "webp", "avif"] = "png"
+    samples_format: Literal["png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "heic"] = "png"
     samples_filename_pattern: str = ""
     save_images_add_number: bool = True
     save_images_replace_action: Literal["Replace", "Add number suffix"] = "Replace"

@@ -46,6 +46,37 @@ def test_enlarging_in_tiles(engine: Engine) -> None:
     assert abs(difference).mean() < 40
 
 
+def test_a_control_picture_guides_each_tile(site_engine: Engine) -> None:
+    """Its parts guide theirs alone: what is the same in one tile paints that tile the same."""
+    hint = scene(32, 32, seed=4)
+    half = hint.copy()
+    half.paste("black", (20, 0, 32, 32))
+    none = Image.new("L", (32, 32), 0)
+
+    def enlarged(**unit: Any) -> Any:
+        controls = (
+            (overpaint.ControlUnit(**{"model": "edges", "image": hint, **unit}),) if unit.get("weight", 1) else ()
+        )
+        made = overpaint.enlarge(scene(), scale=6, tile=96, overlap=0, controls=controls, engine=site_engine, **FAST)
+        return np.asarray(made).astype(int)
+
+    plain, guided, otherwise = enlarged(weight=0), enlarged(), enlarged(image=half)
+    assert guided.shape == (192, 192, 3)
+    assert abs(plain - guided).max() > 0
+    assert np.array_equal(enlarged(mask=none), plain)
+    assert np.array_equal(guided[:, :80], otherwise[:, :80])  # what a tile decodes reaches some pixels further
+    assert not np.array_equal(guided[:, 112:], otherwise[:, 112:])
+    assert not np.array_equal(enlarged(mode="control"), guided)
+
+
+def test_one_tile_is_the_plain_job(site_engine: Engine) -> None:
+    unit = overpaint.ControlUnit(model="edges", image=scene(64, 64, seed=4))
+    made = overpaint.enlarge(scene(), scale=2, tile=64, controls=(unit,), engine=site_engine, **FAST)
+    larger = scene().resize((64, 64), Image.Resampling.LANCZOS)
+    alone = overpaint.img2img(larger, controls=(unit,), strength=0.35, engine=site_engine, **FAST)
+    assert made.tobytes() == alone.tobytes()
+
+
 def test_a_canvas_may_be_larger_than_what_is_painted_at_once(engine: Engine) -> None:
     """Memory depends on the tile: no network sees more than one."""
     settings = engine.settings.with_changes({"max_pixels_per_pass": 64 * 64, "max_source_pixels": 64 * 64})
@@ -79,9 +110,6 @@ def test_a_picture_is_needed(engine: Engine) -> None:
         overpaint.outpaint(None, "a cat", left=8, engine=engine)  # type: ignore[arg-type]
     with pytest.raises(overpaint.RequestTypeError, match="engine"):
         overpaint.loopback(scene(), engine="model.safetensors")  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="controls"):
-        unit = overpaint.ControlUnit(model="edges", image=scene())
-        overpaint.enlarge(scene(), controls=(unit,), engine=engine)
 
 
 # -- parts that agree --------------------------------------------------------------------------------------------------
@@ -100,7 +128,7 @@ def test_parts_reach_across_and_overlap(side: int, size: int, overlap: int) -> N
 def test_a_network_that_looks_at_single_cells_sees_no_tiles() -> None:
     """Where answers do not depend on their surroundings, parts mixed are the whole."""
     x = torch.randn(2, 4, 37, 53, generator=torch.Generator().manual_seed(1))
-    tiled = TiledNetwork(lambda x, *rest: x * 2 + 1, LatentTiles(16, 4))
+    tiled = TiledNetwork(lambda part: lambda x, *rest: x * 2 + 1, LatentTiles(16, 4))
     torch.testing.assert_close(tiled(x, torch.zeros(2), torch.zeros(2, 1, 1)), x * 2 + 1)
 
 
@@ -111,7 +139,9 @@ def test_no_part_is_larger_than_a_tile() -> None:
         seen.append(tuple(x.shape[-2:]))
         return x
 
-    TiledNetwork(network, LatentTiles(16, 4))(torch.zeros(1, 4, 40, 20), torch.zeros(1), torch.zeros(1, 1, 1))
+    TiledNetwork(lambda part: network, LatentTiles(16, 4))(
+        torch.zeros(1, 4, 40, 20), torch.zeros(1), torch.zeros(1, 1, 1)
+    )
     assert set(seen) == {(16, 16)}
 
 

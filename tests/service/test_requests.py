@@ -128,6 +128,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"overrides": {"outdir_samples": "/tmp"}}, "belongs to the server"),
     ({"overrides": {"max_source_pixels": 10**9}}, "belongs to the server"),
     ({"overrides": {"lora_dir": "/"}}, "belongs to the server"),
+    ({"overrides": {"samples_format": "psd"}}, "samples_format='psd': choose one of png"),
+    ({"overrides": {"jpeg_quality": 0}}, "give a quality from 1 to 100"),
     ({"overrides": {"eta_ddim": math.nan}}, "give a finite number"),
     ({"overrides": {"no_such": 1}}, "no_such=1"),
     ({"overrides": {"sd_vae": "../secret.pt"}}, "GET /v1/models"),

@@ -14,7 +14,8 @@ from PIL import Image, ImageCms
 
 import overpaint
 from overpaint.deep import DeepPicture, deep_array
-from overpaint.errors import OverpaintWarning, PictureError
+from overpaint.deep_pixels import DeepPixels
+from overpaint.errors import OverpaintWarning, PictureError, RequestError
 from overpaint.files.metadata import encode_picture, read_infotext
 from overpaint.finish import finish, unchanged
 from overpaint.pictures import open_picture, source_extras
@@ -89,6 +90,17 @@ def test_outside_the_mask_the_samples_stay(channels: int, kind: str, only_masked
     assert np.array_equal(found[outside()], wanted[outside()])
     assert (found[~outside()][..., :3] == np.array(COLOUR, np.uint16) * 257).all()
     assert np.array_equal(found[..., 3:], wanted[..., 3:])  # what is transparent stays so
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_without_a_mask_all_of_it_is_what_was_painted(channels: int) -> None:
+    source = open_picture(deep_file(channels))
+    decided = planned(images=(source,))
+    result = overpaint.samples(finish(decided, 0, flat_pixels(decided, COLOUR)).image)
+    assert result.dtype == np.uint16
+    assert np.array_equal(np.unique(result[..., :3].reshape(-1, 3), axis=0), [[each * 257 for each in COLOUR]])
+    if channels in (2, 4):
+        assert np.array_equal(result[..., 3], deep_values(channels)[..., -1])
 
 
 def test_a_soft_mask_is_blended_in_16_bits() -> None:
@@ -284,6 +296,35 @@ def test_cmyk_stays_cmyk(profile: bytes | None) -> None:
     assert (png.mode, png.info.get("icc_profile")) == ("RGB", None)
 
 
+def deep_cmyk() -> Picture:
+    return DeepPicture.of_pixels(DeepPixels(deep_values(4), is_cmyk=True))
+
+
+@pytest.mark.parametrize("profile", [None, profiles.cmyk()], ids=["without", "with"])
+def test_cmyk_of_16_bits_stays_that(profile: bytes | None, tmp_path: Path) -> None:
+    """What tifffile reads of it, nobody here wrote."""
+    tifffile = pytest.importorskip("tifffile")
+    source = open_picture(encode_picture(deep_cmyk(), "tif", icc=profile))
+    assert (source.mode, source.info.get("icc_profile")) == ("CMYK", profile)
+    result = inpainted(source)
+    path = tmp_path / "x.tif"
+    path.write_bytes(encode_picture(result, "tif", icc=profile))
+    with tifffile.TiffFile(path) as file:
+        (page,) = file.pages
+        assert page.photometric == tifffile.PHOTOMETRIC.SEPARATED
+        samples = page.asarray()
+    assert samples.dtype == np.uint16
+    assert np.array_equal(samples[outside()], deep_values(4)[outside()])
+    painted = np.unique(samples[~outside()], axis=0)
+    colours = Image.new("RGB", (1, 1), COLOUR)
+    shown = Profile.read(profile, "CMYK").brought_back(colours) if profile else colours.convert("CMYK")
+    assert painted.tolist() == [[level * 257 for level in np.asarray(shown)[0, 0].tolist()]]
+    for kind, mode in (("png", "RGB"), ("jpg", "CMYK"), ("webp", "RGB")):
+        assert Image.open(io.BytesIO(encode_picture(result, kind, icc=profile))).mode == mode
+    assert pickle.loads(pickle.dumps(result)).mode == "CMYK"
+    assert result.crop((0, 0, 5, 5)).mode == "CMYK"
+
+
 def test_palettes_become_colours() -> None:
     source = noisy_picture(*SIZE).quantize(16)
     source.info["transparency"] = 3
@@ -344,7 +385,7 @@ def noted_exif(orientation: int = 1) -> bytes:
     return exif.tobytes()
 
 
-@pytest.mark.parametrize("kind", ["png", "tif", "webp", "avif", "jpg"])
+@pytest.mark.parametrize("kind", ["png", "tif", "webp", "avif", "jpg", "heic"])
 @pytest.mark.parametrize("deep", [False, True])
 def test_exif_xmp_resolution_profile_and_infotext_survive_in_every_format(kind: str, deep: bool) -> None:
     source = open_picture(deep_values(3)) if deep else noisy_picture(*SIZE)
@@ -506,6 +547,47 @@ def test_heic_is_read(deep: bool) -> None:
     if not deep:
         assert opened.info["icc_profile"] == profiles.display_p3()
         assert opened.getexif()[0x013B] == "somebody"
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_heic_is_written(deep: bool, channels: int) -> None:
+    """A smooth picture comes back as it was, nearly; one of 16 bits as one of 10."""
+    heif = pytest.importorskip("pillow_heif")
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)
+    values = np.stack([np.broadcast_to(ramp, (40, 64))] * channels, axis=2)
+    values = values[..., 0] if channels == 1 else values
+    source = deep_array(values) if deep else Image.fromarray((values >> 8).astype(np.uint8))
+    data = encode_picture(source, "heic", quality=95)
+    read = heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+    assert read.mode == {1: "RGB", 3: "RGB", 4: "RGBA"}[channels] + (";16" if deep else "")
+    found = np.asarray(read).astype(int) * (1 if deep else 257)
+    wanted = values[..., None] if channels == 1 else values
+    assert np.abs(found - wanted)[..., :3].max() <= (257 if deep else 3 * 257)
+    if channels == 4 and not deep:
+        assert np.abs(found - wanted)[..., 3].max() <= 3 * 257
+
+
+def test_heic_is_refused_before_painting_where_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from overpaint.files import keeping
+
+    monkeypatch.setattr(keeping, "can_write_heic", lambda: False)
+    with pytest.raises(RequestError) as told:
+        keeping.check_format("cat.heic", "--output")
+    assert str(told.value).endswith(
+        "to write HEIC the extra overpaint[heic] is needed; install it with: pip install 'overpaint[heic]'"
+    )
+
+
+def test_a_heic_that_is_larger_than_a_frame_is_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from overpaint import heic
+
+    pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(heic, "_LONGEST_FRAME", 64)
+    monkeypatch.setattr(heic, "_TILE", 64)
+    data = encode_picture(noisy_picture(150, 83), "heic")
+    assert data.count(b"hvc1") > 4
+    assert open_picture(data).size == (150, 83)
 
 
 def test_frames_are_told_once_to_a_program(tmp_path: Path) -> None:

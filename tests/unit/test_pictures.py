@@ -172,16 +172,23 @@ def test_16_bits_are_kept_beside_8(tmp_path: Path, channels: tuple[int, ...]) ->
 
 def test_16_bits_that_cannot_be_kept_are_told_of() -> None:
     with pytest.warns(OverpaintWarning, match="^the picture: its 16 bits per channel became 8"):
-        opened = overpaint.open_picture(deep_cmyk())
+        opened = overpaint.open_picture(deep_tiff(2, premultiplied=True))
     assert overpaint.samples(opened).dtype == np.uint8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         overpaint.open_picture(encoded(Image.new("RGB", (4, 4)), "TIFF"))
 
 
-def deep_cmyk() -> bytes:
-    """A TIFF of one pixel, which Pillow does not write."""
-    tags = {256: (1,), 257: (1,), 258: (16,) * 4, 259: (1,), 262: (5,), 277: (4,), 278: (1,), 279: (8,)}
+def test_cmyk_of_16_bits_keeps_them() -> None:
+    opened = overpaint.open_picture(deep_tiff(5))
+    assert opened.mode == "CMYK"
+    assert overpaint.samples(opened).tolist() == [[[1000, 2000, 3000, 4000]]]
+
+
+def deep_tiff(colours: int, *, premultiplied: bool = False) -> bytes:
+    """A TIFF of one pixel of four channels, which Pillow does not write."""
+    tags = {256: (1,), 257: (1,), 258: (16,) * 4, 259: (1,), 262: (colours,), 277: (4,), 278: (1,), 279: (8,)}
+    tags |= {338: (1,)} if premultiplied else {}
     entries, beyond = b"", pack("<8H", 16, 16, 16, 16, 1000, 2000, 3000, 4000)
     start = 8 + 2 + 12 * (len(tags) + 1) + 4
     for tag, values in sorted({**tags, 273: (start + 8,)}.items()):

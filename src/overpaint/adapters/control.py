@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -45,8 +45,7 @@ class ControlBranch:
 
     def is_on(self, step: int, steps: int) -> bool:
         """Whether it takes part in step 0, 1, ... of so many: the whole step has to lie between start and end."""
-        step = min(step, steps - 1)  # samplers ask once more below the last sigma of the schedule
-        return self.weight != 0 and self.start <= step / steps and (step + 1) / steps <= self.end
+        return _is_on(self, step, steps)
 
     def weighted(self, maps: list[Tensor]) -> list[Tensor]:
         """What it adds, by its weight, its mode and its region. The last map is the one of the middle."""
@@ -90,6 +89,48 @@ def attach(
     return ControlBranch(network, encoded, weight, start, end, tiling, mode, where)
 
 
+@dataclass(frozen=True, eq=False)
+class ControlPicture:
+    """A ControlNet with its picture, at the size of the pass, of which a part may be attached by itself.
+
+    Encoded as a whole, the picture of a large canvas takes far more room than a part that the networks see.
+    """
+
+    loaded: LoadedControl
+    picture: Picture
+    mask: Picture | None = None
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    tiling: bool = False
+    mode: ControlMode = "balanced"
+
+    def is_on(self, step: int, steps: int) -> bool:
+        """As its branches are."""
+        return _is_on(self, step, steps)
+
+    def whole(self) -> ControlBranch:
+        return self.part((0, 0, *self.picture.size))
+
+    def part(self, box: tuple[int, int, int, int]) -> ControlBranch:
+        """What it says of a part, in pixels."""
+        return attach(
+            self.loaded,
+            hint_of(self.picture.crop(box)),
+            weight=self.weight,
+            start=self.start,
+            end=self.end,
+            tiling=self.tiling,
+            mode=self.mode,
+            region=None if self.mask is None else region_of(self.mask.crop(box)),
+        )
+
+
+def _is_on(control: ControlBranch | ControlPicture, step: int, steps: int) -> bool:
+    step = min(step, steps - 1)  # samplers ask once more below the last sigma of the schedule
+    return control.weight != 0 and control.start <= step / steps and (step + 1) / steps <= control.end
+
+
 def controlled(backend: Backend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
     """The backend's U-Net with the ControlNets that are on in this step; the others are not even run.
 
@@ -105,6 +146,8 @@ class Controlled:
 
     backend: Backend
     branches: tuple[ControlBranch, ...]
+
+    takes_sides: ClassVar[bool] = True  # it is told which rows guidance leads away from
 
     def __call__(
         self,

@@ -34,8 +34,8 @@ Kind = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="png, tif, webp, bmp, jpg or avif (default: by the name; else the source's, if it keeps every pixel; "
-        "else png).",
+        help="png, tif, webp, bmp, jpg, avif or heic (default: by the name; else the source's, if it keeps every "
+        "pixel; else png).",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]

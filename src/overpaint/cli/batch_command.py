@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
     from overpaint.files.batch import Batch, BatchEvent
     from overpaint.files.rows import BatchRow, UnreadableRow
+    from overpaint.models.ui_defaults import Tab
     from overpaint.settings import Settings
 
 FAILED = 1
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv, .parquet).", show_default=False),
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)]
 Masks = Annotated[
     str | None, typer.Option("--masks", help="One mask for all, a folder of masks by name, or a mask in words.")
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Sub-folders too; OUT gets the same ones.")]
-Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, tiff or bmp.")]
+Format = Annotated[str, typer.Option("--format", help="png, jpg, webp, avif, heic, tiff or bmp.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in OUT that are not this batch's own.")]
 ShardOption = Annotated[
     str | None,
@@ -82,10 +88,8 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def batch(
     *,
-    source: Annotated[
-        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv).", show_default=False)
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)],
+    source: Source,
+    out: Out,
     text: Prompt = "",
     masks: Masks = None,
     recursive: Recursive = False,
@@ -120,11 +124,12 @@ def batch(
     _check_source(source)
     rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
     _check_shared(rows, asked, settings)
-    tell_webui(asked, quiet or as_json)
+    tab = _tab_of(rows, masks)
+    tell_webui(asked, quiet or as_json, tab=tab)
     _warn_of_left_out(source, recursive, quiet or as_json)
     work = Batch(
         out=out,
-        fields=asked.fields(),
+        fields=asked.fields_over(tab),
         settings=settings,
         model=_model_key(asked, settings),
         format=format.lower(),
@@ -167,22 +172,23 @@ def _masks(given: str | None) -> Path | str | None:
 
 
 _OTHER_PICTURES = frozenset(
-    {".heic", ".heif", ".jxl", ".psd", ".xcf", ".kra", ".svg", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".exr"}
+    {".jxl", ".psd", ".xcf", ".kra", ".svg", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".exr"}
 )
 
 
 def _check_source(source: Path) -> None:
     """A folder or rows, not a picture; and never a word of what else is in the file."""
+    from overpaint.files.parquet_rows import PARQUET_SUFFIX
     from overpaint.files.rows import PICTURE_SUFFIXES
-    from overpaint.files.table_rows import SUFFIXES
+    from overpaint.files.table_rows import TABLE_SUFFIXES
 
-    if not source.is_file():
+    if not source.is_file() or source.suffix.lower() == PARQUET_SUFFIX:
         return
     if source.suffix.lower() in PICTURE_SUFFIXES | _OTHER_PICTURES:
         raise PictureError(f"{source}: it is a picture; `overpaint paint {source}` paints over one")
     with source.open("rb") as file:
         head = file.read(4096)
-    is_table = source.suffix.lower() in SUFFIXES
+    is_table = source.suffix.lower() in TABLE_SUFFIXES
     if b"\0" in head or not (is_table or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")):
         raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line, or CSV")
 
@@ -198,6 +204,16 @@ def pictures_left_out(folder: Path, recursive: bool) -> list[str]:
     """Files that are pictures by their names and are not painted."""
     found = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(str(each.relative_to(folder)) for each in found if each.suffix.lower() in _OTHER_PICTURES)
+
+
+def _tab_of(rows: Sequence[BatchRow | UnreadableRow], masks: str | None) -> Tab | None:
+    """The one of a webui's page for all of them; rows of both kinds have none in common."""
+    from overpaint.files.rows import BatchRow
+
+    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
+    if len(kinds) != 1:
+        return None
+    return "txt2img" if kinds == {False} else "img2img" if masks is None else "inpaint"
 
 
 def _check_shared(rows: Sequence[BatchRow | UnreadableRow], asked: GivenOptions, settings: Settings) -> None:

@@ -26,9 +26,21 @@ _OF_JOB = {
     "batch_size x iterations": "--count x --batch-size",
     "width x height": "--size",
 }
-OF_FIELD: Mapping[str, str] = _OF_JOB | {
-    name: each.main_flag for each in (*REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields
+_OF_TOOLS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("left", "top", "right", "bottom", "to", "aspect", "anchor", "start", "context"),
+        *("scale", "upscaler", "tile", "overlap", "loops", "final_strength", "curve"),
+    )
+} | {
+    "left, top, right, bottom": "--left, --top, --right, --bottom",
+    "to, aspect": "--to, --aspect",
+    "grid": "--x, --y, --z",
+    "axis": "--x, --y, --z",
 }
+OF_FIELD: Mapping[str, str] = (
+    _OF_JOB | _OF_TOOLS | {name: each.main_flag for each in (*REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields}
+)
 _FIELD = re.compile(r"(?:[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+)?|width x height)(?==)")
 # Within a sentence only names that cannot be plain words.
 _TOLD = {name: flag for name, flag in OF_FIELD.items() if "_" in name and "." not in name}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from overpaint.files.keeping import Origins
     from overpaint.files.recipe import Recipe
     from overpaint.models.catalog import ModelFile
+    from overpaint.models.ui_defaults import Tab
     from overpaint.parts import Hires
     from overpaint.request import PaintRequest, Picture
     from overpaint.settings import Settings
@@ -36,6 +37,13 @@ class CommandJob:
     repeats: bool = False  # an earlier picture, which has options of its own
     notes: tuple[str, ...] = ()  # what its user should know before anything is painted
 
+    @property
+    def tab(self) -> Tab:
+        """Of a webui's page, where such jobs are made."""
+        if not self.request.has_source:
+            return "txt2img"
+        return "img2img" if self.request.mask is None else "inpaint"
+
 
 @dataclass(frozen=True)
 class Files:
@@ -52,6 +60,13 @@ class Files:
         source = None if self.source is None or is_stdin(self.source) else self.source
         masks = {name: path for name, path in self.masks.items() if not is_stdin(path)}
         return Origins(source, masks, controls)
+
+    @property
+    def tab(self) -> Tab:
+        """Of a webui's page, where such jobs are made."""
+        if self.source is None:
+            return "txt2img"
+        return "img2img" if self.mask is None else "inpaint"
 
     @property
     def masks(self) -> dict[str, Path]:
@@ -83,7 +98,8 @@ class Files:
 
 def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
     """The request of `paint`, `txt2img` and `plan`."""
-    settings, fields = asked.settings(), asked.with_prompt(prompt).fields()
+    settings = asked.settings()
+    fields = asked.with_prompt(prompt).fields_over(files.tab)
     return _job(files, {"prompt": "", **fields}, settings, model=model_asked_for(asked, settings))
 
 

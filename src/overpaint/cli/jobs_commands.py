@@ -208,7 +208,7 @@ def _watched(client: Client, job_id: str, output: Path | None, *, as_json: bool,
 def _saved(client: Client, job: Mapping[str, Any], folder: Path) -> list[Path]:
     from overpaint.files.saving import save_bytes
 
-    suffixes = {"image/jpeg": ".jpg", "image/webp": ".webp"}
+    suffixes = {"image/jpeg": ".jpg"} | {f"image/{kind}": f".{kind}" for kind in ("webp", "avif", "tiff", "heic")}
     pictures = {each["url"]: each for each in job["pictures"]}
     named = [(pictures[url]["number"], suffixes.get(pictures[url]["media_type"], ".png")) for url in job["images"]]
     files = zip(named, client.images(job), strict=True)

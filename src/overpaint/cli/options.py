@@ -17,6 +17,7 @@ from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
     from overpaint.models.installation import Installation
+    from overpaint.models.ui_defaults import Tab
     from overpaint.settings import Settings
 
 
@@ -225,7 +226,7 @@ JOB_OPTIONS = (
     PaintOption(
         "--text-encoder", _MANY, "Text encoder file for a model that brings none; may be repeated (default: beside it)."
     ),
-    PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP and AVIF, 1 to 100 (default 95)."),
+    PaintOption("--quality", _WHOLE, "Of JPEG, lossy WebP, AVIF and HEIC, 1 to 100 (default 95)."),
     PaintOption("--set", _MANY, "OPTION=VALUE, see `overpaint settings`; may be repeated."),
     PaintOption("--reference/--no-reference", _ON_OFF, "Paint as AUTOMATIC1111 1.10.1 does, accidents included."),
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
@@ -258,6 +259,14 @@ class GivenOptions:
         elif hires is not None and result.get("hires") == {}:
             result["hires"] = dict(hires)
         return result
+
+    def fields_over(self, tab: Tab | None) -> dict[str, Any]:
+        """The same over what a webui's page has as defaults in a tab, where there is one."""
+        return {**self.defaults_of(tab), **self.fields()}
+
+    def defaults_of(self, tab: Tab | None) -> dict[str, Any]:
+        webui = None if tab is None else self.installation()
+        return {} if webui is None or tab is None else webui.defaults.of(tab)
 
     def settings(self, base: Settings | None = None) -> Settings:
         """The site's settings for this job; those of an earlier picture keep what it was painted with."""

@@ -35,7 +35,7 @@ from overpaint.cli.options import (
     takes,
 )
 from overpaint.cli.output import Meter, note, say, say_json, warn
-from overpaint.cli.results import choose_target, is_stdout, keep, lost_in_files
+from overpaint.cli.results import choose_target, is_stdout, keep, lost_in_files, seam_told
 from overpaint.cli.sequence_commands import perform_again
 from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
@@ -146,7 +146,7 @@ def perform(job: CommandJob, target: Target, asked: GivenOptions, telling: Telli
     _check_stdout(job, target, telling)
     asked = asked.with_model(job.model)
     session.check(job.request, job.settings, asked)
-    tell_webui(asked, telling.hushed, options_count=not job.repeats)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats, tab=job.tab)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -200,10 +200,8 @@ def _warnings(job: CommandJob, model: ModelIdentity, processed: Processed | None
 
 
 def _account(path: Path, painted: KeptPicture, processed: Processed | None) -> dict[str, Any]:
-    seams = processed.seams if processed is not None else ()
-    seam = seams[painted.index] if painted.index < len(seams) else None
     told = {"path": str(path), "seed": painted.seed, "subseed": painted.subseed, "infotext": painted.infotext}
-    return told if seam is None else {**told, "seam": vars(seam)}
+    return {**told, **(seam_told(processed, painted.index) or {})}
 
 
 def _asked_for(request: PaintRequest) -> int:

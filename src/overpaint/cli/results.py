@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from overpaint.cli.arguments import STDOUT
 from overpaint.cli.told import is_stdin
@@ -22,9 +22,7 @@ def choose_target(
     from overpaint.files import keeping
     from overpaint.files.formats import own_ending
 
-    ending = None if kind is None else kind.lower().removeprefix(".")
-    if ending is not None:
-        keeping.check_format(f"{stem}.{ending}", "--format", kind)
+    ending = ending_of(kind, stem)
     if output == STDOUT:
         return keeping.Target(Path(STDOUT), overwrite, ending or "png")
     named = Path(output).suffix.lower() if output and not keeping.is_folder(output) else ""
@@ -32,6 +30,16 @@ def choose_target(
         raise RequestError("--format", kind, f"the name {output} says another one; leave out one of them")
     own = "png" if source is None or is_stdin(source) else own_ending(source)
     return keeping.choose_target(output or "./", f"{stem}.{ending or own}", overwrite, "--output")
+
+
+def ending_of(kind: str | None, stem: str) -> str | None:
+    """The format that was asked for, as files end in it."""
+    from overpaint.files.keeping import check_format
+
+    ending = None if kind is None else kind.lower().removeprefix(".")
+    if ending is not None:
+        check_format(f"{stem}.{ending}", "--format", kind)
+    return ending
 
 
 def keep(processed: Processed, target: Target, origins: Origins) -> list[tuple[Path, KeptPicture]]:
@@ -49,6 +57,13 @@ def lost_in_files(kept: list[tuple[Path, KeptPicture]], processed: Processed | N
 
     files = [(each.image, path.name) for path, each in kept if str(path) != STDOUT]
     return tuple(told for image, name in files for told in lost_in(image, name, processed))
+
+
+def seam_told(processed: Processed | None, index: int) -> dict[str, Any] | None:
+    """How visible the mask's edge is in a picture, for JSON; None where nothing was inpainted."""
+    seams = processed.seams if processed is not None else ()
+    seam = seams[index] if index < len(seams) else None
+    return None if seam is None else {"seam": vars(seam)}
 
 
 def is_stdout(target: Target) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.arguments import STOPPED, AsJson, Open, Out, Overwrite, Prompt, Quiet, Telling
+from overpaint.cli.arguments import STOPPED, AsJson, Kind, Open, Out, Overwrite, Prompt, Quiet, Telling
 from overpaint.cli.jobs import CommandJob, Files, job_of
 from overpaint.cli.options import JOB_OPTIONS, PROMPT_OPTION, REQUEST_OPTIONS, GivenOptions, PaintOption, takes
 from overpaint.cli.output import Meter, note, say, say_json, table, warn
-from overpaint.cli.results import choose_target, keep
+from overpaint.cli.results import choose_target, ending_of, keep, lost_in_files, seam_told
 from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.told import is_stdin
 from overpaint.cli.webui_told import refuse_webui_place, tell_webui
@@ -35,6 +35,12 @@ Folder = Annotated[
         "-o",
         help="Folder of the results (default: one named after the picture). After a crash "
         "the same command goes on where it stood.",
+    ),
+]
+KindOfSteps = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="FORMAT", help="Of the results: png (default), tif, webp, bmp, jpg, avif or heic."
     ),
 ]
 _MADE_HERE = ("only_masked", "padding", "fill", "invert_mask", "mask_blur", "round_mask", "soft", "resize")
@@ -69,6 +75,19 @@ class ToolOrder:
         return sequence_of(self.kind, given, request, self.job.settings)
 
 
+_Told = tuple[Path, dict[str, Any] | None]
+"""A file, and the seam of the picture in it."""
+
+
+@dataclass(frozen=True)
+class ToolPlace:
+    """Where the results of a tool go, and in which format."""
+
+    output: str | None
+    kind: str | None = None
+    overwrite: bool = False
+
+
 @takes(PROMPT_OPTION, *_options(0.9), *JOB_OPTIONS)
 def outpaint(
     *,
@@ -90,6 +109,7 @@ def outpaint(
         int | None, typer.Option(help="Pixels of the old picture that are seen beside the new part (default: all).")
     ] = None,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
     only_plan: PlanOnly = False,
     show: Open = False,
@@ -105,7 +125,8 @@ def outpaint(
     tool = {"left": left, "top": top, "right": right, "bottom": bottom, "to": to, "aspect": aspect}
     tool |= {"anchor": anchor, "start": start, "context": context}
     order = ToolOrder("outpaint", tool, job_of(Files(picture), text, asked), asked)
-    return _one(order, picture, "outpainted", output, overwrite, only_plan, Telling(as_json, quiet, show, here))
+    place = ToolPlace(output, kind, overwrite)
+    return _one(order, picture, "outpainted", place, only_plan, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *_options(0.35), *JOB_OPTIONS)
@@ -120,6 +141,7 @@ def enlarge(
     tile: Annotated[int | None, typer.Option(help="Pixels a side of a tile (default: the model's own size).")] = None,
     overlap: Annotated[int | None, typer.Option(help="Pixels that tiles share (default: a quarter of one).")] = None,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
     only_plan: PlanOnly = False,
     show: Open = False,
@@ -134,7 +156,8 @@ def enlarge(
     """
     tool = {"scale": scale, "upscaler": upscaler, "tile": tile, "overlap": overlap}
     order = ToolOrder("enlarge", tool, job_of(Files(picture), text, asked), asked)
-    return _one(order, picture, "enlarged", output, overwrite, only_plan, Telling(as_json, quiet, show, here))
+    place = ToolPlace(output, kind, overwrite)
+    return _one(order, picture, "enlarged", place, only_plan, Telling(as_json, quiet, show, here))
 
 
 @takes(PROMPT_OPTION, *_ONE, *JOB_OPTIONS)
@@ -148,6 +171,7 @@ def loopback(
         str | None, typer.Option(help="How the strength gets there: linear, aggressive or lazy (default linear).")
     ] = None,
     output: Folder = None,
+    kind: KindOfSteps = None,
     only_plan: PlanOnly = False,
     show: Open = False,
     here: Show = False,
@@ -161,7 +185,7 @@ def loopback(
     """
     tool = {"loops": loops, "final_strength": final_strength, "curve": curve}
     order = ToolOrder("loopback", tool, job_of(Files(picture), text, asked), asked)
-    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show, here), "loop", "")
+    return _many(order, picture, ToolPlace(output, kind), only_plan, Telling(as_json, quiet, show, here), "loop", "")
 
 
 @takes(PROMPT_OPTION, *_ONE, *JOB_OPTIONS)
@@ -175,6 +199,7 @@ def grid(
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Titles and a legend on the sheet.")] = True,
     margin: Annotated[int, typer.Option("--margin", help="Pixels between the cells.")] = 4,
     output: Folder = None,
+    kind: KindOfSteps = None,
     only_plan: PlanOnly = False,
     show: Open = False,
     here: Show = False,
@@ -192,19 +217,19 @@ def grid(
         raise RequestError("--x", None, "give at least one axis, such as --x steps=10,20,30")
     tool = {"x": x, "y": y, "z": z, "labels": labels, "margin": margin}
     order = ToolOrder("grid", tool, job_of(Files(picture), text, asked), asked)
-    return _many(order, picture, output, only_plan, Telling(as_json, quiet, show, here), "cell", "grid.png")
+    place = ToolPlace(output, kind)
+    return _many(order, picture, place, only_plan, Telling(as_json, quiet, show, here), "cell", "grid")
 
 
-def _one(
-    order: ToolOrder, picture: Path, word: str, output: str | None, overwrite: bool, only_plan: bool, telling: Telling
-) -> int:
+def _one(order: ToolOrder, picture: Path, word: str, place: ToolPlace, only_plan: bool, telling: Telling) -> int:
     """A tool that comes to one picture."""
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
-    refuse_webui_place(order.asked, output)
+    refuse_webui_place(order.asked, place.output)
     stem = word if is_stdin(picture) else f"{picture.stem}-{word}"
-    return _to_file(order, sequence, choose_target(output, stem, overwrite, source=picture), telling)
+    target = choose_target(place.output, stem, place.overwrite, place.kind, picture)
+    return _to_file(order, sequence, target, telling)
 
 
 def perform_again(job: CommandJob, target: Target, asked: GivenOptions, telling: Telling) -> int:
@@ -215,37 +240,43 @@ def perform_again(job: CommandJob, target: Target, asked: GivenOptions, telling:
 
 
 def _to_file(order: ToolOrder, sequence: PaintingSequence, target: Target, telling: Telling) -> int:
-    processed, _ = _run(order, sequence, telling, None, "")
+    processed, _ = _run(order, sequence, telling)
     if processed is None or not processed.images:
         return STOPPED
     kept = keep(processed, target, order.job.origins)
-    _tell([path for path, _ in kept], processed, telling)
+    warn(lost_in_files(kept, processed), telling.hushed)
+    _tell([(path, seam_told(processed, each.index)) for path, each in kept], processed, telling)
     return STOPPED if processed.stopped else 0
 
 
 def _many(
-    order: ToolOrder, picture: Path, output: str | None, only_plan: bool, telling: Telling, name: str, sheet: str
+    order: ToolOrder, picture: Path, place: ToolPlace, only_plan: bool, telling: Telling, name: str, sheet: str
 ) -> int:
     """A tool that keeps its pictures in a folder, and goes on there after a crash."""
-    from overpaint.files.metadata import encode_picture
+    from overpaint.files.metadata import encode_picture, format_for
     from overpaint.files.saving import save_bytes
     from overpaint.sequences.kept import KeptSteps
 
+    ending = ending_of(place.kind, name) or "png"
     sequence = _checked(order)
     if only_plan:
         return _show_plan(order, sequence, telling)
-    refuse_webui_place(order.asked, output)
+    refuse_webui_place(order.asked, place.output)
     stem = "painted" if is_stdin(picture) else picture.stem
-    folder = Path(output) if output else Path(f"{stem}-{order.kind}")
+    folder = Path(place.output or f"{stem}-{order.kind}")
     if folder.exists() and not folder.is_dir():
         raise RequestError("--output", str(folder), "it is a file; give a folder")
-    kept = KeptSteps.opened(folder, sequence, order.job.settings, order.job.model or "")
-    processed, places = _run(order, kept.sequence, telling, kept, name)
+    kept = KeptSteps.opened(folder, sequence, order.job.settings, order.job.model or "", ending)
+    processed, places = _run(order, kept.sequence, telling, kept, name, ending)
     if processed is None:
         return STOPPED
     if sheet and not processed.stopped and processed.index_of_first_image:
-        data = encode_picture(processed.images[0], "png", infotext=processed.infotexts[0])
-        places = [save_bytes(folder / sheet, data, replace=True), *places]
+        text, quality = processed.infotexts[0], order.job.settings.jpeg_quality
+        fits = format_for(processed.images[0], ending, text)
+        data = encode_picture(processed.images[0], fits, infotext=text, quality=quality)
+        places = [(save_bytes(folder / f"{sheet}.{fits}", data, replace=True), None), *places]
+    if not processed.stopped:
+        kept.finish()
     _tell(places, processed, telling)
     return STOPPED if processed.stopped else 0
 
@@ -262,15 +293,20 @@ def _checked(order: ToolOrder) -> PaintingSequence:
 
 
 def _run(
-    order: ToolOrder, sequence: PaintingSequence, telling: Telling, kept: KeptSteps | None, name: str
-) -> tuple[Processed | None, list[Path]]:
+    order: ToolOrder,
+    sequence: PaintingSequence,
+    telling: Telling,
+    kept: KeptSteps | None = None,
+    name: str = "",
+    ending: str = "png",
+) -> tuple[Processed | None, list[_Told]]:
     """Paint what is not painted yet; each finished step is kept at once."""
     from overpaint.events import Cancelled, Finished, Progress, Started, StepFinished
     from overpaint.sequences.running import run_sequence
 
-    job, places = order.job, []
+    job, places = order.job, list[_Told]()
     asked = order.asked.with_model(job.model)
-    tell_webui(asked, telling.hushed, options_count=not job.repeats)
+    tell_webui(asked, telling.hushed, options_count=not job.repeats, tab=job.tab)
     warn(job.notes, telling.hushed)
     with ExitStack() as stack:
         control = stack.enter_context(session.stoppable())
@@ -285,24 +321,25 @@ def _run(
             elif isinstance(event, Progress):
                 meter.update("painting", event.step, event.steps)
             elif isinstance(event, StepFinished) and kept is not None:
-                places += kept.keep(event.number, event.result, job.origins, f"{name}-{event.number + 1}.png")
+                written = kept.keep(event.number, event.result, job.origins, f"{name}-{event.number + 1}.{ending}")
+                places += [(path, seam_told(event.result, i)) for i, path in enumerate(written)]
             elif isinstance(event, Finished | Cancelled):
                 return event.result, places
     return None, places
 
 
-def _tell(places: list[Path], processed: Processed, telling: Telling) -> None:
+def _tell(places: list[_Told], processed: Processed, telling: Telling) -> None:
     if telling.as_json:
         told = {"warnings": list(processed.warnings), "stopped": processed.stopped}
-        say_json({"pictures": [{"path": str(path)} for path in places], **told})
+        say_json({"pictures": [{"path": str(path), **(seam or {})} for path, seam in places], **told})
     else:
-        for path in places:
+        for path, _ in places:
             say(str(path))
         if processed.stopped:
             note("stopped; what was finished is kept")
     shown = processed.images[: processed.index_of_first_image or None]  # the sheet, where there is one
     show_results(shown if telling.here else [], telling.quiet)
-    for path in places[:1] if telling.show else ():
+    for path, _ in places[:1] if telling.show else ():
         typer.launch(str(path))
 
 
@@ -325,7 +362,7 @@ def _show_plan(order: ToolOrder, sequence: PaintingSequence, telling: Telling) -
     if telling.as_json:
         say_json({"kind": order.kind, "steps": accounts})
         return 0
-    tell_webui(order.asked, telling.quiet)
+    tell_webui(order.asked, telling.quiet, tab=order.job.tab)
     rows = [
         (i + 1, each["step"] or order.kind, "x".join(map(str, each["size"])), f"{each['steps']} steps", _share(each))
         for i, each in enumerate(accounts)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli import session
-from overpaint.cli.arguments import STOPPED, AsJson, Out, Overwrite, Quiet
+from overpaint.cli.arguments import STDOUT, STOPPED, AsJson, Kind, Open, Out, Overwrite, Quiet, Telling
 from overpaint.cli.jobs import opened
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, read_size, takes
 from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.results import choose_target
+from overpaint.cli.terminal_pictures import Show, show_results
 from overpaint.cli.webui_told import refuse_webui_place, tell_webui
 from overpaint.errors import PaintingCancelled, PictureError, RequestError
 
@@ -54,7 +55,10 @@ def upscale(
     second: Second = "None",
     visibility: Visibility = 0.5,
     output: Out = None,
+    kind: Kind = None,
     overwrite: Overwrite = False,
+    show: Open = False,
+    here: Show = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     asked: GivenOptions,
@@ -65,7 +69,8 @@ def upscale(
     """
     started = time.monotonic()
     refuse_webui_place(asked, output)
-    targets = _targets(pictures, output, overwrite)
+    telling = Telling(as_json, quiet, show, here)
+    targets = _targets(pictures, output, overwrite, kind)
     if scale is not None and size is not None:
         raise RequestError("--size", size, "give --scale or --size, not both")
     settings = asked.settings()
@@ -84,15 +89,19 @@ def upscale(
             if control.message is not None:
                 break
             meter.update("pictures", number, len(pictures))
-            account.append(_kept(_enlarged(path, fields, settings, known), target, settings, account))
+            made = _enlarged(path, fields, settings, known)
+            account.append(_kept(made, target, settings, account))
             if not as_json:
                 warn(account[-1]["warnings"], quiet)
                 say("{path}  {width}x{height}".format(**account[-1]))
+            show_results([made[1].image] if here else [], quiet)
     stopped = len(account) < len(pictures)
     if as_json:
         say_json({"pictures": account, "stopped": stopped, "seconds": round(time.monotonic() - started, 3)})
     elif stopped:
         note(f"stopped; {len(account)} of {len(pictures)} pictures were finished")
+    for each in account if telling.show else ():
+        typer.launch(each["path"])
     return STOPPED if stopped else 0
 
 
@@ -119,7 +128,7 @@ def _in_flags() -> Iterator[None]:
         raise RequestError(_FLAGS[error.field], error.value, error.remedy) from error
 
 
-def _targets(pictures: list[Path], output: str | None, overwrite: bool) -> list[Target]:
+def _targets(pictures: list[Path], output: str | None, overwrite: bool, kind: str | None) -> list[Target]:
     """Refuse places and pictures that cannot be used, before any work is done."""
     from overpaint.files.keeping import is_folder
 
@@ -128,7 +137,9 @@ def _targets(pictures: list[Path], output: str | None, overwrite: bool) -> list[
     for path in pictures:
         if not path.is_file():
             raise PictureError(f"{path}: there is no such file")
-    return [choose_target(output, f"{path.stem}-upscaled", overwrite) for path in pictures]
+    if output == STDOUT:
+        raise RequestError("--output", output, "enlarged pictures are written to files; give a name or a folder")
+    return [choose_target(output, f"{path.stem}-upscaled", overwrite, kind, path) for path in pictures]
 
 
 @dataclass(frozen=True)
@@ -195,5 +206,6 @@ def _kept(
     is_own = str(path) in (each["path"] for each in before)
     path = save_bytes(path, data, replace=target.overwrite and not is_own)
     size = {"width": result.image.width, "height": result.image.height}
-    told = {"infotext": result.infotext, "warnings": list(lost_in(result.image, path.name))}
+    warnings = [f"{path.name}: {each}" for each in result.warnings]
+    told = {"infotext": result.infotext, "warnings": [*warnings, *lost_in(result.image, path.name)]}
     return {"path": str(path), **size, "done": dict(result.fields), **told}

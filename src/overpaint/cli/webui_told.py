@@ -14,19 +14,28 @@ from overpaint.errors import RequestError
 if TYPE_CHECKING:
     from overpaint.cli.options import GivenOptions
     from overpaint.models.installation import Installation
+    from overpaint.models.ui_defaults import Tab
     from overpaint.settings import Settings
 
 _MOST_NAMED = 8
 
 
-def tell_webui(asked: GivenOptions, hushed: bool, *, options_count: bool = True) -> None:
-    """Whose folders these are, which options were taken, and which were not. A repeated picture has its own options."""
+def tell_webui(asked: GivenOptions, hushed: bool, *, options_count: bool = True, tab: Tab | None = None) -> None:
+    """Whose folders these are, which options were taken, and which were not. A repeated picture has its own options.
+
+    `tab` is the one whose defaults the command goes by.
+    """
     found = None if hushed else asked.installation()
     if found is None:
         return
     if options_count:
         for line in lines_of(found, asked.settings()):
             note(line)
+        given = asked.fields()
+        values = {name: each for name, each in asked.defaults_of(tab).items() if name not in given}
+        if values:
+            told = ", ".join(f"{name}={shown(value)}" for name, value in values.items())
+            note(f"defaults of its {tab} tab: {told}")
     warn(found.troubles)
 
 

@@ -21,9 +21,9 @@ from overpaint.events import Cancelled, Control, Event, Finished, Progress, Star
 from overpaint.files.batch_tools import STEPS_FOLDER, RowSteps, asks_for_tool, seeds_of, tool_files
 from overpaint.files.journal import Journal, read_journals
 from overpaint.files.keeping import (
-    FORMATS,
     KeptPicture,
     Origins,
+    check_format,
     files_of,
     finished_pictures,
     lost_in,
@@ -66,8 +66,7 @@ class Batch:
     shard: Shard | None = None  # the part of the rows that is painted; None: all of them
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise RequestError("format", self.format, f"choose one of {', '.join(FORMATS)}")
+        check_format(f"picture.{self.format}", "format", self.format)
 
 
 @dataclass(frozen=True)

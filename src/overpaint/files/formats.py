@@ -11,6 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from overpaint.deep import deep_of
+from overpaint.heic import HEAD, is_heic
 from overpaint.pictures import flatten, is_lossless_webp
 from overpaint.pixels.profiles import PROFILE_SPACES, Profile, ProfileError, family_of
 
@@ -29,6 +30,10 @@ class FileFormat:
     is_deep: bool = False  # it may have 16 bits a channel
     longest: int | None = None  # side, pixels
 
+    def holds_deep(self, mode: str) -> bool:
+        """Whether it keeps all of a picture of this mode that has 16 bits a channel."""
+        return self.is_deep and mode in self.modes
+
 
 def _row(kind: str, modes: str, holds: str, keeps: _Keeps = "every pixel", longest: int | None = None) -> FileFormat:
     beside: frozenset[Any] = frozenset(holds.split())
@@ -43,6 +48,7 @@ _ALL = (
     _row("TIFF", "1 L LA RGB RGBA CMYK I;16", "icc exif xmp dpi"),
     _row("BMP", "1 L RGB", "dpi"),
     _row("WEBP", "RGB RGBA", "icc exif xmp", "if asked", 16_383),
+    _row("HEIF", "RGB RGBA", "icc exif xmp", "nearly", 65_535),
     _row("AVIF", "RGB RGBA", "icc exif xmp", "nearly", 65_535),
     _row("JPEG", "L RGB CMYK", "icc exif xmp dpi", "nearly", 65_500),  # NOTE: libjpeg stops before 65535
     _row("GIF", "1 L RGB RGBA", "text", "nearly", 65_535),
@@ -50,7 +56,11 @@ _ALL = (
 FILE_FORMATS: Mapping[str, FileFormat] = MappingProxyType({each.kind: each for each in _ALL})
 
 KINDS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "gif": "GIF"}
-KINDS |= {"tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
+KINDS |= {"tif": "TIFF", "tiff": "TIFF", "bmp": "BMP", "heic": "HEIF", "heif": "HEIF"}
+OF_PILLOW = tuple(sorted({*KINDS.values()} - {"HEIF"}))  # those that Pillow opens by itself
+MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
+    {kind: f"image/{kind.lower()}" for kind in FILE_FORMATS} | {"HEIF": "image/heic"}
+)
 
 _SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
 
@@ -58,6 +68,21 @@ _SIXTEEN_TO_EIGHT = 0.0038910505836576  # STORE-3: 255 / 65535
 def format_of(name: str) -> FileFormat:
     """By the ending of a file's name."""
     return FILE_FORMATS[KINDS[name.lower().rpartition(".")[2]]]
+
+
+def media_type_of(data: bytes) -> str | None:
+    """By the file's first bytes; None if it is of no format that pictures are written in."""
+    if is_heic(data[:HEAD]):
+        return MEDIA_TYPES["HEIF"]
+    kind = next((kind for start, kind in _STARTS.items() if data.startswith(start)), None)
+    if data[8:12] == b"WEBP":
+        kind = "WEBP"
+    elif data[4:8] == b"ftyp":
+        kind = "AVIF"
+    return None if kind is None else MEDIA_TYPES[kind]
+
+
+_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"GIF8": "GIF"}
 
 
 def own_ending(source: Path) -> str:
@@ -145,8 +170,9 @@ def losses(
     fmt, name = format_of(file), name or file
     if alpha_lost(image, file.rpartition(".")[2]) is not None:
         yield f"{name}: {fmt.kind} holds no transparency, so a background is put behind it; use PNG"
-    if deep_of(image) is not None and not fmt.is_deep:
-        yield f"{name}: {fmt.kind} holds 8 bits per channel, so the picture's 16 are rounded; use PNG or TIFF"
+    if deep_of(image) is not None and not fmt.holds_deep(image.mode):
+        bits = 10 if fmt.kind == "HEIF" else 8
+        yield f"{name}: {fmt.kind} holds {bits} bits per channel, so the picture's 16 are rounded; use PNG or TIFF"
     if image.mode not in fmt.modes and image.mode == "CMYK":
         yield f"{name}: {fmt.kind} holds no CMYK, so the colours become sRGB; use TIFF"
     elif image.info.get("icc_profile") and "icc" not in fmt.holds:

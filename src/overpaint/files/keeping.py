@@ -14,6 +14,7 @@ from overpaint.files.kept_files import FileRecord
 from overpaint.files.metadata import format_for, picture_content, recipe_path, recipe_text, whole
 from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
+from overpaint.heic import REMEDY, can_write_heic
 from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from overpaint.request import Picture
     from overpaint.settings import Settings
 
-FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "bmp")
+FORMATS = ("png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "bmp", "heic", "heif")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def check_format(name: str, argument: str = "output", ending: str | None = None)
         raise RequestError(argument, ending, f"choose one of {', '.join(FORMATS)}")
     if suffix not in FORMATS:
         raise RequestError(argument, name, f"give a name that ends in one of .{', .'.join(FORMATS)}")
+    if suffix in ("heic", "heif") and not can_write_heic():
+        raise RequestError(argument, ending or name, f"to write HEIC the extra overpaint[heic] is needed; {REMEDY}")
 
 
 def numbered(name: str, number: int) -> str:

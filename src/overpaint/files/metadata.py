@@ -19,11 +19,13 @@ from PIL import Image, PngImagePlugin
 
 from overpaint.deep import deep_of
 from overpaint.deep_files import deep_pieces
+from overpaint.deep_pixels import DeepPixels
 from overpaint.errors import PictureError, SettingError
 from overpaint.files.exif_comment import EXIF_IFD, USER_COMMENT, exif_comment
-from overpaint.files.formats import FILE_FORMATS, KINDS, fitting_profile, in_srgb, storable
+from overpaint.files.formats import FILE_FORMATS, KINDS, OF_PILLOW, fitting_profile, in_srgb, storable
+from overpaint.files.novelai import infotext_of_novelai
+from overpaint.heic import HEAD, heic_bytes, heic_header, is_heic
 from overpaint.named_files import check_regular
-from overpaint.text.infotext import format_infotext
 
 Source = Image.Image | Path | str | bytes
 
@@ -102,8 +104,8 @@ def whole(content: Content) -> bytes:
 def picture_content(image: Image.Image, extension: str, contents: Mapping[str, Any]) -> Content:
     """The same, in pieces where the whole would take much room; `contents` are what `encode_picture` takes."""
     kind = KINDS[format_for(image, extension, contents["infotext"])]
-    deep = deep_of(image)
-    if deep is not None and FILE_FORMATS[kind].is_deep:
+    deep = _held_deep(image, kind)
+    if deep is not None:
         return deep_pieces(deep, kind, _options_for(deep.mode, kind, contents))
     data = io.BytesIO()
     write_picture(image, data, kind, contents)
@@ -119,16 +121,34 @@ def write_picture(
     params: Mapping[str, Any] | None = None,
 ) -> None:
     """To a file or a path, in this format; `params` are Pillow's own, and go before what the contents say."""
-    deep = deep_of(image)
-    if deep is not None and FILE_FORMATS[kind].is_deep:
-        pieces = deep_pieces(deep, kind, _options_for(deep.mode, kind, contents))
-        with nullcontext(fp) if hasattr(fp, "write") else Path(fp).open("wb") as file:
-            file.writelines(pieces)
+    if (deep := _held_deep(image, kind)) is not None:
+        _write(fp, deep_pieces(deep, kind, _options_for(deep.mode, kind, contents)))
         return
-    told = dict(contents)
+    told, deep = dict(contents), deep_of(image)
+    if kind == "HEIF" and deep is not None and not deep.is_cmyk:  # of the others, it alone has more than 8 bits
+        told.pop("background")
+        options = {**_options_for("RGB", kind, contents), **(params or {})}
+        _write(fp, [heic_bytes(image, options)])
+        return
     shown, told["icc"] = in_srgb(image if deep is None else deep.rounded(), kind, told["icc"])
     picture = storable(shown, kind, told.pop("background"))
-    picture.save(fp, format or kind, **{**save_options(picture, kind, **told), **(params or {})})
+    options = {**save_options(picture, kind, **told), **(params or {})}
+    if kind == "HEIF":
+        _write(fp, [heic_bytes(picture, options)])
+    else:
+        picture.save(fp, format or kind, **options)
+
+
+def _write(fp: Any, pieces: Iterable[bytes]) -> None:
+    """To a file or a path."""
+    with nullcontext(fp) if hasattr(fp, "write") else Path(fp).open("wb") as file:
+        file.writelines(pieces)
+
+
+def _held_deep(image: Image.Image, kind: str) -> DeepPixels | None:
+    """The picture's samples of 16 bits, if this format holds them."""
+    deep = deep_of(image)
+    return deep if deep is not None and FILE_FORMATS[kind].holds_deep(deep.mode) else None
 
 
 def _options_for(mode: str, kind: str, contents: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +246,8 @@ def _carried_exif(carried: bytes | None) -> Image.Exif:
             exif.pop(tag, None)
         for tag in _STALE_EXIF_IFD:
             exif.get_ifd(EXIF_IFD).pop(tag, None)
-        exif.get_ifd(_GPS_IFD)
+        if _GPS_IFD in exif:
+            exif.get_ifd(_GPS_IFD)
         exif.tobytes()
     except Exception:  # whatever is wrong with a stranger's EXIF: the picture is worth more
         return Image.Exif()
@@ -278,7 +299,7 @@ def read_infotext(source: Source) -> tuple[str | None, dict[str, object]]:
         if comment:
             infotext = comment
         if items.get("Software") == "NovelAI":
-            infotext = _from_novelai(items, image.size) or infotext
+            infotext = infotext_of_novelai(items, image.size) or infotext
     if infotext is not None and len(str(infotext)) > _READ_LIMIT:
         raise PictureError(f"{_name_of(source)}: its infotext is longer than {_READ_LIMIT} characters; shorten it")
     return (None if infotext is None else str(infotext)), items
@@ -292,14 +313,25 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     if not isinstance(source, bytes):
         check_regular(source)
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=sorted(set(KINDS.values()))
-        ) as image:
+        with _unread(source) as image:
             yield image
     except PictureError:
         raise
     except _UNREADABLE as error:
         raise PictureError(f"{_name_of(source)}: cannot be read ({error}); give a whole picture") from error
+
+
+def _unread(source: Path | str | bytes) -> Image.Image:
+    start = source[:HEAD] if isinstance(source, bytes) else _first_bytes(Path(source))
+    if is_heic(start):
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return heic_header(data, _name_of(source))
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=OF_PILLOW)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def _items_of(image: Image.Image, source: Source, wanted: str) -> dict[Any, Any]:
@@ -337,42 +369,3 @@ def _text_or_none(data: bytes) -> str | None:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-_NOVELAI_SAMPLERS = {
-    "k_euler": "Euler",
-    "k_euler_ancestral": "Euler a",
-    "k_dpm_2": "DPM2",
-    "k_dpm_2_ancestral": "DPM2 a",
-    "k_dpm_fast": "DPM fast",
-    "k_dpm_adaptive": "DPM adaptive",
-    "k_dpmpp_2m": "DPM++ 2M",
-    "k_dpmpp_2m_sde": "DPM++ 2M SDE",
-    "k_dpmpp_2s_ancestral": "DPM++ 2S a",
-    "k_dpmpp_sde": "DPM++ SDE",
-    "k_heun": "Heun",
-    "k_lms": "LMS",
-    "ddim": "DDIM",
-    "ddim_v3": "DDIM",
-    "plms": "PLMS",
-}
-
-
-def _from_novelai(items: Mapping[str, object], size: tuple[int, int]) -> str | None:
-    """NovelAI writes the prompt as the description and the parameters as JSON in the comment."""
-    try:
-        values = json.loads(str(items.get("Comment", "")))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict):
-        return None
-    fields: dict[str, object] = {
-        "Steps": values.get("steps"),
-        "Sampler": _NOVELAI_SAMPLERS.get(str(values.get("sampler")), "Euler a"),
-        "CFG scale": values.get("scale"),
-        "Seed": values.get("seed"),
-        "Size": f"{size[0]}x{size[1]}",
-        "Clip skip": 2,
-        "ENSD": 31337,
-    }
-    return format_infotext(str(items.get("Description", "")), str(values.get("uc") or ""), fields)

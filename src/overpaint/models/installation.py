@@ -19,6 +19,7 @@ from overpaint.models.families import SD1_SPEC
 from overpaint.models.find import model_folders
 from overpaint.models.hashes import list_checkpoints
 from overpaint.models.launch_flags import LaunchFlags, read_flags
+from overpaint.models.ui_defaults import UI_CONFIG, UiDefaults, read_ui_defaults
 from overpaint.models.upscaler_names import find_upscaler_name
 from overpaint.models.vae_names import list_vaes
 from overpaint.planning.plan import plan
@@ -73,6 +74,7 @@ class Installation:
     options: Mapping[str, Any] = field(default_factory=dict)  # those that were changed there and that we have
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)  # the others that were changed there
     troubles: tuple[str, ...] = ()  # what cannot be read, or is not where it should be
+    defaults: UiDefaults = field(default_factory=UiDefaults)  # of its page; no API goes by them, there or here
 
     def settings(self, base: Settings | None = None) -> Settings:
         """Some settings with its folders, and with its options where they say nothing else."""
@@ -111,7 +113,9 @@ def read_installation(folder: str | Path) -> Installation:
         troubles += _trouble_with(styles[-1])
     config = _read_config(flags.last("--ui-settings-file") or data / CONFIG)
     options, left_out = _sorted_out(config, _SITE.with_changes(folders), flags)
-    return Installation(root, folders, options, left_out, tuple(dict.fromkeys(troubles)))
+    defaults = read_ui_defaults(flags.last("--ui-config-file") or data / UI_CONFIG)
+    troubles += defaults.troubles
+    return Installation(root, folders, options, left_out, tuple(dict.fromkeys(troubles)), defaults)
 
 
 # -- folders ---------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class LaunchFlags:
 
 PLACES = frozenset(
     {"--data-dir", "--models-dir", "--ckpt-dir", "--ckpt", "--vae-dir", "--vae-path", "--lora-dir", "--embeddings-dir"}
-    | {"--hypernetwork-dir", "--controlnet-dir", "--styles-file", "--ui-settings-file"}
+    | {"--hypernetwork-dir", "--controlnet-dir", "--styles-file", "--ui-settings-file", "--ui-config-file"}
     | {f"--{kind}-models-path" for kind in ("esrgan", "realesrgan", "swinir", "scunet", "dat")}
 )
 

@@ -29,6 +29,7 @@ _LORA_MARKS = (
 _OF_LORA = re.compile(r"^(lora_|oft_)(unet|te\d?)_|\.lora_|\.lora\.|_lora\.|^bundle_emb\.")
 _READS_TEXT = re.compile(r"attn2[._]to_k[._]")
 _TEXT_WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 1280: "the SDXL refiner", 2048: "SDXL"}
+_BLOCKS = ((re.compile(r"double_blocks|single_(transformer_)?blocks"), "Flux.1"), (re.compile(r"joint_blocks"), "SD 3"))
 _TITLES = {"modelspec.title": "title", "ss_output_name": "trained as", "ss_base_model_version": "base model"}
 
 
@@ -104,7 +105,10 @@ def _ranks(shapes: Shapes) -> Iterator[int]:
 
 
 def _family_of_lora(shapes: Shapes) -> str | None:
-    """By how wide the texts are that its layers read; nothing where it has no such layer."""
+    """By its blocks, or by how wide the texts are that its layers read; nothing where it has no such layer."""
+    blocks = (title for mark, title in _BLOCKS if any(mark.search(key) for key in shapes))
+    if (found := next(blocks, None)) is not None:
+        return found
     reading = (shape for key, shape in shapes.items() if _READS_TEXT.search(key) and _DOWN.search(key))
     widths = (shape[1] for shape in reading if len(shape) > 1)
     return _TEXT_WIDTHS.get(next(widths, 0))

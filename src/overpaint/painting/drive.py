@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from overpaint.adapters.control import Controlled
 from overpaint.networks.unet import DeepMap, LessWork
 from overpaint.painting.deep_maps import DeepMaps
 from overpaint.painting.denoise import Denoiser, Estimate, Row
@@ -136,7 +135,7 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
             torch.stack(vectors) if vectors else None,
         )
         said: dict[str, object] = {} if less is None else {"less": less}
-        if isinstance(network, Controlled):  # which may guide one side alone
+        if getattr(network, "takes_sides", False):  # ControlNets may guide one side alone
             said["negative"] = [row.is_negative for row in chosen]
         outputs.update(zip(members, network(*given, **said), strict=True))
         _keep(chosen, less)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from overpaint.adapters.control import ControlBranch, attach, hint_of, region_of
+from overpaint.adapters.control import ControlPicture
 from overpaint.adapters.embeddings import EmbeddingShelf
 from overpaint.adapters.wear import adapted
 from overpaint.backends.port import Backend
@@ -329,8 +329,8 @@ class ModelCache:
         self._taesd[key].set_tiling(settings.tiling)
         return self._taesd[key]
 
-    def branches(self, plan: Plan) -> tuple[ControlBranch, ...]:
-        """The ControlNets of a pass, with the pictures they follow already encoded."""
+    def control_pictures(self, plan: Plan) -> tuple[ControlPicture, ...]:
+        """The ControlNets of a pass, with the pictures they follow."""
         folder = plan.settings.controlnet_dir
         named = [(i, each, each.model) for i, each in enumerate(plan.controls) if each.model is not None]
         paths = [find_controlnet(model, folder, f"controls[{i}].model") for i, _, model in named]
@@ -338,7 +338,7 @@ class ModelCache:
         heads = (plan.spec.unet.heads, plan.spec.unet.head_dim) if plan.controls else ()
         keys = [(path, stamp_of(path), heads) for path in paths]
         self._controls = {key: kept for key, kept in self._controls.items() if key in keys}
-        made: list[ControlBranch] = []
+        made: list[ControlPicture] = []
         for key, path, (i, each, model) in zip(keys, paths, named, strict=True):
             said = f"controls[{i}].model={model!r}"
             if key not in self._controls:
@@ -347,15 +347,15 @@ class ModelCache:
             loaded = self._controls[key]
             check_fits(loaded.spec, plan.spec, said)
             made.append(
-                attach(
+                ControlPicture(
                     loaded,
-                    hint_of(each.hint),
+                    each.hint,
+                    each.region,
                     weight=each.weight,
                     start=each.start,
                     end=each.end,
                     tiling=plan.settings.tiling,
                     mode=each.mode,
-                    region=None if each.region is None else region_of(each.region),
                 )
             )
         return tuple(made)

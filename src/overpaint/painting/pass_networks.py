@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from overpaint.adapters.control import ControlBranch, controlled
+from overpaint.adapters.control import ControlBranch, ControlPicture, controlled
 from overpaint.events import Control, Stop
 from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
-from overpaint.painting.tiled import TiledNetwork
+from overpaint.painting.tiled import Part, TiledNetwork, pixels_of
 from overpaint.painting.windowed import WindowedNetwork
 from overpaint.planning.plans import ImagePlan, Plan
 
@@ -65,7 +65,9 @@ class PassNetworks:
         self._model_cache, self._plan, self._batch, self._control = model_cache, plan, batch, control
         self._refined = refined(plan, plan.refiner) if plan.refiner is not None else None
         self._with_refiner: set[int] = set()  # numbers of runs
-        self._branches: tuple[ControlBranch, ...] = model_cache.branches(plan) if plan.controls else ()
+        pictures = model_cache.control_pictures(plan) if plan.controls else ()
+        self._in_parts: tuple[ControlPicture, ...] = pictures if plan.tiles is not None else ()
+        self._branches: tuple[ControlBranch, ...] = () if self._in_parts else tuple(each.whole() for each in pictures)
         self._keys: dict[bool, Hashable] = {}  # of the job's model, and of the refiner
 
     def pending(self, runs: Sequence[Run]) -> Pending:
@@ -98,10 +100,18 @@ class PassNetworks:
             return self._model_cache.ready(plan, self._batch, forgiving=refining)
 
         def network() -> Network:
-            whole = controlled(ready().backend, branches, step, steps)
-            if plan.tiles is not None:
-                return TiledNetwork(whole, plan.tiles)
-            return whole if plan.window is None else WindowedNetwork(whole, plan.window)
+            backend = ready().backend
+            if plan.tiles is None:
+                whole = controlled(backend, branches, step, steps)
+                return whole if plan.window is None else WindowedNetwork(whole, plan.window)
+            active = [] if refining else [each for each in self._in_parts if each.is_on(step, steps)]
+            factor = plan.spec.latent.factor
+
+            def of_part(part: Part) -> Network:
+                box = pixels_of(part, factor)
+                return controlled(backend, [each.part(box) for each in active], step, steps)
+
+            return TiledNetwork(of_part, plan.tiles)
 
         share, batched = not plan.request.exact, plan.settings.batch_cond_uncond
         # Parts, windows and ControlNets follow one job's picture.

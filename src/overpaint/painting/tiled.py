@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ Part = tuple[slice, slice]  # rows, columns
 
 @dataclass(frozen=True, eq=False)
 class TiledNetwork:
-    """A denoiser that is asked part by part."""
+    """A denoiser that is asked part by part; each part may have ControlNets of its own."""
 
-    network: Network
+    network: Callable[[Part], Network]
     tiles: LatentTiles
+
+    takes_sides: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -35,19 +38,24 @@ class TiledNetwork:
         timesteps: Tensor,
         context: Tensor,
         vector: Tensor | None = None,
+        negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
     ) -> Tensor:
+        """`negative` are the rows that guidance leads away from, for networks that are told so."""
         deep = None if less is None else less.deep
         before = None if deep is None or deep.value is None else deep.value.unbind(1)  # (b, parts, c, h, w)
         found: list[DeepMap] = []
 
         def ask(part: Part) -> Tensor:
-            said = {}
+            said: dict[str, object] = {}
             if less is not None:
                 own = DeepMap(None if before is None else before[len(found)])
                 found.append(own)
                 said = {"less": replace(less, deep=None if deep is None else own)}
-            return self.network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector, **said)
+            network = self.network(part)
+            if getattr(network, "takes_sides", False):
+                said["negative"] = negative
+            return network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector, **said)
 
         result = _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
         kept = [each.value for each in found if each.value is not None]
@@ -83,6 +91,12 @@ class TiledCodec:
             return self.codec.decode(z[..., part[0], part[1]].contiguous(), fallback).float().cpu()
 
         return _mixed(z.shape[-2:], self.tiles, self.factor, ask, torch.device("cpu"))
+
+
+def pixels_of(part: Part, factor: int) -> tuple[int, int, int, int]:
+    """The box of a part."""
+    rows, columns = (_scaled(each, factor) for each in part)
+    return columns.start, rows.start, columns.stop, rows.stop
 
 
 def parts_of(side: int, tiles: LatentTiles) -> list[slice]:

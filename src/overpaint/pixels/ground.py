@@ -126,7 +126,7 @@ class Ground:
             samples = self._own_deep(colours)
             if clear is not None:
                 samples = np.dstack([samples, np.asarray(clear).astype(np.uint16) * 257])
-            return DeepPicture.of_pixels(DeepPixels(samples))
+            return DeepPicture.of_pixels(DeepPixels(samples, is_cmyk=self.picture.mode == "CMYK"))
         own = self._own(colours)
         if own is colours:
             return picture
@@ -180,6 +180,8 @@ class Ground:
         return self.profile.brought_back(painted)
 
     def _own_deep(self, painted: Image.Image) -> npt.NDArray[np.uint16]:
+        if self.picture.mode == "CMYK":  # such profiles are tables, which give no more than 8
+            return np.asarray(self._own(painted)).astype(np.uint16) * 257
         if self.profile is None:
             return np.asarray(painted).astype(np.uint16) * 257
         return self.profile.brought_back_deep(painted)
@@ -190,11 +192,15 @@ class Ground:
         old = deep.window(area)
         new = with_channels(old, max(3, old.shape[2]) if old.shape[2] != 2 else 4)
         new = new.copy() if new.base is not None or new is old else new
+        count = 4 if deep.is_cmyk else 3
         weights = None if alpha is None else np.asarray(alpha)
         for rows in _rows(new.shape[0], new.shape[1]):
             colours = self._own_deep(painted.crop((0, rows.start, painted.width, rows.stop)))
-            weight = 255 if weights is None else weights[rows, :, None].astype(np.uint32)
-            new[rows, :, :3] = (new[rows, :, :3] * (255 - weight) + colours * weight + 127) // 255
+            if weights is None:
+                new[rows, :, :count] = colours
+                continue
+            weight = weights[rows, :, None].astype(np.uint32)
+            new[rows, :, :count] = (new[rows, :, :count] * (255 - weight) + colours * weight + 127) // 255
         return deep.with_part(area, new)
 
 

@@ -65,8 +65,12 @@ def upscaled(image: Image.Image, scale: float, enlarge: Upscaler, quirks: Quirks
     if quirks.upscale_to_multiples_of_8:
         width, height = (max(int(side * scale) // 8 * 8, 8) for side in image.size)
         return _in_passes(image, width, height, enlarge, scale)
-    width, height = (max(int(side * scale * _ROUNDING_GUARD), 1) for side in image.size)
-    return upscaled_to(image, width, height, enlarge, scale)
+    return upscaled_to(image, *scaled_size(image.size, scale), enlarge, scale)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) that a scale leads to."""
+    return max(int(size[0] * scale * _ROUNDING_GUARD), 1), max(int(size[1] * scale * _ROUNDING_GUARD), 1)
 
 
 def upscaled_to(image: Image.Image, width: int, height: int, enlarge: Upscaler, scale: float) -> Image.Image:

@@ -38,10 +38,6 @@ class Enlargement(PaintingSequence):
             check_number("tile", self.tile, low=SMALLEST_TILE, high=LARGEST_SIDE, whole=True)
             if self.overlap is not None and self.overlap >= self.tile:
                 raise RequestError("overlap", self.overlap, f"give less than a tile's {self.tile} pixels")
-        if self.request.controls:
-            raise RequestError(
-                "controls", f"{len(self.request.controls)} units", "this tool takes none; leave them out"
-            )
         if max(self.size) > LARGEST_SIDE:
             size = f"{self.size[0]}x{self.size[1]}"
             raise RequestError("scale", self.scale, f"the result would be {size}; {LARGEST_SIDE} a side is the most")

@@ -1,7 +1,8 @@
 """A folder in which a sequence keeps its finished pictures, and from which it goes on after a crash.
 
 `steps.jsonl` begins with what is painted, and has one line for each finished step, written when its pictures are
-whole: what a line speaks of is there.
+whole: what a line speaks of is there. Where the pictures' format does not keep every pixel, exact copies lie in
+`.steps` until the sequence is finished: what is painted from them has to come out the same after a crash.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from overpaint.errors import RequestError, SaveError
+from overpaint.errors import PictureError, RequestError, SaveError
+from overpaint.extras import LARGEST_RESULT
+from overpaint.files.formats import format_of
 from overpaint.files.keeping import Origins, Target, finished_pictures, numbered, save_one
+from overpaint.files.metadata import encode_picture
+from overpaint.files.saving import save_bytes
+from overpaint.pictures import open_picture
+from overpaint.pixels.seams import Seam
 from overpaint.sequences.forms import tool_json
 from overpaint.sequences.story import PaintingSequence, StepResult, with_known_seeds
 from overpaint.settings import Settings
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from overpaint.outcome import Processed
 
 JOURNAL = "steps.jsonl"
+EXACT = ".steps"  # the folder of exact copies
 _SEEDS = ("seed", "variation_seed")
 
 
@@ -36,11 +46,17 @@ class KeptSteps:
     folder: Path
     sequence: PaintingSequence  # with the seeds that it began with
     done: tuple[StepResult, ...]
+    is_finished: bool = False  # there is nothing left to paint
 
     @classmethod
-    def opened(cls, folder: Path, sequence: PaintingSequence, settings: Settings, model: str) -> KeptSteps:
-        """The folder of this sequence, made if it is not there; one that another sequence has begun is refused."""
-        key = fingerprint(sequence, settings, model)
+    def opened(
+        cls, folder: Path, sequence: PaintingSequence, settings: Settings, model: str, ending: str = "png"
+    ) -> KeptSteps:
+        """The folder of this sequence, made if it is not there; one that another sequence has begun is refused.
+
+        `ending` is the format of its pictures.
+        """
+        key = fingerprint(sequence, settings, model, ending)
         journal = folder / JOURNAL
         if not journal.exists():
             return _begun(folder, with_known_seeds(sequence), key)
@@ -50,21 +66,27 @@ class KeptSteps:
             raise RequestError("--output", str(folder), remedy)
         seeds = {name: _seed(head.get(name)) for name in _SEEDS}
         made = replace(sequence, request=sequence.request.with_changes(**seeds))
-        return cls(folder, made, tuple(_results(folder, lines)))
+        done = tuple(_results(folder, lines))
+        return cls(folder, made, done, is_finished=len(done) == len(made))
 
     def keep(self, number: int, processed: Processed, origins: Origins, name: str) -> list[Path]:
         """Write a step's pictures, and then that they are there."""
         places: list[Path] = []
         records = origins.records(self.folder, processed.plan.settings)
         pictures = list(finished_pictures(processed))
+        result = StepResult.of(processed)
+        exact: list[Path] = []
         for each in pictures:
             own = name if len(pictures) == 1 else numbered(name, each.index + 1)
             places.append(save_one(each, processed, Target(self.folder / own, True), records))
-        result = StepResult.of(processed)
+            if not _keeps_every_pixel(own):
+                exact.append(_exact_copy(self.folder / EXACT / f"{places[-1].stem}.png", each.image))
         line = {
             "number": number,
             "files": [path.name for path in places],
             "sha256": [_digest(path) for path in places],
+            **({"exact": [_digest(path) for path in exact]} if exact else {}),
+            "seams": [None if each is None else asdict(each) for each in result.seams],
             "infotexts": list(result.infotexts),
             "seeds": list(result.seeds),
             "notes": _told(result.notes),
@@ -74,19 +96,26 @@ class KeptSteps:
             _append(self.folder / JOURNAL, line)
         return places
 
+    def finish(self) -> None:
+        """Everything is painted, and nothing more will be painted from the exact copies."""
+        if (self.folder / EXACT).is_dir():
+            _append(self.folder / JOURNAL, {"finished": True})
+            rmtree(self.folder / EXACT, ignore_errors=True)
 
-def fingerprint(sequence: PaintingSequence, settings: Settings, model: str) -> str:
-    """Equal for what paints the same: the tool, the request with its pictures, the options, the model."""
+
+def fingerprint(sequence: PaintingSequence, settings: Settings, model: str, ending: str = "png") -> str:
+    """Equal for what paints the same: the tool, the request with its pictures, the options, the model, the format."""
     request = sequence.request
-    pictures = [*request.images, request.mask, request.latent_mask]
+    pictures = [*request.images, request.mask, request.latent_mask, request.strength_map]
     told = {
         "kind": sequence.kind,
         "tool": tool_json(sequence),
         "request": request.to_json(pictures=False),
         "pictures": [None if each is None else _pixels(each) for each in pictures],
-        "controls": [_pixels(each.image) for each in request.controls],
+        "controls": [_pixels(each) for unit in request.controls for each in (unit.image, unit.mask) if each],
         "settings": settings.to_json(),
         "model": model,
+        **({} if ending == "png" else {"format": ending}),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -121,27 +150,55 @@ def _read(journal: Path) -> list[dict[str, Any]]:
 def _results(folder: Path, lines: list[dict[str, Any]]) -> list[StepResult]:
     """The steps whose files are as they were written, up to the first that is not."""
     done: list[StepResult] = []
+    is_finished = any(line.get("finished") is True for line in lines)
     for line in lines:
-        files, digests = line.get("files", []), line.get("sha256", [])
-        places = [folder / Path(str(each)).name for each in files]
-        there = [_digest(path) for path in places if path.is_file()]
-        if line.get("number") != len(done) or there != digests:
+        places = [folder / Path(str(each)).name for each in line.get("files", [])]
+        if line.get("number") != len(done) or _digests(places) != line.get("sha256", []):
             break
+        if "exact" in line and not is_finished:
+            places = [folder / EXACT / f"{path.stem}.png" for path in places]
+            if _digests(places) != line["exact"]:
+                break
         done.append(
             StepResult(
                 pictures=tuple(map(_opened, places)),
                 infotexts=tuple(map(str, line.get("infotexts", ()))),
                 seeds=tuple(line.get("seeds", ())),
                 notes=line.get("notes", {}),
+                seams=tuple(map(_seam, line.get("seams", ()))),
             )
         )
     return done
 
 
 def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        picture.load()
-        return picture
+    """With all of its bits: what comes next is painted from it."""
+    try:
+        return open_picture(path, max_pixels=LARGEST_RESULT)
+    except PictureError as error:
+        raise SaveError(f"{path}: it was painted before, and cannot be read ({error}); give another folder") from error
+
+
+def _seam(value: Any) -> Seam | None:
+    with suppress(TypeError):  # another version measures something else
+        return Seam(**value)
+    return None
+
+
+def _keeps_every_pixel(name: str) -> bool:
+    return format_of(name).keeps == "every pixel"
+
+
+def _exact_copy(path: Path, picture: Image.Image) -> Path:
+    info = picture.info
+    data = encode_picture(picture, "png", exif=info.get("exif"), icc=info.get("icc_profile"), xmp=info.get("xmp"))
+    return save_bytes(path, data, replace=True)
+
+
+def _digests(places: list[Path]) -> list[str]:
+    with suppress(OSError):
+        return [_digest(path) for path in places]
+    return []
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:

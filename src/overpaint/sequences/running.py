@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from overpaint.errors import OverpaintError, RequestError
+from overpaint.errors import OverpaintError
 from overpaint.events import (
     Cancelled,
     Control,
@@ -131,8 +131,6 @@ def _with_edges(request: PaintRequest, pixels: int) -> int:
 
 def _tiles(plan: Plan, tiles: TilePixels) -> LatentTiles | None:
     """In latent cells; None where the canvas is no larger than one part."""
-    if plan.controls:
-        raise RequestError("controls", f"{len(plan.controls)} units", "a canvas in parts takes none; leave them out")
     factor = plan.spec.latent.factor
     size = max(1, (tiles.size or plan.spec.native_size) // factor)
     overlap = size // 4 if tiles.overlap is None else min(tiles.overlap // factor, size - 1)
@@ -212,6 +210,7 @@ def result_of(engine: StepPainter, ready: ReadySequence, results: Sequence[StepR
     last = max(len(results) - 1, 0)
     plan = ready.plans[last]
     made = ready.sequence.assembled(results, ready.settings)
+    seams = {id(picture): each.seam_of(i) for each in results for i, picture in enumerate(each.pictures)}
     for image, text in zip(made.images, made.infotexts, strict=True):
         if text and ready.settings.enable_pnginfo and "parameters" not in image.info:
             image.info["parameters"] = text
@@ -223,6 +222,7 @@ def result_of(engine: StepPainter, ready: ReadySequence, results: Sequence[StepR
         index_of_first_image=made.first,
         extra_generation_params={name: value for each in results for name, value in each.notes.items()},
         warnings=ready.warnings,
+        seams=tuple(seams.get(id(picture)) for picture in made.images[made.first :]),
         stopped=len(results) < len(ready.sequence) or not all(each.complete for each in results),
     )
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from overpaint.errors import RequestError
 from overpaint.pixels.resize import Upscaler
+from overpaint.pixels.seams import Seam
 from overpaint.request import PaintRequest, Picture
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
@@ -77,6 +78,7 @@ class StepResult:
     seeds: tuple[int, ...] = ()
     notes: Mapping[str, object] = field(default_factory=dict)
     complete: bool = True
+    seams: tuple[Seam | None, ...] = ()  # of the pictures, as far as they were inpainted
 
     @classmethod
     def of(cls, processed: Processed) -> StepResult:
@@ -90,7 +92,12 @@ class StepResult:
             seeds=tuple(each.seed for each in kept),
             notes=dict(processed.extra_generation_params),
             complete=not processed.stopped,
+            seams=processed.seams[: len(kept)],
         )
+
+    def seam_of(self, place: int) -> Seam | None:
+        """Of one of its pictures."""
+        return self.seams[place] if place < len(self.seams) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 from overpaint.errors import RequestError
 from overpaint.extras import ExtrasRequest
 from overpaint.files.recipe import PAINTING_OPTIONS
+from overpaint.heic import can_write_heic
 from overpaint.planning.canvas import geometry_of
 from overpaint.planning.hires import hires_sizes
 from overpaint.request import PaintRequest
@@ -18,7 +19,8 @@ from overpaint.service.prompt_rows import check_prompt_rows
 from overpaint.settings import OPTION_NAMES, Settings, inert_options
 from overpaint.text.prompt import take_network_tags
 
-OPTIONS_OF_A_JOB = PAINTING_OPTIONS | {"return_mask", "return_mask_composite", "return_grid"}
+OPTIONS_OF_FILES = frozenset({"samples_format", "jpeg_quality", "webp_lossless"})
+OPTIONS_OF_A_JOB = PAINTING_OPTIONS | {"return_mask", "return_mask_composite", "return_grid"} | OPTIONS_OF_FILES
 PICTURES_TOGETHER = 4  # times the pixels of one: all of a request's pictures are in memory at once
 
 _DEFAULT_SETTINGS = Settings()
@@ -125,7 +127,8 @@ def _check_overrides(request: PaintRequest, settings: Settings) -> None:
     given = {name: value for name, value in request.overrides.items() if name not in inert_options()}
     for name in sorted(given.keys() & OPTION_NAMES - OPTIONS_OF_A_JOB):
         raise RequestError(f"overrides.{name}", given[name], "this option belongs to the server; leave it out")
-    settings.with_changes(given)
+    if settings.with_changes(given).samples_format == "heic" and not can_write_heic():
+        raise RequestError("overrides.samples_format", "heic", "this server writes no HEIC; choose another format")
 
 
 def _check_passes(request: PaintRequest, settings: Settings) -> None:

@@ -24,7 +24,7 @@ Bounds = Mapping[str, Mapping[str, Any]]  # by field
 PICTURE: Mapping[str, Any] = {
     "type": "string",
     "format": "picture",
-    "description": 'A PNG, JPEG or WebP file as base64 or as a data URL, or "sha256:..." of an upload.',
+    "description": 'A PNG, JPEG, WebP, TIFF, AVIF or HEIC file as base64 or a data URL, or "sha256:..." of an upload.',
 }
 MASK_IN_WORDS: Schema = {
     "type": "object",

@@ -93,7 +93,7 @@ class TestUrls:
         site = Site(answer(b"<html>", Content_Length="6"))
         monkeypatch.setattr(fetching, "resolved", public)
         monkeypatch.setattr(fetching, "connected", site.connect)
-        with pytest.raises(PictureError, match="no PNG, JPEG or WebP"):
+        with pytest.raises(PictureError, match="no PNG, JPEG, WebP, TIFF, AVIF or HEIC"):
             picture_from_text("https://example.com/a.png", config)
 
     @pytest.mark.parametrize(

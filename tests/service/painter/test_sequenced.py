@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from overpaint.deep import deep_array
 from overpaint.events import Stop
+from overpaint.files.metadata import encode_picture
+from overpaint.opening import samples
+from overpaint.pictures import open_picture
 from overpaint.service.jobs import Job, JobState
 from overpaint.service.limits import Limits
 from overpaint.service.painter.engine_holder import EngineHolder
@@ -21,6 +27,8 @@ from tests.service.queue.desk_tools import source
 
 __all__ = ["bench", "data", "every_step", "store"]
 
+DEEP = encode_picture(deep_array(np.random.default_rng(0).integers(0, 65536, (32, 40, 3)).astype(np.uint16)), "png")
+HALF = encode_picture(Image.fromarray(np.tile(np.array([0] * 20 + [255] * 20, np.uint8), (32, 1))), "png")
 SHEET = Settings(return_grid=True)
 REFERENCE = Settings.reference(return_grid=True)
 TOOLS: dict[str, tuple[Settings, dict[str, Any], int]] = {
@@ -33,6 +41,11 @@ TOOLS: dict[str, tuple[Settings, dict[str, Any], int]] = {
         9,
     ),
     "prompts": (Settings(), {"kind": "prompts", "text": "a\nb", "seed": -1}, 2),
+    "deep loopback": (
+        Settings(),
+        {"kind": "loopback", "loops": 3, "images": [DEEP], "mask": HALF, "overrides": {"samples_format": "tif"}},
+        3,
+    ),
     "mk2": (REFERENCE, {"kind": "outpainting-mk2", "pixels": 64, "directions": ["left", "up"]}, 2),
 }
 
@@ -42,6 +55,24 @@ def ordered(store: FakeStore, settings: Settings, fields: Mapping[str, Any]) -> 
     given = {"images": [store.put_picture(source())], "steps": 2, "sampler": "Euler", "seed": 7, **fields}
     stored = stored_request(given, store, Limits(), settings=settings)
     return Job(id="a", kind=kind_of(stored), request=stored, settings=settings.to_json(), client="test")
+
+
+def test_inpainted_steps_tell_their_seam(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
+    for fields in ({"kind": "outpaint", "left": 16}, {"kind": "loopback", "loops": 2, "mask": HALF, "images": [DEEP]}):
+        ended, _ = carried_out(bench, ordered(store, Settings(), fields), tmp_path / str(fields["kind"]))
+        assert ended.state is JobState.FINISHED, ended.error
+        seams = [each.seam for each in ended.result.pictures]
+        assert seams and all(each is not None and each["outside"] == 0 and each["coverage"] > 0 for each in seams)
+    plain, _ = carried_out(bench, ordered(store, Settings(), {"kind": "loopback", "loops": 1}), tmp_path / "plain")
+    assert [each.seam for each in plain.result.pictures] == [None]
+
+
+def test_a_request_says_how_its_files_are_kept(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
+    settings, fields, _ = TOOLS["deep loopback"]
+    ended, _ = carried_out(bench, ordered(store, settings, fields), tmp_path)
+    for each in ended.result.pictures:
+        assert (each.media_type, Path(each.file).suffix) == ("image/tiff", ".tif")
+        assert samples(open_picture(tmp_path / each.file)).dtype == np.uint16
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -146,6 +146,20 @@ def test_16_bits_and_what_stands_beside_the_pixels_come_through_a_job(
     assert not np.array_equal(samples(found)[mask > 0], values[mask > 0])
     assert (found.info["icc_profile"], found.info["xmp"]) == (profiles.display_p3(), b"<x/>")
     assert [round(each) for each in found.info["dpi"]] == [300, 300]
+    job = paint_job(store, "tif", **pictures, width=64, height=48, overrides={"samples_format": "tif"})
+    ended, _ = carried_out(bench, job, tmp_path / "tif")
+    (picture,) = ended.result.pictures
+    assert (picture.file, picture.media_type) == ("0.tif", "image/tiff")
+    assert samples(open_picture(tmp_path / "tif" / picture.file)).dtype == np.uint16
+
+
+def test_enlarging_keeps_16_bits(bench: EngineHolder, store: FakeStore, tmp_path: Path) -> None:
+    values = np.linspace(0, 65_535, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint16)
+    given = store.put_picture(encode_picture(deep_array(values), "tif"))
+    ended, _ = carried_out(bench, extras_job(store, 1, images=[given]), tmp_path)
+    found = samples(open_picture(tmp_path / ended.result.pictures[0].file))
+    assert found.dtype == np.uint16 and found.shape == (96, 128, 3)
+    assert len(np.unique(found % 257)) > 200
 
 
 @pytest.mark.parametrize("steps", [*range(1, 30), 150, 1000])

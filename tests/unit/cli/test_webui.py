@@ -134,3 +134,35 @@ def test_what_becomes_of_its_options(webui: Path, capsys: Capture) -> None:
     (webui / "config.json").unlink()
     assert main(["settings", "--webui", "webui"]) == 0
     assert capsys.readouterr().out == "no option was changed there\n"
+
+
+def test_defaults_of_its_page_hold_where_the_line_says_nothing(
+    webui: Path, painter: FakePainter, capsys: Capture
+) -> None:
+    chosen = {
+        "customscript/sampler.py/img2img/Sampling steps/value": 31,
+        "img2img/CFG Scale/value": 5.0,
+        "img2img/Mask blur/value": 9,
+        "txt2img/Width/value": 256,
+    }
+    (webui / "ui-config.json").write_text(json.dumps(chosen))
+    before = tree(webui)
+    assert main(["paint", "cat.png", "-o", "1.png", "--webui", "webui", "--cfg", "6"]) == 0
+    asked = asked_for(painter)
+    assert (asked.steps, asked.cfg_scale, asked.mask_blur_x) == (31, 6.0, 4)
+    assert "overpaint: defaults of its img2img tab: steps=31\n" in capsys.readouterr().err
+    assert main(["paint", "cat.png", "-o", "2.png", "--mask", "all", "--webui", "webui"]) == 0
+    assert (asked_for(painter).mask_blur_x, asked_for(painter).mask_blur_y) == (9, 9)
+    assert "defaults of its inpaint tab: steps=31, cfg_scale=5.0, mask_blur_x=9" in capsys.readouterr().err
+    assert main(["txt2img", "a cat", "-o", "3.png", "--webui", "webui"]) == 0
+    assert (asked_for(painter).width, asked_for(painter).steps) == (256, 20)
+    assert "defaults of its txt2img tab: width=256\n" in capsys.readouterr().err
+    assert main(["plan", "cat.png", "--webui", "webui"]) == 0
+    told = capsys.readouterr()
+    assert "defaults of its img2img tab: steps=31" in told.err and "steps          24\n" in told.out
+    assert main(["again", "1.png", "-o", "4.png", "--webui", "webui"]) == 0
+    assert asked_for(painter).cfg_scale == 6.0
+    assert "tab" not in capsys.readouterr().err
+    assert main(["paint", "cat.png", "-o", "5.png"]) == 0
+    assert asked_for(painter).steps == 20
+    assert tree(webui) == before

@@ -27,13 +27,14 @@ from overpaint.files.metadata import (
     recipe_path,
     recipe_text,
 )
+from overpaint.heic import heic_header, is_heic
 
 INFOTEXT = 'un château 猫 🐱, "x"\nNegative prompt: é\nSteps: 8, Sampler: Euler, Seed: 5'
 PICTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (12, 20, 3), dtype=np.uint8))
 
 
 def reopened(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data))
+    return heic_header(data, "picture") if is_heic(data[:12]) else Image.open(io.BytesIO(data))
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:

@@ -86,9 +86,9 @@ def test_a_negative_that_was_away_is_asked_in_full() -> None:  # CFG-5
 
 def test_each_part_of_a_canvas_has_its_own_map() -> None:
     network = CachingNetwork()
-    whole = driven(TiledNetwork(network, LatentTiles(2, 1)), cached(2, steps=4))[0]
+    whole = driven(TiledNetwork(lambda part: network, LatentTiles(2, 1)), cached(2, steps=4))[0]
     assert network.shared == [(2, 2)] * 2 + [(2, 0)] * 2 + [(2, 2)] * 2 + [(2, 0)] * 2
-    one = driven(TiledNetwork(CachingNetwork(), LatentTiles(8, 0)), cached(2, steps=4))[0]
+    one = driven(TiledNetwork(lambda part: CachingNetwork(), LatentTiles(8, 0)), cached(2, steps=4))[0]
     plain = driven(CachingNetwork(), cached(2, steps=4))[0]
     assert torch.equal(one, plain)
     assert torch.allclose(whole, plain, atol=1e-5)  # this network looks at each cell alone

@@ -73,7 +73,7 @@ def test_a_denoiser_that_knows_no_neighbours_answers_as_if_it_saw_all(
     given_beside = (torch.tensor([2.0, 3.0]), torch.ones(2, 7, 5))
     whole = network(x, *given_beside)
     shown.clear()
-    torch.testing.assert_close(TiledNetwork(network, tiles)(x, *given_beside), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(TiledNetwork(lambda part: network, tiles)(x, *given_beside), whole, atol=1e-5, rtol=1e-5)
     assert max(max(each) for each in shown) <= tiles.size
     assert len(shown) == len(parts_of(height, tiles)) * len(parts_of(width, tiles))
 
@@ -100,7 +100,9 @@ def test_between_two_parts_the_picture_goes_over_from_one_to_the_other() -> None
         return torch.full_like(x, next(answers))
 
     tiles = LatentTiles(12, 8)
-    line = TiledNetwork(network, tiles)(torch.zeros(1, 1, 12, 16), torch.zeros(1), torch.zeros(1, 1, 1))[0, 0, 0]
+    line = TiledNetwork(lambda part: network, tiles)(torch.zeros(1, 1, 12, 16), torch.zeros(1), torch.zeros(1, 1, 1))[
+        0, 0, 0
+    ]
     steps = line.diff()
     assert line[0] == 0 and line[-1] == 1
     assert bool((steps >= 0).all()) and float(steps.max()) <= 2 / tiles.overlap

@@ -143,7 +143,7 @@ def _answer(connection: socket.socket, parts: SplitResult, limits: Limits, name:
         f"GET {target} HTTP/1.1",
         f"Host: {host}",
         "User-Agent: overpaint",
-        "Accept: image/png, image/jpeg, image/webp",
+        "Accept: image/png, image/jpeg, image/webp, image/tiff, image/avif, image/heic",
         "Accept-Encoding: identity",
         "Connection: close",
     )

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from overpaint.errors import PictureError
+from overpaint.heic import HEIC_BRANDS
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.boxed_pictures import read_boxed
 from overpaint.service.guard.budgets import fetched, file_apart, picture_apart, reading, room_for
 from overpaint.service.guard.fetching import fetch
 from overpaint.service.guard.picture_headers import Broken, Header, MetadataBudget, read_jpeg, read_png, read_webp
 from overpaint.service.guard.pictures_apart import PictureApart
+from overpaint.service.guard.tiff_header import read_tiff
 from overpaint.service.limits import Limits
 from overpaint.service.ports import TooLarge
 
@@ -26,7 +29,10 @@ _KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, MetadataBudget], Header]
     (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
     (re.compile(rb"\xff\xd8\xff"), read_jpeg),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), read_webp),
+    (re.compile(rb"II\*\0|MM\0\*"), read_tiff),
+    (re.compile(rb"....ftyp(avif|avis|" + b"|".join(HEIC_BRANDS) + rb")", re.DOTALL), read_boxed),
 )
+KINDS_READ = "PNG, JPEG, WebP, TIFF, AVIF or HEIC"
 _URL = re.compile(r"\s*https?:", re.IGNORECASE)
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
 _SPACES = b" \t\n\r\v\f"
@@ -34,12 +40,12 @@ _PIECE = 1 << 18  # characters
 
 
 def admit_picture(data: bytes, limits: Limits, name: str = "picture") -> int:
-    """The pixels of one PNG, JPEG or WebP picture within the limits; of anything else `PictureError` says why not."""
+    """The pixels of one picture within the limits; of what is none of `KINDS_READ`, `PictureError` says so."""
     if len(data) > limits.picture_bytes:
         raise TooLarge(f"{name}: the picture has more than {limits.picture_bytes} bytes, give a smaller file")
     read = next((reader for magic, reader in _KINDS if magic.match(data)), None)
     if read is None:
-        raise PictureError(f"{name}: this is no PNG, JPEG or WebP picture, save it as one of these")
+        raise PictureError(f"{name}: this is no {KINDS_READ} picture, save it as one of these")
     try:
         with reading():
             header = read(data, MetadataBudget(limits.text_chunk_bytes, limits.exif_bytes, limits.icc_bytes))

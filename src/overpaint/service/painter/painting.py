@@ -135,7 +135,9 @@ class Painting:
             self._warnings = (warning,)
             self._painted = self._smaller(engine)
         plan = self._painted
-        self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
+        crop = None if plan.mask is None or plan.mask.crop is None else list(plan.mask.crop)
+        extent = {"images": len(plan.images), "batches": len(plan.batches), "crop": crop}
+        self._tell("started", **extent, warnings=list(plan.warnings))
         return plan, tuple(self._results.finished)
 
     def hear(self, event: Event, engine: Engine) -> Ended | None:
@@ -220,7 +222,8 @@ class Enlarging:
         rest = replace(self._request, images=self._request.images[first:])
         for number, result in enumerate(run_extras(rest, settings, known), first):
             picture = keep(self._task.folder, number, self._output(number, result), settings)
-            self._done.append(DoneBatch(number=number, pictures=(picture,), notes={"info": result.info}))
+            told = tuple(f"images[{number}]: {each}" for each in result.warnings)
+            self._done.append(DoneBatch(number=number, pictures=(picture,), notes={"info": result.info}, warnings=told))
             self._tell("painted", batch=plain(self._done[-1]))
             if self._task.control.message is not None:
                 return
@@ -244,7 +247,7 @@ class Enlarging:
         return JobResult(
             pictures=pictures,
             infotexts=tuple(each.infotext for each in pictures),
-            warnings=self._warnings,
+            warnings=(*self._warnings, *(told for each in self._done for told in each.warnings)),
             stopped=stopped,
             extra={"infos": infos, "html_info": f"<p>{shown}</p>"},
         )

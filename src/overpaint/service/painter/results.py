@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from overpaint.files.formats import KINDS, losses
+from overpaint.errors import PictureError
+from overpaint.extras import LARGEST_RESULT
+from overpaint.files.formats import KINDS, MEDIA_TYPES, format_of, losses
 from overpaint.files.metadata import format_for, picture_content
 from overpaint.files.recipe import recipe_of
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.finish import FinishedPicture
 from overpaint.outcome import FinishedBatch, ModelIdentity, Processed, account, gets_sheet, returned_masks
-from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
+from overpaint.pictures import LOSSLESS, SourceExtras, open_picture, source_extras
 from overpaint.pixels.seams import Seam
 from overpaint.planning.plans import Plan
 from overpaint.request import Picture
@@ -66,7 +66,7 @@ def keep(folder: Path, number: int, output: Output, settings: Settings) -> Resul
         file=path.name,
         infotext=output.infotext,
         kind=output.kind,
-        media_type=Image.MIME[KINDS[extension]],
+        media_type=MEDIA_TYPES[KINDS[extension]],
         seed=output.seed,
         width=output.image.width,
         height=output.image.height,
@@ -169,8 +169,12 @@ def model_values(model: ModelIdentity) -> dict[str, Any]:
 
 def _can_go_on(plan: Plan) -> bool:
     """A sheet of all pictures needs every pixel as it was, and what only hands its source back is quickly done anew."""
-    is_exact = plan.settings.samples_format == "png" or not _grid_comes(plan)
-    return is_exact and plan.unchanged is None
+    return (keeps_every_pixel(plan.settings) or not _grid_comes(plan)) and plan.unchanged is None
+
+
+def keeps_every_pixel(settings: Settings) -> bool:
+    """Whether what is read back from a kept file is what was painted."""
+    return format_of(f".{settings.samples_format}").keeps == "every pixel"
 
 
 def _grid_comes(plan: Plan) -> bool:
@@ -204,8 +208,8 @@ def _rebuilt(plan: Plan, done: DoneBatch, folder: Path) -> FinishedBatch | None:
     if not all(each.is_file() for each in _byproduct_files(plan, done, folder)):
         return None
     try:
-        images = [_opened(folder / each.file) for each in done.pictures]
-    except OSError:
+        images = [read_kept(folder / each.file) for each in done.pictures]
+    except (OSError, PictureError):
         return None
     groups = (images[i : i + len(names)] for i in range(0, len(images), len(names)))
     fields: list[dict[str, Any]] = [dict(zip(names, group, strict=True)) for group in groups]
@@ -223,7 +227,6 @@ def _byproduct_files(plan: Plan, done: DoneBatch, folder: Path) -> Iterator[Path
             yield from (folder / byproduct_file(name, kind) for name in names)
 
 
-def _opened(path: Path) -> Picture:
-    with Image.open(path, formats=sorted(set(KINDS.values()))) as image:
-        image.load()
-        return image
+def read_kept(path: Path) -> Picture:
+    """A kept picture with all of its bits."""
+    return open_picture(path.read_bytes(), max_pixels=LARGEST_RESULT)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from overpaint.errors import PictureError
 from overpaint.events import Cancelled, Event, Finished, Preview, Progress, StepFinished
-from overpaint.files.formats import KINDS
 from overpaint.outcome import Processed
 from overpaint.pictures import source_extras
+from overpaint.pixels.seams import Seam
 from overpaint.request import Picture
 from overpaint.sequences.running import ReadySequence, run_sequence
 from overpaint.sequences.story import PaintingSequence, StepResult
@@ -27,7 +26,8 @@ from overpaint.service.painter.painting import (
     is_refused_by_disk,
     small_png,
 )
-from overpaint.service.painter.results import Output, clear_unfinished, keep, model_values
+from overpaint.service.painter.results import Output, clear_unfinished, keep, keeps_every_pixel, model_values, read_kept
+from overpaint.service.request_limits import OPTIONS_OF_FILES
 from overpaint.service.store.forms import plain
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SequencePainting:
 
     def __init__(self, engine: Engine, task: Task, sequence: PaintingSequence) -> None:
         self._task, self._tell, self._sequence = task, task.tell, sequence
-        self._settings = task.settings
+        self._settings = task.settings.with_changes(kept_as(sequence.request.overrides))
         self._ready = ReadySequence.of(engine, sequence, self._settings)
         self._stepped, self._looked = Pace(SECONDS_BETWEEN_STEPS), Looks()
         self._kept: list[DoneBatch] = []
@@ -104,6 +104,7 @@ class SequencePainting:
         """A step's pictures as files, and then that they are there."""
         first = sum(len(each.pictures) for each in self._kept)
         outputs = [self._output(*each) for each in _with_texts(result)]
+        outputs = [replace(each, seam=result.seam_of(i)) for i, each in enumerate(outputs)]
         pictures = tuple(keep(self._task.folder, first + i, each, self._settings) for i, each in enumerate(outputs))
         self._files |= {id(picture): file for picture, file in zip(result.pictures, pictures, strict=True)}
         notes = {_STEP_NOTES: _told(result), _SEEDS: list(result.seeds)}
@@ -140,7 +141,7 @@ class SequencePainting:
 
     def _take_up(self) -> None:
         """The steps that were kept before; where their files are not what they should be, painting begins again."""
-        if self._settings.samples_format != "png":  # what is fed back, or put on a sheet, has to be every pixel
+        if not keeps_every_pixel(self._settings):  # what is fed back, or put on a sheet, has to be every pixel
             return
         for batch in sorted(self._task.done, key=lambda each: each.number):
             result = self._rebuilt(batch) if batch.number == len(self._done) and batch.complete else None
@@ -152,15 +153,21 @@ class SequencePainting:
 
     def _rebuilt(self, batch: DoneBatch) -> StepResult | None:
         try:
-            images = tuple(_opened(self._task, each) for each in batch.pictures)
-        except OSError:
+            images = tuple(read_kept(self._task.folder / each.file) for each in batch.pictures)
+        except (OSError, PictureError):
             return None
         return StepResult(
             pictures=images,
             infotexts=tuple(each.infotext for each in batch.pictures),
             seeds=tuple(batch.notes.get(_SEEDS, ())),
             notes=dict(batch.notes.get(_STEP_NOTES, {})),
+            seams=tuple(None if each.seam is None else Seam(**each.seam) for each in batch.pictures),
         )
+
+
+def kept_as(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of the files; its other overrides are each step's."""
+    return {name: value for name, value in overrides.items() if name in OPTIONS_OF_FILES}
 
 
 def _with_texts(result: StepResult) -> Iterator[tuple[Picture, str, int | None]]:
@@ -169,9 +176,3 @@ def _with_texts(result: StepResult) -> Iterator[tuple[Picture, str, int | None]]
 
 def _told(result: StepResult) -> dict[str, object]:
     return {name: value for name, value in result.notes.items() if isinstance(value, str | int | float | bool | None)}
-
-
-def _opened(task: Task, picture: ResultPicture) -> Picture:
-    with Image.open(task.folder / picture.file, formats=sorted(set(KINDS.values()))) as image:
-        image.load()
-        return image

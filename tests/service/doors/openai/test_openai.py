@@ -14,14 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from overpaint.deep import deep_array
 from overpaint.errors import CheckpointError, RequestError
+from overpaint.files.metadata import encode_picture
+from overpaint.opening import samples
+from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
+from overpaint.service.doors.openai import requests as openai_requests
+from overpaint.service.doors.openai.answers import packed
 from overpaint.service.doors.openai.masks import _lowest, masked
 from overpaint.service.doors.openai.requests import body_schema, read_images_request
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import Limits
 from overpaint.service.requests import stored_request
 from overpaint.settings import Settings
+from tests import profiles
 from tests.service.conftest import client_of
 from tests.service.doors.openai.openai_tools import app_on, file_of, hole, opened, scene
 from tests.service.fake_desk import FakeDesk
@@ -249,12 +256,56 @@ def test_urls_begin_as_the_client_calls_the_server(desk: FakeDesk, config: Serve
         assert told.json()["data"][0]["url"].startswith(base)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png", "avif", "tiff"])
 def test_formats(kind: str, desk: FakeDesk, config: ServeConfig) -> None:
     wanted = {"prompt": "a", "output_format": kind, "output_compression": 80}
     told = ask(desk, config, "generations", json=wanted).json()
     assert told["output_format"] == kind
     assert opened(base64.b64decode(told["data"][0]["b64_json"])).format == kind.upper()
+
+
+def deep_values(channels: int) -> Any:
+    return np.random.default_rng(channels).integers(0, 65_536, (48, 64, channels)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("png", "RGB;16"), ("tiff", "RGB;16"), ("jpeg", "RGB"), ("heic", "RGB;16")])
+def test_formats_of_16_bits_keep_them_if_they_can(kind: str, mode: str) -> None:
+    pytest.importorskip("pillow_heif")
+    data = encode_picture(deep_array(deep_values(3)), "png", icc=profiles.display_p3())
+    found = open_picture(base64.b64decode(packed(data, read_images_request({"prompt": "a", "output_format": kind}))))
+    assert found.info["icc_profile"] == profiles.display_p3()
+    assert samples(found).dtype == (np.uint16 if mode.endswith("16") else np.uint8)
+    if kind in ("png", "tiff"):
+        assert np.array_equal(samples(found), deep_values(3))
+
+
+def test_heic_is_no_format_where_it_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_requests, "can_write_heic", lambda: False)
+    with pytest.raises(RequestError, match="choose one of png, jpeg, webp, avif, tiff"):
+        read_images_request({"prompt": "a", "output_format": "heic"})
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF", "HEIC"])
+def test_sources_of_more_formats(kind: str, desk: FakeDesk, config: ServeConfig) -> None:
+    pytest.importorskip("pillow_heif")
+    data = encode_picture(scene(), kind.lower())
+    files = [part("image", data, f"image/{kind.lower()}"), part("mask", file_of(hole(scene())))]
+    told = ask(desk, config, "edits", data={"prompt": "a"}, files=files)
+    assert told.status_code == 200, told.text
+    assert desk.store.picture(stored(desk)["images"][0]) == data
+
+
+def test_a_source_of_16_bits_that_shows_through_keeps_them() -> None:
+    """Where it is repainted, it is opaque; the rest of its samples, and its profile, stay."""
+    data = encode_picture(deep_array(deep_values(4)), "png", icc=profiles.display_p3())
+    mask = Image.new("L", (64, 48), 0)
+    mask.paste(255, (8, 8, 24, 24))
+    (shown,) = masked([data], file_of(mask)).pictures
+    found = open_picture(shown)
+    wanted = deep_values(4)
+    wanted[8:24, 8:24, 3] = 65_535
+    assert np.array_equal(samples(found), wanted)
+    assert found.info["icc_profile"] == profiles.display_p3()
 
 
 def test_a_stream_ends_with_the_pictures(desk: FakeDesk, config: ServeConfig) -> None:

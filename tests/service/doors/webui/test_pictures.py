@@ -102,7 +102,7 @@ def test_other_urls_are_not_fetched(client: TestClient, site: Site, url: str) ->
     [
         (answer(b"", "302 Found", Location="https://example.org/x.png"), "redirects are not followed"),
         (answer(b"", "404 Not Found"), "404"),
-        (answer(b"<html>", Content_Length="6"), "no PNG, JPEG or WebP"),
+        (answer(b"<html>", Content_Length="6"), "no PNG, JPEG, WebP, TIFF, AVIF or HEIC"),
         (answer(FILE, Content_Length=str(len(FILE) + 9)), "did not answer"),
     ],
 )

@@ -170,8 +170,9 @@ _LAST_EVENT = {
     "description": "Only what came after this event.",
 }
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
+_MEDIA_TYPES = tuple(f"image/{kind}" for kind in ("png", "jpeg", "webp", "avif", "tiff", "heic"))
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": dict.fromkeys(("image/png", "image/jpeg", "image/webp"), _BYTES), "description": "The file."},
+    200: {"content": dict.fromkeys(_MEDIA_TYPES, _BYTES), "description": "The file."},
     304: {"description": "It is the one that you have."},
 }
 _PREVIEW: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": _BYTES}, "description": "The preview."}}

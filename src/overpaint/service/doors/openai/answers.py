@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +13,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from overpaint.errors import OverpaintError, RequestError
-from overpaint.files.formats import fitting_profile
+from overpaint.extras import LARGEST_RESULT
+from overpaint.files.formats import fitting_profile, media_type_of
+from overpaint.files.metadata import encode_picture
 from overpaint.other_names import OPENAI, Names, theirs_of
-from overpaint.pictures import flatten
+from overpaint.pictures import open_picture, size_of
 from overpaint.service.doors.openai.requests import MEDIA_TYPES, ImagesRequest
 from overpaint.service.guard.budgets import room_for
 from overpaint.service.guard.places import placeless
@@ -140,24 +141,22 @@ def stream_failure(error: JobError | None) -> str:
 
 def packed(data: bytes, wanted: ImagesRequest, size: tuple[int, int] | None = None) -> str:
     """A picture's file as base64, in the format and, if told, of the size that is wanted."""
-    with Image.open(io.BytesIO(data)) as picture:
-        is_as_wanted = picture.format == wanted.format.upper() and size in (None, picture.size)
-        if not is_as_wanted:
-            with room_for(picture.width * picture.height):
-                data = _converted(picture, wanted, size)
+    own = size_of(data)
+    if media_type_of(data) != MEDIA_TYPES[wanted.format] or size not in (None, own):
+        with room_for(own[0] * own[1]), open_picture(data, max_pixels=LARGEST_RESULT) as picture:
+            data = _converted(picture, wanted, size)
     return base64.b64encode(data).decode("ascii")
 
 
 def _converted(picture: Image.Image, wanted: ImagesRequest, size: tuple[int, int] | None) -> bytes:
-    has_alpha = wanted.format != "jpeg" and picture.has_transparency_data
-    profile = fitting_profile(picture.info.get("icc_profile"), "RGB")
-    shown = picture.convert("RGBA") if has_alpha else flatten(picture, Settings.img2img_background_color)
+    """With its colour profile and depth, as far as the format holds them."""
+    shown, profile = picture, picture.info.get("icc_profile")
     if size is not None:
+        shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
         shown = shown.resize(size, Image.Resampling.BICUBIC)
-    written = io.BytesIO()
-    options: dict[str, Any] = {} if wanted.format == "png" else {"quality": wanted.quality}
-    shown.save(written, wanted.format.upper(), **options, **({"icc_profile": profile} if profile else {}))
-    return written.getvalue()
+        profile = fitting_profile(profile, shown.mode)
+    background = Settings.img2img_background_color
+    return encode_picture(shown, wanted.format, icc=profile, quality=wanted.quality, background=background)
 
 
 def _format_of(record: Record, wanted: ImagesRequest) -> str:

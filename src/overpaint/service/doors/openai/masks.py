@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from overpaint.deep import DeepPicture, deep_of
+from overpaint.deep_pixels import DeepPixels
 from overpaint.errors import RequestError
-from overpaint.pictures import open_picture
+from overpaint.files.metadata import encode_picture
+from overpaint.pictures import SourceExtras, open_picture, source_extras
 from overpaint.service.guard.budgets import apart_of
 
 _REPAINTED = 128  # masks count from here on
@@ -93,12 +97,24 @@ def _shown(index: int, source: GivenPicture, repainted: Image.Image) -> bytes:
     _check_shape(index, source.size, repainted.size)
     if not source.has_alpha:
         return source.data
-    picture = source.picture.convert("RGBA")
+    picture = source.picture
     fitted = repainted.resize(picture.size, Image.Resampling.NEAREST)
+    where = fitted.point(lambda value: 255 if value >= _REPAINTED else 0)
+    deep = deep_of(picture)
+    if deep is not None:
+        return _deep_png(deep, where, source_extras(picture))
+    picture = picture.convert("RGBA")
     alpha = picture.getchannel("A")
-    alpha.paste(255, mask=fitted.point(lambda value: 255 if value >= _REPAINTED else 0))
+    alpha.paste(255, mask=where)
     picture.putalpha(alpha)
     return _png(picture)
+
+
+def _deep_png(deep: DeepPixels, where: Image.Image, extras: SourceExtras) -> bytes:
+    """With 16 bits a channel, opaque where the mask is white."""
+    samples = deep.window((0, 0, *deep.size)).copy()
+    samples[..., -1][np.asarray(where) > 0] = 65_535
+    return encode_picture(DeepPicture.of_pixels(DeepPixels(samples)), "png", **extras.beside)
 
 
 def _lowest(channel: Image.Image) -> float:

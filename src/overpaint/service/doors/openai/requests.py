@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from overpaint.errors import RequestError
+from overpaint.heic import can_write_heic
 from overpaint.request import PICTURE_FIELDS, Txt2ImgRequest
 from overpaint.service.doors.openai.masks import masked
 from overpaint.service.limits import Limits
@@ -21,7 +22,9 @@ from overpaint.service.schema import Schema, schema_of
 
 MOST_PICTURES = 10  # of one request's `n`
 MOST_PARTIALS = 3
-MEDIA_TYPES: Mapping[str, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MEDIA_TYPES: Mapping[str, str] = {  # the last three are none of OpenAI's
+    name: f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "tiff", "heic")
+}
 
 _IMAGE = "One, or several under this name or as `image[]`."
 _WITHOUT_MEANING = ("quality", "style", "user", "moderation", "background", "input_fidelity")
@@ -85,7 +88,7 @@ def read_images_request(
         as_url=wanted == "url",
         stream=_switch("stream", given.get("stream")),
         partials=_whole("partial_images", given.get("partial_images"), 0, 0, MOST_PARTIALS),
-        format=_one_of("output_format", given.get("output_format"), tuple(MEDIA_TYPES), "png"),
+        format=_format(given.get("output_format")),
         quality=_whole("output_compression", given.get("output_compression"), 95, 0, 100),
         size=size,
         ignored=tuple(sorted(filter(_SHOWN_NAME.fullmatch, given.keys() - _KNOWN))[:_MOST_SHOWN]),
@@ -147,6 +150,11 @@ def _switch(name: str, value: Any) -> bool:
     if text not in ("true", "false"):
         raise RequestError(name, value, "give true or false")
     return text == "true"
+
+
+def _format(value: Any) -> str:
+    known = tuple(name for name in MEDIA_TYPES if name != "heic" or can_write_heic())
+    return _one_of("output_format", value, known, "png")
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...], default: str) -> str:

@@ -6,7 +6,6 @@ URLs are fetched by threads of their own: sites that dawdle keep nobody else wai
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from overpaint.errors import PictureError
-from overpaint.pictures import FORMATS, open_picture
+from overpaint.pictures import FORMATS, open_picture, size_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.errors import http_refusal
 from overpaint.service.guard.budgets import at_work, fetched, room_for
@@ -97,11 +96,10 @@ def _public_addresses(host: str) -> tuple[str, ...]:
 def decoded(name: str, data: bytes) -> Iterator[Image.Image]:
     """An admitted picture, decoded when there is room for it. Blocks: use it in a thread."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            pixels = header.width * header.height
-    except OSError as error:
-        raise PictureError(f"{name}: the picture cannot be read ({error}), save it again") from None
-    with room_for(pixels):
+        wide, high = size_of(data)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+    with room_for(wide * high):
         yield open_picture(data)
 
 
