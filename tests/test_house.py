@@ -82,6 +82,7 @@ NEEDS_TORCH = {
     "painting.stages",
     "painting.texts",
     "painting.tiled",
+    "painting.windowed",
     "painting.together",
     "painting.upscaling",
     "painting.worn_adapters",
