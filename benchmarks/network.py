@@ -72,7 +72,7 @@ def inputs(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def overpaint_call(
     weights: dict[str, Tensor], dtype: torch.dtype, size: int, kind: type[TorchBackend] = TorchBackend
-) -> Call:
+) -> partial[Tensor]:
     network = blank(partial(UNet, SD1_SPEC.unet), "cpu", dtype)
     network.load_state_dict(weights)
     codec = blank(partial(AutoencoderKL, SD1_SPEC.vae), "meta", dtype)
@@ -80,7 +80,7 @@ def overpaint_call(
     return partial(backend.denoise, *inputs(size))
 
 
-def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> Call:
+def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> partial[Tensor]:
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 

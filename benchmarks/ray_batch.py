@@ -111,7 +111,7 @@ def empty(folder: Path, rows: int) -> bool:
     marks = told["marks"]
     beyond = marks["ended"] - marks["first"] + marks["read"]
     print(f"{rows} empty rows: {beyond:.1f} s beyond start-up, {told['peak_mib']:.0f} MiB; {marks}")
-    return beyond < MOST_SECONDS_EMPTY and told["peak_mib"] < MOST_MIB
+    return bool(beyond < MOST_SECONDS_EMPTY and told["peak_mib"] < MOST_MIB)
 
 
 def kills(folder: Path, rows: int, count: int, seed: int = 1) -> bool:
@@ -125,7 +125,8 @@ def kills(folder: Path, rows: int, count: int, seed: int = 1) -> bool:
     with local_nodes(2) as nodes:
         driver = Driver(nodes, source, folder / "out", *options)
         while sum(done.values()) < count and driver.process.poll() is None:
-            time.sleep(rng.uniform(0.5, 4.0))
+            _until_painted(seen, rng.randint(1, 9), driver)
+            time.sleep(rng.uniform(0.0, 0.5))
             kind = rng.choice(["painter", "painter", "machine", "driver"])
             painters = [pid for node in nodes.nodes for pid, name in processes_below(node.pid) if "RayPainter" in name]
             if not painters:
@@ -152,6 +153,14 @@ def kills(folder: Path, rows: int, count: int, seed: int = 1) -> bool:
     with Journal(folder / "out"):
         pass  # nobody writes any more
     return is_same and repainted == 0 and again["told"] == {"RowSkipped": rows}
+
+
+def _until_painted(seen: Path, more: int, driver: Driver) -> None:
+    """Nothing would ever be painted if the next kill came while what was killed starts again."""
+    wanted = len(list(seen.iterdir())) + more
+    end = time.monotonic() + PATIENCE
+    while len(list(seen.iterdir())) < wanted and driver.process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def main() -> int:

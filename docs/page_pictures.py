@@ -62,11 +62,16 @@ def _screen(browser: Browser, url: str, picture: Path, size: tuple[int, int], th
     page.wait_for_function(f"() => {_PAGE}.view.stage.result")
     page.keyboard.press("Escape")
     page.wait_for_selector("settings-form select[name=sampler]", state="attached")
+    page.evaluate("() => document.activeElement.blur()")
     page.wait_for_timeout(800)
     page.screenshot(path=to)
     if to.stem in _GALLERIES:
         page.evaluate(f"() => {_PAGE}.dialog('showGallery')")
-        page.wait_for_function("() => [...document.querySelectorAll('.work img')].some((each) => each.naturalWidth)")
+        page.wait_for_function(
+            "() => { const all = [...document.querySelectorAll('.work img')];"
+            " return all.length && all.every((each) => each.naturalWidth); }"
+        )
+        page.evaluate("() => document.activeElement.blur()")
         page.screenshot(path=to.with_name(to.name.replace("page-", "page-gallery-")))
     context.close()
 

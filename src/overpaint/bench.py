@@ -112,12 +112,12 @@ _Pairs = Mapping[str, Sequence[tuple[float, float]]]
 
 def _measured(case: BenchCase, exact: BenchCase, times: _Pairs, likeness: _Pairs) -> Measured:
     wall, cpu = (statistics.median(each) for each in zip(*times[case.name], strict=True))
-    whole = statistics.median(each for each, _ in times[exact.name])
+    ratios = [whole[0] / own[0] for whole, own in zip(times[exact.name], times[case.name], strict=True)]
     return Measured(
         name=case.name,
         seconds=round(wall, 4),
         cpu_seconds=round(cpu, 4),
-        times_faster=round(whole / wall, 3),
+        times_faster=round(statistics.median(ratios), 3),
         psnr=_mean(likeness[case.name], 0),
         ssim=_mean(likeness[case.name], 1),
         options=case.options,

@@ -181,6 +181,7 @@ class Settings:
     img2img_background_color: str = "#ffffff"
     upscaler_for_img2img: str | None = None
     inpainting_mask_weight: float = 1.0
+    inpaint_window: str = "off"  # not an option of the reference
     overlay_inpaint: bool = True
     return_mask: bool = False
     return_mask_composite: bool = False

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.engine.conftest import scene
+from tests.flow_toys import save
+from tests.flux_toys import toy_flux
 from tests.tiny import make_tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,10 +29,21 @@ def run(folder: Path, kill_at: int, out: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-def test_in_the_command(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+def two_of_stable_diffusion(folder: Path) -> None:
+    folder.mkdir()
     for seed, name in enumerate(("one", "two")):
-        make_tiny_checkpoint(tmp_path / "models" / f"{name}.safetensors", seed=seed)
+        make_tiny_checkpoint(folder / f"{name}.safetensors", seed=seed)
+
+
+def two_of_flux(folder: Path) -> None:
+    toy = toy_flux(folder)
+    save({name: each * 1.1 for name, each in toy.transformer.items()}, folder / "two.safetensors")
+    toy.path.rename(folder / "one.safetensors")
+
+
+@pytest.mark.parametrize("make", [two_of_stable_diffusion, pytest.param(two_of_flux, marks=pytest.mark.long)])
+def test_in_the_command(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "models")
     scene().save(tmp_path / "cat.png")
     killed = run(tmp_path, 38, "cut")
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from modules.processing import process_images
+from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine
 from overpaint.events import Finished
 from overpaint.files.recipe import recipe_of
@@ -16,7 +18,7 @@ from overpaint.outcome import Processed
 from overpaint.request import ControlUnit, PaintRequest
 from overpaint.settings import Settings
 from overpaint.tools import enlarge
-from tests.engine.conftest import asked, job, painted, pixels, scene
+from tests.engine.conftest import asked, box, job, painted, pixels, scene
 from tests.engine.toys import Site, hint
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -84,7 +86,7 @@ def test_with_a_controlnet_and_a_refiner(site_engine: Engine) -> None:
 
 def test_a_canvas_in_parts(site_engine: Engine, site: Site) -> None:
     small = scene(64, 64)
-    given: dict[str, Any] = {"engine": site_engine, "tile": 64, "overlap": 16, "steps": 3}
+    given: dict[str, Any] = {"engine": site_engine, "tile": 64, "overlap": 16, "steps": 3, "seed": 1}
     less, exact = (enlarge(small, scale=2, overrides=each, **given) for each in (OPTIONS["all"], {}))
     assert less.size == (128, 128)
     assert 0 < float(np.abs(np.asarray(less).astype(float) - np.asarray(exact)).mean()) < 30
@@ -114,3 +116,54 @@ def test_the_options_of_a_site_count_too(site_engine: Engine, site: Site) -> Non
     settings: Settings = site.with_options(deepcache_interval=2)
     size: dict[str, Any] = {"images": (scene(64, 64),), "width": 64, "height": 64, "steps": 4}
     assert painted(site_engine, settings, **size) == painted(site_engine, overrides={"deepcache_interval": 2}, **size)
+
+
+# -- a window round the mask -------------------------------------------------------------------------------------------
+
+
+def windowed(option: str = "8", **fields: Any) -> PaintRequest:
+    size = {"images": (scene(64, 64),), "width": 64, "height": 64, "mask": box(64, 64, (8, 8, 24, 24))}
+    sharp = {"mask_blur_x": 0, "mask_blur_y": 0, "steps": 4}
+    return asked(**{**size, **sharp, "overrides": {"inpaint_window": option}, **fields})
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE", "DDIM", "UniPC"])
+@pytest.mark.parametrize("reference", [False, True])
+def test_what_lies_outside_is_that_of_the_whole_picture(
+    site_engine: Engine, site: Site, shapes: list[tuple[int, ...]], sampler: str, reference: bool
+) -> None:
+    settings = site.reference if reference else site.settings
+    whole, window = (site_engine.paint(windowed(each, sampler=sampler), settings) for each in ("off", "8"))
+    assert {each[-2:] for each in shapes} == {(8, 8), (4, 4)}
+    assert "Inpaint window: 8" in window.info and "Inpaint window" not in whole.info
+    a, b = (np.asarray(each.images[0]).astype(int) for each in (whole, window))
+    outside = np.asarray(box(64, 64, (8, 8, 24, 24))) == 0
+    assert np.array_equal(a[outside], b[outside])
+    assert not np.array_equal(a[~outside], b[~outside])
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Of what each call of the denoiser is given."""
+    made: list[tuple[int, ...]] = []
+    kept = TorchBackend.denoise
+
+    def denoise(self: TorchBackend, x: Tensor, *values: Any, **named: Any) -> Tensor:
+        made.append(tuple(x.shape))
+        return kept(self, x, *values, **named)
+
+    monkeypatch.setattr(TorchBackend, "denoise", denoise)
+    return made
+
+
+def test_windows_do_not_share_calls(site_engine: Engine) -> None:
+    jobs = {
+        "here": windowed(),
+        "there": windowed(mask=box(64, 64, (40, 40, 56, 56))),
+        "whole": windowed("off"),
+        "less": windowed(overrides={"inpaint_window": "8", **OPTIONS["all"]}),
+    }
+    alone = {name: site_engine.paint(request) for name, request in jobs.items()}
+    for name, event in dict(site_engine.run_together(jobs, at_once=4, rows_per_call=16)).items():
+        assert isinstance(event, Finished)
+        assert [pixels(each) for each in event.result.images] == [pixels(each) for each in alone[name].images]

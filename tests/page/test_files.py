@@ -134,9 +134,17 @@ def test_the_policy_is_strict_and_the_page_keeps_to_it(client: TestClient) -> No
 
 
 def test_the_first_load_is_small() -> None:
-    names = {"index.html", "style.css", *loaded_first()}
+    names = {"index.html", "style.css", "early.js", *loaded_first()}
     packed = {each: len(gzip.compress((FOLDER / each).read_bytes(), 9)) for each in names}
     assert sum(packed.values()) < FIRST_BYTES and len(packed) < FIRST_REQUESTS, packed
+
+
+def test_a_script_that_is_no_module_holds_what_comes_before_the_page_listens() -> None:
+    """A module would run when all of the others are there, and people see the page before that."""
+    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    assert page.index('<script src="page/early.js"></script>') < page.index('<link rel="modulepreload"')
+    text = _COMMENT.sub("", (FOLDER / "early.js").read_text(encoding="utf-8"))
+    assert "import" not in text and "export" not in text
 
 
 def test_what_is_needed_first_is_asked_for_at_once() -> None:

@@ -48,7 +48,7 @@ def staged(page: Page) -> None:
     page.wait_for_function(f"() => {PAGE}?.view?.stage?.result")
 
 
-def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: Path) -> None:
+def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: Path, painting_server: Server) -> None:
     """The painted part is other than before, and the rest the same to the last bit."""
     page = open_page()
     drop(page, picture)
@@ -59,6 +59,10 @@ def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: P
     set_steps(page, 2)
     paint(page)
     staged(page)
+    job = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0]")
+    with painting_server.client() as client:
+        told = client.get(f"/v1/jobs/{job['id']}/events").text
+    assert f'"crop": {job["crop"]}' in told, "the box is told with the job's start"
     page.click("staged-bar .primary")
     page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
     kept(page)

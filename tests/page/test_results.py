@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,3 +213,21 @@ def test_a_full_disk_of_the_browser_is_said_and_loses_no_stroke(open_page: OpenP
     page.keyboard.press("Control+z")
     page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 2")
     assert (mask_of(page) == first).all()
+
+
+def test_a_copied_request_has_the_picture_and_its_mask(
+    open_page: OpenPage, picture: Path, painting_server: Server
+) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.4, 0.4), (0.6, 0.5))
+    page.evaluate(f"() => {PAGE}.session.document.fill({SMALL})")
+    page.evaluate("() => { navigator.clipboard.writeText = async (text) => { window.copied = text; }; }")
+    page.click(".copies button:text-is('JSON')")
+    page.wait_for_function("() => window.copied")
+    request = json.loads(page.evaluate("() => window.copied"))
+    with painting_server.client() as client:
+        told = client.post("/v1/plan", json=request)
+        assert told.status_code == 200, told.text
+        assert told.json()["crop"], "the mask is there"

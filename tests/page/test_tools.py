@@ -248,3 +248,37 @@ def test_what_was_drawn_is_not_lost_when_the_picture_grows(open_page: OpenPage, 
     page.keyboard.press("Control+Shift+z")
     step_taken(page, 4)
     assert (mask_of(page) == grown).all() and (colours_of(page)[16:, 24:] == colours).all()
+
+
+def test_lines_mend_what_was_cut_out(open_page: OpenPage, scene: Path, tmp_path: Path) -> None:
+    """A line adds the thing that it lies on, and with Alt it takes one away; elsewhere in the box nothing changes."""
+    picture = Image.open(scene)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((230, 90, 270, 170), fill=(40, 160, 60))
+    picture.save(tmp_path / "two.png")
+    page = open_page()
+    drop(page, tmp_path / "two.png")
+    has_picture(page)
+    choose(page, "cutout")
+    drag(page, (0.1, 0.15), (0.97, 0.9))
+    step_taken(page, 2)
+    disc, block = (slice(120, 130), slice(140, 150)), (slice(100, 160), slice(236, 264))
+    both = mask_of(page) > 127
+    assert both[disc].all() and both[block].all()
+    page.keyboard.down("Alt")
+    drag(page, (0.75, 0.45), (0.81, 0.65))
+    page.keyboard.up("Alt")
+    step_taken(page, 3)
+    without = mask_of(page) > 127
+    assert without[block].mean() < 0.02 and (without[:, :215] == both[:, :215]).all()
+    drag(page, (0.76, 0.45), (0.8, 0.65))
+    step_taken(page, 4)
+    again = mask_of(page) > 127
+    assert again[block].mean() > 0.98 and (again[:, :215] == both[:, :215]).all()
+    page.evaluate(f"() => {PAGE}.view.focus()")
+    page.keyboard.press("Escape")
+    assert page.evaluate(f"() => {PAGE}.view.areaTool.last") is None
+    for _ in range(2):
+        page.keyboard.press("Control+z")
+    step_taken(page, 2)
+    assert ((mask_of(page) > 127) == both).all()

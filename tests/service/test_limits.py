@@ -15,6 +15,7 @@ import httpx
 import pytest
 from uvicorn.server import ServerState
 
+from overpaint.cli import main
 from overpaint.errors import RequestError
 from overpaint.service import serve as serving
 from overpaint.service.config import ServeConfig
@@ -210,3 +211,20 @@ def test_the_server_s_protocol_is_only_spoken_to_as_asyncio_does() -> None:
     text = Path(str(serving.__file__)).read_text("utf-8")
     used = set(re.findall(r"self\._http\.(\w+)", text))
     assert used == {name for name in vars(asyncio.Protocol) | vars(asyncio.BaseProtocol) if not name.startswith("_")}
+
+
+def test_a_page_of_ones_own_takes_pictures_of_its_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result of 50 megapixels is a PNG of some 100 MB, and the source of the next job; a site may say otherwise."""
+    found = list[ServeConfig]()
+    monkeypatch.setenv("OVERPAINT_CONFIG", "")
+
+    def run(config: ServeConfig, told: object) -> int:
+        found.append(config)
+        return 0
+
+    monkeypatch.setattr("overpaint.service.serve.serve", run)
+    for more in ((), ("--limit", "picture_bytes=1000")):
+        assert main(["ui", "--no-browser", "--data", str(tmp_path), *more]) == 0
+    assert [each.limits.picture_bytes for each in found] == [256 * 2**20, 1000]
+    assert [each.limits.body_bytes for each in found] == [256 * 2**20] * 2
+    assert found[0].limits.source_pixels * 4 <= found[0].limits.picture_bytes

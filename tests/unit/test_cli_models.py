@@ -150,6 +150,9 @@ class TestInfo:
             ({"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (8, 2048)}, "SDXL"),
             ({"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora.down.weight": (8, 1024)}, "SD 2.x"),
             ({"lora_unet_x.lora_down.weight": (8, 2048)}, None),
+            ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)}, "Flux.1"),
+            ({"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": (8, 3072)}, "Flux.1"),
+            ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": (8, 1536)}, "SD 3"),
         ],
     )
     def test_what_a_lora_is_made_for(self, shapes: dict[str, tuple[int, ...]], expected: str | None) -> None:

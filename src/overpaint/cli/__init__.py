@@ -21,7 +21,7 @@ from overpaint.cli.doctor import doctor
 from overpaint.cli.help import Page
 from overpaint.cli.info import info
 from overpaint.cli.jobs_commands import cancel, submit, watch
-from overpaint.cli.jobs_commands import jobs as waiting_jobs  # NOTE: `jobs` here is a module of this package
+from overpaint.cli.jobs_commands import jobs as jobs_command  # `jobs` is also a module here, whoever loads it first
 from overpaint.cli.lists import samplers, settings
 from overpaint.cli.looking_commands import compare, sheet
 from overpaint.cli.mask_command import mask
@@ -75,7 +75,7 @@ COMMANDS = (
     submit,
     watch,
     cancel,
-    waiting_jobs,
+    jobs_command,
 )
 
 _FAILED, _USAGE = 1, 2

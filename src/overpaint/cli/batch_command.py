@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from overpaint.settings import Settings
 
 FAILED = 1
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv, .parquet).", show_default=False),
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)]
 Masks = Annotated[
     str | None, typer.Option("--masks", help="One mask for all, a folder of masks by name, or a mask in words.")
 ]
@@ -83,10 +88,8 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print JSON lines, one
 @takes(PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS, *JOB_OPTIONS)
 def batch(
     *,
-    source: Annotated[
-        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv).", show_default=False)
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)],
+    source: Source,
+    out: Out,
     text: Prompt = "",
     masks: Masks = None,
     recursive: Recursive = False,
@@ -175,16 +178,17 @@ _OTHER_PICTURES = frozenset(
 
 def _check_source(source: Path) -> None:
     """A folder or rows, not a picture; and never a word of what else is in the file."""
+    from overpaint.files.parquet_rows import PARQUET_SUFFIX
     from overpaint.files.rows import PICTURE_SUFFIXES
-    from overpaint.files.table_rows import SUFFIXES
+    from overpaint.files.table_rows import TABLE_SUFFIXES
 
-    if not source.is_file():
+    if not source.is_file() or source.suffix.lower() == PARQUET_SUFFIX:
         return
     if source.suffix.lower() in PICTURE_SUFFIXES | _OTHER_PICTURES:
         raise PictureError(f"{source}: it is a picture; `overpaint paint {source}` paints over one")
     with source.open("rb") as file:
         head = file.read(4096)
-    is_table = source.suffix.lower() in SUFFIXES
+    is_table = source.suffix.lower() in TABLE_SUFFIXES
     if b"\0" in head or not (is_table or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")):
         raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line, or CSV")
 

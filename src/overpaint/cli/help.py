@@ -10,8 +10,8 @@ from typer.core import TyperCommand
 _PICTURE = "picture prompt negative style size resize color_correction tiling clip_skip"
 _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
-    "strength sampler scheduler steps cfg guidance image_cfg eta"
-    " s_churn s_tmin s_tmax s_noise s_min_uncond noise_multiplier"
+    "strength sampler scheduler steps cfg guidance image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond"
+    " noise_multiplier"
 )
 _TOOL = (
     "left top right bottom to aspect anchor start context scale upscaler tile overlap loops final_strength curve"
@@ -29,6 +29,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "Seeds and how many": frozenset([*_SEEDS.split(), "count", "batch_size", "exact"]),
     "Second pass": frozenset([*_HIRES.split(), "hires_model", "hires_prompt", "hires_negative"]),
     "Models": frozenset([*_FOLDERS.split(), "reference", "set"]),
+    "Many machines": frozenset(["ray", "pool", "cpus_per_worker", "gpus_per_worker", "dry_run"]),
     "Output": frozenset(
         [
             "output",
@@ -45,7 +46,6 @@ GROUPS: Mapping[str, frozenset[str]] = {
             "shard",
         ],
     ),
-    "On a cluster": frozenset(["ray", "gpus_per_worker", "cpus_per_worker", "pool", "dry_run"]),
 }
 
 EXAMPLES: Mapping[str, tuple[str, ...]] = {

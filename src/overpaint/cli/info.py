@@ -116,11 +116,13 @@ def _say_model(account: Mapping[str, Any]) -> None:
         return
     known = account.get("known_from", {})
     rows: list[tuple[object, ...]] = [("file", account["path"], "")]
-    names = ("title", "family", "conditioning", "prediction", "scale_factor", "native_size", "input_channels", "sha256")
+    names = ["title", "family", "conditioning", "prediction", "scale_factor", "native_size", "input_channels"]
+    names += ["shift", "guidance", "sha256"]
     for name in names:
         if account.get(name) is not None:
             origin = f"({known[name]})" if name in known else ""
             rows.append((name.replace("_", " "), account[name], origin))
+    rows += [(name, ", ".join(account[name]), "") for name in ("needs", "beside") if account.get(name)]
     rows += [(name, f"{count / 1e6:.1f} M parameters", "") for name, count in account.get("parameters", {}).items()]
     say(table(rows))
     if account.get("words"):

@@ -37,10 +37,10 @@ def _built_in() -> list[Entry]:
 
 
 def _checkpoint(file: Any) -> Entry:
-    from overpaint.models.what_is import spec_of
+    from overpaint.models.what_is import family_title
 
     try:
-        family, problem = spec_of(file.path).title, None
+        family, problem = family_title(file.path), None
     except CheckpointError as error:
         family, problem = None, str(error)
     known = {"path": str(file.path), "name": file.name, "title": file.title, "hash": file.shorthash}

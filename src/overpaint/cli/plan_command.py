@@ -78,6 +78,7 @@ _TOLD_OTHERWISE = (
     "hires",
     "refiner",
     "strengths",
+    "memory",
 )
 
 
@@ -93,6 +94,8 @@ def _rows(account: dict[str, Any]) -> list[tuple[str, object]]:
     rows["seeds"] = "a new one each time" if seeds[0] is None else ", ".join(map(str, seeds))
     rows.setdefault("network_calls", "as many as the sampler needs")
     named = [(name.replace("_", " "), value) for name, value in rows.items()]
+    if account["memory"]:
+        named.append(("weights in 16 bits", _sizes(account["memory"])))
     return [*named, *_strength_rows(account["strengths"]), *_hires_rows(account["hires"]), *_file_rows(account)]
 
 
@@ -133,6 +136,13 @@ def _file_rows(account: dict[str, Any]) -> Iterator[tuple[str, object]]:
     for number, each in enumerate(account["controls"], 1):
         part = f"weight {_shown(each['weight'])}, {_shown(each['start'])} to {_shown(each['end'])}"
         yield f"control {number}", f"{each['model']}, {part}: {each['path']}"
+
+
+def _sizes(memory: dict[str, int]) -> str:
+    """In GB, the whole first."""
+    told = {name.replace("_", " "): f"{size / 1e9:.3g} GB" for name, size in memory.items()}
+    whole = told.pop("total")
+    return f"{whole}: {', '.join(f'{name} {size}' for name, size in told.items())}"
 
 
 def _product(size: list[int]) -> str:

@@ -12,6 +12,9 @@ from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import note
 from overpaint.cli.serve import Data, Host, Limit, Port, Token, started
 
+# A PNG of 50 megapixels: who paints on their own machine goes on from a result as large as the picture was.
+LARGE_PICTURES = ("picture_bytes=268435456", "body_bytes=268435456")
+
 Open = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only say where.")]
 
 
@@ -28,14 +31,16 @@ def ui(
 ) -> int:
     """Open the page: paint a mask, press a button, keep what is good.
 
-    It starts the same service as `overpaint serve`, which this page belongs to, and opens it in the browser.
+    It starts the same service as `overpaint serve`, which this page belongs to, and opens it in the browser. Files of
+    pictures may have 256 MiB here.
     """
 
     def opened(url: str) -> None:
         # Not here: some systems wait for their browser, and the server has to answer it meanwhile.
         threading.Thread(target=_open, args=(url,), daemon=True).start()
 
-    return started(asked, opened if browser else None, host=host, port=port, data=data, token=token, limit=limit)
+    limits = [*LARGE_PICTURES, *(limit or ())]
+    return started(asked, opened if browser else None, host=host, port=port, data=data, token=token, limit=limits)
 
 
 def _open(url: str) -> None:

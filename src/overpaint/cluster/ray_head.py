@@ -49,8 +49,8 @@ def connected(address: str) -> Iterator[Any]:
             with _environment({**_ALWAYS, **_ON_LOOPBACK, **mode}), _initialised(_own_cluster(folder)) as ray:
                 yield ray
         return
-    host, _ = split_address(address)
-    is_here = is_loopback(host)
+    host, port = split_address(address)
+    is_here = is_loopback(host) and not _is_open_outward(port)
     mode = _checked_mode(address, is_here)
     near = _ON_LOOPBACK if is_here else {}
     with _environment({**_ALWAYS, **near, **mode}), _initialised({"address": address}) as ray:
@@ -77,20 +77,40 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _checked_mode(address: str, is_here: bool) -> dict[str, str]:
-    """What to set so that the head answers; refuses one elsewhere that would answer anybody."""
-    host, port = split_address(address)
+def _is_open_outward(port: int) -> bool:
+    """Whether what listens here is reached by other machines, too: then it is as good, or as bad, as one elsewhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        try:
+            door.connect(("192.0.2.1", 9))  # nothing is sent: this asks which address such a packet would come from
+            own = str(door.getsockname()[0])
+        except OSError:  # there is no way out
+            return False
+    return not is_loopback(own) and _answers(own, port) is None
+
+
+def _answers(host: str, port: int) -> str | None:
+    """What is wrong, if nobody answers there."""
     try:
         socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
     except OSError as error:
-        remedy = f"no cluster answers there ({error.strerror or error}); start one, or name its head"
-        raise RequestError("--ray", address, remedy) from None
+        return error.strerror or str(error)
+    return None
+
+
+def _checked_mode(address: str, is_here: bool) -> dict[str, str]:
+    """What to set so that the head answers; refuses one elsewhere that would answer anybody."""
+    host, port = split_address(address)
+    reason = _answers(host, port)
+    if reason is not None:
+        raise RequestError("--ray", address, f"no cluster answers there ({reason}); start one, or name its head")
     token, none = {"RAY_AUTH_MODE": "token"}, {"RAY_AUTH_MODE": "disabled"}
     if is_here and os.environ.get("RAY_AUTH_MODE") == "token" and _is_healthy(address, token, is_here):
         return token
     if _is_healthy(address, none, is_here):
         if not is_here:
-            remedy = "this head obeys whoever reaches it; start it with RAY_AUTH_MODE=token, and give its token here"
+            remedy = (
+                "this head obeys whoever reaches its port; start it with RAY_AUTH_MODE=token, and give its token here"
+            )
             raise RequestError("--ray", address, remedy)
         return none
     if _is_healthy(address, token, is_here):

@@ -1,4 +1,4 @@
-"""The rows of a batch: which pictures, with which mask, to which name; from a folder or from a JSONL or CSV manifest.
+"""The rows of a batch: which pictures, with which mask, to which name; of a folder, or of JSONL, CSV or Parquet.
 
 A row of a manifest that names no picture asks for a new one.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.files.journal import results_in
-from overpaint.files.table_rows import SUFFIXES, table_rows
+from overpaint.files.parquet_rows import PARQUET_SUFFIX, parquet_rows
+from overpaint.files.table_rows import TABLE_SUFFIXES, table_rows
 from overpaint.masks import means_mask, parse
 from overpaint.text.shorthand import with_parts
 
@@ -123,15 +124,23 @@ class _MaskChoice:
             self._only = masks / found[0]
 
     def mask_for(self, name: PurePosixPath) -> Path | None:
+        if self._only is not None or not self._by_name:
+            return self._only
         whole = name.with_suffix("")
-        return self._only or self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
+        return self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
 
 
 def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[BatchRow | UnreadableRow]:
     choose = _MaskChoice(masks)
-    for number, given in table_rows(manifest) if manifest.suffix.lower() in SUFFIXES else _json_rows(manifest):
+    for number, given in _READERS.get(manifest.suffix.lower(), _json_rows)(manifest):
         row = given if isinstance(given, RequestError) else _row_or_error(number, given, manifest.parent, choose)
         yield UnreadableRow(number, f"line {number}", str(row)) if isinstance(row, RequestError) else row
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[tuple[int, dict[str, Any] | RequestError]]]] = {
+    **dict.fromkeys(TABLE_SUFFIXES, table_rows),
+    PARQUET_SUFFIX: parquet_rows,
+}
 
 
 def _row_or_error(number: int, given: dict[str, Any], folder: Path, masks: _MaskChoice) -> BatchRow | RequestError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from overpaint.errors import PictureError, RequestError
 
-SUFFIXES = frozenset({".csv", ".tsv"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 _SEPARATORS = ",;\t"
 # Text whatever it looks like; in other columns 7 is a number, TRUE a truth, ["a", "b"] a list and {"a": 1} a table.
 _TEXTS = frozenset(

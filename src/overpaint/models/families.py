@@ -128,7 +128,7 @@ _SD3_TEXTS = (
 _NORMED = UNET_PREFIX + "joint_blocks.0.x_block.attn.ln_q.weight"
 
 
-def _sd3(name: str, title: str, marks: tuple[Mark, ...], cfg_scale: float) -> Family:
+def _sd3(name: str, title: str, marks: tuple[Mark, ...]) -> Family:
     """The row of 3, which 3.5 has too, and norms."""
     return Family(
         name=name,
@@ -140,7 +140,6 @@ def _sd3(name: str, title: str, marks: tuple[Mark, ...], cfg_scale: float) -> Fa
         native_size=1024,
         network="mmdit",
         shift=ConstantShift(3.0),
-        cfg_scale=cfg_scale,
         vae=_FLUX_VAE,
         vae_names=("sd3",),
     )
@@ -163,8 +162,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _flux("flux-dev", "Flux.1 dev", (Mark(UNET_PREFIX + "guidance_in.in_layer.weight"),), 512, TokenShift(), 3.5),
     _flux("flux-schnell", "Flux.1 schnell", (), 256, NO_SHIFT, None),
-    _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),), 4.5),
-    _sd3("sd3", "Stable Diffusion 3", (), 5.0),
+    _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),)),
+    _sd3("sd3", "Stable Diffusion 3", ()),
     Family(
         name="sdxl-inpaint",
         title="SDXL inpainting",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from overpaint.models.specs import NetworkKind, Origin
 
 Row = tuple[str, tuple[str, ...]]
 
@@ -90,6 +91,8 @@ MMDIT_ROWS: tuple[Row, ...] = (
     ("final_layer.linear", ("proj_out",)),
 )
 
+ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {"flux": FLUX_ROWS, "mmdit": MMDIT_ROWS}
+
 # LoRAs of one trainer for Flux name processors; "qkv" are the first three parts of a layer.
 XLABS_ROWS: Mapping[str, Mapping[str, str]] = {
     "double_blocks.*.img_attn.qkv": {"double_blocks.*.processor.qkv_lora1": ""},
@@ -101,14 +104,6 @@ XLABS_ROWS: Mapping[str, Mapping[str, str]] = {
 }
 
 _NUMBER = re.compile(r"(?<=blocks\.)\d{1,3}(?=\.)")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Which tensors of a file make one of ours: several stand one below the other, a swapped one has its halves so."""
-
-    keys: tuple[str, ...]
-    swapped: bool = False
 
 
 def origins(keys: Iterable[str], rows: tuple[Row, ...]) -> dict[str, Origin]:

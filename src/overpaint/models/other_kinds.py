@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.errors import CheckpointError
-from overpaint.models.transformer_shapes import text_parts, text_title, transformer_part
+from overpaint.models.transformer_shapes import all_text_parts, text_title, transformer_part
 
 Shapes = Mapping[str, tuple[int, ...]]
 Account = dict[str, Any]
@@ -29,6 +29,8 @@ _LORA_MARKS = (
 _OF_LORA = re.compile(r"^(lora_|oft_)(unet|te\d?)_|\.lora_|\.lora\.|_lora\.|^bundle_emb\.")
 _READS_TEXT = re.compile(r"attn2[._]to_k[._]")
 _TEXT_WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 1280: "the SDXL refiner", 2048: "SDXL"}
+_OF_CHECKPOINTS = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.", "unet.")
+_BLOCKS = ((re.compile(r"double_blocks|single_(transformer_)?blocks"), "Flux.1"), (re.compile(r"joint_blocks"), "SD 3"))
 _TITLES = {"modelspec.title": "title", "ss_output_name": "trained as", "ss_base_model_version": "base model"}
 
 
@@ -104,7 +106,10 @@ def _ranks(shapes: Shapes) -> Iterator[int]:
 
 
 def _family_of_lora(shapes: Shapes) -> str | None:
-    """By how wide the texts are that its layers read; nothing where it has no such layer."""
+    """By its blocks, or by how wide the texts are that its layers read; nothing where it has no such layer."""
+    blocks = (title for mark, title in _BLOCKS if any(mark.search(key) for key in shapes))
+    if (found := next(blocks, None)) is not None:
+        return found
     reading = (shape for key, shape in shapes.items() if _READS_TEXT.search(key) and _DOWN.search(key))
     widths = (shape[1] for shape in reading if len(shape) > 1)
     return _TEXT_WIDTHS.get(next(widths, 0))
@@ -127,10 +132,10 @@ def _taesd(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account |
 
 
 def _text_encoder(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> Account | None:
-    """One of those that flow models read, in a file without a denoiser."""
-    if transformer_part(shapes) is not None:
+    """One in a file of its own."""
+    if transformer_part(shapes) is not None or any(key.startswith(_OF_CHECKPOINTS) for key in shapes):
         return None
-    found = next(text_parts(shapes), None)
+    found = next(all_text_parts(shapes), None)
     return None if found is None else {"kind": "text_encoder", "encoder": text_title(*found)}
 
 

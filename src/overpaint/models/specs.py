@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from overpaint.errors import CheckpointError
 from overpaint.models.shifts import NO_SHIFT, Shift
@@ -238,6 +238,13 @@ def _part(values: Mapping[str, Any], kinds: Any) -> Any:
     told = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
     classes = get_args(kinds) or (kinds,)
     return next(each for each in classes if {own.name for own in fields(each)} == told.keys())(**told)
+
+
+class Origin(NamedTuple):
+    """Which tensors of a file make one of ours: several stand one below the other, a swapped one has its halves so."""
+
+    keys: tuple[str, ...]
+    swapped: bool = False
 
 
 @dataclass(frozen=True)

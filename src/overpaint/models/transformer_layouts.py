@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from overpaint.models.layout_tables import FLUX_ROWS, MMDIT_ROWS, Origin, Row, names_of_layer, origins
-from overpaint.models.specs import NetworkKind, TextKind
+from overpaint.models.specs import NetworkKind, Origin, TextKind
 
 Names = dict[str, Origin]  # ours -> theirs
 _Replacements = tuple[tuple[str, str], ...]
@@ -84,8 +83,10 @@ TABLES_OF_WORDS = ("encoder.embed_tokens.weight", "embed_tokens.weight", "token_
 
 def diffusers_layers(network: NetworkKind, path: str) -> dict[str, str]:
     """What diffusers calls a layer of ours: its name -> ours, or our name and q, k or v for a third of it."""
-    if network in _ROWS:
-        return names_of_layer(path, _ROWS[network])
+    if network != "zimage":
+        from overpaint.models.layout_tables import ROWS, names_of_layer
+
+        return names_of_layer(path, ROWS[network])
     replacements = _DIFFUSERS[network]
     theirs = path + "."
     for new, old in replacements:
@@ -115,6 +116,17 @@ def _replaced(key: str, replacements: _Replacements) -> str:
     return key
 
 
+def _by_table(network: NetworkKind) -> _Renaming:
+    """The table is loaded when it is needed, for most models need none."""
+
+    def names(keys: tuple[str, ...]) -> Names:
+        from overpaint.models.layout_tables import ROWS, origins
+
+        return origins(keys, ROWS[network])
+
+    return names
+
+
 _Renaming = Callable[[tuple[str, ...]], Names]
 _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Renaming]] = {
     "zimage": (
@@ -126,15 +138,14 @@ _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Ren
         # Chroma and Flux.2 have no vector_in; ControlNets no last layer.
         ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"),
         ("single_transformer_blocks.0.proj_mlp.weight", "context_embedder.weight", "norm_out.linear.weight"),
-        lambda keys: origins(keys, FLUX_ROWS),
+        _by_table("flux"),
     ),
     "mmdit": (
         ("joint_blocks.0.x_block.attn.qkv.weight", "pos_embed", "final_layer.linear.weight"),
         ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.pos_embed", "norm_out.linear.weight"),
-        lambda keys: origins(keys, MMDIT_ROWS),
+        _by_table("mmdit"),
     ),
 }
-_ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {"flux": FLUX_ROWS, "mmdit": MMDIT_ROWS}
 _DIFFUSERS: Mapping[NetworkKind, _Replacements] = {"zimage": _ZIMAGE}
 # By a tensor that such a text encoder has.
 _TEXTS: Mapping[str, tuple[TextKind, _Replacements]] = {

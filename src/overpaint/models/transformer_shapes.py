@@ -22,12 +22,13 @@ from overpaint.models.specs import (
 from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
 from overpaint.models.unet_shapes import Header, count
 
-TEXT_TITLES: Mapping[TextKind, str] = {"clip": "CLIP-L", "openclip": "OpenCLIP", "qwen3": "Qwen3", "t5": "T5"}
+TEXT_TITLES: Mapping[TextKind, str] = {"clip": "CLIP", "openclip": "OpenCLIP", "qwen3": "Qwen3", "t5": "T5"}
 _SIZES: Mapping[tuple[TextKind, int], str] = {
     ("qwen3", 2560): "Qwen3 4B",
     ("qwen3", 4096): "Qwen3 8B",
     ("t5", 4096): "T5 XXL",
     ("clip", 768): "CLIP-L",
+    ("clip", 1280): "CLIP-G",
     ("openclip", 1280): "CLIP-G",
 }
 

@@ -50,6 +50,14 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
     return recognise(path, texts)
 
 
+def family_title(path: Path, *, header_only: bool = False) -> str:
+    """What family a checkpoint is of, whether or not what it needs is there, too."""
+    needs = (
+        None if header_only and not _is_safetensors(path) else needs_of(path)
+    )  # NOTE: GGUF files are read with torch
+    return needs.family.title if needs is not None else spec_of(path, header_only=header_only).title
+
+
 def what_is(path: Path) -> dict[str, Any]:
     """A model file of any kind in plain values; what keeps it from being used is listed as its problems."""
     account: dict[str, Any] = {"kind": "model", "path": str(path), "bytes": _bytes(path), "problems": []}
@@ -120,7 +128,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "native_size": spec.native_size,
         "scale_factor": spec.latent.scale,
         "input_channels": spec.denoiser.in_channels,
-        **({"shift": spec.shift.of(4096, 20)} if spec.is_flow else {}),
+        **({"shift": round(spec.shift.of(4096, 20), 4)} if spec.is_flow else {}),
         **({"guidance": spec.guidance} if spec.guidance is not None else {}),
         "known_from": dict(spec.facts),
     }
@@ -134,7 +142,8 @@ def _sizes(path: Path) -> dict[str, int]:
 
         shapes = open_model(path).shapes
     sizes: dict[str, int] = {}
+    names = _NETWORKS if transformer_part(shapes) is None else {**_NETWORKS, UNET_PREFIX: "transformer"}
     for key, shape in shapes.items():
-        name = next((name for prefix, name in _NETWORKS.items() if key.startswith(prefix)), "other")
+        name = next((name for prefix, name in names.items() if key.startswith(prefix)), "other")
         sizes[name] = sizes.get(name, 0) + math.prod(shape)
     return sizes

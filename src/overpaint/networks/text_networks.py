@@ -1,24 +1,40 @@
-"""Which network a text encoder's specification describes."""
+"""Which network a text encoder's specification describes. What most models do without is loaded when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from overpaint.models.specs import TextKind, TextSpec
-from overpaint.networks.decoder_text import Qwen3Text
-from overpaint.networks.t5_text import T5Text
 from overpaint.networks.text import ClipText, OpenClipText
 
-TextNetwork = ClipText | OpenClipText | Qwen3Text | T5Text
+if TYPE_CHECKING:
+    from overpaint.networks.decoder_text import Qwen3Text
+    from overpaint.networks.t5_text import T5Text
 
-_NETWORKS: Mapping[TextKind, Callable[[TextSpec], TextNetwork]] = {
-    "clip": ClipText,
-    "openclip": OpenClipText,
-    "qwen3": Qwen3Text,
-    "t5": T5Text,
-}
+TextNetwork: TypeAlias = "ClipText | OpenClipText | Qwen3Text | T5Text"
 
 
 def text_network(spec: TextSpec) -> TextNetwork:
     """The tower a specification describes."""
     return _NETWORKS[spec.kind](spec)
+
+
+def _qwen3(spec: TextSpec) -> TextNetwork:
+    from overpaint.networks.decoder_text import Qwen3Text
+
+    return Qwen3Text(spec)
+
+
+def _t5(spec: TextSpec) -> TextNetwork:
+    from overpaint.networks.t5_text import T5Text
+
+    return T5Text(spec)
+
+
+_NETWORKS: Mapping[TextKind, Callable[[TextSpec], TextNetwork]] = {
+    "clip": ClipText,
+    "openclip": OpenClipText,
+    "qwen3": _qwen3,
+    "t5": _t5,
+}

@@ -24,5 +24,6 @@ try {
   session.isRestoring = false;
 }
 session.keeper.watch();
+session.begin();
 jobs.start();
 await page.ready();

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.models.families import ModelSpec, TextSpec
 from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.painting.guidance import is_led_alone
 from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond
 from overpaint.planning.plans import ImagePlan, Plan
 from overpaint.settings import Settings
@@ -76,6 +77,8 @@ class Conditioner:
     def images(self, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
         """What each picture of a batch is guided by; a text that several have is read once."""
         positives = {text: self.positive(text) for text in dict.fromkeys(each.prompt for each in batch)}
+        if is_led_alone(self.spec, self.plan.sampler):  # nobody asks about a negative text, so it is not read either
+            return tuple(ImageCond(positives[each.prompt], positives[each.prompt][0][0]) for each in batch)
         negatives = {text: self.negative(text) for text in dict.fromkeys(each.negative_prompt for each in batch)}
         return tuple(ImageCond(positives[each.prompt], negatives[each.negative_prompt]) for each in batch)
 

@@ -36,7 +36,7 @@ class Guidance:
             quiet_below=0.0 if is_edit else sampler.s_min_uncond,
             calls=sampler.evaluations * sampler.step_multiplier,
             settings=settings,
-            alone=model.is_flow and sampler.cfg_scale == 1,
+            alone=is_led_alone(model, sampler),
         )
 
     def skips_negative(self, sigma: float, call: int) -> bool:
@@ -66,6 +66,14 @@ class Guidance:
     def _skips_quiet(self, sigma: float, call: int) -> bool:
         """Negative guidance minimum sigma."""
         return sigma < self.quiet_below and (call % 2 == 1 or self.settings.s_min_uncond_all)
+
+
+def is_led_alone(model: ModelSpec, sampler: SamplerPlan) -> bool:
+    """Whether the texts lead by themselves: at scale 1 a negative one would count for nothing.
+
+    NOTE: with Stable Diffusion it is asked about all the same, as the reference does.
+    """
+    return model.is_flow and sampler.cfg_scale == 1
 
 
 def guided(uncond: Tensor, positive: Tensor, owners: Sequence[int], weights: Sequence[float], scale: float) -> Tensor:

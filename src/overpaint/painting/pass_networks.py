@@ -11,6 +11,7 @@ from overpaint.painting.drive import Network, Run, tick
 from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
 from overpaint.painting.tiled import Part, TiledNetwork, pixels_of
+from overpaint.painting.windowed import WindowedNetwork
 from overpaint.planning.plans import ImagePlan, Plan
 
 
@@ -101,7 +102,8 @@ class PassNetworks:
         def network() -> Network:
             backend = ready().backend
             if plan.tiles is None:
-                return controlled(backend, branches, step, steps)
+                whole = controlled(backend, branches, step, steps)
+                return whole if plan.window is None else WindowedNetwork(whole, plan.window)
             active = [] if refining else [each for each in self._in_parts if each.is_on(step, steps)]
             factor = plan.spec.latent.factor
 
@@ -112,8 +114,9 @@ class PassNetworks:
             return TiledNetwork(of_part, plan.tiles)
 
         share, batched = not plan.request.exact, plan.settings.batch_cond_uncond
-        # A ControlNet follows one job's picture.
-        together = share and batched and plan.tiles is None and not any(each.is_on(step, steps) for each in branches)
+        # Parts, windows and ControlNets follow one job's picture.
+        own = plan.tiles is not None or plan.window is not None or any(each.is_on(step, steps) for each in branches)
+        together = share and batched and not own
         if together and refining not in self._keys:
             self._keys[refining] = (ready().key, runs[0].start.shape[1:])
         key = self._keys[refining] if together else None

@@ -2,7 +2,8 @@
 
 Jobs that need the same network (the same model with the same adapters, for latents of one shape) may share a call.
 These stay apart: jobs that want exact bytes, for a larger call rounds otherwise; jobs that want each row in its own
-call; and steps in which a ControlNet is on, for it follows one job's picture.
+call; and canvases seen in parts or through a window, and steps in which a ControlNet is on, for these follow one job's
+picture. Rows share a call only with rows that leave out the same (`drive`).
 
 On a CPU a call of eight rows takes as long as eight calls of one, so there calls are not shared. A GPU is busier with
 more rows, as far as its memory goes. The bound below is an estimate that no GPU has confirmed yet; it is halved where

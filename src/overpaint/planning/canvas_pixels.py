@@ -1,6 +1,7 @@
 """The pixels of a canvas and of its mask. A plan decides by sizes and boxes; these are made when they are first used.
 
-So a plan of a large picture costs little where it is only looked at, and what is made is the same whenever that is.
+So a plan of a large picture costs little where it is only looked at, and what is made is the same whenever that is, as
+long as nobody changes the request's pictures.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from overpaint.errors import RequestError, SettingError
@@ -16,9 +17,10 @@ from overpaint.planning.notes import early_notes, sampling_notes, text_notes, wa
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
 from overpaint.planning.sampler_plan import plan_sampler
-from overpaint.planning.shortcuts import shortcuts_of
+from overpaint.planning.shortcuts import Shortcuts, shortcuts_of
 from overpaint.planning.sizes import check_side
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
+from overpaint.planning.window import LatentWindow, plan_window
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings, inert_options
 
@@ -51,7 +53,7 @@ def plan(
     sampler, schedule_notes = plan_sampler(request, settings, spec, in_force, start_of(request, settings), tokens)
     images, comments = plan_images(request, settings, known)
     check_texts(images, settings, sampler.prompt_steps)
-    shortcuts, in_vain = shortcuts_of(request, settings, spec)
+    less = _left_out(request, settings, spec, prepared)
     first = Plan(
         request=request,
         settings=settings,
@@ -69,24 +71,41 @@ def plan(
             lambda *of: plan_sampler(of[0], settings, spec, in_force, of[1], tokens)[0],
             settings.quirks,
         ),
-        notes=MappingProxyType({**early_notes(request, settings, prepared), **shortcuts.notes()}),
+        notes=MappingProxyType({**early_notes(request, settings, prepared), **less.notes}),
         text_notes=MappingProxyType(text_notes(request, settings, images)),
         sampling_notes=MappingProxyType(sampling_notes(request, settings, sampler, schedule_notes)),
         comments=prepared.comments + comments,
         warnings=(
-            *prepared.warnings,
+            *less.warnings,
             *warnings_of(request, settings, spec, sampler, images),
             *word_warnings(images, known.words),
-            *in_vain,
         ),
         unchanged=_unchanged(request, settings, prepared),
         refiner=_plan_refiner(request, settings, spec, known),
         controls=plan_controls(job, prepared),
         checkpoint=known.checkpoint,
         upscaler=job.upscaler,
-        shortcuts=shortcuts,
+        shortcuts=less.shortcuts,
+        window=less.window,
     )
     return first if request.hires is None else plan_hires(first, request.hires, known)
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """What a first pass leaves out, and what is said of it and of its canvases."""
+
+    shortcuts: Shortcuts
+    window: LatentWindow | None
+    notes: Mapping[str, object]
+    warnings: tuple[str, ...]
+
+
+def _left_out(request: PaintRequest, settings: Settings, spec: ModelSpec, prepared: Canvases) -> _LeftOut:
+    shortcuts, in_vain = shortcuts_of(request, settings, spec)
+    window, unseen = plan_window(request, settings, spec, prepared)
+    seen = {} if window is None else {"Inpaint window": settings.inpaint_window}
+    return _LeftOut(shortcuts, window, {**shortcuts.notes(), **seen}, (*prepared.warnings, *in_vain, *unseen))
 
 
 def _guided_as_usual(request: PaintRequest, spec: ModelSpec) -> PaintRequest:

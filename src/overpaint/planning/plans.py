@@ -17,6 +17,7 @@ from overpaint.planning.canvas_pixels import Canvas, Geometry, MaskPlan
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.planning.shortcuts import EVERYTHING, Shortcuts
 from overpaint.planning.strength_levels import StrengthLevel
+from overpaint.planning.window import LatentWindow
 from overpaint.request import PaintRequest, Picture
 from overpaint.settings import Settings
 from overpaint.text.styles import Style
@@ -161,6 +162,7 @@ class Plan:
     tool: ToolUse | None = None  # that this job is the one step of
     tiles: LatentTiles | None = None  # the networks see the canvas in parts
     shortcuts: Shortcuts = EVERYTHING  # what the calls of this pass leave out
+    window: LatentWindow | None = None  # the denoiser sees this part of the canvas
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""

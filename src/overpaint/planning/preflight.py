@@ -18,6 +18,7 @@ from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.find import check_backend, check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
+from overpaint.models.parameters import parameters_of
 from overpaint.models.upscaler_names import upscaler_files
 from overpaint.models.what_is import UntoldError, spec_of
 from overpaint.pixels.resize import UPSCALERS, Upscaler
@@ -150,6 +151,7 @@ def account_of(plan: Plan) -> dict[str, Any]:
         "strengths": list(told(plan.levels)),
         **_walk(plan),
         "network_calls": network_calls(plan),
+        "memory": _memory(plan),
         "hires": _hires(plan),
         "refiner": _refiner(plan),
         "networks": _networks(plan),
@@ -178,6 +180,15 @@ def _walk(plan: Plan) -> dict[str, Any]:
         "steps": 0 if plan.unchanged else sampler.evaluations,
         "start": sampler.start,
     }
+
+
+_BYTES = 2  # of a parameter in the 16 bits that GPUs compute in
+
+
+def _memory(plan: Plan) -> dict[str, int] | None:
+    """Bytes of the weights of a flow model on a GPU; on a CPU that computes in float32 it is twice that."""
+    sizes = {name: _BYTES * count for name, count in parameters_of(plan.spec).items()}
+    return {**sizes, "total": sum(sizes.values())} if sizes else None
 
 
 def _hires(plan: Plan) -> dict[str, Any] | None:

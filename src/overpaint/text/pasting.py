@@ -201,6 +201,7 @@ OPTION_KEYS = {
     "Noise Schedule": "sd_noise_schedule",
     "Skip Early CFG": "skip_early_cond",
     "Skip Late CFG": "skip_late_cond",
+    "Inpaint window": "inpaint_window",
     "Beta scheduler alpha": "beta_dist_alpha",
     "Beta scheduler beta": "beta_dist_beta",
 }

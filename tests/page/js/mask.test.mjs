@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { Mask } from "../../../src/overpaint/page/canvas/mask.js";
 import { Stroke, Pressure } from "../../../src/overpaint/page/canvas/stroke.js";
 import { clearAll, ellipse, fillAll, fillFrom, fillPolygon, invertAll, rectangle } from "../../../src/overpaint/page/canvas/shapes.js";
+import { refined } from "../../../src/overpaint/page/canvas/refine.js";
 import { feathered, grown } from "../../../src/overpaint/page/canvas/edges.js";
 
 const WIDE = 600, HIGH = 300; // neither is whole tiles
@@ -22,6 +23,27 @@ test("a dab is every pixel whose middle lies within the radius", () => {
     const x = (i % WIDE) + 0.5, y = Math.floor(i / WIDE) + 0.5;
     assert.equal(value, Math.hypot(x - 255.3, y - 128.7) <= 30 ? 255 : 0);
   });
+});
+
+test("a soft stroke is how far each pixel lies from its line, in however many pieces it was drawn", () => {
+  const wanted = (x, y) => {
+    const t = Math.min(1, Math.max(0, ((x - 40) * 420 + (y - 30) * 200) / (420 ** 2 + 200 ** 2)));
+    const far = Math.hypot(x - 40 - 420 * t, y - 30 - 200 * t) / 30;
+    return far <= 0.4 ? 204 : far >= 1 ? 0 : (204 * (1 - far)) / 0.6;
+  };
+  for (const pieces of [1, 2, 37]) {
+    const mask = new Mask(WIDE, HIGH);
+    const points = Array.from({ length: pieces + 1 }, (_, i) => [40 + (420 * i) / pieces, 30 + (200 * i) / pieces]);
+    stroke(mask, points, { softness: 0.6, opacity: 0.8 });
+    all(mask).forEach((value, i) => {
+      const given = wanted((i % WIDE) + 0.5, Math.floor(i / WIDE) + 0.5);
+      assert.ok(Math.abs(value - given) < 1.2, `${pieces} pieces: ${value} for ${given} at ${i}`);
+    });
+  }
+  const across = new Mask(WIDE, HIGH), upright = new Mask(WIDE, HIGH);
+  stroke(across, [[250, 150], [262, 150]], { softness: 0.6 });
+  stroke(upright, [[150, 250], [150, 262]], { softness: 0.6 });
+  for (let i = -40; i < 60; i++) for (let j = -40; j < 60; j++) assert.equal(across.at(250 + i, 150 + j), upright.at(150 + j, 250 + i));
 });
 
 test("a stroke over the edge paints what is inside, and opacity does not build up within it", () => {
@@ -152,4 +174,25 @@ test("pressure loses its jitter and keeps its level", () => {
   const pressure = new Pressure();
   for (let i = 0; i < 5; i++) assert.ok(Math.abs(pressure.next(0.5) - 0.5) < 1e-9);
   assert.ok(Math.abs(pressure.next(1) - 0.6) < 1e-9);
+});
+
+test("a line mends the mask only in what hangs together with it", () => {
+  const part = (left, right) => rectangle({ x: left, y: 40 }, { x: right, y: 80 });
+  const mask = new Mask(WIDE, HIGH), found = new Mask(WIDE, HIGH), line = new Mask(WIDE, HIGH);
+  fillPolygon(mask, part(100, 140), 255);
+  for (const [left, right] of [[100, 200], [300, 340]]) fillPolygon(found, part(left, right), 255);
+  stroke(line, [[170, 50], [170, 90]], { radius: 4 });
+  const added = refined(mask, found, line, [90, 30, 400, 85], false);
+  all(mask).forEach((value, i) => {
+    const x = i % WIDE, y = Math.floor(i / WIDE);
+    const isFound = x >= 100 && x < 200 && y >= 40 && y < 80;
+    const isUnderLine = line.at(x, y) > 0 && y < 85; // outside of the box nothing changes
+    assert.equal(value, isFound || isUnderLine ? 255 : 0, `${x},${y}`);
+  });
+  mask.apply(added);
+  fillPolygon(mask, part(300, 340), 255);
+  const before = all(mask), nothing = new Mask(WIDE, HIGH);
+  stroke(nothing, [[310, 60]], { radius: 4 });
+  refined(mask, new Mask(WIDE, HIGH), nothing, [90, 30, 400, 85], true);
+  all(mask).forEach((value, i) => assert.equal(value, i % WIDE >= 300 ? 0 : before[i]));
 });

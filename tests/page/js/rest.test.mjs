@@ -5,6 +5,7 @@ import { batch, computed, effect, signal } from "../../../src/overpaint/page/sta
 import { History } from "../../../src/overpaint/page/state/history.js";
 import { fit, kept, toPicture, zoomed } from "../../../src/overpaint/page/canvas/view.js";
 import { parsed, placeIn } from "../../../src/overpaint/page/api/stream.js";
+import { durationText, sizeText } from "../../../src/overpaint/page/text/text.js";
 import { written } from "../../../src/overpaint/page/work/copying.js";
 import { maskFile } from "../../../src/overpaint/page/canvas/png.js";
 import { pictureFile } from "../../../src/overpaint/page/canvas/encode.js";
@@ -101,9 +102,18 @@ test("events are read as the standard says", () => {
 test("what is copied keeps its quotes", () => {
   const form = { prompt: "it's a \"cat\"", strength: 0.5, only_masked: true, seed: -1, negative_prompt: "" };
   assert.match(written("command", form, null, ""), /^overpaint paint picture.png 'it'\\''s a "cat"' .*--strength 0.5 --only-masked\n$/);
-  assert.match(written("curl", form, "sha256:abc", "http://127.0.0.1:7860/"), /"images":\["sha256:abc"\]/);
+  const known = { image: "sha256:abc", mask: "sha256:def" };
+  assert.match(written("curl", form, known, "http://127.0.0.1:7860/"), /"images":\["sha256:abc"\],"mask":"sha256:def"/);
   assert.match(written("python", form, null, ""), /only_masked=True,\n/);
-  assert.deepEqual(JSON.parse(written("json", form, "sha256:abc", "")).prompt, form.prompt);
+  assert.deepEqual(JSON.parse(written("json", form, known, "")).prompt, form.prompt);
+});
+
+test("sizes and times are told as people tell them", () => {
+  const sizes = [[0, "0 kB"], [1234, "1.2 kB"], [999_600, "1 MB"], [35.2e6, "35 MB"], [2 * 2 ** 30, "2.1 GB"], [4.5e15, "4,500 TB"]];
+  for (const [bytes, told] of sizes) assert.equal(sizeText(bytes), told);
+  for (const [seconds, told] of [[0, "0 minutes"], [90, "1.5 minutes"], [3600, "1 hour"], [172_800, "2 days"], [604_800, "1 week"]]) {
+    assert.equal(durationText(seconds), told);
+  }
 });
 
 /** The pixels of a PNG with filters none and sub, which are all that is written. */

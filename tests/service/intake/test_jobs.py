@@ -19,6 +19,7 @@ from overpaint.errors import CheckpointError, RequestError
 from overpaint.seeds import fix_seed
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
+from overpaint.service.guard.budgets import ServerBudget
 from overpaint.service.intake.jobs import Intake, NewJob
 from overpaint.service.jobs import Job, JobState, Record
 from overpaint.service.limits import Limits
@@ -197,3 +198,41 @@ def test_own_frames_between_a_route_and_the_desk(desk: FakeDesk, config: ServeCo
         client.post("/v1/images/edits", files={"image": ("a.png", PICTURE)}, data={"prompt": "x"})
     assert [walk[-1] for walk in walks] == ["intake.jobs.handed_in"] * 3
     assert all(len(walk) <= 4 for walk in walks), walks
+
+
+def test_the_bytes_of_a_body_count_until_its_job_is_handed_in(
+    desk: FakeDesk, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[ServerBudget] = []
+
+    class NotedBudget(ServerBudget):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            budgets.append(self)
+
+    monkeypatch.setattr("overpaint.service.guard.bodies.ServerBudget", NotedBudget)
+    counted: list[tuple[str, int]] = []
+
+    def noting(what: str, genuine: Any) -> Any:
+        def noted(*given: Any, **named: Any) -> Any:
+            counted.append((what, budgets[0].bytes))
+            return genuine(*given, **named)
+
+        return noted
+
+    monkeypatch.setattr(Intake, "judged", noting("judged", Intake.judged))
+    monkeypatch.setattr(desk, "submit", noting("submitted", desk.submit))
+    monkeypatch.setattr(desk.store, "put_picture", noting("kept", desk.store.put_picture))
+    text, size = base64.b64encode(PICTURE).decode(), len(PICTURE)
+    with TestClient(create_app(desk, config), base_url="http://127.0.0.1:7860") as client:
+        answers = [
+            client.post("/v1/jobs", json={**SMALL, "images": [text]}, headers={"Prefer": "wait"}),
+            client.post("/sdapi/v1/img2img", json={"init_images": [text], "width": 64, "height": 64, "steps": 1}),
+            client.post("/sdapi/v1/extra-single-image", json={"image": text}),
+            client.post("/v1/images/edits", files={"image": ("a.png", PICTURE)}, data={"prompt": "x"}),
+            client.put("/v1/pictures", content=PICTURE),
+        ]
+        assert [each.status_code for each in answers] == [200] * 5 and budgets[0].bytes == 0
+    assert [what for what, _ in counted] == ["judged", "kept", "submitted"] * 4 + ["kept"]
+    for what, held in counted:
+        assert held == 0 if what == "submitted" else held >= size, counted

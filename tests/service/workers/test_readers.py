@@ -309,6 +309,27 @@ def test_a_mark_is_nothing_to_other_requests(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_picture_that_ends_the_reader_is_refused_and_the_next_one_is_made_a_png(tmp_path: Path) -> None:
+    folder = tmp_path / "incoming"
+    reading_apart = BodyReaders(folder, Limits(), command=(sys.executable, "-c", DYING))
+    try:
+        for _ in range(2):
+            with pytest.raises(PictureError, match="takes more memory or time than it may"):
+                reading_apart.png([noise("TIFF")])
+        for each in reading_apart.helpers:
+            each.command = readers.COMMAND
+        with (
+            Image.open(io.BytesIO(reading_apart.png([noise("TIFF")]))) as made,
+            Image.open(io.BytesIO(noise())) as same,
+        ):
+            assert made.format == "PNG" and made.tobytes() == same.tobytes()
+        with pytest.raises(PictureError, match="the picture cannot be opened"):
+            reading_apart.png([b"no picture"])
+    finally:
+        reading_apart.close()
+    assert not list(folder.glob("*"))
+
+
 def test_a_body_that_ends_the_reader_is_refused_and_the_next_one_is_read(tmp_path: Path) -> None:
     body = json.dumps({"images": [text_of(noise())]}).encode()
     reading_apart = BodyReaders(tmp_path / "incoming", Limits(), command=(sys.executable, "-c", DYING))

@@ -35,6 +35,15 @@ signal.pause()
 """
 
 
+_OTHER_RAY = """
+import sys
+import ray
+ray.__version__ = sys.argv.pop(1)
+from ray.scripts.scripts import main
+sys.exit(main())
+"""
+
+
 def free_port() -> int:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
@@ -44,7 +53,7 @@ def free_port() -> int:
 class LocalNodes:
     """The first node is the head; the others may come and go."""
 
-    def __init__(self, folder: Path, cpus: int = 1, *, token: bool = True) -> None:
+    def __init__(self, folder: Path, cpus: int = 1, *, token: bool = True, version: str = "") -> None:
         self.folder, self._cpus = folder, cpus
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -52,7 +61,8 @@ class LocalNodes:
         own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.environment: Mapping[str, str] = {**own, **QUIET, **mode, "PYTHONPATH": str(ROOT)}
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self._run(["-m", "ray.scripts.scripts", "start", "--head", "--port", str(self.port), *self._as_head()])
+        command = ["-c", _OTHER_RAY, version] if version else ["-m", "ray.scripts.scripts"]
+        self._run([*command, "start", "--head", "--port", str(self.port), *self._as_head()])
         self._until_it_answers()
 
     def add(self) -> None:
@@ -118,9 +128,10 @@ def _name_of(pid: int) -> str:
 
 
 @contextmanager
-def local_nodes(count: int, cpus: int = 1, *, token: bool = True) -> Iterator[LocalNodes]:
+def local_nodes(count: int, cpus: int = 1, *, token: bool = True, version: str = "") -> Iterator[LocalNodes]:
+    """`version`: of Ray, as the head says it."""
     with tempfile.TemporaryDirectory(prefix="rn-", ignore_cleanup_errors=True) as folder:  # short: sockets lie there
-        nodes = LocalNodes(Path(folder), cpus, token=token)
+        nodes = LocalNodes(Path(folder), cpus, token=token, version=version)
         try:
             for _ in range(count - 1):
                 nodes.add()

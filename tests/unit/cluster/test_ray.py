@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,13 +59,14 @@ def test_on_a_cluster_of_its_own(tmp_path: Path) -> None:
     assert {type(each).__name__ for each in events} == {"RowSkipped"}
 
 
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[LocalNodes]:
+    with local_nodes(2) as nodes:
+        yield nodes
+
+
 @pytest.mark.long
 class TestOnNodes:
-    @pytest.fixture(scope="class")
-    def nodes(self) -> Iterator[LocalNodes]:
-        with local_nodes(2) as nodes:
-            yield nodes
-
     def test_the_command_paints_what_it_paints_without(self, tmp_path: Path, nodes: LocalNodes) -> None:
         """With the built-in model, and a secret that is told to nobody."""
         fill(tmp_path / "in", *NAMES)
@@ -94,6 +97,20 @@ class TestOnNodes:
         assert told["told"] == {} and "the one in RAY_AUTH_TOKEN is another" in told["problems"][0]
         assert not (tmp_path / "out").exists()
 
+    def test_ctrl_c_keeps_what_is_finished(self, tmp_path: Path, nodes: LocalNodes) -> None:
+        fill(tmp_path / "in", *(f"p{number}.png" for number in range(200)))
+        line = [sys.executable, "-m", "overpaint", "batch", str(tmp_path / "in"), str(tmp_path / "out"), "--seed", "3"]
+        command = [*line, "--steps", "20", "--device", "cpu", "--ray", nodes.address, "--cpus-per-worker", "1"]
+        with subprocess.Popen(command, env=nodes.environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 400
+            while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 130 and "left for the next time" in said, said
+        assert 0 < len(list((tmp_path / "out").glob("*.png"))) < 200
+        assert [each.name for each in journals_in(tmp_path / "out")] == [JOURNAL_NAME]
+
     def test_no_gpu_is_there(self, tmp_path: Path, nodes: LocalNodes) -> None:
         fill(tmp_path / "in", *NAMES)
         line = [sys.executable, "-m", "overpaint", "batch", str(tmp_path / "in"), str(tmp_path / "out")]
@@ -103,6 +120,16 @@ class TestOnNodes:
         )  # fmt: skip
         assert ended.returncode == 2 and "no machine of the cluster has as many" in ended.stderr
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+def test_another_ray_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    fill(tmp_path / "in", *NAMES)
+    with local_nodes(1, token=False, version="2.40.0") as other:
+        told = run(tmp_path / "in", tmp_path / "out", other.address, other.environment)
+    [problem] = told["problems"]
+    assert "install the Ray and Python of the cluster here" in problem and "2.40.0" in problem
+    assert told["told"] == {} and not (tmp_path / "out").exists()
 
 
 @pytest.mark.long

@@ -116,10 +116,6 @@ Modes = set[str]
 def checked(monkeypatch: pytest.MonkeyPatch, address: str, answers: Modes, **environment: str) -> dict[str, str]:
     """The mode to connect with; `answers` are those that the head takes."""
 
-    class Reached:
-        def close(self) -> None:
-            return None
-
     def healthy(address: str, mode: Mapping[str, str], is_here: bool) -> bool:
         return mode["RAY_AUTH_MODE"] in answers
 
@@ -127,8 +123,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, address: str, answers: Modes, **env
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    connect: Any = lambda place, timeout: Reached()  # noqa: E731
-    monkeypatch.setattr(ray_head.socket, "create_connection", connect)
+    monkeypatch.setattr(ray_head, "_answers", lambda host, port: None)
     monkeypatch.setattr(ray_head, "_is_healthy", healthy)
     return ray_head._checked_mode(address, ray_head.is_loopback(ray_head.split_address(address)[0]))
 
@@ -153,7 +148,7 @@ def test_a_head_elsewhere_that_obeys_everybody_is_refused(
     monkeypatch: pytest.MonkeyPatch, address: str, environment: dict[str, str]
 ) -> None:
     """Whatever is set here: what counts is what the head does without a token."""
-    with pytest.raises(RequestError, match="obeys whoever reaches it; start it with RAY_AUTH_MODE=token"):
+    with pytest.raises(RequestError, match="obeys whoever reaches its port; start it with RAY_AUTH_MODE=token"):
         checked(monkeypatch, address, {"disabled", "token"}, **environment)
 
 
@@ -165,6 +160,31 @@ def test_a_head_that_does_not_know_us(monkeypatch: pytest.MonkeyPatch, environme
     with pytest.raises(RequestError, match="no head of Ray answers there, or it asks for a token") as caught:
         checked(monkeypatch, "10.0.0.5:6379", set(), **environment)
     assert told in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_head_that_listens_everywhere_is_not_on_loopback(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """By whatever address it is named."""
+    asked: list[str] = []
+
+    def answers(place: str, port: int) -> str | None:
+        asked.append(place)
+        return None if host == "0.0.0.0" else "refused"
+
+    monkeypatch.setattr(ray_head, "_answers", answers)
+    monkeypatch.setattr(socket, "socket", FakeDoor)
+    assert ray_head._is_open_outward(6379) is (host == "0.0.0.0")
+    assert asked == ["10.0.0.7"]
+
+
+class FakeDoor(socket.socket):
+    """A machine with a way out, whatever this one has."""
+
+    def connect(self, address: Any) -> None:
+        return None
+
+    def getsockname(self) -> Any:
+        return ("10.0.0.7", 40000)
 
 
 def test_what_ray_says_of_versions_is_told() -> None:

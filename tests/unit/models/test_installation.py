@@ -139,6 +139,7 @@ class TestOptions:
             ("models_dir", "/elsewhere", "there is no such option here"),
             ("emphasis", "loud", "choose one of Original, No norm, Ignore, None"),
             ("eta_noise_seed_delta", "many", "give a whole number"),
+            ("face_restoration", True, "this version offers only False"),
             ("sd_model_checkpoint", "gone.safetensors [1234567890]", "there is no such checkpoint now"),
             ("sd_vae", "gone.pt", "there is no such file"),
             ("upscaler_for_img2img", "4x-Gone", None),

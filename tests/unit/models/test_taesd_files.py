@@ -110,6 +110,15 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         find_taesd("", is_sdxl=False)
 
 
+@pytest.mark.parametrize(("family", "stem"), [("zimage", "taef1"), ("flux-dev", "taef1"), ("sd35", "taesd3")])
+def test_sixteen_channels_are_of_two_kinds(family: str, stem: str, tmp_path: Path) -> None:
+    (tmp_path / f"{stem}_decoder.safetensors").touch()
+    found = find_taesd(tmp_path, is_sdxl=False, channels=16, family=family, halves=("decoder",))
+    assert found.decoder == tmp_path / f"{stem}_decoder.safetensors"
+    with pytest.raises(SettingError, match=rf"{stem}_encoder\.safetensors"):
+        find_taesd(tmp_path, is_sdxl=False, channels=16, family=family)
+
+
 def test_files_of_another_kind(tmp_path: Path) -> None:
     encoder, _ = official()
     save_file(dict(encoder), tmp_path / "taesd_decoder.safetensors")

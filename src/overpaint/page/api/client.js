@@ -104,6 +104,8 @@ export async function upload(picture) {
   return (await json("PUT", "v1/pictures", { body: picture })).picture;
 }
 
+/** @param {Blob} file of any picture that the server reads */
+export const asPng = async (file) => (await ask("POST", "v1/pictures/png", { body: file })).blob();
 /** @param {string} id @param {unknown} request */
 export const submit = (id, request) => json("PUT", `v1/jobs/${id}`, { json: request });
 /** @param {string} id */
@@ -129,6 +131,7 @@ export const drawMask = async (asked) => (await ask("POST", "v1/masks", { json: 
 /** @param {unknown} asked @param {AbortSignal} signal */
 export const planBox = (asked, signal) => json("POST", "v1/plan/box", { json: asked, signal });
 export const schema = () => json("GET", "v1/schema");
+export const limits = () => json("GET", "v1/limits");
 export const samplers = () => json("GET", "v1/samplers");
 /** @param {string} kind */
 export const models = async (kind) => (await json("GET", `v1/models?kind=${kind}`)).data;

@@ -1,5 +1,6 @@
 /**
- * A stroke of the brush or eraser: dabs along a line, each at a tenth of the radius from the last.
+ * A stroke of the brush or eraser: dabs along a line, each at a tenth of the radius from the last. Of a soft brush whose
+ * radius stays what it is, that is how far each pixel lies from the line, and every pixel is looked at once.
  *
  * Within one stroke the strongest dab counts, so a soft brush that goes over a place twice does not build up.
  */
@@ -12,7 +13,7 @@ import { SIDE, united } from "./mask.js";
 /** @typedef {{radius: number, softness: number, opacity: number, erases: boolean}} Brush */
 
 const SPACING = 0.1; // of the radius
-const SOFT_SPACING = 0.2; // a soft edge hides the steps
+const SOFT_SPACING = 0.2; // a soft edge hides the steps, which are there where the pressure changes
 const LEVELS = 4096; // of a soft dab, from its middle to its edge
 const SHIFT = 8;
 
@@ -26,6 +27,7 @@ export class Stroke {
     this.brush = brush;
     /** @type {Map<number, Uint8Array>} */
     this.cover = new Map();
+    this.isHard = brush.softness === 0 && brush.opacity === 1;
     this.falloff = falloffOf(brush);
     /** @type {Point | null} */
     this.last = null;
@@ -41,6 +43,8 @@ export class Stroke {
     const from = this.last;
     this.last = point;
     if (!from) return this.#dab(point.x, point.y, this.#radius(point.pressure));
+    const isEven = Math.abs(this.#radius(point.pressure) - this.#radius(from.pressure)) < 0.25;
+    if (isEven && !this.isHard) return this.#softLine(from, point, this.#radius(point.pressure));
     const far = Math.hypot(point.x - from.x, point.y - from.y);
     const steps = Math.max(1, Math.ceil(far / Math.max(1, this.#radius(point.pressure) * (this.brush.softness > 0.3 ? SOFT_SPACING : SPACING))));
     /** @type {Box | null} */
@@ -74,22 +78,76 @@ export class Stroke {
    * @returns {Box | null}
    */
   #dab(cx, cy, radius) {
+    if (!this.isHard) return this.#softLine({ x: cx, y: cy }, { x: cx, y: cy }, radius);
+    return this.#tiles([cx - radius, cy - radius, cx + radius, cy + radius], (index, clip) => this.#dabTile(index, clip, cx, cy, radius));
+  }
+
+  /**
+   * @param {{x: number, y: number}} from
+   * @param {{x: number, y: number}} to
+   * @param {number} radius
+   * @returns {Box | null}
+   */
+  #softLine(from, to, radius) {
+    const dx = to.x - from.x, dy = to.y - from.y, length2 = dx * dx + dy * dy || 1;
+    const line = { ax: from.x, ay: from.y, dx, dy, length2, radius };
+    const box = /** @type {Box} */ ([
+      Math.min(from.x, to.x) - radius,
+      Math.min(from.y, to.y) - radius,
+      Math.max(from.x, to.x) + radius,
+      Math.max(from.y, to.y) + radius,
+    ]);
+    return this.#tiles(box, (index, clip) => this.#lineTile(index, clip, line));
+  }
+
+  /**
+   * @param {Box} box
+   * @param {(index: number, clip: number[]) => void} work with a tile, and the part of it that lies in the box
+   * @returns {Box | null} the pixels that were given to it
+   */
+  #tiles(box, work) {
     const { mask } = this;
-    const left = Math.max(0, Math.floor(cx - radius)), right = Math.min(mask.width - 1, Math.ceil(cx + radius));
-    const top = Math.max(0, Math.floor(cy - radius)), bottom = Math.min(mask.height - 1, Math.ceil(cy + radius));
+    const left = Math.max(0, Math.floor(box[0])), right = Math.min(mask.width - 1, Math.ceil(box[2]));
+    const top = Math.max(0, Math.floor(box[1])), bottom = Math.min(mask.height - 1, Math.ceil(box[3]));
     if (left > right || top > bottom) return null;
     for (let ty = top >> SHIFT; ty <= bottom >> SHIFT; ty++) {
       for (let tx = left >> SHIFT; tx <= right >> SHIFT; tx++) {
-        const clip = [
-          Math.max(left, tx << SHIFT),
-          Math.max(top, ty << SHIFT),
-          Math.min(right, (tx << SHIFT) + 255),
-          Math.min(bottom, (ty << SHIFT) + 255),
-        ];
-        this.#dabTile(ty * mask.across + tx, clip, cx, cy, radius);
+        const x = tx << SHIFT, y = ty << SHIFT;
+        work(ty * mask.across + tx, [Math.max(left, x), Math.max(top, y), Math.min(right, x + 255), Math.min(bottom, y + 255)]);
       }
     }
     return [left, top, right + 1, bottom + 1];
+  }
+
+  /**
+   * @param {number} index
+   * @param {number[]} clip
+   * @param {{ax: number, ay: number, dx: number, dy: number, length2: number, radius: number}} line
+   */
+  #lineTile(index, [left, top, right, bottom], { ax, ay, dx, dy, length2, radius }) {
+    const { falloff, mask } = this, { erases } = this.brush;
+    const reach = radius * Math.sqrt(length2), radius2 = radius * radius, scale = (LEVELS - 1) / radius2;
+    /** @type {{tile: Uint8Array, cover: Uint8Array, before: Uint8Array | null} | null} */
+    let here = null;
+    for (let y = top; y <= bottom; y++) {
+      const py = y + 0.5 - ay;
+      if (!dy && Math.abs(py * dx) > reach) continue;
+      const middle = dy ? (py * dx) / dy : 0, half = dy ? Math.abs(reach / dy) : Infinity;
+      const from = Math.max(left, Math.ceil(ax + middle - half - 0.5)), to = Math.min(right, Math.floor(ax + middle + half - 0.5));
+      if (to < from) continue;
+      here ??= { tile: mask.tile(index), cover: this.#coverOf(index), before: mask.former(index) };
+      const { tile, cover, before } = here, row = (y & 255) << SHIFT;
+      for (let x = from, px = from + 0.5 - ax; x <= to; x++, px++) {
+        const along = (px * dx + py * dy) / length2, t = along < 0 ? 0 : along > 1 ? 1 : along;
+        const ex = px - t * dx, ey = py - t * dy, far2 = ex * ex + ey * ey;
+        if (far2 > radius2) continue;
+        const strength = falloff[(far2 * scale) | 0], at = row | (x & 255);
+        if (strength <= cover[at]) continue;
+        cover[at] = strength;
+        const was = before ? before[at] : 0;
+        tile[at] = erases ? (was * (255 - strength) + 127) / 255 : strength > was ? strength : was;
+      }
+    }
   }
 
   /**
@@ -100,11 +158,7 @@ export class Stroke {
    * @param {number} radius
    */
   #dabTile(index, [left, top, right, bottom], cx, cy, radius) {
-    const { softness, opacity, erases } = this.brush;
-    const tile = this.mask.tile(index);
-    const isHard = softness === 0 && opacity === 1;
-    const cover = isHard ? null : this.#coverOf(index);
-    const soft = { tile, cover, before: this.mask.former(index), erases, scale: (LEVELS - 1) / (radius * radius), cx };
+    const tile = this.mask.tile(index), value = this.brush.erases ? 0 : 255;
     const radius2 = radius * radius;
     for (let y = top; y <= bottom; y++) {
       const dy = y + 0.5 - cy, half2 = radius2 - dy * dy;
@@ -112,28 +166,7 @@ export class Stroke {
       const half = Math.sqrt(half2), row = (y & 255) << SHIFT;
       const from = Math.max(left, Math.ceil(cx - half - 0.5)), to = Math.min(right, Math.floor(cx + half - 0.5));
       if (to < from) continue;
-      if (isHard) tile.fill(erases ? 0 : 255, row | (from & 255), (row | (to & 255)) + 1);
-      else this.#softRow(soft, row, from, to, dy * dy);
-    }
-  }
-
-  /**
-   * @param {{tile: Uint8Array, cover: Uint8Array | null, before: Uint8Array | null, erases: boolean, scale: number, cx: number}} dab
-   * @param {number} row
-   * @param {number} from
-   * @param {number} to
-   * @param {number} dy2
-   */
-  #softRow({ tile, cover, before, erases, scale, cx }, row, from, to, dy2) {
-    const { falloff } = this;
-    if (!cover) return;
-    for (let x = from, dx = from + 0.5 - cx; x <= to; x++, dx++) {
-      const strength = falloff[((dx * dx + dy2) * scale) | 0];
-      const at = row | (x & 255);
-      if (strength <= cover[at]) continue;
-      cover[at] = strength;
-      const was = before ? before[at] : 0;
-      tile[at] = erases ? (was * (255 - strength) + 127) / 255 : strength > was ? strength : was;
+      tile.fill(value, row | (from & 255), (row | (to & 255)) + 1);
     }
   }
 

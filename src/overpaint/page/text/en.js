@@ -8,8 +8,11 @@ export const en = {
   choose: "Choose a picture",
   blank: "Start with a blank sheet",
   saveResult: "Save the picture",
-  unreadable: "This file is no picture that can be opened here. PNG, JPEG, WebP and AVIF can.",
+  unreadable: "This file is no picture that can be opened here. PNG, JPEG, WebP, AVIF and TIFF can.",
+  unreadableNow: "Without the server this file cannot be opened. PNG, JPEG, WebP and AVIF can.",
   tooLarge: "The picture has {pixels} megapixels; at most {most} are painted. Make it smaller first.",
+  fileTooLarge: "The file has {size}, and this server takes {most}: save it smaller before you paint. Its limit is picture_bytes.",
+  openingFile: "Opening …",
   canvasName: "Picture. Arrow keys move the brush, Enter paints, B and E choose brush and eraser.",
 
   // tools
@@ -28,6 +31,7 @@ export const en = {
   looking: "Looking …",
   found: "Found.",
   foundNothing: "Nothing more was found there.",
+  cutoutFound: "Found. Draw over what is missing, and with Alt or the right button over what is too much.",
   cutoutHint: "Draw a box round the thing.",
   extendHint: "Drag an edge or a corner of the picture outwards.",
   extended: "The new area is masked: say what it should show, and paint. The strength is 90 %.",
@@ -81,7 +85,7 @@ export const en = {
   languageName: "Language",
   startOver: "Start over",
   startOverAsk: "Delete this picture, its mask and all versions from this browser?",
-  storage: "{megabytes} MB are kept in this browser",
+  storage: "{size} are kept in this browser",
   routes: "All routes of the API",
   close: "Close",
   cancel: "Cancel",
@@ -194,7 +198,7 @@ export const en = {
   paintedFound: "{count} painted",
   nothingFound: "Nothing was found.",
   nothingPainted: "What you paint comes here.",
-  pinnedTake: "Favourites take {used} of {most} MB on the server. Other pictures stay there for {minutes} minutes.",
+  pinnedTake: "Favourites take {used} of {most} on the server. Other pictures stay there for {time}.",
   waitingForServer: "Waits for the server",
   seedIs: "Seed {seed}",
 

@@ -24,6 +24,26 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
 }
 
+/** So many bytes, as people say it: "2.1 GB". @param {number} bytes @returns {string} */
+export function sizeText(bytes) {
+  const at = UNITS.findIndex((_, i) => bytes < 999.5 * 1000 ** (i + 1) || i === UNITS.length - 1);
+  return counted(bytes / 1000 ** (at + 1), UNITS[at], "short");
+}
+
+/** So long, as people say it: "1 hour". @param {number} seconds @returns {string} */
+export function durationText(seconds) {
+  const [unit, length] = LENGTHS.find(([, each]) => seconds >= each) ?? LENGTHS[LENGTHS.length - 1];
+  return counted(seconds / length, unit, "long");
+}
+
+/** @param {number} value @param {string} unit @param {"short" | "long"} unitDisplay */
+function counted(value, unit, unitDisplay) {
+  return new Intl.NumberFormat(language.value, { style: "unit", unit, unitDisplay, maximumFractionDigits: value < 10 ? 1 : 0 }).format(value);
+}
+
+const UNITS = ["kilobyte", "megabyte", "gigabyte", "terabyte"];
+const LENGTHS = /** @type {[string, number][]} */ ([["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60]]);
+
 /** @param {string} code */
 export async function speak(code) {
   const known = code in LANGUAGES ? code : "en";

@@ -2,10 +2,10 @@
 
 import { connection } from "../api/client.js";
 import { keeping } from "../work/keeper.js";
-import { bitmapOf, decoded } from "../work/session.js";
+import { decoded } from "../work/session.js";
 import { keyOf, panelOpen, showsMask, tool, TOOLS } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
-import { t } from "../text/text.js";
+import { sizeText, t } from "../text/text.js";
 import { scale, PictureView } from "./canvas.js";
 import { h, icon, iconButton, saveFile } from "./dom.js";
 import { brushSliders, PaintPanel } from "./panel.js";
@@ -24,8 +24,11 @@ const DIALOGS = {
   showPresets: () => import("./presets.js"),
 };
 const SAID = 5000; // milliseconds for which a notice is shown
+const SLOW = 500; // milliseconds after which it is said that a picture is being opened
 
 export class OverPaint extends HTMLElement {
+  /** Counts files that were to be opened. */
+  opening = 0;
   notice = signal(/** @type {{text: string, kind: string} | null} */ (null));
   isReady = signal(false);
 
@@ -38,7 +41,7 @@ export class OverPaint extends HTMLElement {
     this.jobs = jobs;
     this.view = new PictureView();
     this.panel = new PaintPanel();
-    this.append(
+    this.replaceChildren(
       this.#bar(),
       this.#tools(),
       (this.middle = h("main", {}, this.view, this.#empty(), this.#says())),
@@ -118,21 +121,27 @@ export class OverPaint extends HTMLElement {
 
   /** @param {Blob | null | undefined} file @param {string} [name] */
   async open(file, name = "picture") {
-    if (!file || !this.session) return;
-    let bitmap;
+    const { session } = this;
+    if (!file || !session) return;
+    const turn = ++this.opening;
+    const slow = setTimeout(() => this.say(t("openingFile"), "opening"), SLOW);
+    const [{ readable, roomFor, NotOpened }] = await Promise.all([import("../work/opening.js"), session.ready]);
     try {
-      bitmap = await bitmapOf(file);
-    } catch {
-      return this.say(t("unreadable"), "failed");
+      const picture = await readable(file);
+      if (turn !== this.opening) return; // another one was chosen meanwhile
+      /** @type {Jobs} */ (this.jobs).staged.value = null;
+      await session.open(picture, name);
+      this.view?.focus({ preventScroll: true });
+      void import("./recipe.js").then(({ offerRecipe }) => offerRecipe(this, picture));
+      const most = await roomFor(picture);
+      if (most) this.say(t("fileTooLarge", { size: sizeText(picture.size), most: sizeText(most) }), "failed");
+    } catch (error) {
+      console.warn("not opened:", error);
+      return this.say(error instanceof NotOpened ? error.message : t("unreadable"), "failed");
+    } finally {
+      clearTimeout(slow);
+      if (this.notice.peek()?.kind === "opening") this.notice.value = null;
     }
-    const pixels = bitmap.width * bitmap.height;
-    bitmap.close();
-    if (pixels > 50e6) return this.say(t("tooLarge", { pixels: Math.round(pixels / 1e6), most: 50 }), "failed");
-    /** @type {Jobs} */ (this.jobs).staged.value = null;
-    await this.session.open(file, name);
-    this.view?.focus({ preventScroll: true });
-    const { offerRecipe } = await import("./recipe.js");
-    await offerRecipe(this, file);
   }
 
   choose() {
@@ -201,7 +210,7 @@ export class OverPaint extends HTMLElement {
   #chooser() {
     this.picker = /** @type {HTMLInputElement} */ (
       h("input", {
-        ...{ type: "file", accept: "image/*", hidden: true, "aria-label": () => t("open") },
+        ...{ type: "file", accept: "image/*,.tif,.tiff,.avif,.heic,.heif,.jp2", hidden: true, "aria-label": () => t("open") },
         onchange: () => {
           const file = this.picker?.files?.[0];
           void this.open(file, file?.name);
@@ -279,6 +288,8 @@ export class OverPaint extends HTMLElement {
       const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
       if (file) void this.open(file, file.name);
     });
+    const [held] = /** @type {any} */ (globalThis).takeHeldFiles().slice(-1);
+    if (held) void this.open(held, held.name);
   }
 }
 
@@ -293,7 +304,9 @@ function theRest() {
     import("../canvas/edges.js"),
     import("../canvas/grow.js"),
     import("../canvas/merge.js"),
+    import("../canvas/refine.js"),
     import("../work/growing.js"),
+    import("../work/opening.js"),
     import("../work/selecting.js"),
     import("../api/stream.js"),
     import("../work/copying.js"),

@@ -1,7 +1,7 @@
 /** Tools that take an area at once: shapes, polygons, fillings, and what the server finds in the picture. */
 
 import { tolerance } from "../state/settings.js";
-import { t } from "../text/text.js";
+import { CutOut, looked } from "./cutting.js";
 import { Extender } from "./extending.js";
 import { line, placed, twice } from "./outlines.js";
 import { Sketcher } from "./sketching.js";
@@ -23,7 +23,7 @@ export function areaTools(view) {
     lasso: new Shape(view, "lasso"),
     polygon: new Polygon(view),
     fill: new AtPoint((point, erases) => void fill(view, point, erases)),
-    wand: new AtPoint((point, erases) => void found(view, `wand ${point.x},${point.y} tolerance ${tolerance.peek()}`, "wand", erases)),
+    wand: new AtPoint((point, erases) => void wand(view, point, erases)),
     cutout: new CutOut(view),
     sketch: new Sketcher(view),
     extend: new Extender(view),
@@ -183,29 +183,6 @@ class AtPoint {
   draw() {}
 }
 
-/** The thing in a box, as the server finds it. */
-class CutOut extends Shape {
-  /** @param {PictureView} view */
-  constructor(view) {
-    super(view, "rectangle");
-  }
-
-  end() {
-    const [a, b] = this.corners;
-    this.corners = [];
-    const source = this.view.stage?.source;
-    if (!source || !a || !b) return;
-    const box = [
-      Math.max(0, Math.floor(Math.min(a.x, b.x))),
-      Math.max(0, Math.floor(Math.min(a.y, b.y))),
-      Math.min(source.width, Math.ceil(Math.max(a.x, b.x))),
-      Math.min(source.height, Math.ceil(Math.max(a.y, b.y))),
-    ];
-    if (box[2] - box[0] < 4 || box[3] - box[1] < 4) return this.view.say(t("cutoutHint"));
-    void found(this.view, `cut-out ${box.join(",")} | fill-holes`, "cutout", this.erases);
-  }
-}
-
 /**
  * @param {PictureView} view
  * @param {string} name of the step
@@ -227,25 +204,10 @@ async function fill({ session, stage }, point, erases) {
   stage?.redrawMask(null);
 }
 
-/**
- * What the server finds in the picture; painting goes on meanwhile.
- * @param {PictureView} view
- * @param {string} expression of the mask, in the words of `overpaint mask`
- * @param {string} name of the step
- * @param {boolean} erases
- */
-async function found(view, expression, name, erases) {
-  const { session, stage } = view;
-  if (!session) return;
-  view.say(t("looking"));
-  try {
-    const { drawnByServer } = await import("../work/selecting.js");
-    const change = await drawnByServer(session, expression, name, erases);
-    view.say(t(change ? "found" : "foundNothing"));
-    stage?.redrawMask(null);
-  } catch (error) {
-    view.say(/** @type {Error} */ (error).message, "failed");
-  }
+/** @param {PictureView} view @param {Place} point @param {boolean} erases */
+function wand(view, { x, y }, erases) {
+  const expression = `wand ${x},${y} tolerance ${tolerance.peek()}`;
+  void looked(view, (session, { drawnByServer }) => drawnByServer(session, expression, "wand", erases));
 }
 
 /** @param {Place} a @param {Place} b */

@@ -1,7 +1,6 @@
 /** The picture in the middle: what tools do there, and what is shown over it. */
 
 import { Stage } from "../canvas/stage.js";
-import { Stroke } from "../canvas/stroke.js";
 import { centred, zoomed } from "../canvas/view.js";
 import { brush, showsMask, tool } from "../state/settings.js";
 import { effect, signal, untracked } from "../state/signal.js";
@@ -34,8 +33,10 @@ export const scale = signal(1);
 export const comparing = signal(/** @type {Comparison} */ ("off"));
 
 export class PictureView extends HTMLElement {
-  /** @type {Stroke | null} */
+  /** @type {import("../canvas/stroke.js").Stroke | null} */
   stroke = null;
+  /** @type {typeof import("../canvas/stroke.js").Stroke | null} it comes with the first picture, as the tools do */
+  Stroke = null;
   /** @type {Partial<Record<import("../state/settings.js").Tool, AreaTool>>} they come with the first picture */
   tools = {};
   /** @type {import("./sketching.js").Sketcher | null} what erases colours beside the mask */
@@ -122,8 +123,13 @@ export class PictureView extends HTMLElement {
 
   /** @param {Stage} stage */
   async #takeHand(stage) {
-    const [{ Gestures }, { areaTools }] = await Promise.all([import("../canvas/gestures.js"), import("./areas.js")]);
+    const [{ Gestures }, { Stroke }, { areaTools }] = await Promise.all([
+      import("../canvas/gestures.js"),
+      import("../canvas/stroke.js"),
+      import("./areas.js"),
+    ]);
     if (this.gestures) return;
+    this.Stroke = Stroke;
     this.tools = areaTools(this);
     this.gestures = new Gestures(stage, this);
   }
@@ -165,8 +171,8 @@ export class PictureView extends HTMLElement {
 
   /** @param {Point} point @param {How} how @returns {boolean} */
   begin(point, how) {
-    const { session, stage } = this;
-    if (!session?.mask || !stage) return false;
+    const { session, stage, Stroke } = this;
+    if (!session?.mask || !stage || !Stroke) return false;
     this.how = how;
     if (this.#isOnSlider(point)) return (this.dragsSlider = true);
     const chosen = tool.peek();

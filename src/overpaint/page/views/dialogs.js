@@ -2,7 +2,7 @@
 
 import { ApiError, connection, schema, useToken } from "../api/client.js";
 import { keyOf, showsMask, theme } from "../state/settings.js";
-import { language, LANGUAGES, speak, t } from "../text/text.js";
+import { language, LANGUAGES, sizeText, speak, t } from "../text/text.js";
 import { decoded } from "../work/session.js";
 import { h, iconButton, saveFile } from "./dom.js";
 import { changeMask } from "./keys.js";
@@ -33,7 +33,7 @@ export function show(page, named, kind, ...children) {
 /** @param {OverPaint} page */
 export function askToken(page) {
   if (page.querySelector("dialog.token")) return;
-  const field = /** @type {HTMLInputElement} */ (h("input", { type: "password", name: "token", autocomplete: "current-password", required: true }));
+  const field = /** @type {HTMLInputElement} */ (h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, autofocus: true }));
   const wrong = h("small", { class: "error", role: "alert", hidden: true }, () => t("tokenWrong"));
   const take = async (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -80,7 +80,7 @@ export function showMask(page) {
 /** The picture's sides in numbers. @param {OverPaint} page */
 export function showExtend(page) {
   const sides = /** @type {const} */ (["left", "top", "right", "bottom"]);
-  const fields = sides.map((side) => /** @type {HTMLInputElement} */ (h("input", { type: "number", name: side, min: 0, max: 2048, step: 8, value: 0, required: true })));
+  const fields = sides.map((side) => /** @type {HTMLInputElement} */ (h("input", { type: "number", name: side, min: 0, max: 2048, step: 8, value: 0, required: true, autofocus: side === "left" })));
   const take = (/** @type {Event} */ event) => {
     event.preventDefault();
     dialog.close();
@@ -167,7 +167,7 @@ export async function showSettings(page) {
     h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showGallery"); } }, h("span", {}, () => t("gallery")), h("kbd", {}, () => keyOf("gallery"))),
     h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showKeys"); } }, h("span", {}, () => t("help")), h("kbd", {}, () => keyOf("help"))),
     h("a", { class: "row", href: "docs" }, () => t("routes")),
-    h("p", { class: "hint" }, () => t("storage", { megabytes: (usage / 1e6).toFixed(1) })),
+    h("p", { class: "hint" }, () => t("storage", { size: sizeText(usage) })),
     h("button", { type: "button", class: "row danger", onclick: () => { dialog.close(); startOver(page); } }, h("span", {}, () => t("startOver"))),
   );
 }

@@ -25,9 +25,10 @@ const SLIDERS = /** @type {Record<string, [number, number, number]>} */ ({
 export class SettingsForm extends HTMLElement {
   sought = signal("");
 
-  /** @param {Document} document */
-  async use(document) {
-    this.document = document;
+  /** @param {import("../work/session.js").Session} session */
+  async use(session) {
+    this.session = session;
+    const document = (this.document = session.document);
     /** @type {Field[]} */
     let fields;
     try {
@@ -35,7 +36,7 @@ export class SettingsForm extends HTMLElement {
     } catch {
       this.replaceChildren(
         h("p", { class: "problem" }, () => t("schemaFailed")),
-        h("button", { type: "button", class: "quiet", onclick: () => void this.use(document) }, () => t("tryAgain")),
+        h("button", { type: "button", class: "quiet", onclick: () => void this.use(session) }, () => t("tryAgain")),
       );
       return;
     }
@@ -168,7 +169,7 @@ export class SettingsForm extends HTMLElement {
       h("button", { type: "button", class: "quiet", onclick: async (/** @type {any} */ event) => {
         const { copied } = await import("../work/copying.js");
         const button = event.target;
-        await copied(form, /** @type {Document} */ (this.document));
+        await copied(form, /** @type {import("../work/session.js").Session} */ (this.session));
         button.textContent = t("copied");
         setTimeout(() => (button.textContent = name), 1500);
       } }, name);

@@ -2,7 +2,7 @@
 
 import * as api from "../api/client.js";
 import { signal } from "../state/signal.js";
-import { t } from "../text/text.js";
+import { durationText, language, sizeText, t } from "../text/text.js";
 import { show } from "./dialogs.js";
 import { h, iconButton, list, saveFile } from "./dom.js";
 import { useRecipe } from "./recipe.js";
@@ -86,7 +86,7 @@ function cards(page, job, shut, again) {
     const starred = () => t(job.pinned ? "unpin" : "pin");
     return h("li", { class: "work" },
       h("button", { type: "button", class: "look", title: () => t("openPainted"), "aria-label": () => `${t("openPainted")}: ${name}`, onclick: () => void open().catch(failed) }, image),
-      h("p", { title: name }, name, h("small", {}, `${picture.width} × ${picture.height} · ${new Date(1000 * job.ended).toLocaleString()}`)),
+      h("p", { title: name }, name, h("small", {}, `${picture.width} × ${picture.height} · ${dateOf(job.ended)}`)),
       h("div", { class: "acts" },
         iconButton("star", starred, () => turn(api.pin(job.id, !job.pinned)), { class: "icon-button small", "aria-pressed": String(job.pinned) }),
         iconButton("again", () => t("sameAgain"), () => void use().catch(failed), { class: "icon-button small" }),
@@ -130,8 +130,12 @@ function stateOf(found, sought) {
   return t(sought.search || sought.pinned ? "nothingFound" : "nothingPainted");
 }
 
+/** @param {number} seconds */
+function dateOf(seconds) {
+  return new Date(1000 * seconds).toLocaleString(language.value, { dateStyle: "short", timeStyle: "short" });
+}
+
 /** @param {Found} found */
 function keptFor({ pinned_bytes, most_pinned_bytes, keep_seconds }) {
-  const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(1);
-  return t("pinnedTake", { used: megabytes(pinned_bytes), most: megabytes(most_pinned_bytes), minutes: Math.round(keep_seconds / 60) });
+  return t("pinnedTake", { used: sizeText(pinned_bytes), most: sizeText(most_pinned_bytes), time: durationText(keep_seconds) });
 }

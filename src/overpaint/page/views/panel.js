@@ -55,7 +55,7 @@ export class PaintPanel extends HTMLElement {
     const form = new SettingsForm();
     rest.replaceChildren(form);
     rest.removeAttribute("aria-busy");
-    await form.use(this.session.document);
+    await form.use(this.session);
   }
 
   paint() {

@@ -1,6 +1,10 @@
 /** The request as other doors take it: curl, Python, the command line, plain JSON. */
 
-/** @typedef {import("../state/document.js").Document} Document */
+import { upload } from "../api/client.js";
+import { referenceOf } from "./sources.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {{image: string | null, mask: string | null}} References of the picture and its mask on the server */
 
 /** Field of a request -> option of the command line; those that are switches say so. */
 const OPTIONS = /** @type {Record<string, string | [string, string]>} */ ({
@@ -25,22 +29,37 @@ const OPTIONS = /** @type {Record<string, string | [string, string]>} */ ({
 
 /**
  * @param {"curl" | "python" | "command" | "json"} form
- * @param {Document} document
+ * @param {Session} session
  */
-export async function copied(form, document) {
-  await toClipboard(written(form, document.form.peek(), document.picture.peek()?.reference ?? null, new URL(".", location.href).href));
+export async function copied(form, session) {
+  const { document } = session;
+  const isSent = form === "curl" || form === "json"; // the others name files
+  const given = isSent ? await references(session).catch(() => null) : null; // without the server it is copied all the same
+  await toClipboard(written(form, document.form.peek(), given, new URL(".", location.href).href));
+}
+
+/** @param {Session} session @returns {Promise<References>} */
+async function references(session) {
+  const { mask, document } = session;
+  const picture = document.picture.peek();
+  if (!picture || !mask) return { image: null, mask: null };
+  const { maskFile } = await import("../canvas/png.js");
+  const [image, own] = await Promise.all([referenceOf(session, picture.key), mask.isEmpty() ? null : upload(await maskFile(mask))]);
+  return { image, mask: own };
 }
 
 /**
  * @param {"curl" | "python" | "command" | "json"} form
  * @param {Record<string, any>} fields
- * @param {string | null} reference of the picture on the server; without one a file is named
+ * @param {References | null} references without them a file is named
  * @param {string} base
  * @returns {string}
  */
-export function written(form, fields, reference, base) {
+export function written(form, fields, references, base) {
+  const reference = references?.image ?? null;
   const given = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  const request = { kind: "paint", ...Object.fromEntries(given), images: [reference ?? "sha256:..."] };
+  const masked = references?.mask ? { mask: references.mask } : {};
+  const request = { kind: "paint", ...Object.fromEntries(given), images: [reference ?? "sha256:..."], ...masked };
   if (form === "json") return JSON.stringify(request, null, 2);
   if (form === "curl") return curl(request, reference, base);
   return form === "python" ? python(given) : command(given);

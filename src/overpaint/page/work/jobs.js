@@ -58,6 +58,7 @@ export class Jobs {
    */
   async paint(fields) {
     const { document, session } = this;
+    await session.ready;
     const id = api.randomName(20);
     const { mask } = session;
     const colour = session.colour?.isEmpty() ? null : session.colour;
@@ -238,7 +239,7 @@ export class Jobs {
     const { document } = this;
     const job = document.job(data.job);
     if (!job) return;
-    if (name === "started") document.patch(job.id, { after, state: "running", position: 0, steps: data.steps ?? job.steps, warnings: data.warnings ?? [] });
+    if (name === "started") document.patch(job.id, { after, state: "running", position: 0, steps: data.steps ?? job.steps, warnings: data.warnings ?? [], crop: data.crop ?? job.crop });
     else if (name === "progress") document.patch(job.id, { after, state: "running", step: data.step, steps: data.steps, eta: data.eta ?? null });
     else if (name === "preview" && data.image) void this.#preview(job, data.image);
     else if (data.result) {

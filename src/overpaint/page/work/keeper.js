@@ -1,6 +1,7 @@
 /** Writes a document down as it changes and finds it again. Writes follow one another, each whole or not at all. */
 
 import { randomName } from "../api/client.js";
+import { FIRST_FORM } from "../state/document.js";
 import { packed, read, readAll, removeDocument, unpacked, write } from "../state/database.js";
 import { effect, signal } from "../state/signal.js";
 
@@ -206,7 +207,8 @@ export class Keeper {
     if (!head) return false;
     const [commands, tiles, jobs] = await Promise.all(["commands", "tiles", "jobs"].map((table) => readAll(table, this.id)));
     commands.sort((a, b) => a.key[1] - b.key[1]);
-    document.form.value = head.form;
+    const typed = Object.entries(document.form.peek()).filter(([name, value]) => FIRST_FORM[name] !== value);
+    document.form.value = { ...head.form, ...Object.fromEntries(typed) }; // somebody may have begun already
     document.pictures.value = head.pictures;
     document.jobs.value = jobs.sort((a, b) => a.created - b.created).map(({ key, document: _, ...job }) => job);
     const picture = head.pictures.find((/** @type {Picture} */ each) => each.key === head.picture);

@@ -56,6 +56,8 @@ export class Session {
     this.source = signal(/** @type {Pyramid | null} */ (null));
     this.keeper = new Keeper(this);
     this.isRestoring = false;
+    /** When everything is as it was left; what is done before that would be written over. @type {Promise<void>} */
+    this.ready = new Promise((resolve) => (this.begin = resolve));
     /** @type {WeakMap<Command, MaskChange>} */
     this.changes = new WeakMap();
     /** @type {WeakMap<Command, MaskChange>} what is masked of a new picture from the start */

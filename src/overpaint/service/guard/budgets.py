@@ -18,6 +18,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from overpaint.errors import PictureError
+from overpaint.service.guard.foreign_pictures import as_png
 from overpaint.service.guard.pictures_apart import LONGEST_MARK, WORTH_IT, BodyReader, PictureApart
 from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
@@ -174,6 +175,13 @@ def read_apart(pieces: Sequence[bytes]) -> tuple[Any] | None:
     values, pictures = found
     visit.apart.update(pictures)
     return (values,)
+
+
+def png_apart(pieces: Sequence[bytes], limits: Limits) -> bytes:
+    """A picture of any format that can be read, as a PNG file. Blocks: call it in a thread."""
+    visit = _VISIT.get()
+    reader = None if visit is None else visit.hall.reader
+    return as_png(b"".join(pieces), limits) if reader is None else reader.png(pieces)
 
 
 def file_apart(pieces: Sequence[bytes]) -> PictureApart | None:

@@ -16,7 +16,9 @@ LONGEST_PART = 4_000  # of what stands outside texts: numbers, words, blanks
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _END_OF_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _BLANKS = b" \t\r\n"
-_OTHER_CHARACTERS = re.compile(rb"\xff\xfe[\s\S]|\xfe\xff|\0{0,3}[\s\[{\"]\0|\0{1,3}[\s\[{\"]")
+# NOTE: AVIF and HEIC begin with the bytes 0, 0, 0, 32; what makes them a space of UTF-32 is the 0 behind them.
+_OTHER_CHARACTERS = re.compile(rb"\xff\xfe[\s\S]|\xfe\xff|\0{0,3}[\s\[{\"]\0")
+_TOLD = 5  # bytes that say which characters these are
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -37,7 +39,7 @@ class JsonShape:
             self._walk(piece)
 
     def _begin(self, head: bytes) -> bytes:
-        if len(head) < 4:
+        if len(head) < _TOLD:
             self._head = head
             return b""
         if _OTHER_CHARACTERS.match(head):

@@ -87,6 +87,10 @@ class BodyReader(Protocol):
         """The values of a body, and its pictures; None: it is better read here."""
         ...
 
+    def png(self, pieces: Sequence[bytes]) -> bytes:
+        """A picture of any format that can be read, as a PNG file."""
+        ...
+
     def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
         """A file that was sent as it is; None: it is better read here."""
         ...

@@ -2,7 +2,7 @@
 A body that is a picture's file, and a file of a form, are looked at in the same way.
 
 Of each picture it tells what judging needs to know, and where its file is. What it does not understand it leaves: the
-process that answers finds the words for it.
+process that answers finds the words for it. It also makes PNG files of pictures in formats that browsers do not show.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from overpaint.errors import PictureError, SaveError
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.pictures import open_picture
+from overpaint.service.guard.foreign_pictures import as_png
 from overpaint.service.guard.inputs import admit_picture, decoded_text
 from overpaint.service.helpers.helping import help_with
 from overpaint.service.limits import PICTURE_BLOCK, Limits
@@ -38,12 +39,15 @@ _SHORTEST = 64 * 1024  # characters of a text that is worth the trouble
 _MOST_LEFT = 2**20  # characters
 _NAME = "picture"
 _PLAIN = ("L", "RGB", "RGBA")  # modes
+_LONGEST_PROFILE = 256 * 1024  # bytes, of all that one message can hold
 _NICE = 2  # than the process that answers; its client waits, so it comes before those that paint
 
 
 def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     """{"size": of the body that follows, "limits", "folder": for files, "mark": how marks begin}."""
     body = questions.read(message["size"])
+    if message["type"] == "png":
+        return _converted(body, message)
     taking = _Taking(Limits(**message["limits"]), Path(message["folder"]), message["mark"])
     if message["type"] == "picture":
         return {"picture": taking.kept(body)}
@@ -59,6 +63,15 @@ def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
         taking.undo()
         return {"is_read": False}
     return {"is_read": True, "values": values, "pictures": taking.pictures}
+
+
+def _converted(body: bytes, message: Message) -> dict[str, Any]:
+    """{"path": of the PNG}, or {"error": why there is none}."""
+    try:
+        png = as_png(body, Limits(**message["limits"]))
+        return {"path": str(save_bytes(Path(message["folder"]) / message["mark"], png, mode=OWNER))}
+    except (PictureError, SaveError) as error:
+        return {"error": str(error)}
 
 
 class _Taking:
@@ -131,7 +144,10 @@ def _beside_pixels(picture: Image.Image) -> dict[str, Any]:
         found["lowest_alpha"] = picture.convert("RGBA").getchannel("A").getextrema()[0]
     if picture.mode not in _PLAIN or "transparency" in picture.info or getattr(picture, "deep", None) is not None:
         return found
-    if icc := picture.info.get("icc_profile"):
+    icc = picture.info.get("icc_profile") or b""
+    if len(icc) > _LONGEST_PROFILE:
+        return found
+    if icc:
         found["icc"] = base64.b64encode(icc).decode()
     notes = [str(each) for each in picture.info.get(NOTES, ())]
     return {**found, "mode": picture.mode, "source_mode": str(picture.info.get(SOURCE_MODE, "")), "notes": notes}

@@ -135,7 +135,9 @@ class Painting:
             self._warnings = (warning,)
             self._painted = self._smaller(engine)
         plan = self._painted
-        self._tell("started", images=len(plan.images), batches=len(plan.batches), warnings=list(plan.warnings))
+        crop = None if plan.mask is None or plan.mask.crop is None else list(plan.mask.crop)
+        extent = {"images": len(plan.images), "batches": len(plan.batches), "crop": crop}
+        self._tell("started", **extent, warnings=list(plan.warnings))
         return plan, tuple(self._results.finished)
 
     def hear(self, event: Event, engine: Engine) -> Ended | None:

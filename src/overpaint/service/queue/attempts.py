@@ -231,7 +231,7 @@ class Attempt:
             self.expect_end()
         extent = {"images": message["images"], "batches": message["batches"]}
         self.live = replace(self.live, **extent)
-        data = {**extent, "attempt": attempt, "warnings": message["warnings"]}
+        data = {**extent, "attempt": attempt, "warnings": message["warnings"], "crop": message.get("crop")}
         await self._tell("started", data)
         log.info(line("started", job=self.job.id, images=message["images"], attempt=attempt))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from overpaint.errors import PictureError
 from overpaint.service.children import command_of
 from overpaint.service.guard.pictures_apart import Apart, PictureApart, unreadable
 from overpaint.service.limits import Limits
@@ -42,6 +43,17 @@ class BodyReaders:
         """A file that was sent as it is; None: it is better read here. Blocks: call it in a thread."""
         told = self._answer("picture", pieces)["picture"]
         return None if told is None else _picture(told)
+
+    def png(self, pieces: Sequence[bytes]) -> bytes:
+        """A picture of any format that can be read, as a PNG file. Blocks: call it in a thread."""
+        answer = self._answer("png", pieces)
+        if "error" in answer:
+            raise PictureError(answer["error"])
+        path = Path(answer["path"])
+        try:
+            return path.read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
 
     def _answer(self, what: str, pieces: Sequence[bytes]) -> Message:
         question = {

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 from starlette.testclient import TestClient
 
 from overpaint.models.families import SD1_SPEC
 from overpaint.planning.boxes import boxed
 from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest
+from overpaint.service.app import create_app
+from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.forms import meanings
 from overpaint.service.doors.native.streams import merged
+from overpaint.service.limits import Limits
 from overpaint.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.fake_desk import FakeDesk
@@ -165,7 +171,22 @@ def test_a_result_is_shown_small(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{job['id']}/images/0/thumbnail", params={"side": 9999}).status_code == 422
 
 
-@pytest.mark.parametrize("what", ["source", "thumbnail"])
+def test_a_part_of_a_result_is_given_alone(client: TestClient) -> None:
+    job = client.post("/v1/jobs", json={**SMALL, "width": 256, "height": 128}, headers={"Prefer": "wait"}).json()
+    whole = client.get(job["images"][0]).content
+    with Image.open(io.BytesIO(whole)) as opened:
+        wide, high = opened.size
+        wanted = opened.crop((3, 5, wide, high - 1))
+    part = client.get(f"/v1/jobs/{job['id']}/images/0/crop", params={"box": f"3,5,{wide},{high - 1}"})
+    with Image.open(io.BytesIO(part.content)) as opened:
+        assert opened.format == "PNG" and opened.size == wanted.size
+        assert opened.convert("RGB").tobytes() == wanted.convert("RGB").tobytes()
+    for wrong in (f"0,0,{wide + 1},{high}", "5,5,5,9", "1,2,3", "-1,0,2,2", "a"):
+        refused = client.get(f"/v1/jobs/{job['id']}/images/0/crop", params={"box": wrong})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "box"), wrong
+
+
+@pytest.mark.parametrize("what", ["source", "thumbnail", "crop?box=0,0,1,1"])
 def test_a_result_that_is_not_there(client: TestClient, what: str, desk: FakeDesk) -> None:
     def asked(path: str) -> Any:
         return client.post(path) if what == "source" else client.get(path)
@@ -215,3 +236,62 @@ def test_a_picture_without_a_recipe(client: TestClient) -> None:
     Image.new("RGB", (8, 8)).save(file, "PNG")
     assert client.post("/v1/recipe", content=file.getvalue()).json() == {"request": None, "infotext": None}
     assert client.post("/v1/recipe", content=b"no picture").status_code == 422
+
+
+# -- pictures of other formats -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_png(desk: FakeDesk, config: ServeConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
+    """Ask for a PNG; what a process of its own does otherwise is done here."""
+    monkeypatch.setattr("overpaint.service.app.BodyReaders", lambda *_: None)
+
+    def asked(data: bytes, **limits: int) -> httpx.Response:
+        app = create_app(desk, replace(config, limits=Limits(**limits)))
+
+        async def story() -> httpx.Response:
+            async with client_of(app) as client:
+                answer = await client.post("/v1/pictures/png", content=data)
+                if answer.status_code == 200:
+                    assert (await client.put("/v1/pictures", content=answer.content)).status_code == 200
+                return answer
+
+        return asyncio.run(story())
+
+    return asked
+
+
+def noise(size: tuple[int, int] = (48, 32)) -> Image.Image:
+    return Image.frombytes("RGB", size, random.Random(4).randbytes(3 * size[0] * size[1]))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF", "BMP", "GIF", "JPEG"])
+def test_a_picture_of_another_format_becomes_a_png(as_png: Callable[..., httpx.Response], kind: str) -> None:
+    data, profile = io.BytesIO(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noise().save(data, kind, icc_profile=profile)
+    answer = as_png(data.getvalue())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
+    with Image.open(io.BytesIO(answer.content)) as made, Image.open(data) as given:
+        assert made.format == "PNG" and made.convert("RGB").tobytes() == given.convert("RGB").tobytes()
+        assert (made.info.get("icc_profile") == profile) is (kind in ("TIFF", "AVIF", "JPEG"))
+
+
+def test_a_picture_of_16_bits_becomes_a_png_with_all_of_them(
+    as_png: Callable[..., httpx.Response], tmp_path: Path
+) -> None:
+    cv2 = pytest.importorskip("cv2", reason="writes and reads 16 bits")
+    samples = np.random.default_rng(2).integers(0, 65_536, (32, 48, 3), np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.tif"), samples)
+    answer = as_png((tmp_path / "deep.tif").read_bytes())
+    found = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found.dtype == np.uint16 and (found == samples).all()
+
+
+def test_what_cannot_become_a_png_is_said(as_png: Callable[..., httpx.Response]) -> None:
+    refused = as_png(b"this is no picture")
+    assert refused.status_code == 422 and "it is none of PNG" in refused.json()["error"]["message"]
+    data = io.BytesIO()
+    noise().save(data, "BMP")
+    assert as_png(data.getvalue(), picture_bytes=len(data.getvalue()) - 1).status_code == 413
+    few = as_png(data.getvalue(), source_pixels=48 * 32 - 1)
+    assert few.status_code == 422 and "max_source_pixels" in few.json()["error"]["message"]

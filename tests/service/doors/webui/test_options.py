@@ -260,4 +260,15 @@ def test_no_option_of_the_settings_is_forgotten(client: TestClient) -> None:
     hidden = OPTION_NAMES - ours
     assert hidden == {
         name for name in hidden if name.endswith(("_dir", "_file", "_files")) or name.startswith(("max_", "model_"))
-    } | {"unoffered_features", "recipe_whole_paths", "encodings_memory", "backend", "flow_shift"}
+    } | {
+        *("unoffered_features", "recipe_whole_paths", "encodings_memory", "backend", "flow_shift"),
+        *("skip_late_cond", "deepcache_interval", "inpaint_window"),
+    }
+
+
+def test_options_that_the_reference_does_not_have_are_obeyed_unlisted(client: TestClient, desk: FakeDesk) -> None:
+    asked = {"deepcache_interval": 2, "skip_late_cond": 0.25, "inpaint_window": "auto", "token_merging_ratio_hr": 0.5}
+    painted(client, override_settings=asked)
+    assert list(desk.store.jobs.values())[-1].job.request["overrides"] == asked
+    assert client.post(OPTIONS, json={"token_merging_ratio_hr": 0.25}).status_code == 200
+    assert client.get(OPTIONS).json()["token_merging_ratio_hr"] == 0.25

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from overpaint.models.hashes import CheckpointFile
 from overpaint.models.notes import picture_beside, words_beside
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.models.what_is import spec_of
+from overpaint.models.what_is import family_title
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
@@ -96,7 +96,7 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
-        family = spec_of(file.path, header_only=True).title
+        family = family_title(file.path, header_only=True)
     except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
         family = None
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)

@@ -60,6 +60,7 @@ class PlanView(BaseModel):
     steps: int
     start: float | None = Field(description="The noise, as a sigma, that painting starts from.")
     network_calls: int | None
+    memory: dict[str, int] | None = Field(description="Bytes of a flow model's weights in 16 bits, by network.")
     hires: dict[str, Any] | None
     refiner: dict[str, Any] | None
     networks: list[dict[str, Any]]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from PIL import Image
 
+from overpaint.errors import RequestError
 from overpaint.extras import LARGEST_RESULT
 from overpaint.files.formats import fitting_profile
+from overpaint.files.metadata import encode_picture
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, Uploaded, errors, pictures_of
@@ -26,6 +29,10 @@ SIDES = (16, 1024)  # of a small picture
 _QUALITY = 82
 
 Number = Annotated[int, Path(ge=0, le=100_000)]
+_BOX = r"^[0-9]{1,7}(,[0-9]{1,7}){3}$"
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "The part."},
+}
 _WEBP: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."},
     304: {"description": "It is the one that you have."},
@@ -65,6 +72,19 @@ def result_routes(desk: Desk, config: ServeConfig) -> APIRouter:
         data = await at_work(_small, record, picture, desk, side)
         return Response(data, media_type="image/webp", headers=headers)
 
+    @routes.get("/crop", response_class=Response, responses={**_PNG, **errors(404, 410, 422)})
+    async def crop(
+        job_id: JobId,
+        number: Number,
+        box: Annotated[str, Query(pattern=_BOX, description="LEFT,TOP,RIGHT,BOTTOM; the last two are outside.")],
+    ) -> Response:
+        """A part of a finished picture as PNG, with all its bits: of a large picture, what was painted."""
+        record = await known(desk, job_id)
+        picture = await _found(desk, record, number)
+        data = await at_work(_part, record, picture, desk, tuple(map(int, box.split(","))))
+        headers = {"Cache-Control": "private, max-age=3600, immutable"}
+        return Response(data, media_type="image/png", headers=headers)
+
     return routes
 
 
@@ -74,6 +94,17 @@ async def _found(desk: Desk, record: Record, number: int) -> ResultPicture:
     if found is None:
         raise ApiError("not_found", f"number={number}: the job has no such picture", "number")
     return found
+
+
+def _part(record: Record, picture: ResultPicture, desk: Desk, box: Sequence[int]) -> bytes:
+    left, top, right, bottom = box
+    if not (left < right <= picture.width and top < bottom <= picture.height):
+        remedy = f"give left < right and top < bottom within {picture.width}x{picture.height}"
+        raise RequestError("box", ",".join(map(str, box)), remedy)
+    data = picture_file(record, picture, desk.store)
+    with room_for(picture.width * picture.height), open_picture(data, max_pixels=LARGEST_RESULT) as opened:
+        part = opened.crop((left, top, right, bottom))
+        return encode_picture(part, "png", icc=opened.info.get("icc_profile"))
 
 
 def _small(record: Record, picture: ResultPicture, desk: Desk, side: int) -> bytes:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from overpaint.sampler_table import SAMPLERS, SCHEDULERS
 from overpaint.service.config import ServeConfig
-from overpaint.service.doors.native.answers import BODY, NativeRoute, Uploaded, errors
+from overpaint.service.doors.native.answers import BODY, NativeRoute, Responses, Uploaded, errors
 from overpaint.service.doors.native.boxes import box_routes
 from overpaint.service.doors.native.forms import form_routes
 from overpaint.service.doors.native.gallery import gallery_routes
@@ -22,9 +22,10 @@ from overpaint.service.doors.native.plans import plan_routes
 from overpaint.service.doors.native.prompts import prompt_routes
 from overpaint.service.doors.native.result_pictures import result_routes
 from overpaint.service.doors.native.streams import stream_routes
-from overpaint.service.guard.budgets import at_work
+from overpaint.service.guard.budgets import at_work, png_apart
 from overpaint.service.guard.inputs import KINDS_READ, sent_picture
 from overpaint.service.intake.bodies import file_body
+from overpaint.service.limits import Limits
 from overpaint.service.ports import Desk
 from overpaint.service.requests import kept
 
@@ -62,19 +63,22 @@ def router(desk: Desk, config: ServeConfig) -> APIRouter:
     ):
         routes.include_router(each)
     _add_pictures(routes, desk, config)
+    _add_png(routes, config.limits)
     _add_lists(routes, config)
     return routes
 
 
-_UPLOAD = f"The bytes of a {KINDS_READ} file, by whatever media type."
+# Any media type is taken; one is told of, since generated clients ask which of several is meant.
+_FILE: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _body(about: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "description": about, "content": {"application/octet-stream": _FILE}}}
 
 
 def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
     limits = config.limits
-    # Any media type is taken; one is told of, since generated clients ask which of several is meant.
-    file = {"schema": {"type": "string", "format": "binary"}}
-    body = {"required": True, "description": _UPLOAD, "content": {"application/octet-stream": file}}
-    extra: dict[str, Any] = {"requestBody": body}
+    extra = _body(f"The bytes of a {KINDS_READ} file, by whatever media type.")
 
     @routes.put("/v1/pictures", tags=["pictures"], responses=errors(*BODY, 422), openapi_extra=extra)
     @routes.post("/v1/pictures", tags=["pictures"], responses=errors(*BODY, 422), openapi_extra=extra)
@@ -85,6 +89,20 @@ def _add_pictures(routes: APIRouter, desk: Desk, config: ServeConfig) -> None:
     def keep(pieces: list[bytes]) -> Uploaded:
         sent = sent_picture(pieces, limits)
         return Uploaded(picture=kept(sent, desk.store), width=sent.size[0], height=sent.size[1])
+
+
+def _add_png(routes: APIRouter, limits: Limits) -> None:
+    png: Responses = {200: {"description": "The same picture.", "content": {"image/png": _FILE}}}
+    given: dict[str, Any] = {
+        "responses": {**png, **errors(*BODY, 422)},
+        "openapi_extra": _body("The bytes of a picture's file."),
+    }
+
+    @routes.post("/v1/pictures/png", tags=["pictures"], response_class=Response, **given)
+    async def as_png(request: Request) -> Response:
+        """A picture as PNG, with 16 bits a channel where it has them: TIFF, AVIF, BMP and others. Nothing is kept."""
+        pieces = await file_body(request, limits.picture_bytes)
+        return Response(await at_work(png_apart, pieces, limits), media_type="image/png")
 
 
 def _add_lists(routes: APIRouter, config: ServeConfig) -> None:

@@ -42,6 +42,9 @@ _OF_THE_SITE = frozenset(
     }
 ) | {name for name in OPTION_NAMES if name.endswith("_dir") or name.startswith("max_")}
 CLIENT_OPTIONS = OPTION_NAMES - _OF_THE_SITE
+_OURS_ALONE = frozenset(
+    {"skip_late_cond", "deepcache_interval", "inpaint_window"}
+)  # obeyed; the list is the reference's
 _DEFAULTS = Settings()
 _READ_ONLY = frozenset({CHECKPOINT_HASH})
 _RESTRICTED = "api_"  # OPT-2: what begins so is left as it is, without a word
@@ -98,7 +101,7 @@ class OptionsBook:
     def values(self, models: KnownModels) -> dict[str, Any]:
         """OPT-1: every option with its value."""
         settings, kept, current = self.settings(), self._kept(), self.checkpoint_in_force(models)
-        own = {name: _plain(getattr(settings, name)) for name in CLIENT_OPTIONS}
+        own = {name: _plain(getattr(settings, name)) for name in CLIENT_OPTIONS - _OURS_ALONE}
         inert = {
             **reference_tables()["options"],
             **{k: v for k, v in kept.items() if k in reference_tables()["options"]},

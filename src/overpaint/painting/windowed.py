@@ -1,0 +1,34 @@
+"""A denoiser that is shown a window of a canvas, for a mask that lies inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from overpaint.networks.unet import LessWork
+from overpaint.painting.drive import Network
+from overpaint.planning.window import LatentWindow
+
+
+@dataclass(frozen=True, eq=False)
+class WindowedNetwork:
+    """Outside the window it answers 0: there the source is put back, whatever is predicted (BLEND-1)."""
+
+    network: Network
+    window: LatentWindow
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        less: LessWork | None = None,
+    ) -> Tensor:
+        said = {} if less is None else {"less": less}
+        rows, columns = slice(self.window.top, self.window.bottom), slice(self.window.left, self.window.right)
+        seen = self.network(x[..., rows, columns].contiguous(), timesteps, context, vector, **said)
+        whole = seen.new_zeros(*seen.shape[:2], *x.shape[-2:])
+        whole[..., rows, columns] = seen
+        return whole

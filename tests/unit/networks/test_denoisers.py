@@ -1,0 +1,20 @@
+"""Networks that most models do without cost the others nothing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import overpaint.networks
+
+_OF_FEW = {f"overpaint.networks.{each}" for each in ("flux", "mmdit", "zimage", "t5_text", "decoder_text")}
+_TABLES = {"overpaint.models.layout_tables"}
+
+
+def test_they_are_loaded_when_a_model_is_of_their_family() -> None:
+    """No module loads them as it is loaded; but for the alias of their types, which is never run."""
+    root = Path(overpaint.networks.__path__[0]).parent
+    for path in root.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in _OF_FEW | _TABLES, path.name
