@@ -124,7 +124,15 @@ def _checked_mode(address: str, is_here: bool) -> dict[str, str]:
 def _is_healthy(address: str, mode: Mapping[str, str], is_here: bool) -> bool:
     """Asked by Ray's own command, in a process of its own: a process has one mode for its whole life."""
     near = _ON_LOOPBACK if is_here else {}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "health-check",
+        "--skip-version-check",
+        "--address",
+        address,
+    ]
     environment = {**os.environ, **_ALWAYS, **near, **mode}
     if mode["RAY_AUTH_MODE"] == "disabled":
         environment = {name: value for name, value in environment.items() if name not in _TOKENS}

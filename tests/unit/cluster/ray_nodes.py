@@ -96,7 +96,15 @@ class LocalNodes:
                 self.kill(number)
 
     def _until_it_answers(self) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", self.address]
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "health-check",
+            "--skip-version-check",
+            "--address",
+            self.address,
+        ]
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.nodes[0].poll() is None:
             if subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode == 0:
