@@ -23,7 +23,7 @@ from tests.unit.cluster.ray_nodes import QUIET, ROOT, LocalNodes, local_nodes
 from tests.unit.files.test_batch import contents, fill, paint_all
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,  # a cluster takes half a minute to start and end
     pytest.mark.timeout(580),
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
     pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc"),
@@ -65,7 +65,6 @@ def nodes() -> Iterator[LocalNodes]:
         yield nodes
 
 
-@pytest.mark.long
 class TestOnNodes:
     def test_the_command_paints_what_it_paints_without(self, tmp_path: Path, nodes: LocalNodes) -> None:
         """With the built-in model, and a secret that is told to nobody."""
@@ -122,7 +121,6 @@ class TestOnNodes:
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.long
 def test_another_ray_there_is_told_before_anything_is_done(tmp_path: Path) -> None:
     fill(tmp_path / "in", *NAMES)
     with local_nodes(1, token=False, version="2.40.0") as other:
@@ -132,7 +130,6 @@ def test_another_ray_there_is_told_before_anything_is_done(tmp_path: Path) -> No
     assert told["told"] == {} and not (tmp_path / "out").exists()
 
 
-@pytest.mark.long
 def test_kills_lose_nothing(tmp_path: Path) -> None:
     from benchmarks.ray_batch import kills
 
