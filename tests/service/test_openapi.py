@@ -73,6 +73,7 @@ def started(running_server: Server) -> Any:
 OPERATIONS = [
     *(("GET", place) for place in ("/v1/jobs", "/v1/models", "/v1/models/{name}", "/v1/samplers", "/v1/limits")),
     *(("GET", f"/v1/jobs/{{job_id}}{end}") for end in ("", "/events", "/images/{number}", "/preview")),
+    ("GET", "/v1/jobs/{job_id}/images/{number}/crop"),
     *(("POST", f"/v1/jobs/{{job_id}}/{end}") for end in ("cancel", "finish")),
     *(("GET", "/v1/jobs/{job_id}/images/{number}/thumbnail"), ("POST", "/v1/jobs/{job_id}/images/{number}/source")),
     *(("PUT", "/v1/jobs/{job_id}/pin"), ("DELETE", "/v1/jobs/{job_id}/pin"), ("DELETE", "/v1/jobs/{job_id}")),
@@ -80,10 +81,18 @@ OPERATIONS = [
     *(("PUT", "/v1/presets/{name}"), ("DELETE", "/v1/presets/{name}")),
     ("POST", "/v1/plan/box"),
     *(("POST", "/v1/jobs"), ("PUT", "/v1/jobs/{job_id}"), ("POST", "/v1/plan")),
-    *(("PUT", "/v1/pictures"), ("POST", "/v1/pictures")),
+    *(("PUT", "/v1/pictures"), ("POST", "/v1/pictures"), ("POST", "/v1/pictures/png")),
 ]
 # Nothing that may be said there is wrong by its shape.
-NEVER_WRONG = {"/v1/models/{name}", "/v1/samplers", "/v1/limits", "/v1/pictures", "/v1/presets", "/v1/styles"}
+NEVER_WRONG = {
+    "/v1/models/{name}",
+    "/v1/samplers",
+    "/v1/limits",
+    "/v1/pictures",
+    "/v1/pictures/png",
+    "/v1/presets",
+    "/v1/styles",
+}
 CASES = [(*each, "POSITIVE") for each in OPERATIONS]
 CASES += [(*each, "NEGATIVE") for each in OPERATIONS if each[1] not in NEVER_WRONG]
 
