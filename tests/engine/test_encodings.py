@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,8 @@ def test_a_canvas_that_a_network_enlarged_is_kept(site: Site, monkeypatch: pytes
         assert once > 0
         assert shown(engine, request) == first
         assert len(runs) == once
-        engine.plan(request, manner.with_changes({"ESRGAN_tile": 16}))
-        engine.plan(asked(images=(scene(seed=1),), width=64, height=64), manner)
+        shown(engine, replace(request, overrides={"ESRGAN_tile": 16}))
+        shown(engine, replace(request, images=(scene(seed=1),)))
         assert len(runs) > once + 1
 
 

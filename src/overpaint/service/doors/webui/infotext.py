@@ -37,7 +37,12 @@ _NUMBERED: Mapping[str, _Reading] = {
     "invert_mask": _place("Inpaint masked", "Inpaint not masked"),
     "masked_content": _place("fill", "original", "latent noise", "latent nothing"),
 }
-_OTHERWISE: Mapping[str, str | None] = {"mask_blur_x": "mask_blur", "mask_blur_y": None, "clip_skip": None}
+_OTHERWISE: Mapping[str, str | None] = {
+    "mask_blur_x": "mask_blur",
+    "mask_blur_y": None,
+    "clip_skip": None,
+    "guidance": None,  # the reference knows no network that is told it
+}
 
 
 def _in_their_words(table: _Table, prefix: str = "") -> _Table:
