@@ -92,7 +92,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "sheet": ("overpaint sheet photos -o sheet.png", "overpaint sheet photos --captions name,settings --cell 128"),
     "plan": ('overpaint plan photo.png "a red car" --mask mask.png', 'overpaint plan "a castle" --txt2img'),
     "models": ("overpaint models ~/webui/models", "overpaint models --webui ~/webui --kind lora"),
-    "doctor": ("overpaint doctor", "overpaint doctor --device cpu --backend openvino"),
+    "doctor": ("overpaint doctor", "overpaint doctor --device cpu --dtype float32"),
     "bench": (
         "overpaint bench --quality",
         "overpaint bench --models ~/webui/models --model dreams --size 512 -o bench.png",
