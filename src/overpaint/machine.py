@@ -24,6 +24,8 @@ EXTRAS = {
     "openvino": ("openvino", "a second backend, for CPUs"),
     "heic": ("pillow-heif", "pictures of phones"),
     "postgres": ("psycopg", "jobs in PostgreSQL, for several machines"),
+    "ray": ("ray", "batches on many machines"),
+    "parquet": ("pyarrow", "manifests of batches"),
 }
 
 
