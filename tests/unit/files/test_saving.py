@@ -69,7 +69,8 @@ def failing(code: int) -> object:
     return fail
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "link", "replace"])
+# NOTE: the methods of `Path` keep their own references to `os.link` and `os.replace` up to Python 3.10.
+@pytest.mark.parametrize("call", ["write", "fsync", "hardlink_to", "replace"])
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [(errno.ENOSPC, "free space"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EIO, "")],
@@ -77,7 +78,7 @@ def failing(code: int) -> object:
 def test_a_failing_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, remedy: str
 ) -> None:
-    monkeypatch.setattr(os, call, failing(code))
+    monkeypatch.setattr(os if call in ("write", "fsync") else Path, call, failing(code))
     path = tmp_path / "a.png"
     with pytest.raises(SaveError, match=rf"a\.png: 4 bytes were not saved \(.*\): .*{remedy}"):
         save_bytes(path, b"data", replace=call == "replace")
@@ -117,10 +118,10 @@ def test_interrupted_saves_leave_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
 def test_file_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(os, "link", failing(code))
+    monkeypatch.setattr(Path, "hardlink_to", failing(code))
     assert [save_bytes(tmp_path / "a.png", data).name for data in (b"1", b"2")] == ["a.png", "a-1.png"]
     assert (tmp_path / "a.png").read_bytes() == b"1"
-    monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
+    monkeypatch.setattr(Path, "replace", failing(errno.ENOSPC))
     with pytest.raises(SaveError):
         save_bytes(tmp_path / "a.png", b"3")
     assert names(tmp_path) == ["a-1.png", "a.png"]
