@@ -200,6 +200,7 @@ export const de = {
   storeFull: "Der Speicherplatz des Browsers ist voll: Neue Striche werden nicht behalten. Bild speichern, dann neu beginnen.",
   storeFailed: "Der Browser lässt diese Seite nichts behalten: Beim Neuladen ginge die Arbeit verloren.",
   kept: "Alles ist gesichert",
+  stepFailed: "Dieser Schritt liegt nicht mehr im Speicher des Browsers und lässt sich weder zurücknehmen noch wiederholen.",
   recipeFound: "Die Einstellungen dieses Bildes stehen jetzt im Formular.",
   recipeNone: "Dieses Bild sagt nicht, wie es gemalt wurde.",
   recipeAsk: "Dieses Bild sagt, wie es gemalt wurde. Seine Einstellungen nehmen?",

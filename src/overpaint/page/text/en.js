@@ -212,6 +212,7 @@ export const en = {
   storeFull: "The browser's disk space is full: new strokes are not kept. Save the picture, then start over.",
   storeFailed: "The browser does not let this page keep anything: a reload would lose your work.",
   kept: "Everything is kept",
+  stepFailed: "This step is not in the browser's store any more, so it cannot be taken back or done again.",
   recipeFound: "The settings of this picture are in the form now.",
   recipeNone: "This picture does not say how it was painted.",
   recipeAsk: "This picture says how it was painted. Use its settings?",

@@ -51,6 +51,10 @@ export class OverPaint extends HTMLElement {
     );
     this.view.use(session);
     this.view.say = (text, kind) => this.say(text, kind);
+    session.document.history.onfailed = (error) => {
+      console.error("a step was not taken:", error);
+      this.say(t("stepFailed"), "failed");
+    };
     this.panel.use(session, jobs);
     effect(() => this.view?.setAttribute("aria-label", t("canvasName")));
     effect(() => this.classList.toggle("panel-closed", !panelOpen.value));

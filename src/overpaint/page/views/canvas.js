@@ -108,7 +108,7 @@ export class PictureView extends HTMLElement {
     });
     effect(() => {
       const isOther = this.dataset.tool !== tool.value;
-      if (isOther) this.areaTool?.cancel();
+      if (isOther) this.dragged ? this.cancel() : this.areaTool?.cancel();
       this.dataset.tool = tool.value;
       if (isOther) untracked(() => this.areaTool?.taken?.());
       this.#moveCursor();
@@ -172,18 +172,20 @@ export class PictureView extends HTMLElement {
   /** @param {Point} point @param {How} how @returns {boolean} */
   begin(point, how) {
     const { session, stage, Stroke } = this;
-    if (!session?.mask || !stage || !Stroke) return false;
+    if (!session?.mask || !stage || !Stroke || session.document.history.isMoving) return false;
     this.how = how;
     if (this.#isOnSlider(point)) return (this.dragsSlider = true);
     const chosen = tool.peek();
     showsMask.value = true; // a mask that is not seen would be used all the same
     if (this.areaTool) {
       this.dragged = this.areaTool.begin(point, how) ? this.areaTool : null;
+      if (this.dragged?.isBrush) session.document.history.hold();
       stage.redrawOver();
       return this.dragged !== null;
     }
     const { size, softness, opacity } = brush.peek();
     const erases = how.erases !== (chosen === "eraser");
+    session.document.history.hold();
     this.stroke = new Stroke(session.mask, { radius: size / 2, softness, opacity, erases });
     // What is seen is erased, be it mask or colour.
     const { sketch } = this.tools;
@@ -226,6 +228,7 @@ export class PictureView extends HTMLElement {
     }
     this.dragged?.end();
     this.dragged = null;
+    this.session?.document.history.release();
     this.stage?.redrawOver();
   }
 
@@ -236,6 +239,7 @@ export class PictureView extends HTMLElement {
     this.beside?.cancel();
     this.dragged?.cancel();
     this.dragged = null;
+    this.session?.document.history.release();
     this.stage?.redraw();
   }
 
