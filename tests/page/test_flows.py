@@ -430,15 +430,32 @@ def test_no_serious_barrier(open_page: OpenPage, picture: Path, theme: str, size
         page.evaluate(f"() => {PAGE}.dialog('{name}')")
         page.wait_for_selector("dialog[open]")
         check(page, axe)
-        page.keyboard.press("Escape")
+        if name in QUESTIONS:
+            page.click(QUESTIONS[name])
+            page.wait_for_selector("dialog.ask[open]")
+            check(page, axe)
+            page.keyboard.press("Escape")
+            page.wait_for_selector("dialog.ask", state="detached")
+        if page.locator("dialog").count():
+            page.keyboard.press("Escape")
         page.wait_for_selector("dialog", state="detached")
+    page.evaluate(f"() => {PAGE}.dialog('showSheet', {PAGE}.jobs.document.jobs.peek()[0].results[0].file)")
+    page.wait_for_function("() => document.querySelector('dialog.sheet img')?.naturalWidth")
+    check(page, axe)
+    page.keyboard.press("Escape")
+    page.evaluate(f"() => {PAGE}.view.focus()")
+    page.keyboard.press("c")
+    page.wait_for_selector(".compare-slider")
+    check(page, axe)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 DIALOGS = (
     *("showKeys", "showSettings", "showMask", "showVersions", "showExtend", "showGallery"),
-    *("showNetworks", "showPresets", "showGrid", "askToken"),
+    *("showNetworks", "showModels", "showPresets", "showGrid", "askToken"),
 )
+# What is asked before something is deleted, and the button that asks it.
+QUESTIONS = {"showSettings": "dialog .row.danger", "showGallery": ".work .acts button:nth-child(4) >> nth=0"}
 
 
 def check(page: Page, axe: Any) -> None:

@@ -97,7 +97,7 @@ export class Keeper {
   async addPicture(file, name, { width, height }, parent, reference = null, more = {}) {
     const key = await this.keepFile(file);
     /** @type {Picture} */
-    const picture = { key, name, width, height, reference, parent, ...more };
+    const picture = { key, name, width, height, reference, parent, isDeep: await isDeep(file), ...more };
     const { pictures } = this.session.document;
     pictures.value = [...pictures.peek(), picture];
     return picture;
@@ -256,6 +256,12 @@ export class Keeper {
     await removeDocument(this.id);
     sessionStorage.removeItem(TAB);
   }
+}
+
+/** Whether it is a PNG of 16 bits a channel, by its first bytes. @param {Blob} file */
+async function isDeep(file) {
+  const bytes = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  return bytes.length === 26 && String.fromCharCode(...bytes.subarray(1, 4)) === "PNG" && bytes[24] === 16;
 }
 
 /**
