@@ -63,6 +63,10 @@ def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: P
     with painting_server.client() as client:
         told = client.get(f"/v1/jobs/{job['id']}/events").text
     assert f'"crop": {job["crop"]}' in told, "the box is told with the job's start"
+    says_on_button(page, r"^64 × 64, \d+ s last time$")
+    set_steps(page, 3)  # which nobody has waited for yet
+    says_on_button(page, "^64 × 64$")
+    set_steps(page, 2)
     page.click("staged-bar .primary")
     page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
     kept(page)
@@ -75,6 +79,12 @@ def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: P
     page.keyboard.press("Control+z")
     page.wait_for_function(f"() => !{PAGE}.session.mask.isEmpty()")
     assert (shown_picture(page) == before).all() and (mask_of(page) == mask).all()
+
+
+def says_on_button(page: Page, pattern: str) -> None:
+    page.wait_for_function(
+        "(pattern) => new RegExp(pattern).test(document.querySelector('button.paint small').textContent)", arg=pattern
+    )
 
 
 def _grown(side: int) -> Any:

@@ -38,6 +38,8 @@ import { History } from "./history.js";
  * @property {string | null} mask key of its mask's file, once that is written
  * @property {string | null} [map] key of the file that says how strong it paints where
  * @property {[number, number, number, number] | null} crop
+ * @property {[number, number] | null} [size] at which the networks see it, where only a part is painted
+ * @property {number | null} [seconds] that it was painted for
  * @property {number} created
  * @property {number} after the last event that was heard of
  * @property {number} step
@@ -60,6 +62,9 @@ export const FIRST_FORM = {
   seed: -1,
 };
 
+/** What decides, beside its size, how long a job takes. */
+const COSTS = ["steps", "strength", "cfg_scale", "sampler", "batch_size", "iterations", "checkpoint", "enable_hr"];
+
 export class Document {
   /** @param {string} id */
   constructor(id) {
@@ -80,6 +85,17 @@ export class Document {
     const next = { ...this.form.peek(), ...changes };
     for (const [name, value] of Object.entries(next)) if (value === undefined) delete next[name];
     this.form.value = next;
+  }
+
+  /**
+   * How long a job that costs as much as the next one took when it was painted last.
+   * @param {{width: number, height: number}} size
+   * @returns {number | null} seconds
+   */
+  secondsOf({ width, height }) {
+    const form = this.form.value;
+    const isAlike = (/** @type {Job} */ { request, size }) => size?.[0] === width && size[1] === height && COSTS.every((name) => request[name] === form[name]);
+    return [...this.jobs.value].reverse().find((each) => each.seconds && isAlike(each))?.seconds ?? null;
   }
 
   /** @param {string} id */
