@@ -358,8 +358,13 @@ def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: P
     assert (mask_of(page) == mask).all() and page.input_value("textarea[name=prompt]") == ""
 
 
-def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_locks", [True, False], ids=["with locks", "without locks, as over plain http"])
+def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path, has_locks: bool) -> None:
     first = open_page()
+    if not has_locks:
+        first.context.add_init_script("Object.defineProperty(navigator, 'locks', {value: undefined})")
+        reload(first)
+        assert first.evaluate("() => navigator.locks") is None
     drop(first, picture)
     has_picture(first)
     brush(first, (0.4, 0.4), (0.6, 0.6))

@@ -116,3 +116,23 @@ export class Document {
     return next;
   }
 }
+
+/** For how long jobs were painted, by this page's clock: from the first step on, since a model may have to be loaded before. */
+export class JobClock {
+  /** @type {Map<string, {at: number, step: number}>} */
+  begun = new Map();
+
+  /** @param {string} id @param {string} name of what is heard of it @param {{step?: number, steps?: number}} data */
+  heard(id, name, { step = 0, steps = 0 }) {
+    const isFirst = name === "progress" && step > 0 && step < steps && !this.begun.get(id)?.step;
+    if (name === "started" || isFirst) this.begun.set(id, { at: performance.now(), step: isFirst ? step : 0 });
+  }
+
+  /** @param {string} id @param {number} steps @returns {number | null} where it was heard from its start on */
+  secondsOf(id, steps) {
+    const begun = this.begun.get(id);
+    if (!begun) return null;
+    const part = steps > begun.step ? (steps - begun.step) / steps : 1;
+    return (performance.now() - begun.at) / 1000 / part;
+  }
+}

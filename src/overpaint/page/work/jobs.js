@@ -1,6 +1,7 @@
 /** Jobs from the press of the button to a result that is taken over: sent, followed, found again after a reload. */
 
 import * as api from "../api/client.js";
+import { JobClock } from "../state/document.js";
 import { graysAreStrength } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { bitmapOf, decoded } from "./session.js";
@@ -26,8 +27,7 @@ export class Jobs {
     this.stencils = new Map();
     /** @type {Map<string, number>} job -> the mask it was sent with, by its count of changes */
     this.sentWith = new Map();
-    /** @type {Map<string, number>} job -> when it began, by this page's clock */
-    this.begun = new Map();
+    this.clock = new JobClock();
     this.tries = 0;
     this.following = "";
     this.stop = new AbortController();
@@ -196,8 +196,7 @@ export class Jobs {
     const results = (told.pictures ?? [])
       .filter((/** @type {any} */ each) => ["picture", "grid"].includes(each.kind))
       .map((/** @type {any} */ { kind, number, seed, infotext, width, height, seam = null }) => ({ number, seed, infotext, width, height, seam, isSheet: kind === "grid", file: null }));
-    const begun = this.begun.get(id);
-    const seconds = state === "finished" && begun !== undefined ? (performance.now() - begun) / 1000 : null;
+    const seconds = state === "finished" ? this.clock.secondsOf(id, steps) : null;
     this.document.patch(id, { state, step, steps, position, eta, error, warnings, results, seconds });
     if (state === "finished" || state === "cancelled") void this.#fetchResults(id);
     if (!OPEN.includes(state)) this.#forgetPreview(id);
@@ -245,7 +244,7 @@ export class Jobs {
     const { document } = this;
     const job = document.job(data.job);
     if (!job) return;
-    if (name === "started") this.begun.set(job.id, performance.now());
+    this.clock.heard(job.id, name, data);
     if (name === "started") document.patch(job.id, { after, state: "running", position: 0, steps: data.steps ?? job.steps, warnings: data.warnings ?? [], crop: data.crop ?? job.crop });
     else if (name === "progress") document.patch(job.id, { after, state: "running", step: data.step, steps: data.steps, eta: data.eta ?? null });
     else if (name === "preview" && data.image) void this.#preview(job, data.image);
