@@ -17,7 +17,7 @@ Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
 TextKind = Literal["clip", "openclip", "qwen3", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
 NetworkKind = Literal["unet", "zimage", "flux", "mmdit"]
-Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
+Source = Literal["weights", "metadata", "sidecar", "file name", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -201,6 +201,11 @@ class ModelSpec:
     def is_flow(self) -> bool:
         return self.prediction == "flow"
 
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it edits what it is shown: the source, if there is one, and any number of references."""
+        return self.conditioning == "edit" and self.is_flow
+
     def tokens(self, latent_size: tuple[int, int]) -> int:
         """How many tokens a transformer makes of a latent; a U-Net makes none."""
         if isinstance(self.denoiser, UNetSpec):
@@ -303,4 +308,5 @@ class Family:
     cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
     guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
+    called: str = ""  # a word of its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families
