@@ -17,7 +17,7 @@ KLEIN_WORDS, KLEIN_WIDTH, LATENTS = 16, 32, 128
 VOCABULARY = 256 + 8
 
 
-def small_qwen_image() -> Any:
+def small_qwen_image(*, clean: bool = False) -> Any:
     import diffusers
 
     with seeded(21):
@@ -29,6 +29,7 @@ def small_qwen_image() -> Any:
             num_attention_heads=2,
             joint_attention_dim=QWEN_WORDS,
             axes_dims_rope=(4, 14, 14),
+            zero_cond_t=clean,
         )
         return with_random_weights(network)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,45 @@ def test_flux2(high: int, wide: int, words: int) -> None:
         return_dict=False,
     )[0]
     assert close(ours(x, s, context).flatten(2).transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_pictures_that_qwen_image_looks_at(clean: bool) -> None:
+    """They have a number each, and for later models the time of a clean picture; the source comes behind x."""
+    theirs = small_qwen_image(clean=clean)
+    ours = filled(QwenImage(replace(QWEN, clean_pictures=clean)), theirs.state_dict())
+    x, s, context = noise(2, 16, 8, 6), torch.tensor([0.9, 0.25]), noise(2, 9, QWEN_WORDS, seed=1)
+    under, other = noise(2, 16, 8, 6, seed=3), noise(2, 16, 6, 14, seed=4)
+    expected = theirs(
+        hidden_states=torch.cat([packed(each) for each in (x, under, other)], dim=1),
+        encoder_hidden_states=context,
+        timestep=s,
+        img_shapes=[[(1, 4, 3), (1, 4, 3), (1, 3, 7)]] * 2,
+        return_dict=False,
+    )[0][:, :12]
+    assert close(packed(ours(torch.cat([x, under], dim=1), s, context, references=[other])), expected)
+
+
+def test_pictures_that_flux2_looks_at() -> None:
+    theirs = small_flux2()
+    ours = filled(Flux2(KLEIN), flux2_tensors(theirs.state_dict()))
+    x, s, context = noise(2, LATENTS, 4, 3), torch.tensor([0.9, 0.25]), noise(2, 9, 3 * KLEIN_WORDS, seed=1)
+    maps = [x, noise(2, LATENTS, 4, 3, seed=3), noise(2, LATENTS, 3, 5, seed=4)]
+    places = [
+        torch.cartesian_prod(torch.tensor([10 * i]), *map(torch.arange, each.shape[2:]), torch.arange(1))
+        for i, each in enumerate(maps)
+    ]
+    expected = theirs(
+        hidden_states=torch.cat([each.flatten(2).transpose(1, 2) for each in maps], dim=1),
+        encoder_hidden_states=context,
+        timestep=s,
+        img_ids=torch.cat(places),
+        txt_ids=F.pad(torch.arange(9)[:, None], (3, 0)),
+        guidance=None,
+        return_dict=False,
+    )[0][:, :12]
+    got = ours(torch.cat(maps[:2], dim=1), s, context, references=maps[2:])
+    assert close(got.flatten(2).transpose(1, 2), expected)
 
 
 def _text_spec(kind: Any, **fields: Any) -> TextSpec:

@@ -192,31 +192,42 @@ def test_klein_from_text(cfg_scale: float, klein: NewerParts, klein_engine: Engi
     close(ours, patched(klein, theirs))
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_klein_img2img_and_inpainting_by_blending(masked: bool, klein: NewerParts, klein_engine: Engine) -> None:
-    """diffusers has no such pipeline: theirs from text starts where we do, and is blended between its steps."""
+def test_klein_edits(klein: NewerParts, klein_engine: Engine) -> None:
+    """The source and a picture of another size are looked at, in this order."""
+    source, seen = scene(WIDTH, HEIGHT), scene(64, 80)
+    drawn = noise_like(torch.zeros(1, LATENTS, HEIGHT // 16, WIDTH // 16))
+    for others in ((), (seen,)):
+        _, ours = sampled(klein_engine, request(images=(source,), references=others, strength=1.0))
+        theirs = pipeline(klein, "Flux2Klein", use_dynamic_shifting=True)(
+            image=[source, *others],
+            prompt=PROMPT,
+            width=WIDTH,
+            height=HEIGHT,
+            num_inference_steps=4,
+            latents=drawn,
+            guidance_scale=1.0,
+            output_type="latent",
+        ).images
+        close(ours, patched(klein, theirs))
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_klein_edits_under_a_mask(strength: float, klein: NewerParts, klein_engine: Engine) -> None:
     source, mask = scene(WIDTH, HEIGHT), box(WIDTH, HEIGHT, (48, 0, WIDTH, HEIGHT))
-    asked = request(images=(source,), strength=0.7, **({"mask": mask} if masked else {}))
-    plan, ours = sampled(klein_engine, asked)
-    levels, init = [*shares(plan), 0.0], klein_latents(klein, source)
-    noise = noise_like(init)
-    kept = torch.zeros(1, 1, HEIGHT // 16, WIDTH // 16)
-    kept[..., :3] = 1.0 if masked else 0.0
-
-    def blended(pipe: Any, step: int, time: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
-        s = levels[step + 1]
-        x = given["latents"].transpose(1, 2).reshape(init.shape)
-        x = kept * ((1 - s) * init + s * noise) + (1 - kept) * x
-        return {"latents": x.flatten(2).transpose(1, 2)}
-
-    theirs = pipeline(klein, "Flux2Klein")(
+    plan, ours = sampled(klein_engine, request(images=(source,), mask=mask, strength=strength))
+    s, init = shares(plan)[0], klein_latents(klein, source)
+    drawn = noise_like(init)
+    pipe = pipeline(klein, "Flux2KleinInpaint")
+    ids = pipe._prepare_latent_ids(init)
+    start, noise, kept = (pipe._pack_latents(each) for each in ((1 - s) * init + s * drawn, drawn, init))
+    pipe.prepare_latents = lambda *args, **kwargs: (start, noise, kept, init, ids)
+    theirs = pipe(
         prompt=PROMPT,
-        width=WIDTH,
-        height=HEIGHT,
-        sigmas=levels[:-1],
-        latents=(1 - levels[0]) * init + levels[0] * noise,
+        image=source,
+        mask_image=mask.convert("L"),
+        strength=1.0,
+        sigmas=shares(plan),
         guidance_scale=1.0,
-        callback_on_step_end=blended,
         output_type="latent",
     ).images
     close(ours, patched(klein, theirs))

@@ -129,11 +129,12 @@ class OpenVinoBackend(TorchBackend):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
         network = self.networks.denoiser
         if not isinstance(network, UNet) or self._is_changed or less is not None:
-            return super().denoise(x, timesteps, context, vector, control=control, less=less)
+            return super().denoise(x, timesteps, context, vector, control=control, less=less, references=references)
         try:
             graph = self._graph(network, controlled=control is not None)
         except NoGraph:

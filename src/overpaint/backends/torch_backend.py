@@ -123,6 +123,7 @@ class TorchBackend:
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """eps, v or n - x0, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
@@ -131,7 +132,10 @@ class TorchBackend:
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
-        said = {name: value for name, value in (("control", control), ("less", less)) if value is not None}
+        said: dict[str, object] = {"control": control, "less": less}
+        said = {name: value for name, value in said.items() if value is not None}
+        if references:
+            said["references"] = [self._ready(each, dtype) for each in references]
         predicted: Tensor = self.networks.denoiser(x, timesteps.to(self.device), context, vector, **said)
         return _plain(predicted)
 

@@ -177,7 +177,7 @@ def _open(path: Path, text_encoders: tuple[Path, ...]) -> _Opened:
     """The one place where checkpoints are opened."""
     weights = open_model(path, text_encoders=text_encoders)
     try:
-        spec = detect(weights.shapes, weights.metadata, read_sidecar(path))
+        spec = detect(weights.shapes, weights.metadata, read_sidecar(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
     return _Opened(spec, weights, normalised_keys(weights.shapes))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
-from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family, family_called
 from overpaint.models.hashes import Stamp, stamp_of
 from overpaint.models.header import safetensors_shapes
 from overpaint.models.specs import TextKind
@@ -111,9 +111,11 @@ def needs_of(path: Path) -> Needs | None:
 def _needs(path: Path, stamp: Stamp) -> Needs | None:
     shapes = _shapes_of(path)
     found = transformer_part(shapes)
-    if found is None or not found[0].supported:
+    if found is None:
         return None
-    family, ours = found
+    family, ours = family_called(found[0], path.name), found[1]
+    if not family.supported:
+        return None
     network = transformer_spec(ours, family)
     assert network is not None
     there = list(all_text_parts(shapes))

@@ -24,6 +24,7 @@ from overpaint.models.families import (
     Source,
     TextRow,
     TextSpec,
+    family_called,
     family_of,
     fitting,
 )
@@ -74,18 +75,23 @@ _OF_VAE = re.compile(rf"({VAE_PREFIX})?((post_)?quant_conv|(encoder|decoder)\.(c
 
 
 def detect(
-    header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None
+    header: Header,
+    metadata: Mapping[str, str] | None = None,
+    sidecar: Mapping[str, Any] | None = None,
+    name: str = "",
 ) -> ModelSpec:
-    """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError."""
+    """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError.
+
+    The file's name is asked where families have equal tensors.
+    """
     shapes = {new: header[old] for new, old in normalised_keys(header).items()}
     said = Said(metadata or {}, sidecar or {})
-    family = _family(shapes)
+    family, facts = _told_family(_family(shapes), said, name)
     if not family.supported:
         raise CheckpointError(
             f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}"
         )
     _require(shapes, family)
-    facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
     denoiser = transformer_spec(shapes, family) or unet_spec(shapes, family, said, facts)
@@ -127,6 +133,17 @@ def _family(shapes: Header) -> Family:
         return family_of(shapes)
     unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     return families_of_unet(unet)[0]
+
+
+def _told_family(family: Family, said: Said, name: str) -> tuple[Family, dict[str, Source]]:
+    """Where shapes leave several, the one that a name tells: one written into the file, or else the file's own."""
+    facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
+    names: tuple[tuple[str, Source], ...] = (said.find("called") or ("", "metadata"), (name, "file name"))
+    for called, source in names:
+        told = family_called(family, called)
+        if told is not family:
+            return told, {**facts, "family": source, "conditioning": source}
+    return family, facts
 
 
 def families_of_unet(unet: Header) -> tuple[Family, ...]:

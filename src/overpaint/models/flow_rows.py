@@ -12,26 +12,28 @@ _FLUX2_VAE = AutoencoderSpec(
     channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=128, quant_convs=True, patch=2
 )
 _FLUX2 = Mark(UNET_PREFIX + "single_stream_modulation.lin.weight")
+_QWEN_IMAGE = (
+    Mark(UNET_PREFIX + "txt_norm.weight"),
+    Mark(UNET_PREFIX + "transformer_blocks.0.attn.add_q_proj.weight"),
+)
+_QWEN_IMAGE_TEXTS = (
+    TextRow(
+        kind="qwen25",
+        prefix="text_encoders.qwen25_7b.transformer.model.",
+        layer=-1,
+        final_norm=True,
+        unread=34,
+        head_dim=128,
+    ),
+)
 _READ = (9, 18, 27)  # layers of klein's text encoder
 
 NEWER_FAMILIES: tuple[Family, ...] = (
     Family(
         name="qwen-image",
         title="Qwen-Image",
-        marks=(
-            Mark(UNET_PREFIX + "txt_norm.weight"),
-            Mark(UNET_PREFIX + "transformer_blocks.0.attn.add_q_proj.weight"),
-        ),
-        texts=(
-            TextRow(
-                kind="qwen25",
-                prefix="text_encoders.qwen25_7b.transformer.model.",
-                layer=-1,
-                final_norm=True,
-                unread=34,
-                head_dim=128,
-            ),
-        ),
+        marks=_QWEN_IMAGE,
+        texts=_QWEN_IMAGE_TEXTS,
         prediction="flow",
         latent=LatentSpec(channels=16, scale=1.0),
         native_size=1328,
@@ -41,6 +43,16 @@ NEWER_FAMILIES: tuple[Family, ...] = (
         keeps_length=True,
         vae=_WAN_VAE,
         vae_names=("qwen", "wan"),
+    ),
+    Family(
+        name="qwen-image-edit",
+        title="Qwen-Image-Edit",
+        marks=_QWEN_IMAGE,
+        texts=_QWEN_IMAGE_TEXTS,
+        prediction="flow",
+        network="qwen_image",
+        called="edit",
+        supported=False,  # its text encoder looks at the pictures, too
     ),
     Family(
         name="flux2-dev",
@@ -66,6 +78,7 @@ NEWER_FAMILIES: tuple[Family, ...] = (
         ),
         prediction="flow",
         latent=LatentSpec(channels=128, factor=16, scale=1.0),
+        conditioning="edit",
         native_size=1024,
         network="flux2",
         shift=StepShift(),

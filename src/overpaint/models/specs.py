@@ -18,7 +18,7 @@ TextKind = Literal["clip", "openclip", "qwen3", "qwen3_stacked", "qwen25", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
 NetworkKind = Literal["unet", "zimage", "flux", "mmdit", "qwen_image", "flux2"]
 CodecKind = Literal["kl", "wan"]
-Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
+Source = Literal["weights", "metadata", "sidecar", "file name", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -147,6 +147,7 @@ class QwenImageSpec:
     inner: int
     context_dim: int
     axes: tuple[int, int, int]  # numbers of a head that turn with the picture, a row, a column
+    clean_pictures: bool = False  # what it looks at is without noise, and it is told so
     patch: int = 2
     network: ClassVar[NetworkKind] = "qwen_image"
 
@@ -253,6 +254,11 @@ class ModelSpec:
     def is_flow(self) -> bool:
         return self.prediction == "flow"
 
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it edits what it is shown: the source, if there is one, and any number of references."""
+        return self.conditioning == "edit" and self.is_flow
+
     def tokens(self, latent_size: tuple[int, int]) -> int:
         """How many tokens a transformer makes of a latent; a U-Net makes none."""
         if isinstance(self.denoiser, UNetSpec):
@@ -358,4 +364,5 @@ class Family:
     guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
     keeps_length: bool = False
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
+    called: str = ""  # a word of its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families

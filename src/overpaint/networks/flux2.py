@@ -2,10 +2,12 @@
 
 As in Flux.1, words and cells have layers of their own in double blocks, and are one stream in single blocks, words
 first. What the time says is the same for all blocks of a kind, no layer has a bias, and MLPs are gated. A place is the
-picture, the row, the column and the number of the word.
+picture, the row, the column and the number of the word; pictures that it looks at follow the cells as further ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from overpaint.networks.transformer_layers import (
     map_of,
     modulated,
     patches_of,
+    seen_pictures,
     turned_pairs,
     whole_patches,
 )
@@ -28,6 +31,7 @@ _EPS = 1e-6
 _THETA = 2000.0
 _TIMES = 1000.0  # what the time is multiplied by before it is embedded
 _SINUSOID = 256
+_APART = 10  # between the numbers of two pictures
 
 
 class _TimeMlp(nn.Module):
@@ -180,25 +184,39 @@ class Flux2(nn.Module):
         self.single_blocks = nn.ModuleList(Flux2SingleBlock(spec) for _ in range(spec.single_blocks))
         self.final_layer = _LastOfFlux2(spec)
 
-    def forward(self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        """`s` (b,) is the share of noise."""
+    def forward(
+        self,
+        x: Tensor,
+        s: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """`s` (b,) is the share of noise.
+
+        Channels of x beyond its own, and `references` (b, channels, any h, any w), are pictures that it looks at.
+        """
         high, wide = x.shape[-2:]
-        x = whole_patches(x, self.spec.patch)
-        rows, columns = (side // self.spec.patch for side in x.shape[-2:])
+        maps = [whole_patches(each, self.spec.patch) for each in seen_pictures(x, self.spec.in_channels, references)]
         time = self.time_in(s, x.dtype)
-        img, txt = self.img_in(patches_of(x, self.spec.patch)), self.txt_in(context)
+        img = self.img_in(torch.cat([patches_of(each, self.spec.patch) for each in maps], dim=1))
+        txt = self.txt_in(context)
         of_img, of_txt = self.double_stream_modulation_img(time), self.double_stream_modulation_txt(time)
-        angles = self._angles(txt.shape[1], rows, columns, x.device)
+        angles = self._angles(txt.shape[1], maps)
         for block in self.double_blocks:
             img, txt = block(img, txt, of_img, of_txt, angles)
         together, of_both = torch.cat([txt, img], dim=1), self.single_stream_modulation(time)
         for block in self.single_blocks:
             together = block(together, of_both, angles)
-        out = self.final_layer(together[:, txt.shape[1] :], time)
-        return map_of(out, rows, columns, self.spec.patch)[..., :high, :wide]
+        rows, columns = (side // self.spec.patch for side in maps[0].shape[-2:])
+        own = together[:, txt.shape[1] : txt.shape[1] + rows * columns]
+        return map_of(self.final_layer(own, time), rows, columns, self.spec.patch)[..., :high, :wide]
 
-    def _angles(self, words: int, rows: int, columns: int, device: torch.device) -> Tensor:
-        places = torch.zeros(words + rows * columns, 4, device=device)
-        places[:words, 3] = torch.arange(words, device=device)
-        places[words:, 1:3] = cells_of(rows, columns, device)
-        return angles_of(places, self.spec.axes, _THETA)
+    def _angles(self, words: int, maps: Sequence[Tensor]) -> Tensor:
+        device = maps[0].device
+        places = [F.pad(torch.arange(words, device=device)[:, None], (3, 0))]
+        for number, each in enumerate(maps):
+            cells = cells_of(*(side // self.spec.patch for side in each.shape[-2:]), device)
+            places.append(F.pad(F.pad(cells, (1, 0), value=_APART * number), (0, 1)))
+        return angles_of(torch.cat(places), self.spec.axes, _THETA)

@@ -2,9 +2,12 @@
 
 Words and cells have layers of their own in all blocks and attend to each other, words first. A cell's place counts from
 the middle of the picture, so that it is the same at any size; words follow on the diagonal behind the last cell.
+Pictures that it looks at follow the cells as further ones, each with a number of its own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from overpaint.networks.transformer_layers import (
     map_of,
     modulated,
     patches_of,
+    seen_pictures,
     turned_pairs,
     whole_patches,
 )
@@ -105,8 +109,15 @@ class QwenImageBlock(nn.Module):
         self.attn = _JointStreams(spec)
         self.img_mlp, self.txt_mlp = _MlpOfStream(spec), _MlpOfStream(spec)
 
-    def forward(self, img: Tensor, txt: Tensor, time: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, img: Tensor, txt: Tensor, time: Tensor, angles: Tensor, clean: Tensor | None, painted: int
+    ) -> tuple[Tensor, Tensor]:
+        """`clean` is the time of the cells behind those that are painted, where it is another one."""
         of_img, of_txt = (mod(time)[:, None].chunk(6, dim=-1) for mod in (self.img_mod, self.txt_mod))
+        if clean is not None:
+            of_seen, seen = self.img_mod(clean)[:, None].chunk(6, dim=-1), img.shape[1] - painted
+            pairs = zip(of_img, of_seen, strict=True)
+            of_img = tuple(torch.cat([a.expand(-1, painted, -1), b.expand(-1, seen, -1)], dim=1) for a, b in pairs)
         cells, words = self.attn(modulated(img, *of_img[:2]), modulated(txt, *of_txt[:2]), angles)
         return _through(img, cells, of_img, self.img_mlp), _through(txt, words, of_txt, self.txt_mlp)
 
@@ -145,30 +156,40 @@ class QwenImage(nn.Module):
         self.norm_out = _LastNorm(spec.width)
         self.proj_out = Linear(spec.width, spec.patch**2 * spec.out_channels)
 
-    def forward(self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
-        """`s` (b,) is the share of noise."""
+    def forward(
+        self,
+        x: Tensor,
+        s: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """`s` (b,) is the share of noise.
+
+        Channels of x beyond its own, and `references` (b, channels, any h, any w), are pictures that it looks at.
+        """
         high, wide = x.shape[-2:]
-        x = whole_patches(x, self.spec.patch)
-        rows, columns = (side // self.spec.patch for side in x.shape[-2:])
-        time = self.time_text_embed.timestep_embedder(s, x.dtype)
-        img, txt = self.img_in(patches_of(x, self.spec.patch)), self.txt_in(self.txt_norm(context))
-        places = torch.cat([_word_places(txt.shape[1], rows, columns, x.device), _places(rows, columns, x.device)])
-        angles = angles_of(places, self.spec.axes, _THETA)
+        maps = [whole_patches(each, self.spec.patch) for each in seen_pictures(x, self.spec.in_channels, references)]
+        sizes = [(each.shape[-2] // self.spec.patch, each.shape[-1] // self.spec.patch) for each in maps]
+        (rows, columns), *_ = sizes
+        img = self.img_in(torch.cat([patches_of(each, self.spec.patch) for each in maps], dim=1))
+        txt = self.txt_in(self.txt_norm(context))
+        embed = self.time_text_embed.timestep_embedder
+        time = embed(s, x.dtype)
+        clean = embed(torch.zeros_like(s), x.dtype) if self.spec.clean_pictures and len(maps) > 1 else None
+        angles = angles_of(_places(txt.shape[1], sizes, x.device), self.spec.axes, _THETA)
         for block in self.transformer_blocks:
-            img, txt = block(img, txt, time, angles)
-        out = self.proj_out(self.norm_out(img, time))
+            img, txt = block(img, txt, time, angles, clean, rows * columns)
+        out = self.proj_out(self.norm_out(img[:, : rows * columns], time))
         return map_of(out, rows, columns, self.spec.patch)[..., :high, :wide]
 
 
-def _places(rows: int, columns: int, device: torch.device) -> Tensor:
-    """(picture, row, column) of each cell, counted from the middle; an odd one is before it."""
-    places = torch.zeros(rows * columns, 3, device=device)
-    middle = torch.tensor([rows - rows // 2, columns - columns // 2], device=device)
-    places[:, 1:] = cells_of(rows, columns, device) - middle
-    return places
-
-
-def _word_places(words: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """Behind the picture on all three axes."""
-    behind = max(rows // 2, columns // 2)
-    return torch.arange(behind, behind + words, device=device)[:, None].expand(-1, 3)
+def _places(words: int, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """(picture, row, column) of words and cells: cells from the middle, an odd one before it; words behind them all."""
+    behind = max(max(rows // 2, columns // 2) for rows, columns in sizes)
+    places = [torch.arange(behind, behind + words, device=device)[:, None].expand(-1, 3)]
+    for number, (rows, columns) in enumerate(sizes):
+        middle = torch.tensor([rows - rows // 2, columns - columns // 2], device=device)
+        places.append(F.pad(cells_of(rows, columns, device) - middle, (1, 0), value=number))
+    return torch.cat(places)

@@ -35,6 +35,7 @@ class Row:
     is_negative: bool = False  # the side that guidance leads away from
     merging: TokenMerging | None = None
     deep: DeepMap | None = None  # what this row keeps from one call for the next ones
+    references: tuple[Tensor, ...] = ()  # latents of pictures that are looked at, each (channels, any h, any w)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Denoiser:
     blend: MaskBlend | None = None
     image_conditioning: Tensor | None = None  # (batch, k, h, w)
     shortcuts: Shortcuts = EVERYTHING
+    references: tuple[Tensor, ...] = ()  # (batch, channels, any h, any w)
 
     def __post_init__(self) -> None:
         if self.guidance.image_scale is not None and any(len(each.parts) > 1 for each in self.texts.images):
@@ -75,7 +77,14 @@ class Denoiser:
         def row(i: int, cond: TextCond, share: float = 1.0, is_negative: bool = False) -> Row:
             image = self.image_conditioning
             x = inputs[i] if image is None else torch.cat([inputs[i], image[i] * share])
-            return Row(x, time, cond, is_negative, self.shortcuts.merging)
+            return Row(
+                x,
+                time,
+                cond,
+                is_negative,
+                self.shortcuts.merging,
+                references=tuple(each[i] for each in self.references),
+            )
 
         rows = [row(i, cond) for i, cond in zip(self.texts.owners, self.texts.positive(call), strict=True)]
         if self.guidance.skips_negative(self.meaning.sigma(query.sigma), call):
