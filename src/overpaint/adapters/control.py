@@ -161,8 +161,8 @@ class Controlled:
         """`negative` are the rows that guidance leads away from; a ControlNet with the last word leaves them alone."""
         found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
         added = [each for each in found if each is not None]
-        said = {} if less is None else {"less": less}
-        return self.backend.denoise(x, timesteps, context, vector, control=_sum(added) if added else None, **said)
+        control = _sum(added) if added else None
+        return self.backend.denoise(x, timesteps, context, vector, control=control, less=less)
 
 
 @torch.no_grad()

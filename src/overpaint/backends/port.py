@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
@@ -47,7 +47,7 @@ class Networks:
     """The torch modules that a backend was made of: what lies in memory, and what models share."""
 
     denoiser: DenoiserNetwork
-    autoencoder: AutoencoderKL
+    autoencoder: CodecNetwork
     texts: tuple[TextNetwork, ...]
 
     @property
@@ -115,6 +115,7 @@ class Backend(Protocol):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
@@ -122,6 +123,8 @@ class Backend(Protocol):
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
         call may leave out; it is given only where something is.
+        `references` (b, channels, any h, any w) are pictures that an edit model looks at beside the source, which comes
+        with x in further channels.
         """
         ...
 

@@ -16,7 +16,8 @@ from overpaint.painting.deep_maps import DeepMaps
 from overpaint.painting.denoise import Denoiser, Estimate, Row
 from overpaint.samplers import Query, Sampler
 
-# network(x, timesteps, context, vector) -> eps or v; where calls leave something out, it is told so as `less`
+# network(x, timesteps, context, vector) -> eps or v; where calls leave something out, it is told so as `less`, and
+# where pictures are looked at beside the source, they are `references`
 Network = Callable[..., Tensor]
 
 
@@ -135,6 +136,8 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
             torch.stack(vectors) if vectors else None,
         )
         said: dict[str, object] = {} if less is None else {"less": less}
+        if chosen[0].references:
+            said["references"] = [torch.stack(each) for each in zip(*(row.references for row in chosen), strict=True)]
         if getattr(network, "takes_sides", False):  # ControlNets may guide one side alone
             said["negative"] = [row.is_negative for row in chosen]
         outputs.update(zip(members, network(*given, **said), strict=True))
@@ -145,7 +148,8 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
 def _alike(row: Row) -> tuple[Hashable, ...]:
     """Rows may share a call where this is equal, whichever jobs they are of."""
     known = None if row.deep is None else row.deep.value is not None
-    return row.x.shape, row.cond.context.shape, row.merging, known
+    seen = tuple(each.shape for each in row.references)
+    return row.x.shape, row.cond.context.shape, row.merging, known, seen
 
 
 def _less(rows: Sequence[Row]) -> LessWork | None:

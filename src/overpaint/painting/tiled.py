@@ -40,6 +40,7 @@ class TiledNetwork:
         vector: Tensor | None = None,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """`negative` are the rows that guidance leads away from, for networks that are told so."""
         deep = None if less is None else less.deep
@@ -47,7 +48,7 @@ class TiledNetwork:
         found: list[DeepMap] = []
 
         def ask(part: Part) -> Tensor:
-            said: dict[str, object] = {}
+            said: dict[str, object] = {"references": references} if references else {}
             if less is not None:
                 own = DeepMap(None if before is None else before[len(found)])
                 found.append(own)
