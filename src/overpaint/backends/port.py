@@ -68,6 +68,26 @@ class Abilities:
     shortcuts: bool = True  # calls may leave something out; False: they are made otherwise, and slower
 
 
+class Network(Protocol):
+    """Who predicts eps, v or n - x0 of some rows: a backend's denoiser, and what stands around it."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+    ) -> Tensor:
+        """As `Backend.denoise`. `negative` are the rows that guidance leads away from; None: none of them does.
+
+        `less` is what the call may leave out; None: nothing.
+        """
+        ...
+
+
 class Backend(Protocol):
     """The networks of a model on a device. Float32 goes in and comes out. One thread owns it."""
 
@@ -121,7 +141,7 @@ class Backend(Protocol):
         A flow model's timesteps are shares of noise.
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
-        call may leave out; it is given only where something is.
+        call may leave out; None: nothing.
         """
         ...
 
