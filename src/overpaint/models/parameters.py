@@ -10,6 +10,7 @@ from typing import Any
 
 from overpaint.models.specs import (
     AutoencoderSpec,
+    ChromaSpec,
     FluxSpec,
     MmditSpec,
     ModelSpec,
@@ -62,6 +63,17 @@ def _flux(spec: FluxSpec) -> int:
     told = _two(_SINUSOID, width, width) * (2 if spec.guided else 1) + _two(spec.pooled_dim, width, width)
     ends = _linear(patch * spec.in_channels, width) + _linear(spec.context_dim, width)
     ends += _linear(width, patch * spec.out_channels) + _linear(width, 2 * width)
+    return 2 * spec.double_blocks * stream + spec.single_blocks * single + told + ends
+
+
+def _chroma(spec: ChromaSpec) -> int:
+    width, patch, norms = spec.width, spec.patch**2, 2 * (spec.width // spec.heads)
+    stream = _linear(width, 3 * width) + norms + _linear(width, width) + _two(width, spec.inner, width)
+    single = _linear(width, 3 * width + spec.inner) + _linear(width + spec.inner, width) + norms
+    told = spec.told_layers * (_two(spec.told_width, spec.told_width, spec.told_width) + spec.told_width)
+    told += _linear(spec.told, spec.told_width) + _linear(spec.told_width, width)
+    ends = _linear(patch * spec.in_channels, width) + _linear(spec.context_dim, width)
+    ends += _linear(width, patch * spec.out_channels)
     return 2 * spec.double_blocks * stream + spec.single_blocks * single + told + ends
 
 
@@ -143,5 +155,10 @@ def _quant(spec: AutoencoderSpec) -> int:
     return _linear(both, both) + _linear(one, one)
 
 
-_TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], int]] = {"zimage": _zimage, "flux": _flux, "mmdit": _mmdit}
+_TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], int]] = {
+    "zimage": _zimage,
+    "flux": _flux,
+    "chroma": _chroma,
+    "mmdit": _mmdit,
+}
 _TEXTS: Mapping[TextKind, Callable[[TextSpec], int]] = {"clip": _clip, "openclip": _clip, "qwen3": _qwen3, "t5": _t5}

@@ -16,7 +16,7 @@ Prediction = Literal["eps", "v", "flow"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
 TextKind = Literal["clip", "openclip", "qwen3", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
-NetworkKind = Literal["unet", "zimage", "flux", "mmdit"]
+NetworkKind = Literal["unet", "zimage", "flux", "chroma", "mmdit"]
 Source = Literal["weights", "metadata", "sidecar", "file name", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
@@ -104,6 +104,30 @@ class FluxSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChromaSpec:
+    """The transformer of Chroma: Flux.1's blocks, which are told of the time by one small network."""
+
+    in_channels: int
+    out_channels: int = 16
+    width: int
+    double_blocks: int
+    single_blocks: int
+    heads: int
+    inner: int
+    context_dim: int
+    told: int  # numbers that go into the small network,
+    told_width: int
+    told_layers: int
+    axes: tuple[int, int, int]
+    patch: int = 2
+    network: ClassVar[NetworkKind] = "chroma"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return (self.context_dim,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MmditSpec:
     """The transformer of Stable Diffusion 3 and 3.5 (arXiv:2403.03206)."""
 
@@ -127,7 +151,7 @@ class MmditSpec:
         return (small, self.vector_dim - small, self.context_dim)
 
 
-TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | MmditSpec
+TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | ChromaSpec | MmditSpec
 DenoiserSpec: TypeAlias = UNetSpec | TransformerSpec
 
 
@@ -169,6 +193,7 @@ class TextSpec:
     projected: bool = False  # a CLIP in Hugging Face's names: its pooled vector goes through one more layer
     as_tokens: bool = True  # a vector for each token is read; else the pooled one alone
     length: int = 0  # a text that is read whole is filled up, or cut, to so many tokens; 0: it is as long as it is
+    masked: bool = False  # what fills a text up is not looked at
     key_heads: int = 0  # where several heads share their keys; 0: each has its own
     head_dim: int = 0  # where heads are wider or narrower than their share of the width
     tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
@@ -280,6 +305,7 @@ class TextRow:
     projected: bool = False
     as_tokens: bool = True
     length: int = 0
+    masked: bool = False
     optional: bool = False  # without it, zeros take the place of its words
     head_dim: int = 64
 

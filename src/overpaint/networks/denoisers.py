@@ -9,11 +9,12 @@ from overpaint.models.specs import DenoiserSpec, NetworkKind, UNetSpec
 from overpaint.networks.unet import UNet
 
 if TYPE_CHECKING:
+    from overpaint.networks.chroma import Chroma
     from overpaint.networks.flux import Flux
     from overpaint.networks.mmdit import Mmdit
     from overpaint.networks.zimage import ZImage
 
-DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Mmdit"
+DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Chroma | Mmdit"
 
 
 def denoiser_network(spec: DenoiserSpec) -> DenoiserNetwork:
@@ -33,6 +34,12 @@ def _flux(spec: Any) -> DenoiserNetwork:
     return Flux(spec)
 
 
+def _chroma(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.chroma import Chroma
+
+    return Chroma(spec)
+
+
 def _mmdit(spec: Any) -> DenoiserNetwork:
     from overpaint.networks.mmdit import Mmdit
 
@@ -42,5 +49,6 @@ def _mmdit(spec: Any) -> DenoiserNetwork:
 _TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], DenoiserNetwork]] = {
     "zimage": _zimage,
     "flux": _flux,
+    "chroma": _chroma,
     "mmdit": _mmdit,
 }
