@@ -155,7 +155,12 @@ def pipeline(parts: FlowParts, task: str, **scheduler: Any) -> Any:
     )
     made.set_progress_bar_config(disable=True)
     kept = made._prepare_attention_mask
-    made._prepare_attention_mask = lambda *args, **named: kept(*args, **named).bool()
+
+    def hiding(*args: Any, **named: Any) -> Any:
+        mask = kept(*args, **named)
+        return None if mask is None else mask.bool()
+
+    made._prepare_attention_mask = hiding
     return made
 
 
@@ -202,6 +207,7 @@ def test_inpainting_by_blending(chroma: FlowParts, engine: Engine) -> None:
     plan, ours = sampled(engine, request(images=(source,), mask=mask, strength=0.7, cfg_scale=3.0))
     s, init = shares(plan)[0], encoded(chroma.vae, source)
     drawn = noise_like(init)
+    chroma.transformer.register_to_config(guidance_embeds=False)  # which their pipeline asks for, and no Chroma has
     pipe = pipeline(chroma, "Inpaint")
     ids = pipe._prepare_latent_image_ids(1, HEIGHT // 16, WIDTH // 16, "cpu", torch.float32)
     start = packed((1 - s) * init + s * drawn)

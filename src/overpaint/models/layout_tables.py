@@ -112,7 +112,7 @@ XLABS_ROWS: Mapping[str, Mapping[str, str]] = {
     "single_blocks.*.linear2": {"single_blocks.*.processor.proj_lora": ""},
 }
 
-_NUMBER = re.compile(r"(?:(?<=blocks\.)|(?<=guidance_layer\.(?:layers|norms)\.))\d{1,3}(?=\.)")
+_NUMBER = re.compile(r"(?:(?<=blocks\.)|(?<=guidance_layer\.layers\.)|(?<=guidance_layer\.norms\.))\d{1,3}(?=\.)")
 
 
 def origins(keys: Iterable[str], rows: tuple[Row, ...]) -> dict[str, Origin]:
