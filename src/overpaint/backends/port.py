@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
@@ -47,7 +47,7 @@ class Networks:
     """The torch modules that a backend was made of: what lies in memory, and what models share."""
 
     denoiser: DenoiserNetwork
-    autoencoder: AutoencoderKL
+    autoencoder: CodecNetwork
     texts: tuple[TextNetwork, ...]
 
     @property

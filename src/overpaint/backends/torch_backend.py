@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from overpaint.adapters.worn import WornAdapters
 from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
 from overpaint.errors import RequestError, SamplingError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
 from overpaint.networks.text import TextEncoding, TokenOverride
@@ -54,7 +54,7 @@ def _has_native_bfloat16() -> bool:
 class SharedAutoencoder:
     """An autoencoder and what it computes in; backends that share it learn of a fallback (DEC-2) together."""
 
-    def __init__(self, network: AutoencoderKL, dtype: torch.dtype) -> None:
+    def __init__(self, network: CodecNetwork, dtype: torch.dtype) -> None:
         self.network = settled(network)
         self.dtype = dtype
 
@@ -77,7 +77,7 @@ class TorchBackend:
     def __init__(
         self,
         denoiser: DenoiserNetwork,
-        autoencoder: AutoencoderKL | SharedAutoencoder,
+        autoencoder: CodecNetwork | SharedAutoencoder,
         texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,

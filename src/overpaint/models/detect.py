@@ -68,6 +68,7 @@ _STRANGERS = (
 )
 
 
+_PATCH = 2  # cells a side that make one latent of a codec with statistics
 _OLD_LATENTS = 4  # channels of the codecs that always have convolutions beside the latents
 
 _OF_VAE = re.compile(rf"({VAE_PREFIX})?((post_)?quant_conv|(encoder|decoder)\.(conv_|down|mid|up|norm_out))")
@@ -111,6 +112,7 @@ def detect(
         shift=_shift(family, said, facts),
         cfg_scale=family.cfg_scale,
         guidance=family.guidance,
+        keeps_length=family.keeps_length,
         blank_words=sum(row.length for row in family.texts if row.optional and not is_there(row, shapes)),
     )
     return fitting(spec)
@@ -186,18 +188,38 @@ def supported_titles() -> str:
 
 def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
     """The codec's widths; `prefix` is empty for VAE files."""
+    if f"{prefix}decoder.middle.0.residual.0.gamma" in shapes:
+        return _wan_spec(shapes, prefix)
     conv_in, latent_in = (kernel(shapes, f"{prefix}{side}.conv_in.weight") for side in ("encoder", "decoder"))
     levels = range(count(shapes, f"{prefix}decoder.up."))
     widths = [kernel(shapes, f"{prefix}decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
-    channels = conv_in[0]
+    channels, patch = conv_in[0], _PATCH if f"{prefix}bn.running_mean" in shapes else 1
     if not widths or any(width == 0 or width % channels for width in widths) or not latent_in[1]:
         raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
     return AutoencoderSpec(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         num_res_blocks=count(shapes, f"{prefix}decoder.up.0.block.") - 1,
-        latent_channels=latent_in[1],
+        latent_channels=latent_in[1] * patch**2,
         quant_convs=latent_in[1] == _OLD_LATENTS or f"{prefix}quant_conv.weight" in shapes,
+        patch=patch,
+    )
+
+
+def _wan_spec(shapes: Header, prefix: str) -> AutoencoderSpec:
+    """The codec of Qwen-Image, whose blocks are one list with steps to the next size between them."""
+    first, last = (kernel(shapes, f"{prefix}{side}.conv1.weight") for side in ("encoder", "decoder"))
+    start, channels = f"{prefix}encoder.downsamples.", first[0]
+    steps = [i for i in range(count(shapes, start)) if f"{start}{i}.resample.1.weight" in shapes]
+    widths = [kernel(shapes, f"{start}{i - 1}.residual.6.weight")[0] for i in steps] + [last[0]]
+    if not steps or not channels or any(width == 0 or width % channels for width in widths) or not last[1]:
+        raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
+    return AutoencoderSpec(
+        kind="wan",
+        channels=channels,
+        channel_mult=tuple(width // channels for width in widths),
+        num_res_blocks=steps[0],
+        latent_channels=last[1],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overpaint.errors import CheckpointError
+from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, Shift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
@@ -204,6 +205,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),)),
     _sd3("sd3", "Stable Diffusion 3", ()),
+    *NEWER_FAMILIES,
     Family(
         name="sdxl-inpaint",
         title="SDXL inpainting",

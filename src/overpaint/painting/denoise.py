@@ -17,7 +17,7 @@ from torch import Tensor
 from overpaint.errors import SamplingError
 from overpaint.networks.unet import DeepMap
 from overpaint.painting.blend import MaskBlend
-from overpaint.painting.guidance import Guidance, guided, guided_three_ways
+from overpaint.painting.guidance import Guidance, as_long_as, guided, guided_three_ways
 from overpaint.painting.texts import TextCond, Texts
 from overpaint.parameterization import Parameterization
 from overpaint.planning.sampler_plan import SamplerPlan
@@ -111,8 +111,11 @@ class Denoiser:
             scales = self.guidance.scale, self.guidance.image_scale
             result = guided_three_ways(uncond, image, conditional, *scales)
         else:
-            uncond = replies(rest, x)
-            result = guided(uncond, positive, owners, self.texts.weights, self.guidance.scale)
+            uncond, weights = replies(rest, x), self.texts.weights
+            result = guided(uncond, positive, owners, weights, self.guidance.scale)
+            if self.guidance.keeps_length:
+                own = guided(uncond, positive, owners, weights, 1.0)
+                result = as_long_as(result, own, x * self.meaning.c_in(query.sigma), self.guidance.patch)
         blended = result if self.blend is None else self.blend.answer(result, query, self.meaning)
         return Estimate(blended, uncond, conditional)
 
