@@ -65,7 +65,8 @@ def test_every_form_of_a_picture_is_the_same_request(store: FakeStore) -> None:
 def test_pictures_that_an_edit_model_looks_at(store: FakeStore) -> None:
     """Kept as sources are, with a source and without; what stands for them is a list."""
     seen = [encoded(SOURCE), store.put_picture(MASK)]
-    for more in ({"images": [encoded(SOURCE)]}, {}):
+    sides: tuple[dict[str, Any], ...] = {"images": [encoded(SOURCE)]}, {}
+    for more in sides:
         kept = stored(store, references=seen, seed=1, variation_seed=2, **more)
         assert kept["references"] == [reference_of(SOURCE), reference_of(MASK)]
         asked = loaded_request(kept, store.picture)
