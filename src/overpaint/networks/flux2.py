@@ -217,6 +217,6 @@ class Flux2(nn.Module):
         device = maps[0].device
         places = [F.pad(torch.arange(words, device=device)[:, None], (3, 0))]
         for number, each in enumerate(maps):
-            cells = cells_of(*(side // self.spec.patch for side in each.shape[-2:]), device)
-            places.append(F.pad(F.pad(cells, (1, 0), value=_APART * number), (0, 1)))
+            rows, columns = (side // self.spec.patch for side in each.shape[-2:])
+            places.append(F.pad(F.pad(cells_of(rows, columns, device), (1, 0), value=_APART * number), (0, 1)))
         return angles_of(torch.cat(places), self.spec.axes, _THETA)
