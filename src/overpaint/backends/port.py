@@ -68,6 +68,27 @@ class Abilities:
     shortcuts: bool = True  # calls may leave something out; False: they are made otherwise, and slower
 
 
+class Network(Protocol):
+    """Who predicts eps, v or n - x0 of some rows: a backend's denoiser, and what stands around it."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """As `Backend.denoise`. `negative` are the rows that guidance leads away from; None: none of them does.
+
+        `less` is what the call may leave out; None: nothing. `references` are other pictures to look at.
+        """
+        ...
+
+
 class Backend(Protocol):
     """The networks of a model on a device. Float32 goes in and comes out. One thread owns it."""
 
@@ -122,7 +143,7 @@ class Backend(Protocol):
         A flow model's timesteps are shares of noise.
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
-        call may leave out; it is given only where something is.
+        call may leave out; None: nothing.
         `references` (b, channels, any h, any w) are pictures that an edit model looks at beside the source, which comes
         with x in further channels.
         """

@@ -218,5 +218,6 @@ class Flux2(nn.Module):
         places = [F.pad(torch.arange(words, device=device)[:, None], (3, 0))]
         for number, each in enumerate(maps):
             rows, columns = (side // self.spec.patch for side in each.shape[-2:])
-            places.append(F.pad(F.pad(cells_of(rows, columns, device), (1, 0), value=_APART * number), (0, 1)))
+            cells = cells_of(rows, columns, device)
+            places.append(F.pad(F.pad(cells, (1, 0), value=_APART * number), (0, 1)))
         return angles_of(torch.cat(places), self.spec.axes, _THETA)
