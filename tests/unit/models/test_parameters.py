@@ -142,19 +142,8 @@ def spec(denoiser: DenoiserSpec, vae: AutoencoderSpec, *texts: TextSpec) -> Mode
         spec(KLEIN_9B, FLUX2_VAE, replace(QWEN, layers=28, layer=-1, states=(9, 18, 27))),
     ],
     ids=[
-        "zimage",
-        "flux",
-        "schnell",
-        "dev",
-        "chroma",
-        "chroma-hd",
-        "fill",
-        "sd35",
-        "sd3",
-        "sd35-large",
-        "zimage-turbo",
-        "qwen-image",
-        "klein",
+        *("zimage", "flux", "schnell", "dev", "chroma", "chroma-hd", "fill"),
+        *("sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "klein"),
     ],
 )
 def test_as_many_as_the_networks_have(model: ModelSpec) -> None:
