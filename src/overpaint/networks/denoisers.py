@@ -9,11 +9,14 @@ from overpaint.models.specs import DenoiserSpec, NetworkKind, UNetSpec
 from overpaint.networks.unet import UNet
 
 if TYPE_CHECKING:
+    from overpaint.networks.chroma import Chroma
     from overpaint.networks.flux import Flux
+    from overpaint.networks.flux2 import Flux2
     from overpaint.networks.mmdit import Mmdit
+    from overpaint.networks.qwen_image import QwenImage
     from overpaint.networks.zimage import ZImage
 
-DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Mmdit"
+DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Chroma | Mmdit | QwenImage | Flux2"
 
 
 def denoiser_network(spec: DenoiserSpec) -> DenoiserNetwork:
@@ -33,14 +36,35 @@ def _flux(spec: Any) -> DenoiserNetwork:
     return Flux(spec)
 
 
+def _chroma(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.chroma import Chroma
+
+    return Chroma(spec)
+
+
 def _mmdit(spec: Any) -> DenoiserNetwork:
     from overpaint.networks.mmdit import Mmdit
 
     return Mmdit(spec)
 
 
+def _qwen_image(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.qwen_image import QwenImage
+
+    return QwenImage(spec)
+
+
+def _flux2(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.flux2 import Flux2
+
+    return Flux2(spec)
+
+
 _TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], DenoiserNetwork]] = {
     "zimage": _zimage,
     "flux": _flux,
+    "chroma": _chroma,
     "mmdit": _mmdit,
+    "qwen_image": _qwen_image,
+    "flux2": _flux2,
 }
