@@ -31,8 +31,8 @@ STORES = {
     "abfss": "adlfs",
     "memory": "fsspec",
 }
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_SECRET = re.compile(r"(?i)\b(sig|signature|token|secret|password|[a-z-]*key)=[^&\s'\"]+")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+)://")
+_SECRET = re.compile(r"(?i)\b(sig|signature|token|secret|password|[a-z-]*key(?:id)?)=[^&\s'\"]+")
 _NO_RIGHTS = ("NoCredentialsError", "PermissionError", "ClientAuthenticationError", "DefaultCredentialsError")
 _MARKS = ("ETag", "etag", "md5Hash")  # by which stores tell contents apart
 _LONGEST_REASON = 200

@@ -367,12 +367,13 @@ def _free_name(name: str, key: str, journal: Ledger, batch: Batch, taken: Iterab
 
 def _usable(name: str, key: str, journal: Ledger, batch: Batch) -> bool:
     """Whether a file of this name may be written: it is nobody's, or this row's own."""
-    owner = journal.owner(name)
+    owner, is_taken = journal.owner(name), journal.place.is_taken(name)
+    if owner is None and is_taken:  # perhaps by another painter of this very row, whose machine was thought to be lost
+        journal.read_others()
+        owner = journal.owner(name)
     if owner is not None and owner != key:
         return False
-    if batch.overwrite or not journal.place.is_taken(name):
-        return True
-    return _is_own(name, key, journal)
+    return batch.overwrite or not is_taken or _is_own(name, key, journal)
 
 
 def _is_own(name: str, key: str, journal: Ledger) -> bool:
