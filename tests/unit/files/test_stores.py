@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
+import pickle
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from overpaint import stores
 from overpaint.cli import main
 from overpaint.cluster.handing_out import HandingOut
-from overpaint.cluster.port import PainterReady, PoolNews, RowGroup
+from overpaint.cluster.node_painter import NodePainter
+from overpaint.cluster.port import BatchOrder, PainterReady, PoolNews, RowGroup
 from overpaint.errors import PictureError, RequestError, SaveError
 from overpaint.events import Control
 from overpaint.files.batch import Batch, BatchEvent, RowFailed, RowPainted, RowPlanned, look_at_batch, run_batch
@@ -33,6 +38,7 @@ from overpaint.files.rows import BatchRow, UnreadableRow
 from overpaint.files.shards import Shard
 from overpaint.files.store_ledger import StoreLedger
 from overpaint.stores import AnyFile, StoreFile, file_named
+from overpaint.version import __version__
 from tests.unit.fake_painter import FakePainter
 from tests.unit.files.test_batch import contents, fill, kinds, paint_all
 
@@ -340,6 +346,31 @@ class TestListings:
         rows = list(rows_of(place("in"), tmp_path / "out", recursive=True))
         assert {each.name for each in rows if isinstance(each, BatchRow)} == {"a.png"}
         assert all("no result can have this name" in each.problem for each in rows if isinstance(each, UnreadableRow))
+
+
+def test_a_painter_on_some_machine(tmp_path: Path, memory: MemoryFileSystem) -> None:
+    """It needs no folder that the others have, and is given names, not pictures."""
+    fill(tmp_path / "in", "a.png", "b.png")
+    upload(memory, tmp_path / "in", "in")
+    paint_all(tmp_path / "in", Batch(out=tmp_path / "out", fields={"seed": 3}))
+    batch = Batch(out=place("out"), fields={"seed": 3})
+    opener = partial(nullcontext, FakePainter())
+    groups = [list(each) for each in ListedRows(place("in"), place("out")).groups()]
+    given = pickle.dumps(groups)
+    assert len(given) < 2000
+    before = Path.cwd()
+    for is_in_stores, told in ((False, "has no such folder"), (True, "")):
+        order = BatchOrder(batch, opener, tmp_path / "gone", is_in_stores=is_in_stores)
+        painter = NodePainter("one")
+        try:
+            assert told in painter.start(order, __version__)
+            if is_in_stores:
+                done = painter.paint(pickle.loads(given), False)
+                assert [each.state for each in done.rows] == ["painted", "painted"]
+        finally:
+            painter.close()
+            os.chdir(before)
+    assert stored(memory, "out") == contents(tmp_path / "out")
 
 
 class TestBadInput:
