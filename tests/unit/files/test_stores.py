@@ -9,7 +9,6 @@ import os
 import pickle
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from overpaint.files.shards import Shard
 from overpaint.files.store_ledger import StoreLedger
 from overpaint.stores import AnyFile, StoreFile, file_named
 from overpaint.version import __version__
+from tests.unit.cluster.test_node_painter import opened
 from tests.unit.fake_painter import FakePainter
 from tests.unit.files.test_batch import contents, fill, kinds, paint_all
 
@@ -303,6 +303,7 @@ class TestListings:
         assert (few, many) == (500, 3000) and (much - little) / (many - few) < 60
 
     @pytest.mark.long
+    @pytest.mark.timeout(1800)
     def test_a_million_pictures(self, monkeypatch: pytest.MonkeyPatch) -> None:
         count, peak = listed_memory(monkeypatch, 2000)
         assert count == 1_000_000 and peak < 100 << 20
@@ -354,7 +355,7 @@ def test_a_painter_on_some_machine(tmp_path: Path, memory: MemoryFileSystem) -> 
     upload(memory, tmp_path / "in", "in")
     paint_all(tmp_path / "in", Batch(out=tmp_path / "out", fields={"seed": 3}))
     batch = Batch(out=place("out"), fields={"seed": 3})
-    opener = partial(nullcontext, FakePainter())
+    opener = partial(opened, FakePainter())
     groups = [list(each) for each in ListedRows(place("in"), place("out")).groups()]
     given = pickle.dumps(groups)
     assert len(given) < 2000
