@@ -25,6 +25,7 @@ EXTRAS = {
     "heic": ("pillow-heif", "pictures of phones"),
     "postgres": ("psycopg", "jobs in PostgreSQL, for several machines"),
     "ray": ("ray", "batches on many machines"),
+    "stores": ("fsspec", "batches in object stores"),
     "parquet": ("pyarrow", "manifests of batches"),
 }
 

@@ -17,21 +17,25 @@ from overpaint.cli.output import Meter, note, say, say_json, warn
 from overpaint.cli.ray_cluster import cluster_asked_for
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import OverpaintError, PictureError
+from overpaint.stores import StoreFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from overpaint.files.batch import Batch, BatchEvent
-    from overpaint.files.rows import BatchRow, UnreadableRow
+    from overpaint.files.rows import Rows
     from overpaint.models.ui_defaults import Tab
     from overpaint.settings import Settings
+    from overpaint.stores import AnyFile
 
 FAILED = 1
 Source = Annotated[
-    Path,
-    typer.Argument(metavar="FOLDER|MANIFEST", help="Pictures, or rows (.jsonl, .csv, .parquet).", show_default=False),
+    str,
+    typer.Argument(
+        metavar="FOLDER|MANIFEST",
+        help="Pictures, or rows (.jsonl, .csv, .parquet); also by URL: s3://bucket/photos, gs://, az://.",
+        show_default=False,
+    ),
 ]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the results.", show_default=False)]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder for the results, or such a URL.", show_default=False)]
 Masks = Annotated[
     str | None, typer.Option("--masks", help="One mask for all, a folder of masks by name, or a mask in words.")
 ]
@@ -113,22 +117,23 @@ def batch(
     --control take. A row without a picture asks for a new one.
     """
     from overpaint.files.batch import Batch
-    from overpaint.files.rows import read_rows
+    from overpaint.files.listed_rows import rows_of
     from overpaint.files.shards import Shard
 
+    source_place, out_place, mask_place = _place("SOURCE", source), _place("OUT", out), _masks(masks)
     part = None if shard is None else Shard.parse(shard)
     cluster = cluster_asked_for(ray, shard, pool, gpus_per_worker, cpus_per_worker)
     asked = asked.with_prompt(text)
     settings = asked.settings()
     asked = asked.with_model(model_asked_for(asked, settings))
-    _check_source(source)
-    rows = read_rows(source, out, masks=_masks(masks), recursive=recursive)
+    _check_source(source_place)
+    rows = rows_of(source_place, out_place, masks=mask_place, recursive=recursive)
     _check_shared(rows, asked, settings)
     tab = _tab_of(rows, masks)
     tell_webui(asked, quiet or as_json, tab=tab)
-    _warn_of_left_out(source, recursive, quiet or as_json)
+    _warn_of_left_out(source_place, recursive, quiet or as_json)
     work = Batch(
-        out=out,
+        out=out_place,
         fields=asked.fields_over(tab),
         settings=settings,
         model=_model_key(asked, settings),
@@ -140,13 +145,14 @@ def batch(
     if dry_run:
         teller.look(rows, work)
     elif cluster is not None:
-        cluster.paint(rows, work, asked, teller.hear, Meter(quiet or as_json))
+        is_in_stores = all(isinstance(each, StoreFile) for each in (source_place, out_place, mask_place or out_place))
+        cluster.paint(rows, work, asked, teller.hear, Meter(quiet or as_json), is_in_stores=is_in_stores)
     else:
         _paint_here(rows, work, asked, teller)
     return teller.end()
 
 
-def _paint_here(rows: Sequence[BatchRow | UnreadableRow], work: Batch, asked: GivenOptions, teller: _Teller) -> None:
+def _paint_here(rows: Rows, work: Batch, asked: GivenOptions, teller: _Teller) -> None:
     from overpaint.files.batch import run_batch
 
     with ExitStack() as stack:
@@ -161,12 +167,22 @@ def _paint_here(rows: Sequence[BatchRow | UnreadableRow], work: Batch, asked: Gi
             teller.hear(event, meter)
 
 
-def _masks(given: str | None) -> Path | str | None:
+def _place(argument: str, given: str) -> AnyFile:
+    """A path, or a URL of a store that can be opened here."""
+    from overpaint.stores import check_packages, file_named
+
+    place = file_named(given, argument)
+    check_packages(place, argument)
+    return place
+
+
+def _masks(given: str | None) -> AnyFile | str | None:
     """A file or folder, or a mask in words that is understood."""
     from overpaint import masks
+    from overpaint.stores import is_url
 
-    if given is None or not masks.means_mask(given):
-        return None if given is None else Path(given)
+    if given is None or is_url(given) or not masks.means_mask(given):
+        return None if given is None else _place("--masks", given)
     masks.parse(given)
     return given
 
@@ -176,7 +192,7 @@ _OTHER_PICTURES = frozenset(
 )
 
 
-def _check_source(source: Path) -> None:
+def _check_source(source: AnyFile) -> None:
     """A folder or rows, not a picture; and never a word of what else is in the file."""
     from overpaint.files.parquet_rows import PARQUET_SUFFIX
     from overpaint.files.rows import PICTURE_SUFFIXES
@@ -193,10 +209,10 @@ def _check_source(source: Path) -> None:
         raise PictureError(f"{source}: it is no manifest; give a folder, or a file with one JSON object a line, or CSV")
 
 
-def _warn_of_left_out(source: Path, recursive: bool, quiet: bool) -> None:
+def _warn_of_left_out(source: AnyFile, recursive: bool, quiet: bool) -> None:
     from overpaint.hints import listed
 
-    left_out = pictures_left_out(source, recursive) if source.is_dir() else []
+    left_out = pictures_left_out(source, recursive) if isinstance(source, Path) and source.is_dir() else []
     warn([f"left out: {listed(left_out, 20)}; save them as PNG or JPEG"] if left_out else (), quiet)
 
 
@@ -206,26 +222,26 @@ def pictures_left_out(folder: Path, recursive: bool) -> list[str]:
     return sorted(str(each.relative_to(folder)) for each in found if each.suffix.lower() in _OTHER_PICTURES)
 
 
-def _tab_of(rows: Sequence[BatchRow | UnreadableRow], masks: str | None) -> Tab | None:
+def _tab_of(rows: Rows, masks: str | None) -> Tab | None:
     """The one of a webui's page for all of them; rows of both kinds have none in common."""
-    from overpaint.files.rows import BatchRow
+    from overpaint.files.rows import has_sources
 
-    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
+    kinds = has_sources(rows)
     if len(kinds) != 1:
         return None
     return "txt2img" if kinds == {False} else "img2img" if masks is None else "inpaint"
 
 
-def _check_shared(rows: Sequence[BatchRow | UnreadableRow], asked: GivenOptions, settings: Settings) -> None:
+def _check_shared(rows: Rows, asked: GivenOptions, settings: Settings) -> None:
     """What is wrong with the command line is wrong with every row, and told once."""
     from PIL import Image
 
     from overpaint.cli.jobs import opened
-    from overpaint.files.rows import BatchRow
+    from overpaint.files.rows import has_sources
     from overpaint.request import SOURCE_FIELDS, PaintRequest
     from overpaint.text.shorthand import with_pictures, without_second_pass
 
-    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
+    kinds = has_sources(rows)
     fields = with_pictures(asked.fields(), lambda path: opened(path, settings))
     if len(kinds) != 1 or (kinds == {False} and SOURCE_FIELDS & fields.keys()):
         return  # told apart, and refused, row by row
@@ -257,7 +273,7 @@ class _Teller:
     counts: dict[str, int] = field(default_factory=lambda: {"painted": 0, "skipped": 0, "failed": 0})
     stopped: bool = False
 
-    def look(self, rows: Sequence[BatchRow | UnreadableRow], work: Batch) -> None:
+    def look(self, rows: Rows, work: Batch) -> None:
         """At what would be done."""
         from overpaint.files.batch import look_at_batch
 

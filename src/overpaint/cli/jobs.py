@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from overpaint.parts import Hires
     from overpaint.request import PaintRequest, Picture
     from overpaint.settings import Settings
+    from overpaint.stores import AnyFile
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,15 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
 
 
-def opened(path: Path, settings: Settings) -> Picture:
+def opened(path: AnyFile, settings: Settings) -> Picture:
     """A picture file, or what comes in on stdin, decoded; complaints name the file."""
     from overpaint.pictures import open_picture
+    from overpaint.stores import content_of
 
-    name = "stdin" if is_stdin(path) else str(path)
+    stdin = isinstance(path, Path) and is_stdin(path)
+    name = "stdin" if stdin else str(path)
     try:
-        return open_picture(from_stdin() if is_stdin(path) else path, max_pixels=settings.max_source_pixels)
+        return open_picture(from_stdin() if stdin else content_of(path), max_pixels=settings.max_source_pixels)
     except PictureError as error:
         told = str(error)
         raise PictureError(told if told.startswith(f"{name}: ") else f"{name}: {told}") from error

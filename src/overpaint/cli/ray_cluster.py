@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from overpaint.errors import RequestError
 if TYPE_CHECKING:
     from overpaint.cluster.room import RoomAsked
     from overpaint.files.batch import Batch, BatchEvent
-    from overpaint.files.rows import BatchRow, UnreadableRow
+    from overpaint.files.rows import Rows
     from overpaint.settings import Settings
 
 _SECRETS = ("token", "url")  # of the service; no painter needs them
@@ -32,19 +32,22 @@ class AskedCluster:
 
     def paint(
         self,
-        rows: Sequence[BatchRow | UnreadableRow],
+        rows: Rows,
         work: Batch,
         asked: GivenOptions,
         hear: Callable[[BatchEvent, Meter], None],
         meter: Meter,
+        *,
+        is_in_stores: bool = False,
     ) -> None:
-        """All rows; each event is told."""
+        """All rows; each event is told. `is_in_stores`: nothing is read or written by a path."""
         from overpaint.cluster.ray_batch import RayBatch
         from overpaint.cluster.ray_head import connected
 
         asked = replace(asked, standing={name: each for name, each in asked.standing.items() if name not in _SECRETS})
         opener = partial(open_painter, asked, work.settings)
-        batch = RayBatch(batch=work, opener=opener, room=self.room, models=_model_files(asked, work.settings))
+        models = _model_files(asked, work.settings)
+        batch = RayBatch(batch=work, opener=opener, room=self.room, models=models, is_in_stores=is_in_stores)
         with connected(self.address) as ray, session.stoppable() as control, meter:  # Ray sets signal handlers, too
             for event in batch.run(ray, rows, control):
                 hear(event, meter)

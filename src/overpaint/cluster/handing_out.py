@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from overpaint.cluster.port import (
@@ -25,7 +25,7 @@ from overpaint.cluster.queue import GroupQueue
 from overpaint.errors import OverpaintError, SaveError
 from overpaint.events import Control
 from overpaint.files.batch import BatchEvent, BatchStopped, RowFailed, RowPainted, RowSkipped
-from overpaint.files.rows import BatchRow, UnreadableRow
+from overpaint.files.rows import BatchRow, Rows, StreamedRows, UnreadableRow
 from overpaint.files.shards import families
 
 MOST_DEATHS = 2  # of painters, by one row
@@ -35,6 +35,7 @@ _CALL_SECONDS = 0.5  # what one call should take: handing out costs a millisecon
 _SHORT_CALL = 2.0  # below it the next call waits at the painter already
 _MOST_GROUPS = 200  # a call
 _LOOK_SECONDS = 0.5
+_AHEAD = 10_000  # groups of rows that are listed while others are painted
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,19 @@ class HandingOut:
 
     def __init__(
         self,
-        rows: Sequence[BatchRow | UnreadableRow],
+        rows: Rows,
         pool: PainterPool,
         *,
         least: int = 1,
         patience: Patience | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._unreadable = [each for each in rows if isinstance(each, UnreadableRow)]
-        readable = [each for each in rows if isinstance(each, BatchRow)]
-        self._queue = GroupQueue(map(RowGroup, families(readable)))
+        self._unreadable: deque[UnreadableRow] = deque()
+        if isinstance(rows, StreamedRows):
+            self._queue = GroupQueue(self._groups(rows.groups()), _AHEAD)
+        else:
+            self._unreadable.extend(each for each in rows if isinstance(each, UnreadableRow))
+            self._queue = GroupQueue(self._groups(families([each for each in rows if isinstance(each, BatchRow)])))
         self._pool, self._least, self._patience, self._clock = pool, least, patience or Patience(), clock
         self._ready: dict[str, _PainterState] = {}
         self._seconds_a_group = _CALL_SECONDS
@@ -75,9 +79,10 @@ class HandingOut:
 
     def events(self, control: Control) -> Generator[BatchEvent, None, None]:
         """Until every row is told of, or the batch is stopped."""
-        for each in self._unreadable:
-            yield RowFailed(each, OverpaintError(each.problem))
-        while self._queue or self._at_work():
+        while self._queue or self._at_work() or self._unreadable:
+            while self._unreadable:
+                unreadable = self._unreadable.popleft()
+                yield RowFailed(unreadable, OverpaintError(unreadable.problem))
             if control.message is not None and not self._is_stopping:
                 self._is_stopping = True
                 self._pool.stop()
@@ -90,6 +95,12 @@ class HandingOut:
             self._watch()
         if control.message is not None:
             yield BatchStopped()
+
+    def _groups(self, found: Iterable[Sequence[BatchRow | UnreadableRow]]) -> Iterator[RowGroup]:
+        for rows in found:
+            self._unreadable.extend(each for each in rows if isinstance(each, UnreadableRow))
+            if readable := [each for each in rows if isinstance(each, BatchRow)]:
+                yield RowGroup(readable)
 
     def _at_work(self) -> bool:
         return any(each.calls for each in self._ready.values())

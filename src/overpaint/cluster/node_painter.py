@@ -25,7 +25,8 @@ from overpaint.files.batch import (
     RowSkipped,
     paint_rows,
 )
-from overpaint.files.journal import Journal
+from overpaint.files.ledger import Ledger
+from overpaint.files.ledgers import ledger_of
 from overpaint.files.rows import BatchRow
 from overpaint.version import __version__
 
@@ -42,7 +43,7 @@ class NodePainter:
         self._signs = 0
         self._engine: BatchEngine | None = None
         self._order: BatchOrder | None = None
-        self._journal: Journal | None = None
+        self._journal: Ledger | None = None
 
     def start(self, order: BatchOrder, version: str) -> str:
         """Make ready; what is wrong here and would be wrong with any painter in its place is returned as a sentence."""
@@ -51,11 +52,12 @@ class NodePainter:
         try:
             os.chdir(order.folder)
         except OSError:
-            return f"{order.folder}: {self._name} has no such folder; all machines share it under the same path"
+            if not order.is_in_stores:
+                return f"{order.folder}: {self._name} has no such folder; all machines share it under the same path"
         try:
             for path, size, digest in order.models:
                 check_same_model(Path(path), size, digest)
-            self._journal = self._stack.enter_context(Journal(order.batch.out, worker=secrets.token_hex(6)))
+            self._journal = self._stack.enter_context(ledger_of(order.batch.out, worker=secrets.token_hex(6)))
         except OverpaintError as error:
             return f"{self._name}: {error}"
         self._order = order

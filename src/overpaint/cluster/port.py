@@ -35,6 +35,7 @@ class BatchOrder:
     opener: Callable[[], AbstractContextManager[BatchEngine]]  # found by its name where overpaint is installed
     folder: Path  # that paths are relative to
     models: tuple[tuple[str, int, str], ...] = ()  # (path, size, SHA-256) of the files that must be the same everywhere
+    is_in_stores: bool = False  # what is read and written has URLs, so the folder need not be there
 
 
 @dataclass(frozen=True)

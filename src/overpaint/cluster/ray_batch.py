@@ -16,8 +16,10 @@ from overpaint.cluster.ray_pool import RayPool
 from overpaint.cluster.room import RoomAsked, room_for
 from overpaint.events import Control
 from overpaint.files.batch import Batch, BatchEngine, BatchEvent, begun, check_shared
-from overpaint.files.journal import Journal, workers_writing
-from overpaint.files.rows import BatchRow, UnreadableRow
+from overpaint.files.journal import workers_writing
+from overpaint.files.ledgers import ledger_of
+from overpaint.files.rows import Rows
+from overpaint.stores import AnyFile
 
 _LET_GO_SECONDS = 30.0  # for painters of a batch that was killed to notice it
 _PAUSE = 0.2
@@ -31,18 +33,17 @@ class RayBatch:
     opener: Callable[[], AbstractContextManager[BatchEngine]]
     room: RoomAsked = field(default_factory=RoomAsked)
     patience: Patience = field(default_factory=Patience)
+    is_in_stores: bool = False  # nothing is read or written by a path
     models: Sequence[Path] = ()  # files that must be the same on all machines
 
-    def run(
-        self, ray: Any, rows: Sequence[BatchRow | UnreadableRow], control: Control | None = None
-    ) -> Iterator[BatchEvent]:
+    def run(self, ray: Any, rows: Rows, control: Control | None = None) -> Iterator[BatchEvent]:
         """On the cluster that `ray` is connected to. Seeds are fixed here, names follow from the rows, and a row counts
         as painted when the output folder says so."""
         control, batch = control or Control(), self.batch
         check_shared(batch.fields, rows)
         room = room_for(self.room, [each["Resources"] for each in ray.nodes() if each["Alive"]])
         wait_for_workers(batch.out)
-        with Journal(batch.out) as journal:
+        with ledger_of(batch.out) as journal:
             batch = begun(batch, journal)
             journal.forget_rows()
             pool = RayPool(ray, self._order(batch), room)
@@ -57,11 +58,11 @@ class RayBatch:
 
     def _order(self, batch: Batch) -> BatchOrder:
         models = tuple((str(path), path.stat().st_size, head_and_tail(path)) for path in self.models if path.is_file())
-        return BatchOrder(batch, self.opener, Path.cwd(), models)
+        return BatchOrder(batch, self.opener, Path.cwd(), models, self.is_in_stores)
 
 
-def wait_for_workers(out: Path, seconds: float = _LET_GO_SECONDS) -> None:
+def wait_for_workers(out: AnyFile, seconds: float = _LET_GO_SECONDS) -> None:
     """Until nobody writes a worker's journal any more, or long enough; opening the batch's own tells the rest."""
     deadline = time.monotonic() + seconds
-    while workers_writing(out) and time.monotonic() < deadline:
+    while isinstance(out, Path) and workers_writing(out) and time.monotonic() < deadline:
         time.sleep(_PAUSE)

@@ -7,19 +7,16 @@ journal, so the same command, given again after whatever ended it, goes on with 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
 from overpaint.errors import OverpaintError, RequestError, SaveError
 from overpaint.events import Cancelled, Control, Event, Finished, Progress, Started
-from overpaint.files.batch_tools import STEPS_FOLDER, RowSteps, asks_for_tool, seeds_of, tool_files
-from overpaint.files.journal import Journal, read_journals
+from overpaint.files.batch_tools import RowSteps, asks_for_tool, seeds_of, tool_files
 from overpaint.files.keeping import (
     KeptPicture,
     Origins,
@@ -29,20 +26,22 @@ from overpaint.files.keeping import (
     lost_in,
     name_for,
     numbered,
+    with_recipe,
 )
+from overpaint.files.ledger import Ledger
+from overpaint.files.ledgers import ledger_of, look_at_ledger
 from overpaint.files.recipe import JobFiles
-from overpaint.files.row_requests import asked_of, digest, fields_of, row_digest
-from overpaint.files.rows import BatchRow, UnreadableRow
-from overpaint.files.saving import save_first_free
+from overpaint.files.row_requests import asked_of, digest, fetched, fields_of, row_digest
+from overpaint.files.rows import BatchRow, Rows, UnreadableRow, has_sources
 from overpaint.files.shards import Shard
 from overpaint.outcome import Processed
 from overpaint.request import SOURCE_FIELDS, PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
+from overpaint.stores import AnyFile
 from overpaint.text.shorthand import control_files, reference_files, without_second_pass
 
-_TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
-_SURELY_TORN = 3600.0  # seconds after which nobody is still writing such a file
+_NAME_TRIES = 100  # of names that others take in the same moment
 
 
 class BatchEngine(Protocol):
@@ -57,7 +56,7 @@ class BatchEngine(Protocol):
 class Batch:
     """What all rows share."""
 
-    out: Path
+    out: AnyFile  # a folder, or a prefix of an object store
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the request, where a row does not say otherwise
     settings: Settings = field(default_factory=Settings)
     model: str = ""  # names the weights: pictures of other weights are other pictures
@@ -115,7 +114,7 @@ BatchEvent: TypeAlias = (
 
 
 def run_batch(
-    rows: Sequence[BatchRow | UnreadableRow],
+    rows: Rows,
     batch: Batch,
     painter: Callable[[], BatchEngine],
     control: Control | None = None,
@@ -125,14 +124,14 @@ def run_batch(
     check_shared(batch.fields, rows)
     if batch.shard is not None:
         rows = batch.shard.rows(rows)
-    with Journal(batch.out, batch.shard) as journal:
+    with ledger_of(batch.out, batch.shard) as journal:
         yield from paint_rows(rows, begun(batch, journal), journal, painter, control)
 
 
-def look_at_batch(rows: Sequence[BatchRow | UnreadableRow], batch: Batch) -> Iterator[BatchEvent]:
+def look_at_batch(rows: Rows, batch: Batch) -> Iterator[BatchEvent]:
     """What `run_batch` would do by now. Sources are read; nothing is written, and nobody else is kept from writing."""
     check_shared(batch.fields, rows)
-    journal = read_journals(batch.out)
+    journal = look_at_ledger(batch.out)
     if batch.fields.get("seed", -1) == -1 and (seed := journal.known_seed(*_seed_names(batch))) is not None:
         batch = replace(batch, fields={**batch.fields, "seed": seed})
     seen, taken = Counter[str](), set[str]()
@@ -159,16 +158,16 @@ def look_at_batch(rows: Sequence[BatchRow | UnreadableRow], batch: Batch) -> Ite
         yield RowPlanned(row, tuple(names))
 
 
-def begun(batch: Batch, journal: Journal) -> Batch:
+def begun(batch: Batch, journal: Ledger) -> Batch:
     """The batch with the seed that all its rows have, once what a killed process was writing is gone."""
-    _remove_torn_files(batch, journal)
+    journal.remove_torn()
     return replace(batch, fields=_with_seed(batch, journal))
 
 
 def paint_rows(
     rows: Iterable[BatchRow | UnreadableRow],
     batch: Batch,
-    journal: Journal,
+    journal: Ledger,
     painter: Callable[[], BatchEngine],
     control: Control,
 ) -> Iterator[BatchEvent]:
@@ -190,7 +189,7 @@ def paint_rows(
 def _row_events(
     row: BatchRow,
     batch: Batch,
-    journal: Journal,
+    journal: Ledger,
     painter: Callable[[], BatchEngine],
     control: Control,
     seen: Counter[str],
@@ -202,6 +201,7 @@ def _row_events(
             yield RowSkipped(row, _settle(key, journal))
             return
         yield RowStarted(row)
+        row = fetched(row)
         asked = asked_of(row, fields_of(row, batch.fields), batch.settings)
     except SaveError:
         raise
@@ -210,7 +210,7 @@ def _row_events(
         return
     engine = painter()
     try:
-        steps = RowSteps(batch.out / STEPS_FOLDER, key, batch.model, _origins(row, batch))
+        steps = RowSteps(journal.place.steps(), key, batch.model, _origins(row, batch))
         if isinstance(asked, PaintRequest):
             story = engine.run(asked, batch.settings, control)
         else:
@@ -230,9 +230,9 @@ def _row_events(
         yield RowFailed(row, error)
 
 
-def check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | UnreadableRow]) -> None:
+def check_shared(fields: Mapping[str, Any], rows: Rows) -> None:
     """Refuse what is asked of all rows and none can have."""
-    kinds = {row.has_source for row in rows if isinstance(row, BatchRow)}
+    kinds = has_sources(rows)
     if kinds == {True}:
         without_second_pass(fields)
     of_source = sorted(SOURCE_FIELDS & fields.keys())
@@ -240,7 +240,7 @@ def check_shared(fields: Mapping[str, Any], rows: Sequence[BatchRow | Unreadable
         raise RequestError(of_source[0], fields[of_source[0]], "no row has a source picture; leave it out")
 
 
-def _settle(key: str, journal: Journal) -> tuple[str, ...]:
+def _settle(key: str, journal: Ledger) -> tuple[str, ...]:
     entry = journal.entry(key)
     assert entry is not None
     if not entry.done:
@@ -248,7 +248,7 @@ def _settle(key: str, journal: Journal) -> tuple[str, ...]:
     return _pictures_among(entry.files)
 
 
-def _with_seed(batch: Batch, journal: Journal) -> dict[str, Any]:
+def _with_seed(batch: Batch, journal: Ledger) -> dict[str, Any]:
     """BATCH-1: one seed for the whole batch, and the same one when it is resumed."""
     fields = {"seed": -1, **batch.fields}
     fresh = fix_seed(fields["seed"])
@@ -270,7 +270,7 @@ def _key(row: BatchRow, batch: Batch, seen: Counter[str]) -> str:
     return plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
 
 
-def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> RowPainted:
+def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Ledger) -> RowPainted:
     names = _write(row, key, processed, batch, journal)
     is_tool, pictures = asks_for_tool(row.fields), tuple(finished_pictures(processed))
     images = processed.images if is_tool else [each.image for each in pictures]
@@ -283,26 +283,48 @@ def _kept(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: 
     return RowPainted(row, names, seeds or tuple(each.seed for each in pictures), warnings)
 
 
-def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal) -> tuple[str, ...]:
+def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Ledger) -> tuple[str, ...]:
     """Promise, then write. The names are those of an earlier promise as far as they are still free or ours."""
-    origins = _origins(row, batch)
-    target = batch.out / row.output
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"{target.parent}: the folder cannot be made ({error.strerror})") from error
-    records = origins.records(target.parent, processed.plan.settings)
-    files: dict[str, bytes] = {}
+    records = _origins(row, batch).records(journal.place.beside(str(row.output)), processed.plan.settings)
+    for _ in range(_NAME_TRIES):
+        files = _named_files(row, key, processed, batch, journal, records)
+        ours = {name for name in files if batch.overwrite or _is_own(name, key, journal)}
+        promised = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        journal.promise(key, row.name, promised, part=processed.stopped)
+        if _are_laid_down(files, ours, journal):
+            return _pictures_among(files)
+        journal.read_others()
+        entry = journal.entry(key)
+        if entry is not None and not processed.stopped and journal.whole(key):  # by another painter of this row
+            return _pictures_among(entry.files)
+    raise SaveError(f"{batch.out}: others take every name of {row.output}; give another OUT")
+
+
+def _are_laid_down(files: Mapping[str, bytes], ours: Container[str], journal: Ledger) -> bool:
+    """Whether each name was free or ours. If somebody was faster with one, none is kept."""
+    created: list[str] = []
+    for name, data in files.items():
+        if name in ours:
+            journal.place.replace(name, data)
+        elif journal.place.create(name, data):
+            created.append(name)
+        else:
+            for each in created:
+                journal.place.remove(each)
+            return False
+    return True
+
+
+def _named_files(
+    row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Ledger, records: JobFiles
+) -> dict[str, bytes]:
     if asks_for_tool(row.fields):
-        files = _tool_files(row, key, processed, batch, journal, records)
-    for painted in finished_pictures(processed) if not asks_for_tool(row.fields) else ():
+        return _tool_files(row, key, processed, batch, journal, records)
+    files: dict[str, bytes] = {}
+    for painted in finished_pictures(processed):
         name = _free_name(_wished_name(row, painted, processed, batch), key, journal, batch, files)
         files.update(files_of(painted, processed, name, records))
-    promised = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    journal.promise(key, row.name, promised, part=processed.stopped)
-    for name, data in files.items():
-        save_first_free([batch.out / name], data, replace=(batch.out / name).exists())
-    return _pictures_among(files)
+    return files
 
 
 def _origins(row: BatchRow, batch: Batch) -> Origins:
@@ -312,7 +334,7 @@ def _origins(row: BatchRow, batch: Batch) -> Origins:
 
 
 def _tool_files(
-    row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Journal, records: JobFiles
+    row: BatchRow, key: str, processed: Processed, batch: Batch, journal: Ledger, records: JobFiles
 ) -> dict[str, bytes]:
     """All files of a tool's result; what lies beside a picture follows its name."""
     files: dict[str, bytes] = {}
@@ -337,28 +359,24 @@ def _wished_name(row: BatchRow, painted: KeptPicture, processed: Processed, batc
     return name_for(painted, name)
 
 
-def _free_name(name: str, key: str, journal: Journal, batch: Batch, taken: Iterable[str]) -> str:
+def _free_name(name: str, key: str, journal: Ledger, batch: Batch, taken: Iterable[str]) -> str:
     candidate, number = name, 1
-    while candidate in taken or not _usable(candidate, key, journal, batch):
+    while candidate in taken or not all(_usable(each, key, journal, batch) for each in with_recipe(candidate)):
         candidate, number = numbered(name, number), number + 1
     return candidate
 
 
-def _usable(name: str, key: str, journal: Journal, batch: Batch) -> bool:
+def _usable(name: str, key: str, journal: Ledger, batch: Batch) -> bool:
     """Whether a file of this name may be written: it is nobody's, or this row's own."""
-    owner = journal.owner(name)
+    owner, is_taken = journal.owner(name), journal.place.is_taken(name)
+    if owner is None and is_taken:  # perhaps by another painter of this very row, whose machine was thought to be lost
+        journal.read_others()
+        owner = journal.owner(name)
     if owner is not None and owner != key:
         return False
-    if not (batch.out / name).exists() or batch.overwrite:
-        return True
-    return owner == key and (journal.wrote(name) or (batch.out / name).stat().st_size == 0)
+    return batch.overwrite or not is_taken or _is_own(name, key, journal)
 
 
-def _remove_torn_files(batch: Batch, journal: Journal) -> None:
-    """What a killed process was writing. The lock says that no other batch writes here now; but other shards may."""
-    youngest = math.inf if batch.shard is None else journal.now() - _SURELY_TORN
-    for path in batch.out.rglob(".*.tmp"):
-        if _TORN.fullmatch(path.name):
-            with suppress(OSError):
-                if path.stat().st_mtime < youngest:
-                    path.unlink(missing_ok=True)
+def _is_own(name: str, key: str, journal: Ledger) -> bool:
+    """Whether it is a file that this row has written, and nobody has changed since."""
+    return journal.owner(name) == key and (journal.wrote(name) or journal.place.is_held(name))

@@ -28,7 +28,6 @@ from overpaint.settings import Settings
 from overpaint.text.infotext import split_infotext
 
 KIND = "kind"
-STEPS_FOLDER = ".overpaint-steps"  # below the output, as long as a row with a tool is not done
 
 
 class RequestReader(Protocol):

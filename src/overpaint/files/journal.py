@@ -1,8 +1,6 @@
-"""The journal of a batch: what was finished, so that a batch that was killed goes on where it stood.
+"""The journal of a batch in a folder: a file of lines, each on disk before the next thing happens, and its lock.
 
-Before its files are written a row's names and hashes are promised here, afterwards it is marked done; each line is on
-disk before the next thing happens. So whatever moment a process dies at, the journal and the folder together say for
-each row whether its pictures are whole. The lock dies with the process.
+The lock dies with the process.
 
 A batch in parts (`shards`) has a journal for each part. Whoever opens one reads all of them. So has each worker of a
 batch that is handed out (`cluster`); who opens the batch's own afterwards takes them in.
@@ -10,19 +8,18 @@ batch that is handed out (`cluster`); who opens the batch's own afterwards takes
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 import os
 import re
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from overpaint.errors import RequestError, SaveError
+from overpaint.files.ledger import Ledger
+from overpaint.files.places import FolderPlace
 from overpaint.files.saving import save_first_free
 
 if TYPE_CHECKING:
@@ -31,27 +28,18 @@ if TYPE_CHECKING:
 JOURNAL_NAME = "overpaint-batch.jsonl"
 _JOURNALS = re.compile(r"overpaint-batch(?:-\d+-of-(\d+)|-worker-([0-9a-z-]+))?\.jsonl")
 _SEED_NAME = "overpaint-batch-{}.seed"
+_TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
+_SURELY_TORN = 3600.0  # seconds after which nobody is still writing such a file
 _FAR = 1 << 30  # where Windows locks a byte, so that others can read what stands at the beginning
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """What is known of a row: the files it promised, by name with their SHA-256, and whether all were written."""
-
-    files: Mapping[str, str] = field(default_factory=dict)
-    done: bool = False
-    part: bool = False  # the row was stopped: these are not all its pictures
-
-
-class Journal:
-    """An append-only file in the output folder. Use it as a context manager."""
+class Journal(Ledger):
+    """An append-only file in the output folder, and a lock on it."""
 
     def __init__(self, folder: Path, shard: Shard | None = None, *, worker: str = "") -> None:
+        super().__init__(FolderPlace(folder))
         self._folder, self._shard, self._worker = folder, shard, worker
         self._path = folder / _journal_name(shard, worker)
-        self._entries: dict[str, JournalEntry] = {}
-        self._seeds: dict[str, int] = {}
-        self._owners: dict[str, str] = {}
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Journal:
@@ -79,13 +67,12 @@ class Journal:
             self._file.close()
 
     def read_others(self) -> None:
-        """What the other journals of the folder say by now."""
         for path in journals_in(self._folder):
             if path != self._path:
                 self._take_all(path.read_bytes())
 
     def take_in_workers(self, *, remember: bool = True) -> None:
-        """What workers wrote who are gone becomes part of the batch's own journal, in the order in which it happened.
+        """In the order in which it happened.
 
         NOTE: if the end comes between the copy and the removal, the lines are copied again, which changes nothing.
         """
@@ -99,29 +86,26 @@ class Journal:
             with suppress(OSError):
                 path.unlink()
 
-    def forget_rows(self) -> None:
-        """For who needs the lock and the seed only: what is known of a hundred thousand rows fills 80 MB."""
-        self._entries.clear()
-        self._owners.clear()
+    def remove_torn(self) -> None:
+        """The lock says that no other batch writes here now; but other shards may."""
+        youngest = math.inf if self._shard is None else self._now() - _SURELY_TORN
+        for path in self._folder.rglob(".*.tmp"):
+            if _TORN.fullmatch(path.name):
+                with suppress(OSError):
+                    if path.stat().st_mtime < youngest:
+                        path.unlink(missing_ok=True)
 
-    def now(self) -> float:
+    def _now(self) -> float:
         """The time by the clock that dates files here, which may be another machine's."""
         os.utime(self._path)
         return self._path.stat().st_mtime
 
-    def entry(self, key: str) -> JournalEntry | None:
-        """What is known of a row."""
-        return self._entries.get(key)
-
     def seed_of(self, batch: str, asked: str, fresh: int) -> int:
-        """The seed that a batch without one was given when it first ran (BATCH-1). `asked` names what is asked of all
-        its rows: on another machine the same model file may have another date, and so the batch another name."""
         if batch not in self._seeds:
             self._append({"batch": batch, "seed": self._agreed(asked, fresh)})
         return self._seeds[batch]
 
     def known_seed(self, batch: str, asked: str) -> int | None:
-        """The same, if it was ever given."""
         if batch in self._seeds:
             return self._seeds[batch]
         with suppress(OSError, ValueError):
@@ -159,37 +143,6 @@ class Journal:
         found = _JOURNALS.fullmatch(other.name)
         return self._shard is not None and found is not None and found[1] == str(self._shard.of)
 
-    def owner(self, name: str) -> str | None:
-        """The row that promised the file of this name."""
-        return self._owners.get(name)
-
-    def promise(self, key: str, name: str, files: Mapping[str, str], *, part: bool = False) -> None:
-        """Say what is about to be written; `name` is for people who read the journal."""
-        self._append({"row": key, "name": name, "files": dict(files), "part": part})
-
-    def done(self, key: str) -> None:
-        """Say that all that was promised is written."""
-        self._append({"row": key, "done": True})
-
-    def whole(self, key: str) -> bool:
-        """Whether a row needs no more work: marked done and not deleted since, or written just before the end came."""
-        entry = self.entry(key)
-        if entry is None or entry.part or not entry.files:
-            return False
-        if entry.done:
-            return all((self._folder / name).is_file() for name in entry.files)
-        return all(self.wrote(name) for name in entry.files)
-
-    def wrote(self, name: str) -> bool:
-        """Whether the file of this name is, byte for byte, the one that was promised."""
-        path, owner = self._folder / name, self.owner(name)
-        promised = self._entries[owner].files.get(name) if owner is not None else None
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == promised
-
-    def _append(self, line: Mapping[str, Any]) -> None:
-        self._write(json.dumps(line).encode() + b"\n")
-        self._take(line)
-
     def _write(self, lines: bytes) -> None:
         assert self._file is not None
         try:
@@ -205,23 +158,6 @@ class Journal:
         self._take_all(data)
         if data and not data.endswith(b"\n"):
             file.write(b"\n")
-
-    def _take_all(self, data: bytes) -> None:
-        for line in data.split(b"\n"):
-            with suppress(ValueError):  # the last line of a process that was killed
-                self._take(json.loads(line))
-
-    def _take(self, line: Any) -> None:
-        if not isinstance(line, Mapping):
-            return
-        key, files = line.get("row"), line.get("files")
-        if isinstance(line.get("batch"), str) and isinstance(line.get("seed"), int):
-            self._seeds[line["batch"]] = line["seed"]
-        elif isinstance(key, str) and isinstance(files, Mapping):
-            self._entries[key] = JournalEntry(dict(files), part=line.get("part") is True)
-            self._owners.update(dict.fromkeys(files, key))
-        elif isinstance(key, str) and line.get("done") is True and key in self._entries:
-            self._entries[key] = JournalEntry(self._entries[key].files, done=True)
 
 
 def read_journals(folder: Path) -> Journal:

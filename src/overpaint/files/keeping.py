@@ -16,6 +16,7 @@ from overpaint.files.recipe import JobFiles, recipe_of
 from overpaint.files.saving import save_bytes
 from overpaint.heic import REMEDY, can_write_heic
 from overpaint.pictures import LOSSLESS, SourceExtras, source_extras
+from overpaint.stores import AnyFile
 
 if TYPE_CHECKING:
     from overpaint.outcome import Processed
@@ -40,16 +41,16 @@ class KeptPicture:
 class Origins:
     """The files a job's pictures came from, for its recipes."""
 
-    source: Path | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)  # by field: mask, latent_mask, strength_map
-    controls: Sequence[Path | None] = ()
-    references: Sequence[Path | None] = ()
+    source: AnyFile | None = None
+    masks: Mapping[str, AnyFile] = field(default_factory=dict)  # by field: mask, latent_mask, strength_map
+    controls: Sequence[AnyFile | None] = ()
+    references: Sequence[AnyFile | None] = ()
 
-    def records(self, beside: Path | None, settings: Settings) -> JobFiles:
+    def records(self, beside: AnyFile | None, settings: Settings) -> JobFiles:
         """As the recipe of a picture in this folder keeps them."""
         whole = settings.recipe_whole_paths
 
-        def record(path: Path | None) -> FileRecord | None:
+        def record(path: AnyFile | None) -> FileRecord | None:
             return None if path is None or not path.is_file() else FileRecord.of(path, beside, whole=whole)
 
         masks = {name: record(path) for name, path in self.masks.items()}
@@ -78,10 +79,17 @@ def files_of(painted: KeptPicture, processed: Processed, name: str, files: JobFi
 
 def _beside(name: str, recipe: Mapping[str, object] | None) -> list[tuple[str, bytes]]:
     """The recipe's own file, where the format of the picture has no place for it."""
-    path = PurePosixPath(name)
-    if recipe is None or path.suffix.lower() == ".png":
+    if recipe is None:
         return []
-    return [(str(path.with_name(recipe_path(Path(path.name)).name)), recipe_text(recipe).encode())]
+    return [(each, recipe_text(recipe).encode()) for each in with_recipe(name)[1:]]
+
+
+def with_recipe(name: str) -> tuple[str, ...]:
+    """The name of a picture, and that of its recipe where its format has no place for one."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() == ".png":
+        return (name,)
+    return name, str(path.with_name(recipe_path(Path(path.name)).name))
 
 
 def contents_of(painted: KeptPicture, processed: Processed, files: JobFiles) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from overpaint.named_files import check_regular
 from overpaint.pictures import open_picture
 from overpaint.pixels.mask import to_gray_mask
 from overpaint.request import Picture
+from overpaint.stores import AnyFile, StoreFile
 
 LARGEST_EMBEDDED = 262_144  # bytes of PNG; a larger picture is named by its file
 LARGEST_CONTROLS = 524_288  # of all control pictures together; readers take a MiB of texts in a picture
@@ -29,8 +31,11 @@ class FileRecord:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, beside: Path | None = None, *, whole: bool = False) -> FileRecord:
+    def of(cls, path: AnyFile, beside: AnyFile | None = None, *, whole: bool = False) -> FileRecord:
         """The record of a file, as seen from the folder of the painted picture, or with its whole path."""
+        if isinstance(path, StoreFile):
+            return cls(path=path.url if whole else _seen_in_store(path, beside), sha256=file_sha256(path))
+        beside = None if isinstance(beside, StoreFile) else beside
         place = path.resolve()
         return cls(path=place.as_posix() if whole else _seen_from(place, beside), sha256=file_sha256(path))
 
@@ -62,8 +67,10 @@ def open_kept(kept: FileRecord | str | None, what: str, near: Sequence[Path], ma
         raise PictureError(f"the recipe's {what} cannot be read ({error}); give --{what}") from None
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: AnyFile) -> str:
     """The SHA-256 of a file's bytes."""
+    if isinstance(path, StoreFile):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     check_regular(path)
     with path.open("rb") as file:
         digest = hashlib.sha256()
@@ -129,6 +136,13 @@ def _seen_from(path: Path, folder: Path | None) -> str:
         return PurePosixPath(Path(os.path.relpath(path, folder))).as_posix()
     except ValueError:  # another drive
         return path.name
+
+
+def _seen_in_store(file: StoreFile, folder: AnyFile | None) -> str:
+    """Within one bucket a relative path, as between folders; nobody else's business is which bucket it was."""
+    if not isinstance(folder, StoreFile) or folder.bucket != file.bucket:
+        return file.name
+    return posixpath.relpath(file.path, folder.path)
 
 
 def _above_homes() -> frozenset[Path]:

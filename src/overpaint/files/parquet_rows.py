@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from overpaint.errors import PictureError
+from overpaint.stores import AnyFile
 
 PARQUET_SUFFIX = ".parquet"
 _ROWS_AT_ONCE = 1000
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parquet_rows(path: AnyFile) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line from 1, its fields); what is null says nothing, and lines of nothing else are left out."""
     try:
         from pyarrow import ArrowException
@@ -21,7 +21,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise PictureError(f"{path}: Parquet is read by pyarrow; pip install 'overpaint[parquet]'") from None
     number = 0
     try:
-        with ParquetFile(path) as file:
+        with path.open("rb") as data, ParquetFile(data) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 for line in batch.to_pylist():
                     number += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from overpaint.errors import PictureError
@@ -19,6 +19,7 @@ from overpaint.pictures import open_picture
 from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, SOURCE_FIELDS, PaintRequest, Picture
 from overpaint.sequences.story import PaintingSequence
 from overpaint.settings import Settings
+from overpaint.stores import AnyFile, StoreFile, below, content_of
 from overpaint.text.shorthand import control_files, reference_files, with_pictures, without_second_pass
 
 
@@ -35,15 +36,23 @@ def asked_of(row: BatchRow, own: Mapping[str, Any], settings: Settings) -> Paint
     return _request_of(row, own, settings=settings)
 
 
+def fetched(row: BatchRow) -> BatchRow:
+    """With the contents of its files that lie in a store, so that each is read once, where the row is painted."""
+    if not any(isinstance(each, StoreFile) for each in row.files.values()):
+        return row
+    files = {name: each.fetched() if isinstance(each, StoreFile) else each for name, each in row.files.items()}
+    return replace(row, files=files)
+
+
 def row_digest(row: BatchRow, own: Mapping[str, Any], *, format: str, model: str, settings: Settings) -> str:
     """What a row's result depends on, as a name; equal rows have the same."""
-    pictures = {name: file_sha256(path) for name, path in row.files.items()}
+    pictures = {name: _content_mark(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
-    pictures |= {f"controls[{number}]": file_sha256(path) for number, path in guides if path is not None}
+    pictures |= {f"controls[{number}]": _content_mark(path) for number, path in guides if path is not None}
     seen = enumerate(reference_files(own))
-    pictures |= {f"references[{number}]": file_sha256(path) for number, path in seen if path is not None}
+    pictures |= {f"references[{number}]": _content_mark(path) for number, path in seen if path is not None}
     named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
-    pictures |= {f"named {name}": file_sha256(row.folder / name) for name in named}
+    pictures |= {f"named {name}": _content_mark(below(row.folder, name)) for name in named}
     return digest(
         {
             "fields": own,
@@ -55,6 +64,11 @@ def row_digest(row: BatchRow, own: Mapping[str, Any], *, format: str, model: str
             "quirks": quirks_on(settings),
         }
     )
+
+
+def _content_mark(file: AnyFile) -> str:
+    """A store tells contents apart without that they are read."""
+    return file.content_mark() if isinstance(file, StoreFile) else file_sha256(file)
 
 
 def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -76,8 +90,9 @@ def _request_of(row: BatchRow, fields: Mapping[str, Any], *, settings: Settings)
     return PaintRequest.from_json({**own, **pictures})
 
 
-def _opened(name: str, path: Path, settings: Settings) -> Picture:
+def _opened(name: str, path: AnyFile, settings: Settings) -> Picture:
     try:
-        return open_picture(path, max_pixels=settings.max_source_pixels)
+        return open_picture(content_of(path), max_pixels=settings.max_source_pixels)
     except PictureError as error:
-        raise PictureError(f"{name}: {error}") from error
+        told = f"{path}: " if isinstance(path, StoreFile) and str(path) not in str(error) else ""
+        raise PictureError(f"{name}: {told}{error}") from error

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from overpaint.errors import PictureError, RequestError
 from overpaint.files.journal import results_in
 from overpaint.files.parquet_rows import PARQUET_SUFFIX, parquet_rows
 from overpaint.files.table_rows import TABLE_SUFFIXES, table_rows
 from overpaint.masks import means_mask, parse
+from overpaint.stores import AnyFile, StoreFile, below, is_url, listed_below
 from overpaint.text.shorthand import with_parts
+
+if TYPE_CHECKING:
+    from overpaint.files.shards import Shard
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".bmp", ".gif"}
@@ -35,9 +40,9 @@ class BatchRow:
     number: int  # from 1: its line, or its place in the folder
     name: str  # for people
     output: PurePosixPath  # below the output folder, without ending
-    files: Mapping[str, Path]  # perhaps picture, mask, latent_mask and strength_map; control pictures are in the fields
+    files: Mapping[str, AnyFile]  # perhaps picture, mask, latent_mask, strength_map; control pictures are in the fields
     fields: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path = Path()  # where the files lie that a mask in words names
+    folder: AnyFile = Path()  # where the files lie that a mask in words names
 
     @property
     def has_source(self) -> bool:
@@ -53,23 +58,44 @@ class UnreadableRow:
     problem: str
 
 
+Rows: TypeAlias = Collection[BatchRow | UnreadableRow]
+"""All rows of a batch: a list, or a listing that is read anew each time."""
+
+
+class StreamedRows(Collection[BatchRow | UnreadableRow]):
+    """Rows that are nowhere held as a whole; each has a picture."""
+
+    @abstractmethod
+    def groups(self) -> Iterator[Sequence[BatchRow | UnreadableRow]]:
+        """All of them, those together whose results may want one name."""
+
+    @abstractmethod
+    def part(self, shard: Shard) -> StreamedRows:
+        """Those of one shard."""
+
+
+def has_sources(rows: Rows) -> set[bool]:
+    """Which kinds of rows there are: with a picture to paint over, and without."""
+    if isinstance(rows, StreamedRows):
+        return {True}
+    return {row.has_source for row in rows if isinstance(row, BatchRow)}
+
+
 def read_rows(
-    source: Path, out: Path, *, masks: Path | str | None = None, recursive: bool = False
+    source: Path, out: AnyFile, *, masks: AnyFile | str | None = None, recursive: bool = False
 ) -> list[BatchRow | UnreadableRow]:
     """The rows of a folder, or of a manifest when the source is a file; masks may be one in words."""
     if isinstance(masks, str):
         words = masks
-        return [_with_mask(each, words) for each in read_rows(source, out, recursive=recursive)]
-    if masks is not None and not (masks.is_dir() or masks.is_file()):
-        raise RequestError("masks", str(masks), "there is no such file or folder")
+        return [with_mask(each, words) for each in read_rows(source, out, recursive=recursive)]
     if source.is_dir():
         return list(_folder_rows(source, out, masks, recursive))
     if source.is_file():
-        return list(_manifest_rows(source, masks))
+        return list(manifest_rows(source, masks))
     raise PictureError(f"{source}: there is no such folder or manifest")
 
 
-def _with_mask(row: BatchRow | UnreadableRow, words: str) -> BatchRow | UnreadableRow:
+def with_mask(row: BatchRow | UnreadableRow, words: str) -> BatchRow | UnreadableRow:
     """A row that paints over a picture and has no mask of its own."""
     if not isinstance(row, BatchRow) or not row.has_source or "mask" in row.files or "mask" in row.fields:
         return row
@@ -82,21 +108,27 @@ def natural_key(path: PurePosixPath) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _folder_rows(folder: Path, out: Path, masks: Path | None, recursive: bool) -> Iterator[BatchRow | UnreadableRow]:
+def _folder_rows(
+    folder: Path, out: AnyFile, masks: AnyFile | None, recursive: bool
+) -> Iterator[BatchRow | UnreadableRow]:
     """BATCH-1, BATCH-2. The output and the masks may lie inside the folder, and results in it: they are no sources."""
-    skipped = {path.resolve() for path in (out, masks) if path is not None} - {folder.resolve()}
+    skipped = {path.resolve() for path in (out, masks) if isinstance(path, Path)} - {folder.resolve()}
     there = list(_pictures_below(folder, recursive, skipped))
     # NOTE: in this order. Another shard may be painting, and promises a file before it is there.
-    results = results_in(out)
+    results = results_in(out) if isinstance(out, Path) else set()
     found = sorted((each for each in there if (folder / each).resolve() not in results), key=natural_key)
-    choose = _MaskChoice(masks)
+    choose = MaskChoice(masks)
     for number, name in enumerate(found, 1):
-        mask = choose.mask_for(name)
-        if masks is not None and mask is None:
-            yield UnreadableRow(number, str(name), f"there is no mask {name.stem}.* for it in {masks}")
-            continue
-        files = {"picture": folder / name} | ({"mask": mask} if mask is not None else {})
-        yield BatchRow(number=number, name=str(name), output=name.with_suffix(""), files=files)
+        yield picture_row(number, name, folder / name, choose)
+
+
+def picture_row(number: int, name: PurePosixPath, picture: AnyFile, masks: MaskChoice) -> BatchRow | UnreadableRow:
+    """The row of a picture that was found under this name."""
+    mask = masks.mask_for(name)
+    if masks.place is not None and mask is None:
+        return UnreadableRow(number, str(name), f"there is no mask {name.stem}.* for it in {masks.place}")
+    files = {"picture": picture} | ({"mask": mask} if mask is not None else {})
+    return BatchRow(number=number, name=str(name), output=name.with_suffix(""), files=files)
 
 
 def _pictures_below(folder: Path, recursive: bool, skipped: set[Path]) -> Iterator[PurePosixPath]:
@@ -110,47 +142,74 @@ def _pictures_below(folder: Path, recursive: bool, skipped: set[Path]) -> Iterat
                 yield PurePosixPath((here / name).relative_to(folder).as_posix())
 
 
-class _MaskChoice:
+class MaskChoice:
     """BATCH-2: one mask serves all, several serve the pictures of their names; the folder is listed once."""
 
-    def __init__(self, masks: Path | None) -> None:
+    def __init__(self, masks: AnyFile | None) -> None:
+        self.place = masks
         self._only = masks if masks is not None and masks.is_file() else None
-        self._by_name: dict[PurePosixPath, Path] = {}
+        self._by_name: dict[PurePosixPath, AnyFile] = {}
         if masks is None or self._only is not None:
             return
-        found = sorted(_pictures_below(masks, True, set()), key=natural_key)
-        self._by_name = {each.with_suffix(""): masks / each for each in reversed(found)}
+        there = _masks_below(masks)
+        found = sorted(there, key=natural_key)
+        self._by_name = {each.with_suffix(""): there[each] for each in reversed(found)}
         if len(found) == 1:
-            self._only = masks / found[0]
+            self._only = there[found[0]]
 
-    def mask_for(self, name: PurePosixPath) -> Path | None:
+    def mask_for(self, name: PurePosixPath) -> AnyFile | None:
         if self._only is not None or not self._by_name:
             return self._only
         whole = name.with_suffix("")
         return self._by_name.get(whole) or self._by_name.get(PurePosixPath(whole.name))
 
 
-def _manifest_rows(manifest: Path, masks: Path | None) -> Iterator[BatchRow | UnreadableRow]:
-    choose = _MaskChoice(masks)
+def _masks_below(masks: AnyFile) -> dict[PurePosixPath, AnyFile]:
+    there: dict[PurePosixPath, AnyFile] = {}
+    if isinstance(masks, Path):
+        there.update((each, masks / each) for each in _pictures_below(masks, True, set()))
+        is_there = masks.is_dir()
+    else:
+        there.update((name, file) for name, file in pictures_in_store(masks, True) if not is_hidden(name))
+        is_there = bool(there)
+    if not is_there:
+        raise RequestError("masks", str(masks), "there is no such file or folder")
+    return there
+
+
+def pictures_in_store(top: StoreFile, recursive: bool) -> Iterator[tuple[PurePosixPath, StoreFile]]:
+    """Pictures by their names below a prefix, in the store's order."""
+    start = len(top.url) + 1
+    for each in listed_below(top, recursive):
+        if each.suffix.lower() in PICTURE_SUFFIXES:
+            yield PurePosixPath(each.url[start:]), each
+
+
+def is_hidden(name: PurePosixPath) -> bool:
+    return any(each.startswith(".") and each != ".." for each in name.parts)
+
+
+def manifest_rows(manifest: AnyFile, masks: AnyFile | None) -> Iterator[BatchRow | UnreadableRow]:
+    choose = MaskChoice(masks)
     for number, given in _READERS.get(manifest.suffix.lower(), _json_rows)(manifest):
         row = given if isinstance(given, RequestError) else _row_or_error(number, given, manifest.parent, choose)
         yield UnreadableRow(number, f"line {number}", str(row)) if isinstance(row, RequestError) else row
 
 
-_READERS: Mapping[str, Callable[[Path], Iterator[tuple[int, dict[str, Any] | RequestError]]]] = {
+_READERS: Mapping[str, Callable[[AnyFile], Iterator[tuple[int, dict[str, Any] | RequestError]]]] = {
     **dict.fromkeys(TABLE_SUFFIXES, table_rows),
     PARQUET_SUFFIX: parquet_rows,
 }
 
 
-def _row_or_error(number: int, given: dict[str, Any], folder: Path, masks: _MaskChoice) -> BatchRow | RequestError:
+def _row_or_error(number: int, given: dict[str, Any], folder: AnyFile, masks: MaskChoice) -> BatchRow | RequestError:
     try:
         return _manifest_row(number, given, folder, masks)
     except RequestError as error:
         return error
 
 
-def _json_rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any] | RequestError]]:
+def _json_rows(manifest: AnyFile) -> Iterator[tuple[int, dict[str, Any] | RequestError]]:
     with manifest.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -160,7 +219,7 @@ def _json_rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any] | RequestEr
                     yield number, error
 
 
-def _manifest_row(number: int, given: dict[str, Any], folder: Path, masks: _MaskChoice) -> BatchRow:
+def _manifest_row(number: int, given: dict[str, Any], folder: AnyFile, masks: MaskChoice) -> BatchRow:
     if "images" in given:
         raise RequestError("images", given["images"], "a row has one source at most; name its file as picture")
     texts = {name: given.pop(name, None) for name in (*_FILE_FIELDS, "output")}
@@ -168,13 +227,15 @@ def _manifest_row(number: int, given: dict[str, Any], folder: Path, masks: _Mask
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise RequestError(name, value, "give a path")
     words = {name: str(texts[name]) for name in _MASKS if means_mask(texts[name], folder)}
-    files = {each: folder / text for each in _FILE_FIELDS if (text := texts[each]) is not None and each not in words}
+    named = {each: text for each in _FILE_FIELDS if (text := texts[each]) is not None and each not in words}
+    files = {each: below(folder, text, each) for each, text in named.items()}
     given = with_parts(given, folder) | words
     for each in words.values():
         parse(each)
     if texts["picture"] is None:
         return _new_picture(number, texts["output"], files, given)
-    picture = PurePosixPath(Path(texts["picture"]).as_posix())
+    url = is_url(texts["picture"])
+    picture = PurePosixPath(files["picture"].name if url else Path(texts["picture"]).as_posix())
     if picture.name in ("", ".."):
         raise RequestError("picture", texts["picture"], "this is a folder; give the path of a picture")
     if (
@@ -189,7 +250,7 @@ def _manifest_row(number: int, given: dict[str, Any], folder: Path, masks: _Mask
     )
 
 
-def _new_picture(number: int, output: str | None, files: Mapping[str, Path], fields: Mapping[str, Any]) -> BatchRow:
+def _new_picture(number: int, output: str | None, files: Mapping[str, AnyFile], fields: Mapping[str, Any]) -> BatchRow:
     if files:
         raise RequestError("picture", None, f"give the path of the source picture that the {next(iter(files))} is for")
     if not fields:

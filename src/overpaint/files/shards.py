@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from overpaint.errors import RequestError
-from overpaint.files.rows import BatchRow, UnreadableRow
+from overpaint.files.rows import BatchRow, Rows, StreamedRows, UnreadableRow
 
 MOST_SHARDS = 100_000
 _FORM = re.compile(r"(\d{1,6})/(\d{1,6})")
@@ -42,14 +42,20 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def rows(self, rows: Sequence[BatchRow | UnreadableRow]) -> list[BatchRow | UnreadableRow]:
+    def has(self, family: str) -> bool:
+        """Whether the rows are its own that share this name."""
+        return place_of(family) % self.of == self.number
+
+    def rows(self, rows: Rows) -> Rows:
         """Its own of all rows, in their order. Each row is in exactly one shard.
 
         Rows whose results may want one name are in the same shard: there they get the names that they would get if the
         batch was painted as a whole.
         """
+        if isinstance(rows, StreamedRows):
+            return rows.part(self)
         known = {_name_of(row) for row in rows if isinstance(row, BatchRow)}
-        return [row for row in rows if _place(_family(_name_of(row), known)) % self.of == self.number]
+        return [row for row in rows if self.has(_family(_name_of(row), known))]
 
 
 def families(rows: Sequence[BatchRow]) -> list[list[BatchRow]]:
@@ -68,13 +74,18 @@ def _name_of(row: BatchRow | UnreadableRow) -> str:
 
 def _family(name: str, known: set[str]) -> str:
     """The shortest name of a row from which numbering makes this one: a for a-2, if there is an a."""
-    shorter, found = name, name
-    while (match := _NUMBERED.fullmatch(shorter)) is not None:
-        shorter = match[1]
-        if shorter in known:
-            found = shorter
+    return next((each for each in reversed(shorter_names(name)) if each in known), name)
+
+
+def shorter_names(name: str) -> list[str]:
+    """Those from which numbering may have made it: a-2 and a for a-2-3."""
+    found = list[str]()
+    while (match := _NUMBERED.fullmatch(name)) is not None:
+        name = match[1]
+        found.append(name)
     return found
 
 
-def _place(name: str) -> int:
+def place_of(name: str) -> int:
+    """Of 64 bits, and the same everywhere."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big")

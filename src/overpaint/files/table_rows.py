@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from overpaint.errors import PictureError, RequestError
+from overpaint.stores import AnyFile
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 _SEPARATORS = ",;\t"
@@ -21,10 +21,10 @@ _TEXTS = frozenset(
 )
 
 
-def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | RequestError]]:
+def table_rows(path: AnyFile) -> Iterator[tuple[int, dict[str, Any] | RequestError]]:
     """(line, its fields, or what is wrong with it); empty cells say nothing, and empty lines are left out."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open("r", encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             separator = max(_SEPARATORS, key=head.count)
             names = [each.strip() for each in next(csv.reader([head], delimiter=separator), [])]
@@ -39,7 +39,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | RequestError]
         raise PictureError(f"{path}: line {cells.line_num + 1} is no CSV ({error}); mend it") from None
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_names(path: AnyFile, names: list[str]) -> None:
     if not any(names) or "" in names or len(set(names)) < len(names):
         raise PictureError(f"{path}: its first line has to name the fields, each once, such as picture,prompt,strength")
 

@@ -12,6 +12,7 @@ from overpaint.errors import MaskTextError, PictureError, RequestError
 from overpaint.masks import algebra
 from overpaint.masks.language import Group, MaskText, MaskToken, Phrase, is_expression, parse
 from overpaint.masks.vocabulary import Kind, Scene, WordArguments
+from overpaint.stores import AnyFile, below, content_of
 
 NameReader = Callable[[str], Image.Image]
 """What a name in a text stands for: a file's picture, or one that was sent along."""
@@ -31,16 +32,16 @@ def draw(text: str | MaskText, picture: Image.Image, read: NameReader | None = N
     return _drawn(parse(text) if isinstance(text, str) else text, Scene(picture, read or files_in(Path())))
 
 
-def means_mask(value: object, folder: Path | None = None) -> bool:
+def means_mask(value: object, folder: AnyFile | None = None) -> bool:
     """Whether a text that stands where a mask's file is expected is a mask in words: no file has that name."""
-    return isinstance(value, str) and is_expression(value) and not _is_there((folder or Path()) / value)
+    return isinstance(value, str) and is_expression(value) and not _is_there(folder or Path(), value)
 
 
-def files_in(folder: Path, max_pixels: int | None = None) -> NameReader:
+def files_in(folder: AnyFile, max_pixels: int | None = None) -> NameReader:
     """Names are files, relative ones of this folder."""
     from overpaint.pictures import DEFAULT_MAX_PIXELS, open_picture
 
-    return lambda name: open_picture(folder / name, max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
+    return lambda name: open_picture(content_of(below(folder, name)), max_pixels=max_pixels or DEFAULT_MAX_PIXELS)
 
 
 def names_in(mask: str | MaskText | Phrase) -> list[str]:
@@ -52,9 +53,9 @@ def names_in(mask: str | MaskText | Phrase) -> list[str]:
     return [group[0].text.strip("\"'") for group in mask.groups if mask.word.takes == "name"]
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(folder: AnyFile, name: str) -> bool:
     try:
-        return path.exists()
+        return below(folder, name).exists()
     except (OSError, ValueError):  # too long for a name, or none
         return False
 

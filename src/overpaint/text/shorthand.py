@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from overpaint.errors import RequestError
 from overpaint.parts import ControlUnit
+from overpaint.stores import AnyFile, below, file_named
 
 _T = TypeVar("_T")
 
@@ -46,7 +47,7 @@ def lora_from_text(text: str, argument: str = "loras") -> dict[str, Any]:
     return {"name": name.strip(), **dict(zip(("weight", "text_weight"), weights, strict=False))}
 
 
-def control_from_text(text: str, argument: str = "controls", folder: Path | None = None) -> dict[str, Any]:
+def control_from_text(text: str, argument: str = "controls", folder: AnyFile | None = None) -> dict[str, Any]:
     """The fields of a `ControlUnit`, its picture still a path; relative ones are those of the folder.
 
     Names may hold "=" and ",": what is taken for the picture is the longest beginning that is a file.
@@ -63,8 +64,8 @@ def control_from_text(text: str, argument: str = "controls", folder: Path | None
     usable = [(model.strip(), picture.strip()) for model, picture in splits if model.strip() and picture.strip()]
     if not usable:
         raise RequestError(argument, text, _CONTROL)
-    model, picture = next((each for each in usable if (folder / each[1]).is_file()), usable[0])
-    return {"model": model, "image": str(folder / picture), **fields}
+    model, picture = next((each for each in usable if _is_there(folder, each[1])), usable[0])
+    return {"model": model, "image": str(below(folder, picture)), **fields}
 
 
 def control_text(unit: Mapping[str, Any], picture: str = "PICTURE") -> str:
@@ -74,9 +75,13 @@ def control_text(unit: Mapping[str, Any], picture: str = "PICTURE") -> str:
     return ",".join((f"{unit['model']}={picture}", *(f"{short}={unit[name]}" for short, name in named)))
 
 
-def _is_file(head: str, folder: Path) -> bool:
+def _is_file(head: str, folder: AnyFile) -> bool:
     """Whether some of it behind a "=" is the name of a file."""
-    return any((folder / head[at + 1 :]).is_file() for at, each in enumerate(head) if each == "=")
+    return any(_is_there(folder, head[at + 1 :]) for at, each in enumerate(head) if each == "=")
+
+
+def _is_there(folder: AnyFile, name: str) -> bool:
+    return below(folder, name).is_file()
 
 
 def _read(kind: Callable[[str], _T], value: str, argument: str, text: str, remedy: str) -> _T:
@@ -86,7 +91,7 @@ def _read(kind: Callable[[str], _T], value: str, argument: str, text: str, remed
         raise RequestError(argument, text, remedy) from None
 
 
-def with_parts(fields: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+def with_parts(fields: Mapping[str, Any], folder: AnyFile | None = None) -> dict[str, Any]:
     """Fields as a manifest has them: LoRAs and ControlNets in one word become tables, pictures full paths."""
     result = dict(fields)
     if isinstance(loras := result.get("loras"), list | tuple):
@@ -94,36 +99,36 @@ def with_parts(fields: Mapping[str, Any], folder: Path | None = None) -> dict[st
     if isinstance(controls := result.get("controls"), list | tuple):
         result["controls"] = [_control(each, folder or Path()) for each in controls]
     if isinstance(seen := result.get("references"), list | tuple):
-        result["references"] = [str((folder or Path()) / each) if _is_path(each) else each for each in seen]
+        result["references"] = [str(below(folder or Path(), each)) if _is_path(each) else each for each in seen]
     return result
 
 
-def _control(given: Any, folder: Path) -> Any:
+def _control(given: Any, folder: AnyFile) -> Any:
     if isinstance(given, str):
         return control_from_text(given, folder=folder)
     if isinstance(given, Mapping) and _is_path(given.get("image")):
-        return {**given, "image": str(folder / given["image"])}
+        return {**given, "image": str(below(folder, given["image"]))}
     return given
 
 
-def control_files(fields: Mapping[str, Any]) -> tuple[Path | None, ...]:
+def control_files(fields: Mapping[str, Any]) -> tuple[AnyFile | None, ...]:
     """The files of the control pictures, in order; none for one that is there already."""
     given = fields.get("controls") or ()
     if not isinstance(given, Sequence) or isinstance(given, str):
         return ()
     images = (each.get("image") if isinstance(each, Mapping) else None for each in given)
-    return tuple(Path(str(image)) if _is_path(image) else None for image in images)
+    return tuple(file_named(str(image)) if _is_path(image) else None for image in images)
 
 
-def reference_files(fields: Mapping[str, Any]) -> tuple[Path | None, ...]:
+def reference_files(fields: Mapping[str, Any]) -> tuple[AnyFile | None, ...]:
     """The same of the pictures that an edit model looks at."""
     given = fields.get("references") or ()
     if not isinstance(given, list | tuple):
         return ()
-    return tuple(Path(each) if _is_path(each) else None for each in given)
+    return tuple(file_named(str(each)) if _is_path(each) else None for each in given)
 
 
-def with_pictures(fields: Mapping[str, Any], opened: Callable[[Path], Any]) -> dict[str, Any]:
+def with_pictures(fields: Mapping[str, Any], opened: Callable[[AnyFile], Any]) -> dict[str, Any]:
     """The fields with control pictures and references in the places of their files."""
     result = dict(fields)
     if any(files := control_files(fields)):

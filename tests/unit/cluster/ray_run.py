@@ -27,7 +27,8 @@ from overpaint.cluster.ray_head import connected
 from overpaint.cluster.room import RoomAsked
 from overpaint.errors import OverpaintError
 from overpaint.files.batch import Batch, RowFailed, RowPainted, RowSkipped
-from overpaint.files.rows import read_rows
+from overpaint.files.listed_rows import rows_of
+from overpaint.stores import StoreFile, file_named
 from tests.unit.fake_painter import STEPS, FakePainter
 
 
@@ -45,8 +46,8 @@ def sleeper(seconds: float, seen: Path | None) -> Iterator[FakePainter]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("source", type=file_named)
+    parser.add_argument("out", type=file_named)
     parser.add_argument("address")
     parser.add_argument("--painters", default="1")
     parser.add_argument("--seconds", type=float, default=0.0)
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         batch=Batch(out=given.out, fields={"seed": 3}),
         opener=partial(sleeper, given.seconds, given.seen),
         room=RoomAsked.parse(given.painters, 0, 1),
+        is_in_stores=all(isinstance(each, StoreFile) for each in (given.source, given.out)),
         patience=Patience(to_start=240.0, silence=240.0),
     )
     started = time.monotonic()
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     marks: dict[str, Any] = {}
     problems: list[str] = []
     try:
-        rows = read_rows(given.source, given.out)
+        rows = rows_of(given.source, given.out)
         marks["read"] = time.monotonic() - started
         with connected(given.address) as ray:
             marks["connected"] = time.monotonic() - started

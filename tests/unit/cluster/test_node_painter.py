@@ -22,6 +22,7 @@ from overpaint.events import Control
 from overpaint.files import saving
 from overpaint.files.batch import Batch, BatchEvent, begun, run_batch
 from overpaint.files.journal import JOURNAL_NAME, Journal, journals_in, workers_writing
+from overpaint.files.ledgers import ledger_of
 from overpaint.files.rows import read_rows
 from overpaint.files.shards import Shard
 from overpaint.version import __version__
@@ -114,7 +115,7 @@ def hand_out(
     source: Path, batch: Batch, painters: int = 3, deaths: random.Random | None = None
 ) -> tuple[list[BatchEvent], RoomOfPainters]:
     """What `RayBatch` does, without Ray."""
-    with Journal(batch.out) as journal:
+    with ledger_of(batch.out) as journal:
         pool = RoomOfPainters(begun(batch, journal), painters, deaths)
         try:
             events = list(HandingOut(read_rows(source, batch.out), pool).events(Control()))
@@ -142,7 +143,7 @@ def test_painters_make_what_the_plain_batch_makes_whatever_dies(tmp_path: Path, 
     assert sorted(each.replace("Skipped", "Painted") for each in kinds(events)) == sorted(kinds(plain))
     assert pool.died == 0 if not seed else pool.died > 0
     assert contents(batch.out) == contents(whole.out)
-    assert [each.name for each in journals_in(batch.out)] == [JOURNAL_NAME]
+    assert [each.name for each in journals_in(tmp_path / "out")] == [JOURNAL_NAME]
     for again in (paint_plainly, hand_out):
         painter = FakePainter()
         told = again(source, batch, painter) if again is paint_plainly else hand_out(source, batch)[0]
@@ -170,7 +171,7 @@ def test_an_engine_is_opened_for_the_first_row_that_needs_one(tmp_path: Path) ->
         raise AssertionError("a model was loaded for nothing")
 
     made = NodePainter("painter")
-    with Journal(batch.out):
+    with ledger_of(batch.out):
         assert made.start(BatchOrder(batch, none, Path.cwd()), __version__) == ""
         done = made.paint([read_rows(tmp_path / "in", batch.out)], False)  # type: ignore[list-item]
         made.close()
@@ -210,10 +211,10 @@ def test_a_full_disk_is_told_and_ends_the_batch(tmp_path: Path, monkeypatch: pyt
     def full(*args: object, **options: object) -> None:
         raise SaveError("a.png: the disk is full")
 
-    monkeypatch.setattr("overpaint.files.batch.save_first_free", full)
+    monkeypatch.setattr("overpaint.files.places.save_first_free", full)
     with pytest.raises(SaveError, match="the disk is full"):
         hand_out(tmp_path / "in", Batch(out=tmp_path / "out", fields={"seed": 1}))
-    monkeypatch.setattr("overpaint.files.batch.save_first_free", saving.save_first_free)
+    monkeypatch.setattr("overpaint.files.places.save_first_free", saving.save_first_free)
     events, _ = hand_out(tmp_path / "in", Batch(out=tmp_path / "out", fields={"seed": 1}))
     assert kinds(events) == ["RowPainted"]
 

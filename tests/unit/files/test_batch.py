@@ -32,6 +32,7 @@ from overpaint.files.saving import save_first_free
 from overpaint.parts import Hires, Lora
 from overpaint.request import Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.settings import Settings
+from overpaint.stores import AnyFile
 from tests.unit.command import adapter
 from tests.unit.fake_painter import FakePainter, drawing
 
@@ -64,8 +65,9 @@ def kinds(events: list[BatchEvent]) -> list[str]:
     return [type(each).__name__ for each in events if isinstance(each, told)]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: AnyFile) -> dict[str, bytes]:
     """All results by name."""
+    assert isinstance(folder, Path)
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL_NAME)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
@@ -120,7 +122,7 @@ class TestNewPictures:
         assert [(each.model, each.weight, each.image.size) for each in sun.controls] == [("canny", 0.5, (32, 24))]
         assert (type(over), over.width) == (Img2ImgRequest, 32)
         assert sorted(contents(batch.out)) == ["a.png", "txt2img-1.png", "x/sun.png"]
-        recipe = read_recipe(batch.out / "x/sun.png")
+        recipe = read_recipe(tmp_path / "out" / "x/sun.png")
         assert recipe is not None
         assert recipe["controls"][0]["path"] == "../../sub/b.png"
         assert kinds(paint_all(source, batch, painter)) == ["RowSkipped"] * 3
@@ -272,7 +274,7 @@ class TestResults:
         events = paint_all(tmp_path / "in", batch)
         assert sorted(contents(batch.out)) == ["a.webp", "a.webp.overpaint.json"]
         assert [each.files for each in events if isinstance(each, RowPainted)] == [("a.webp",)]
-        assert read_recipe(batch.out / "a.webp") is not None
+        assert read_recipe(tmp_path / "out" / "a.webp") is not None
 
     def test_several_pictures_a_row_are_numbered(self, tmp_path: Path) -> None:  # BATCH-3
         fill(tmp_path / "in", "a.png")
@@ -316,7 +318,7 @@ class TestResults:
                 raise SaveError("b.png: the disk is full")
             return save_first_free(paths, data, **options)
 
-        monkeypatch.setattr("overpaint.files.batch.save_first_free", full)
+        monkeypatch.setattr("overpaint.files.places.save_first_free", full)
         batch = Batch(out=tmp_path / "out", fields={"seed": 1})
         with pytest.raises(SaveError):
             paint_all(tmp_path / "in", batch)

@@ -30,7 +30,7 @@ def test_it_names_the_files_that_the_batch_writes(tmp_path: Path) -> None:
     batch = Batch(out=tmp_path / "out")
     planned = look(source, batch)
     assert not batch.out.exists()
-    fill(batch.out, "a-1.png")
+    fill(tmp_path / "out", "a-1.png")
     planned = look(source, batch)
     assert list(contents(batch.out)) == ["a-1.png"]
     assert files(planned) == [("a.png",), ("a-2.png",), ("b-1.png", "b-2.png")]

@@ -17,6 +17,7 @@ from overpaint.files.batch import Batch, BatchEvent, RowFailed, RowPainted, run_
 from overpaint.files.journal import Journal
 from overpaint.files.rows import read_rows
 from overpaint.files.shards import Shard
+from overpaint.stores import AnyFile
 from tests.unit.fake_painter import FakePainter
 from tests.unit.files.test_batch import ROOT, fill, kinds, manifest
 
@@ -28,7 +29,8 @@ def paint(source: Path, batch: Batch, shard: str | None = None, painter: FakePai
     return list(run_batch(read_rows(source, batch.out), part, lambda: painter or FakePainter()))
 
 
-def pictures(folder: Path) -> dict[str, bytes]:
+def pictures(folder: AnyFile) -> dict[str, bytes]:
+    assert isinstance(folder, Path)
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".png"}
 
 
