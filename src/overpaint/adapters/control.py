@@ -153,12 +153,13 @@ class Controlled:
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """A ControlNet that has the last word leaves the `negative` rows alone."""
         found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
         added = [each for each in found if each is not None]
         control = _sum(added) if added else None
-        return self.backend.denoise(x, timesteps, context, vector, control=control, less=less)
+        return self.backend.denoise(x, timesteps, context, vector, control=control, less=less, references=references)
 
 
 @torch.no_grad()

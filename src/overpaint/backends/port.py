@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
@@ -47,7 +47,7 @@ class Networks:
     """The torch modules that a backend was made of: what lies in memory, and what models share."""
 
     denoiser: DenoiserNetwork
-    autoencoder: AutoencoderKL
+    autoencoder: CodecNetwork
     texts: tuple[TextNetwork, ...]
 
     @property
@@ -80,10 +80,11 @@ class Network(Protocol):
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """As `Backend.denoise`. `negative` are the rows that guidance leads away from; None: none of them does.
 
-        `less` is what the call may leave out; None: nothing.
+        `less` is what the call may leave out; None: nothing. `references` are other pictures to look at.
         """
         ...
 
@@ -135,6 +136,7 @@ class Backend(Protocol):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
@@ -142,6 +144,8 @@ class Backend(Protocol):
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
         call may leave out; None: nothing.
+        `references` (b, channels, any h, any w) are pictures that an edit model looks at beside the source, which comes
+        with x in further channels.
         """
         ...
 

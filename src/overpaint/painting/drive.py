@@ -133,6 +133,7 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
             torch.stack(vectors) if vectors else None,
             negative=[row.is_negative for row in chosen],  # ControlNets may guide one side alone
             less=less,
+            references=[torch.stack(each) for each in zip(*(row.references for row in chosen), strict=True)],
         )
         outputs.update(zip(members, predicted, strict=True))
         _keep(chosen, less)
@@ -142,7 +143,8 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
 def _alike(row: Row) -> tuple[Hashable, ...]:
     """Rows may share a call where this is equal, whichever jobs they are of."""
     known = None if row.deep is None else row.deep.value is not None
-    return row.x.shape, row.cond.context.shape, row.merging, known
+    seen = tuple(each.shape for each in row.references)
+    return row.x.shape, row.cond.context.shape, row.merging, known, seen
 
 
 def _less(rows: Sequence[Row]) -> LessWork | None:

@@ -37,6 +37,7 @@ class TiledNetwork:
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         deep = None if less is None else less.deep
         before = None if deep is None or deep.value is None else deep.value.unbind(1)  # (b, parts, c, h, w)
@@ -48,7 +49,8 @@ class TiledNetwork:
                 found.append(DeepMap(None if before is None else before[len(found)]))
                 own = replace(less, deep=found[-1])
             seen = x[..., part[0], part[1]].contiguous()
-            return self.network(part)(seen, timesteps, context, vector, negative=negative, less=own)
+            network = self.network(part)
+            return network(seen, timesteps, context, vector, negative=negative, less=own, references=references)
 
         result = _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
         kept = [each.value for each in found if each.value is not None]

@@ -28,10 +28,11 @@ class WindowedNetwork:
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         rows, columns = slice(self.window.top, self.window.bottom), slice(self.window.left, self.window.right)
         part = x[..., rows, columns].contiguous()
-        seen = self.network(part, timesteps, context, vector, negative=negative, less=less)
+        seen = self.network(part, timesteps, context, vector, negative=negative, less=less, references=references)
         whole = seen.new_zeros(*seen.shape[:2], *x.shape[-2:])
         whole[..., rows, columns] = seen
         return whole

@@ -34,6 +34,7 @@ class CachingNetwork(ToyNetwork):
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         out = super().__call__(x, timesteps, context, vector)
         if less is None or less.deep is None:

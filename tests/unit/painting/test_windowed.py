@@ -34,6 +34,7 @@ class ListeningNetwork:
         *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         self.sizes.append(tuple(x.shape[-2:]))
         self.told.append((list(negative or ()), less))
