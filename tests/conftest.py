@@ -3,10 +3,13 @@ checkout, it is used instead."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -60,11 +63,62 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+_CACHE = pytest.StashKey[tuple["str | None", str]]()  # the user's folder, ours
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hashes and built-in models are kept in a folder of this run, not in the home of whoever runs the tests."""
+    if not hasattr(config, "workerinput"):  # processes of xdist have it from the first one
+        before = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = folder = tempfile.mkdtemp(prefix="overpaint-cache-")
+        config.stash[_CACHE] = before, folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _CACHE in config.stash:
+        before, folder = config.stash[_CACHE]
+        os.environ.pop("XDG_CACHE_HOME")
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def let_go() -> Callable[[], None]:
+    """Frees what is not used any more, where the process has grown. It takes up to half a second.
+
+    NOTE: an engine is a few objects that hold much memory, so it would be looked for late; and what is free in the
+    middle of the heap goes back to the system only when it is told so.
+    """
+    held = 0
+
+    def freed() -> None:
+        nonlocal held
+        if not _STATM.exists():
+            gc.collect()
+        elif _memory_held() >= held + _GROWN:
+            gc.collect()
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
+            held = _memory_held()
+
+    return freed
+
+
+_GROWN = 128 * 2**20  # bytes
+_STATM = Path("/proc/self/statm")
+
+
+def _memory_held() -> int:
+    """Bytes of this process that are in memory."""
+    return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """NOTE: an engine is a few objects that hold much memory, so it would be looked for late."""
+def nothing_left_behind(let_go: Callable[[], None]) -> Iterator[None]:
     yield
-    gc.collect()
+    let_go()
 
 
 def label(value: object) -> str:

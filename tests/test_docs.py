@@ -61,14 +61,6 @@ WITH_PYTHON = [each for each in PAGES if blocks(each, "python")]
 WITH_COMMANDS = [each for each in PAGES if any(commands(each))]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hashes are kept here, not in the home of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the examples' pictures, as commands and code blocks expect it."""

@@ -23,7 +23,7 @@ from overpaint.sequences.forms import KINDS, SCRIPT
 from overpaint.sequences.story import PaintingSequence, SequenceStep
 from overpaint.service.config import ServeConfig
 from overpaint.service.drawn_masks import MASK_FIELDS, MaskInWords, drawn_for
-from overpaint.service.guard.budgets import apart_of, picture_apart, room_for
+from overpaint.service.guard.budgets import apart_of, opened_sent, picture_apart, room_for
 from overpaint.service.guard.inputs import SentPicture, admit_picture, decoded_text, picture_from_text
 from overpaint.service.guard.pictures_apart import PictureApart
 from overpaint.service.jobs import PICTURE_REFERENCE, Json, Kind
@@ -74,6 +74,7 @@ class RequestSources:
     looks: Looks = "everything"
     given: dict[str, bytes] = field(default_factory=dict)  # by reference
     apart: dict[str, PictureApart] = field(default_factory=dict)  # by reference
+    sizes: dict[str, int] = field(default_factory=dict)  # pixels, by reference
     count: int = 0
     pixels: int = 0
     to_decode: int = 0  # pixels
@@ -88,6 +89,7 @@ class RequestSources:
             raise TooLarge(f"{name}: the request holds more than {self.limits.pictures} pictures; send fewer")
         reference, pixels = self._apart(value) or self._given(name, value)
         self.first = reference if name == "images[0]" else self.first
+        self.sizes[reference] = pixels
         self.pixels += pixels
         self.to_decode += pixels if self._is_looked_at(name) or reference not in self.apart else 0
         check_together(name, pixels, self.pixels, self.limits)
@@ -116,8 +118,10 @@ class RequestSources:
     def opened(self, name: str, reference: Any) -> Any:
         """The picture."""
         found = self.apart.get(reference)
+        if found is not None:
+            found.check()
         data = self.given[reference] if found is None else found.read(name)
-        return open_picture(data, max_pixels=self.limits.source_pixels)
+        return opened_sent(data, self.sizes[reference], self.limits.source_pixels)
 
     def measured(self, name: str, reference: Any) -> Any:
         """The picture or, where nobody looks at its pixels, one like it."""

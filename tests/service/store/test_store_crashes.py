@@ -26,8 +26,9 @@ from overpaint.service.store.sqlite_store import JobStore
 from tests.service.store.store_hammer import LIMITS, batch_of, job_of, picture_of, source_of
 
 ROOT = Path(__file__).resolve().parents[3]
-POINTS = int(os.environ.get("OVERPAINT_KILL_POINTS", "60"))
-LONGEST_LIFE = 0.4  # seconds
+POINTS = int(os.environ.get("OVERPAINT_KILL_POINTS", "30"))
+MOST_SAID = 160  # lines, before a life ends
+LATEST = 0.01  # seconds after the last of them
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are made by fork here")
 
@@ -136,24 +137,30 @@ def _check_job(store: JobStore, name: str, told: Told) -> None:
 
 
 @contextmanager
-def hammer() -> Iterator[Callable[[Path, str, float], list[list[Any]]]]:
-    """Gives lives to the hammer: where, by which seed, for how long; and what it said."""
+def hammer() -> Iterator[Callable[[Path, str, int, float], list[list[Any]]]]:
+    """Gives lives to the hammer: where, by which seed, for how many lines and how long after; and what it said.
+
+    So lives are as full of work on a busy machine as on an idle one.
+    """
     command = [sys.executable, "-m", "tests.service.store.store_hammer"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         given, said = process.stdin, process.stdout
 
-        def live(folder: Path, seed: str, seconds: float) -> list[list[Any]]:
+        def live(folder: Path, seed: str, lines: int, seconds: float) -> list[list[Any]]:
             given.write(f"{folder} {seed}\n".encode())
             given.flush()
             born = json.loads(said.readline())
             while born[0] != "born":  # the child may be the first to speak
                 early.append(born)
                 born = json.loads(said.readline())
+            heard, early[:] = [*early], []
+            while len(heard) < lines:
+                heard.append(json.loads(said.readline()))
+                assert heard[-1] != ["dead"], heard
             time.sleep(seconds)
             os.kill(born[1], signal.SIGKILL)
-            heard, early[:] = [*early], []
             while (line := json.loads(said.readline())) != ["dead"]:
                 heard.append(line)
             return heard
@@ -168,7 +175,7 @@ def test_what_is_said_to_be_done_outlives_a_kill_at_any_moment(tmp_path: Path) -
     with hammer() as live:
         for point in range(POINTS):
             folder = tmp_path / f"data{point % 2}"  # two stories of many lives each
-            for what, *values in live(folder, f"{point}", rng.uniform(0.0, LONGEST_LIFE)):
+            for what, *values in live(folder, f"{point}", rng.randint(0, MOST_SAID), rng.uniform(0.0, LATEST)):
                 witness.hear(what, *values)
             witness.lives += 1
             started = time.monotonic()

@@ -67,6 +67,9 @@ class InThisProcess:
         self.taken += found.values()
         return told["values"], found
 
+    def decoded(self, pieces: Sequence[bytes]) -> Image.Image | None:
+        return readers.decoded_of(answered(b"".join(pieces), self.folder, self.limits, "decoded"), self.limits)
+
     def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:
         told = answered(b"".join(pieces), self.folder, self.limits, "picture")["picture"]
         self.bodies += 1
@@ -203,24 +206,38 @@ def file_of(picture: Image.Image, **how: Any) -> bytes:
 
 
 def test_no_large_picture_is_decoded_by_who_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But where its pixels are to be changed."""
+    """Nor where somebody looks at its pixels."""
     decoded: list[str] = []
 
     def counted(data: bytes, **bounds: Any) -> Image.Image:
         decoded.append("here")
         return open_picture(data, **bounds)
 
-    for place in ("requests", "guard.inputs", "doors.openai.masks"):
+    for place in ("guard.budgets", "guard.inputs"):
         monkeypatch.setattr(f"overpaint.service.{place}.open_picture", counted)
     data, paint = noise(), {"prompt": "p", "width": 64, "height": 64, "steps": 1, "sampler": "Euler"}
     asked = {**files_of(data), "/v1/plan": {"json": {**paint, "images": [text_of(data)]}}}
     small_masks = {"/v1/images/edits?": asked.pop("/v1/images/edits?")}
     small_masks["/v1/plan?"] = {"json": {**asked["/v1/plan"]["json"], "only_masked": True, "mask": text_of(spot())}}
-    # A mask is decoded as it was sent, and what an edit makes of it is judged like any picture.
-    for some, expected in ((asked, 0), (small_masks, 3)):
+    small_masks["/v1/plan??"] = {"json": {**asked["/v1/plan"]["json"], "mask": {"expression": "all"}}}
+    asked |= {path: {"json": each} for path, each in looking_at(text_of(data), paint).items()}
+    # A small mask is decoded where it came or was drawn, and what an edit makes of it is judged like any picture.
+    for some, expected in ((asked, 0), (small_masks, 4)):
         folder = tmp_path / str(expected)
         found = outcomes(InThisProcess(folder / "incoming", Limits()), folder / "data", some, Limits(), monkeypatch)
-        assert all(each[0] < 300 for each in found.values()) and len(decoded) == expected, found
+        assert {path: each[:2] for path, each in found.items() if each[0] >= 300} == {}
+        assert len(decoded) == expected
+
+
+def looking_at(text: str, paint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Bodies of which somebody looks at the pixels before anything is painted."""
+    return {
+        "/v1/plan?mask": {**paint, "images": [text], "mask": text, "only_masked": True},
+        "/v1/plan?sequence": {"kind": "loopback", "loops": 2, "images": [text], **paint},
+        "/v1/jobs?sequence": {"kind": "loopback", "loops": 2, "images": [text], **paint},
+        "/v1/masks": {"picture": text, "expression": "ellipse 10,10,90,90", "show": True},
+        "/controlnet/detect": {"controlnet_module": "canny", "controlnet_input_images": [text]},
+    }
 
 
 def spot() -> bytes:

@@ -17,9 +17,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from PIL import Image
+
 from overpaint.errors import PictureError
+from overpaint.pictures import DEFAULT_MAX_PIXELS, open_picture
 from overpaint.service.guard.foreign_pictures import as_png
-from overpaint.service.guard.pictures_apart import LONGEST_MARK, WORTH_IT, BodyReader, PictureApart
+from overpaint.service.guard.pictures_apart import LONGEST_MARK, MANY, WORTH_IT, BodyReader, PictureApart
 from overpaint.service.guard.refusals import RequestRefused
 from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
@@ -194,6 +197,15 @@ def file_apart(pieces: Sequence[bytes]) -> PictureApart | None:
     if found is not None and found.path is not None:
         visit.apart[found.path.name] = found  # as nobody can guess it
     return found if found is not None and found.pixels is not None else None
+
+
+def opened_sent(data: bytes, pixels: int = 0, most_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """A picture that is fit to be decoded; a large one is decoded by who reads large bodies. Blocks, too."""
+    visit = _VISIT.get()
+    reader = None if visit is None else visit.hall.reader
+    is_large = len(data) >= WORTH_IT or pixels >= MANY
+    found = reader.decoded([data]) if reader is not None and is_large else None
+    return open_picture(data, max_pixels=most_pixels) if found is None else found
 
 
 def picture_apart(text: str) -> PictureApart | None:

@@ -19,6 +19,7 @@ from overpaint.service.ports import TooLarge
 from overpaint.upright import NOTES, SOURCE_MODE
 
 WORTH_IT = 2**20  # bytes of a body or a file; smaller ones are read where they are
+MANY = 2**22  # pixels of a picture that is decoded apart, however small its file
 LONGEST_MARK = 64
 
 
@@ -89,6 +90,10 @@ class BodyReader(Protocol):
 
     def png(self, pieces: Sequence[bytes]) -> bytes:
         """A picture of any format that can be read, as a PNG file."""
+        ...
+
+    def decoded(self, pieces: Sequence[bytes]) -> Image.Image | None:
+        """A picture that is fit to be decoded; None: it is better decoded here."""
         ...
 
     def picture(self, pieces: Sequence[bytes]) -> PictureApart | None:

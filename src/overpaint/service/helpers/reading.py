@@ -2,7 +2,8 @@
 A body that is a picture's file, and a file of a form, are looked at in the same way.
 
 Of each picture it tells what judging needs to know, and where its file is. What it does not understand it leaves: the
-process that answers finds the words for it. It also makes PNG files of pictures in formats that browsers do not show.
+process that answers finds the words for it. It also makes PNG files of pictures in formats that browsers do not show,
+and decodes what somebody there wants to see the pixels of.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic_core import from_json
 from overpaint.errors import PictureError, SaveError
 from overpaint.files.saving import OWNER, save_bytes
 from overpaint.pictures import open_picture
+from overpaint.service.guard.decoded_pixels import write_pixels
 from overpaint.service.guard.foreign_pictures import as_png
 from overpaint.service.guard.inputs import admit_picture, decoded_text
 from overpaint.service.helpers.helping import help_with
@@ -48,6 +50,8 @@ def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
     body = questions.read(message["size"])
     if message["type"] == "png":
         return _converted(body, message)
+    if message["type"] == "decoded":
+        return _decoded(body, message)
     taking = _Taking(Limits(**message["limits"]), Path(message["folder"]), message["mark"])
     if message["type"] == "picture":
         return {"picture": taking.kept(body)}
@@ -72,6 +76,19 @@ def _converted(body: bytes, message: Message) -> dict[str, Any]:
         return {"path": str(save_bytes(Path(message["folder"]) / message["mark"], png, mode=OWNER))}
     except (PictureError, SaveError) as error:
         return {"error": str(error)}
+
+
+def _decoded(body: bytes, message: Message) -> dict[str, Any]:
+    """{"path": of its samples; None: the disk does not take them}, or {"error": why there are none}."""
+    path = Path(message["folder"]) / message["mark"]
+    try:
+        with open_picture(body, max_pixels=message["limits"]["source_pixels"]) as picture:
+            write_pixels(path, picture)
+    except PictureError as error:
+        return {"error": str(error)}
+    except OSError:
+        return {"path": None}
+    return {"path": str(path)}
 
 
 class _Taking:

@@ -10,8 +10,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from PIL import Image
+
 from overpaint.errors import PictureError
 from overpaint.service.children import command_of
+from overpaint.service.guard.decoded_pixels import read_pixels
 from overpaint.service.guard.pictures_apart import Apart, PictureApart, unreadable
 from overpaint.service.limits import Limits
 from overpaint.service.wire import Message
@@ -44,6 +47,10 @@ class BodyReaders:
         told = self._answer("picture", pieces)["picture"]
         return None if told is None else _picture(told)
 
+    def decoded(self, pieces: Sequence[bytes]) -> Image.Image | None:
+        """A picture that is fit to be decoded; None: it is better decoded here. Blocks: call it in a thread."""
+        return decoded_of(self._answer("decoded", pieces), self._limits)
+
     def png(self, pieces: Sequence[bytes]) -> bytes:
         """A picture of any format that can be read, as a PNG file. Blocks: call it in a thread."""
         answer = self._answer("png", pieces)
@@ -75,6 +82,21 @@ class BodyReaders:
     def close(self) -> None:
         for each in self.helpers:
             each.close()
+
+
+def decoded_of(answer: Message, limits: Limits) -> Image.Image | None:
+    """The picture whose samples were written, and are forgotten."""
+    if "error" in answer:
+        raise PictureError(answer["error"])
+    if answer["path"] is None:
+        return None
+    path = Path(answer["path"])
+    try:
+        return read_pixels(path, limits.source_pixels)
+    except (OSError, ValueError, LookupError, TypeError):
+        unreadable()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _picture(told: Message) -> PictureApart:

@@ -15,8 +15,8 @@ from overpaint.deep import DeepPicture, deep_of
 from overpaint.deep_pixels import DeepPixels
 from overpaint.errors import RequestError
 from overpaint.files.metadata import encode_picture
-from overpaint.pictures import SourceExtras, open_picture, source_extras
-from overpaint.service.guard.budgets import apart_of
+from overpaint.pictures import SourceExtras, source_extras
+from overpaint.service.guard.budgets import apart_of, opened_sent
 
 _REPAINTED = 128  # masks count from here on
 _STRIP = 128  # lines that are looked at together
@@ -33,7 +33,7 @@ class Sources:
 
 
 class GivenPicture:
-    """A picture of a request. One that was read apart is decoded here only if its pixels are to be changed."""
+    """A picture of a request. One that was read apart is decoded only if its pixels are to be changed."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self._apart = data, apart_of(data)
@@ -43,7 +43,7 @@ class GivenPicture:
 
     @cached_property
     def picture(self) -> Image.Image:
-        return open_picture(self.data)
+        return opened_sent(self.data)
 
     @property
     def has_alpha(self) -> bool:
@@ -61,7 +61,7 @@ def masked(pictures: Sequence[bytes], mask: bytes | None) -> Sources:
     """The pictures with the mask that was given, or that the first of them is by its transparency."""
     first = GivenPicture(pictures[0])
     if mask is not None:
-        repainted, content = _repainted(open_picture(mask)), {}
+        repainted, content = _repainted(opened_sent(mask)), {}
     elif first.is_cut_out:
         # Nothing is there where it is transparent, so it starts from what is around.
         repainted, content = _repainted(first.picture), {"masked_content": "fill"}

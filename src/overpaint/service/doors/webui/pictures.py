@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from overpaint.errors import PictureError
-from overpaint.pictures import FORMATS, open_picture, size_of
+from overpaint.pictures import FORMATS, size_of
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.webui.errors import http_refusal
-from overpaint.service.guard.budgets import at_work, fetched, room_for
+from overpaint.service.guard.budgets import at_work, fetched, opened_sent, room_for
 from overpaint.service.guard.inputs import admit_picture, decoded_text, is_url
 from overpaint.service.ports import TooLarge
 
@@ -100,7 +100,7 @@ def decoded(name: str, data: bytes) -> Iterator[Image.Image]:
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
     with room_for(wide * high):
-        yield open_picture(data)
+        yield opened_sent(data, wide * high)
 
 
 def _is_a_picture(data: bytes) -> bool:
