@@ -1,9 +1,11 @@
 """OpenVINO on a CPU: the U-Net and the codec as compiled graphs, built from the torch networks' own weights.
 
 The torch networks stay: they hold the weights, and LoRAs are put into them. A graph is compiled when it is first
-needed, and again when its network's weights are others. One graph serves all sizes. Another one is compiled for
-pictures whose edges meet, and another for steps in which ControlNets take part, so that what a job gives depends on the
-job alone.
+needed, and again when its network's weights are others. Each size, number of rows and length of text has its own, and
+so have pictures whose edges meet and steps in which ControlNets take part: what a job gives depends on the job alone.
+
+Why a graph for each size: with sizes left open OpenVINO does not fuse attention, writes each of its maps of scores to
+memory, and spends half of a call on that.
 
 torch reads the texts: that is a thousandth of the work, done once a prompt, and compiling costs more than it saves.
 What has no graph is computed by torch, too; `remarks` says so.
@@ -24,13 +26,15 @@ from overpaint.adapters.wear import in_weights
 from overpaint.backends.port import Abilities, Dtypes
 from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, TorchBackend
 from overpaint.errors import OverpaintError
+from overpaint.models.memory import size_of, total_memory
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, LessWork, UNet
 
-GRAPHS_KEPT = 2  # of one network: each holds its weights once more
+FEWEST_KEPT, MOST_KEPT = 2, 8  # graphs of one network: each holds its weights once more
+_SHARE = 4  # they may fill this part of the memory, one in so many
 
 
 class NoGraph(OverpaintError):  # noqa: N818 (an answer)
@@ -46,25 +50,36 @@ class Graphs:
         self._weights: Hashable = ()
         self.refused: dict[Hashable, str] = {}  # those that cannot be made, and why
 
-    def get(self, kind: Hashable, build: Callable[[], Any], dtype: torch.dtype) -> Any:
-        """One that computes with the weights as they are now; `NoGraph` if there is none."""
+    def answer(self, kind: Hashable, build: Callable[[], Any], dtype: torch.dtype, given: Sequence[Tensor]) -> Tensor:
+        """What one says that is made for inputs of these sizes and computes with the weights as they are now.
+
+        `NoGraph` if there is none.
+        """
         weights = in_weights(self._network)
         if weights != self._weights:
             self._compiled.clear()
             self._weights = weights
-        key = (kind, dtype)
-        if key in self.refused:
-            raise NoGraph(self.refused[key])
+        if (kind, dtype) in self.refused:
+            raise NoGraph(self.refused[kind, dtype])
+        key = (kind, dtype, tuple(tuple(each.shape) for each in given))
         if key not in self._compiled:
-            while len(self._compiled) >= GRAPHS_KEPT:  # before the next one takes memory
+            while len(self._compiled) >= kept_of(self._network):  # before the next one takes memory
                 self._compiled.popitem(last=False)
             try:
-                self._compiled[key] = compiled(build(), dtype)
+                self._compiled[key] = compiled(build(), dtype, given)
             except (NoGraph, RuntimeError) as error:
-                self.refused[key] = f"openvino: a network has no graph ({_first_line(error)}); torch computes it"
-                raise NoGraph(self.refused[key]) from error
+                self.refused[kind, dtype] = (
+                    f"openvino: a network has no graph ({_first_line(error)}); torch computes it"
+                )
+                raise NoGraph(self.refused[kind, dtype]) from error
         self._compiled.move_to_end(key)
-        return self._compiled[key]
+        return inferred(self._compiled[key], given)
+
+
+def kept_of(network: nn.Module) -> int:
+    """How many graphs of a network are kept."""
+    room = total_memory(torch.device("cpu")) // _SHARE // max(size_of([network]), 1)
+    return max(FEWEST_KEPT, min(MOST_KEPT, room))
 
 
 class OpenVinoAutoencoder(SharedAutoencoder):
@@ -126,22 +141,19 @@ class OpenVinoBackend(TorchBackend):
         network = self.networks.denoiser
         if not isinstance(network, UNet) or self._is_changed or less is not None:
             return super().denoise(x, timesteps, context, vector, control=control, less=less)
-        try:
-            graph = self._graph(network, controlled=control is not None)
-        except NoGraph:
-            return super().denoise(x, timesteps, context, vector, control=control)
-        times = sinusoid(timesteps, network.spec.model_channels)
-        return inferred(graph, [x, times, context, *([] if vector is None else [vector]), *(control or ())])
-
-    def _graph(self, network: UNet, *, controlled: bool) -> Any:
-        circular = _is_circular(network.input_blocks[0])
+        circular, controlled = _is_circular(network.input_blocks[0]), control is not None
 
         def build() -> Any:
             from overpaint.backends.openvino_graph import unet_model
 
             return unet_model(network, circular=circular, controlled=controlled)
 
-        return self._graphs.get((circular, controlled), build, self.dtypes.unet)
+        times = sinusoid(timesteps, network.spec.model_channels)
+        given = [x, times, context, *([] if vector is None else [vector]), *(control or ())]
+        try:
+            return self._graphs.answer((circular, controlled), build, self.dtypes.unet, given)
+        except NoGraph:
+            return super().denoise(x, timesteps, context, vector, control=control)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
@@ -167,7 +179,7 @@ class OpenVinoBackend(TorchBackend):
         if not isinstance(codec, OpenVinoAutoencoder):
             return None
         try:
-            return inferred(codec.graphs.get((half, circular), build, codec.dtype), [x])
+            return codec.graphs.answer((half, circular), build, codec.dtype, [x])
         except NoGraph:
             return None
 
@@ -184,8 +196,10 @@ def core() -> Any:
     return openvino.Core()
 
 
-def compiled(model: Any, dtype: torch.dtype) -> Any:
-    """A graph that is ready to run, on as many threads as torch would take."""
+def compiled(model: Any, dtype: torch.dtype, given: Sequence[Tensor] | None = None) -> Any:
+    """A graph that is ready to run, on as many threads as torch would take; for inputs as large as those given."""
+    if given is not None:
+        model.reshape({i: list(each.shape) for i, each in enumerate(given)})
     said = {
         "INFERENCE_PRECISION_HINT": "bf16" if dtype is torch.bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

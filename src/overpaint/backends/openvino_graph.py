@@ -2,7 +2,7 @@
 
 A function is given a torch module and the values that go into it, and gives the value that comes out; it says again,
 operation by operation, what the module's `forward` does. Weights share the module's memory, so they exist once until a
-graph is compiled. Sides and batches are left open: one graph serves all sizes.
+graph is compiled. Sides and batches are left open here; who compiles one sets them.
 """
 
 from __future__ import annotations
