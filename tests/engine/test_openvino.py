@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -12,9 +12,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
+from overpaint.backends import openvino_backend
 from overpaint.backends.choice import backend_for
-from overpaint.backends.openvino_backend import NoGraph, OpenVinoBackend, compiled, inferred
+from overpaint.backends.openvino_backend import (
+    FEWEST_KEPT,
+    MOST_KEPT,
+    Graphs,
+    NoGraph,
+    OpenVinoBackend,
+    compiled,
+    inferred,
+    kept_of,
+)
 from overpaint.backends.port import Dtypes
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine, stages_of
@@ -147,6 +158,52 @@ def test_every_kind_of_unet_has_a_graph(spec: UNetSpec) -> None:
         expected = TorchBackend.denoise(backend, *given)
         assert torch.allclose(backend.denoise(*given), expected, atol=1e-4, rtol=1e-4)
         assert backend.remarks == ()
+
+
+def test_each_size_has_its_graph_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from openvino import Model
+    from openvino import opset15 as op
+
+    made: list[tuple[int, ...]] = []
+
+    def compiling(model: Any, dtype: torch.dtype, given: Sequence[Tensor]) -> Any:
+        made.append(tuple(given[0].shape))
+        return compiled(model, dtype, given)
+
+    monkeypatch.setattr(openvino_backend, "compiled", compiling)
+    monkeypatch.setattr(openvino_backend, "total_memory", lambda device: 0)
+
+    def build() -> Any:
+        x = op.parameter([-1, -1], np.float32)
+        return Model([op.multiply(x, op.constant(np.float32(2)))], [x])
+
+    graphs = Graphs(nn.Linear(1, 1))
+    for side in (3, 4, 3, 5, 3, 4):
+        x = torch.rand(2, side)
+        assert torch.equal(graphs.answer("twice", build, torch.float32, [x]), 2 * x)
+    assert made == [(2, 3), (2, 4), (2, 5), (2, 4)], "the one that was wanted last stays"
+
+
+def test_small_networks_keep_more_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Linear(1024, 1024)  # 4 MiB
+    for mebibytes, kept in ((0, FEWEST_KEPT), (48, 2), (80, 4), (10_000, MOST_KEPT)):
+        monkeypatch.setattr(openvino_backend, "total_memory", lambda device, size=mebibytes: size * 2**20)
+        assert kept_of(network) == kept
+
+
+def test_a_compiler_that_has_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Any] = []
+
+    def fail(*given: Any) -> Any:
+        tries.append(given)
+        raise RuntimeError("not enough memory\nand where in its source")
+
+    monkeypatch.setattr(openvino_backend, "compiled", fail)
+    graphs = Graphs(nn.Linear(1, 1))
+    for size in (1, 2):
+        with pytest.raises(NoGraph, match=r"a network has no graph \(not enough memory\); torch computes it"):
+            graphs.answer("any", lambda: None, torch.float32, [torch.zeros(size)])
+    assert len(tries) == 1
 
 
 def test_another_device_and_another_name(site: Site) -> None:
