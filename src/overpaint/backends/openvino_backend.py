@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU: the U-Net and the codec as compiled graphs, built from the torch networks' own weights.
+"""OpenVINO on a CPU: U-Net, codec and text encoders as compiled graphs, built from the torch networks' own weights.
 
 The torch networks stay: they hold the weights, and LoRAs are put into them. A graph is compiled when it is first
 needed, and again when its network's weights are others. Each size, number of rows and length of text has its own, and
@@ -7,7 +7,9 @@ so have pictures whose edges meet and steps in which ControlNets take part: what
 Why a graph for each size: with sizes left open OpenVINO does not fuse attention, writes each of its maps of scores to
 memory, and spends half of a call on that.
 
-torch reads the texts: that is a thousandth of the work, done once a prompt, and compiling costs more than it saves.
+Texts are read row by row, so that one graph serves any number of them. torch looks up their tokens and the vectors
+that take tokens' places, and picks the vector that stands for the whole text.
+
 What has no graph is computed by torch, too; `remarks` says so.
 """
 
@@ -15,8 +17,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,6 +33,7 @@ from overpaint.models.memory import size_of, total_memory
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
+from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, depth_and_norm
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, LessWork, UNet
 
@@ -96,7 +100,7 @@ class OpenVinoAutoencoder(SharedAutoencoder):
 
 
 class OpenVinoBackend(TorchBackend):
-    """A torch backend with graphs before its two networks that work at every step and at every pixel."""
+    """A torch backend with graphs before its networks."""
 
     def __init__(
         self,
@@ -111,8 +115,10 @@ class OpenVinoBackend(TorchBackend):
             autoencoder = OpenVinoAutoencoder(autoencoder, dtypes.vae)
         super().__init__(denoiser, autoencoder, texts, device=device, dtypes=dtypes)
         if isinstance(denoiser, UNet):
-            set_packed(denoiser, False)  # graphs share the plain layout
+            for each in (denoiser, *texts):
+                set_packed(each, False)  # graphs share the plain layout
         self._graphs = Graphs(denoiser)
+        self._text_graphs = tuple(map(Graphs, texts))
         self._attentions = [each for each in denoiser.modules() if isinstance(each, CrossAttention)]
 
     @property
@@ -124,7 +130,9 @@ class OpenVinoBackend(TorchBackend):
         said = ["hypernetworks: openvino has no graph for them; torch computes the steps"] if self._is_changed else []
         if not isinstance(self.networks.denoiser, UNet):
             said.append("openvino: it has no graph for models without a U-Net; torch computes the steps")
-        graphs = (self._graphs, self.codec.graphs) if isinstance(self.codec, OpenVinoAutoencoder) else (self._graphs,)
+        graphs = [self._graphs, *self._text_graphs]
+        if isinstance(self.codec, OpenVinoAutoencoder):
+            graphs.append(self.codec.graphs)
         return tuple(dict.fromkeys((*said, *(text for each in graphs for text in each.refused.values()))))
 
     def denoise(
@@ -154,6 +162,32 @@ class OpenVinoBackend(TorchBackend):
             return self._graphs.answer((circular, controlled), build, self.dtypes.unet, given)
         except NoGraph:
             return super().denoise(x, timesteps, context, vector, control=control)
+
+    @torch.no_grad()
+    def text(
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
+    ) -> TextEncoding:
+        """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
+        network = self.networks.texts[encoder]
+        if isinstance(network, ClipText | OpenClipText) and isinstance(self.networks.denoiser, UNet):
+            kind = depth_and_norm(network.spec, layer, final_norm)
+            rows = network.embedded(ids, overrides).split(1)
+            build = partial(_text_model, network, *kind, ids.shape[1])
+            graphs = self._text_graphs[encoder]
+            with suppress(NoGraph):
+                found = [graphs.answer(kind, build, self.dtypes.text, [row]) for row in rows]
+                tokens = torch.cat([each[:1] for each in found])
+                if not network.spec.pooled:
+                    return TextEncoding(tokens)
+                last = torch.cat([each[1:] for each in found]).to(self.dtypes.text)
+                return TextEncoding(tokens, network.pooled(last, ids).float())
+        return super().text(encoder, ids, layer=layer, final_norm=final_norm, overrides=overrides)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
@@ -187,6 +221,12 @@ class OpenVinoBackend(TorchBackend):
     def _is_changed(self) -> bool:
         """Whether hypernetworks hang on it."""
         return any(each.context_changes for each in self._attentions)
+
+
+def _text_model(network: ClipText | OpenClipText, depth: int, final_norm: bool, length: int) -> Any:
+    from overpaint.backends.openvino_graph import text_model
+
+    return text_model(network, depth, final_norm, length)
 
 
 @cache
