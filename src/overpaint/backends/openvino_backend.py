@@ -31,6 +31,7 @@ from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, To
 from overpaint.errors import OverpaintError
 from overpaint.models.memory import size_of, total_memory
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
 from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, depth_and_norm
@@ -99,20 +100,27 @@ class OpenVinoAutoencoder(SharedAutoencoder):
         set_packed(self.network, False)
 
 
+def openvino_codec(network: CodecNetwork, dtype: torch.dtype) -> SharedAutoencoder:
+    """With graphs, where there are any for such a codec."""
+    if isinstance(network, AutoencoderKL) and network.patch == 1:
+        return OpenVinoAutoencoder(network, dtype)
+    return SharedAutoencoder(network, dtype)
+
+
 class OpenVinoBackend(TorchBackend):
     """A torch backend with graphs before its networks."""
 
     def __init__(
         self,
         denoiser: DenoiserNetwork,
-        autoencoder: AutoencoderKL | SharedAutoencoder,
+        autoencoder: CodecNetwork | SharedAutoencoder,
         texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
     ) -> None:
-        if isinstance(autoencoder, AutoencoderKL):
-            autoencoder = OpenVinoAutoencoder(autoencoder, dtypes.vae)
+        if not isinstance(autoencoder, SharedAutoencoder):
+            autoencoder = openvino_codec(autoencoder, dtypes.vae)
         super().__init__(denoiser, autoencoder, texts, device=device, dtypes=dtypes)
         if isinstance(denoiser, UNet):
             for each in (denoiser, *texts):
@@ -144,11 +152,12 @@ class OpenVinoBackend(TorchBackend):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
         network = self.networks.denoiser
         if not isinstance(network, UNet) or self._is_changed or less is not None:
-            return super().denoise(x, timesteps, context, vector, control=control, less=less)
+            return super().denoise(x, timesteps, context, vector, control=control, less=less, references=references)
         circular, controlled = _is_circular(network.input_blocks[0]), control is not None
 
         def build() -> Any:
@@ -177,7 +186,7 @@ class OpenVinoBackend(TorchBackend):
         network = self.networks.texts[encoder]
         if isinstance(network, ClipText | OpenClipText) and isinstance(self.networks.denoiser, UNet):
             kind = depth_and_norm(network.spec, layer, final_norm)
-            rows = network.embedded(ids, overrides).split(1)
+            rows = network.embedded(ids, overrides)[:, None]
             build = partial(_text_model, network, *kind, ids.shape[1])
             graphs = self._text_graphs[encoder]
             with suppress(NoGraph):
@@ -203,6 +212,8 @@ class OpenVinoBackend(TorchBackend):
 
     def _through_codec(self, half: str, x: Tensor) -> Tensor | None:
         codec, network = self.codec, self.networks.autoencoder
+        if not isinstance(codec, OpenVinoAutoencoder) or not isinstance(network, AutoencoderKL):
+            return None
         circular = _is_circular(network.encoder)
 
         def build() -> Any:
@@ -210,8 +221,6 @@ class OpenVinoBackend(TorchBackend):
 
             return (encoder_model if half == "encode" else decoder_model)(network, circular=circular)
 
-        if not isinstance(codec, OpenVinoAutoencoder):
-            return None
         try:
             return codec.graphs.answer((half, circular), build, codec.dtype, [x])
         except NoGraph:

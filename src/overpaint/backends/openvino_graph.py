@@ -7,7 +7,7 @@ graph is compiled. Sides and batches are left open here; who compiles one sets t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,10 +96,13 @@ def text_model(network: ClipText | OpenClipText, depth: int, final_norm: bool, l
     g, spec = _Graph(), network.spec
     x = g.input("embedded", -1, length, spec.width)
     mask = op.constant(np.triu(np.full((length, length), -np.inf, np.float32), 1))
-    split = isinstance(network, ClipText)
-    layers: Layer = network.encoder.layers if split else network.transformer.resblocks
-    norm: Layer = network.final_layer_norm if split else network.ln_final
-    blocks = [partial(g.clip_layer if split else g.open_clip_layer, each, mask=mask) for each in layers]
+    layer: Callable[..., Value]
+    layers: Layer
+    if isinstance(network, ClipText):
+        layer, layers, norm = g.clip_layer, network.encoder.layers, network.final_layer_norm
+    else:
+        layer, layers, norm = g.open_clip_layer, network.transformer.resblocks, network.ln_final
+    blocks = [partial(layer, each, mask=mask) for each in layers]
     for block in blocks[:depth]:
         x = block(x)
     tokens = g.layer_norm(norm, x) if final_norm else x
