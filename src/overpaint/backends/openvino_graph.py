@@ -2,13 +2,14 @@
 
 A function is given a torch module and the values that go into it, and gives the value that comes out; it says again,
 operation by operation, what the module's `forward` does. Weights share the module's memory, so they exist once until a
-graph is compiled. Sides and batches are left open: one graph serves all sizes.
+graph is compiled. Sides and batches are left open here; who compiles one sets them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from overpaint.networks.autoencoder import (
     CodecDownsample,
     CodecUpsample,
 )
-from overpaint.networks.layers import Conv2d, Linear
+from overpaint.networks.layers import Conv2d, Linear, SiLU
+from overpaint.networks.text import QUICK_GELU, ClipText, OpenClipText
 from overpaint.networks.unet import (
     Downsample,
     ResBlock,
@@ -85,6 +87,32 @@ def decoder_model(network: AutoencoderKL, *, circular: bool = False) -> Any:
     return g.model(g.conv(decoder.conv_out, g.silu_norm(decoder.norm_out, x)))
 
 
+def text_model(network: ClipText | OpenClipText, depth: int, final_norm: bool, length: int) -> Any:
+    """Embedded tokens to their vectors after `depth` layers.
+
+    Where the family reads a vector of the whole text, the last layer's vectors and its norm lie behind them as another
+    row.
+    """
+    g, spec = _Graph(), network.spec
+    x = g.input("embedded", -1, length, spec.width)
+    mask = op.constant(np.triu(np.full((length, length), -np.inf, np.float32), 1))
+    layer: Callable[..., Value]
+    layers: Layer
+    if isinstance(network, ClipText):
+        layer, layers, norm = g.clip_layer, network.encoder.layers, network.final_layer_norm
+    else:
+        layer, layers, norm = g.open_clip_layer, network.transformer.resblocks, network.ln_final
+    blocks = [partial(layer, each, mask=mask) for each in layers]
+    for block in blocks[:depth]:
+        x = block(x)
+    tokens = g.layer_norm(norm, x) if final_norm else x
+    if not spec.pooled:
+        return g.model(tokens)
+    for block in blocks[depth:]:
+        x = block(x)
+    return g.model(op.concat([tokens, g.layer_norm(norm, x)], 0))
+
+
 # -- layers ------------------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +150,8 @@ class _Graph:
             return self.layer_norm(layer, x)
         if isinstance(layer, nn.Identity):
             return x
-        assert type(layer).__name__ == "SiLU", f"{type(layer).__name__} has no graph"
+        if not isinstance(layer, SiLU | nn.SiLU):
+            raise RuntimeError(f"{type(layer).__name__} has no graph")
         return op.swish(x)
 
     def linear(self, layer: Layer, x: Value) -> Value:
@@ -198,13 +227,30 @@ class _Graph:
 
     def feed_forward(self, block: Layer, x: Value) -> Value:
         gated = block.net[0].proj
-        value, gate = _halves(_with_bias(op.matmul(x, _weight(gated), False, True), gated.bias), -1)
+        value, gate = _parts(_with_bias(op.matmul(x, _weight(gated), False, True), gated.bias), 2, -1)
         return self.linear(block.net[2], op.multiply(value, op.gelu(gate, "erf")))
 
     def joined(self, x: Value, skip: Value) -> Value:
         """Along channels; a map that odd halvings left larger is brought to the skip's size (ARCH-5)."""
         size = op.gather(op.shape_of(skip), _whole(2, 3), _whole(0))
         return op.concat([_resized(x, size), skip], 1)
+
+    # -- texts ---------------------------------------------------------------------------------------------------
+
+    def clip_layer(self, layer: Layer, x: Value, mask: Value) -> Value:
+        block, h = layer.self_attn, self.layer_norm(layer.layer_norm1, x)
+        q, k, v = (_in_heads(self.linear(each, h), block.heads) for each in (block.q_proj, block.k_proj, block.v_proj))
+        x = op.add(x, self.linear(block.out_proj, _attended(q, k, v, mask)))
+        h = self.linear(layer.mlp.fc1, self.layer_norm(layer.layer_norm2, x))
+        return op.add(x, self.linear(layer.mlp.fc2, _activated(layer.mlp, h)))
+
+    def open_clip_layer(self, layer: Layer, x: Value, mask: Value) -> Value:
+        block, h = layer.attn, self.layer_norm(layer.ln_1, x)
+        h = _with_bias(op.matmul(h, _constant(block.in_proj_weight), False, True), block.in_proj_bias)
+        q, k, v = (_in_heads(each, block.heads) for each in _parts(h, 3, -1))
+        x = op.add(x, self.linear(block.out_proj, _attended(q, k, v, mask)))
+        h = self.linear(layer.mlp.c_fc, self.layer_norm(layer.ln_2, x))
+        return op.add(x, self.linear(layer.mlp.c_proj, _activated(layer.mlp, h)))
 
     # -- the codec -----------------------------------------------------------------------------------------------
 
@@ -262,15 +308,22 @@ def _whole(*numbers: int) -> Value:
 
 def _in_heads(x: Value, heads: int) -> Value:
     """(b, n, heads * d) -> (b, heads, n, d)"""
-    width = x.get_output_partial_shape(0)[2].get_length()
+    width = (x.output(0) if isinstance(x, ov.Node) else x).get_partial_shape()[2].get_length()
     split = op.reshape(x, _whole(0, 0, heads, width // heads), True)
     return op.transpose(split, _whole(*_HEADS_FIRST))
 
 
-def _attended(q: Value, k: Value, v: Value) -> Value:
-    """Attention of (b, heads, n, d), as (b, n, heads * d)."""
+def _activated(mlp: Layer, x: Value) -> Value:
+    if mlp.activation == "gelu":
+        return op.gelu(x, "erf")
+    return op.swish(x, op.constant(np.float32(QUICK_GELU)))
+
+
+def _attended(q: Value, k: Value, v: Value, mask: Value | None = None) -> Value:
+    """Attention of (b, heads, n, d), as (b, n, heads * d); the mask is added to the scores."""
     width = q.get_output_partial_shape(0)[3].get_length()
     scores = op.matmul(op.multiply(q, op.constant(np.float32(width**-0.5))), k, False, True)
+    scores = scores if mask is None else op.add(scores, mask)
     mixed = op.transpose(op.matmul(op.softmax(scores, -1), v, False, False), _whole(*_HEADS_FIRST))
     return op.reshape(mixed, _whole(0, 0, -1), True)
 
@@ -286,9 +339,9 @@ def _as_map(x: Value, shape: Value) -> Value:
     return op.transpose(op.reshape(x, shape, False), _whole(*_NCHW))
 
 
-def _halves(x: Value, axis: int) -> tuple[Value, Value]:
-    split = op.split(x, op.constant(np.array(axis, dtype=np.int64)), 2)
-    return split.output(0), split.output(1)
+def _parts(x: Value, count: int, axis: int) -> list[Value]:
+    split = op.split(x, op.constant(np.array(axis, dtype=np.int64)), count)
+    return [split.output(i) for i in range(count)]
 
 
 def _doubled(x: Value) -> Value:

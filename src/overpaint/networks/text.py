@@ -16,7 +16,8 @@ from overpaint.models.families import Activation, TextSpec
 from overpaint.networks.attention import attend
 from overpaint.networks.layers import Linear, in_heads
 
-_ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
+QUICK_GELU = 1.702  # x * sigmoid(this * x)
+_ACTIVATIONS = {"gelu": F.gelu, "quick_gelu": lambda x: x * torch.sigmoid(QUICK_GELU * x)}
 
 
 @dataclass(frozen=True)
@@ -172,19 +173,24 @@ class ClipText(nn.Module):
 
         For families that read it, also the last layer at the end token.
         """
-        embeddings = self.embeddings
-        x = (
-            _overridden(embeddings.token_embedding(ids), overrides)
-            + embeddings.position_embedding.weight[: ids.shape[1]]
-        )
-        layer, final_norm = _layer_and_norm(self.spec, layer, final_norm)
-        depth, blocks = _depth(self.spec, layer), list(self.encoder.layers)
-        x = _run(x, blocks[:depth])
+        depth, final_norm = depth_and_norm(self.spec, layer, final_norm)
+        blocks = list(self.encoder.layers)
+        x = _run(self.embedded(ids, overrides), blocks[:depth])
         tokens = self.final_layer_norm(x) if final_norm else x
         if not self.spec.pooled:
             return TextEncoding(tokens)
-        last = _at_end(self.final_layer_norm(_run(x, blocks[depth:])), ids)
-        return TextEncoding(tokens, self.text_projection(last) if self.spec.projected else last)
+        return TextEncoding(tokens, self.pooled(self.final_layer_norm(_run(x, blocks[depth:])), ids))
+
+    def embedded(self, ids: Tensor, overrides: Sequence[TokenOverride] = ()) -> Tensor:
+        """What the layers are given."""
+        table, positions = self.embeddings.token_embedding, self.embeddings.position_embedding.weight
+        return _overridden(table(ids), overrides) + positions[: ids.shape[1]]
+
+    def pooled(self, last: Tensor, ids: Tensor) -> Tensor:
+        """One vector for the text, of what the last layer and its norm say of each token."""
+        end = _at_end(last, ids)
+        pooled: Tensor = self.text_projection(end) if self.spec.projected else end
+        return pooled
 
 
 class OpenClipText(nn.Module):
@@ -209,16 +215,21 @@ class OpenClipText(nn.Module):
         overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
         """As `ClipText.encode`; for SDXL also the projected last layer at the end token (ENCODE-5)."""
-        x = _overridden(self.token_embedding(ids), overrides) + self.positional_embedding[: ids.shape[1]]
-        layer, final_norm = _layer_and_norm(self.spec, layer, final_norm)
-        depth = _depth(self.spec, layer)
+        depth, final_norm = depth_and_norm(self.spec, layer, final_norm)
         blocks = list(self.transformer.resblocks)
-        x = _run(x, blocks[:depth])
+        x = _run(self.embedded(ids, overrides), blocks[:depth])
         tokens = self.ln_final(x) if final_norm else x
         if not self.spec.pooled:
             return TextEncoding(tokens)
-        last = self.ln_final(_run(x, blocks[depth:]))
-        return TextEncoding(tokens, _at_end(last, ids) @ self.text_projection)
+        return TextEncoding(tokens, self.pooled(self.ln_final(_run(x, blocks[depth:])), ids))
+
+    def embedded(self, ids: Tensor, overrides: Sequence[TokenOverride] = ()) -> Tensor:
+        """What the layers are given."""
+        return _overridden(self.token_embedding(ids), overrides) + self.positional_embedding[: ids.shape[1]]
+
+    def pooled(self, last: Tensor, ids: Tensor) -> Tensor:
+        """One vector for the text, of what the last layer and its norm say of each token."""
+        return _at_end(last, ids) @ self.text_projection
 
 
 def _at_end(x: Tensor, ids: Tensor) -> Tensor:
@@ -237,8 +248,10 @@ def _overridden(embedded: Tensor, overrides: Iterable[TokenOverride]) -> Tensor:
     return embedded
 
 
-def _layer_and_norm(spec: TextSpec, layer: int | None, final_norm: bool | None) -> tuple[int, bool]:
-    return spec.layer if layer is None else layer, spec.final_norm if final_norm is None else final_norm
+def depth_and_norm(spec: TextSpec, layer: int | None, final_norm: bool | None) -> tuple[int, bool]:
+    """How many blocks make the tokens, and whether the last norm follows; the family's where nothing is given."""
+    norm = spec.final_norm if final_norm is None else final_norm
+    return _depth(spec, spec.layer if layer is None else layer), norm
 
 
 def _depth(spec: TextSpec, layer: int) -> int:
