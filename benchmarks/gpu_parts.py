@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from overpaint.bench import BenchJob
-from overpaint.engine import Engine, stages_of
+from overpaint.engine import Engine
 from overpaint.events import Finished, Preview
 from overpaint.pixels.likeness import psnr, ssim
 from overpaint.request import Img2ImgRequest, PaintRequest
@@ -142,19 +142,8 @@ def samplers(args: Namespace) -> Figures:
 
 def lora(args: Namespace) -> Figures:
     """A LoRA of all self-attention changes the picture; without it nothing is left of it."""
-    from safetensors.torch import save_file
-
+    _write_lora(args.folder / "gpu-lora.safetensors")
     with Engine(device=args.device, dtype=args.dtype) as engine:
-        unet = stages_of(engine).backend.networks.unet
-        tensors: dict[str, torch.Tensor] = {}
-        generator = torch.Generator().manual_seed(0)
-        for name, parameter in unet.named_parameters():
-            if name.endswith("attn1.to_out.0.weight"):
-                wide = parameter.shape[0]
-                key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-                tensors[f"{key}.lora_up.weight"] = torch.randn(wide, 4, generator=generator) * 0.1
-                tensors[f"{key}.lora_down.weight"] = torch.randn(4, wide, generator=generator) * 0.1
-        save_file(tensors, args.folder / "gpu-lora.safetensors")
         settings = engine.settings.with_changes({"lora_dir": str(args.folder)})
         plain, worn = (_job(args, args.small, args.few, prompt=f"a lake{each}") for each in ("", " <lora:gpu-lora:1>"))
         seconds = []
@@ -165,6 +154,26 @@ def lora(args: Namespace) -> Figures:
             seconds.append(round(time.perf_counter() - started, 3))
     changed, left = float(np.abs(pictures[1] - pictures[0]).mean()), int(np.abs(pictures[2] - pictures[0]).max())
     return {"levels changed": changed, "left of it": left, "seconds": seconds, "ok": changed > 0 and left == 0}
+
+
+def _write_lora(path: Path) -> None:
+    """Random factors for the layers of the built-in model, as its file has them."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from overpaint.models.built_in import default_path
+    from overpaint.models.families import UNET_PREFIX
+
+    tensors: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    with safe_open(default_path(), "pt") as file:
+        names = [each for each in file.keys() if each.endswith("attn1.to_out.0.weight")]  # noqa: SIM118 (no mapping)
+        for name in names:
+            outputs, inputs = file.get_slice(name).get_shape()
+            key = "lora_unet_" + name.removeprefix(UNET_PREFIX).removesuffix(".weight").replace(".", "_")
+            tensors[f"{key}.lora_up.weight"] = torch.randn(outputs, 4, generator=generator) * 0.1
+            tensors[f"{key}.lora_down.weight"] = torch.randn(4, inputs, generator=generator) * 0.1
+    save_file(tensors, path)
 
 
 # -- how fast ----------------------------------------------------------------------------------------------------------
