@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from overpaint.models.specs import AutoencoderSpec, TextSpec, ZImageSpec
 from overpaint.networks.autoencoder import AutoencoderKL
-from overpaint.networks.decoder_text import Qwen3Text
+from overpaint.networks.decoder_text import QwenText
 from overpaint.networks.zimage import ZImage
 from tests.networks_vs_diffusers.flow_files import small_vocabulary
 
@@ -84,7 +84,7 @@ class ToyFiles:
 
 def toy_zimage(folder: Path) -> ToyFiles:
     with torch.device("meta"):
-        networks = ZImage(ZIMAGE), Qwen3Text(QWEN), AutoencoderKL(VAE)
+        networks = ZImage(ZIMAGE), QwenText(QWEN), AutoencoderKL(VAE)
     toy = ToyFiles(folder, *(tensors_of(each, i) for i, each in enumerate(networks)))
     save(toy.transformer, toy.path)
     save({f"model.{name}": each for name, each in toy.text.items()}, toy.text_path)

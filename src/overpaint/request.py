@@ -107,6 +107,7 @@ class PaintRequest:
     masked_content: MaskedContent = MaskedContent.ORIGINAL
     soft_inpainting: SoftInpainting | None = None
     strength_map: Picture | None = None  # gray: how much of `strength` each place has
+    references: tuple[Picture, ...] = ()  # what an edit model looks at beside the source
     blend: Blend = "auto"  # colours near the mask's edge are mended where that hides the seam; "plain": never
 
     seed: int | tuple[int, ...] = -1
@@ -274,14 +275,16 @@ PaintRequest.__doc__ = f"{PaintRequest.__doc__}\n\n{PAINT_HELP}"
 Img2ImgRequest.__doc__ = f"{Img2ImgRequest.__doc__}\n\n{IMG2IMG_HELP}"
 Txt2ImgRequest.__doc__ = f"{Txt2ImgRequest.__doc__}\n\n{TXT2IMG_HELP}"
 
-PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map"})
+PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map", "references"})
 MASK_FIELDS = frozenset(
     {
         *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),
         *("latent_mask", "soft_inpainting", "blend"),
     }
 )
-SOURCE_FIELDS = PICTURE_FIELDS | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
+SOURCE_FIELDS = (
+    (PICTURE_FIELDS - {"references"}) | MASK_FIELDS | {"strength", "resize_mode", "image_cfg_scale", "color_correction"}
+)
 _KEPT_OF_OLD = frozenset({"blend"})  # means nothing without a mask, and recipes have it with another default
 _NEEDS_SOURCE = "give at least one source picture"
 
@@ -293,6 +296,8 @@ def _has_any(images: Any) -> bool:
 def _take_pictures(request: PaintRequest) -> None:
     given: Any = request.images
     object.__setattr__(request, "images", as_pictures("images", given) if _has_any(given) else ())
+    seen: Any = request.references
+    object.__setattr__(request, "references", as_pictures("references", seen) if _has_any(seen) else ())
     for name in ("mask", "latent_mask", "strength_map"):
         if getattr(request, name) is not None:
             object.__setattr__(request, name, as_picture(name, getattr(request, name)))

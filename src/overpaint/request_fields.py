@@ -33,6 +33,11 @@ class _BothOptions(TypedDict, total=False):
     height: int | None
     """Height of the result."""
 
+    references: PictureLike | Sequence[PictureLike]
+    """Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an edit model
+    looks at beside the source.
+    """
+
     seed: int | list[int] | tuple[int, ...]
     """Where the noise comes from; -1 means a new one. A list has one per picture."""
 

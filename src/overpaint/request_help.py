@@ -42,6 +42,9 @@ Fields:
     strength_map: Picture | None = None
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
+    references: tuple[Picture, ...] = ()
+        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
+        edit model looks at beside the source.
     blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
         hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
@@ -153,6 +156,9 @@ Fields:
     strength_map: Picture | None = None
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
+    references: tuple[Picture, ...] = ()
+        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
+        edit model looks at beside the source.
     blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
         hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
@@ -233,6 +239,9 @@ Fields:
         less; without a source it is that native size. None: the source's own size.
     height: int | None = None
         Height of the result.
+    references: tuple[Picture, ...] = ()
+        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
+        edit model looks at beside the source.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1

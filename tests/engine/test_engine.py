@@ -201,7 +201,9 @@ def test_a_network_that_answers_nan(engine: Engine, checkpoint: Path) -> None:
 def test_a_decoder_that_answers_nan(checkpoint: Path) -> None:  # DEC-2
     with Engine(checkpoint, device="cpu", dtype="float32") as broken:
         with torch.no_grad():
-            for parameter in stages_of(broken).backend.networks.autoencoder.decoder.conv_out.parameters():
+            for parameter in (
+                stages_of(broken).backend.networks.autoencoder.get_submodule("decoder.conv_out").parameters()
+            ):
                 parameter.fill_(float("nan"))
         with pytest.raises(SamplingError, match="vae"):
             broken.paint(asked(steps=1))

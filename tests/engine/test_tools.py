@@ -128,14 +128,14 @@ def test_parts_reach_across_and_overlap(side: int, size: int, overlap: int) -> N
 def test_a_network_that_looks_at_single_cells_sees_no_tiles() -> None:
     """Where answers do not depend on their surroundings, parts mixed are the whole."""
     x = torch.randn(2, 4, 37, 53, generator=torch.Generator().manual_seed(1))
-    tiled = TiledNetwork(lambda part: lambda x, *rest: x * 2 + 1, LatentTiles(16, 4))
+    tiled = TiledNetwork(lambda part: lambda x, *rest, **said: x * 2 + 1, LatentTiles(16, 4))
     torch.testing.assert_close(tiled(x, torch.zeros(2), torch.zeros(2, 1, 1)), x * 2 + 1)
 
 
 def test_no_part_is_larger_than_a_tile() -> None:
     seen: list[tuple[int, ...]] = []
 
-    def network(x: torch.Tensor, *rest: object) -> torch.Tensor:
+    def network(x: torch.Tensor, *rest: object, **said: object) -> torch.Tensor:
         seen.append(tuple(x.shape[-2:]))
         return x
 

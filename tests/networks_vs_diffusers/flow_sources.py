@@ -19,12 +19,13 @@ CLIP_L, CLIP_G, T5 = 24, 40, 64  # widths
 FLUX_WIDTH, SD3_WIDTH = 64, 64
 
 
-def small_flux(*, guided: bool) -> Any:
+def small_flux(*, guided: bool, inputs: int = 64) -> Any:
     import diffusers
 
     with seeded(11):
         network = diffusers.FluxTransformer2DModel(
-            in_channels=64,
+            in_channels=inputs,
+            out_channels=64,
             num_layers=2,
             num_single_layers=2,
             attention_head_dim=32,
@@ -242,11 +243,11 @@ class FlowParts:
         return self.folder / "text_encoders" / "t5.tokenizer.json"
 
 
-def flux_parts(folder: Path, *, guided: bool = True) -> FlowParts:
-    """A transformer alone, and beside it `clip_l`, `t5xxl` and `ae`."""
+def flux_parts(folder: Path, kind: str = "dev") -> FlowParts:
+    """A transformer alone, and beside it `clip_l`, `t5xxl` and `ae`. Only its name tells Kontext from dev."""
     texts = small_clip(CLIP_L, "quick_gelu", projected=False), small_t5()
-    name = "flux1-dev.safetensors" if guided else "flux1-schnell.safetensors"
-    parts = FlowParts(small_flux(guided=guided), texts, small_vae(still=True), folder, name)
+    network = small_flux(guided=kind != "schnell", inputs=384 if kind == "fill" else 64)
+    parts = FlowParts(network, texts, small_vae(still=True), folder, f"flux1-{kind}.safetensors")
     save(flux_tensors(parts.transformer.state_dict()), parts.path)
     _save_beside(parts, ("clip_l", "t5xxl_fp16"), "ae")
     return parts

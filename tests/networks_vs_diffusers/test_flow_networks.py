@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint.models.specs import TextSpec, ZImageSpec
-from overpaint.networks.decoder_text import Qwen3Text
+from overpaint.networks.decoder_text import QwenText
 from overpaint.networks.zimage import ZImage
 from tests.networks_vs_diffusers.flow_files import WIDTH, WORDS, small_qwen3, small_zimage, zimage_tensors
 
@@ -75,7 +75,7 @@ def test_qwen3() -> None:
         layer=-2,
         final_norm=False,
     )
-    ours = Qwen3Text(spec)
+    ours = QwenText(spec)
     kept = {key: each for key, each in theirs.state_dict().items() if not key.startswith(("layers.2.", "norm."))}
     filled(ours, kept)
     ids = torch.randint(0, spec.vocabulary, (2, 37), generator=torch.Generator().manual_seed(0))

@@ -39,7 +39,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> FlowParts:
 def schnell(tmp_path_factory: pytest.TempPathFactory) -> FlowParts:
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
-    return flux_parts(tmp_path_factory.mktemp("schnell"), guided=False)
+    return flux_parts(tmp_path_factory.mktemp("schnell"), "schnell")
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,10 @@ def test_sixteen_bits_of_a_tiff_are_what_is_painted_on(
     page = open_page()
     drop(page, tmp_path / "deep.tif")
     has_picture(page)
+    for tool in ("sketch", "extend"):  # what is made with them begins from what the browser sees
+        page.click(f"nav [data-tool={tool}]")
+        page.wait_for_selector(f".notice:has-text('{DEEP[tool]}')")
+    page.click("nav [data-tool=brush]")
     shown = np.asarray(shown_picture(page), int)
     assert np.abs(shown[..., ::-1] - samples / 257).max() <= 1
     brush(page, (0.4, 0.4), (0.6, 0.5))
@@ -110,6 +114,37 @@ def test_sixteen_bits_of_a_tiff_are_what_is_painted_on(
     outside = np.kron(far, np.ones((8, 8), bool))
     assert found.dtype == np.uint16 and outside.mean() > 0.3 and (found == samples)[outside].all()
     assert (found != samples).any()
+    keep_beside(page)
+
+
+DEEP = {"sketch": "A job with a sketch begins from 8", "extend": "kept where just the new area is painted"}
+
+
+def keep_beside(page: Page) -> None:
+    """A result is kept, and the same job's once more beside it: that costs bits, and is asked about."""
+    staged = page.evaluate(f"() => {PAGE}.jobs.staged.peek()")
+    page.click("staged-bar .primary")
+    page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
+    for answer, count in ((".quiet", 2), (".primary", 3)):
+        page.evaluate(f"(staged) => {{ {PAGE}.jobs.staged.value = staged; }}", staged)
+        page.click("staged-bar .primary")
+        page.wait_for_selector("dialog.ask:has-text('8 bits a channel')")
+        page.click(f"dialog.ask {answer}")
+        page.wait_for_selector("dialog", state="detached")
+        page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === {count}")
+
+
+def test_a_file_that_the_server_would_not_take_is_said_before_a_mask_is_painted(
+    open_page: OpenPage, picture: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(picture.read_bytes() + bytes(17 << 20))  # what follows its end is no part of a picture
+    page = open_page()
+    page.route("**/v1/limits", lambda route: route.fulfill(json={"picture_bytes": 16 << 20}))
+    page.set_input_files("input[type=file]", path)
+    page.wait_for_selector(".notice.failed:has-text('picture_bytes')")
+    has_picture(page)
+    assert (shown_picture(page) == np.asarray(Image.open(picture))).all()
 
 
 def test_what_browsers_know_is_opened_without_the_server(open_page: OpenPage, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.page.conftest import (
     kept,
     mask_of,
     picture_file,
+    place_of,
     reload,
     set_brush,
 )
@@ -73,7 +74,7 @@ def results_are_there(page: Page, job: int, count: int) -> None:
 
 
 def test_a_result_is_compared_and_varied(open_page: OpenPage, picture: Path) -> None:
-    page = open_page()
+    page = open_page(has_touch=True)
     drop(page, picture)
     has_picture(page)
     brush(page, (0.4, 0.4), (0.6, 0.5))
@@ -82,6 +83,7 @@ def test_a_result_is_compared_and_varied(open_page: OpenPage, picture: Path) -> 
     page.wait_for_function(f"() => {PAGE}.view.stage.result")
     page.evaluate(f"() => {PAGE}.view.focus()")
     after = drawn(page)
+    slide(page)
     page.keyboard.press("\\")
     page.wait_for_function(f"() => {PAGE}.view.stage.split === 0")
     page.keyboard.down("\\")
@@ -105,6 +107,42 @@ def test_a_result_is_compared_and_varied(open_page: OpenPage, picture: Path) -> 
     assert told["request"]["seed"] == first["results"][0]["seed"] and told["mask"] == first["mask"]
     files = [kept_file(page, each["file"]) for each in [*first["results"], *told["results"]]]
     assert len({each.tobytes() for each in files}) == 4, "each is another picture"
+
+
+def slide(page: Page) -> None:
+    """The line between before and after goes where a key or a finger puts it, and nothing else happens."""
+
+    def split_is(wanted: int) -> None:
+        page.wait_for_function(
+            """(wanted) => {
+                const now = document.querySelector(".compare-slider:not([hidden])")?.getAttribute("aria-valuenow");
+                return Math.abs(Number(now) - wanted) <= 1;
+            }""",
+            arg=wanted,
+        )
+
+    staged = page.evaluate(f"() => {PAGE}.jobs.staged.peek()")
+    mask = mask_of(page)
+    page.keyboard.press("c")
+    split_is(50)
+    page.focus("[role=slider].compare-slider")
+    for key, percent in (("ArrowRight", 51), ("ArrowLeft", 50), ("Shift+ArrowLeft", 40), ("PageUp", 50), ("Home", 0)):
+        page.keyboard.press(key)
+        split_is(percent)
+    page.keyboard.press("End")
+    split_is(100)
+    assert abs(page.evaluate(f"() => {PAGE}.view.stage.split") - 1) < 0.01
+    (start, y), (end, _) = place_of(page, 0.999, 0.5), place_of(page, 0.25, 0.5)
+    touch = page.context.new_cdp_session(page)
+    for kind, x in (("touchStart", start), ("touchMove", (start + end) / 2), ("touchMove", end), ("touchEnd", None)):
+        points = [] if x is None else [{"x": x, "y": y, "id": 0}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    split_is(25)
+    assert page.evaluate(f"() => {PAGE}.jobs.staged.peek()") == staged, "the arrows moved the line alone"
+    assert (mask_of(page) == mask).all(), "nothing was painted"
+    page.evaluate(f"() => {PAGE}.view.focus()")
+    page.keyboard.press("c")
+    page.wait_for_selector(".compare-slider", state="hidden")
 
 
 def test_two_settings_are_compared_on_a_sheet(open_page: OpenPage, picture: Path) -> None:

@@ -35,6 +35,7 @@ def stocked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         save_file({"x": np.zeros(1, np.float32)}, folder / kind / f"{name}.safetensors")
     (folder / "loras" / "inkwash.json").write_text(json.dumps({"activation text": "in ink"}))
     Image.new("RGB", (64, 64), (9, 80, 70)).save(folder / "loras" / "inkwash.png")
+    Image.new("RGB", (48, 48), (90, 8, 70)).save(folder / "sketch.png")
     (folder / "styles.csv").write_text("name,prompt,negative_prompt\noil,{prompt} in oil,photo\n")
     given = {
         "lora_dir": folder / "loras",
@@ -126,6 +127,21 @@ def test_a_prompt_is_completed_counted_and_weighed(open_page: OpenPage, stocked_
     page.wait_for_function("() => document.querySelectorAll('.work').length === 1")
     page.click(".work .look")
     prompt_is(page, "a lake <lora:inkwash:1> in ink, (bokehlights:1.1), bokehlights")
+
+
+def test_a_model_is_found_and_chosen_by_its_picture(open_page: OpenPage, stocked_server: Server) -> None:
+    page = open_page(stocked_server.url)
+    page.click("settings-form .checkpoint .icon-button")
+    page.wait_for_function("() => document.querySelectorAll('.work').length > 1")
+    page.fill("[name=find-model]", "no such")
+    page.wait_for_selector("dialog .hint:has-text('No model is called that')")
+    page.fill("[name=find-model]", "sket")
+    page.wait_for_function("() => document.querySelector('.work img')?.naturalWidth === 48")
+    page.click(".work .look")
+    page.wait_for_selector("dialog", state="detached")
+    assert form_of(page)["checkpoint"] == page.input_value("settings-form select[name=checkpoint]") == "sketch"
+    page.click("settings-form .checkpoint .icon-button")
+    page.wait_for_selector(".look[aria-pressed=true][aria-label$='sketch']")
 
 
 def test_presets_and_styles_are_the_servers(open_page: OpenPage, stocked_server: Server) -> None:

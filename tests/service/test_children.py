@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from overpaint.service.children import command_of, environment
+from overpaint.service.children import command_of, environment, niceness
 from overpaint.service.wire import encoded, read
 from overpaint.service.workers import examiner, readers
 from overpaint.service.workers.worker_process import COMMAND
@@ -134,3 +134,21 @@ def test_a_server_runs_nothing_of_the_current_folder(
     monkeypatch.chdir(tmp_path / "downloads")
     assert start_server().stop() == 0
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("server", "worker", "reader", "examiner"),
+    [(-10, -5, -8, 0), (0, 5, 2, 10), (5, 7, 7, 10), (10, 12, 12, 12)],
+)
+def test_a_server_that_is_nice_has_processes_that_are_hardly_nicer(
+    server: int, worker: int, reader: int, examiner: int
+) -> None:
+    assert [niceness(server, behind) for behind in (5, 2, 10)] == [worker, reader, examiner]
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="there is no niceness here")
+def test_a_process_lets_its_server_go_first() -> None:
+    code = "from overpaint.service.children import *; print(os.nice(0)); let_the_server_go_first(10); print(os.nice(0))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own, found = map(int, ended.stdout.split())
+    assert found == min(niceness(own, 10), 19)

@@ -7,9 +7,9 @@ network(x, timesteps, context, vector)                             eps or v, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +21,9 @@ from overpaint.networks.layers import set_tiling
 from overpaint.networks.unet import LessWork
 
 if TYPE_CHECKING:
-    from overpaint.backends.port import Backend
+    from overpaint.backends.port import Backend, Network
     from overpaint.models.control_files import LoadedControl
     from overpaint.parts import ControlMode, Picture
-
-Network = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 
 FADING = 0.825  # from one map to the one before it, where the prompt has the last word
 
@@ -134,20 +132,17 @@ def _is_on(control: ControlBranch | ControlPicture, step: int, steps: int) -> bo
 def controlled(backend: Backend, branches: Sequence[ControlBranch], step: int, steps: int) -> Network:
     """The backend's U-Net with the ControlNets that are on in this step; the others are not even run.
 
-    Several add up, each times its weight. Without one the result is the backend's own network.
+    Several add up, each times its weight. Without one the backend's network answers as it is.
     """
-    active = tuple(each for each in branches if each.is_on(step, steps))
-    return Controlled(backend, active) if active else backend.denoise
+    return Controlled(backend, tuple(each for each in branches if each.is_on(step, steps)))
 
 
 @dataclass(frozen=True, eq=False)
 class Controlled:
-    """A U-Net that some ControlNets guide."""
+    """A backend's denoiser, and the ControlNets that guide it; there may be none."""
 
     backend: Backend
     branches: tuple[ControlBranch, ...]
-
-    takes_sides: ClassVar[bool] = True  # it is told which rows guidance leads away from
 
     def __call__(
         self,
@@ -155,14 +150,16 @@ class Controlled:
         timesteps: Tensor,
         context: Tensor,
         vector: Tensor | None = None,
+        *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
-        """`negative` are the rows that guidance leads away from; a ControlNet with the last word leaves them alone."""
+        """A ControlNet that has the last word leaves the `negative` rows alone."""
         found = [_residuals(each, x, timesteps, context, vector, negative) for each in self.branches]
         added = [each for each in found if each is not None]
-        said = {} if less is None else {"less": less}
-        return self.backend.denoise(x, timesteps, context, vector, control=_sum(added) if added else None, **said)
+        control = _sum(added) if added else None
+        return self.backend.denoise(x, timesteps, context, vector, control=control, less=less, references=references)
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import torch
 
-from overpaint.backends.openvino_backend import OpenVinoAutoencoder, OpenVinoBackend
+from overpaint.backends.openvino_backend import OpenVinoBackend, openvino_codec
 from overpaint.backends.port import Backend, Dtypes
 from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend, resolve_dtypes
 from overpaint.errors import RequestError
 from overpaint.hints import listed
 from overpaint.models.specs import ModelSpec
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text_networks import TextNetwork
 
@@ -25,7 +25,7 @@ class Build(Protocol):
     def __call__(
         self,
         denoiser: DenoiserNetwork,
-        autoencoder: AutoencoderKL | SharedAutoencoder,
+        autoencoder: CodecNetwork | SharedAutoencoder,
         texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
@@ -41,7 +41,7 @@ class BackendKind:
     computes_on: Callable[[str], bool]  # the type of a device, such as "cuda"
     dtypes: Callable[[str | torch.device, str], Dtypes]
     build: Build
-    codec: Callable[[AutoencoderKL, torch.dtype], SharedAutoencoder]  # an autoencoder that several models may share
+    codec: Callable[[CodecNetwork, torch.dtype], SharedAutoencoder]  # an autoencoder that several models may share
     is_automatic: bool = True  # "auto" may choose it
 
 
@@ -54,7 +54,7 @@ BACKENDS: tuple[BackendKind, ...] = (
         lambda kind: kind == "cpu",
         resolve_dtypes,
         OpenVinoBackend,
-        OpenVinoAutoencoder,
+        openvino_codec,
         is_automatic=False,
     ),
     BackendKind(

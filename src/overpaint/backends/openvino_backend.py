@@ -25,6 +25,7 @@ from overpaint.backends.port import Abilities, Dtypes
 from overpaint.backends.torch_backend import LOGVAR_RANGE, SharedAutoencoder, TorchBackend
 from overpaint.errors import OverpaintError
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed, sinusoid
 from overpaint.networks.text_networks import TextNetwork
@@ -80,20 +81,27 @@ class OpenVinoAutoencoder(SharedAutoencoder):
         set_packed(self.network, False)
 
 
+def openvino_codec(network: CodecNetwork, dtype: torch.dtype) -> SharedAutoencoder:
+    """With graphs, where there are any for such a codec."""
+    if isinstance(network, AutoencoderKL) and network.patch == 1:
+        return OpenVinoAutoencoder(network, dtype)
+    return SharedAutoencoder(network, dtype)
+
+
 class OpenVinoBackend(TorchBackend):
     """A torch backend with graphs before its two networks that work at every step and at every pixel."""
 
     def __init__(
         self,
         denoiser: DenoiserNetwork,
-        autoencoder: AutoencoderKL | SharedAutoencoder,
+        autoencoder: CodecNetwork | SharedAutoencoder,
         texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
         dtypes: Dtypes,
     ) -> None:
-        if isinstance(autoencoder, AutoencoderKL):
-            autoencoder = OpenVinoAutoencoder(autoencoder, dtypes.vae)
+        if not isinstance(autoencoder, SharedAutoencoder):
+            autoencoder = openvino_codec(autoencoder, dtypes.vae)
         super().__init__(denoiser, autoencoder, texts, device=device, dtypes=dtypes)
         if isinstance(denoiser, UNet):
             set_packed(denoiser, False)  # graphs share the plain layout
@@ -121,11 +129,12 @@ class OpenVinoBackend(TorchBackend):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """eps or v, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm)."""
         network = self.networks.denoiser
         if not isinstance(network, UNet) or self._is_changed or less is not None:
-            return super().denoise(x, timesteps, context, vector, control=control, less=less)
+            return super().denoise(x, timesteps, context, vector, control=control, less=less, references=references)
         try:
             graph = self._graph(network, controlled=control is not None)
         except NoGraph:
@@ -157,6 +166,8 @@ class OpenVinoBackend(TorchBackend):
 
     def _through_codec(self, half: str, x: Tensor) -> Tensor | None:
         codec, network = self.codec, self.networks.autoencoder
+        if not isinstance(codec, OpenVinoAutoencoder) or not isinstance(network, AutoencoderKL):
+            return None
         circular = _is_circular(network.encoder)
 
         def build() -> Any:
@@ -164,8 +175,6 @@ class OpenVinoBackend(TorchBackend):
 
             return (encoder_model if half == "encode" else decoder_model)(network, circular=circular)
 
-        if not isinstance(codec, OpenVinoAutoencoder):
-            return None
         try:
             return inferred(codec.graphs.get((half, circular), build, codec.dtype), [x])
         except NoGraph:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.text import TextEncoding, TokenOverride
 from overpaint.networks.text_networks import TextNetwork
@@ -47,7 +47,7 @@ class Networks:
     """The torch modules that a backend was made of: what lies in memory, and what models share."""
 
     denoiser: DenoiserNetwork
-    autoencoder: AutoencoderKL
+    autoencoder: CodecNetwork
     texts: tuple[TextNetwork, ...]
 
     @property
@@ -66,6 +66,27 @@ class Abilities:
     controls: torch.dtype | None  # the type in which ControlNets add to the denoiser's maps; None: they cannot
     full_precision: bool  # the denoiser computes in float32: nothing more precise could be tried
     shortcuts: bool = True  # calls may leave something out; False: they are made otherwise, and slower
+
+
+class Network(Protocol):
+    """Who predicts eps, v or n - x0 of some rows: a backend's denoiser, and what stands around it."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """As `Backend.denoise`. `negative` are the rows that guidance leads away from; None: none of them does.
+
+        `less` is what the call may leave out; None: nothing. `references` are other pictures to look at.
+        """
+        ...
 
 
 class Backend(Protocol):
@@ -115,13 +136,16 @@ class Backend(Protocol):
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """What the network predicts of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
         A flow model's timesteps are shares of noise.
 
         `control` is what ControlNets add to its maps, in the type that `abilities.controls` says. `less` is what the
-        call may leave out; it is given only where something is.
+        call may leave out; None: nothing.
+        `references` (b, channels, any h, any w) are pictures that an edit model looks at beside the source, which comes
+        with x in further channels.
         """
         ...
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from overpaint.adapters.worn import WornAdapters
 from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
 from overpaint.errors import RequestError, SamplingError
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
 from overpaint.networks.text import TextEncoding, TokenOverride
@@ -54,7 +54,7 @@ def _has_native_bfloat16() -> bool:
 class SharedAutoencoder:
     """An autoencoder and what it computes in; backends that share it learn of a fallback (DEC-2) together."""
 
-    def __init__(self, network: AutoencoderKL, dtype: torch.dtype) -> None:
+    def __init__(self, network: CodecNetwork, dtype: torch.dtype) -> None:
         self.network = settled(network)
         self.dtype = dtype
 
@@ -77,7 +77,7 @@ class TorchBackend:
     def __init__(
         self,
         denoiser: DenoiserNetwork,
-        autoencoder: AutoencoderKL | SharedAutoencoder,
+        autoencoder: CodecNetwork | SharedAutoencoder,
         texts: Sequence[TextNetwork],
         *,
         device: str | torch.device,
@@ -123,6 +123,7 @@ class TorchBackend:
         *,
         control: Sequence[Tensor] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         """eps, v or n - x0, float32, of x (b, c, h, w) at timesteps (b,); context (b, n, width), vector (b, adm).
 
@@ -131,7 +132,10 @@ class TorchBackend:
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
-        said = {name: value for name, value in (("control", control), ("less", less)) if value is not None}
+        said: dict[str, object] = {"control": control, "less": less}
+        said = {name: value for name, value in said.items() if value is not None}
+        if references:
+            said["references"] = [self._ready(each, dtype) for each in references]
         predicted: Tensor = self.networks.denoiser(x, timesteps.to(self.device), context, vector, **said)
         return _plain(predicted)
 

@@ -40,7 +40,8 @@ def ui(
         threading.Thread(target=_open, args=(url,), daemon=True).start()
 
     limits = [*LARGE_PICTURES, *(limit or ())]
-    return started(asked, opened if browser else None, host=host, port=port, data=data, token=token, limit=limits)
+    then = opened if browser else None
+    return started(asked, then, host=host, port=port, data=data, token=token, limit=limits, announces_page=True)
 
 
 def _open(url: str) -> None:

@@ -82,7 +82,8 @@ def media_type_of(data: bytes) -> str | None:
     return None if kind is None else MEDIA_TYPES[kind]
 
 
-_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"GIF8": "GIF"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0")  # with a plus it is a BigTIFF
+_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"} | dict.fromkeys(_TIFF, "TIFF")
 
 
 def own_ending(source: Path) -> str:
@@ -100,7 +101,7 @@ def own_ending(source: Path) -> str:
     return next((ending for magic, ending in _EXACT.items() if start.startswith(magic)), "png")
 
 
-_EXACT = {b"II*\0": "tif", b"MM\0*": "tif", b"BM": "bmp"}
+_EXACT = {b"BM": "bmp"} | dict.fromkeys(_TIFF, "tif")
 
 
 def storable(image: Image.Image, kind: str, background: str | None = None) -> Image.Image:

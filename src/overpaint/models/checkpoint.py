@@ -24,7 +24,7 @@ from overpaint.models.header import read_sidecar
 from overpaint.models.memory import size_of
 from overpaint.models.opened import open_model
 from overpaint.models.vaes import open_vae
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import CodecNetwork, codec_network
 from overpaint.networks.denoisers import DenoiserNetwork, denoiser_network
 from overpaint.networks.layers import blank
 from overpaint.networks.text_networks import TextNetwork, text_network
@@ -159,7 +159,7 @@ def load_codec(
         if vae_path is None:
             blank_one = _own_codec(_open(model.file.path, text_encoders), device, dtype)
         else:
-            blank_one = _codec_of_file(vae_path, model.spec.vae.latent_channels, device, dtype)
+            blank_one = _codec_of_file(vae_path, model.spec.vae, device, dtype)
         check([blank_one.source], model.spec.title)
         fill([blank_one.source], progress)
     named = _named(vae_path, (hash_cache or user_hash_cache()) if hashing else None)
@@ -177,7 +177,7 @@ def _open(path: Path, text_encoders: tuple[Path, ...]) -> _Opened:
     """The one place where checkpoints are opened."""
     weights = open_model(path, text_encoders=text_encoders)
     try:
-        spec = detect(weights.shapes, weights.metadata, read_sidecar(path))
+        spec = detect(weights.shapes, weights.metadata, read_sidecar(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
     return _Opened(spec, weights, normalised_keys(weights.shapes))
@@ -209,7 +209,7 @@ class _Made:
     """The networks of a checkpoint; `sources` tell which of them are blank, and where their numbers are."""
 
     denoiser: DenoiserNetwork
-    autoencoder: AutoencoderKL | SharedAutoencoder
+    autoencoder: CodecNetwork | SharedAutoencoder
     vae: AutoencoderSpec
     texts: tuple[TextNetwork, ...]
     sources: tuple[Source, ...]
@@ -236,7 +236,7 @@ def _twin(text: TextNetwork, source: Source, at_hand: tuple[TextNetwork, ...]) -
 
 @dataclass(frozen=True)
 class _BlankCodec:
-    network: AutoencoderKL
+    network: CodecNetwork
     spec: AutoencoderSpec
     source: Source
 
@@ -248,34 +248,34 @@ def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, 
     texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
     sources = [source_of(UNET_PREFIX, denoiser, weights, keys)]
     sources += [source_of(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
-    autoencoder: AutoencoderKL | SharedAutoencoder
-    if codec is not None and codec.spec.latent_channels == spec.vae.latent_channels:
+    autoencoder: CodecNetwork | SharedAutoencoder
+    if codec is not None and codec.spec.speaks_as(spec.vae):
         autoencoder, vae = codec.codec, codec.spec
     else:
         if vae_path is None:
             blank_one = _own_codec(opened, device, dtypes.vae)
         else:
-            blank_one = _codec_of_file(vae_path, spec.vae.latent_channels, device, dtypes.vae)
+            blank_one = _codec_of_file(vae_path, spec.vae, device, dtypes.vae)
         autoencoder, vae = blank_one.network, blank_one.spec
         sources.insert(1, blank_one.source)
     return _Made(denoiser, autoencoder, vae, tuple(texts), tuple(sources), _ignored(opened, sources))
 
 
 def _own_codec(opened: _Opened, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
-    network = blank(partial(AutoencoderKL, opened.spec.vae), device, dtype)
+    network = blank(partial(codec_network, opened.spec.vae), device, dtype)
     return _BlankCodec(network, opened.spec.vae, source_of(VAE_PREFIX, network, opened.weights, opened.keys))
 
 
-def _codec_of_file(path: Path, latents: int, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
+def _codec_of_file(path: Path, wanted: AutoencoderSpec, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
     try:
-        vae = open_vae(path, latents)
+        vae = open_vae(path, wanted)
     except CheckpointError as error:
         if path.name in str(error):
             raise
         raise CheckpointError(f"vae={path.name}: {error}") from error
-    network = blank(partial(AutoencoderKL, vae.spec), device, dtype)
-    wanted = {name for name, _ in network.named_parameters()}
-    extra = sorted(set(vae.keys) - wanted)
+    network = blank(partial(codec_network, vae.spec), device, dtype)
+    names = {name for name, _ in network.named_parameters()}
+    extra = sorted(set(vae.keys) - names)
     if extra:
         raise CheckpointError(
             f"vae={path.name}: it holds {len(extra)} tensors that no VAE has ({', '.join(extra[:4])}); use another file"

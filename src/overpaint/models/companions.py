@@ -13,7 +13,7 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
-from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family, family_called
 from overpaint.models.hashes import Stamp, stamp_of
 from overpaint.models.header import safetensors_shapes
 from overpaint.models.specs import TextKind
@@ -95,9 +95,10 @@ def vae_for(path: Path) -> Path | None:
             if file.stem.lower().startswith(needs.family.vae_names) and _is_vae(_shapes_of(file), needs.family):
                 return file
     names = " or ".join(f"{each}.safetensors" for each in needs.family.vae_names)
+    channels = _channels_of_vae(needs.family)
     raise CheckpointError(
         f"{path.name}: it holds a {needs.family.title} transformer and no VAE: give --vae FILE (the option sd_vae), "
-        f"one with {needs.family.latent.channels} channels, often called {names}; looked in {_told(path, _VAE_FOLDERS)}"
+        f"one with {channels} channels, often called {names}; looked in {_told(path, _VAE_FOLDERS)}"
     )
 
 
@@ -112,7 +113,9 @@ def _needs(path: Path, stamp: Stamp) -> Needs | None:
     found = transformer_part(shapes)
     if found is None:
         return None
-    family, ours = found
+    family, ours = family_called(found[0], path.name), found[1]
+    if not family.supported:
+        return None
     network = transformer_spec(ours, family)
     assert network is not None
     there = list(all_text_parts(shapes))
@@ -138,8 +141,14 @@ def _holds_denoiser(shapes: Shapes) -> bool:
 
 
 def _is_vae(shapes: Shapes, family: Family) -> bool:
-    first = shapes.get("decoder.conv_in.weight", ())
-    return len(first) == 4 and first[1] == family.latent.channels and "encoder.conv_in.weight" in shapes
+    first = next((shapes[key] for key in ("decoder.conv_in.weight", "decoder.conv1.weight") if key in shapes), ())
+    frames, patch = (family.vae.kind == "wan", family.vae.patch) if family.vae is not None else (False, 1)
+    fits = len(first) == (5 if frames else 4) and first[1] * patch**2 == family.latent.channels
+    return fits and ("bn.running_mean" in shapes) == (patch > 1) and any(key.startswith("encoder.") for key in shapes)
+
+
+def _channels_of_vae(family: Family) -> int:
+    return family.latent.channels // (family.vae.patch**2 if family.vae is not None else 1)
 
 
 def _folders(path: Path, names: tuple[str, ...]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overpaint.errors import CheckpointError
-from overpaint.models.derived import Derived, Part, derived_weights, joined, reshaped, same, turned
+from overpaint.models.derived import Derived, Part, derived_weights, joined, last_frame, reshaped, same, turned
 from overpaint.models.detect import families_of_unet, text_widths
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family, TextKind, TextRow
 from overpaint.models.files import Weights
-from overpaint.models.layouts import is_diffusers_unet, is_diffusers_vae, openclip_names, unet_names, vae_names
+from overpaint.models.layouts import (
+    is_diffusers_unet,
+    is_diffusers_vae,
+    is_wan_vae,
+    openclip_names,
+    unet_names,
+    vae_names,
+    wan_names,
+)
 
 Tensors = dict[str, Derived]
 
@@ -78,11 +87,22 @@ def vae_of(weights: Weights) -> Tensors:
         {key.removeprefix(prefix): key for key in weights.shapes if key.startswith(prefix)} for prefix in VAE_PREFIXES
     )
     keys = next(filter(None, inner), {key: key for key in weights.shapes})
-    names = {key: key for key in keys}
+    if is_wan_vae(keys):
+        return {ours: last_frame(Part(weights, keys[theirs])) for ours, theirs in wan_names(keys).items()}
+    keys = {key: theirs for key, theirs in keys.items() if key != _COUNT_OF_BATCHES}
+    names = {_beside_codec(key): key for key in keys}
     if is_diffusers_vae(keys):
         with naming(weights.path):
             names = {ours: theirs for theirs, ours in vae_names(keys).items()}
     return {ours: _as_convolution(ours, Part(weights, keys[theirs])) for ours, theirs in names.items()}
+
+
+_COUNT_OF_BATCHES = "bn.num_batches_tracked"
+
+
+def _beside_codec(key: str) -> str:
+    """The convolutions beside the latents, which Flux.2's authors keep inside."""
+    return re.sub(r"^(encoder|decoder)\.(?=(post_)?quant_conv\.)", "", key)
 
 
 def _as_convolution(name: str, part: Part) -> Derived:

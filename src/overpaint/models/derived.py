@@ -18,6 +18,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.files import Weights
 
 Shape = tuple[int, ...]
+_OVER_FRAMES = 5  # axes of a kernel
 
 
 class Part(NamedTuple):
@@ -46,6 +47,13 @@ def same(part: Part) -> Derived:
 
 def reshaped(part: Part, shape: Shape) -> Derived:
     return Derived(shape, (part,), lambda tensor: tensor.reshape(shape))
+
+
+def last_frame(part: Part) -> Derived:
+    """What a kernel over frames does to the last of them."""
+    if len(part.shape) != _OVER_FRAMES:
+        return same(part)
+    return Derived((*part.shape[:2], *part.shape[3:]), (part,), lambda tensor: tensor[:, :, -1].contiguous())
 
 
 def turned(part: Part) -> Derived:

@@ -24,6 +24,7 @@ from overpaint.models.families import (
     Source,
     TextRow,
     TextSpec,
+    family_called,
     family_of,
     fitting,
 )
@@ -67,24 +68,30 @@ _STRANGERS = (
 )
 
 
+_PATCH = 2  # cells a side that make one latent of a codec with statistics
 _OLD_LATENTS = 4  # channels of the codecs that always have convolutions beside the latents
 
 _OF_VAE = re.compile(rf"({VAE_PREFIX})?((post_)?quant_conv|(encoder|decoder)\.(conv_|down|mid|up|norm_out))")
 
 
 def detect(
-    header: Header, metadata: Mapping[str, str] | None = None, sidecar: Mapping[str, Any] | None = None
+    header: Header,
+    metadata: Mapping[str, str] | None = None,
+    sidecar: Mapping[str, Any] | None = None,
+    name: str = "",
 ) -> ModelSpec:
-    """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError."""
+    """Recognise the family (FAM) and measure the networks; a file that cannot be one raises CheckpointError.
+
+    The file's name is asked where families have equal tensors.
+    """
     shapes = {new: header[old] for new, old in normalised_keys(header).items()}
     said = Said(metadata or {}, sidecar or {})
-    family = _family(shapes)
+    family, facts = _told_family(_family(shapes), said, name)
     if not family.supported:
         raise CheckpointError(
             f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}"
         )
     _require(shapes, family)
-    facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     prediction = _prediction(shapes, family, said, facts)
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
     denoiser = transformer_spec(shapes, family) or unet_spec(shapes, family, said, facts)
@@ -105,6 +112,7 @@ def detect(
         shift=_shift(family, said, facts),
         cfg_scale=family.cfg_scale,
         guidance=family.guidance,
+        keeps_length=family.keeps_length,
         blank_words=sum(row.length for row in family.texts if row.optional and not is_there(row, shapes)),
     )
     return fitting(spec)
@@ -125,6 +133,17 @@ def _family(shapes: Header) -> Family:
         return family_of(shapes)
     unet = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
     return families_of_unet(unet)[0]
+
+
+def _told_family(family: Family, said: Said, name: str) -> tuple[Family, dict[str, Source]]:
+    """Where shapes leave several, the one that a name tells: one written into the file, or else the file's own."""
+    facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
+    names: tuple[tuple[str, Source], ...] = (said.find("called") or ("", "metadata"), (name, "file name"))
+    for called, source in names:
+        told = family_called(family, called)
+        if told is not family:
+            return told, {**facts, "family": source, "conditioning": source}
+    return family, facts
 
 
 def families_of_unet(unet: Header) -> tuple[Family, ...]:
@@ -169,18 +188,38 @@ def supported_titles() -> str:
 
 def autoencoder_spec(shapes: Header, prefix: str = "") -> AutoencoderSpec:
     """The codec's widths; `prefix` is empty for VAE files."""
+    if f"{prefix}decoder.middle.0.residual.0.gamma" in shapes:
+        return _wan_spec(shapes, prefix)
     conv_in, latent_in = (kernel(shapes, f"{prefix}{side}.conv_in.weight") for side in ("encoder", "decoder"))
     levels = range(count(shapes, f"{prefix}decoder.up."))
     widths = [kernel(shapes, f"{prefix}decoder.up.{i}.block.0.conv1.weight")[0] for i in levels]
-    channels = conv_in[0]
+    channels, patch = conv_in[0], _PATCH if f"{prefix}bn.running_mean" in shapes else 1
     if not widths or any(width == 0 or width % channels for width in widths) or not latent_in[1]:
         raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
     return AutoencoderSpec(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         num_res_blocks=count(shapes, f"{prefix}decoder.up.0.block.") - 1,
-        latent_channels=latent_in[1],
+        latent_channels=latent_in[1] * patch**2,
         quant_convs=latent_in[1] == _OLD_LATENTS or f"{prefix}quant_conv.weight" in shapes,
+        patch=patch,
+    )
+
+
+def _wan_spec(shapes: Header, prefix: str) -> AutoencoderSpec:
+    """The codec of Qwen-Image, whose blocks are one list with steps to the next size between them."""
+    first, last = (kernel(shapes, f"{prefix}{side}.conv1.weight") for side in ("encoder", "decoder"))
+    start, channels = f"{prefix}encoder.downsamples.", first[0]
+    steps = [i for i in range(count(shapes, start)) if f"{start}{i}.resample.1.weight" in shapes]
+    widths = [kernel(shapes, f"{start}{i - 1}.residual.6.weight")[0] for i in steps] + [last[0]]
+    if not steps or not channels or any(width == 0 or width % channels for width in widths) or not last[1]:
+        raise CheckpointError(f"vae: {prefix or 'this file '}has no usable encoder and decoder; use another file")
+    return AutoencoderSpec(
+        kind="wan",
+        channels=channels,
+        channel_mult=tuple(width // channels for width in widths),
+        num_res_blocks=steps[0],
+        latent_channels=last[1],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overpaint.errors import CheckpointError
+from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, Shift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
@@ -51,6 +52,7 @@ __all__ = [
     "TransformerSpec",
     "UNetSpec",
     "ZImageSpec",
+    "family_called",
     "family_of",
     "fitting",
 ]
@@ -86,16 +88,32 @@ _FLUX_VAE = AutoencoderSpec(
     channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16, quant_convs=False
 )
 _FLUX = UNET_PREFIX + "double_blocks.0.img_attn.qkv.weight"
+_FLUX_SHIFT = TokenShift()
 _TEXTS_OF_FLUX = "text_encoders.clip_l.transformer.text_model.", "text_encoders.t5xxl.transformer."
 
 
-def _flux(name: str, title: str, marks: tuple[Mark, ...], words: int, shift: Shift, guidance: float | None) -> Family:
+_GUIDED = UNET_PREFIX + "guidance_in.in_layer.weight"
+
+
+def _flux(
+    name: str,
+    title: str,
+    marks: tuple[Mark, ...],
+    *,
+    guidance: float | None,
+    words: int = 512,
+    shift: Shift = _FLUX_SHIFT,
+    conditioning: Conditioning = "text",
+    called: str = "",
+) -> Family:
     """The rows of Flux.1 differ in little."""
     clip, t5 = _TEXTS_OF_FLUX
     return Family(
         name=name,
         title=title,
         marks=(Mark(_FLUX), Mark(UNET_PREFIX + "vector_in.in_layer.weight"), *marks),
+        conditioning=conditioning,
+        called=called,
         texts=(
             TextRow(kind="clip", prefix=clip, layer=-1, final_norm=True, pooled=True, as_tokens=False),
             TextRow(kind="t5", prefix=t5, layer=-1, final_norm=True, length=words),
@@ -160,10 +178,20 @@ FAMILIES: tuple[Family, ...] = (
         vae=_FLUX_VAE,
         vae_names=("ae", "flux"),
     ),
-    _flux("flux-dev", "Flux.1 dev", (Mark(UNET_PREFIX + "guidance_in.in_layer.weight"),), 512, TokenShift(), 3.5),
-    _flux("flux-schnell", "Flux.1 schnell", (), 256, NO_SHIFT, None),
+    _flux(
+        "flux-fill",
+        "Flux.1 Fill dev",
+        (Mark(_GUIDED), Mark(UNET_PREFIX + "img_in.weight", 1, 384)),
+        guidance=30.0,
+        conditioning="inpaint",
+    ),
+    _flux("flux-dev", "Flux.1 dev", (Mark(_GUIDED),), guidance=3.5),
+    _flux("flux-kontext", "Flux.1 Kontext dev", (Mark(_GUIDED),), guidance=2.5, conditioning="edit", called="kontext"),
+    _flux("flux-krea", "Flux.1 Krea dev", (Mark(_GUIDED),), guidance=4.5, called="krea"),
+    _flux("flux-schnell", "Flux.1 schnell", (), guidance=None, words=256, shift=NO_SHIFT),
     _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),)),
     _sd3("sd3", "Stable Diffusion 3", ()),
+    *NEWER_FAMILIES,
     Family(
         name="sdxl-inpaint",
         title="SDXL inpainting",
@@ -263,6 +291,12 @@ def family_of(header: Mapping[str, tuple[int, ...]]) -> Family:
     return next(family for family in FAMILIES if all(mark.holds(header) for mark in family.marks))
 
 
+def family_called(family: Family, name: str) -> Family:
+    """Of families whose files have the same tensors, the one that a model's name tells."""
+    alike = (each for each in FAMILIES if each.called and each.marks == family.marks)
+    return next((each for each in alike if each.called in name.lower()), family)
+
+
 # What a network sees beside the latent: a mask and the masked picture, the picture, its depth.
 _BESIDE_LATENT: Mapping[Conditioning, int] = {"text": 0, "inpaint": 5, "edit": 4, "depth": 1, "unclip": 0}
 _SHORT_MIDDLES = ("sdxl", "sdxl-inpaint")  # FAM-4: no other family was published without one
@@ -295,8 +329,9 @@ def fitting(spec: ModelSpec) -> ModelSpec:
 
 def _fitting_transformer(spec: ModelSpec, network: TransformerSpec) -> ModelSpec:
     why = None
-    if network.in_channels != spec.latent.channels:
-        why = f"its transformer takes {network.in_channels} channels, but its VAE makes {spec.latent.channels}"
+    takes = spec.latent.channels + (spec.latent.factor**2 + spec.latent.channels) * (spec.conditioning == "inpaint")
+    if network.in_channels != takes:
+        why = f"its transformer takes {network.in_channels} channels, but that of a {spec.title} model takes {takes}"
     elif (widths := tuple(text.width for text in spec.texts)) != network.text_widths[: len(widths)]:
         why = f"its transformer reads texts {network.text_widths} wide, but its text encoders make {widths}"
     if why is not None:

@@ -123,6 +123,8 @@ def open_flow_folder(path: Path) -> FlowFolder | None:
         raise CheckpointError(f"{path.name}: its {brief(kind)} is of no family that is supported; use another model")
     _config(path / "vae" / "config.json", _FLOW_VAE_MUST)
     facts = _shift_facts(path / "scheduler" / "scheduler_config.json")
+    kind = _json(path / _INDEX_OF_MODEL).get("_class_name")
+    facts |= {"called": kind} if isinstance(kind, str) else {}
     texts = [part for name in _FLOW_TEXT_FOLDERS for part in _flow_texts(path, name)]
     metadata = {f"overpaint.{name}": json.dumps(value) for name, value in facts.items()}
     return FlowFolder(transformer, texts, component_weights(path / "vae"), metadata)

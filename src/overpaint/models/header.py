@@ -185,6 +185,7 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "native_size": _is_count,
     "shift": lambda value: type(value) in (int, float) and 0 < value <= 100,
     "tokenizers": _list_of(lambda value: isinstance(value, str)),
+    "called": lambda value: isinstance(value, str),
 }
 
 
@@ -194,6 +195,9 @@ def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     kind = metadata.get("modelspec.prediction_type", "").lower()
     if kind:
         said["prediction"] = "v" if kind.startswith("v") else "eps"
+    called = [metadata[name] for name in ("modelspec.title", "modelspec.architecture") if name in metadata]
+    if called:
+        said["called"] = " ".join(called)
     for name in _VALID:
         if f"overpaint.{name}" in metadata:
             said[name] = _checked(name, _from_json(metadata[f"overpaint.{name}"]), "metadata")

@@ -91,7 +91,36 @@ MMDIT_ROWS: tuple[Row, ...] = (
     ("final_layer.linear", ("proj_out",)),
 )
 
-ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {"flux": FLUX_ROWS, "mmdit": MMDIT_ROWS}
+_TIME2 = "time_guidance_embed.timestep_embedder"
+FLUX2_ROWS: tuple[Row, ...] = (
+    ("img_in", ("x_embedder",)),
+    ("txt_in", ("context_embedder",)),
+    ("time_in.in_layer", (f"{_TIME2}.linear_1",)),
+    ("time_in.out_layer", (f"{_TIME2}.linear_2",)),
+    *(
+        (f"{each}.lin", (f"{each}.linear",))
+        for each in ("double_stream_modulation_img", "double_stream_modulation_txt")
+    ),
+    ("single_stream_modulation.lin", ("single_stream_modulation.linear",)),
+    *(row for row in FLUX_ROWS if row[0].startswith("double_blocks.*.") and "attn" in row[0]),
+    ("double_blocks.*.img_mlp.0", (f"{_FLUX_DOUBLE}.ff.linear_in",)),
+    ("double_blocks.*.img_mlp.2", (f"{_FLUX_DOUBLE}.ff.linear_out",)),
+    ("double_blocks.*.txt_mlp.0", (f"{_FLUX_DOUBLE}.ff_context.linear_in",)),
+    ("double_blocks.*.txt_mlp.2", (f"{_FLUX_DOUBLE}.ff_context.linear_out",)),
+    ("single_blocks.*.linear1", (f"{_FLUX_SINGLE}.attn.to_qkv_mlp_proj",)),
+    ("single_blocks.*.linear2", (f"{_FLUX_SINGLE}.attn.to_out",)),
+    ("single_blocks.*.norm.query_norm.scale", (f"{_FLUX_SINGLE}.attn.norm_q.weight",)),
+    ("single_blocks.*.norm.key_norm.scale", (f"{_FLUX_SINGLE}.attn.norm_k.weight",)),
+    ("final_layer.adaLN_modulation.1", ("norm_out.linear",)),
+    ("final_layer.linear", ("proj_out",)),
+)
+
+ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {
+    "flux": FLUX_ROWS,
+    "mmdit": MMDIT_ROWS,
+    "flux2": FLUX2_ROWS,
+    "qwen_image": (),  # its names are the same everywhere
+}
 
 # LoRAs of one trainer for Flux name processors; "qkv" are the first three parts of a layer.
 XLABS_ROWS: Mapping[str, Mapping[str, str]] = {

@@ -142,6 +142,50 @@ def is_diffusers_vae(keys: Iterable[str]) -> bool:
     return any(key.startswith("decoder.up_blocks.") for key in keys)
 
 
+def is_wan_vae(keys: Iterable[str]) -> bool:
+    """The codec of Qwen-Image, named either way."""
+    return not {"decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"}.isdisjoint(keys)
+
+
+_WAN: tuple[tuple[str, str], ...] = (
+    (r"^quant_conv\.", "conv1."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"\.conv_in\.", ".conv1."),
+    (r"\.norm_out\.", ".head.0."),
+    (r"\.conv_out\.", ".head.2."),
+    (r"\.down_blocks\.", ".downsamples."),
+    (r"\.mid_block\.attentions\.0\.", ".middle.1."),
+    (r"\.mid_block\.resnets\.0\.", ".middle.0."),
+    (r"\.mid_block\.resnets\.1\.", ".middle.2."),
+    (r"\.conv_shortcut\.", ".shortcut."),
+    (r"(?<=\d)\.norm1\.", ".residual.0."),
+    (r"(?<=\d)\.conv1\.", ".residual.2."),
+    (r"(?<=\d)\.norm2\.", ".residual.3."),
+    (r"(?<=\d)\.conv2\.", ".residual.6."),
+)
+_WAN_LEVEL = re.compile(r"\.up_blocks\.(\d{1,3})\.(resnets|upsamplers)\.(\d{1,3})\.")
+
+
+def wan_names(keys: Iterable[str]) -> dict[str, str]:
+    """The original name of each tensor of such a codec -> the file's. What joins frames of films is left out."""
+    keys = tuple(key for key in keys if ".time_conv." not in key)
+    found = [match for key in keys if (match := _WAN_LEVEL.search(key)) and match[2] == "resnets"]
+    blocks = 1 + max((int(each[3]) for each in found), default=0)
+
+    def number(found: re.Match[str]) -> str:
+        """The original has one list of blocks, with a step to the next size behind those of a level."""
+        inside = int(found[3]) if found[2] == "resnets" else blocks
+        return f".upsamples.{int(found[1]) * (blocks + 1) + inside}."
+
+    named: dict[str, str] = {}
+    for key in keys:
+        ours = _WAN_LEVEL.sub(number, key)
+        for theirs, new in _WAN if ".residual." not in key else ():
+            ours = re.sub(theirs, new, ours)
+        named[ours] = key
+    return named
+
+
 def vae_names(keys: Iterable[str]) -> dict[str, str]:
     """diffusers' name of each tensor of a codec -> the original one."""
     keys = tuple(keys)
@@ -152,7 +196,7 @@ def vae_names(keys: Iterable[str]) -> dict[str, str]:
 
 def _vae_name(key: str, levels: int) -> str | None:
     side, _, rest = key.partition(".")
-    if side in ("quant_conv", "post_quant_conv"):
+    if side in ("quant_conv", "post_quant_conv", "bn"):
         return key
     layer, _, last = rest.rpartition(".")
     if side not in ("encoder", "decoder"):

@@ -6,14 +6,17 @@ Tests hold it against the networks. Norms and biases are counted, too: a predict
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from overpaint.models.specs import (
     AutoencoderSpec,
+    Flux2Spec,
     FluxSpec,
     MmditSpec,
     ModelSpec,
     NetworkKind,
+    QwenImageSpec,
     TextKind,
     TextSpec,
     UNetSpec,
@@ -78,6 +81,24 @@ def _mmdit(spec: MmditSpec) -> int:
     return blocks + told + ends + _linear(spec.context_dim, width) + spec.side**2 * width
 
 
+def _qwen_image(spec: QwenImageSpec) -> int:
+    width, cells = spec.width, spec.patch**2
+    norms = 4 * (width // spec.heads)
+    stream = _linear(width, 6 * width) + 4 * _linear(width, width) + _two(width, spec.inner, width)
+    ends = _linear(cells * spec.in_channels, width) + _linear(width, cells * spec.out_channels)
+    text = spec.context_dim + _linear(spec.context_dim, width)
+    return spec.blocks * (2 * stream + norms) + _two(_SINUSOID, width, width) + text + ends + _linear(width, 2 * width)
+
+
+def _flux2(spec: Flux2Spec) -> int:
+    width, cells, norms = spec.width, spec.patch**2 * spec.in_channels, 2 * (spec.width // spec.heads)
+    stream = 4 * width**2 + 3 * width * spec.inner + norms
+    single = width * (3 * width + 2 * spec.inner) + (width + spec.inner) * width + norms
+    told = (_SINUSOID + width + (6 + 6 + 3) * width) * width
+    ends = (2 * cells + spec.context_dim + 2 * width) * width
+    return 2 * spec.double_blocks * stream + spec.single_blocks * single + told + ends
+
+
 def _clip(spec: TextSpec) -> int:
     width = spec.width
     layer = 4 * _linear(width, width) + _two(width, spec.inner, width) + 4 * width
@@ -85,11 +106,13 @@ def _clip(spec: TextSpec) -> int:
     return (spec.vocabulary + spec.positions) * width + spec.layers * layer + 2 * width + projection
 
 
-def _qwen3(spec: TextSpec) -> int:
+def _qwen(spec: TextSpec) -> int:
     """As many layers as are read."""
     width, queries, keys = spec.width, spec.heads * spec.head_dim, spec.key_heads * spec.head_dim
-    layer = 2 * width * queries + 2 * width * keys + 2 * spec.head_dim + 3 * width * spec.inner + 2 * width
-    return spec.vocabulary * width + (spec.layers + 1 + spec.layer) * layer
+    layer = 2 * width * queries + 2 * width * keys + 3 * width * spec.inner + 2 * width
+    layer += queries + 2 * keys if spec.kind == "qwen25" else 2 * spec.head_dim
+    layers = max(spec.states, default=spec.layers + 1 + spec.layer)
+    return spec.vocabulary * width + layers * layer + (width if spec.final_norm else 0)
 
 
 def _t5(spec: TextSpec) -> int:
@@ -99,7 +122,34 @@ def _t5(spec: TextSpec) -> int:
 
 def _autoencoder(spec: AutoencoderSpec) -> int:
     widths = [spec.channels * each for each in spec.channel_mult]
+    if spec.kind == "wan":
+        return _wan(spec, widths)
+    if spec.patch > 1:
+        inner = replace(spec, latent_channels=spec.latent_channels // spec.patch**2, patch=1)
+        return _autoencoder(inner) + 2 * spec.latent_channels
     return _encoder(spec, widths) + _decoder(spec, widths) + _quant(spec)
+
+
+def _wan(spec: AutoencoderSpec, widths: list[int]) -> int:
+    last, z = widths[-1], spec.latent_channels
+    count = _convolution(3, spec.channels) + _convolution(last, 2 * z) + _convolution(z, last) + last
+    count += _convolution(widths[0], 3) + widths[0] + _linear(2 * z, 2 * z) + _linear(z, z)
+    count += 2 * (2 * _wan_block(last, last) + last + _linear(last, 3 * last) + _linear(last, last))
+    before, behind = spec.channels, last
+    for level, width in enumerate(widths):
+        count += _wan_block(before, width) + (spec.num_res_blocks - 1) * _wan_block(width, width)
+        count += _convolution(width, width) if level < len(widths) - 1 else 0
+        before = width
+    for level in reversed(range(len(widths))):
+        count += _wan_block(behind, widths[level]) + spec.num_res_blocks * _wan_block(widths[level], widths[level])
+        count += _convolution(widths[level], widths[level] // 2) if level else 0
+        behind = widths[level] // 2
+    return count
+
+
+def _wan_block(inputs: int, outputs: int) -> int:
+    skip = _linear(inputs, outputs) if inputs != outputs else 0
+    return inputs + outputs + _convolution(inputs, outputs) + _convolution(outputs, outputs) + skip
 
 
 def _convolution(inputs: int, outputs: int) -> int:
@@ -143,5 +193,18 @@ def _quant(spec: AutoencoderSpec) -> int:
     return _linear(both, both) + _linear(one, one)
 
 
-_TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], int]] = {"zimage": _zimage, "flux": _flux, "mmdit": _mmdit}
-_TEXTS: Mapping[TextKind, Callable[[TextSpec], int]] = {"clip": _clip, "openclip": _clip, "qwen3": _qwen3, "t5": _t5}
+_TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], int]] = {
+    "zimage": _zimage,
+    "flux": _flux,
+    "mmdit": _mmdit,
+    "qwen_image": _qwen_image,
+    "flux2": _flux2,
+}
+_TEXTS: Mapping[TextKind, Callable[[TextSpec], int]] = {
+    "clip": _clip,
+    "openclip": _clip,
+    "qwen3": _qwen,
+    "qwen3_stacked": _qwen,
+    "qwen25": _qwen,
+    "t5": _t5,
+}

@@ -34,7 +34,7 @@ from overpaint.models.find import model_folders
 from overpaint.models.hashes import Stamp, checkpoint_file, stamp_of
 from overpaint.models.memory import GIB, free_memory, give_back, is_out_of_memory, size_of, total_memory
 from overpaint.models.what_is import spec_of
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.codecs import codec_network
 from overpaint.networks.layers import blank
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.settings import Settings
@@ -236,7 +236,7 @@ class Residents:
         self, wanted: _WantedFiles, model: _Model, vae: _Vae | None, progress: Progress | None
     ) -> _Vae | None:
         """Load the autoencoder that a model in memory lacks."""
-        if vae is not None and vae.loaded.spec.latent_channels == model.trunk.spec.vae.latent_channels:
+        if vae is not None and vae.loaded.spec.speaks_as(model.trunk.spec.vae):
             return vae
         if wanted.vae is None and model.codec is not None:
             return None
@@ -329,7 +329,7 @@ def _vanished(known: list[_E]) -> _E:
 def _trunk(loaded: LoadedModel, kind: BackendKind, name: str) -> LoadedModel:
     """The model with the shape of an autoencoder in place of one: who keeps it keeps no VAE alive."""
     dtype = dtypes_for(loaded.spec, kind, loaded.backend.device, name).vae
-    shape = kind.codec(blank(partial(AutoencoderKL, loaded.spec.vae), "meta", dtype), dtype)
+    shape = kind.codec(blank(partial(codec_network, loaded.spec.vae), "meta", dtype), dtype)
     return loaded.with_codec(LoadedCodec(shape, loaded.spec.vae))
 
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 Prediction = Literal["eps", "v", "flow"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
-TextKind = Literal["clip", "openclip", "qwen3", "t5"]
+TextKind = Literal["clip", "openclip", "qwen3", "qwen3_stacked", "qwen25", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
-NetworkKind = Literal["unet", "zimage", "flux", "mmdit"]
-Source = Literal["weights", "metadata", "sidecar", "family default", "probe"]
+NetworkKind = Literal["unet", "zimage", "flux", "mmdit", "qwen_image", "flux2"]
+CodecKind = Literal["kl", "wan"]
+Source = Literal["weights", "metadata", "sidecar", "file name", "family default", "probe"]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -55,6 +56,13 @@ class AutoencoderSpec:
     num_res_blocks: int
     latent_channels: int = 4
     quant_convs: bool = True  # a 1x1 convolution on either side of the latents
+    kind: CodecKind = "kl"
+    patch: int = 1  # latents are patches with so many of its cells a side, by their statistics
+
+    def speaks_as(self, other: AutoencoderSpec) -> bool:
+        """Whether it may stand in for the other: its latents are of the same form."""
+        own, theirs = ((each.kind, each.latent_channels, each.patch) for each in (self, other))
+        return own == theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +135,49 @@ class MmditSpec:
         return (small, self.vector_dim - small, self.context_dim)
 
 
-TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | MmditSpec
+@dataclass(frozen=True, kw_only=True)
+class QwenImageSpec:
+    """The transformer of Qwen-Image (arXiv:2508.02324)."""
+
+    in_channels: int
+    out_channels: int
+    width: int
+    blocks: int
+    heads: int
+    inner: int
+    context_dim: int
+    axes: tuple[int, int, int]  # numbers of a head that turn with the picture, a row, a column
+    clean_pictures: bool = False  # what it looks at is without noise, and it is told so
+    patch: int = 2
+    network: ClassVar[NetworkKind] = "qwen_image"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return (self.context_dim,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flux2Spec:
+    """The transformer of Flux.2: that of Flux.1, with what the time says shared by all blocks."""
+
+    in_channels: int
+    width: int
+    double_blocks: int
+    single_blocks: int
+    heads: int
+    inner: int
+    context_dim: int
+    axes: tuple[int, int, int, int]  # numbers of a head that turn with the picture, a row, a column, a word
+    states: int  # layers of its text encoder that it reads, side by side
+    patch: int = 1
+    network: ClassVar[NetworkKind] = "flux2"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return (self.context_dim // self.states,)
+
+
+TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | MmditSpec | QwenImageSpec | Flux2Spec
 DenoiserSpec: TypeAlias = UNetSpec | TransformerSpec
 
 
@@ -172,6 +222,8 @@ class TextSpec:
     key_heads: int = 0  # where several heads share their keys; 0: each has its own
     head_dim: int = 0  # where heads are wider or narrower than their share of the width
     tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
+    unread: int = 0  # tokens at the start that only tell the encoder what to do; nothing else reads them
+    states: tuple[int, ...] = ()  # layers that are read side by side, instead of one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +244,7 @@ class ModelSpec:
     cfg_scale: float | None = None  # of a family that is painted with another one than Stable Diffusion
     guidance: float | None = None  # of a model that is told how closely to follow the text; None: it is not
     blank_words: int = 0  # zeros in the place of a text encoder that may be missing, and is
+    keeps_length: bool = False  # guidance turns what each token predicts, and does not lengthen it
 
     @property
     def is_sdxl(self) -> bool:
@@ -200,6 +253,11 @@ class ModelSpec:
     @property
     def is_flow(self) -> bool:
         return self.prediction == "flow"
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether it edits what it is shown: the source, if there is one, and any number of references."""
+        return self.conditioning == "edit" and self.is_flow
 
     def tokens(self, latent_size: tuple[int, int]) -> int:
         """How many tokens a transformer makes of a latent; a U-Net makes none."""
@@ -276,6 +334,8 @@ class TextRow:
     as_tokens: bool = True
     length: int = 0
     optional: bool = False  # without it, zeros take the place of its words
+    unread: int = 0
+    states: tuple[int, ...] = ()
     head_dim: int = 64
 
     @property
@@ -302,5 +362,7 @@ class Family:
     shift: Shift = NO_SHIFT
     cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
     guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
+    keeps_length: bool = False
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
+    called: str = ""  # a word of its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families

@@ -97,8 +97,12 @@ def _always(tensors: Tensors) -> Callable[[TextRow], Tensors]:
     return lambda row: tensors
 
 
-_STEMS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("t5",), "qwen3": ("qwen",)}
-_FOLDERS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("tokenizer_2", "tokenizer_3"), "qwen3": ("tokenizer",)}
+_STEMS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("t5",), "qwen3": ("qwen",), "qwen25": ("qwen",)}
+_FOLDERS: Mapping[TextKind, tuple[str, ...]] = {
+    "t5": ("tokenizer_2", "tokenizer_3"),
+    "qwen3": ("tokenizer",),
+    "qwen25": ("tokenizer",),
+}
 
 
 def vocabulary_beside(path: Path, kind: TextKind) -> str:

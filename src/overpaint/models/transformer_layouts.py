@@ -38,6 +38,7 @@ _QWEN3_GGUF: _Replacements = (
     (".ffn_up.", ".mlp.up_proj."),
     (".ffn_down.", ".mlp.down_proj."),
 )
+_QWEN_IMAGE = ("txt_norm.weight", "transformer_blocks.0.attn.add_q_proj.weight", "proj_out.weight")
 _T5: _Replacements = (("encoder.embed_tokens.", "shared."),)
 _T5_GGUF: _Replacements = (
     ("token_embd.", "shared."),
@@ -86,7 +87,7 @@ def diffusers_layers(network: NetworkKind, path: str) -> dict[str, str]:
     if network != "zimage":
         from overpaint.models.layout_tables import ROWS, names_of_layer
 
-        return names_of_layer(path, ROWS[network])
+        return names_of_layer(path, ROWS[network]) if ROWS[network] else {path: path}
     replacements = _DIFFUSERS[network]
     theirs = path + "."
     for new, old in replacements:
@@ -145,12 +146,25 @@ _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Ren
         ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.pos_embed", "norm_out.linear.weight"),
         _by_table("mmdit"),
     ),
+    "flux2": (
+        ("double_blocks.0.img_attn.qkv.weight", "single_stream_modulation.lin.weight", "final_layer.linear.weight"),
+        (
+            "single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight",
+            "context_embedder.weight",
+            "norm_out.linear.weight",
+        ),
+        _by_table("flux2"),
+    ),
+    # Other programs name it as diffusers does.
+    "qwen_image": (_QWEN_IMAGE, _QWEN_IMAGE, _by_table("qwen_image")),
 }
 _DIFFUSERS: Mapping[NetworkKind, _Replacements] = {"zimage": _ZIMAGE}
 # By a tensor that such a text encoder has.
 _TEXTS: Mapping[str, tuple[TextKind, _Replacements]] = {
     "layers.0.self_attn.q_norm.weight": ("qwen3", ()),
     "blk.0.attn_q_norm.weight": ("qwen3", _QWEN3_GGUF),
+    "layers.0.self_attn.q_proj.bias": ("qwen25", ()),
+    "blk.0.attn_q.bias": ("qwen25", _QWEN3_GGUF),
     "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": ("t5", _T5),
     "enc.blk.0.attn_rel_b.weight": ("t5", _T5_GGUF),
 }

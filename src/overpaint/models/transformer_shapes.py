@@ -10,9 +10,11 @@ from overpaint.models.families import FAMILIES
 from overpaint.models.specs import (
     UNET_PREFIX,
     Family,
+    Flux2Spec,
     FluxSpec,
     MmditSpec,
     NetworkKind,
+    QwenImageSpec,
     TextKind,
     TextRow,
     TextSpec,
@@ -22,10 +24,20 @@ from overpaint.models.specs import (
 from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
 from overpaint.models.unet_shapes import Header, count
 
-TEXT_TITLES: Mapping[TextKind, str] = {"clip": "CLIP", "openclip": "OpenCLIP", "qwen3": "Qwen3", "t5": "T5"}
+TEXT_TITLES: Mapping[TextKind, str] = {
+    "clip": "CLIP",
+    "openclip": "OpenCLIP",
+    "qwen3": "Qwen3",
+    "qwen3_stacked": "Qwen3",
+    "qwen25": "Qwen2.5-VL",
+    "t5": "T5",
+}
 _SIZES: Mapping[tuple[TextKind, int], str] = {
     ("qwen3", 2560): "Qwen3 4B",
     ("qwen3", 4096): "Qwen3 8B",
+    ("qwen3_stacked", 2560): "Qwen3 4B",
+    ("qwen3_stacked", 4096): "Qwen3 8B",
+    ("qwen25", 3584): "Qwen2.5-VL 7B",
     ("t5", 4096): "T5 XXL",
     ("clip", 768): "CLIP-L",
     ("clip", 1280): "CLIP-G",
@@ -95,7 +107,7 @@ _CLIP_WORDS = ("embeddings.token_embedding.weight", "token_embedding.weight")
 
 def suits(there: TextKind, wanted: TextKind) -> bool:
     """Whether an encoder with such names can be one of such a kind: OpenCLIP also goes by Hugging Face's."""
-    return there == wanted or (there, wanted) == ("clip", "openclip")
+    return there == wanted or (there, wanted) in (("clip", "openclip"), ("qwen3", "qwen3_stacked"))
 
 
 def text_title(kind: TextKind, width: int) -> str:
@@ -215,6 +227,51 @@ def _mmdit(shapes: Header) -> MmditSpec:
     )
 
 
+def _qwen_image(shapes: Header) -> QwenImageSpec:
+    width, cells = size_of(shapes, "img_in.weight", axes=2)
+    (head,) = size_of(shapes, "transformer_blocks.0.attn.norm_q.weight", axes=1)
+    inner, _ = size_of(shapes, "transformer_blocks.0.img_mlp.net.0.proj.weight", axes=2)
+    _, context = size_of(shapes, "txt_in.weight", axes=2)
+    out, _ = size_of(shapes, "proj_out.weight", axes=2)
+    if width % head or head % 32:
+        raise CheckpointError(f"heads {head} wide do not fit a Qwen-Image layer {width} wide; use another file")
+    return QwenImageSpec(
+        in_channels=cells // 4,
+        out_channels=out // 4,
+        width=width,
+        blocks=count(shapes, "transformer_blocks."),
+        heads=width // head,
+        inner=inner,
+        context_dim=context,
+        axes=(head // 8, head * 7 // 16, head * 7 // 16),
+    )
+
+
+_READ_STATES = 3  # of klein's text encoder
+
+
+def _flux2(shapes: Header) -> Flux2Spec:
+    width, channels = size_of(shapes, "img_in.weight", axes=2)
+    (head,) = size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", axes=1)
+    _, inner = size_of(shapes, "double_blocks.0.img_mlp.2.weight", axes=2)
+    _, context = size_of(shapes, "txt_in.weight", axes=2)
+    if width % head or head % 8 or context % _READ_STATES:
+        raise CheckpointError(
+            f"heads {head} wide and words {context} wide do not fit a Flux.2 layer {width} wide; use another file"
+        )
+    return Flux2Spec(
+        in_channels=channels,
+        width=width,
+        double_blocks=count(shapes, "double_blocks."),
+        single_blocks=count(shapes, "single_blocks."),
+        heads=width // head,
+        inner=inner,
+        context_dim=context,
+        axes=(head // 4,) * 4,
+        states=_READ_STATES,
+    )
+
+
 def _t5(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
     first = f"{row.prefix}encoder.block.0.layer."
     vocabulary, width = size_of(shapes, f"{row.prefix}shared.weight", axes=2)
@@ -242,20 +299,27 @@ def _t5(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
     )
 
 
-def _qwen3(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
+def _qwen(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
     first = f"{row.prefix}layers.0."
     vocabulary, width = size_of(shapes, f"{row.prefix}embed_tokens.weight", axes=2)
-    (head,) = size_of(shapes, f"{first}self_attn.q_norm.weight", axes=1)
+    head = row.head_dim
+    if row.kind != "qwen25":  # its width stands nowhere in a Qwen2.5
+        (head,) = size_of(shapes, f"{first}self_attn.q_norm.weight", axes=1)
     queries, _ = size_of(shapes, f"{first}self_attn.q_proj.weight", axes=2)
     keys, _ = size_of(shapes, f"{first}self_attn.k_proj.weight", axes=2)
     inner, _ = size_of(shapes, f"{first}mlp.gate_proj.weight", axes=2)
     if queries % head or keys % head or (queries // head) % (keys // head):
-        raise CheckpointError(f"heads {head} wide do not fit a Qwen3 layer of {queries} and {keys}; use another file")
+        raise CheckpointError(f"heads {head} wide do not fit a Qwen layer of {queries} and {keys}; use another file")
+    layers = count(shapes, f"{row.prefix}layers.")
+    if max(row.states, default=0) > layers:
+        raise CheckpointError(
+            f"its Qwen3 has {layers} layers, and layer {max(row.states)} is read; use a complete file"
+        )
     return TextSpec(
-        kind="qwen3",
+        kind=row.kind,
         prefix=row.prefix,
         width=width,
-        layers=count(shapes, f"{row.prefix}layers."),
+        layers=layers,
         heads=queries // head,
         key_heads=keys // head,
         head_dim=head,
@@ -264,6 +328,8 @@ def _qwen3(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
         layer=row.layer,
         final_norm=row.final_norm,
         tokenizer=tokenizer,
+        unread=row.unread,
+        states=row.states,
     )
 
 
@@ -271,5 +337,12 @@ _MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {
     "zimage": _zimage,
     "flux": _flux,
     "mmdit": _mmdit,
+    "qwen_image": _qwen_image,
+    "flux2": _flux2,
 }
-_TEXT_MEASURES: Mapping[TextKind, Callable[[Header, TextRow, str], TextSpec]] = {"qwen3": _qwen3, "t5": _t5}
+_TEXT_MEASURES: Mapping[TextKind, Callable[[Header, TextRow, str], TextSpec]] = {
+    "qwen3": _qwen,
+    "qwen3_stacked": _qwen,
+    "qwen25": _qwen,
+    "t5": _t5,
+}

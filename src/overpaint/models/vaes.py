@@ -9,7 +9,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.components import naming, vae_of
 from overpaint.models.derived import derived_weights
 from overpaint.models.detect import autoencoder_spec
-from overpaint.models.families import AutoencoderSpec
+from overpaint.models.families import SD1_SPEC, AutoencoderSpec
 from overpaint.models.files import Weights
 from overpaint.models.opened import open_tensors
 
@@ -25,17 +25,22 @@ class VaeFile:
     keys: tuple[str, ...]
 
 
-def open_vae(path: Path, latent_channels: int = 4) -> VaeFile:
-    """A VAE for latents with this many channels: a file in the original layout or that of diffusers, or its folder."""
+_OF_STABLE_DIFFUSION = SD1_SPEC.vae
+
+
+def open_vae(path: Path, wanted: AutoencoderSpec = _OF_STABLE_DIFFUSION) -> VaeFile:
+    """A VAE that may stand in for another: a file in the original layout or that of diffusers, or its folder."""
     file = open_tensors(path)
     named = vae_of(file)
     weights = derived_weights(path, named, file.metadata)
     keys = tuple(key for key in named if not key.startswith("loss") and key not in _DROPPED)
     with naming(path):
         spec = autoencoder_spec({key: weights.shapes[key] for key in keys})
-    if spec.latent_channels != latent_channels:
+    if spec.latent_channels != wanted.latent_channels:
         raise CheckpointError(
-            f"vae={path.name}: its latents have {spec.latent_channels} channels, the model's {latent_channels}; "
+            f"vae={path.name}: its latents have {spec.latent_channels} channels, the model's {wanted.latent_channels}; "
             "choose a VAE of the same family"
         )
+    if not spec.speaks_as(wanted):
+        raise CheckpointError(f"vae={path.name}: it is a VAE of another family; choose one of the model's own")
     return VaeFile(spec, weights, keys)

@@ -5,6 +5,9 @@ Esser, Rombach and Ommer, "Taming Transformers" (2021), with a Gaussian posterio
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +16,7 @@ from overpaint.networks.attention import attend
 from overpaint.networks.layers import Conv2d, SiLU, group_norm, to_map, to_tokens
 
 _EPS = 1e-6
+_EPS_OF_STATISTICS = 1e-4
 
 
 class ResnetBlock(nn.Module):
@@ -154,14 +158,38 @@ class Decoder(nn.Module):
         return result
 
 
+class LatentStatistics(nn.Module):
+    """Mean and variance of each channel of the latents, as training saw them; named as the batch norm it was."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.running_mean = nn.Parameter(torch.empty(channels))
+        self.running_var = nn.Parameter(torch.empty(channels))
+
+    @property
+    def means(self) -> Tensor:
+        return self.running_mean.float()[:, None, None]
+
+    @property
+    def widths(self) -> Tensor:
+        return (self.running_var.float() + _EPS_OF_STATISTICS).sqrt()[:, None, None]
+
+
 class AutoencoderKL(nn.Module):
-    """Pictures in -1..1 to a Gaussian over latents of an eighth of their size, and back."""
+    """Pictures in -1..1 to a Gaussian over latents of an eighth of their size, and back.
+
+    Flux.2's latents are patches of these, each channel by its own mean and width.
+    """
 
     def __init__(self, spec: AutoencoderSpec) -> None:
         super().__init__()
-        latent = spec.latent_channels
-        self.encoder = Encoder(spec)
-        self.decoder = Decoder(spec)
+        self.patch = spec.patch
+        latent = spec.latent_channels // spec.patch**2
+        inner = replace(spec, latent_channels=latent)
+        self.encoder = Encoder(inner)
+        self.decoder = Decoder(inner)
+        if spec.patch > 1:
+            self.bn = LatentStatistics(spec.latent_channels)
         self.has_quant_convs = spec.quant_convs
         if spec.quant_convs:
             self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
@@ -171,9 +199,14 @@ class AutoencoderKL(nn.Module):
         """(b, 3, 8h, 8w) -> mean and log-variance, each (b, 4, h, w)"""
         moments = self.encoder(pixels)
         mean, logvar = (self.quant_conv(moments) if self.has_quant_convs else moments).chunk(2, dim=1)
-        return mean, logvar
+        if self.patch == 1:
+            return mean, logvar
+        mean, logvar = (F.pixel_unshuffle(each.float(), self.patch) for each in (mean, logvar))
+        return (mean - self.bn.means) / self.bn.widths, logvar - 2 * self.bn.widths.log()
 
     def decode(self, z: Tensor) -> Tensor:
         """(b, 4, h, w) -> (b, 3, 8h, 8w)"""
+        if self.patch > 1:
+            z = F.pixel_shuffle(z.float() * self.bn.widths + self.bn.means, self.patch).to(z.dtype)
         result: Tensor = self.decoder(self.post_quant_conv(z) if self.has_quant_convs else z)
         return result

@@ -1,4 +1,7 @@
-"""Qwen3 as a text encoder (arXiv:2505.09388), named as in its files: a decoder, read at one of its layers."""
+"""Qwen as a text encoder, named as in its files: a decoder, read at one of its layers, or at several.
+
+Qwen3 (arXiv:2505.09388) norms queries and keys; Qwen2.5 (arXiv:2502.13923 with eyes) has biases instead.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,23 @@ class _GroupedAttention(nn.Module):
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
         self.heads, self.key_heads = spec.heads, spec.key_heads
-        self.q_proj = Linear(spec.width, spec.heads * spec.head_dim, bias=False)
-        self.k_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=False)
-        self.v_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=False)
+        self.is_normed = spec.kind != "qwen25"
+        self.q_proj = Linear(spec.width, spec.heads * spec.head_dim, bias=not self.is_normed)
+        self.k_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=not self.is_normed)
+        self.v_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=not self.is_normed)
         self.o_proj = Linear(spec.heads * spec.head_dim, spec.width, bias=False)
-        self.q_norm = RMSNorm(spec.head_dim, _EPS)
-        self.k_norm = RMSNorm(spec.head_dim, _EPS)
+        if self.is_normed:
+            self.q_norm = RMSNorm(spec.head_dim, _EPS)
+            self.k_norm = RMSNorm(spec.head_dim, _EPS)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        q = turned_halves(self.q_norm(in_heads(self.q_proj(x), self.heads)), angles)
-        k = turned_halves(self.k_norm(in_heads(self.k_proj(x), self.key_heads)), angles)
+    def forward(self, x: Tensor, angles: Tensor, seen: Tensor | None) -> Tensor:
+        q, k = in_heads(self.q_proj(x), self.heads), in_heads(self.k_proj(x), self.key_heads)
+        if self.is_normed:
+            q, k = self.q_norm(q), self.k_norm(k)
         v = in_heads(self.v_proj(x), self.key_heads)
-        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        q, k, v = (each.transpose(1, 2) for each in (turned_halves(q, angles), turned_halves(k, angles), v))
         shared = self.heads != self.key_heads
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=shared)
         result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
         return result
 
@@ -61,20 +67,23 @@ class _DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(spec.width, _EPS)
         self.post_attention_layernorm = RMSNorm(spec.width, _EPS)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), angles)
+    def forward(self, x: Tensor, angles: Tensor, seen: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), angles, seen)
         result: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return result
 
 
-class Qwen3Text(nn.Module):
-    """As many of its layers as are read; the last ones, and the norm behind them, are never needed."""
+class QwenText(nn.Module):
+    """As many of its layers as are read, and the norm behind the last one where that is."""
 
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
         self.spec = spec
         self.embed_tokens = EmbeddingLayer(spec.vocabulary, spec.width)
-        self.layers = nn.ModuleList(_DecoderLayer(spec) for _ in range(spec.layers + 1 + spec.layer))
+        count = max(spec.states, default=spec.layers + 1 + spec.layer)
+        self.layers = nn.ModuleList(_DecoderLayer(spec) for _ in range(count))
+        if spec.final_norm:
+            self.norm = RMSNorm(spec.width, _EPS)
 
     def encode(
         self,
@@ -84,9 +93,24 @@ class Qwen3Text(nn.Module):
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
-        """Token ids (b, n), without padding, to the vectors of the family's layer."""
-        x = self.embed_tokens(ids)
+        """Token ids (b, n) to the vectors of the family's layer, or of its layers side by side.
+
+        What fills a text up to a length has ids -1 - id: it is read, but no token attends to it.
+        """
+        x = self.embed_tokens(torch.where(ids < 0, -1 - ids, ids))
         angles = angles_of(torch.arange(ids.shape[1], device=ids.device)[:, None], (self.spec.head_dim,), _THETA)
-        for each in self.layers:
-            x = each(x, angles)
-        return TextEncoding(x)
+        seen = _seen(ids) if bool((ids < 0).any()) else None
+        states = []
+        for number, each in enumerate(self.layers, 1):
+            x = each(x, angles, seen)
+            if number in self.spec.states:
+                states.append(x)
+        if self.spec.final_norm:
+            x = self.norm(x)
+        return TextEncoding((torch.cat(states, dim=-1) if states else x)[:, self.spec.unread :])
+
+
+def _seen(ids: Tensor) -> Tensor:
+    """Which tokens a token attends to, (b, 1, from, to): those before it and itself, of the text alone."""
+    before = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+    return (before & (ids >= 0)[:, None])[:, None]

@@ -10,10 +10,12 @@ from overpaint.networks.unet import UNet
 
 if TYPE_CHECKING:
     from overpaint.networks.flux import Flux
+    from overpaint.networks.flux2 import Flux2
     from overpaint.networks.mmdit import Mmdit
+    from overpaint.networks.qwen_image import QwenImage
     from overpaint.networks.zimage import ZImage
 
-DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Mmdit"
+DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Mmdit | QwenImage | Flux2"
 
 
 def denoiser_network(spec: DenoiserSpec) -> DenoiserNetwork:
@@ -39,8 +41,22 @@ def _mmdit(spec: Any) -> DenoiserNetwork:
     return Mmdit(spec)
 
 
+def _qwen_image(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.qwen_image import QwenImage
+
+    return QwenImage(spec)
+
+
+def _flux2(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.flux2 import Flux2
+
+    return Flux2(spec)
+
+
 _TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], DenoiserNetwork]] = {
     "zimage": _zimage,
     "flux": _flux,
     "mmdit": _mmdit,
+    "qwen_image": _qwen_image,
+    "flux2": _flux2,
 }

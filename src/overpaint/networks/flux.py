@@ -1,10 +1,13 @@
 """The transformer of Flux.1 (Black Forest Labs, 2024), named as in its files.
 
 In double blocks words and cells have layers of their own and attend to each other; in single blocks they are one
-stream, words first. A cell's place is its row and its column; all words are at the same place.
+stream, words first. A cell's place is its row and its column; all words are at the same place. Pictures that Kontext
+(arXiv:2506.15742) looks at follow the cells as further ones, each with a number of its own beside row and column.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,7 @@ from overpaint.networks.transformer_layers import (
     map_of,
     modulated,
     patches_of,
+    seen_pictures,
     turned_pairs,
     whole_patches,
 )
@@ -170,21 +174,27 @@ class Flux(nn.Module):
         self.single_blocks = nn.ModuleList(FluxSingleBlock(spec) for _ in range(spec.single_blocks))
         self.final_layer = _LastOfFlux(spec)
 
-    def forward(self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor) -> Tensor:
-        """`s` (b,) is the share of noise; `vector` the pooled text, and behind it any guidance that it is told."""
+    def forward(
+        self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor, *, references: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """`s` (b,) is the share of noise; `vector` the pooled text, and behind it any guidance that it is told.
+
+        Channels of x beyond its own, and `references` (b, channels, any h, any w), are pictures that it looks at.
+        """
         high, wide = x.shape[-2:]
-        x = whole_patches(x, self.spec.patch)
-        rows, columns = (side // self.spec.patch for side in x.shape[-2:])
+        maps = [whole_patches(each, self.spec.patch) for each in seen_pictures(x, self.spec.in_channels, references)]
         time = self._told(s, vector, x.dtype)
-        img, txt = self.img_in(patches_of(x, self.spec.patch)), self.txt_in(context)
-        angles = self._angles(txt.shape[1], rows, columns, x.device)
+        img = self.img_in(torch.cat([patches_of(each, self.spec.patch) for each in maps], dim=1))
+        txt = self.txt_in(context)
+        angles = self._angles(txt.shape[1], maps)
         for block in self.double_blocks:
             img, txt = block(img, txt, time, angles)
         together = torch.cat([txt, img], dim=1)
         for block in self.single_blocks:
             together = block(together, time, angles)
-        out = self.final_layer(together[:, txt.shape[1] :], time)
-        return map_of(out, rows, columns, self.spec.patch)[..., :high, :wide]
+        rows, columns = (side // self.spec.patch for side in maps[0].shape[-2:])
+        own = together[:, txt.shape[1] : txt.shape[1] + rows * columns]
+        return map_of(self.final_layer(own, time), rows, columns, self.spec.patch)[..., :high, :wide]
 
     def _told(self, s: Tensor, vector: Tensor, dtype: torch.dtype) -> Tensor:
         """Time, pooled text and guidance in one."""
@@ -195,7 +205,11 @@ class Flux(nn.Module):
             told = told + self.guidance_in(sinusoid(guidance * _TIMES, _SINUSOID).to(dtype))
         return told
 
-    def _angles(self, words: int, rows: int, columns: int, device: torch.device) -> Tensor:
-        places = torch.zeros(words + rows * columns, 3, device=device)
-        places[words:, 1:] = cells_of(rows, columns, device)
-        return angles_of(places, self.spec.axes, _THETA)
+    def _angles(self, words: int, maps: Sequence[Tensor]) -> Tensor:
+        """Of the words, of the cells that are painted, and of the pictures that are looked at: numbers 1, 2, ..."""
+        device = maps[0].device
+        places = [torch.zeros(words, 3, device=device)]
+        for number, each in enumerate(maps):
+            rows, columns = (side // self.spec.patch for side in each.shape[-2:])
+            places.append(F.pad(cells_of(rows, columns, device), (1, 0), value=number))
+        return angles_of(torch.cat(places), self.spec.axes, _THETA)

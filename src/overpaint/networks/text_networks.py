@@ -9,10 +9,10 @@ from overpaint.models.specs import TextKind, TextSpec
 from overpaint.networks.text import ClipText, OpenClipText
 
 if TYPE_CHECKING:
-    from overpaint.networks.decoder_text import Qwen3Text
+    from overpaint.networks.decoder_text import QwenText
     from overpaint.networks.t5_text import T5Text
 
-TextNetwork: TypeAlias = "ClipText | OpenClipText | Qwen3Text | T5Text"
+TextNetwork: TypeAlias = "ClipText | OpenClipText | QwenText | T5Text"
 
 
 def text_network(spec: TextSpec) -> TextNetwork:
@@ -20,10 +20,10 @@ def text_network(spec: TextSpec) -> TextNetwork:
     return _NETWORKS[spec.kind](spec)
 
 
-def _qwen3(spec: TextSpec) -> TextNetwork:
-    from overpaint.networks.decoder_text import Qwen3Text
+def _qwen(spec: TextSpec) -> TextNetwork:
+    from overpaint.networks.decoder_text import QwenText
 
-    return Qwen3Text(spec)
+    return QwenText(spec)
 
 
 def _t5(spec: TextSpec) -> TextNetwork:
@@ -35,6 +35,8 @@ def _t5(spec: TextSpec) -> TextNetwork:
 _NETWORKS: Mapping[TextKind, Callable[[TextSpec], TextNetwork]] = {
     "clip": ClipText,
     "openclip": OpenClipText,
-    "qwen3": _qwen3,
+    "qwen3": _qwen,
+    "qwen3_stacked": _qwen,
+    "qwen25": _qwen,
     "t5": _t5,
 }

@@ -76,6 +76,16 @@ def cells_of(high: int, wide: int, device: torch.device) -> Tensor:
     return torch.stack([rows, columns], dim=-1).flatten(0, 1)
 
 
+def seen_pictures(x: Tensor, channels: int, references: Sequence[Tensor]) -> list[Tensor]:
+    """The map that is painted, and behind it those that are looked at.
+
+    The source lies over what is painted and so comes with x, in the channels behind the network's own; references have
+    sizes of their own.
+    """
+    own, source = x[:, :channels], x[:, channels:]
+    return [own, *([source] if source.shape[1] else []), *references]
+
+
 def patches_of(x: Tensor, patch: int) -> Tensor:
     """A map as tokens, row by row; in each the numbers of a channel are together: (b, tokens, channels * patch^2)."""
     high, wide = (side // patch for side in x.shape[-2:])

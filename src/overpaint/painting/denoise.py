@@ -17,7 +17,7 @@ from torch import Tensor
 from overpaint.errors import SamplingError
 from overpaint.networks.unet import DeepMap
 from overpaint.painting.blend import MaskBlend
-from overpaint.painting.guidance import Guidance, guided, guided_three_ways
+from overpaint.painting.guidance import Guidance, as_long_as, guided, guided_three_ways
 from overpaint.painting.texts import TextCond, Texts
 from overpaint.parameterization import Parameterization
 from overpaint.planning.sampler_plan import SamplerPlan
@@ -35,6 +35,7 @@ class Row:
     is_negative: bool = False  # the side that guidance leads away from
     merging: TokenMerging | None = None
     deep: DeepMap | None = None  # what this row keeps from one call for the next ones
+    references: tuple[Tensor, ...] = ()  # latents of pictures that are looked at, each (channels, any h, any w)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Denoiser:
     blend: MaskBlend | None = None
     image_conditioning: Tensor | None = None  # (batch, k, h, w)
     shortcuts: Shortcuts = EVERYTHING
+    references: tuple[Tensor, ...] = ()  # (batch, channels, any h, any w)
 
     def __post_init__(self) -> None:
         if self.guidance.image_scale is not None and any(len(each.parts) > 1 for each in self.texts.images):
@@ -75,7 +77,14 @@ class Denoiser:
         def row(i: int, cond: TextCond, share: float = 1.0, is_negative: bool = False) -> Row:
             image = self.image_conditioning
             x = inputs[i] if image is None else torch.cat([inputs[i], image[i] * share])
-            return Row(x, time, cond, is_negative, self.shortcuts.merging)
+            return Row(
+                x,
+                time,
+                cond,
+                is_negative,
+                self.shortcuts.merging,
+                references=tuple(each[i] for each in self.references),
+            )
 
         rows = [row(i, cond) for i, cond in zip(self.texts.owners, self.texts.positive(call), strict=True)]
         if self.guidance.skips_negative(self.meaning.sigma(query.sigma), call):
@@ -102,8 +111,11 @@ class Denoiser:
             scales = self.guidance.scale, self.guidance.image_scale
             result = guided_three_ways(uncond, image, conditional, *scales)
         else:
-            uncond = replies(rest, x)
-            result = guided(uncond, positive, owners, self.texts.weights, self.guidance.scale)
+            uncond, weights = replies(rest, x), self.texts.weights
+            result = guided(uncond, positive, owners, weights, self.guidance.scale)
+            if self.guidance.keeps_length:
+                own = guided(uncond, positive, owners, weights, 1.0)
+                result = as_long_as(result, own, x * self.meaning.c_in(query.sigma), self.guidance.patch)
         blended = result if self.blend is None else self.blend.answer(result, query, self.meaning)
         return Estimate(blended, uncond, conditional)
 

@@ -5,19 +5,17 @@ A run is a started sampler with its current question. Nobody looks inside a samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from overpaint.backends.port import Network
 from overpaint.networks.unet import DeepMap, LessWork
 from overpaint.painting.deep_maps import DeepMaps
 from overpaint.painting.denoise import Denoiser, Estimate, Row
 from overpaint.samplers import Query, Sampler
-
-# network(x, timesteps, context, vector) -> eps or v; where calls leave something out, it is told so as `less`
-Network = Callable[..., Tensor]
 
 
 @dataclass(eq=False)
@@ -128,16 +126,16 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
         chosen = [rows[i] for i in members]
         less = _less(chosen)
         vectors = [row.cond.vector for row in chosen if row.cond.vector is not None]
-        given = (
+        predicted = network(
             torch.stack([row.x for row in chosen]),
             torch.tensor([row.timestep for row in chosen], dtype=torch.float32, device=chosen[0].x.device),
             torch.stack([row.cond.context for row in chosen]),
             torch.stack(vectors) if vectors else None,
+            negative=[row.is_negative for row in chosen],  # ControlNets may guide one side alone
+            less=less,
+            references=[torch.stack(each) for each in zip(*(row.references for row in chosen), strict=True)],
         )
-        said: dict[str, object] = {} if less is None else {"less": less}
-        if getattr(network, "takes_sides", False):  # ControlNets may guide one side alone
-            said["negative"] = [row.is_negative for row in chosen]
-        outputs.update(zip(members, network(*given, **said), strict=True))
+        outputs.update(zip(members, predicted, strict=True))
         _keep(chosen, less)
     return [outputs[i] for i in range(len(rows))]
 
@@ -145,7 +143,8 @@ def call(network: Network, rows: Sequence[Row], *, batched: bool = True) -> list
 def _alike(row: Row) -> tuple[Hashable, ...]:
     """Rows may share a call where this is equal, whichever jobs they are of."""
     known = None if row.deep is None else row.deep.value is not None
-    return row.x.shape, row.cond.context.shape, row.merging, known
+    seen = tuple(each.shape for each in row.references)
+    return row.x.shape, row.cond.context.shape, row.merging, known, seen
 
 
 def _less(rows: Sequence[Row]) -> LessWork | None:

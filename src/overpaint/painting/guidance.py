@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional as F
 
-from overpaint.models.families import ModelSpec
+from overpaint.models.families import ModelSpec, UNetSpec
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.settings import Settings
 
@@ -24,6 +25,8 @@ class Guidance:
     quiet_below: float  # a sigma; 0: never (CFG-5)
     calls: int  # of the whole run
     settings: Settings
+    keeps_length: bool = False  # each token's prediction is turned, and not lengthened
+    patch: int = 1  # cells a side of a token
     alone: bool = False  # the texts lead by themselves: at scale 1 a negative text would count for nothing
 
     @classmethod
@@ -36,6 +39,8 @@ class Guidance:
             quiet_below=0.0 if is_edit else sampler.s_min_uncond,
             calls=sampler.evaluations * sampler.step_multiplier,
             settings=settings,
+            keeps_length=model.keeps_length,
+            patch=1 if isinstance(model.denoiser, UNetSpec) else model.denoiser.patch,
             alone=is_led_alone(model, sampler),
         )
 
@@ -85,6 +90,27 @@ def guided(uncond: Tensor, positive: Tensor, owners: Sequence[int], weights: Seq
     for row, (owner, weight) in enumerate(zip(owners, weights, strict=True)):
         result[owner] += (positive[row] - uncond[owner]) * (weight * scale)
     return result
+
+
+def as_long_as(result: Tensor, own: Tensor, share: Tensor, patch: int) -> Tensor:
+    """Pictures whose tokens point from the noisy ones, scaled, as far as those without guidance do, and elsewhere.
+
+    What the network predicts is share - D times a factor, so that lengths of these are compared (Qwen-Image's authors;
+    see also Lin et al. 2023, arXiv:2305.08891, section 3.4).
+    """
+    wanted, there = (_token_lengths(share - each, patch) for each in (own, result))
+    factor = (wanted / there.clamp(min=_LEAST_LENGTH)).repeat_interleave(patch, -1).repeat_interleave(patch, -2)
+    return share - (share - result) * factor[..., : result.shape[-2], : result.shape[-1]]
+
+
+_LEAST_LENGTH = 1e-12
+
+
+def _token_lengths(x: Tensor, patch: int) -> Tensor:
+    """(b, 1, rows, columns): how long the numbers of a token are together."""
+    squares = x.float().square().sum(1, keepdim=True)
+    high, wide = (-side % patch for side in x.shape[-2:])
+    return F.avg_pool2d(F.pad(squares, (0, wide, 0, high)), patch).mul(patch**2).sqrt()
 
 
 def guided_three_ways(

@@ -13,6 +13,7 @@ from overpaint.painting.latents import (
     Codec,
     Prepared,
     decode,
+    encoded_references,
     hidden_everything,
     hidden_source,
     pixels_of,
@@ -28,11 +29,13 @@ def prepare_second(first: Plan, codec: Codec, second_codec: Codec, latents: Tens
     hires = first.hires
     assert hires is not None
     generator = torch.Generator().manual_seed(first.images[0].seed % 2**63)
+    references = encoded_references(hires.plan, second_codec)
     if isinstance(hires.upscaler, LatentUpscale):
         size = _latent_size(hires, first)
         mode, antialias = hires.upscaler.mode, hires.upscaler.antialias
         grown = F.interpolate(latents, size=size, mode=mode, antialias=antialias)
-        return Prepared(_cut(hires, first, grown), None, _without_picture(hires, second_codec, len(latents), generator))
+        conditioning = _without_picture(hires, second_codec, len(latents), generator)
+        return Prepared(_cut(hires, first, grown), None, conditioning, references)
     pictures = [
         _enlarged(first, hires, hires.upscaler, Image.fromarray(each)) for each in decode(first, codec, latents)
     ]
@@ -41,7 +44,8 @@ def prepare_second(first: Plan, codec: Codec, second_codec: Codec, latents: Tens
     samples = first.settings.quirks.sample_posterior
     encoded = [sampled(*each, generator) if samples else each[0].float() for each in posteriors]
     grown = hires.plan.spec.latent.scaled(torch.cat(encoded))
-    return Prepared(_cut(hires, first, grown), None, _with_pictures(hires, second_codec, torch.cat(pixels), generator))
+    conditioning = _with_pictures(hires, second_codec, torch.cat(pixels), generator)
+    return Prepared(_cut(hires, first, grown), None, conditioning, references)
 
 
 def _latent_size(hires: HiresPlan, first: Plan) -> tuple[int, int]:

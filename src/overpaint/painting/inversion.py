@@ -27,6 +27,7 @@ def start_inversion(inversion: NoiseInversion, tensors: BatchTensors) -> Run:
         guidance=Guidance.of(plan.sampler, plan.spec, plan.settings),
         texts=Texts(tensors.texts, plan.settings, tensors.empty_text),
         image_conditioning=tensors.image_conditioning,
+        references=tensors.references,
     )
     return Run(walk, denoiser, tensors.init)
 

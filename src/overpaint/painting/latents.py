@@ -38,6 +38,7 @@ class Prepared:
     latents: Tensor  # (batch, 4, h/8, w/8), before masked content is replaced
     nmask: Tensor | None  # (4, h/8, w/8), 1 = repaint
     image_conditioning: Tensor | None  # (batch, k, h/8, w/8)
+    references: tuple[Tensor, ...] = ()  # (1, channels, any h, any w), the same for every picture
 
 
 def prepare(plan: Plan, codec: Codec, generator: torch.Generator | None = None) -> Prepared:
@@ -53,7 +54,14 @@ def prepare(plan: Plan, codec: Codec, generator: torch.Generator | None = None) 
     if plan.mask is not None and plan.request.masked_content is MaskedContent.NOISE:
         # ENC-5: making the fill noise re-seeds what later draws come from
         generator.manual_seed(plan.batches[0][-1].seed % 2**63)
-    return Prepared(latents, nmask, _image_conditioning(plan, codec, batch, generator))
+    conditioning = _image_conditioning(plan, codec, batch, generator)
+    return Prepared(latents, nmask, conditioning, encoded_references(plan, codec))
+
+
+def encoded_references(plan: Plan, codec: Codec) -> tuple[Tensor, ...]:
+    """The pictures that an edit model looks at beside the source."""
+    pictures = (pixels_of(each.encoded, codec.device) for each in plan.references)
+    return tuple(plan.spec.latent.scaled(codec.encode(each)[0].float()) for each in pictures)
 
 
 def batch_latents(plan: Plan, prepared: Prepared, batch: Sequence[ImagePlan]) -> Tensor:
@@ -76,6 +84,11 @@ def at_places(values: Tensor, batch: Sequence[ImagePlan]) -> Tensor:
     """Those of an iteration's values that belong to a batch; mostly all of them, in order."""
     places = [each.place for each in batch]
     return values[: len(places)] if places == list(range(len(places))) else values[places]
+
+
+def of_batch(references: Sequence[Tensor], batch: Sequence[ImagePlan]) -> tuple[Tensor, ...]:
+    """The references, for each picture of a batch."""
+    return tuple(each.expand(len(batch), -1, -1, -1) for each in references)
 
 
 def empty_latents(plan: Plan, codec: Codec, batch: int) -> Tensor:
@@ -134,9 +147,11 @@ def _image_conditioning(plan: Plan, codec: Codec, batch: int, generator: torch.G
     """What inpainting and edit networks see of the source beside the latent (COND-1 to COND-3)."""
     if plan.spec.conditioning == "inpaint" and not plan.canvases:
         return hidden_everything(plan, codec, batch, generator)
-    if plan.spec.conditioning == "edit":
+    if plan.spec.conditioning == "edit" and plan.canvases:
         means = [codec.encode(pixels_of(each.encoded, codec.device))[0].float() for each in plan.canvases]
         means = [_to_latent_size(plan, each, "bilinear") for each in means]
+        if plan.spec.is_flow:  # InstructPix2Pix was trained with what the codec says, as it says it
+            means = [plan.spec.latent.scaled(each) for each in means]
         return torch.cat([means[i % len(means)] for i in range(batch)])
     if plan.spec.conditioning == "inpaint":
         return _inpaint_conditioning(plan, codec, batch, generator)
@@ -169,8 +184,19 @@ def hidden_source(
     mean, logvar = (torch.cat(each) for each in zip(*places, strict=True))
     latents = sampled(mean, logvar, generator) if plan.settings.quirks.sample_posterior else mean.float()
     latents = _to_latent_size(plan, plan.spec.latent.scaled(latents), "bilinear")
+    if plan.spec.is_flow:
+        return torch.cat([latents, _mask_in_cells(plan, mask, latents).expand(batch, -1, -1, -1)], dim=1)
     small = F.interpolate(mask, size=latents.shape[2:], mode="nearest").expand(batch, -1, -1, -1)
     return torch.cat([small, latents], dim=1)
+
+
+def _mask_in_cells(plan: Plan, mask: Tensor, latents: Tensor) -> Tensor:
+    """What Flux.1 Fill sees of a mask: each of its pixels, those under one cell as its channels (1, 64, h, w)."""
+    factor = plan.spec.latent.factor
+    high, wide = (side * factor for side in latents.shape[2:])
+    if mask.shape[2:] != (high, wide):
+        mask = F.interpolate(mask, size=(high, wide), mode="nearest")
+    return F.pixel_unshuffle(mask, factor)
 
 
 def hidden_everything(plan: Plan, codec: Codec, batch: int, generator: torch.Generator) -> Tensor:

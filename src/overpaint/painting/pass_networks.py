@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from overpaint.adapters.control import ControlBranch, ControlPicture, controlled
+from overpaint.backends.port import Network
 from overpaint.events import Control, Stop
-from overpaint.painting.drive import Network, Run, tick
+from overpaint.painting.drive import Run, tick
 from overpaint.painting.model_cache import ModelCache, ReadyModel
 from overpaint.painting.refining import hand_over, is_due, refined
 from overpaint.painting.tiled import Part, TiledNetwork, pixels_of

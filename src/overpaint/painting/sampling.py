@@ -40,6 +40,7 @@ class BatchTensors:
     image_conditioning: Tensor | None
     texts: tuple[ImageCond, ...]
     empty_text: TextCond | None = None
+    references: tuple[Tensor, ...] = ()  # (batch, channels, any h, any w)
 
     def only(self, i: int) -> BatchTensors:
         """The same for one picture."""
@@ -50,6 +51,7 @@ class BatchTensors:
             None if image is None else image[i : i + 1],
             self.texts[i : i + 1],
             self.empty_text,
+            tuple(each[i : i + 1] for each in self.references),
         )
 
 
@@ -108,6 +110,7 @@ def _start(
         blend=_blend(plan, tensors),
         image_conditioning=tensors.image_conditioning,
         shortcuts=plan.shortcuts,
+        references=tensors.references,
     )
     started = sampler(plan.sampler) if not plan.levels else _by_levels(plan, tensors.init, noise().first(), sampler)
     return Run(started, denoiser, tensors.init)

@@ -29,7 +29,7 @@ from overpaint.outcome import EncodingsUsed, FinishedBatch, ModelIdentity, Proce
 from overpaint.painting.drive import Run
 from overpaint.painting.hires import prepare_second
 from overpaint.painting.inversion import mixed, start_inversion
-from overpaint.painting.latents import Codec, Prepared, at_places, batch_latents, decode, prepare
+from overpaint.painting.latents import Codec, Prepared, at_places, batch_latents, decode, of_batch, prepare
 from overpaint.painting.model_cache import ModelCache, identity_of
 from overpaint.painting.pass_networks import PassNetworks, Pending
 from overpaint.painting.sampling import BatchTensors, Streams, drawn_noise, final_latents, start_runs
@@ -128,6 +128,7 @@ class Stages:
             image_conditioning=None if image is None else at_places(image, batch),
             texts=texts,
             empty_text=self._empty_text(plan, batch),
+            references=of_batch(prepared.references, batch),
         )
 
     def sample(
@@ -161,7 +162,8 @@ class Stages:
             return Sampled(prepared.latents, True, sampled.notes, second)
         texts = self.texts(second, second.batches[number])
         empty = self._empty_text(second, second.batches[number])
-        tensors = BatchTensors(prepared.latents, None, prepared.image_conditioning, texts, empty)
+        references = of_batch(prepared.references, second.batches[number])
+        tensors = BatchTensors(prepared.latents, None, prepared.image_conditioning, texts, empty, references)
         again = yield from self.sample_tensors(second, tensors, streams, control=control, number=number, first=plan)
         if again is None:
             return None

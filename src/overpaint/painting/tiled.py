@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from overpaint.backends.port import VaeFallback
+from overpaint.backends.port import Network, VaeFallback
 from overpaint.networks.unet import DeepMap, LessWork
-from overpaint.painting.drive import Network
 from overpaint.painting.latents import Codec
 from overpaint.planning.plans import LatentTiles
 
@@ -30,32 +28,29 @@ class TiledNetwork:
     network: Callable[[Part], Network]
     tiles: LatentTiles
 
-    takes_sides: ClassVar[bool] = True
-
     def __call__(
         self,
         x: Tensor,
         timesteps: Tensor,
         context: Tensor,
         vector: Tensor | None = None,
+        *,
         negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
-        """`negative` are the rows that guidance leads away from, for networks that are told so."""
         deep = None if less is None else less.deep
         before = None if deep is None or deep.value is None else deep.value.unbind(1)  # (b, parts, c, h, w)
         found: list[DeepMap] = []
 
         def ask(part: Part) -> Tensor:
-            said: dict[str, object] = {}
-            if less is not None:
-                own = DeepMap(None if before is None else before[len(found)])
-                found.append(own)
-                said = {"less": replace(less, deep=None if deep is None else own)}
+            own = less
+            if less is not None and deep is not None:
+                found.append(DeepMap(None if before is None else before[len(found)]))
+                own = replace(less, deep=found[-1])
+            seen = x[..., part[0], part[1]].contiguous()
             network = self.network(part)
-            if getattr(network, "takes_sides", False):
-                said["negative"] = negative
-            return network(x[..., part[0], part[1]].contiguous(), timesteps, context, vector, **said)
+            return network(seen, timesteps, context, vector, negative=negative, less=own, references=references)
 
         result = _mixed(x.shape[-2:], self.tiles, 1, ask, x.device)
         kept = [each.value for each in found if each.value is not None]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from overpaint.backends.port import VaeFallback
+from overpaint.backends.port import Network, VaeFallback
 from overpaint.networks.unet import LessWork
-from overpaint.painting.drive import Network
 from overpaint.painting.latents import Codec
 from overpaint.pixels.mask import widened
 from overpaint.pixels.seams import BAND
@@ -34,11 +34,14 @@ class WindowedNetwork:
         timesteps: Tensor,
         context: Tensor,
         vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
         less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
-        said = {} if less is None else {"less": less}
         rows, columns = slice(self.window.top, self.window.bottom), slice(self.window.left, self.window.right)
-        seen = self.network(x[..., rows, columns].contiguous(), timesteps, context, vector, **said)
+        part = x[..., rows, columns].contiguous()
+        seen = self.network(part, timesteps, context, vector, negative=negative, less=less, references=references)
         whole = seen.new_zeros(*seen.shape[:2], *x.shape[-2:])
         whole[..., rows, columns] = seen
         return whole

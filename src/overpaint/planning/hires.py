@@ -17,6 +17,7 @@ from overpaint.planning.images import image_networks, plan_batches, plan_texts
 from overpaint.planning.notes import sampling_notes
 from overpaint.planning.plans import ControlPlan, HiresPlan, ImagePlan, LatentUpscale, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
+from overpaint.planning.references import plan_references
 from overpaint.planning.sampler_plan import Start, plan_sampler
 from overpaint.planning.shortcuts import shortcuts_of
 from overpaint.planning.sizes import check_side
@@ -68,7 +69,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
     settings = first.settings
     scaled, target = hires_sizes(first.geometry, hires)
     spec = known.hires_model.spec if known.hires_model is not None else first.spec
-    if spec.conditioning == "edit":
+    if spec.conditioning == "edit" and not spec.sees_pictures:
         raise RequestError("checkpoint", hires.checkpoint, "an edit model cannot refine a picture; choose another one")
     request = first.request.with_changes(
         hires=None,
@@ -107,6 +108,7 @@ def _second_pass(first: Plan, hires: Hires, known: Surroundings) -> tuple[Plan, 
         ),
         checkpoint=known.hires_model.path if known.hires_model is not None else first.checkpoint,
         shortcuts=shortcuts,
+        references=plan_references(request, settings, spec) if spec.sees_pictures else (),
     )
     return second, scaled, comments
 

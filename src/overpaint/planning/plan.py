@@ -16,6 +16,7 @@ from overpaint.planning.images import plan_batches, plan_images
 from overpaint.planning.notes import early_notes, sampling_notes, text_notes, warnings_of, word_warnings
 from overpaint.planning.plans import ImagePlan, Plan, RefinerPlan, Surroundings
 from overpaint.planning.prompt_weights import check_texts
+from overpaint.planning.references import plan_references
 from overpaint.planning.sampler_plan import plan_sampler
 from overpaint.planning.shortcuts import Shortcuts, shortcuts_of
 from overpaint.planning.sizes import check_side
@@ -39,11 +40,7 @@ def plan(
     known = known or Surroundings()
     settings = effective_settings(request, settings or Settings())
     request = _guided_as_usual(request, spec)
-    _check_offered(settings)
-    _check_limits(request, settings)
-    _check_model(request, spec)
-    for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
-        _check_skip(request, settings, each)
+    _check(request, settings, spec, known)
     upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
     prepared = (plan_canvases if request.has_source else plan_empty)(job, spec.native_size)
@@ -87,6 +84,7 @@ def plan(
         upscaler=job.upscaler,
         shortcuts=less.shortcuts,
         window=less.window,
+        references=plan_references(request, settings, spec),
     )
     return first if request.hires is None else plan_hires(first, request.hires, known)
 
@@ -126,6 +124,16 @@ def effective_settings(request: PaintRequest, settings: Settings) -> Settings:
     return settings.with_changes({name: value for name, value in own.items() if value is not None})
 
 
+def _check(request: PaintRequest, settings: Settings, spec: ModelSpec, known: Surroundings) -> None:
+    """What can be refused before anything is decided."""
+    _check_offered(settings)
+    _check_limits(request, settings)
+    if not request.has_source and spec.conditioning == "edit" and not spec.sees_pictures:
+        raise RequestError("images", (), "an edit model needs a picture to edit; give one")
+    for each in (spec, *(other.spec for other in (known.refiner, known.hires_model) if other is not None)):
+        _check_skip(request, settings, each)
+
+
 _ONLY_OFFERED: Mapping[str, object] = MappingProxyType(
     {
         "face_restoration": False,
@@ -139,11 +147,6 @@ def _check_offered(settings: Settings) -> None:
         value = getattr(settings, name)
         if value != offered:
             raise SettingError(name, value, f"this version offers only {offered!r}")
-
-
-def _check_model(request: PaintRequest, spec: ModelSpec) -> None:
-    if not request.has_source and spec.conditioning == "edit":
-        raise RequestError("images", (), "an edit model needs a picture to edit; give one")
 
 
 def _check_skip(request: PaintRequest, settings: Settings, spec: ModelSpec) -> None:
@@ -163,6 +166,7 @@ def _check_limits(request: PaintRequest, settings: Settings) -> None:
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     masks = {name: getattr(request, name) for name in ("mask", "strength_map")}
     pictures += [(name, each) for name, each in masks.items() if each is not None]
+    pictures += [(f"references[{i}]", each) for i, each in enumerate(request.references)]
     pictures += [(f"controls[{i}].image", each.image) for i, each in enumerate(request.controls)]
     pictures += [(f"controls[{i}].mask", each.mask) for i, each in enumerate(request.controls) if each.mask is not None]
     for name, picture in pictures:
@@ -193,6 +197,9 @@ def _plan_refiner(
         if theirs == ours:
             remedy = "one of the two is a flow model, the other is not; choose one of the same kind"
         raise RequestError("refiner", request.refiner, remedy)
+    if spec.is_flow and known.refiner.spec.conditioning != spec.conditioning:
+        remedy = f"a {known.refiner.spec.title} model sees something else of the picture than a {spec.title} model"
+        raise RequestError("refiner", request.refiner, f"{remedy}; choose one of the same kind")
     at = DEFAULT_SWITCH if request.refiner_switch_at is None else float(request.refiner_switch_at)
     by_steps = settings.refiner_switch_by_sample_steps
     notes: dict[str, object] = {"Refiner switch by sampling steps": True} if by_steps else {}

@@ -14,6 +14,7 @@ from overpaint.models.families import ModelSpec
 from overpaint.parts import ControlMode, Passes
 from overpaint.pixels.resize import Upscaler
 from overpaint.planning.canvas_pixels import Canvas, Geometry, MaskPlan
+from overpaint.planning.references import Reference
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.planning.shortcuts import EVERYTHING, Shortcuts
 from overpaint.planning.strength_levels import StrengthLevel
@@ -163,6 +164,7 @@ class Plan:
     tiles: LatentTiles | None = None  # the networks see the canvas in parts
     shortcuts: Shortcuts = EVERYTHING  # what the calls of this pass leave out
     window: LatentWindow | None = None  # the denoiser sees this part of the canvas
+    references: tuple[Reference, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles. What enlarges sources may be a network; it is not needed once they are ready."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from overpaint.service import health, page_files, pages
+from overpaint.service import health, pages
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import finished
 from overpaint.service.doors.native import routes as native
@@ -61,7 +61,6 @@ def create_app(desk: Desk, config: ServeConfig) -> FastAPI:
         ],
         exception_handlers={HTTPException: _refused},
     )
-    app.include_router(page_files.page_routes())
     app.include_router(pages.router())
     app.include_router(health.router(desk, config, metrics))
     for each in (native, openai_api, reference):

@@ -5,7 +5,7 @@ folder of downloads would run a `torch.py` or a `queue.py` there. Since 3.11 Pyt
 3.10 the child takes the place out itself, before it imports anything. (`-I` would also take PYTHONPATH and the user's
 own packages away.) Last of all it looks where its parent has this package from.
 
-In the child, pipes are for the parent alone, and signals are left to it.
+In the child, pipes are for the parent alone, signals are left to it, and it goes first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ sys.path[:] = [each for each in sys.path if each] + [{root!r}]
 from {module} import started
 started()
 """
+
+_LEAST_BEHIND = 2  # steps of niceness; a server needs little, but needs it at once
 
 
 def command_of(module: str) -> tuple[str, ...]:
@@ -54,6 +56,21 @@ def own_pipes() -> tuple[BinaryIO, BinaryIO]:
     os.close(null)
     os.dup2(2, 1)
     return os.fdopen(commands, "rb"), os.fdopen(reports, "wb")
+
+
+def niceness(own: int, behind: int) -> int:
+    """What a process shall have that was started with its server's, and would be so far behind a server of 0.
+
+    A server that is nice by itself needs less distance: its processes would have nothing left beside those of others.
+    """
+    return min(own + behind, max(behind, own + _LEAST_BEHIND))
+
+
+def let_the_server_go_first(behind: int) -> None:
+    """Take the niceness of a process that is so far behind; where there is no such thing, nothing happens."""
+    if hasattr(os, "nice"):
+        own = os.nice(0)
+        os.nice(niceness(own, behind) - own)
 
 
 def deaf() -> None:

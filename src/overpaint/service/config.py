@@ -34,6 +34,7 @@ class ServeConfig:
     store: str | None = field(default=None, repr=False)  # an address of PostgreSQL; None: SQLite, in `data`
     is_store_open: bool = False  # whether others can read that address, since it stood on the command line
     migrate: bool = False  # tables of an older version there may be brought to this one
+    announces_page: bool = False  # tell the URL when the page loads there, which is before the APIs answer
 
     def __post_init__(self) -> None:
         if self.token:

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-
-from overpaint.service.guard.guards import PAGE_FILES
+from starlette.requests import Request
+from starlette.responses import Response
 
 FOLDER = Path(__file__).parents[1] / "page"
 FIRST = "index.html"
@@ -42,25 +40,16 @@ class PageFile:
     tag: str
 
 
-def page_routes() -> APIRouter:
-    """GET and HEAD of / and of everything below /page/."""
-    routes = APIRouter(include_in_schema=False)
-
-    @routes.api_route("/", methods=["GET", "HEAD"])
-    async def first(request: Request) -> Response:
-        return _answer(request, FIRST)
-
-    @routes.api_route(PAGE_FILES + "{name:path}", methods=["GET", "HEAD"])
-    async def file(request: Request, name: str) -> Response:
-        return _answer(request, name)
-
-    return routes
+def is_file(name: str) -> bool:
+    """Whether the page has a file of that name, as it stands below /page/."""
+    return bool(_NAME.fullmatch(name)) and Path(name).suffix in _TYPES and (FOLDER / name).is_file()
 
 
-def _answer(request: Request, name: str) -> Response:
-    path = FOLDER / name
-    if not _NAME.fullmatch(name) or path.suffix not in _TYPES or not path.is_file():
+def answer(request: Request, name: str) -> Response:
+    """One of the page's files, to GET or HEAD."""
+    if not is_file(name):
         raise HTTPException(404)
+    path = FOLDER / name
     file = _read(path, path.stat().st_mtime_ns)
     headers = {"ETag": file.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if file.tag in request.headers.get("if-none-match", ""):

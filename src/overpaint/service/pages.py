@@ -1,4 +1,4 @@
-"""A list of the routes, for people; and what is asked of paths rather than of routes. It loads nothing."""
+"""Pages for people: the one to paint on, and a list of the routes. And what is asked of paths rather than of routes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from overpaint.service import page_files
+from overpaint.service.guard.guards import PAGE_FILES
 from overpaint.version import __version__
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def router() -> APIRouter:
-    """GET and HEAD /docs."""
+    """GET and HEAD of the page, which is / and everything below /page/, and of /docs."""
     routes = APIRouter(include_in_schema=False)
+
+    @routes.api_route("/", methods=["GET", "HEAD"])
+    async def first(request: Request) -> Response:
+        return page_files.answer(request, page_files.FIRST)
+
+    @routes.api_route(PAGE_FILES + "{name:path}", methods=["GET", "HEAD"])
+    async def file(request: Request, name: str) -> Response:
+        return page_files.answer(request, name)
 
     @routes.api_route("/docs", methods=["GET", "HEAD"])
     async def docs(request: Request) -> HTMLResponse:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 from PIL import _imaging
@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from overpaint.errors import CheckpointError, OverpaintError, RequestError, SaveError
-from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
+from overpaint.service.front import Front
 from overpaint.service.guard.guards import HEADER_BYTES
 from overpaint.service.jobs import JobError
 from overpaint.service.limits import PICTURE_BLOCK
@@ -33,6 +33,9 @@ from overpaint.service.queue.desk import LocalDesk
 from overpaint.service.queue.shared_desk import SharedDesk
 from overpaint.service.shared_ports import SharedStore
 from overpaint.service.store.sqlite_store import JobStore
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 STOPPED = 130  # the exit code after a second signal
 HEADER_SECONDS = 10.0
@@ -60,7 +63,9 @@ class ServedDesk(Desk, Protocol):
 
 
 def serve(config: ServeConfig, announce: Callable[[str], None]) -> int:
-    """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer."""
+    """Serve until a signal comes; the exit code. `announce` is told the URL once there is somebody to answer.
+
+    With `config.announces_page` that is the page alone: whatever else is asked then waits until the rest is loaded."""
     log_to_stderr()
     _imaging.set_block_size(PICTURE_BLOCK)
     sys.setswitchinterval(SWITCHING)
@@ -101,35 +106,60 @@ def _store(config: ServeConfig) -> JobStore:
 async def _served(
     config: ServeConfig, open_desk: Callable[[], ServedDesk], listener: socket.socket, announce: Callable[[str], None]
 ) -> int:
-    desk, signals = open_desk(), Signals()
+    """The page is there first; its application is loaded meanwhile, and what else is asked waits for that."""
+    desk, signals, front = open_desk(), Signals(), Front(config)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "work"))
-    server = _Server(uvicorn_config(create_app(desk, config), config))
+    server = _Server(uvicorn_config(front, config))
     with signals.caught():
-        await desk.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        trouble = asyncio.create_task(_trouble(desk))
         try:
             while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            if server.started:
+                await asyncio.sleep(0.001)
+            if server.started and config.announces_page:
+                announce(url_of(listener))
+            app = await asyncio.to_thread(_application, desk, config)
+            async with app.router.lifespan_context(app):
+                await desk.start()
+                front.open(app)
+                if server.started and not config.announces_page:
+                    announce(url_of(listener))
                 # What is there by now stays; looking through it again and again would hold answers up, for 90 ms each.
                 gc.freeze()
-                announce(url_of(listener))
-            await first_of(serving, signals.first, trouble)
-            if not trouble.done():
-                log.info(line("stopping", seconds=config.limits.drain))
-                await first_of(desk.drain(config.limits.drain), signals.second, serving)
+                unfit = await _until_the_end(config, desk, signals, server, serving)
         finally:
-            server.should_exit = True
-            server.force_exit = signals.second.is_set()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(desk.close(), _CLOSING if signals.second.is_set() else None)
+            server.should_exit = server.force_exit = True  # it has ended by now, unless something went wrong
             await serving
-            unfit = await _ended(trouble)
     log.info(line("stopped"))
     if unfit is not None:
         raise unfit
     return STOPPED if signals.second.is_set() else 0
+
+
+def _application(desk: Desk, config: ServeConfig) -> FastAPI:
+    """NOTE: to load it takes most of the start, so it must not be loaded with this module."""
+    from overpaint.service.app import create_app
+
+    return create_app(desk, config)
+
+
+async def _until_the_end(
+    config: ServeConfig, desk: ServedDesk, signals: Signals, server: _Server, serving: asyncio.Task[None]
+) -> OverpaintError | None:
+    """Until a signal or a trouble comes and all of it has been closed; the trouble."""
+    trouble = asyncio.create_task(_trouble(desk))
+    try:
+        await first_of(serving, signals.first, trouble)
+        if not trouble.done():
+            log.info(line("stopping", seconds=config.limits.drain))
+            await first_of(desk.drain(config.limits.drain), signals.second, serving)
+    finally:
+        server.should_exit = True
+        server.force_exit = signals.second.is_set()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(desk.close(), _CLOSING if signals.second.is_set() else None)
+        await serving
+        unfit = await _ended(trouble)
+    return unfit
 
 
 async def _trouble(desk: ServedDesk) -> OverpaintError:

@@ -1,4 +1,4 @@
-"""From weighted segments to the tokens of encoders that read a text whole: T5, and Qwen3 inside the talk it knows.
+"""From weighted segments to the tokens of encoders that read a text whole: T5, and Qwen inside the talk it knows.
 
 They know no weights: what is in brackets counts like the rest, and the plan says so. Qwen's vocabulary has been the
 same since Qwen 1 and is under the Apache licence (see QWEN-LICENSE beside it); another one, and T5's, is a file.
@@ -27,6 +27,19 @@ LONGEST_TEXT = 512  # tokens, as the families' authors cut them
 _MAX_VOCABULARY_BYTES = 64 * 2**20
 _START, _END = "<|im_start|>", "<|im_end|>"
 _ENDS = ("<|endoftext|>", _START, _END)
+_MARKS = (
+    *(f"<|{each}_{end}|>" for each in ("object_ref", "box", "quad", "vision") for end in ("start", "end")),
+    *(f"<|{each}_pad|>" for each in ("vision", "image", "video")),
+    *("<tool_call>", "</tool_call>"),
+    *(f"<|fim_{each}|>" for each in ("prefix", "middle", "suffix", "pad")),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+)
+# What Qwen-Image's authors tell its text encoder to do; of its first tokens nothing is read.
+_TASK = (
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the "
+    "objects and background:"
+)
+TASK_TOKENS = 34
 _T5_ENDS = ("<pad>", "</s>")
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -90,13 +103,13 @@ def _own_qwen() -> tokenizers.Tokenizer:
     packed = files("overpaint").joinpath("models", "data", "qwen_merges.txt.gz").read_bytes()
     lines = (line.split(" ") for line in gzip.decompress(packed).decode("utf-8").splitlines())
     merges = [(left, right) for left, right in lines]
-    entries = [*byte_letters(), *map("".join, merges), *_ENDS]
+    entries = [*byte_letters(), *map("".join, merges), *_ENDS, *_MARKS]
     bpe = tokenizers.Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=merges))
     bpe.normalizer = normalizers.NFC()
     words = pre_tokenizers.Split(tokenizers.Regex(_QWEN_WORDS), "isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
-    bpe.add_special_tokens([tokenizers.AddedToken(each, special=True, normalized=False) for each in _ENDS])
+    bpe.add_special_tokens([tokenizers.AddedToken(each, special=True, normalized=False) for each in (*_ENDS, *_MARKS)])
     return bpe
 
 
@@ -126,10 +139,46 @@ def read_whole(
     quirks: Quirks,
 ) -> tuple[tuple[Chunk, ...], int]:
     """One chunk, as long as the text with the talk around it, and the number of its tokens."""
+    ids = tokenizer.encode(_asked(segments))
+    return _chunk(ids[:LONGEST_TEXT]), len(ids)
+
+
+def read_described(
+    segments: Iterable[Segment],
+    tokenizer: Tokenizer,
+    *,
+    backtrack: int = 0,
+    find_embedding: FindEmbedding | None = None,
+    quirks: Quirks,
+) -> tuple[tuple[Chunk, ...], int]:
+    """The same behind a task."""
+    ids = tokenizer.encode(f"{_START}system\n{_TASK}{_END}\n{_asked(segments)}")
+    return _chunk(ids[: TASK_TOKENS + LONGEST_TEXT]), len(ids)
+
+
+def read_unthinking(
+    segments: Iterable[Segment],
+    tokenizer: Tokenizer,
+    *,
+    backtrack: int = 0,
+    find_embedding: FindEmbedding | None = None,
+    quirks: Quirks,
+) -> tuple[tuple[Chunk, ...], int]:
+    """The same before an answer without thoughts, filled up with tokens that no other attends to."""
+    ids = tokenizer.encode(f"{_asked(segments)}<think>\n\n</think>\n\n")
+    assert isinstance(tokenizer, LongTokenizer)
+    filling = [-1 - tokenizer.pad] * (LONGEST_TEXT - len(ids))
+    return _chunk([*ids[:LONGEST_TEXT], *filling]), len(ids)
+
+
+def _asked(segments: Iterable[Segment]) -> str:
+    """A text as what somebody says to the model."""
     text = "".join("\n" if each == BREAK else each.text for each in segments)
-    ids = tokenizer.encode(f"{_START}user\n{text}{_END}\n{_START}assistant\n")
-    kept = tuple(ids[:LONGEST_TEXT])
-    return (Chunk(kept, (1.0,) * len(kept), ()),), len(ids)
+    return f"{_START}user\n{text}{_END}\n{_START}assistant\n"
+
+
+def _chunk(ids: list[int]) -> tuple[Chunk, ...]:
+    return (Chunk(tuple(ids), (1.0,) * len(ids), ()),)
 
 
 def read_filled(
@@ -152,4 +201,6 @@ def read_filled(
 LONG_READINGS: Mapping[TextKind, TextReading] = {
     "t5": TextReading(t5_tokenizer, read_filled, lambda read: read.ids, whole=True),
     "qwen3": TextReading(qwen_tokenizer, read_whole, lambda read: read.ids, whole=True),
+    "qwen3_stacked": TextReading(qwen_tokenizer, read_unthinking, lambda read: read.ids, whole=True),
+    "qwen25": TextReading(qwen_tokenizer, read_described, lambda read: read.ids, whole=True),
 }

@@ -53,6 +53,27 @@ test("a stroke over the edge paints what is inside, and opacity does not build u
   assert.equal(mask.at(0, 0), 128);
 });
 
+test("all tiles that are full are one, which nobody writes to", () => {
+  const mask = new Mask(1024, 512), other = new Mask(1024, 512);
+  const filled = fillAll(mask);
+  fillAll(other);
+  assert.equal(new Set([...mask.tiles, ...other.tiles]).size, 1);
+  const erased = stroke(mask, [[300, 150]], { erases: true });
+  assert.equal(mask.at(300, 150), 0);
+  assert.equal(new Set(mask.tiles).size, 2);
+  assert.ok(all(other).every((each) => each === 255));
+  mask.apply(erased);
+  assert.ok(all(mask).every((each) => each === 255));
+  assert.equal(new Set(mask.tiles).size, 1);
+  mask.apply(filled);
+  assert.ok(mask.isEmpty());
+  mask.apply(filled);
+  const cancelled = new Stroke(mask, { radius: 30, softness: 0, opacity: 1, erases: true });
+  cancelled.to({ x: 300, y: 150, pressure: 1 });
+  cancelled.cancel();
+  assert.ok([...all(mask), ...all(other)].every((each) => each === 255));
+});
+
 test("the eraser takes away, softly where it is soft", () => {
   const mask = new Mask(WIDE, HIGH);
   fillAll(mask);

@@ -73,6 +73,35 @@ test("history goes back and forth, one step after the other, and forgets what wa
   assert.deepEqual(history.commands.map((each) => each.name), ["a", "c"]);
 });
 
+test("a step waits for what is being drawn, which is then the one to be undone", async () => {
+  const history = new History(), done = [];
+  const step = (name, load) => ({ name, kept: name, load, undo: () => done.push(`-${name}`), redo: () => done.push(`+${name}`) });
+  history.add(step("a"));
+  history.hold();
+  const undone = history.undo();
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(done, []);
+  history.add(step("b"));
+  history.release();
+  await undone;
+  assert.deepEqual([done, history.at.peek()], [["-b"], 1]);
+  const loading = step("c", () => new Promise((resolve) => setTimeout(() => resolve(done.push("loaded")), 3)));
+  history.add(loading);
+  await history.undo();
+  assert.deepEqual(done, ["-b", "loaded", "-c"]);
+});
+
+test("a step that cannot be loaded is told, and stays where it is", async () => {
+  const history = new History(), said = [];
+  history.onfailed = (error) => said.push(error.message);
+  history.add({ name: "a", kept: null, load: async () => { throw new Error("gone"); }, undo: () => said.push("never"), redo() {} });
+  await history.undo();
+  assert.deepEqual([said, history.at.peek(), history.isMoving], [["gone"], 1, false]);
+  history.add({ name: "b", kept: null, undo: () => said.push("undone"), redo() {} });
+  await history.undo();
+  assert.deepEqual([said, history.at.peek()], [["gone", "undone"], 1]);
+});
+
 test("a zoom leaves the point at the cursor where it is", () => {
   const view = { scale: 0.7, x: 30, y: -12 };
   const next = zoomed(view, 1.7, 400, 300);

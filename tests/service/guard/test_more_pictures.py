@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from overpaint.files.metadata import encode_picture
 from overpaint.pictures import open_picture
 from overpaint.service.guard.inputs import admit_picture
 from overpaint.service.limits import Limits
+from overpaint.upright import NOTES
 
 pillow_heif = pytest.importorskip("pillow_heif")
 tifffile = pytest.importorskip("tifffile")
@@ -55,12 +57,13 @@ def grid_heic() -> bytes:
 USUAL: dict[str, dict[str, Any]] = {
     **{
         f"tiff {name}": {"kind": "TIFF", "compression": name}
-        for name in ("raw", "tiff_lzw", "tiff_deflate", "packbits")
+        for name in ("raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg")
     },
     **{f"avif {mode}": {"kind": "AVIF", "mode": mode} for mode in ("RGB", "RGBA", "L")},
     "avif with texts": {"kind": "AVIF", "exif": EXIF, "xmp": b"<x/>", "icc_profile": b"p" * 500},
     "tiff with texts": {"kind": "TIFF", "exif": NOTE, "icc_profile": b"p" * 500},
     "gray tiff": {"kind": "TIFF", "mode": "1"},
+    "large tiff": {"kind": "TIFF", "big_tiff": True, "exif": NOTE, "compression": "tiff_lzw"},
 }
 
 
@@ -70,10 +73,17 @@ def test_usual_pictures_pass(how: str) -> None:
         assert admit_picture(saved(width, height, **USUAL[how]), LIMITS) == width * height
 
 
+@pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("options", [{"tile": (16, 16)}, {"byteorder": ">"}, {"kind": np.uint16}, {"rowsperstrip": 1}])
-def test_tiffs_of_another_writer_pass(options: dict[str, Any]) -> None:
+def test_tiffs_of_another_writer_pass(options: dict[str, Any], big: bool) -> None:
+    if big and "byteorder" in options:
+        with pytest.raises(PictureError, match="a BigTIFF with its highest bytes first, save it as a plain TIFF"):
+            admit_picture(tiff(9, 9, bigtiff=big, **options), LIMITS)
+        return
     for width, height in SIZES:
-        assert admit_picture(tiff(width, height, **options), LIMITS) == width * height
+        data = tiff(width, height, bigtiff=big, **options)
+        assert admit_picture(data, LIMITS) == width * height
+        assert open_picture(data).size == (width, height)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -120,11 +130,24 @@ def test_limits_hold_for_them_too() -> None:
 
 def test_several_frames_are_refused() -> None:
     frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
-    for kind in ("AVIF", "TIFF"):
-        data = io.BytesIO()
-        frames[0].save(data, kind, save_all=True, append_images=frames[1:])
-        with pytest.raises(PictureError, match="2 frames, give one frame"):
-            admit_picture(data.getvalue(), LIMITS)
+    data = io.BytesIO()
+    frames[0].save(data, "AVIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(PictureError, match="2 frames, give one frame"):
+        admit_picture(data.getvalue(), LIMITS)
+
+
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "jpeg"}])
+def test_of_a_tiff_of_several_pages_the_first_is_the_picture(options: dict[str, Any]) -> None:
+    """Scanners write such, and editors add a small picture as a second page."""
+    pages = [Image.new("RGB", size, colour) for size, colour in (((16, 12), "red"), ((400, 300), "blue"))]
+    data = io.BytesIO()
+    pages[0].save(data, "TIFF", save_all=True, append_images=pages[1:], **options)
+    assert admit_picture(data.getvalue(), LIMITS) == 16 * 12
+    opened = open_picture(data.getvalue())
+    assert opened.size == (16, 12)
+    red, _, blue = np.asarray(opened)[6, 8]
+    assert red > 240 and blue < 16
+    assert opened.info[NOTES] == ("it has 2 frames, of which the first is taken",)
 
 
 def ifd(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
@@ -140,7 +163,8 @@ HUGE = ((256, 4, 1, 9000), (257, 4, 1, 9000), (258, 3, 1, 8))
     ("data", "said"),
     [
         (ifd(*HUGE, *STRIP), "too small a file"),
-        (ifd(*HUGE, (259, 3, 1, 7), *STRIP), "packed in a way"),
+        (ifd(*HUGE, (259, 3, 1, 7), *STRIP), "too small a file"),
+        (ifd(*HUGE, (259, 3, 1, 34712), *STRIP), "packed in a way"),
         (ifd(*HUGE, (277, 3, 1, 9), *STRIP), "of a kind that is not read"),
         (ifd(*HUGE, *STRIP, following=8), "go in a circle"),
         (ifd(*HUGE, (273, 4, 1, 4_000_000_000), (279, 4, 1, 1)), "cut off or broken"),
@@ -150,6 +174,10 @@ HUGE = ((256, 4, 1, 9000), (257, 4, 1, 9000), (258, 3, 1, 8))
         (b"II*\0" + struct.pack("<I", 2**32 - 1), "cut off or broken"),
         (b"II*\0\x08\0\0\0\xff\xff", "a table of more than"),
         (b"II*\0\0\0\0\0", "cut off or broken"),
+        (b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 1), "cut off or broken"),
+        (b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1), "a table of more than"),
+        (b"II+\0\x10\0\0\0" + struct.pack("<QQ", 16, 0), "cut off or broken"),
+        (b"II+\0", "cut off or broken"),
     ],
 )  # fmt: skip
 def test_tiffs_that_promise_too_much_are_refused(data: bytes, said: str) -> None:
@@ -157,7 +185,15 @@ def test_tiffs_that_promise_too_much_are_refused(data: bytes, said: str) -> None
         admit_picture(data, LIMITS)
 
 
-@pytest.mark.parametrize("make", [lambda: saved(17, 9, "AVIF"), grid_heic, lambda: tiff(17, 9)], ids=["a", "h", "t"])
+MAKERS: dict[str, Callable[[], bytes]] = {
+    "avif": lambda: saved(17, 9, "AVIF"),
+    "heic": grid_heic,
+    "tiff": lambda: tiff(17, 9),
+    "large tiff": lambda: tiff(17, 9, bigtiff=True),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_whatever_is_wrong_is_said_in_one_sentence(make: Any) -> None:
     data, chance = make(), random.Random(3)
     for number in range(300):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,14 @@ def test_zero_weights_change_nothing(tmp_path: Path) -> None:
     assert torch.equal(controlled(networks, [branch], 0, 1)(*x[:3], None), plain)
 
 
-def test_nothing_to_do_is_the_backends_own_network(tmp_path: Path) -> None:
-    networks = backend()
-    branch = attach(loaded(tmp_path), inputs()[-1], weight=0)
-    assert controlled(networks, [], 0, 1) == networks.denoise
-    assert controlled(networks, [branch], 0, 1) == networks.denoise
+def test_with_nothing_to_do_the_backends_network_answers_as_it_is(tmp_path: Path) -> None:
+    networks, (x, t, context, _, hint) = backend(), inputs()
+    branch = attach(loaded(tmp_path), hint, weight=0)
+    plain = networks.denoise(x, t, context)
+    for branches in ((), (branch,)):
+        network = controlled(networks, branches, 0, 1)
+        assert isinstance(network, Controlled) and network.branches == ()
+        assert torch.equal(network(x, t, context, negative=[True] * len(x)), plain)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def painted_here(branches: Sequence[ControlBranch], source: Tensor, texts: Tenso
     used = steps.timesteps[-int(STEPS * STRENGTH) :]
     latents = steps.add_noise(latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(5)), used[:1])
     for i, t in enumerate(used):
-        network: Callable[..., Tensor] = controlled(networks, branches, i, len(used))
+        network = controlled(networks, branches, i, len(used))
         negative, positive = network(latents.repeat(2, 1, 1, 1), t.float().repeat(2), texts, None)
         latents = steps.step((negative + SCALE * (positive - negative))[None], t, latents).prev_sample
     return (codec.decode(latents / 0.18215) / 2 + 0.5).clamp(0, 1)
@@ -300,12 +303,11 @@ def test_a_controlnet_with_the_last_word_leaves_the_negative_alone(tmp_path: Pat
     branch = attach(loaded(tmp_path), hint, mode="control")
     rows = counted(branch)
     network = controlled(backend(), [branch], 0, 4)
-    assert isinstance(network, Controlled)
     with torch.no_grad():
-        got = network(x, t, context, vector, [False, True])
+        got = network(x, t, context, vector, negative=[False, True])
         torch.testing.assert_close(got[:1], guided_by(maps_of(1))[:1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(got[1:], guided_by(None)[1:], atol=1e-4, rtol=1e-4)
-        alone = network(x[1:], t[1:], context[1:], vector, [True])
+        alone = network(x[1:], t[1:], context[1:], vector, negative=[True])
         torch.testing.assert_close(alone, guided_by(None)[1:], atol=1e-4, rtol=1e-4)
     assert rows == [1]  # of the negative row it is not even asked
 

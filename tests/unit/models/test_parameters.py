@@ -9,9 +9,18 @@ import torch
 from torch import nn
 
 from overpaint.models.families import SD1_SPEC, AutoencoderSpec, ModelSpec
+from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.models.parameters import parameters_of
-from overpaint.models.specs import DenoiserSpec, FluxSpec, MmditSpec, TextSpec, ZImageSpec
-from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.models.specs import (
+    DenoiserSpec,
+    Flux2Spec,
+    FluxSpec,
+    MmditSpec,
+    QwenImageSpec,
+    TextSpec,
+    ZImageSpec,
+)
+from overpaint.networks.codecs import codec_network
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.text_networks import text_network
 from tests.flow_toys import QWEN, VAE, ZIMAGE
@@ -53,6 +62,42 @@ Z_IMAGE_TURBO = ZImageSpec(
     time_inner=1024,
     axes=(32, 48, 48),
 )
+QWEN_IMAGE = QwenImageSpec(
+    in_channels=16,
+    out_channels=16,
+    width=3072,
+    blocks=60,
+    heads=24,
+    inner=12288,
+    context_dim=3584,
+    axes=(16, 56, 56),
+)
+KLEIN_4B = Flux2Spec(
+    in_channels=128,
+    width=3072,
+    double_blocks=5,
+    single_blocks=20,
+    heads=24,
+    inner=9216,
+    context_dim=7680,
+    axes=(32, 32, 32, 32),
+    states=3,
+)
+KLEIN_9B = replace(KLEIN_4B, width=4096, double_blocks=8, single_blocks=24, heads=32, inner=12288, context_dim=12288)
+QWEN25 = replace(
+    QWEN,
+    kind="qwen25",
+    width=3584,
+    layers=28,
+    heads=28,
+    key_heads=4,
+    head_dim=128,
+    inner=18944,
+    vocabulary=152064,
+    layer=-1,
+    final_norm=True,
+)
+WAN_VAE, FLUX2_VAE = (each.vae for each in NEWER_FAMILIES if each.vae is not None)
 T5_XXL = replace(T5_SPEC, width=4096, layers=24, heads=64, head_dim=64, inner=10240, vocabulary=32128)
 PUBLISHED_VAE = AutoencoderSpec(channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16)
 
@@ -76,8 +121,10 @@ def spec(denoiser: DenoiserSpec, vae: AutoencoderSpec, *texts: TextSpec) -> Mode
         spec(replace(SD35, normed=False, dual_blocks=0), VAE),
         spec(SD35_LARGE, VAE),
         spec(Z_IMAGE_TURBO, VAE),
+        spec(QWEN_IMAGE, WAN_VAE, QWEN25),
+        spec(KLEIN_9B, FLUX2_VAE, replace(QWEN, layers=28, layer=-1, states=(9, 18, 27))),
     ],
-    ids=["zimage", "flux", "schnell", "dev", "sd35", "sd3", "sd35-large", "zimage-turbo"],
+    ids=["zimage", "flux", "schnell", "dev", "sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "klein"],
 )
 def test_as_many_as_the_networks_have(model: ModelSpec) -> None:
     with torch.device("meta"):
@@ -85,14 +132,16 @@ def test_as_many_as_the_networks_have(model: ModelSpec) -> None:
         wanted = {
             "transformer": count(denoiser_network(model.denoiser)),
             "text_encoders": sum(map(count, texts)),
-            "vae": count(AutoencoderKL(model.vae)),
+            "vae": count(codec_network(model.vae)),
         }
     assert parameters_of(model) == wanted
 
 
 def test_published_sizes() -> None:
-    """As their publishers round them: 11.9, 8.1, 6.15 and 4.76 billion."""
-    sizes = [parameters_of(spec(each, VAE))["transformer"] / 1e9 for each in (FLUX_DEV, SD35_LARGE, Z_IMAGE_TURBO)]
-    assert sizes == pytest.approx([11.9, 8.1, 6.15], abs=0.06)
+    """As their publishers round them, in billions."""
+    published = FLUX_DEV, SD35_LARGE, Z_IMAGE_TURBO, QWEN_IMAGE, KLEIN_4B, KLEIN_9B
+    sizes = [parameters_of(spec(each, VAE))["transformer"] / 1e9 for each in published]
+    assert sizes == pytest.approx([11.9, 8.1, 6.15, 20.4, 3.9, 9.1], abs=0.06)
+    assert parameters_of(spec(QWEN_IMAGE, WAN_VAE, QWEN25))["text_encoders"] / 1e9 == pytest.approx(7.07, abs=0.01)
     assert parameters_of(spec(FLUX, VAE, T5_XXL))["text_encoders"] / 1e9 == pytest.approx(4.76, abs=0.01)
     assert parameters_of(SD1_SPEC) == {}

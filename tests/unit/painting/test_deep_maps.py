@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from overpaint.backends.port import Network
 from overpaint.networks.unet import LessWork
-from overpaint.painting.drive import Network, Run, tick
+from overpaint.painting.drive import Run, tick
 from overpaint.painting.tiled import TiledNetwork
 from overpaint.planning.plans import LatentTiles
 from tests.unit.painting.test_drive import ToyNetwork, started
@@ -24,7 +26,15 @@ class CachingNetwork(ToyNetwork):
         self.shared: list[tuple[int, int]] = []  # rows, rows in full
 
     def __call__(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None, less: LessWork | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
     ) -> Tensor:
         out = super().__call__(x, timesteps, context, vector)
         if less is None or less.deep is None:
@@ -95,8 +105,4 @@ def test_each_part_of_a_canvas_has_its_own_map() -> None:
 
 
 def test_a_backend_that_keeps_nothing_is_called_in_full() -> None:
-    class Plain(ToyNetwork):
-        def __call__(self, *given: Any, less: object = None) -> Tensor:
-            return super().__call__(*given)
-
-    assert torch.equal(driven(Plain(), cached(2))[0], driven(Plain(), started())[0])
+    assert torch.equal(driven(ToyNetwork(), cached(2))[0], driven(ToyNetwork(), started())[0])

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from overpaint.backends.port import Network
 from overpaint.models.families import SD1_SPEC
+from overpaint.networks.unet import LessWork
 from overpaint.painting.denoise import Denoiser, Estimate
-from overpaint.painting.drive import Network, Run, tick
+from overpaint.painting.drive import Run, tick
 from overpaint.painting.guidance import Guidance
 from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond, Texts
 from overpaint.samplers import Query, Sampler, make
@@ -27,7 +29,17 @@ class ToyNetwork:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
         self.calls.append(len(x))
         shift = context.mean(dim=(1, 2)) + timesteps / 1000
         return torch.tanh(x[:, :4] + shift[:, None, None, None])

@@ -65,7 +65,7 @@ def test_a_denoiser_that_knows_no_neighbours_answers_as_if_it_saw_all(
 ) -> None:
     shown: list[tuple[int, ...]] = []
 
-    def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+    def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None, **said: object) -> Tensor:
         shown.append(tuple(x.shape[-2:]))
         return x.sin() * timesteps[:, None, None, None] + context.mean()
 
@@ -96,7 +96,7 @@ def test_between_two_parts_the_picture_goes_over_from_one_to_the_other() -> None
     """Two parts that disagree: no step between neighbours is larger than the fade allows."""
     answers = iter((0.0, 1.0))
 
-    def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None) -> Tensor:
+    def network(x: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None, **said: object) -> Tensor:
         return torch.full_like(x, next(answers))
 
     tiles = LatentTiles(12, 8)

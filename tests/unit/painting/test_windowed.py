@@ -1,79 +1,62 @@
-"""Which part of a pass is decoded where its denoiser saw a window, and where all of it is."""
+"""What stands around a network says on what the network is to know: the negative rows, and what may be left out."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from overpaint.models.families import SD1_SPEC
-from overpaint.painting.windowed import MARGIN, WindowedCodec, part_to_decode
-from overpaint.planning.plan import plan
-from overpaint.planning.plans import Plan
+from overpaint.backends.port import Network
+from overpaint.networks.unet import LessWork
+from overpaint.painting.tiled import TiledNetwork
+from overpaint.painting.windowed import WindowedNetwork
+from overpaint.planning.plans import LatentTiles
 from overpaint.planning.window import LatentWindow
-from tests.unit.toy_job import SANE, asked, box_mask, noisy_picture
 
-SPEC = replace(SD1_SPEC, native_size=128)
-SIDE = 512
+WINDOW = LatentWindow(left=1, top=2, right=4, bottom=6)
 
 
-def made(box: tuple[int, int, int, int] = (240, 240, 272, 272), option: str = "auto", **fields: Any) -> Plan:
-    given = {"images": (noisy_picture(SIDE, SIDE),), "mask": box_mask(SIDE, SIDE, box), "width": SIDE, "height": SIDE}
-    overrides = {"inpaint_window": option, **fields.pop("overrides", {})}
-    return plan(asked(**{**given, "mask_blur_x": 0, "mask_blur_y": 0, "overrides": overrides, **fields}), SANE, SPEC)
-
-
-def test_the_mask_the_band_beside_it_and_the_margin() -> None:
-    # 30 to 34 is the mask, in cells; blending looks at 2 more
-    assert part_to_decode(made()) == LatentWindow(28 - MARGIN, 28 - MARGIN, 36 + MARGIN, 36 + MARGIN)
-    assert part_to_decode(made((0, 240, 32, 272))) == LatentWindow(0, 28 - MARGIN, 6 + MARGIN, 36 + MARGIN)
-
-
-def test_a_blurred_mask_reaches_further() -> None:
-    sharp, blurred = part_to_decode(made()), part_to_decode(made(mask_blur_x=8, mask_blur_y=8))
-    assert sharp is not None and blurred is not None
-    assert blurred.left < sharp.left and blurred.bottom > sharp.bottom
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"option": "off"},
-        {"box": (8, 8, 500, 480)},  # large: the denoiser saw all of it, too
-        {"overrides": {"overlay_inpaint": False}},  # the result shows all that was painted
-        {"color_correction": True},  # the colours of the whole picture are looked at
-    ],
-)
-def test_all_is_decoded_where_more_of_it_matters(fields: dict[str, Any]) -> None:
-    assert part_to_decode(made(**fields)) is None
-
-
-class Doubling:
-    """A codec of 8x8 blocks, which remembers what it decoded."""
-
-    device = torch.device("cpu")
+class ListeningNetwork:
+    """Answers 1 everywhere, and writes down what it was told."""
 
     def __init__(self) -> None:
-        self.decoded: list[tuple[int, ...]] = []
+        self.sizes: list[tuple[int, ...]] = []
+        self.told: list[tuple[list[bool], LessWork | None]] = []
 
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return pixels, pixels
+    def __call__(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        *,
+        negative: Sequence[bool] | None = None,
+        less: LessWork | None = None,
+        references: Sequence[Tensor] = (),
+    ) -> Tensor:
+        self.sizes.append(tuple(x.shape[-2:]))
+        self.told.append((list(negative or ()), less))
+        return torch.ones_like(x)
 
-    def decode(self, z: Tensor, fallback: object = None) -> Tensor:
-        self.decoded.append(tuple(z.shape))
-        return z.repeat_interleave(8, -2).repeat_interleave(8, -1)[:, :3]
+
+def asked(network: Network, less: LessWork | None) -> Tensor:
+    x = torch.zeros(2, 4, 8, 8)
+    return network(x, torch.zeros(2), torch.zeros(2, 1, 1), negative=[False, True], less=less)
 
 
-def test_a_part_keeps_its_place() -> None:
-    inner, z = Doubling(), torch.arange(4.0 * 12 * 10).reshape(1, 4, 12, 10) + 1
-    codec = WindowedCodec(inner, LatentWindow(2, 3, 7, 9), 8)
-    pixels, whole = codec.decode(z), inner.decode(z)
-    assert inner.decoded[0] == (1, 4, 6, 5) and pixels.shape == (1, 3, 96, 80)
-    inside = (..., slice(24, 72), slice(16, 56))
-    assert torch.equal(pixels[inside], whole[inside])
-    pixels[inside] = 0
-    assert not pixels.any()
-    assert codec.encode(whole)[0] is whole and codec.device == inner.device
+@pytest.mark.parametrize("less", [None, LessWork(None, None)], ids=["all", "less"])
+def test_a_window_passes_on_what_it_is_told(less: LessWork | None) -> None:
+    inner = ListeningNetwork()
+    answered = asked(WindowedNetwork(inner, WINDOW), less)
+    assert inner.sizes == [(4, 3)]
+    assert inner.told == [([False, True], less)]
+    assert float(answered.sum()) == 2 * 4 * WINDOW.area  # 0 outside
+
+
+@pytest.mark.parametrize("less", [None, LessWork(None, None)], ids=["all", "less"])
+def test_each_part_of_a_canvas_is_told_the_same(less: LessWork | None) -> None:
+    inner = ListeningNetwork()
+    asked(TiledNetwork(lambda part: inner, LatentTiles(5, 2)), less)
+    assert inner.told == [([False, True], less)] * 4

@@ -8,6 +8,8 @@
 export const SIDE = 256;
 const SHIFT = 8;
 const AREA = SIDE * SIDE;
+/** All that is wholly opaque is one tile for each depth, which nobody writes to. @type {Map<number, Uint8Array>} */
+const FULL = new Map();
 
 /** @typedef {[number, number, number, number]} Box left, top, right, bottom; the last two are outside */
 /** @typedef {Map<number, Uint8Array>} Change tile -> what differs, by exclusive or */
@@ -45,9 +47,11 @@ export class Tiles {
    */
   tile(index) {
     const found = this.tiles[index];
-    if (this.before && !this.before.has(index)) this.before.set(index, found ? found.slice() : null);
+    const isShared = found !== null && found === FULL.get(this.depth);
+    if (this.before && !this.before.has(index)) this.before.set(index, found && !isShared ? found.slice() : found);
     this.boxes.delete(index);
-    return found ?? (this.tiles[index] = new Uint8Array(AREA * this.depth));
+    if (found && !isShared) return found;
+    return (this.tiles[index] = found ? found.slice() : new Uint8Array(AREA * this.depth));
   }
 
   /**
@@ -70,7 +74,7 @@ export class Tiles {
       const now = /** @type {Uint8Array} */ (this.tiles[index]);
       const difference = exclusive(now, before);
       if (difference) change.set(index, difference);
-      if (isEmpty(now)) this.tiles[index] = null;
+      this.tiles[index] = this.#small(now);
     }
     this.before = null;
     return change.size ? change : null;
@@ -90,9 +94,17 @@ export class Tiles {
     for (const [index, difference] of change) {
       const now = this.tiles[index];
       const next = now ? exclusive(now, difference) : difference.slice();
-      this.tiles[index] = next && !isEmpty(next) ? next : null;
+      this.tiles[index] = next && this.#small(next);
       this.boxes.delete(index);
     }
+  }
+
+  /** As it is held: nothing for an empty tile, and the same one for all that are full. @param {Uint8Array} tile */
+  #small(tile) {
+    if (isEmpty(tile)) return null;
+    if (!isFull(tile)) return tile;
+    if (!FULL.has(this.depth)) FULL.set(this.depth, tile.slice());
+    return /** @type {Uint8Array} */ (FULL.get(this.depth));
   }
 
   /**
@@ -222,6 +234,13 @@ function exclusive(now, before) {
 function isEmpty(tile) {
   const wide = new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4);
   for (let i = 0; i < wide.length; i++) if (wide[i]) return false;
+  return true;
+}
+
+/** @param {Uint8Array} tile */
+function isFull(tile) {
+  const wide = new Uint32Array(tile.buffer, tile.byteOffset, tile.length / 4);
+  for (let i = 0; i < wide.length; i++) if (wide[i] !== 0xffffffff) return false;
   return true;
 }
 

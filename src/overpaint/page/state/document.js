@@ -11,6 +11,7 @@ import { History } from "./history.js";
  * @property {number} height
  * @property {string | null} reference what names it on the server, once it is there
  * @property {string | null} parent the version it was painted on
+ * @property {boolean} [isDeep] whether its file has 16 bits a channel, of which the browser sees 8
  * @property {{from: string, margins: import("../canvas/grow.js").Margins}} [grown] of what it was made larger, and by how much
  */
 

@@ -11,6 +11,7 @@ import { signal } from "./signal.js";
  * @property {string} name what it is called in the text table
  * @property {() => void | Promise<void>} undo
  * @property {() => void | Promise<void>} redo
+ * @property {() => Promise<unknown>} [load] what they need is fetched, so that they take no time
  * @property {unknown} kept what is stored of it
  */
 
@@ -23,6 +24,27 @@ export class History {
     /** @type {(change: {at: number, added: Command | null}) => void} */
     this.onchange = () => {};
     this.chain = Promise.resolve();
+    /** A step is being taken back or again. */
+    this.isMoving = false;
+    /** What is being drawn; steps wait for its end. @type {Promise<void> | null} */
+    this.hand = null;
+    this.#letGo = () => {};
+    /** @type {(error: unknown) => void} a step could not be taken */
+    this.onfailed = () => {};
+  }
+
+  /** @type {() => void} */
+  #letGo;
+
+  /** Something is being drawn from now on. */
+  hold() {
+    this.hand ??= new Promise((resolve) => (this.#letGo = resolve));
+  }
+
+  /** It is over. */
+  release() {
+    this.hand = null;
+    this.#letGo();
   }
 
   /**
@@ -37,22 +59,12 @@ export class History {
 
   /** @returns {Promise<void>} */
   undo() {
-    return this.#then(async () => {
-      const at = this.at.peek();
-      if (!at) return;
-      await this.commands[at - 1].undo();
-      this.#moved(at - 1, null);
-    });
+    return this.#then("undo");
   }
 
   /** @returns {Promise<void>} */
   redo() {
-    return this.#then(async () => {
-      const at = this.at.peek();
-      if (at >= this.commands.length) return;
-      await this.commands[at].redo();
-      this.#moved(at + 1, null);
-    });
+    return this.#then("redo");
   }
 
   /**
@@ -76,10 +88,30 @@ export class History {
     this.onchange({ at, added });
   }
 
-  /** @param {() => Promise<void>} work */
-  #then(work) {
-    const next = this.chain.then(work);
-    this.chain = next.catch(() => {});
-    return next;
+  /**
+   * One step, when those before it are taken, what it needs is loaded, and nobody is drawing.
+   * @param {"undo" | "redo"} way
+   */
+  async #step(way) {
+    for (;;) {
+      const at = this.at.peek(), command = this.commands[way === "undo" ? at - 1 : at];
+      if (!command) return;
+      await command.load?.();
+      while (this.hand) await this.hand;
+      if (this.at.peek() !== at || this.commands.indexOf(command) < 0) continue; // something new was drawn meanwhile
+      this.isMoving = true;
+      try {
+        await command[way]();
+      } finally {
+        this.isMoving = false;
+      }
+      return this.#moved(way === "undo" ? at - 1 : at + 1, null);
+    }
+  }
+
+  /** @param {"undo" | "redo"} way @returns {Promise<void>} */
+  #then(way) {
+    this.chain = this.chain.then(() => this.#step(way)).catch((error) => this.onfailed(error));
+    return this.chain;
   }
 }

@@ -21,6 +21,7 @@ const DIALOGS = {
   showGrid: () => import("./grids.js"),
   showSheet: () => import("./grids.js"),
   showNetworks: () => import("./networks.js"),
+  showModels: () => import("./networks.js"),
   showPresets: () => import("./presets.js"),
 };
 const SAID = 5000; // milliseconds for which a notice is shown
@@ -51,6 +52,14 @@ export class OverPaint extends HTMLElement {
     );
     this.view.use(session);
     this.view.say = (text, kind) => this.say(text, kind);
+    jobs.confirm = async (text) => {
+      const { isSure } = await import("./dialogs.js");
+      return isSure(this, "accept", text);
+    };
+    session.document.history.onfailed = (error) => {
+      console.error("a step was not taken:", error);
+      this.say(t("stepFailed"), "failed");
+    };
     this.panel.use(session, jobs);
     effect(() => this.view?.setAttribute("aria-label", t("canvasName")));
     effect(() => this.classList.toggle("panel-closed", !panelOpen.value));
@@ -318,6 +327,7 @@ function theRest() {
     import("./presets.js"),
     import("./prompting.js"),
     import("./shortcuts.js"),
+    import("./slider.js"),
   ]);
 }
 

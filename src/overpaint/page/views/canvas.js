@@ -25,7 +25,6 @@ import { effect, signal, untracked } from "../state/signal.js";
 /** @type {How} */
 const BY_KEYS = { erases: false, shift: false, alt: false };
 const BLINK = 600; // milliseconds that each of the two is seen
-const SLIDER_REACH = 14; // pixels beside the slider in which it is taken
 
 /** The scale of what is seen, for the bar above. */
 export const scale = signal(1);
@@ -53,7 +52,8 @@ export class PictureView extends HTMLElement {
   pointer = null;
   /** @type {import("../canvas/gestures.js").Gestures | undefined} */
   gestures = undefined;
-  dragsSlider = false;
+  /** @type {import("./slider.js").CompareSlider | null} it comes when it is first wanted */
+  slider = null;
   blinking = 0;
   /** Whether the pointer is where arrow keys moved it. */
   byKeys = false;
@@ -70,6 +70,7 @@ export class PictureView extends HTMLElement {
     stage.onview = (view) => {
       scale.value = view.scale;
       this.#moveCursor();
+      this.slider?.place();
     };
     stage.drawsOver = (pen, view) => this.#drawOver(pen, view);
     session.onmask = (box) => {
@@ -93,6 +94,7 @@ export class PictureView extends HTMLElement {
       const how = comparing.value;
       stage.split = how === "slider" ? 0.5 : how === "before" ? 1 : 0;
       stage.isDifference = how === "difference";
+      if (how === "slider" && !this.slider) void import("./slider.js").then(({ CompareSlider }) => (this.slider ??= new CompareSlider(this)));
       clearInterval(this.blinking);
       if (how === "blink") {
         this.blinking = window.setInterval(() => {
@@ -108,7 +110,7 @@ export class PictureView extends HTMLElement {
     });
     effect(() => {
       const isOther = this.dataset.tool !== tool.value;
-      if (isOther) this.areaTool?.cancel();
+      if (isOther) this.dragged ? this.cancel() : this.areaTool?.cancel();
       this.dataset.tool = tool.value;
       if (isOther) untracked(() => this.areaTool?.taken?.());
       this.#moveCursor();
@@ -172,18 +174,19 @@ export class PictureView extends HTMLElement {
   /** @param {Point} point @param {How} how @returns {boolean} */
   begin(point, how) {
     const { session, stage, Stroke } = this;
-    if (!session?.mask || !stage || !Stroke) return false;
+    if (!session?.mask || !stage || !Stroke || session.document.history.isMoving) return false;
     this.how = how;
-    if (this.#isOnSlider(point)) return (this.dragsSlider = true);
     const chosen = tool.peek();
     showsMask.value = true; // a mask that is not seen would be used all the same
     if (this.areaTool) {
       this.dragged = this.areaTool.begin(point, how) ? this.areaTool : null;
+      if (this.dragged?.isBrush) session.document.history.hold();
       stage.redrawOver();
       return this.dragged !== null;
     }
     const { size, softness, opacity } = brush.peek();
     const erases = how.erases !== (chosen === "eraser");
+    session.document.history.hold();
     this.stroke = new Stroke(session.mask, { radius: size / 2, softness, opacity, erases });
     // What is seen is erased, be it mask or colour.
     const { sketch } = this.tools;
@@ -197,12 +200,7 @@ export class PictureView extends HTMLElement {
   /** @param {Point[]} points @param {How} how */
   move(points, how) {
     const { stage } = this;
-    const last = points[points.length - 1];
     this.how = { ...how, erases: this.how.erases };
-    if (this.dragsSlider && stage?.source) {
-      stage.split = Math.min(0.999, Math.max(0.001, last.x / stage.source.width));
-      return stage.redrawPicture();
-    }
     if (this.stroke) {
       this.beside?.move(points);
       for (const each of points) {
@@ -216,7 +214,6 @@ export class PictureView extends HTMLElement {
   }
 
   end() {
-    this.dragsSlider = false;
     if (this.stroke) {
       const erases = this.stroke.brush.erases;
       this.lastEnd = this.stroke.last;
@@ -226,16 +223,17 @@ export class PictureView extends HTMLElement {
     }
     this.dragged?.end();
     this.dragged = null;
+    this.session?.document.history.release();
     this.stage?.redrawOver();
   }
 
   cancel() {
-    this.dragsSlider = false;
     this.stroke?.cancel();
     this.stroke = null;
     this.beside?.cancel();
     this.dragged?.cancel();
     this.dragged = null;
+    this.session?.document.history.release();
     this.stage?.redraw();
   }
 
@@ -280,16 +278,10 @@ export class PictureView extends HTMLElement {
 
   // -- what is shown over it --------------------------------------------------------------------------------------
 
-  /** @param {Place} point */
-  #isOnSlider(point) {
-    const { stage } = this;
-    if (!stage?.result || !stage.source || comparing.peek() !== "slider") return false;
-    return Math.abs(point.x - stage.split * stage.source.width) * stage.view.scale < SLIDER_REACH;
-  }
-
   /** @param {CanvasRenderingContext2D} pen @param {import("../canvas/view.js").View} view */
   #drawOver(pen, view) {
     this.areaTool?.draw(pen, view, this.stage?.ratio ?? 1);
+    this.slider?.place();
   }
 
   /** The brush's outline: an element, since moving one costs less than drawing a layer anew. */

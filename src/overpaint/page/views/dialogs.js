@@ -168,25 +168,38 @@ export async function showSettings(page) {
     h("button", { type: "button", class: "row", onclick: () => { dialog.close(); void page.dialog("showKeys"); } }, h("span", {}, () => t("help")), h("kbd", {}, () => keyOf("help"))),
     h("a", { class: "row", href: "docs" }, () => t("routes")),
     h("p", { class: "hint" }, () => t("storage", { size: sizeText(usage) })),
-    h("button", { type: "button", class: "row danger", onclick: () => { dialog.close(); startOver(page); } }, h("span", {}, () => t("startOver"))),
+    h("button", { type: "button", class: "row danger", onclick: () => { dialog.close(); void startOver(page); } }, h("span", {}, () => t("startOver"))),
   );
 }
 
 /** @param {OverPaint} page */
-function startOver(page) {
-  const dialog = show(page, () => t("startOver"), "ask",
-    h("p", {}, () => t("startOverAsk")),
-    h("div", { class: "answers" },
-      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, () => t("cancel")),
-      h("button", {
-        ...{ type: "button", class: "primary danger" },
-        onclick: async () => {
-          await page.session?.keeper.forget();
-          location.reload();
-        },
-      }, () => t("startOver")),
-    ),
-  );
+async function startOver(page) {
+  if (!(await isSure(page, "startOver", "startOverAsk", true))) return;
+  await page.session?.keeper.forget();
+  location.reload();
+}
+
+/**
+ * @param {OverPaint} page
+ * @param {Key} act what is asked about; its name is on the button
+ * @param {Key} text
+ * @param {boolean} [isDangerous]
+ * @returns {Promise<boolean>} whether the answer was yes
+ */
+export function isSure(page, act, text, isDangerous = false) {
+  return new Promise((resolve) => {
+    const yes = () => {
+      resolve(true);
+      dialog.close();
+    };
+    const dialog = show(page, () => t(act), "ask",
+      h("p", {}, () => t(text)),
+      h("div", { class: "answers" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, () => t("cancel")),
+        h("button", { type: "button", class: isDangerous ? "primary danger" : "primary", onclick: yes }, () => t(act))),
+    );
+    dialog.addEventListener("close", () => resolve(false));
+  });
 }
 
 /** @param {OverPaint} page */

@@ -30,6 +30,7 @@ export class Extender {
   /** There is to be room to drag to. */
   taken() {
     if (this.view.stage?.isFitted) this.view.zoom(ROOM);
+    if (this.view.session?.document.picture.peek()?.isDeep) this.view.say(t("deepExtend"));
   }
 
   /** @param {import("../canvas/stroke.js").Point} point */

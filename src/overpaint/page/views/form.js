@@ -77,7 +77,7 @@ export class SettingsForm extends HTMLElement {
     const shown = h("output", {}, () => (name in SLIDERS ? String(this.#value(field)) : ""));
     return h("label", { class: `field ${name in SLIDERS ? "slider" : ""} ${name}`, ...given },
       h("span", { class: "name" }, () => labelOf(name), shown),
-      name === "seed" ? this.#seed(field) : this.#input(field),
+      name === "seed" ? this.#seed(field) : name === "checkpoint" ? this.#model(field) : this.#input(field),
       about,
       fieldError(name),
     );
@@ -162,6 +162,11 @@ export class SettingsForm extends HTMLElement {
       }),
       iconButton("dice", () => t(isRandom() ? "lockSeed" : "newSeed"), turn, { "aria-pressed": () => String(isRandom()) }),
     );
+  }
+
+  /** A list of names, and the way to their pictures. @param {Field} field */
+  #model(field) {
+    return h("span", { class: "with-button" }, this.#input(field), iconButton("gallery", () => t("chooseModel"), () => wants(this, "showModels"), { "aria-haspopup": "dialog" }));
   }
 
   #copies() {

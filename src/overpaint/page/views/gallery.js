@@ -3,7 +3,7 @@
 import * as api from "../api/client.js";
 import { signal } from "../state/signal.js";
 import { durationText, language, sizeText, t } from "../text/text.js";
-import { show } from "./dialogs.js";
+import { isSure, show } from "./dialogs.js";
 import { h, iconButton, list, saveFile } from "./dom.js";
 import { useRecipe } from "./recipe.js";
 
@@ -91,7 +91,7 @@ function cards(page, job, shut, again) {
         iconButton("star", starred, () => turn(api.pin(job.id, !job.pinned)), { class: "icon-button small", "aria-pressed": String(job.pinned) }),
         iconButton("again", () => t("sameAgain"), () => void use().catch(failed), { class: "icon-button small" }),
         iconButton("save", () => t("download"), () => void save().catch(failed), { class: "icon-button small" }),
-        iconButton("trash", () => t("deletePainted"), () => sure(page, () => turn(api.remove(job.id))), { class: "icon-button small" }),
+        iconButton("trash", () => t("deletePainted"), () => void isSure(page, "deletePainted", "deleteAsk", true).then((yes) => yes && turn(api.remove(job.id))), { class: "icon-button small" }),
       ),
     );
   });
@@ -112,16 +112,6 @@ const pictures = new IntersectionObserver((seen) => {
     );
   }
 }, { rootMargin: "200px" });
-
-/** @param {OverPaint} page @param {() => void} act */
-function sure(page, act) {
-  const dialog = show(page, () => t("deletePainted"), "ask",
-    h("p", {}, () => t("deleteAsk")),
-    h("div", { class: "answers" },
-      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, () => t("cancel")),
-      h("button", { type: "button", class: "primary danger", onclick: () => { dialog.close(); act(); } }, () => t("deletePainted"))),
-  );
-}
 
 /** @param {Found | null} found @param {{search: string, pinned: boolean}} sought */
 function stateOf(found, sought) {

@@ -118,7 +118,7 @@ function onCanvas(page, event) {
 export async function changeMask(page, work, name) {
   const shapes = await import("../canvas/shapes.js");
   const mask = page.session?.mask;
-  if (!mask) return;
+  if (!mask || page.view?.stroke) return; // a stroke is a change of its own, which has to end first
   showsMask.value = true;
   page.session?.changedMask(name, shapes[work](mask));
   page.view?.stage?.redrawMask(null);

@@ -2,6 +2,7 @@
 
 import { brush, ink } from "../state/settings.js";
 import { Colour, ColourStroke, shown } from "../canvas/colour.js";
+import { t } from "../text/text.js";
 
 /** @typedef {import("./canvas.js").PictureView} PictureView */
 /** @typedef {import("./canvas.js").AreaTool} AreaTool */
@@ -19,6 +20,10 @@ export class Sketcher {
     this.view = view;
     const { stage } = view;
     if (stage) stage.coloured = shown;
+  }
+
+  taken() {
+    if (this.view.session?.document.picture.peek()?.isDeep) this.view.say(t("deepSketch"));
   }
 
   /** @param {Point} point @param {How} how */

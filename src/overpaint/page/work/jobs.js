@@ -51,6 +51,8 @@ export class Jobs {
   }
 
   waitsForToken = false;
+  /** Whether somebody wants it after this sentence. @type {(text: import("../text/text.js").Key) => Promise<boolean>} */
+  confirm = async () => true;
 
   /**
    * Ask for it: the job has its own copy of the mask, so painting goes on at once.
@@ -353,6 +355,7 @@ export class Jobs {
     if (!job || !result || !file) return;
     const now = this.document.picture.peek();
     const isElsewhere = now && job.picture && now.key !== job.picture;
+    if (isElsewhere && now.isDeep && !(await this.confirm("deepMerge"))) return;
     const keepsMask = this.sentWith.get(job.id) !== this.document.maskChanges.peek();
     const next = isElsewhere ? await this.#merged(job, file) : file;
     const reference = next === file ? await api.keepResult(job.id, result.number).catch(() => null) : null;

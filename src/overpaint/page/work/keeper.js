@@ -82,7 +82,7 @@ export class Keeper {
         writes.push({ table: "commands", put: { key: [this.id, at - 1], document: this.id, kept } });
       }
       return writes;
-    });
+    }, () => added && session.areKept([added]));
   }
 
   /**
@@ -97,7 +97,7 @@ export class Keeper {
   async addPicture(file, name, { width, height }, parent, reference = null, more = {}) {
     const key = await this.keepFile(file);
     /** @type {Picture} */
-    const picture = { key, name, width, height, reference, parent, ...more };
+    const picture = { key, name, width, height, reference, parent, isDeep: await isDeep(file), ...more };
     const { pictures } = this.session.document;
     pictures.value = [...pictures.peek(), picture];
     return picture;
@@ -155,24 +155,44 @@ export class Keeper {
 
   /**
    * @param {() => Promise<import("../state/database.js").Write[]>} made
-   * @param {boolean} [isAll] whether nothing is missing after it
+   * @param {() => unknown} [written] is told when it is done
    */
-  #do(made, isAll = false) {
+  #do(made, written = () => {}) {
     if (this.isBroken || this.session.isRestoring) return this.chain;
     this.chain = this.chain.then(async () => {
       try {
         await write(await made());
-        if (isAll) this.missed = false;
+        written();
         if (!this.missed) keeping.value = "kept";
       } catch (error) {
         this.missed = true;
         keeping.value = /** @type {Error} */ (error).name === "QuotaExceededError" ? "full" : "failed";
         console.error("not kept:", error);
         clearTimeout(this.again);
-        this.again = window.setTimeout(() => this.#do(() => this.#all(), true), AGAIN);
+        this.again = window.setTimeout(() => this.#everything(), AGAIN);
       }
     });
     return this.chain;
+  }
+
+  /** Everything is written; nothing is missing after it. */
+  #everything() {
+    const commands = [...this.session.document.history.commands];
+    this.#do(() => this.#all(), () => {
+      this.missed = false;
+      this.session.areKept(commands);
+    });
+  }
+
+  /**
+   * What is kept of a step.
+   * @param {number} index
+   * @returns {Promise<import("./session.js").KeptCommand>}
+   */
+  async command(index) {
+    const found = await read("commands", [this.id, index]);
+    if (!found) throw new Error(`step ${index} is not in the browser's store`);
+    return found.kept;
   }
 
   /** Everything, after some of it could not be written. @returns {Promise<import("../state/database.js").Write[]>} */
@@ -218,7 +238,9 @@ export class Keeper {
       const [bitmap, ...flat] = await Promise.all([decode(file), ...pairs]);
       await this.session.restored(picture, bitmap, flat);
     }
-    document.history.restore(commands.map((each) => this.session.commandOf(each.kept)), head.at);
+    const steps = commands.map((each) => this.session.commandOf(each.kept));
+    document.history.restore(steps, head.at);
+    this.session.areKept(steps);
     return Boolean(file);
   }
 
@@ -234,6 +256,12 @@ export class Keeper {
     await removeDocument(this.id);
     sessionStorage.removeItem(TAB);
   }
+}
+
+/** Whether it is a PNG of 16 bits a channel, by its first bytes. @param {Blob} file */
+async function isDeep(file) {
+  const bytes = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  return bytes.length === 26 && String.fromCharCode(...bytes.subarray(1, 4)) === "PNG" && bytes[24] === 16;
 }
 
 /**

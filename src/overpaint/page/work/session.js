@@ -15,33 +15,53 @@ import { Keeper } from "./keeper.js";
 /** @typedef {{kind: "mask" | "picture", name: string, tiles: PackedChange, after?: PackedChange, from?: string | null, to?: string | null}} KeptCommand */
 
 const COLOURS = 1 << 20; // the number of the first tile of the colours, in changes and in what is kept
-const RAW = 16e6; // bytes of the last changes that are at hand unpacked
+const RAW = 4e6; // bytes of the last changes that are at hand unpacked
+const PACKED = 1e6; // and of those before them that are at hand at all; the others are in the browser's store
 
-/** A change of the mask, unpacked while it is new. */
+/** A change of the mask: unpacked while it is new, then packed, then in the browser's store alone. */
 class MaskChange {
   /** @param {Change | null} raw @param {PackedChange} [small] */
   constructor(raw, small) {
     this.raw = raw;
     this.small = small ?? null;
+    /** Where it is kept, once it is. @type {(() => Promise<PackedChange>) | null} */
+    this.kept = null;
   }
 
   /** @returns {Promise<Change>} */
   async get() {
     if (this.raw) return this.raw;
-    const pairs = (this.small ?? []).map(async ([index, bytes]) => /** @type {const} */ ([index, await unpacked(bytes)]));
+    const pairs = (await this.pack()).map(async ([index, bytes]) => /** @type {const} */ ([index, await unpacked(bytes)]));
     return new Map(await Promise.all(pairs));
+  }
+
+  /** It is at hand without waiting, until others are newer. */
+  async load() {
+    this.raw = await this.get();
   }
 
   /** @returns {Promise<PackedChange>} */
   async pack() {
-    const pairs = [...(this.raw ?? [])].map(async ([index, bytes]) => /** @type {[number, Uint8Array]} */ ([index, await packed(bytes)]));
+    if (this.small) return this.small;
+    if (!this.raw) return this.kept ? this.kept() : [];
+    const pairs = [...this.raw].map(async ([index, bytes]) => /** @type {[number, Uint8Array]} */ ([index, await packed(bytes)]));
     return (this.small ??= await Promise.all(pairs));
   }
 
   /** Only the packed form is held from now on. */
   async settle() {
-    await this.pack();
+    if (!this.kept) await this.pack();
     this.raw = null;
+  }
+
+  /** Nothing is held from now on of what is kept. */
+  drop() {
+    if (this.kept && !this.raw) this.small = null;
+  }
+
+  /** @returns {number} bytes of the packed form that are held */
+  get packedBytes() {
+    return (this.small ?? []).reduce((sum, [, bytes]) => sum + bytes.length, 0);
   }
 }
 
@@ -56,6 +76,8 @@ export class Session {
     this.source = signal(/** @type {Pyramid | null} */ (null));
     this.keeper = new Keeper(this);
     this.isRestoring = false;
+    /** What undoing may take of the memory. */
+    this.room = { raw: RAW, packed: PACKED };
     /** When everything is as it was left; what is done before that would be written over. @type {Promise<void>} */
     this.ready = new Promise((resolve) => (this.begin = resolve));
     /** @type {WeakMap<Command, MaskChange>} */
@@ -65,20 +87,46 @@ export class Session {
     /** @type {(box: import("../canvas/mask.js").Box | null) => void} the mask looks otherwise */
     this.onmask = () => {};
     document.history.onchange = ({ at, added }) => {
-      this.#settle(at);
+      this.#settle();
       void this.keeper.moved(at, added);
     };
   }
 
-  /** Old changes are held packed. @param {number} at */
-  #settle(at) {
-    let bytes = 0;
-    for (const command of this.document.history.commands.slice(0, at).reverse()) {
+  /** Changes that are far from the present step are held packed, and those that are kept are not held at all. */
+  #settle() {
+    const { commands, at } = this.document.history;
+    const now = at.peek();
+    let bytes = 0, small = 0;
+    const far = (/** @type {number} */ i) => Math.abs(i + 0.5 - now);
+    for (const i of [...commands.keys()].sort((a, b) => far(a) - far(b))) {
+      const command = commands[i];
       for (const change of [this.changes.get(command), this.masked.get(command)]) {
-        if (!change?.raw) continue;
-        if (bytes > RAW) void change.settle();
-        else for (const each of change.raw.values()) bytes += each.length;
+        if (change?.raw && bytes > this.room.raw) void change.settle();
+        for (const each of change?.raw?.values() ?? []) bytes += each.length;
+        small += change?.packedBytes ?? 0;
+        if (small > this.room.packed) change?.drop();
       }
+    }
+  }
+
+  /**
+   * What is stored of these steps is there now, and need not be in memory as well.
+   * @param {Command[]} commands
+   */
+  areKept(commands) {
+    for (const each of commands) this.#isKept(each);
+    this.#settle();
+  }
+
+  /** @param {Command} command */
+  #isKept(command) {
+    const from = (/** @type {"tiles" | "after"} */ part) => async () => {
+      const kept = await this.keeper.command(this.document.history.commands.indexOf(command));
+      return kept[part] ?? [];
+    };
+    for (const [changes, part] of /** @type {const} */ ([[this.changes, "tiles"], [this.masked, "after"]])) {
+      const change = changes.get(command);
+      if (change) change.kept ??= from(part);
     }
   }
 
@@ -206,7 +254,7 @@ export class Session {
       this.document.maskChanges.value++;
       this.onmask(null);
     };
-    const command = { name, undo: turn, redo: turn, kept: { kind: "mask", name } };
+    const command = { name, undo: turn, redo: turn, load: () => change.load(), kept: { kind: "mask", name } };
     this.changes.set(command, change);
     return command;
   }
@@ -241,6 +289,7 @@ export class Session {
         this.document.maskChanges.value++;
         this.onmask(null);
       },
+      load: () => Promise.all([change.load(), after.load()]),
       kept: { kind: "picture", name, from, to },
     };
     this.changes.set(command, change);

@@ -29,7 +29,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], Callable[[bytes, MetadataBudget], Header]
     (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
     (re.compile(rb"\xff\xd8\xff"), read_jpeg),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), read_webp),
-    (re.compile(rb"II\*\0|MM\0\*"), read_tiff),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), read_tiff),  # with a plus it is a BigTIFF
     (re.compile(rb"....ftyp(avif|avis|" + b"|".join(HEIC_BRANDS) + rb")", re.DOTALL), read_boxed),
 )
 KINDS_READ = "PNG, JPEG, WebP, TIFF, AVIF or HEIC"

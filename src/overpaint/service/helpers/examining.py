@@ -37,4 +37,4 @@ def _error_of(error: Exception, name: str) -> JobError:
 
 def started() -> None:
     """The whole life of the process."""
-    help_with(answer, nice=10)
+    help_with(answer, behind=10)

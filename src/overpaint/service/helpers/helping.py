@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from overpaint.service.children import deaf, own_pipes
+from overpaint.service.children import deaf, let_the_server_go_first, own_pipes
 from overpaint.service.wire import Message, Sender, read
 
 MEMORY = 4 * 2**30  # bytes that it may hold
@@ -21,13 +21,12 @@ ALONE = 120  # seconds for one answer, where there is no parent any more to end 
 Answer = Callable[[Message, BinaryIO], dict[str, Any]]  # the question, and what comes behind it
 
 
-def help_with(answer: Answer, *, nice: int) -> None:
-    """The whole life of the process, which is so much nicer than the one that answers clients."""
+def help_with(answer: Answer, *, behind: int) -> None:
+    """The whole life of the process, which stands so far behind the one that answers clients."""
     questions, answers = own_pipes()
     deaf()
     _limited()
-    if hasattr(os, "nice"):
-        os.nice(nice)
+    let_the_server_go_first(behind)
     with suppress(BrokenPipeError):
         serve(answer, questions, answers)
     sys.stderr.flush()

@@ -40,7 +40,7 @@ _MOST_LEFT = 2**20  # characters
 _NAME = "picture"
 _PLAIN = ("L", "RGB", "RGBA")  # modes
 _LONGEST_PROFILE = 256 * 1024  # bytes, of all that one message can hold
-_NICE = 2  # than the process that answers; its client waits, so it comes before those that paint
+_BEHIND = 2  # the process that answers; its client waits, so it comes before those that paint
 
 
 def answer(message: Message, questions: BinaryIO) -> dict[str, Any]:
@@ -156,4 +156,4 @@ def _beside_pixels(picture: Image.Image) -> dict[str, Any]:
 def started() -> None:
     """The whole life of the process."""
     _imaging.set_block_size(PICTURE_BLOCK)
-    help_with(answer, nice=_NICE)
+    help_with(answer, behind=_BEHIND)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from overpaint.errors import OverpaintError
 from overpaint.events import Control, Stop
-from overpaint.service.children import deaf, own_pipes
+from overpaint.service.children import deaf, let_the_server_go_first, own_pipes
 from overpaint.service.logs import LOGGER, formatter, line
 from overpaint.service.painter import questions
 from overpaint.service.painter.engine_holder import EngineHolder
@@ -35,7 +35,7 @@ from overpaint.service.wire import Garbled, Message, Sender, read
 RUINED = 3  # exit code: the device does not answer any more, a new process is needed
 _SECONDS_BETWEEN_LOADING = 0.2
 _FIRMER = (Stop.SKIP, Stop.AFTER_BATCH, Stop.FINISH_EARLY, Stop.CANCEL)  # a later one replaces those before it
-_BELOW_THE_WEB = 5  # how much nicer than the process that answers, which needs little but needs it at once
+_BEHIND = 5  # the process that answers
 
 log = logging.getLogger(LOGGER)
 
@@ -179,8 +179,7 @@ class Worker:
 
 def main() -> int:
     commands, reports = own_pipes()
-    if hasattr(os, "nice"):
-        os.nice(_BELOW_THE_WEB)
+    let_the_server_go_first(_BEHIND)
     deaf()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())

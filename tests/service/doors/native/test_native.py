@@ -434,6 +434,15 @@ def test_a_plan_says_what_would_happen_and_keeps_nothing(page: Page) -> None:
         assert page("POST", "/v1/plan", json={**SMALL, **fields}).status_code == 422, fields
 
 
+def test_of_a_tiff_of_several_pages_the_first_is_painted_over_and_it_says_so(page: Page) -> None:
+    data, first = io.BytesIO(), Image.open(io.BytesIO(SOURCE))
+    first.save(data, "TIFF", save_all=True, append_images=[first.resize((300, 200))], compression="jpeg")
+    sent = base64.b64encode(data.getvalue()).decode()
+    plan = page("POST", "/v1/plan", json={"images": [sent], "prompt": "sea"}).json()
+    assert plan["source"] == [48, 32]
+    assert plan["warnings"] == ["images[0]: it has 2 frames, of which the first is taken"]
+
+
 @pytest.mark.parametrize(
     ("asked", "steps", "sizes"),
     [

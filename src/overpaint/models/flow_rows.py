@@ -1,0 +1,89 @@
+"""Rows of the table of families for the flow models of 2025: Qwen-Image and Flux.2."""
+
+from __future__ import annotations
+
+from overpaint.models.shifts import StepShift, TokenShift
+from overpaint.models.specs import UNET_PREFIX, AutoencoderSpec, Family, LatentSpec, Mark, TextRow
+
+_WAN_VAE = AutoencoderSpec(
+    kind="wan", channels=96, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16, quant_convs=True
+)
+_FLUX2_VAE = AutoencoderSpec(
+    channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=128, quant_convs=True, patch=2
+)
+_FLUX2 = Mark(UNET_PREFIX + "single_stream_modulation.lin.weight")
+_QWEN_IMAGE = (
+    Mark(UNET_PREFIX + "txt_norm.weight"),
+    Mark(UNET_PREFIX + "transformer_blocks.0.attn.add_q_proj.weight"),
+)
+_QWEN_IMAGE_TEXTS = (
+    TextRow(
+        kind="qwen25",
+        prefix="text_encoders.qwen25_7b.transformer.model.",
+        layer=-1,
+        final_norm=True,
+        unread=34,
+        head_dim=128,
+    ),
+)
+_READ = (9, 18, 27)  # layers of klein's text encoder
+
+NEWER_FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="qwen-image",
+        title="Qwen-Image",
+        marks=_QWEN_IMAGE,
+        texts=_QWEN_IMAGE_TEXTS,
+        prediction="flow",
+        latent=LatentSpec(channels=16, scale=1.0),
+        native_size=1328,
+        network="qwen_image",
+        shift=TokenShift(most=(8192, 0.9), terminal=0.02),
+        cfg_scale=4.0,
+        keeps_length=True,
+        vae=_WAN_VAE,
+        vae_names=("qwen", "wan"),
+    ),
+    Family(
+        name="qwen-image-edit",
+        title="Qwen-Image-Edit",
+        marks=_QWEN_IMAGE,
+        texts=_QWEN_IMAGE_TEXTS,
+        prediction="flow",
+        network="qwen_image",
+        called="edit",
+        supported=False,  # its text encoder looks at the pictures, too
+    ),
+    Family(
+        name="flux2-dev",
+        title="Flux.2 dev",
+        marks=(_FLUX2, Mark(UNET_PREFIX + "guidance_in.in_layer.weight")),
+        texts=(TextRow(kind="qwen3_stacked", prefix="text_encoders.mistral.", layer=-1, final_norm=False),),
+        prediction="flow",
+        network="flux2",
+        supported=False,  # its text encoder is a Mistral of 24 billion parameters
+    ),
+    Family(
+        name="flux2-klein",
+        title="Flux.2 klein",
+        marks=(_FLUX2,),
+        texts=(
+            TextRow(
+                kind="qwen3_stacked",
+                prefix="text_encoders.qwen3_4b.transformer.model.",
+                layer=-1,
+                final_norm=False,
+                states=_READ,
+            ),
+        ),
+        prediction="flow",
+        latent=LatentSpec(channels=128, factor=16, scale=1.0),
+        conditioning="edit",
+        native_size=1024,
+        network="flux2",
+        shift=StepShift(),
+        cfg_scale=1.0,
+        vae=_FLUX2_VAE,
+        vae_names=("flux2", "flux.2", "ae"),
+    ),
+)
