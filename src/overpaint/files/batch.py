@@ -39,7 +39,7 @@ from overpaint.outcome import Processed
 from overpaint.request import SOURCE_FIELDS, PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
-from overpaint.text.shorthand import control_files, without_second_pass
+from overpaint.text.shorthand import control_files, reference_files, without_second_pass
 
 _TORN = re.compile(r"\.[0-9a-f]{16}\.tmp")  # as `saving` names what is not whole yet
 _SURELY_TORN = 3600.0  # seconds after which nobody is still writing such a file
@@ -307,7 +307,8 @@ def _write(row: BatchRow, key: str, processed: Processed, batch: Batch, journal:
 
 def _origins(row: BatchRow, batch: Batch) -> Origins:
     masks = {name: path for name, path in row.files.items() if name != "picture"}
-    return Origins(row.files.get("picture"), masks, control_files(fields_of(row, batch.fields)))
+    own = fields_of(row, batch.fields)
+    return Origins(row.files.get("picture"), masks, control_files(own), reference_files(own))
 
 
 def _tool_files(
