@@ -20,7 +20,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overpaint.models.specs import ModelSpec
 
 WORDS = ("ready", "first step", "a step", "decoded", "total", "CPU seconds", "peak GiB")
 
@@ -171,8 +174,8 @@ def make_files(folder: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(folder / "diffusers", variant="fp16")
 
 
-def random_checkpoint() -> dict[str, Any]:
-    """Weights of SD 1.5's shapes that keep activations in range."""
+def random_checkpoint(spec: ModelSpec | None = None) -> dict[str, Any]:
+    """Weights of SD 1.5's shapes, or of another one's of its family, that keep activations in range."""
     from functools import partial
 
     import torch
@@ -185,10 +188,11 @@ def random_checkpoint() -> dict[str, Any]:
     from overpaint.networks.unet import UNet
 
     torch.manual_seed(0)
+    spec = spec or SD1_SPEC
     parts: dict[str, nn.Module] = {
-        UNET_PREFIX: blank(partial(UNet, SD1_SPEC.unet), "cpu", torch.float32),
-        VAE_PREFIX: blank(partial(AutoencoderKL, SD1_SPEC.vae), "cpu", torch.float32),
-        SD1_SPEC.texts[0].prefix: blank(partial(text_network, SD1_SPEC.texts[0]), "cpu", torch.float32),
+        UNET_PREFIX: blank(partial(UNet, spec.unet), "cpu", torch.float32),
+        VAE_PREFIX: blank(partial(AutoencoderKL, spec.vae), "cpu", torch.float32),
+        spec.texts[0].prefix: blank(partial(text_network, spec.texts[0]), "cpu", torch.float32),
     }
     tensors: dict[str, Any] = {}
     for prefix, network in parts.items():
@@ -201,25 +205,39 @@ def random_checkpoint() -> dict[str, Any]:
     return tensors
 
 
-def as_pipeline(tensors: dict[str, Any]) -> Any:
+def as_pipeline(tensors: dict[str, Any], spec: ModelSpec | None = None) -> Any:
     """The checkpoint as diffusers' pipeline, through its own conversion functions."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    unet: Any = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    from overpaint.models.families import SD1_SPEC
+
+    spec = spec or SD1_SPEC
+    width, maps = spec.texts[0].width, spec.unet.model_channels
+    unet: Any = UNet2DConditionModel(
+        sample_size=64,
+        cross_attention_dim=spec.unet.context_dim,
+        attention_head_dim=spec.unet.heads,
+        block_out_channels=tuple(maps * each for each in spec.unet.channel_mult),
+    )
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(tensors), {**unet.config}))
     blocks = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
     vae: Any = AutoencoderKL(
         down_block_types=blocks[0],
         up_block_types=blocks[1],
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
+        block_out_channels=tuple(spec.vae.channels * each for each in spec.vae.channel_mult),
+        layers_per_block=spec.vae.num_res_blocks,
         latent_channels=4,
     )
     vae.load_state_dict(convert_ldm_vae_checkpoint(dict(tensors), {**vae.config}))
     text: Any = CLIPTextModel(
-        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+        CLIPTextConfig(
+            hidden_size=width,
+            intermediate_size=spec.texts[0].inner,
+            num_hidden_layers=spec.texts[0].layers,
+            num_attention_heads=spec.texts[0].heads,
+        )
     )
     prefix = "cond_stage_model.transformer."
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -230,7 +248,9 @@ def as_pipeline(tensors: dict[str, Any]) -> Any:
         text_encoder=text,
         tokenizer=_tokenizer(CLIPTokenizer),
         unet=unet,
-        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 # What decides how fast networks are: width of the arithmetic, and kinds of numbers that have instructions of their own.
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _ARM_FEATURES = ("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve")
@@ -53,6 +54,17 @@ def machine_facts() -> MachineFacts:
         features=tuple(each for each in (*_FEATURES, *_ARM_FEATURES) if each in flags),
         has_nvidia=_NVIDIA.exists() or shutil.which("nvidia-smi") is not None,
     )
+
+
+def peak_memory(device: str = "cpu", status: Path = _STATUS) -> int | None:
+    """The most bytes that this process had in memory, or on a GPU; None where the system does not tell."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):  # NOTE: the figure of getrusage survives exec, so it may be that of a parent
+        lines = status.read_text().splitlines()
+        return next((int(each.split()[1]) * 1024 for each in lines if each.startswith("VmHWM:")), None)
+    return None
 
 
 def cores() -> int:

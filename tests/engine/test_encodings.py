@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from overpaint.backends.torch_backend import TorchBackend
+from overpaint.bench import AGAIN, EXACT, BenchJob, BenchPicture, measure
 from overpaint.engine import Engine, stages_of
 from overpaint.outcome import EncodingsUsed
 from overpaint.request import Lora, PaintRequest
@@ -217,3 +218,13 @@ def test_what_is_handed_out_is_nobody_elses(keeping: Engine) -> None:
         kept = first.clone()
         first.zero_()
         assert stages.prepare(plan).latents.equal(kept)
+
+
+def test_the_bench_finds_that_the_same_picture_is_not_encoded_again(site_engine: Engine) -> None:
+    def paint(request: PaintRequest) -> BenchPicture:
+        result = site_engine.paint(request, site_engine.settings.with_changes(OFF))
+        return BenchPicture(result.images[0], result.encodings.made)
+
+    exact, again = measure(paint, BenchJob((32, 32), steps=2), (EXACT, AGAIN), 1)
+    assert exact.encoded == 3 and again.encoded == 0  # two texts and a picture
+    assert again.psnr is None and again.ssim == 1  # to the last bit

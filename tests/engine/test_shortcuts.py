@@ -156,6 +156,36 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return made
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_no_more_is_decoded_than_is_shown(
+    site_engine: Engine, site: Site, monkeypatch: pytest.MonkeyPatch, reference: bool
+) -> None:
+    monkeypatch.setattr("overpaint.painting.windowed.MARGIN", 1)  # what the rule takes is all of so small a picture
+    decoded: list[tuple[int, ...]] = []
+    kept = TorchBackend.decode
+
+    def decode(self: TorchBackend, z: Tensor, fallback: Any = None) -> Tensor:
+        decoded.append(tuple(z.shape[-2:]))
+        return kept(self, z, fallback)
+
+    monkeypatch.setattr(TorchBackend, "decode", decode)
+    settings = site.reference if reference else site.settings
+    large: dict[str, Any] = {
+        "images": (scene(96, 96),),
+        "width": 96,
+        "height": 96,
+        "mask": box(96, 96, (8, 8, 24, 24)),
+        "steps": 2,
+    }
+    part = np.asarray(site_engine.paint(windowed(**large), settings).images[0]).astype(int)
+    monkeypatch.setattr("overpaint.painting.windowed.MARGIN", 99)
+    whole = np.asarray(site_engine.paint(windowed(**large), settings).images[0]).astype(int)
+    assert decoded == [(6, 6), (12, 12)]  # cells: 0 to 40 pixels with the band, and the margin on two sides
+    outside = np.asarray(box(96, 96, (8, 8, 24, 24))) == 0
+    assert np.array_equal(part[outside], whole[outside])
+    assert np.abs(part - whole)[~outside].mean() < 1  # a level: norms look at all that is decoded
+
+
 def test_windows_do_not_share_calls(site_engine: Engine) -> None:
     jobs = {
         "here": windowed(),

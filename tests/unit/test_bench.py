@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from overpaint import bench
-from overpaint.bench import EXACT, SHORTCUTS, BenchCase, BenchJob, Measured, measure, rows_of
+from overpaint.bench import AGAIN, EXACT, SHORTCUTS, BenchCase, BenchJob, BenchPicture, Measured, measure, rows_of
 from overpaint.cli import main
-from overpaint.request import PaintRequest, Picture
+from overpaint.request import PaintRequest
 from tests.unit.command import Capture, painter
 from tests.unit.fake_painter import FakePainter
 
@@ -27,12 +27,12 @@ def measured(monkeypatch: pytest.MonkeyPatch, rounds: int = 3) -> tuple[tuple[Me
     clock, seen = 0.0, list[PaintRequest]()
     seconds = {EXACT.name: itertools.cycle([100.0, 2.0, 4.0, 9.0]), LESS.name: itertools.cycle([1.0, 2.0, 4.5])}
 
-    def paint(request: PaintRequest) -> Picture:
+    def paint(request: PaintRequest) -> BenchPicture:
         nonlocal clock
         seen.append(request)
         less = bool(request.overrides)
         clock += next(seconds[LESS.name if less else EXACT.name])
-        return Image.fromarray(np.asarray(request.images[0]) // 2 + (0 if less else 1))
+        return BenchPicture(Image.fromarray(np.asarray(request.images[0]) // 2 + (0 if less else 1)), 3 - less)
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock)
     monkeypatch.setattr(time, "process_time", lambda: clock / 2)
@@ -54,11 +54,25 @@ def test_medians_of_jobs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = measured(monkeypatch)
     assert list(rows_of(found, quality=False)) == [
-        ("exact", "4.00", "2.00", "1.00", "#" * 24),
-        ("less", "2.00", "1.00", "2.00", "#" * 12),
+        ("exact", "4.00", "2.00", "1.00", "3", "#" * 24),
+        ("less", "2.00", "1.00", "2.00", "2", "#" * 12),
     ]
     exact, less = rows_of(found, quality=True)
-    assert exact[4:6] == ("same", "1.000") and less[4] == "48.1"
+    assert exact[5:7] == ("same", "1.000") and less[5] == "48.1"
+
+
+def test_before_the_same_picture_again_it_is_painted_from_another_seed() -> None:
+    seen: list[PaintRequest] = []
+
+    def paint(request: PaintRequest) -> BenchPicture:
+        seen.append(request)
+        return BenchPicture(request.images[0], 0 if len(seen) in (4, 7) else 3)
+
+    exact, again = measure(paint, BenchJob((32, 24), steps=7), (EXACT, AGAIN), 2)
+    assert (exact.encoded, again.encoded) == (3, 0)
+    assert [(each.steps, each.seed) for each in seen] == [(7, 3), (7, 3), (2, 2), (7, 3), (7, 4), (2, 2), (7, 4)]
+    assert [each.prompt for each in seen[1:4]] == [seen[1].prompt] * 3 != [each.prompt for each in seen[4:]]
+    assert [each.overrides for each in seen[1:4]] == [{}, AGAIN.options, AGAIN.options]
 
 
 def test_the_chart_has_a_bar_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +101,7 @@ def test_the_command_tells_and_draws(painter: FakePainter, capsys: Capture) -> N
     assert "64x64, 3 steps" in said and "PSNR" in said and "deepcache_interval=2" in said
     with Image.open("chart.png") as chart:
         assert chart.width > 800
-    assert len(painter.requests) == 2 + len(SHORTCUTS)
+    assert len(painter.requests) == 4 + len(SHORTCUTS)
     assert all(each is not None and each.encodings_memory == 0 for each in painter.settings)
     assert main(["bench", "--size", "64", "-o", "chart.png"]) == 2  # it is not replaced
 
@@ -96,7 +110,8 @@ def test_for_machines(painter: FakePainter, capsys: Capture) -> None:
     assert main(["bench", "--steps", "3", "--rounds", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert "128x128" in said["title"] and said["chart"] is None  # the model's own size
-    assert [each["name"] for each in said["jobs"]] == ["exact", *(each.name for each in SHORTCUTS)]
+    assert [each["name"] for each in said["jobs"]] == ["exact", AGAIN.name, *(each.name for each in SHORTCUTS)]
+    assert said["jobs"][0]["encoded"] == 0 and (said["peak_memory_bytes"] or 1) > 0
     assert "psnr" not in said["jobs"][0]
 
 

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from overpaint import machine
-from overpaint.machine import EXTRAS, cores, extras, machine_facts
+from overpaint.machine import EXTRAS, cores, extras, machine_facts, peak_memory
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,3 +50,12 @@ def test_extras_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> Non
         assert distribution in {Requirement(each).name for each in offered[name]}
     monkeypatch.setitem(EXTRAS, "heic", ("no-such-package", "nothing"))
     assert extras()["heic"] is None
+
+
+def test_the_most_memory_that_was_taken(tmp_path: Path) -> None:
+    told = tmp_path / "status"
+    assert peak_memory("cpu", told) is None
+    told.write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t 7 kB\n", "utf-8")
+    assert peak_memory("cpu", told) == 2 * 2**20
+    told.write_text("Name:\tpython\n", "utf-8")
+    assert peak_memory("cpu", told) is None

@@ -35,6 +35,7 @@ from overpaint.painting.pass_networks import PassNetworks, Pending
 from overpaint.painting.sampling import BatchTensors, Streams, drawn_noise, final_latents, start_runs
 from overpaint.painting.texts import ImageCond, TextCond
 from overpaint.painting.tiled import TiledCodec
+from overpaint.painting.windowed import WindowedCodec, part_to_decode
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import ImagePlan, NoiseInversion, Plan
@@ -252,9 +253,8 @@ class Stages:
         pictures: list[FinishedPicture] = []
         made_by = sampled.made_by or plan
         init = batch_latents(plan, prepared, batch)
-        for i, pixels in enumerate(
-            decode(made_by, _in_parts(plan, self.model_cache.decoder(made_by)), sampled.latents)
-        ):
+        codec = _of_the_part(made_by, _in_parts(plan, self.model_cache.decoder(made_by)))
+        for i, pixels in enumerate(decode(made_by, codec, sampled.latents)):
             soft = None
             if plan.request.soft_inpainting is not None and prepared.nmask is not None:
                 arrays = (sampled.latents[i], init[i], prepared.nmask)
@@ -284,6 +284,12 @@ class Stages:
 def _in_parts(plan: Plan, codec: Codec) -> Codec:
     """The codec as this plan's canvas needs it."""
     return codec if plan.tiles is None else TiledCodec(codec, plan.tiles, plan.spec.latent.factor, codec.device)
+
+
+def _of_the_part(plan: Plan, codec: Codec) -> Codec:
+    """The codec that decodes no more than the result of this pass shows."""
+    part = part_to_decode(plan)
+    return codec if part is None else WindowedCodec(codec, part, plan.spec.latent.factor)
 
 
 _LAST = (Stop.CANCEL, Stop.FINISH_EARLY, Stop.AFTER_BATCH)  # messages after which no batch begins
