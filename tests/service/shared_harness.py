@@ -290,11 +290,11 @@ def _check_jobs(office: Office, account: Account) -> None:
         assert time.monotonic() < end, office.rows("SELECT id, state, attempts FROM jobs WHERE ended IS NULL")
         time.sleep(0.5)
     told = f"(SELECT count(*) FROM events WHERE job = jobs.number AND name IN {_ENDS})"
-    for name, state, attempts, ends in office.rows(f"SELECT id, state, attempts, {told} FROM jobs"):
+    for name, state, attempts, error, ends in office.rows(f"SELECT id, state, attempts, error, {told} FROM jobs"):
         account.jobs += 1
         account.attempts += attempts
         if state not in ("finished", "cancelled"):  # cancelled: its client was cut off, and nobody waits for it
-            account.wrong.append(f"{name} has {state} after {attempts} attempts")
+            account.wrong.append(f"{name} has {state} after {attempts} attempts: {error}")
         if ends != 1:
             account.wrong.append(f"{name}: its end is told {ends} times")
 
