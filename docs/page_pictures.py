@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
+SIZES = {"phone": (390, 780), "desktop": (1280, 800)}
 _PAGE = "document.querySelector('over-paint')"
 _PATIENCE = 240_000  # milliseconds
 _GALLERIES = ("page-desktop-dark", "page-phone-light")  # screens on which the gallery is shown, too
@@ -30,7 +30,7 @@ def take(source: Path, folder: Path) -> None:
             opened.convert("RGB").resize((960, 720), Image.Resampling.BICUBIC).save(Path(place) / "lake.png")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, size in SIZES.items():
-            for theme in ("light", "dark"):
+            for theme in ("dark", "light"):  # the first job is slow, and the page says so on its button
                 _screen(browser, url, Path(place) / "lake.png", size, theme, folder / f"page-{name}-{theme}.png")
         browser.close()
 

@@ -1,4 +1,4 @@
-"""A narrow Flux.1 dev and a narrow Stable Diffusion 3.5 with random weights of our own networks, and their files."""
+"""A narrow Flux.1, Chroma and Stable Diffusion 3.5 with random weights of our own networks, and their files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from overpaint.models.specs import FluxSpec, MmditSpec, TextSpec
+from overpaint.models.specs import ChromaSpec, FluxSpec, MmditSpec, TextSpec
 from overpaint.networks.autoencoder import AutoencoderKL
+from overpaint.networks.chroma import Chroma
 from overpaint.networks.flux import Flux
 from overpaint.networks.mmdit import Mmdit
 from overpaint.networks.t5_text import T5Text
@@ -27,6 +28,19 @@ FLUX = FluxSpec(
     context_dim=T5,
     pooled_dim=CLIP,
     guided=True,
+    axes=(4, 14, 14),
+)
+CHROMA = ChromaSpec(
+    in_channels=16,
+    width=WIDTH,
+    double_blocks=2,
+    single_blocks=2,
+    heads=2,
+    inner=96,
+    context_dim=T5,
+    told=32,
+    told_width=48,
+    told_layers=2,
     axes=(4, 14, 14),
 )
 SD35 = MmditSpec(
@@ -98,12 +112,23 @@ class FluxToy:
     transformer: Tensors
 
 
-def toy_flux(folder: Path, *, guided: bool = True) -> FluxToy:
+def toy_flux(folder: Path, kind: str = "dev") -> FluxToy:
+    """By the name that the published file has; Fill takes more channels."""
+    spec = replace(FLUX, guided=kind != "schnell", in_channels=96 if kind == "fill-dev" else 16)
     with torch.device("meta"):
-        networks = Flux(replace(FLUX, guided=guided)), ClipText(clip_spec(CLIP, projected=False)), T5Text(T5_SPEC)
+        networks = Flux(spec), ClipText(clip_spec(CLIP, projected=False)), T5Text(T5_SPEC)
     transformer, clip, t5 = (tensors_of(each, i) for i, each in enumerate(networks))
-    path = save(transformer, folder / "diffusion_models" / "flux1-dev.safetensors")
+    path = save(transformer, folder / "diffusion_models" / f"flux1-{kind}.safetensors")
     _beside(folder, {"clip_l": _named_by_hugging_face(clip), "t5xxl": t5}, "ae")
+    return FluxToy(folder, path, transformer)
+
+
+def toy_chroma(folder: Path) -> FluxToy:
+    with torch.device("meta"):
+        networks = Chroma(CHROMA), T5Text(T5_SPEC)
+    transformer, t5 = (tensors_of(each, i) for i, each in enumerate(networks))
+    path = save(transformer, folder / "diffusion_models" / "Chroma1-HD.safetensors")
+    _beside(folder, {"t5xxl": t5}, "ae")
     return FluxToy(folder, path, transformer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,50 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path.stem}-{each['kind']}-{each['metadata']['name']}", each
 
 
+RAY_JOB = yaml.safe_load((DEPLOY / "kubernetes/batch-ray.yaml").read_text(encoding="utf-8"))
+
+
 def pods() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for _, each in documents():
         if each["kind"] in ("Deployment", "Job"):
             yield each, each["spec"]["template"]["spec"]
+    yield from ((RAY_JOB, each) for each in ray_pods())
+
+
+def ray_pods() -> list[dict[str, Any]]:
+    cluster = RAY_JOB["spec"]["rayClusterSpec"]
+    return [each["template"]["spec"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
 
 
 def commands() -> list[list[str]]:
-    of_pods = [container["args"] for _, pod in pods() for container in pod["containers"]]
-    return [*of_pods, COMPOSE["services"]["web"]["command"], COMPOSE["services"]["worker"]["command"]]
+    of_pods = [container["args"] for _, pod in pods() for container in pod["containers"] if "args" in container]
+    of_ray = shlex.split(RAY_JOB["spec"]["entrypoint"])[1:]
+    return [*of_pods, of_ray, COMPOSE["services"]["web"]["command"], COMPOSE["services"]["worker"]["command"]]
 
 
-@pytest.mark.parametrize(("name", "document"), list(documents()))
-def test_manifests_are_what_kubernetes_takes(name: str, document: dict[str, Any]) -> None:
+def manifests() -> Iterator[Any]:
+    """Kubernetes knows nothing of Ray's own kind; the pods in it are pods."""
+    for name, each in documents():
+        if each["kind"] != "RayJob":
+            yield pytest.param(each, id=name)
+    for each in ray_pods():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": each}
+        yield pytest.param(pod, id=f"ray-{each['containers'][0]['name']}")
+
+
+@pytest.mark.parametrize("document", list(manifests()))
+def test_manifests_are_what_kubernetes_takes(document: dict[str, Any]) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     validate.validate(document, "1.29", strict=True)
+
+
+def test_ray_asks_for_a_token_and_has_a_worker_for_each_gpu() -> None:
+    spec = RAY_JOB["spec"]["rayClusterSpec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    [workers] = spec["workerGroupSpecs"]
+    words = shlex.split(RAY_JOB["spec"]["entrypoint"])
+    assert words[words.index("--pool") + 1] == f"{workers['minReplicas']},{workers['maxReplicas']}"
+    assert words[words.index("--ray") + 1] == "$RAY_ADDRESS"
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda each: each[0])
@@ -63,7 +93,7 @@ def test_pods_have_what_they_name() -> None:
     claims = {each["metadata"]["name"] for _, each in documents() if each["kind"] == "PersistentVolumeClaim"}
     for owner, pod in pods():
         volumes = {each["name"]: each["persistentVolumeClaim"]["claimName"] for each in pod["volumes"]}
-        assert owner["kind"] == "Job" or set(volumes.values()) <= claims
+        assert owner["kind"] in ("Job", "RayJob") or set(volumes.values()) <= claims
         assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
         for container in pod["containers"]:
             assert {each["name"] for each in container["volumeMounts"]} == set(volumes)
@@ -94,9 +124,9 @@ def test_no_secret_stands_in_a_file() -> None:
         assert not [each for each in used if re.search(r"://[^@\s]*:[^@\s]*@", each)], path
 
 
-@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda"])
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "Dockerfile.cuda", "Dockerfile.ray"])
 def test_images_are_of_what_is_here_and_run_as_nobody(name: str) -> None:
     lines = (DEPLOY / name).read_text(encoding="utf-8").splitlines()
     copied = [part for line in lines if line.startswith("COPY") for part in line.split()[1:-1]]
-    assert copied and all((DEPLOY.parent / each).exists() for each in copied)
+    assert (copied or "FROM overpaint:cuda" in lines) and all((DEPLOY.parent / each).exists() for each in copied)
     assert any(line.startswith("USER overpaint") for line in lines)

@@ -12,19 +12,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from overpaint.models.built_in import DATA
 from overpaint.pictures import open_picture
-from overpaint.request import Img2ImgRequest, MaskedContent, PaintRequest, Picture, Txt2ImgRequest
+from overpaint.request import Img2ImgRequest, PaintRequest, Picture, Txt2ImgRequest
+from overpaint.sequences.axes import axis_from_text
+from overpaint.sequences.grid import PictureGrid
+from overpaint.sequences.outpaint import Outpainting
 
 SIDE = 128  # of the sources: the built-in model's native size
 SOURCES = DATA / "demo"
 _STEPS, _CFG = 12, 5.0
 _SEED = 3
 _CAR, _MIDDLE = (8, 60, 118, 116), (24, 0, 104, 128)  # what is repainted; what is left of the picture to be widened
-_STRENGTHS, _VARIED = (0.3, 0.5, 0.7, 0.9), (0.15, 0.3, 0.45, 0.6)
+_STRENGTHS, _SEASONS, _VARIED = (0.3, 0.5, 0.7, 0.9), ("autumn", "winter"), (0.15, 0.3, 0.45, 0.6)
 _PAINTS = ("red", "yellow", "white")
 _MOTIF, _STYLES = "mountains", ("a photo", "a watercolor painting", "an oil painting", "a pencil sketch", "pixel art")
 
 _TILE, _GAP, _CAPTION, _TITLE = 152, 10, 20, 30  # pixels of the sheet
-_PAPER, _INK, _FAINT = "#ffffff", "#1c1c1c", "#606060"
+_PAPER, _INK, _FAINT, _EMPTY = "#ffffff", "#1c1c1c", "#606060", "#e4e4e4"
 
 Paint = Callable[[PaintRequest], Sequence[Picture]]
 
@@ -47,7 +50,7 @@ class GalleryRow:
 def gallery(sources: Path = SOURCES) -> tuple[GalleryRow, ...]:
     """All that is going to be painted."""
     forest, car, lake = (open_picture(sources / f"{name}.png") for name in ("forest", "car", "lake"))
-    return (_changed(forest), _inpainted(car), _outpainted(lake), _varied(), _styled())
+    return (*_changed(forest), _inpainted(car), _outpainted(lake), _varied(), _styled())
 
 
 def painted(rows: Sequence[GalleryRow], paint: Paint) -> Iterator[GalleryRow]:
@@ -78,11 +81,21 @@ _over = partial(Img2ImgRequest, steps=_STEPS, cfg_scale=_CFG)
 _new = partial(Txt2ImgRequest, steps=_STEPS, cfg_scale=_CFG, width=SIDE, height=SIDE)
 
 
-def _changed(source: Picture) -> GalleryRow:
-    prompt = "an autumn forest"
-    requests = tuple(_over(images=(source,), prompt=prompt, strength=each, seed=_SEED) for each in _STRENGTHS)
+def _changed(source: Picture) -> tuple[GalleryRow, ...]:
+    """The cells of a grid, a row for each season."""
+    prompt = f"a photo of a forest in {_SEASONS[0]}"
+    grid = PictureGrid(
+        request=_over(images=(source,), prompt=prompt, seed=_SEED),
+        x=axis_from_text("strength", ",".join(map(str, _STRENGTHS))),
+        y=axis_from_text("replace", ",".join(_SEASONS)),
+    )
+    cells, across = [each.request for each in grid.outline()], len(_STRENGTHS)
     captions = ("source", *(f"strength {each}" for each in _STRENGTHS))
-    return GalleryRow(f'img2img: "{prompt}"', captions, (source,), requests)
+    titles = (f'grid: "{prompt}", strength across', f'"... in {_SEASONS[1]}", season down')
+    return tuple(
+        GalleryRow(title, captions, (source,), tuple(cells[number * across : (number + 1) * across]))
+        for number, title in enumerate(titles)
+    )
 
 
 def _inpainted(source: Picture) -> GalleryRow:
@@ -95,14 +108,15 @@ def _inpainted(source: Picture) -> GalleryRow:
 
 
 def _outpainted(source: Picture) -> GalleryRow:
-    """A canvas around what is left of the picture, its new parts started from smeared surroundings."""
-    canvas, mask = Image.new("RGB", source.size, "#808080"), Image.new("L", source.size, 255)
-    canvas.paste(source.crop(_MIDDLE), _MIDDLE)
-    mask.paste(0, _MIDDLE)
-    manner: dict[str, Any] = {"mask": mask, "masked_content": MaskedContent.FILL, "strength": 0.9}
-    request = _over(images=(canvas,), prompt="a lake", batch_size=3, seed=_SEED, **manner)
-    captions = ("a narrow picture", "mask", *(f"seed {_SEED + each}" for each in range(3)))
-    return GalleryRow('outpaint: "a lake", the new parts of its canvas masked', captions, (canvas, mask), (request,))
+    """What is left of the picture, and the canvas that the new parts are begun with."""
+    left, _, right, _ = _MIDDLE
+    request = _over(images=(source.crop(_MIDDLE),), prompt="a lake", strength=0.9, batch_size=3, seed=_SEED)
+    wider = Outpainting(request=request, left=left, right=source.width - right)
+    narrow = Image.new("RGB", source.size, _EMPTY)
+    narrow.paste(source.crop(_MIDDLE), _MIDDLE)
+    captions = ("a narrow picture", "what it begins with", *(f"seed {_SEED + each}" for each in range(3)))
+    title = f'outpaint: "a lake", {left} pixels more on both sides'
+    return GalleryRow(title, captions, (narrow, wider.canvas), (wider.step(0, ()).request,))
 
 
 def _varied() -> GalleryRow:

@@ -106,6 +106,7 @@ def img2img(
     opened = None if mask is None else _mask(mask, images, limit)
     if isinstance(fields.get("strength_map"), str | os.PathLike):
         fields["strength_map"] = _mask(fields["strength_map"], images, limit)
+    _open_references(fields, limit)
     request = Img2ImgRequest(images=images, prompt=prompt, mask=opened, **fields)
     place = None if opened is None or _is_words(mask) else source_path(mask)
     origins = Origins(None if several else source_path(image), {} if place is None else {"mask": place})
@@ -165,6 +166,7 @@ def txt2img(
     All other fields are those of `Txt2ImgRequest`, such as `hires=Hires(scale=2)`. With a `batch_size` or `iterations`
     a list of that many pictures comes back, otherwise one. The rest is as in `img2img`.
     """
+    _open_references(fields, pixel_limit(fields.get("overrides"), settings or getattr(engine, "settings", None)))
     request = Txt2ImgRequest(prompt=prompt, **fields)
     return _painted(request, _Painter(engine, checkpoint, settings, progress), Origins(), fields)
 
@@ -224,6 +226,17 @@ def opened_source(source: Source, limit: int) -> Any:
             raise
         name, said = os.fspath(source), str(error)
         raise type(error)(said if said.startswith(name) else f"{name}: {said}") from error
+
+
+def _open_references(fields: dict[str, Any], limit: int) -> None:
+    """Those that are files."""
+    given = fields.get("references", ())
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    if any(isinstance(each, str | os.PathLike) for each in several):
+        named = (isinstance(each, str | os.PathLike) for each in several)
+        fields["references"] = [
+            opened_source(each, limit) if is_file else each for each, is_file in zip(several, named, strict=True)
+        ]
 
 
 def _mask(mask: Source, images: Sequence[Any], limit: int) -> Any:

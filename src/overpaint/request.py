@@ -275,7 +275,8 @@ PaintRequest.__doc__ = f"{PaintRequest.__doc__}\n\n{PAINT_HELP}"
 Img2ImgRequest.__doc__ = f"{Img2ImgRequest.__doc__}\n\n{IMG2IMG_HELP}"
 Txt2ImgRequest.__doc__ = f"{Txt2ImgRequest.__doc__}\n\n{TXT2IMG_HELP}"
 
-PICTURE_FIELDS = frozenset({"images", "mask", "latent_mask", "strength_map", "references"})
+PICTURE_LISTS = frozenset({"images", "references"})
+PICTURE_FIELDS = PICTURE_LISTS | {"mask", "latent_mask", "strength_map"}
 MASK_FIELDS = frozenset(
     {
         *("invert_mask", "mask_blur_x", "mask_blur_y", "round_mask", "only_masked", "padding", "masked_content"),

@@ -34,8 +34,8 @@ class _BothOptions(TypedDict, total=False):
     """Height of the result."""
 
     references: PictureLike | Sequence[PictureLike]
-    """Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an edit model
-    looks at beside the source.
+    """Of any size, in Python and in manifests perhaps as paths; only models such as Flux.1 Kontext look at any. What
+    an edit model looks at beside the source.
     """
 
     seed: int | list[int] | tuple[int, ...]

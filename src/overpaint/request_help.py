@@ -43,8 +43,8 @@ Fields:
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
     references: tuple[Picture, ...] = ()
-        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
-        edit model looks at beside the source.
+        Of any size, in Python and in manifests perhaps as paths; only models such as Flux.1 Kontext look at
+        any. What an edit model looks at beside the source.
     blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
         hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
@@ -157,8 +157,8 @@ Fields:
         A gray picture that says how much of `strength` each place has; white has all of it, black stays.
         Gray: how much of `strength` each place has.
     references: tuple[Picture, ...] = ()
-        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
-        edit model looks at beside the source.
+        Of any size, in Python and in manifests perhaps as paths; only models such as Flux.1 Kontext look at
+        any. What an edit model looks at beside the source.
     blend: Blend = "auto"
         How the painted part is laid in. `auto` mends colours near the mask's edge, inside it, where that
         hides the seam; `plain` leaves them. Colours near the mask's edge are mended where that hides the
@@ -240,8 +240,8 @@ Fields:
     height: int | None = None
         Height of the result.
     references: tuple[Picture, ...] = ()
-        Pictures that an edit model such as Flux.1 Kontext looks at beside the source, of any size. What an
-        edit model looks at beside the source.
+        Of any size, in Python and in manifests perhaps as paths; only models such as Flux.1 Kontext look at
+        any. What an edit model looks at beside the source.
     seed: int | tuple[int, ...] = -1
         Where the noise comes from; -1 means a new one. A list has one per picture.
     variation_seed: int | tuple[int, ...] = -1

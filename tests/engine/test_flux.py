@@ -1,4 +1,4 @@
-"""Flux.1 and Stable Diffusion 3.5 through the whole engine: masks, neighbours, guidance, LoRAs, and what is refused."""
+"""Flux.1, Chroma and Stable Diffusion 3.5 through the whole engine: masks, neighbours, guidance, LoRAs, refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from overpaint.text.pasting import request_fields
 from tests.engine.conftest import box, pixels, scene
 from tests.engine.test_flow import SIZE, asked, painted, values
 from tests.flow_toys import save
-from tests.flux_toys import FluxToy, toy_flux, toy_sd35
+from tests.flux_toys import FluxToy, toy_chroma, toy_flux, toy_sd35
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,13 @@ def sd35_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield made
 
 
-@pytest.fixture(params=["flux", "sd35"])
+@pytest.fixture(scope="module")
+def chroma_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with Engine(toy_chroma(tmp_path_factory.mktemp("chroma")).path, device="cpu", dtype="float32") as made:
+        yield made
+
+
+@pytest.fixture(params=["flux", "sd35", "chroma"])
 def engine(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"{request.param}_engine")
 
@@ -153,6 +159,27 @@ def test_a_negative_text_that_counts_for_nothing_is_not_read(
     assert read == [0, 1]
     flux_engine.paint(asked(negative_prompt="a mat", cfg_scale=2.0), site)
     assert read == [0, 1] * 3
+
+
+def test_chroma_is_led_by_two_texts(chroma_engine: Engine) -> None:
+    """Unasked, at the family's own scale; texts of different lengths go on side by side."""
+    plain = chroma_engine.paint(asked())
+    assert "CFG scale: 3.0" in plain.infotexts[0] and not plain.warnings
+    led = chroma_engine.paint(asked(negative_prompt="a red red red cat"))
+    assert pixels(led.images[0]) != pixels(plain.images[0])
+
+
+def test_a_lora_for_chroma(chroma_engine: Engine, tmp_path: Path) -> None:
+    """In the names of every program: its layers are called as those of Flux.1."""
+    plain = painted(chroma_engine, asked())
+    found = set()
+    for style, made in STYLES.items():
+        save(made(), tmp_path / "loras" / f"{style}.safetensors")
+        worn = worn_with(chroma_engine, tmp_path, style)
+        assert worn != plain
+        found.add(worn[0])
+    assert len(found) == 1
+    assert painted(chroma_engine, asked()) == plain
 
 
 def test_weights_in_the_prompt(flux_engine: Engine, sd35_engine: Engine) -> None:

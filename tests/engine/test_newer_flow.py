@@ -116,6 +116,22 @@ def test_what_counts_for_nothing_is_said(klein_engine: Engine, qwen_engine: Engi
     assert any(each.startswith("guidance: a Flux.2 klein model is not told") for each in told.warnings)
 
 
+def test_a_picture_has_no_scale_of_its_own(klein_engine: Engine) -> None:
+    """What InstructPix2Pix has; a flow model was never shown an empty picture."""
+    told = klein_engine.paint(asked(image_cfg_scale=2.0, cfg_scale=3.0))
+    assert "image_cfg_scale: only models such as InstructPix2Pix use it; it was ignored" in told.warnings
+    assert pixels(told.images[0]) == painted(klein_engine, asked(cfg_scale=3.0))[0]
+
+
+@pytest.mark.parametrize("name", ["qwen", "klein"])
+def test_half_precision(name: str, request: pytest.FixtureRequest) -> None:
+    """bfloat16 is near float32, and the codecs' own means and widths lose nothing by it."""
+    toy, exact = (request.getfixturevalue(each) for each in (name, f"{name}_engine"))
+    with Engine(toy.path, device="cpu", dtype="bfloat16") as half:
+        found, wanted = (values(each.paint(asked(cfg_scale=1.0)).images[0]).astype(float) for each in (half, exact))
+    assert 0 < np.abs(found - wanted).mean() < 12
+
+
 def test_texts_that_are_cut_are_told_of(engine: Engine) -> None:
     result = engine.paint(asked(prompt="red cat " * 300, steps=1))
     assert any("shorten it" in each for each in result.warnings)

@@ -38,6 +38,25 @@ def small_flux(*, guided: bool, inputs: int = 64) -> Any:
         return with_random_weights(network)
 
 
+def small_chroma() -> Any:
+    import diffusers
+
+    with seeded(15):
+        network = diffusers.ChromaTransformer2DModel(
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=32,
+            num_attention_heads=2,
+            joint_attention_dim=T5,
+            axes_dims_rope=(4, 14, 14),
+            approximator_num_channels=64,
+            approximator_hidden_dim=40,
+            approximator_layers=2,
+        )
+        return with_random_weights(network)
+
+
 def small_sd3(*, later: bool) -> Any:
     """Of version 3, or of 3.5 medium: normed, with two attentions in the first block."""
     import diffusers
@@ -175,6 +194,34 @@ def _flux_single(theirs: Mapping[str, Tensor], old: str, new: str) -> dict[str, 
     return named
 
 
+def chroma_tensors(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same for Chroma, whose blocks have no layers for the time."""
+    named: dict[str, Tensor] = {}
+    told = "distilled_guidance_layer"
+    for end in ("weight", "bias"):
+        named[f"img_in.{end}"] = theirs[f"x_embedder.{end}"]
+        named[f"txt_in.{end}"] = theirs[f"context_embedder.{end}"]
+        named[f"final_layer.linear.{end}"] = theirs[f"proj_out.{end}"]
+        for each in ("in_proj", "out_proj"):
+            named[f"{told}.{each}.{end}"] = theirs[f"{told}.{each}.{end}"]
+        for i in range(2):
+            for old, new in (("linear_1", "in_layer"), ("linear_2", "out_layer")):
+                named[f"{told}.layers.{i}.{new}.{end}"] = theirs[f"{told}.layers.{i}.{old}.{end}"]
+    for i in range(2):
+        named[f"{told}.norms.{i}.scale"] = theirs[f"{told}.norms.{i}.weight"]
+    nothing = {key: torch.zeros(1) for i in range(2) for key in _modulations(i)}
+    for i in range(2):
+        named |= _flux_double({**theirs, **nothing}, f"transformer_blocks.{i}", f"double_blocks.{i}")
+        named |= _flux_single({**theirs, **nothing}, f"single_transformer_blocks.{i}", f"single_blocks.{i}")
+    return {name: each for name, each in named.items() if "_mod.lin" not in name and "modulation.lin" not in name}
+
+
+def _modulations(block: int) -> list[str]:
+    layers = [f"transformer_blocks.{block}.norm1.linear", f"transformer_blocks.{block}.norm1_context.linear"]
+    layers.append(f"single_transformer_blocks.{block}.norm.linear")
+    return [f"{each}.{end}" for each in layers for end in ("weight", "bias")]
+
+
 def sd3_tensors(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same for Stable Diffusion 3."""
     named = {"pos_embed": theirs["pos_embed.pos_embed"]}
@@ -250,6 +297,14 @@ def flux_parts(folder: Path, kind: str = "dev") -> FlowParts:
     parts = FlowParts(network, texts, small_vae(still=True), folder, f"flux1-{kind}.safetensors")
     save(flux_tensors(parts.transformer.state_dict()), parts.path)
     _save_beside(parts, ("clip_l", "t5xxl_fp16"), "ae")
+    return parts
+
+
+def chroma_parts(folder: Path) -> FlowParts:
+    """The same for Chroma, which reads T5 alone."""
+    parts = FlowParts(small_chroma(), (small_t5(),), small_vae(still=True), folder, "Chroma1-HD.safetensors")
+    save(chroma_tensors(parts.transformer.state_dict()), parts.path)
+    _save_beside(parts, ("t5xxl_fp16",), "ae")
     return parts
 
 

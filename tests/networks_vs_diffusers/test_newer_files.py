@@ -15,8 +15,12 @@ from torch import Tensor
 from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.companions import text_encoders_for, vae_for
+from overpaint.models.detect import autoencoder_spec
+from overpaint.models.flow_rows import NEWER_FAMILIES
+from overpaint.models.layouts import vae_names, wan_names
 from overpaint.models.shifts import StepShift, TokenShift
 from overpaint.models.specs import Flux2Spec, QwenImageSpec, spec_from_json
+from overpaint.models.transformer_shapes import transformer_part, transformer_spec
 from overpaint.models.what_is import spec_of, what_is
 from overpaint.service.store.forms import plain
 from tests.networks_vs_diffusers.flow_files import save, small_vocabulary
@@ -150,6 +154,37 @@ def test_whole_files(
         vae=codec,
     )
     assert same(answers(loaded(small)), of_klein)
+
+
+def test_published_shapes() -> None:
+    """diffusers' own configurations, which are those of the published models, are measured as our rows expect them."""
+    import diffusers
+
+    with torch.device("meta"):
+        image = diffusers.QwenImageTransformer2DModel(num_layers=3)
+        klein = diffusers.Flux2Transformer2DModel(
+            num_layers=5, num_single_layers=3, num_attention_heads=24, joint_attention_dim=7680, guidance_embeds=False
+        )
+        films, patches = diffusers.AutoencoderKLQwenImage(), diffusers.AutoencoderKLFlux2()
+    found = transformer_part({key: tuple(each.shape) for key, each in image.state_dict().items()})
+    assert found is not None and found[0].name == "qwen-image"
+    spec = transformer_spec(found[1], found[0])
+    assert isinstance(spec, QwenImageSpec)
+    assert (spec.width, spec.heads, spec.inner, spec.context_dim, spec.axes) == (3072, 24, 12288, 3584, (16, 56, 56))
+    found = transformer_part({key: tuple(each.shape) for key, each in klein.state_dict().items()})
+    assert found is not None and found[0].name == "flux2-klein"
+    small = transformer_spec(found[1], found[0])
+    assert isinstance(small, Flux2Spec)
+    assert (small.width, small.inner, small.double_blocks, small.single_blocks) == (3072, 9216, 5, 3)
+    assert small.axes == (32, 32, 32, 32) and small.text_widths == (2560,)
+    codecs = {family.name: family.vae for family in NEWER_FAMILIES}
+    named = wan_names(films.state_dict())
+    shapes = {ours: tuple(films.state_dict()[theirs].shape) for ours, theirs in named.items()}
+    shapes = {ours: (*each[:2], *each[3:]) if len(each) == 5 else each for ours, each in shapes.items()}
+    assert autoencoder_spec(shapes) == codecs["qwen-image"]
+    named = vae_names(key for key in patches.state_dict() if "num_batches" not in key)
+    shapes = {ours: tuple(patches.state_dict()[theirs].shape) for theirs, ours in named.items()}
+    assert autoencoder_spec(shapes) == codecs["flux2-klein"]
 
 
 def test_transformers_alone_in_the_names_of_diffusers(

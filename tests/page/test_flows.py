@@ -63,6 +63,10 @@ def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: P
     with painting_server.client() as client:
         told = client.get(f"/v1/jobs/{job['id']}/events").text
     assert f'"crop": {job["crop"]}' in told, "the box is told with the job's start"
+    says_on_button(page, r"^64 × 64, \d+ s last time$")
+    set_steps(page, 3)  # which nobody has waited for yet
+    says_on_button(page, "^64 × 64$")
+    set_steps(page, 2)
     page.click("staged-bar .primary")
     page.wait_for_function(f"() => {PAGE}.session.document.pictures.peek().length === 2")
     kept(page)
@@ -75,6 +79,12 @@ def test_from_a_dropped_picture_to_a_changed_one(open_page: OpenPage, picture: P
     page.keyboard.press("Control+z")
     page.wait_for_function(f"() => !{PAGE}.session.mask.isEmpty()")
     assert (shown_picture(page) == before).all() and (mask_of(page) == mask).all()
+
+
+def says_on_button(page: Page, pattern: str) -> None:
+    page.wait_for_function(
+        "(pattern) => new RegExp(pattern).test(document.querySelector('button.paint small').textContent)", arg=pattern
+    )
 
 
 def _grown(side: int) -> Any:
@@ -348,8 +358,13 @@ def test_what_cannot_be_read_is_not_written_over(open_page: OpenPage, picture: P
     assert (mask_of(page) == mask).all() and page.input_value("textarea[name=prompt]") == ""
 
 
-def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_locks", [True, False], ids=["with locks", "without locks, as over plain http"])
+def test_two_tabs_have_a_picture_each(open_page: OpenPage, picture: Path, tmp_path: Path, has_locks: bool) -> None:
     first = open_page()
+    if not has_locks:
+        first.context.add_init_script("Object.defineProperty(navigator, 'locks', {value: undefined})")
+        reload(first)
+        assert first.evaluate("() => navigator.locks") is None
     drop(first, picture)
     has_picture(first)
     brush(first, (0.4, 0.4), (0.6, 0.6))

@@ -62,6 +62,20 @@ def test_every_form_of_a_picture_is_the_same_request(store: FakeStore) -> None:
     assert found[0]["mask"] == reference_of(MASK)
 
 
+def test_pictures_that_an_edit_model_looks_at(store: FakeStore) -> None:
+    """Kept as sources are, with a source and without; what stands for them is a list."""
+    seen = [encoded(SOURCE), store.put_picture(MASK)]
+    sides: tuple[dict[str, Any], ...] = {"images": [encoded(SOURCE)]}, {}
+    for more in sides:
+        kept = stored(store, references=seen, seed=1, variation_seed=2, **more)
+        assert kept["references"] == [reference_of(SOURCE), reference_of(MASK)]
+        asked = loaded_request(kept, store.picture)
+        assert isinstance(asked, Img2ImgRequest | Txt2ImgRequest)
+        assert [each.size for each in asked.references] == [(48, 32), (48, 32)]
+    with pytest.raises(RequestError, match=r"references\[0\]="):
+        stored(store, references=[{"expression": "ellipse 1,1,9,9"}])
+
+
 def test_what_is_loaded_is_what_was_asked(store: FakeStore) -> None:
     control = {"model": "canny", "image": encoded(MASK), "weight": 0.5}
     asked: dict[str, Any] = {

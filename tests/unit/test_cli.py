@@ -109,7 +109,7 @@ class TestPaint:
 
     def test_every_field_has_its_option(self) -> None:
         reached = {name for each in (PROMPT_OPTION, *REQUEST_OPTIONS, *HIRES_OPTIONS) for name in each.fields}
-        elsewhere = PICTURE_FIELDS | {"overrides", "checkpoint"}  # arguments, --set, --model
+        elsewhere = (PICTURE_FIELDS - {"references"}) | {"overrides", "checkpoint"}  # arguments, --set, --model
         parts = {f"hires.{each.name}" for each in dataclasses.fields(Hires)}
         assert reached == (PaintRequest.field_names() | parts) - elsewhere
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,6 +79,7 @@ COMMANDS = (
     jobs_command,
 )
 
+_TOOLS = ("outpaint", "enlarge", "loopback", "grid")
 _FAILED, _USAGE = 1, 2
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
     (RequestError, _USAGE),
@@ -121,7 +123,7 @@ def overview(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the return value is the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _of_tool(list(sys.argv[1:] if arguments is None else arguments))
     try:
         status = app(given, standalone_mode=False, prog_name="overpaint")
     except (Exception, KeyboardInterrupt) as error:
@@ -129,6 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(error, given)
     return status if isinstance(status, int) else 0
+
+
+def _of_tool(given: list[str]) -> list[str]:
+    """`plan grid ...` is `grid --plan ...`, and so with the other tools; a picture of such a name stays a picture."""
+    command, tool = [*given, "", ""][:2]
+    if command == "plan" and tool in _TOOLS and not Path(tool).exists():
+        return [tool, "--plan", *given[2:]]
+    return given
 
 
 def _fail(error: BaseException, given: Sequence[str]) -> int:

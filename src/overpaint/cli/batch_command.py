@@ -239,10 +239,10 @@ def _check_shared(rows: Rows, asked: GivenOptions, settings: Settings) -> None:
     from overpaint.cli.jobs import opened
     from overpaint.files.rows import has_sources
     from overpaint.request import SOURCE_FIELDS, PaintRequest
-    from overpaint.text.shorthand import with_control_pictures, without_second_pass
+    from overpaint.text.shorthand import with_pictures, without_second_pass
 
     kinds = has_sources(rows)
-    fields = with_control_pictures(asked.fields(), lambda path: opened(path, settings))
+    fields = with_pictures(asked.fields(), lambda path: opened(path, settings))
     if len(kinds) != 1 or (kinds == {False} and SOURCE_FIELDS & fields.keys()):
         return  # told apart, and refused, row by row
     pictures = {"images": [Image.new("RGB", (64, 64))]} if kinds == {True} else {}

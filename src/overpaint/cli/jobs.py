@@ -54,13 +54,14 @@ class Files:
     mask: str | None = None  # a file, or a mask in words
     strength_map: str | None = None  # the same
 
-    def origins(self, controls: tuple[AnyFile | None, ...]) -> Origins:
-        """The files by which a recipe finds the pictures again."""
+    def origins(self, fields: Mapping[str, Any]) -> Origins:
+        """The files by which a recipe finds the pictures again; some are named in fields."""
         from overpaint.files.keeping import Origins
+        from overpaint.text.shorthand import control_files, reference_files
 
         source = None if self.source is None or is_stdin(self.source) else self.source
         masks = {name: path for name, path in self.masks.items() if not is_stdin(path)}
-        return Origins(source, masks, controls)
+        return Origins(source, masks, control_files(fields), reference_files(fields))
 
     @property
     def tab(self) -> Tab:
@@ -107,7 +108,7 @@ def job_of(files: Files, prompt: str, asked: GivenOptions) -> CommandJob:
 def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: Any) -> CommandJob:
     """A job of fields as JSON has them; without a source it is a txt2img job."""
     from overpaint.request import PaintRequest
-    from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+    from overpaint.text.shorthand import with_pictures, without_second_pass
 
     source = None
     if files.source is not None:
@@ -119,8 +120,8 @@ def _job(files: Files, fields: Mapping[str, Any], settings: Settings, **known: A
     pictures: dict[str, Any] = dict(files.opened_masks(source, settings))
     if source is not None:
         pictures["images"] = [source]
-    whole = with_control_pictures(fields, lambda path: opened(path, settings))
-    origins = files.origins(control_files(fields))
+    whole = with_pictures(fields, lambda path: opened(path, settings))
+    origins = files.origins(fields)
     return CommandJob(PaintRequest.from_json({**whole, **pictures}), settings, origins, **known)
 
 
@@ -162,7 +163,7 @@ def _model_again(name: str, digest: str, settings: Settings, asked: GivenOptions
 def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions, any_model: bool) -> CommandJob:
     from overpaint.files.kept_files import find_file, open_kept
     from overpaint.settings import Settings
-    from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+    from overpaint.text.shorthand import with_pictures, without_second_pass
 
     settings = asked.settings(recipe.settings_on(Settings()))
     near, limit = (folder, Path()), settings.max_source_pixels
@@ -178,14 +179,16 @@ def _from_recipe(recipe: Recipe, folder: Path, files: Files, asked: GivenOptions
         changes = without_second_pass(changes)
     if recipe.request.get("controls") and "controls" not in changes:
         changes["controls"] = recipe.control_fields(near)
+    if recipe.references and "references" not in changes:
+        changes["references"] = recipe.reference_fields(near)
     kept = {name: getattr(recipe, name) for name in _MASKS if name not in files.given_masks}
     masks = {name: open_kept(each, name, near, limit) for name, each in kept.items()}
     source = None if files.source is None else opened(files.source, settings)
     masks |= files.opened_masks(source, settings)
-    request = recipe.request_for(source, masks, with_control_pictures(changes, lambda path: opened(path, settings)))
+    request = recipe.request_for(source, masks, with_pictures(changes, lambda path: opened(path, settings)))
     model = _model_again(recipe.model.name, recipe.model.hash, settings, asked, any_model)
     request = _without_other_checkpoint(request, model, settings)
-    origins = files.origins(control_files(changes))
+    origins = files.origins(changes)
     painted_with, networks = recipe.model.hash, recipe.networks
     return CommandJob(request, settings, origins, model, painted_with, networks, tool=recipe.tool, repeats=True)
 

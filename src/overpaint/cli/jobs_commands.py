@@ -146,6 +146,8 @@ def _fields(asked: GivenOptions) -> dict[str, Any]:
     fields = asked.fields()
     if "controls" in fields:
         fields["controls"] = [{**each, "image": _file(each["image"])} for each in fields["controls"]]
+    if "references" in fields:
+        fields["references"] = [_file(each) for each in fields["references"]]
     overrides = dict(read_option(each) for each in asked.given.get("set", ()))
     if "vae" in asked.given:
         overrides["sd_vae"] = asked.text("vae")

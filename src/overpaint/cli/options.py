@@ -173,6 +173,7 @@ REQUEST_OPTIONS = (
         ("controls",),
         _controls,
     ),
+    PaintOption("--look-at", _MANY, "A picture that an edit model looks at, too; may be repeated.", ("references",)),
     PaintOption("--refiner", _TEXT, "Another checkpoint for the last steps: file or name.", ("refiner",)),
     PaintOption("--refiner-at", _NUMBER, "When it takes over, 0 to 1 (default 0.8).", ("refiner_switch_at",)),
     PaintOption("--exact/--no-exact", _ON_OFF, "Same bytes whatever else is painted with it.", ("exact",)),

@@ -33,6 +33,8 @@ def plan(
     """Show what `paint` or `txt2img` would do; loads no model.
 
     The options are the same; it tells sizes, steps, files and warnings.
+    `plan outpaint`, `plan enlarge`, `plan loopback` and `plan grid`, with the
+    arguments of these commands, show what a tool would do, step by step.
     """
     from overpaint.cli.surroundings import path_asked_for, surroundings_of
     from overpaint.models.companions import text_encoders_for

@@ -39,7 +39,7 @@ from overpaint.request import SOURCE_FIELDS, PaintRequest
 from overpaint.seeds import fix_seed
 from overpaint.settings import Settings
 from overpaint.stores import AnyFile
-from overpaint.text.shorthand import control_files, without_second_pass
+from overpaint.text.shorthand import control_files, reference_files, without_second_pass
 
 _NAME_TRIES = 100  # of names that others take in the same moment
 
@@ -329,7 +329,8 @@ def _named_files(
 
 def _origins(row: BatchRow, batch: Batch) -> Origins:
     masks = {name: path for name, path in row.files.items() if name != "picture"}
-    return Origins(row.files.get("picture"), masks, control_files(fields_of(row, batch.fields)))
+    own = fields_of(row, batch.fields)
+    return Origins(row.files.get("picture"), masks, control_files(own), reference_files(own))
 
 
 def _tool_files(

@@ -114,7 +114,11 @@ def _files_again(
         yield name, name, encode_picture(image, name.rpartition(".")[2], infotext=infotext)
         return
     named = {each.name: getattr(records, each.name) for each in fields(JobFiles)}
-    files = {field: record for field, record in named.items() if record and (field != "controls" or all(record))}
+    files = {
+        field: record
+        for field, record in named.items()
+        if record and (field not in ("controls", "references") or all(record))
+    }
     recipe = replace(Recipe.from_json(recipe_of(kept, name)), **files).to_json()
     extension = name.rpartition(".")[2]
     data = encode_picture(

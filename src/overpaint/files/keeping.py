@@ -44,6 +44,7 @@ class Origins:
     source: AnyFile | None = None
     masks: Mapping[str, AnyFile] = field(default_factory=dict)  # by field: mask, latent_mask, strength_map
     controls: Sequence[AnyFile | None] = ()
+    references: Sequence[AnyFile | None] = ()
 
     def records(self, beside: AnyFile | None, settings: Settings) -> JobFiles:
         """As the recipe of a picture in this folder keeps them."""
@@ -53,7 +54,8 @@ class Origins:
             return None if path is None or not path.is_file() else FileRecord.of(path, beside, whole=whole)
 
         masks = {name: record(path) for name, path in self.masks.items()}
-        return JobFiles(source=record(self.source), controls=tuple(map(record, self.controls)), **masks)
+        controls, references = (tuple(map(record, each)) for each in (self.controls, self.references))
+        return JobFiles(source=record(self.source), controls=controls, references=references, **masks)
 
 
 def finished_pictures(processed: Processed) -> Iterator[KeptPicture]:

@@ -46,6 +46,7 @@ class JobFiles:
     latent_mask: FileRecord | None = None
     strength_map: FileRecord | None = None
     controls: tuple[FileRecord | None, ...] = ()
+    references: tuple[FileRecord | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class Recipe:
     strength_map: FileRecord | str | None = None
     controls: tuple[FileRecord | str | None, ...] = ()  # the pictures of the request's controls
     control_masks: tuple[str | None, ...] = ()  # and where they count
+    references: tuple[FileRecord | str | None, ...] = ()
     networks: Mapping[str, str] = field(default_factory=dict)  # LoRAs and hypernetworks -> their hashes
     settings: Mapping[str, Any] = field(default_factory=dict)  # options that differ from their defaults
     quirks: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class Recipe:
             **({"strength_map": _record_json(self.strength_map)} if self.strength_map is not None else {}),
             "controls": [_record_json(each) for each in self.controls],
             **({"control_masks": list(self.control_masks)} if any(self.control_masks) else {}),
+            **({"references": [_record_json(each) for each in self.references]} if self.references else {}),
             "networks": dict(self.networks),
             "settings": {name: _plain(value) for name, value in self.settings.items()},
             "quirks": list(self.quirks),
@@ -121,6 +124,7 @@ class Recipe:
             strength_map=_mask_record("strength_map", given.get("strength_map")),
             controls=tuple(_mask_record("controls", each) for each in _list("controls", given.get("controls"))),
             control_masks=tuple(_kept_text(each) for each in _list("control_masks", given.get("control_masks"))),
+            references=tuple(_mask_record("references", each) for each in _list("references", given.get("references"))),
             networks=_texts("networks", given.get("networks")),
             settings=_painting(_table("settings", given.get("settings"))),
             quirks=tuple(each for each in _list("quirks", given.get("quirks")) if each in _QUIRK_NAMES),
@@ -161,6 +165,16 @@ class Recipe:
         given = zip(units, images, masks, strict=True)
         return [{**unit, "image": image, "mask": mask} for unit, image, mask in given]
 
+    def reference_fields(self, near: Sequence[Path]) -> list[str]:
+        """The pictures that an edit model looked at, in the same way."""
+        if any(each is None for each in self.references):
+            remedy = "the recipe does not hold all of them; give them again"
+            raise RequestError("references", len(self.references), remedy)
+        return [
+            str(find_file(each, "look-at", near)) if isinstance(each, FileRecord) else str(each)
+            for each in self.references
+        ]
+
 
 _DEFAULT_SETTINGS = Settings()
 
@@ -171,6 +185,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
     request = plan.request if plan.tool is None else plan.tool.request
     told = {name: value for name, value in request.to_json(pictures=False).items() if name not in PICTURE_FIELDS}
     controls, masks = _kept_controls(request, files.controls)
+    references = _kept_pictures(request.references, files.references)
     return Recipe(
         kind=request.kind,
         request={**told, **_own_fields(processed, index, told)},
@@ -180,6 +195,7 @@ def recipe_of(processed: Processed, index: int, files: JobFiles | None = None) -
         strength_map=kept_mask(request.strength_map, False, files.strength_map),
         controls=controls,
         control_masks=masks,
+        references=references,
         networks=networks_of(processed, index),
         settings=changed_options(plan.settings),
         quirks=quirks_on(plan.settings),
@@ -279,11 +295,17 @@ def _kept_controls(
     request: PaintRequest, files: tuple[FileRecord | None, ...]
 ) -> tuple[tuple[FileRecord | str | None, ...], tuple[str | None, ...]]:
     """Control pictures and their masks: named by their files, as sources are; what has none travels inside."""
-    known = (*files, *(None for _ in request.controls))[: len(request.controls)]
-    pairs = zip(request.controls, known, strict=True)
-    inside = embedded_controls([None if file is not None else unit.image for unit, file in pairs])
     masks = embedded_controls([each.mask for each in request.controls])
-    return tuple(file or own for file, own in zip(known, inside, strict=True)), masks
+    return _kept_pictures([each.image for each in request.controls], files), masks
+
+
+def _kept_pictures(
+    pictures: Sequence[Picture | None], files: tuple[FileRecord | None, ...]
+) -> tuple[FileRecord | str | None, ...]:
+    known = (*files, *(None for _ in pictures))[: len(pictures)]
+    pairs = zip(pictures, known, strict=True)
+    inside = embedded_controls([None if file is not None else picture for picture, file in pairs])
+    return tuple(file or own for file, own in zip(known, inside, strict=True))
 
 
 def _values(settings: Settings) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from overpaint.files.recipe import changed_options, quirks_on
 from overpaint.files.rows import BatchRow
 from overpaint.masks import draw, files_in, names_in
 from overpaint.pictures import open_picture
-from overpaint.request import PICTURE_FIELDS, SOURCE_FIELDS, PaintRequest, Picture
+from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, SOURCE_FIELDS, PaintRequest, Picture
 from overpaint.sequences.story import PaintingSequence
 from overpaint.settings import Settings
 from overpaint.stores import AnyFile, StoreFile, below, content_of
-from overpaint.text.shorthand import control_files, with_control_pictures, without_second_pass
+from overpaint.text.shorthand import control_files, reference_files, with_pictures, without_second_pass
 
 
 def fields_of(row: BatchRow, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +49,8 @@ def row_digest(row: BatchRow, own: Mapping[str, Any], *, format: str, model: str
     pictures = {name: _content_mark(path) for name, path in row.files.items()}
     guides = enumerate(control_files(own))
     pictures |= {f"controls[{number}]": _content_mark(path) for number, path in guides if path is not None}
+    seen = enumerate(reference_files(own))
+    pictures |= {f"references[{number}]": _content_mark(path) for number, path in seen if path is not None}
     named = {name for text in _masks_in_words(own).values() for name in names_in(text)}
     pictures |= {f"named {name}": _content_mark(below(row.folder, name)) for name in named}
     return digest(
@@ -70,7 +72,7 @@ def _content_mark(file: AnyFile) -> str:
 
 
 def _masks_in_words(fields: Mapping[str, Any]) -> dict[str, str]:
-    return {name: fields[name] for name in PICTURE_FIELDS if isinstance(fields.get(name), str)}
+    return {name: fields[name] for name in PICTURE_FIELDS - PICTURE_LISTS if isinstance(fields.get(name), str)}
 
 
 def digest(value: object) -> str:
@@ -79,7 +81,7 @@ def digest(value: object) -> str:
 
 def _request_of(row: BatchRow, fields: Mapping[str, Any], *, settings: Settings) -> PaintRequest:
     pictures: dict[str, Any] = {name: _opened(name, path, settings) for name, path in row.files.items()}
-    own = with_control_pictures(fields, lambda path: _opened("controls", path, settings))
+    own = with_pictures(fields, lambda path: _opened("controls", path, settings))
     if row.has_source:
         read = files_in(row.folder, settings.max_source_pixels)
         own |= {name: draw(text, pictures["picture"], read) for name, text in _masks_in_words(own).items()}

@@ -54,8 +54,8 @@ _STRANGERS = (
     ),
     (
         re.compile(r"double_blocks\.|joint_blocks\."),
-        "it looks like a part of a Flux or Stable Diffusion 3 model, or like one of a kind that is not supported, such "
-        "as Flux.2 or Chroma; use a complete file of a supported model",
+        "it looks like a part of a Flux or Stable Diffusion 3 model, or like one of a kind that is not supported; "
+        "use a complete file of a supported model",
     ),
     (
         re.compile(r"^control_model\.|^zero_convs\.|^controlnet_(cond_embedding|down_blocks)\."),

@@ -60,6 +60,15 @@ FLUX_ROWS: tuple[Row, ...] = (
     ("final_layer.linear", ("proj_out",)),
 )
 
+_TOLD = "distilled_guidance_layer"
+_NOT_IN_CHROMA = re.compile(r"^(time|vector|guidance)_in\.|\.lin$|adaLN_modulation")
+CHROMA_ROWS: tuple[Row, ...] = (
+    *(row for row in FLUX_ROWS if not _NOT_IN_CHROMA.search(row[0])),
+    (f"{_TOLD}.layers.*.in_layer", (f"{_TOLD}.layers.*.linear_1",)),
+    (f"{_TOLD}.layers.*.out_layer", (f"{_TOLD}.layers.*.linear_2",)),
+    (f"{_TOLD}.norms.*.scale", (f"{_TOLD}.norms.*.weight",)),
+)
+
 _X, _CONTEXT = "joint_blocks.*.x_block", "joint_blocks.*.context_block"
 MMDIT_ROWS: tuple[Row, ...] = (
     ("x_embedder.proj", ("pos_embed.proj",)),
@@ -117,6 +126,7 @@ FLUX2_ROWS: tuple[Row, ...] = (
 
 ROWS: Mapping[NetworkKind, tuple[Row, ...]] = {
     "flux": FLUX_ROWS,
+    "chroma": CHROMA_ROWS,
     "mmdit": MMDIT_ROWS,
     "flux2": FLUX2_ROWS,
     "qwen_image": (),  # its names are the same everywhere
@@ -132,7 +142,7 @@ XLABS_ROWS: Mapping[str, Mapping[str, str]] = {
     "single_blocks.*.linear2": {"single_blocks.*.processor.proj_lora": ""},
 }
 
-_NUMBER = re.compile(r"(?<=blocks\.)\d{1,3}(?=\.)")
+_NUMBER = re.compile(r"(?:(?<=blocks\.)|(?<=guidance_layer\.layers\.)|(?<=guidance_layer\.norms\.))\d{1,3}(?=\.)")
 
 
 def origins(keys: Iterable[str], rows: tuple[Row, ...]) -> dict[str, Origin]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from overpaint.models.specs import (
     AutoencoderSpec,
+    ChromaSpec,
     Flux2Spec,
     FluxSpec,
     MmditSpec,
@@ -65,6 +66,17 @@ def _flux(spec: FluxSpec) -> int:
     told = _two(_SINUSOID, width, width) * (2 if spec.guided else 1) + _two(spec.pooled_dim, width, width)
     ends = _linear(patch * spec.in_channels, width) + _linear(spec.context_dim, width)
     ends += _linear(width, patch * spec.out_channels) + _linear(width, 2 * width)
+    return 2 * spec.double_blocks * stream + spec.single_blocks * single + told + ends
+
+
+def _chroma(spec: ChromaSpec) -> int:
+    width, patch, norms = spec.width, spec.patch**2, 2 * (spec.width // spec.heads)
+    stream = _linear(width, 3 * width) + norms + _linear(width, width) + _two(width, spec.inner, width)
+    single = _linear(width, 3 * width + spec.inner) + _linear(width + spec.inner, width) + norms
+    told = spec.told_layers * (_two(spec.told_width, spec.told_width, spec.told_width) + spec.told_width)
+    told += _linear(spec.told, spec.told_width) + _linear(spec.told_width, width)
+    ends = _linear(patch * spec.in_channels, width) + _linear(spec.context_dim, width)
+    ends += _linear(width, patch * spec.out_channels)
     return 2 * spec.double_blocks * stream + spec.single_blocks * single + told + ends
 
 
@@ -196,6 +208,7 @@ def _quant(spec: AutoencoderSpec) -> int:
 _TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], int]] = {
     "zimage": _zimage,
     "flux": _flux,
+    "chroma": _chroma,
     "mmdit": _mmdit,
     "qwen_image": _qwen_image,
     "flux2": _flux2,

@@ -16,7 +16,7 @@ Prediction = Literal["eps", "v", "flow"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
 TextKind = Literal["clip", "openclip", "qwen3", "qwen3_stacked", "qwen25", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
-NetworkKind = Literal["unet", "zimage", "flux", "mmdit", "qwen_image", "flux2"]
+NetworkKind = Literal["unet", "zimage", "flux", "chroma", "mmdit", "qwen_image", "flux2"]
 CodecKind = Literal["kl", "wan"]
 Source = Literal["weights", "metadata", "sidecar", "file name", "family default", "probe"]
 
@@ -112,6 +112,30 @@ class FluxSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChromaSpec:
+    """The transformer of Chroma: Flux.1's blocks, which are told of the time by one small network."""
+
+    in_channels: int
+    out_channels: int = 16
+    width: int
+    double_blocks: int
+    single_blocks: int
+    heads: int
+    inner: int
+    context_dim: int
+    told: int  # numbers that go into the small network,
+    told_width: int
+    told_layers: int
+    axes: tuple[int, int, int]
+    patch: int = 2
+    network: ClassVar[NetworkKind] = "chroma"
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return (self.context_dim,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MmditSpec:
     """The transformer of Stable Diffusion 3 and 3.5 (arXiv:2403.03206)."""
 
@@ -177,7 +201,7 @@ class Flux2Spec:
         return (self.context_dim // self.states,)
 
 
-TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | MmditSpec | QwenImageSpec | Flux2Spec
+TransformerSpec: TypeAlias = ZImageSpec | FluxSpec | ChromaSpec | MmditSpec | QwenImageSpec | Flux2Spec
 DenoiserSpec: TypeAlias = UNetSpec | TransformerSpec
 
 
@@ -219,6 +243,7 @@ class TextSpec:
     projected: bool = False  # a CLIP in Hugging Face's names: its pooled vector goes through one more layer
     as_tokens: bool = True  # a vector for each token is read; else the pooled one alone
     length: int = 0  # a text that is read whole is filled up, or cut, to so many tokens; 0: it is as long as it is
+    masked: bool = False  # what fills a text up is not looked at
     key_heads: int = 0  # where several heads share their keys; 0: each has its own
     head_dim: int = 0  # where heads are wider or narrower than their share of the width
     tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
@@ -333,6 +358,7 @@ class TextRow:
     projected: bool = False
     as_tokens: bool = True
     length: int = 0
+    masked: bool = False
     optional: bool = False  # without it, zeros take the place of its words
     unread: int = 0
     states: tuple[int, ...] = ()

@@ -24,6 +24,7 @@ VaeFallback = Literal["float32", "bfloat16"]
 _BUILDERS: Mapping[Half, Callable[[int], nn.Sequential]] = {"encoder": taesd_encoder, "decoder": taesd_decoder}
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _FLUX_CHANNELS = 16
+_WITHOUT_TWIN = ("qwen", "flux2")  # families whose latents no TAESD that is read here knows
 _CERTAIN = -30.0  # the log-variance of a codec that is sure
 
 
@@ -47,6 +48,9 @@ def find_taesd(
 
     `channels` are those of the latents: 16 are Flux.1's, or those of the `family` Stable Diffusion 3.
     """
+    if family.startswith(_WITHOUT_TWIN):
+        remedy = f"no TAESD is known for a model of the family {family}; use the full VAE, and previews of another kind"
+        raise SettingError("taesd_dir", str(folder), remedy)
     stem = "taesdxl" if is_sdxl else "taesd"
     if channels == _FLUX_CHANNELS:
         stem = "taesd3" if family.startswith("sd3") else "taef1"

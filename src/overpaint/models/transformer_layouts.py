@@ -128,6 +128,7 @@ def _by_table(network: NetworkKind) -> _Renaming:
     return names
 
 
+_OF_CHROMA = "distilled_guidance_layer.in_proj.weight"
 _Renaming = Callable[[tuple[str, ...]], Names]
 _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Renaming]] = {
     "zimage": (
@@ -140,6 +141,11 @@ _TRANSFORMERS: Mapping[NetworkKind, tuple[tuple[str, ...], tuple[str, ...], _Ren
         ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight", "final_layer.linear.weight"),
         ("single_transformer_blocks.0.proj_mlp.weight", "context_embedder.weight", "norm_out.linear.weight"),
         _by_table("flux"),
+    ),
+    "chroma": (
+        ("double_blocks.0.img_attn.qkv.weight", _OF_CHROMA, "final_layer.linear.weight"),
+        ("single_transformer_blocks.0.proj_mlp.weight", _OF_CHROMA, "proj_out.weight"),
+        _by_table("chroma"),
     ),
     "mmdit": (
         ("joint_blocks.0.x_block.attn.qkv.weight", "pos_embed", "final_layer.linear.weight"),

@@ -9,6 +9,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.families import FAMILIES
 from overpaint.models.specs import (
     UNET_PREFIX,
+    ChromaSpec,
     Family,
     Flux2Spec,
     FluxSpec,
@@ -195,6 +196,31 @@ def _flux(shapes: Header) -> FluxSpec:
     )
 
 
+def _chroma(shapes: Header) -> ChromaSpec:
+    width, cells = size_of(shapes, "img_in.weight", axes=2)
+    (head,) = size_of(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", axes=1)
+    inner, _ = size_of(shapes, "double_blocks.0.img_mlp.0.weight", axes=2)
+    _, context = size_of(shapes, "txt_in.weight", axes=2)
+    out, _ = size_of(shapes, "final_layer.linear.weight", axes=2)
+    told_width, told = size_of(shapes, "distilled_guidance_layer.in_proj.weight", axes=2)
+    if width % head or head % 16 or told % 8:
+        raise CheckpointError(f"heads {head} wide do not fit a Chroma layer {width} wide; use another file")
+    return ChromaSpec(
+        in_channels=cells // 4,
+        out_channels=out // 4,
+        width=width,
+        double_blocks=count(shapes, "double_blocks."),
+        single_blocks=count(shapes, "single_blocks."),
+        heads=width // head,
+        inner=inner,
+        context_dim=context,
+        told=told,
+        told_width=told_width,
+        told_layers=count(shapes, "distilled_guidance_layer.layers."),
+        axes=(head // 8, head * 7 // 16, head * 7 // 16),
+    )
+
+
 _MMDIT_HEAD = 64  # where no norm tells it; of all published files
 
 
@@ -295,6 +321,7 @@ def _t5(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
         layer=row.layer,
         final_norm=row.final_norm,
         length=row.length,
+        masked=row.masked,
         tokenizer=tokenizer,
     )
 
@@ -336,6 +363,7 @@ def _qwen(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
 _MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {
     "zimage": _zimage,
     "flux": _flux,
+    "chroma": _chroma,
     "mmdit": _mmdit,
     "qwen_image": _qwen_image,
     "flux2": _flux2,

@@ -9,13 +9,14 @@ from overpaint.models.specs import DenoiserSpec, NetworkKind, UNetSpec
 from overpaint.networks.unet import UNet
 
 if TYPE_CHECKING:
+    from overpaint.networks.chroma import Chroma
     from overpaint.networks.flux import Flux
     from overpaint.networks.flux2 import Flux2
     from overpaint.networks.mmdit import Mmdit
     from overpaint.networks.qwen_image import QwenImage
     from overpaint.networks.zimage import ZImage
 
-DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Mmdit | QwenImage | Flux2"
+DenoiserNetwork: TypeAlias = "UNet | ZImage | Flux | Chroma | Mmdit | QwenImage | Flux2"
 
 
 def denoiser_network(spec: DenoiserSpec) -> DenoiserNetwork:
@@ -33,6 +34,12 @@ def _flux(spec: Any) -> DenoiserNetwork:
     from overpaint.networks.flux import Flux
 
     return Flux(spec)
+
+
+def _chroma(spec: Any) -> DenoiserNetwork:
+    from overpaint.networks.chroma import Chroma
+
+    return Chroma(spec)
 
 
 def _mmdit(spec: Any) -> DenoiserNetwork:
@@ -56,6 +63,7 @@ def _flux2(spec: Any) -> DenoiserNetwork:
 _TRANSFORMERS: Mapping[NetworkKind, Callable[[Any], DenoiserNetwork]] = {
     "zimage": _zimage,
     "flux": _flux,
+    "chroma": _chroma,
     "mmdit": _mmdit,
     "qwen_image": _qwen_image,
     "flux2": _flux2,

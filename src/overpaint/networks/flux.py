@@ -8,12 +8,13 @@ stream, words first. A cell's place is its row and its column; all words are at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.models.specs import FluxSpec
+from overpaint.models.specs import ChromaSpec, FluxSpec
 from overpaint.networks.attention import attend
 from overpaint.networks.layers import Linear, in_heads, sinusoid
 from overpaint.networks.transformer_layers import (
@@ -31,9 +32,12 @@ _EPS = 1e-6
 _THETA = 10_000.0
 _TIMES = 1000.0  # what the time, and the guidance, are multiplied by before they are embedded
 _SINUSOID = 256
+BlockSpec: TypeAlias = FluxSpec | ChromaSpec  # of blocks that both have
 
 
-class _Embedder(nn.Module):
+class Embedder(nn.Module):
+    """Two layers that make a vector of what the network is told."""
+
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.in_layer = Linear(inputs, width)
@@ -44,7 +48,7 @@ class _Embedder(nn.Module):
         return result
 
 
-class _Modulation(nn.Module):
+class Modulation(nn.Module):
     """Shift, scale and gate of so many layers, from the time."""
 
     def __init__(self, width: int, count: int) -> None:
@@ -57,7 +61,7 @@ class _Modulation(nn.Module):
         return found.chunk(self.count, dim=-1)
 
 
-class _ScaledNorm(nn.Module):
+class ScaledNorm(nn.Module):
     """x by its root mean square, in float32."""
 
     def __init__(self, width: int) -> None:
@@ -72,8 +76,8 @@ class _ScaledNorm(nn.Module):
 class _QueryAndKeyNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.query_norm = _ScaledNorm(width)
-        self.key_norm = _ScaledNorm(width)
+        self.query_norm = ScaledNorm(width)
+        self.key_norm = ScaledNorm(width)
 
 
 def _queries_keys_values(qkv: Tensor, norm: _QueryAndKeyNorm, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +86,7 @@ def _queries_keys_values(qkv: Tensor, norm: _QueryAndKeyNorm, heads: int) -> tup
 
 
 class _StreamAttention(nn.Module):
-    def __init__(self, spec: FluxSpec) -> None:
+    def __init__(self, spec: BlockSpec) -> None:
         super().__init__()
         self.heads = spec.heads
         self.qkv = Linear(spec.width, 3 * spec.width)
@@ -93,16 +97,16 @@ class _StreamAttention(nn.Module):
         return _queries_keys_values(self.qkv(x), self.norm, self.heads)
 
 
-def _mlp(spec: FluxSpec) -> nn.Sequential:
+def _mlp(spec: BlockSpec) -> nn.Sequential:
     return nn.Sequential(Linear(spec.width, spec.inner), nn.GELU("tanh"), Linear(spec.inner, spec.width))
 
 
 class FluxDoubleBlock(nn.Module):
-    """Two streams that meet in attention."""
+    """Two streams that meet in attention; what shifts, scales and gates them is made of what they are told."""
 
-    def __init__(self, spec: FluxSpec) -> None:
+    def __init__(self, spec: BlockSpec, img_mod: nn.Module, txt_mod: nn.Module) -> None:
         super().__init__()
-        self.img_mod, self.txt_mod = _Modulation(spec.width, 6), _Modulation(spec.width, 6)
+        self.img_mod, self.txt_mod = img_mod, txt_mod
         self.img_attn, self.txt_attn = _StreamAttention(spec), _StreamAttention(spec)
         self.img_mlp, self.txt_mlp = _mlp(spec), _mlp(spec)
 
@@ -128,13 +132,13 @@ def _through(x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...], mlp: n
 class FluxSingleBlock(nn.Module):
     """One stream; attention and MLP side by side."""
 
-    def __init__(self, spec: FluxSpec) -> None:
+    def __init__(self, spec: BlockSpec, modulation: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.linear1 = Linear(spec.width, 3 * spec.width + spec.inner)
         self.linear2 = Linear(spec.width + spec.inner, spec.width)
         self.norm = _QueryAndKeyNorm(spec.width // spec.heads)
-        self.modulation = _Modulation(spec.width, 3)
+        self.modulation = modulation
 
     def forward(self, x: Tensor, time: Tensor, angles: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(time)
@@ -165,13 +169,18 @@ class Flux(nn.Module):
         super().__init__()
         self.spec = spec
         self.img_in = Linear(spec.patch**2 * spec.in_channels, spec.width)
-        self.time_in = _Embedder(_SINUSOID, spec.width)
-        self.vector_in = _Embedder(spec.pooled_dim, spec.width)
+        self.time_in = Embedder(_SINUSOID, spec.width)
+        self.vector_in = Embedder(spec.pooled_dim, spec.width)
         if spec.guided:
-            self.guidance_in = _Embedder(_SINUSOID, spec.width)
+            self.guidance_in = Embedder(_SINUSOID, spec.width)
         self.txt_in = Linear(spec.context_dim, spec.width)
-        self.double_blocks = nn.ModuleList(FluxDoubleBlock(spec) for _ in range(spec.double_blocks))
-        self.single_blocks = nn.ModuleList(FluxSingleBlock(spec) for _ in range(spec.single_blocks))
+        self.double_blocks = nn.ModuleList(
+            FluxDoubleBlock(spec, Modulation(spec.width, 6), Modulation(spec.width, 6))
+            for _ in range(spec.double_blocks)
+        )
+        self.single_blocks = nn.ModuleList(
+            FluxSingleBlock(spec, Modulation(spec.width, 3)) for _ in range(spec.single_blocks)
+        )
         self.final_layer = _LastOfFlux(spec)
 
     def forward(
@@ -186,7 +195,7 @@ class Flux(nn.Module):
         time = self._told(s, vector, x.dtype)
         img = self.img_in(torch.cat([patches_of(each, self.spec.patch) for each in maps], dim=1))
         txt = self.txt_in(context)
-        angles = self._angles(txt.shape[1], maps)
+        angles = angles_of_maps(self.spec, txt.shape[1], maps)
         for block in self.double_blocks:
             img, txt = block(img, txt, time, angles)
         together = torch.cat([txt, img], dim=1)
@@ -205,11 +214,12 @@ class Flux(nn.Module):
             told = told + self.guidance_in(sinusoid(guidance * _TIMES, _SINUSOID).to(dtype))
         return told
 
-    def _angles(self, words: int, maps: Sequence[Tensor]) -> Tensor:
-        """Of the words, of the cells that are painted, and of the pictures that are looked at: numbers 1, 2, ..."""
-        device = maps[0].device
-        places = [torch.zeros(words, 3, device=device)]
-        for number, each in enumerate(maps):
-            rows, columns = (side // self.spec.patch for side in each.shape[-2:])
-            places.append(F.pad(cells_of(rows, columns, device), (1, 0), value=number))
-        return angles_of(torch.cat(places), self.spec.axes, _THETA)
+
+def angles_of_maps(spec: BlockSpec, words: int, maps: Sequence[Tensor]) -> Tensor:
+    """Of the words, of the cells that are painted, and of the pictures that are looked at: numbers 1, 2, ..."""
+    device = maps[0].device
+    places = [torch.zeros(words, 3, device=device)]
+    for number, each in enumerate(maps):
+        rows, columns = (side // spec.patch for side in each.shape[-2:])
+        places.append(F.pad(cells_of(rows, columns, device), (1, 0), value=number))
+    return angles_of(torch.cat(places), spec.axes, _THETA)

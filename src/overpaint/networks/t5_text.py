@@ -19,6 +19,7 @@ from overpaint.networks.text import EmbeddingLayer, TextEncoding, TokenOverride
 from overpaint.networks.transformer_layers import RMSNorm
 
 _EPS = 1e-6
+_PAD = 0  # of every T5
 _TABLE = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
 _FARTHEST = 128  # from here on all distances are of one kind
 _LARGEST_HALF = 64_000.0  # float16 ends at 65504, which the last blocks of large encoders pass
@@ -114,11 +115,16 @@ class T5Text(nn.Module):
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
     ) -> TextEncoding:
-        """Token ids (b, n) to vectors. What fills a text up is read like the rest: so the families were trained."""
+        """Token ids (b, n) to vectors. What fills a text up is read like the rest, but for families that mask it.
+
+        There it looks at the words, and nobody looks at it.
+        """
         x = self.shared(ids)
         kinds = _kinds_of_distance(ids.shape[1], self.spec.positions, ids.device)
         table: EmbeddingLayer = self.get_submodule(_TABLE)  # type: ignore[assignment]
         bias = table(kinds).permute(2, 0, 1)[None]
+        if self.spec.masked:
+            bias = bias.masked_fill(ids[:, None, None] == _PAD, float("-inf"))
         for block in self.encoder.block:
             x = block(x, bias)
         return TextEncoding(self.encoder.final_layer_norm(x))

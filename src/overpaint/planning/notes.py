@@ -103,7 +103,8 @@ def warnings_of(
 ) -> tuple[str, ...]:
     warnings = [f"{name}: this option changes no picture here" for name in request.overrides if name in inert_options()]
     if request.image_cfg_scale is not None and sampler.image_cfg_scale is None:
-        warnings.append("image_cfg_scale: only edit models use it; it was ignored")
+        which = "models such as InstructPix2Pix" if spec.sees_pictures else "edit models"
+        warnings.append(f"image_cfg_scale: only {which} use it; it was ignored")
     if request.guidance is not None and sampler.guidance is None:
         warnings.append(
             f"guidance: a {spec.title} model is not told how closely to follow a text; give cfg_scale, or leave it out"

@@ -29,7 +29,7 @@ from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.planning.strength_levels import told
-from overpaint.request import PICTURE_FIELDS, PaintRequest, Picture
+from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, PaintRequest, Picture
 from overpaint.sampler_table import normalise
 from overpaint.settings import Settings
 from overpaint.text.styles import load_styles
@@ -76,7 +76,9 @@ def _lighter(request: PaintRequest) -> PaintRequest:
         return picture.resize((sides[0], sides[1]), Image.Resampling.NEAREST)
 
     changes: dict[str, Any] = {"images": tuple(map(small, request.images))}
-    changes |= {name: small(getattr(request, name)) for name in PICTURE_FIELDS - {"images"} if getattr(request, name)}
+    changes |= {
+        name: small(getattr(request, name)) for name in PICTURE_FIELDS - PICTURE_LISTS if getattr(request, name)
+    }
     if request.mask is not None and not request.only_masked and request.width is request.height is None:
         changes |= dict(zip(("width", "height"), request.images[0].size, strict=True))
     return request.with_changes(**changes)

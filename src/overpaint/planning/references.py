@@ -15,15 +15,17 @@ from overpaint.settings import Settings
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture without alpha, and the size at which it is looked at."""
+    """A picture, and how it is looked at: at this size, and this colour where it is transparent."""
 
     picture: Picture
     size: tuple[int, int]
+    background: str
 
     @property
     def encoded(self) -> Picture:
-        same = self.picture.size == self.size
-        return self.picture if same else self.picture.resize(self.size, Image.Resampling.LANCZOS)
+        """NOTE: its pixels are first asked for here, for who only plans may have a stand-in of its size."""
+        whole = flatten(self.picture, self.background)
+        return whole if whole.size == self.size else whole.resize(self.size, Image.Resampling.LANCZOS)
 
 
 def plan_references(request: PaintRequest, settings: Settings, spec: ModelSpec) -> tuple[Reference, ...]:
@@ -32,10 +34,7 @@ def plan_references(request: PaintRequest, settings: Settings, spec: ModelSpec) 
         remedy = f"a {spec.title} model looks at none; choose an edit model such as Flux.1 Kontext, or leave them out"
         raise RequestError("references", f"{len(request.references)} pictures", remedy)
     background = settings.img2img_background_color
-    return tuple(
-        Reference(flatten(each, background, settings.quirks), size_of_reference(each.size, spec))
-        for each in request.references
-    )
+    return tuple(Reference(each, size_of_reference(each.size, spec), background) for each in request.references)
 
 
 def size_of_reference(size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:

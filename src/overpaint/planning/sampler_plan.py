@@ -119,7 +119,7 @@ def plan_sampler(
         tokens=tokens,
     )
     walk = parameterization.walk(length)
-    is_edit = spec.conditioning == "edit"
+    weighs_picture = spec.conditioning == "edit" and not spec.sees_pictures
     return SamplerPlan(
         spec=sampler,
         scheduler=scheduler,
@@ -131,7 +131,7 @@ def plan_sampler(
         steps=steps,
         t_enc=t_enc if walk.t_enc is None else walk.t_enc,
         cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
-        image_cfg_scale=request.image_cfg_scale if is_edit else None,
+        image_cfg_scale=request.image_cfg_scale if weighs_picture else None,
         guidance=spec.guidance if spec.guidance is None or request.guidance is None else float(request.guidance),
         eta=_eta(request, settings, sampler),
         noise_multiplier=1.0 if start.from_noise or start.steps_before else _noise_multiplier(request, settings),

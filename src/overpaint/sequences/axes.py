@@ -50,7 +50,7 @@ class GridAxis:
         object.__setattr__(self, "values", tuple(self.values))
         check_field(self.field)
         if not self.values:
-            raise RequestError(f"axis {self.field}", (), "an axis needs at least one value; give some")
+            raise RequestError("axis", f"{self.field}=", "it needs at least one value; give some")
         if len(self.values) > LONGEST_AXIS:
             raise RequestError(f"axis {self.field}", f"{len(self.values)} values", f"give at most {LONGEST_AXIS}")
 

@@ -113,6 +113,7 @@ def fingerprint(sequence: PaintingSequence, settings: Settings, model: str, endi
         "request": request.to_json(pictures=False),
         "pictures": [None if each is None else _pixels(each) for each in pictures],
         "controls": [_pixels(each) for unit in request.controls for each in (unit.image, unit.mask) if each],
+        **({"references": [_pixels(each) for each in request.references]} if request.references else {}),
         "settings": settings.to_json(),
         "model": model,
         **({} if ending == "png" else {"format": ending}),

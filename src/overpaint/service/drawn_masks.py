@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from overpaint import masks
 from overpaint.errors import RequestError
-from overpaint.request import PICTURE_FIELDS, Picture
+from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, Picture
 from overpaint.service.guard.budgets import room_for
 
-MASK_FIELDS = PICTURE_FIELDS - {"images"}  # of a request, in which words may stand for a picture
+MASK_FIELDS = PICTURE_FIELDS - PICTURE_LISTS  # of a request, in which words may stand for a picture
 MOST_PHRASES = 64  # shapes and steps; each may take a moment
 _FIELDS = frozenset({"expression", "pictures"})
 

@@ -126,7 +126,9 @@ class RequestSources:
         return self.opened(name, reference) if stand_in is None else stand_in
 
     def _is_looked_at(self, name: str) -> bool:
-        return self.looks == "everything" or (self.looks == "all but sources" and not name.startswith("images["))
+        return self.looks == "everything" or (
+            self.looks == "all but sources" and not name.startswith(("images[", "references["))
+        )
 
     def keep(self) -> None:
         for data in self.given.values():

@@ -189,11 +189,15 @@ def read_filled(
     find_embedding: FindEmbedding | None = None,
     quirks: Quirks,
 ) -> tuple[tuple[Chunk, ...], int]:
-    """One chunk of the tokenizer's length: the text, its end, and what fills it up; and the number of its tokens."""
+    """One chunk of the tokenizer's length: the text, its end, and what fills it up; and the number of its tokens.
+
+    Where no length is wanted, one token fills a text up: it stands for all that would.
+    """
     text = "".join("\n" if each == BREAK else each.text for each in segments)
     ids = tokenizer.encode(text)
-    length = tokenizer.length if isinstance(tokenizer, LongTokenizer) else LONGEST_TEXT
-    kept = [*ids[: length - 1], tokenizer.end]
+    wanted = tokenizer.length if isinstance(tokenizer, LongTokenizer) else LONGEST_TEXT
+    kept = [*ids[: (wanted or LONGEST_TEXT) - 1], tokenizer.end]
+    length = wanted or min(len(kept) + 1, LONGEST_TEXT)
     filled = (*kept, *[tokenizer.pad] * (length - len(kept)))
     return (Chunk(filled, (1.0,) * length, ()),), len(ids) + 1
 

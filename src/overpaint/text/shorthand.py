@@ -92,12 +92,14 @@ def _read(kind: Callable[[str], _T], value: str, argument: str, text: str, remed
 
 
 def with_parts(fields: Mapping[str, Any], folder: AnyFile | None = None) -> dict[str, Any]:
-    """Fields as a manifest has them: LoRAs and ControlNets in one word become tables, control pictures full paths."""
+    """Fields as a manifest has them: LoRAs and ControlNets in one word become tables, pictures full paths."""
     result = dict(fields)
     if isinstance(loras := result.get("loras"), list | tuple):
         result["loras"] = [lora_from_text(each) if isinstance(each, str) else each for each in loras]
     if isinstance(controls := result.get("controls"), list | tuple):
         result["controls"] = [_control(each, folder or Path()) for each in controls]
+    if isinstance(seen := result.get("references"), list | tuple):
+        result["references"] = [str(below(folder or Path(), each)) if _is_path(each) else each for each in seen]
     return result
 
 
@@ -118,13 +120,24 @@ def control_files(fields: Mapping[str, Any]) -> tuple[AnyFile | None, ...]:
     return tuple(file_named(str(image)) if _is_path(image) else None for image in images)
 
 
-def with_control_pictures(fields: Mapping[str, Any], opened: Callable[[AnyFile], Any]) -> dict[str, Any]:
-    """The fields with the control pictures in the places of their files."""
-    files = control_files(fields)
-    if not any(files):
-        return dict(fields)
-    pairs = zip(fields["controls"], files, strict=True)
-    return {**fields, "controls": [each if path is None else {**each, "image": opened(path)} for each, path in pairs]}
+def reference_files(fields: Mapping[str, Any]) -> tuple[AnyFile | None, ...]:
+    """The same of the pictures that an edit model looks at."""
+    given = fields.get("references") or ()
+    if not isinstance(given, list | tuple):
+        return ()
+    return tuple(file_named(each) if _is_path(each) else None for each in given)
+
+
+def with_pictures(fields: Mapping[str, Any], opened: Callable[[AnyFile], Any]) -> dict[str, Any]:
+    """The fields with control pictures and references in the places of their files."""
+    result = dict(fields)
+    if any(files := control_files(fields)):
+        pairs = zip(fields["controls"], files, strict=True)
+        result["controls"] = [each if path is None else {**each, "image": opened(path)} for each, path in pairs]
+    if any(files := reference_files(fields)):
+        named = zip(fields["references"], files, strict=True)
+        result["references"] = [each if path is None else opened(path) for each, path in named]
+    return result
 
 
 def _is_path(image: object) -> bool:

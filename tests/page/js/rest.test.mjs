@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { batch, computed, effect, signal } from "../../../src/overpaint/page/state/signal.js";
+import { JobClock } from "../../../src/overpaint/page/state/document.js";
 import { History } from "../../../src/overpaint/page/state/history.js";
 import { fit, kept, toPicture, zoomed } from "../../../src/overpaint/page/canvas/view.js";
 import { parsed, placeIn } from "../../../src/overpaint/page/api/stream.js";
@@ -100,6 +101,24 @@ test("a step that cannot be loaded is told, and stays where it is", async () => 
   history.add({ name: "b", kept: null, undo: () => said.push("undone"), redo() {} });
   await history.undo();
   assert.deepEqual([said, history.at.peek()], [["gone", "undone"], 1]);
+});
+
+test("a job's seconds are those of its steps, without what came before the first", () => {
+  const { now } = performance, clock = new JobClock();
+  let at = 0;
+  performance.now = () => at;
+  try {
+    for (const [when, name, data] of [[0, "started", { steps: 10 }], [100e3, "progress", { step: 2, steps: 10 }], [101e3, "progress", { step: 3, steps: 10 }]]) {
+      at = when;
+      clock.heard("a", name, data);
+    }
+    clock.heard("b", "started", { steps: 1 });
+    at = 108e3;
+    clock.heard("b", "progress", { step: 1, steps: 1 });
+    assert.deepEqual([clock.secondsOf("a", 10), clock.secondsOf("b", 1), clock.secondsOf("c", 10)], [10, 7, null]);
+  } finally {
+    performance.now = now;
+  }
 });
 
 test("a zoom leaves the point at the cursor where it is", () => {

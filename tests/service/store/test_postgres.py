@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,23 @@ class TestWhoseTurn:
             each.join(240)
         assert sorted(got) == sorted(f"j{number}" for number in range(40))
         assert first.counts() == {JobState.FINISHED: 40}
+
+
+def test_what_is_said_to_be_done_outlives_the_server(postgres_stores: PostgresStores, cluster: Cluster) -> None:
+    """Its locks are let go of before the disk has it; who asked waits until the disk has it."""
+    store = postgres_stores.open()
+    deeds: tuple[tuple[Callable[[PostgresStore], object], JobState], ...] = (
+        (lambda store: store.accept(job("a")), JobState.QUEUED),
+        (lambda store: store.claim_next(wanted()), JobState.RUNNING),
+        (lambda store: store.put_back("a", fence=1, deaths=1), JobState.QUEUED),
+        (lambda store: store.end("a", JobState.CANCELLED, 1.0), JobState.CANCELLED),
+    )
+    for deed, state in deeds:
+        deed(store)
+        cluster.stop()
+        cluster.start()
+        store = postgres_stores.open()
+        assert store.counts() == {state: 1}
 
 
 class TestClaims:

@@ -149,7 +149,7 @@ def test_the_seam_of_tools_is_in_their_json(painter: FakePainter, capsys: Captur
         ("loopback cat.png --curve round", "--curve 'round': choose one of"),
         ("loopback cat.png --final-strength 2", "--final-strength 2"),
         ("grid cat.png --x stepz=1,2", "--x, --y, --z 'stepz': did you mean 'steps'?"),
-        ("grid cat.png --x steps=", "an axis needs at least one value"),
+        ("grid cat.png --x steps=", "--x, --y, --z 'steps=': it needs at least one value"),
         (
             "grid cat.png --x steps=1-100 --y cfg_scale=1-100",
             "--x, --y, --z '10000 cells (100 x 100 x 1)': at most 2000",

@@ -12,6 +12,7 @@ from overpaint.models.families import SD1_SPEC, AutoencoderSpec, ModelSpec
 from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.models.parameters import parameters_of
 from overpaint.models.specs import (
+    ChromaSpec,
     DenoiserSpec,
     Flux2Spec,
     FluxSpec,
@@ -24,7 +25,7 @@ from overpaint.networks.codecs import codec_network
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.text_networks import text_network
 from tests.flow_toys import QWEN, VAE, ZIMAGE
-from tests.flux_toys import BIG, CLIP, FLUX, SD35, T5_SPEC, clip_spec
+from tests.flux_toys import BIG, CHROMA, CLIP, FLUX, SD35, T5_SPEC, clip_spec
 
 FLUX_DEV = FluxSpec(
     in_channels=16,
@@ -36,6 +37,19 @@ FLUX_DEV = FluxSpec(
     context_dim=4096,
     pooled_dim=768,
     guided=True,
+    axes=(16, 56, 56),
+)
+CHROMA_HD = ChromaSpec(
+    in_channels=16,
+    width=3072,
+    double_blocks=19,
+    single_blocks=38,
+    heads=24,
+    inner=12288,
+    context_dim=4096,
+    told=64,
+    told_width=5120,
+    told_layers=5,
     axes=(16, 56, 56),
 )
 SD35_LARGE = MmditSpec(
@@ -117,6 +131,9 @@ def spec(denoiser: DenoiserSpec, vae: AutoencoderSpec, *texts: TextSpec) -> Mode
         spec(FLUX, VAE, clip_spec(CLIP, projected=False), T5_SPEC),
         spec(replace(FLUX, guided=False), PUBLISHED_VAE, T5_XXL),
         spec(FLUX_DEV, replace(PUBLISHED_VAE, quant_convs=False)),
+        spec(CHROMA, VAE, T5_SPEC),
+        spec(CHROMA_HD, VAE),
+        spec(replace(FLUX, in_channels=96), VAE),
         spec(SD35, VAE, clip_spec(CLIP, projected=True), BIG, T5_SPEC),
         spec(replace(SD35, normed=False, dual_blocks=0), VAE),
         spec(SD35_LARGE, VAE),
@@ -124,7 +141,10 @@ def spec(denoiser: DenoiserSpec, vae: AutoencoderSpec, *texts: TextSpec) -> Mode
         spec(QWEN_IMAGE, WAN_VAE, QWEN25),
         spec(KLEIN_9B, FLUX2_VAE, replace(QWEN, layers=28, layer=-1, states=(9, 18, 27))),
     ],
-    ids=["zimage", "flux", "schnell", "dev", "sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "klein"],
+    ids=[
+        *("zimage", "flux", "schnell", "dev", "chroma", "chroma-hd", "fill"),
+        *("sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "klein"),
+    ],
 )
 def test_as_many_as_the_networks_have(model: ModelSpec) -> None:
     with torch.device("meta"):
@@ -139,9 +159,9 @@ def test_as_many_as_the_networks_have(model: ModelSpec) -> None:
 
 def test_published_sizes() -> None:
     """As their publishers round them, in billions."""
-    published = FLUX_DEV, SD35_LARGE, Z_IMAGE_TURBO, QWEN_IMAGE, KLEIN_4B, KLEIN_9B
+    published = FLUX_DEV, CHROMA_HD, SD35_LARGE, Z_IMAGE_TURBO, QWEN_IMAGE, KLEIN_4B, KLEIN_9B
     sizes = [parameters_of(spec(each, VAE))["transformer"] / 1e9 for each in published]
-    assert sizes == pytest.approx([11.9, 8.1, 6.15, 20.4, 3.9, 9.1], abs=0.06)
+    assert sizes == pytest.approx([11.9, 8.9, 8.1, 6.15, 20.4, 3.9, 9.1], abs=0.06)
     assert parameters_of(spec(QWEN_IMAGE, WAN_VAE, QWEN25))["text_encoders"] / 1e9 == pytest.approx(7.07, abs=0.01)
     assert parameters_of(spec(FLUX, VAE, T5_XXL))["text_encoders"] / 1e9 == pytest.approx(4.76, abs=0.01)
     assert parameters_of(SD1_SPEC) == {}

@@ -119,6 +119,14 @@ def test_sixteen_channels_are_of_two_kinds(family: str, stem: str, tmp_path: Pat
         find_taesd(tmp_path, is_sdxl=False, channels=16, family=family)
 
 
+@pytest.mark.parametrize("family", ["qwen-image", "flux2-klein"])
+def test_families_without_a_twin(family: str, tmp_path: Path) -> None:
+    """Flux.1's would be taken for one with as many channels, and show other colours."""
+    save_file(dict(official()[1]), tmp_path / "taef1_decoder.safetensors")
+    with pytest.raises(SettingError, match=rf"no TAESD is known for a model of the family {family}"):
+        find_taesd(tmp_path, is_sdxl=False, channels=16, family=family, halves=("decoder",))
+
+
 def test_files_of_another_kind(tmp_path: Path) -> None:
     encoder, _ = official()
     save_file(dict(encoder), tmp_path / "taesd_decoder.safetensors")

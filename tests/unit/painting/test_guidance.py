@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from overpaint.models.families import SD1_SPEC
-from overpaint.painting.guidance import Guidance, guided, guided_three_ways
+from overpaint.painting.guidance import Guidance, as_long_as, guided, guided_three_ways
 from overpaint.settings import Settings
 from tests.unit.toy_job import SANE, planned
 
@@ -34,6 +34,18 @@ def test_sub_prompts_add_up_by_their_weights_each_in_its_picture() -> None:  # C
     first = uncond[0] + 3 * (positive[0] - uncond[0]) - 1.5 * (positive[1] - uncond[0])
     assert torch.allclose(result[0], first, atol=1e-5)
     assert torch.allclose(result[1], uncond[1] + 6 * (positive[2] - uncond[1]), atol=1e-5)
+
+
+def test_guidance_that_keeps_lengths_turns_each_token_alone() -> None:
+    """Against the formula on packed tokens, at a size that is no multiple of a token."""
+    result, own, share = (noise(2, 4, 5, 6, seed=seed) for seed in range(3))
+    found = share - as_long_as(result, own, share, 2)
+    for rows in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        for columns in (slice(0, 2), slice(4, 6)):
+            turned, plain, kept = (each[:, :, rows, columns] for each in (share - result, share - own, found))
+            lengths = (torch.linalg.vector_norm(each, dim=(1, 2, 3)) for each in (plain, turned))
+            of_plain, of_turned = lengths
+            assert torch.allclose(kept, turned * (of_plain / of_turned)[:, None, None, None], atol=1e-5)
 
 
 def test_three_ways_are_two_where_the_picture_has_no_say_of_its_own() -> None:  # CFG-3

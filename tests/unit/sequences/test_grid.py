@@ -62,7 +62,7 @@ def test_axes_from_text(text: str, values: tuple[Any, ...]) -> None:
     ("given", "message"),
     [
         ("stepps=1,2", "did you mean 'steps'"),
-        ("steps=", "at least one value"),
+        ("steps=", "axis='steps=': it needs at least one value"),
         ({"steps": []}, "at least one value"),
         ("steps", "FIELD=VALUE"),
         ("steps=a", "whole numbers"),

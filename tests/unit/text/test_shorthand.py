@@ -12,8 +12,8 @@ from overpaint.text.shorthand import (
     control_files,
     control_from_text,
     lora_from_text,
-    with_control_pictures,
     with_parts,
+    with_pictures,
     without_second_pass,
 )
 
@@ -109,9 +109,9 @@ class TestRows:
     def test_the_pictures_take_the_places_of_their_files(self, folder: Path) -> None:
         fields = with_parts({"controls": ["c=a.png", {"model": "e", "image": "data:x"}]}, folder)
         assert control_files(fields) == (folder / "a.png", None)
-        opened = with_control_pictures(fields, lambda path: path.name)
+        opened = with_pictures(fields, lambda path: path.name)
         assert [each["image"] for each in opened["controls"]] == ["a.png", "data:x"]
-        assert with_control_pictures({"steps": 3}, lambda path: path.name) == {"steps": 3}
+        assert with_pictures({"steps": 3}, lambda path: path.name) == {"steps": 3}
 
 
 def test_a_source_has_no_second_pass() -> None:

@@ -38,6 +38,8 @@ import { History } from "./history.js";
  * @property {string | null} mask key of its mask's file, once that is written
  * @property {string | null} [map] key of the file that says how strong it paints where
  * @property {[number, number, number, number] | null} crop
+ * @property {[number, number] | null} [size] at which the networks see it, where only a part is painted
+ * @property {number | null} [seconds] that it was painted for
  * @property {number} created
  * @property {number} after the last event that was heard of
  * @property {number} step
@@ -59,6 +61,9 @@ export const FIRST_FORM = {
   padding: 32,
   seed: -1,
 };
+
+/** What decides, beside its size, how long a job takes. */
+const COSTS = ["steps", "strength", "cfg_scale", "sampler", "batch_size", "iterations", "checkpoint", "enable_hr"];
 
 export class Document {
   /** @param {string} id */
@@ -82,6 +87,17 @@ export class Document {
     this.form.value = next;
   }
 
+  /**
+   * How long a job that costs as much as the next one took when it was painted last.
+   * @param {{width: number, height: number}} size
+   * @returns {number | null} seconds
+   */
+  secondsOf({ width, height }) {
+    const form = this.form.value;
+    const isAlike = (/** @type {Job} */ { request, size }) => size?.[0] === width && size[1] === height && COSTS.every((name) => request[name] === form[name]);
+    return [...this.jobs.value].reverse().find((each) => each.seconds && isAlike(each))?.seconds ?? null;
+  }
+
   /** @param {string} id */
   job(id) {
     return this.jobs.peek().find((each) => each.id === id) ?? null;
@@ -98,5 +114,25 @@ export class Document {
     const next = { ...found, ...changes };
     this.jobs.value = this.jobs.peek().map((each) => (each.id === id ? next : each));
     return next;
+  }
+}
+
+/** For how long jobs were painted, by this page's clock: from the first step on, since a model may have to be loaded before. */
+export class JobClock {
+  /** @type {Map<string, {at: number, step: number}>} */
+  begun = new Map();
+
+  /** @param {string} id @param {string} name of what is heard of it @param {{step?: number, steps?: number}} data */
+  heard(id, name, { step = 0, steps = 0 }) {
+    const isFirst = name === "progress" && step > 0 && step < steps && !this.begun.get(id)?.step;
+    if (name === "started" || isFirst) this.begun.set(id, { at: performance.now(), step: isFirst ? step : 0 });
+  }
+
+  /** @param {string} id @param {number} steps @returns {number | null} where it was heard from its start on */
+  secondsOf(id, steps) {
+    const begun = this.begun.get(id);
+    if (!begun) return null;
+    const part = steps > begun.step ? (steps - begun.step) / steps : 1;
+    return (performance.now() - begun.at) / 1000 / part;
   }
 }

@@ -101,7 +101,7 @@ const ICONS = /** @type {const} */ ({
   check: "m5 13 4 4L19 7",
   cross: "M6 6l12 12M18 6 6 18",
   stop: "M7 7h10v10H7z",
-  dice: "M5 5h14v14H5zM9 9h.01M15 15h.01M15 9h.01M9 15h.01",
+  dice: "M4 4h16v16H4zM8.500 8.500h.1v.1h-.1zM15.500 15.500h.1v.1h-.1zM15.500 8.500h.1v.1h-.1zM8.500 15.500h.1v.1h-.1zM12 12h.1v.1h-.1z",
   again: "M20 12a8 8 0 1 1-2.3-5.700M20 3v5h-5",
   variations: "M4 9h7v7H4zM9 4h7v7M14 14h6v6h-6",
   copy: "M9 9h11v11H9zM15 9V5a1 1 0 0 0-1-1H5a1 1 0 0 0-1 1v9a1 1 0 0 0 1 1h4",

@@ -28,9 +28,9 @@ export function showNetworks(page) {
   const dialog = show(page, () => t("networks"), "gallery",
     h("div", { class: "filters" }, h("input", { type: "search", name: "find-network", placeholder: () => t("findNetwork"), "aria-label": () => t("findNetwork"), oninput: (/** @type {any} */ event) => (sought.value = event.target.value.trim()) })),
     h("p", { class: "hint", hidden: () => !known.value || Boolean(known.value.loras.length + known.value.embeddings.length) }, () => t("noNetworks")),
-    list({ class: "painted" }, group("loras", tagOf)),
+    list({ class: "painted names" }, group("loras", tagOf)),
     h("h3", { hidden: () => !known.value?.embeddings.length }, () => t("embeddings")),
-    list({ class: "painted" }, group("embeddings", (each) => each.id)),
+    list({ class: "painted names" }, group("embeddings", (each) => each.id)),
   );
 }
 
@@ -47,7 +47,7 @@ export function showModels(page) {
   const dialog = show(page, () => t("models"), "gallery",
     h("div", { class: "filters" }, h("input", { type: "search", name: "find-model", placeholder: () => t("findModel"), "aria-label": () => t("findModel"), oninput: (/** @type {any} */ event) => (sought.value = event.target.value.trim()) })),
     h("p", { class: "hint", hidden: () => !known.value || Boolean(found().length) }, () => t("noModels")),
-    list({ class: "painted" }, () => found().map((each) => card(each, t("field_checkpoint"), () => take(each.id), page.session?.document.form.value.checkpoint === each.id))),
+    list({ class: "painted names" }, () => found().map((each) => card(each, t("field_checkpoint"), () => take(each.id), page.session?.document.form.value.checkpoint === each.id))),
   );
 }
 

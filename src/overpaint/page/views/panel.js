@@ -77,7 +77,9 @@ export class PaintPanel extends HTMLElement {
 
   #where() {
     const size = planned.value;
-    return size ? t("paintBox", size) : "";
+    if (!size) return "";
+    const seconds = this.session?.document.secondsOf(size);
+    return seconds ? t("paintBoxSeconds", { ...size, seconds: Math.max(1, Math.round(seconds)) }) : t("paintBox", size);
   }
 
   #strength() {

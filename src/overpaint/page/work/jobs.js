@@ -1,6 +1,7 @@
 /** Jobs from the press of the button to a result that is taken over: sent, followed, found again after a reload. */
 
 import * as api from "../api/client.js";
+import { JobClock } from "../state/document.js";
 import { graysAreStrength } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { bitmapOf, decoded } from "./session.js";
@@ -26,6 +27,7 @@ export class Jobs {
     this.stencils = new Map();
     /** @type {Map<string, number>} job -> the mask it was sent with, by its count of changes */
     this.sentWith = new Map();
+    this.clock = new JobClock();
     this.tries = 0;
     this.following = "";
     this.stop = new AbortController();
@@ -151,7 +153,7 @@ export class Jobs {
     if (!job.request.only_masked || !job.crop || job.tool?.fields.kind === "outpaint") return void this.document.patch(job.id, { crop: [...whole] });
     const asked = { source: [picture.width, picture.height], box: job.crop, ...sizes(job.request) };
     const planned = await api.planBox(asked, this.stop.signal);
-    this.document.patch(job.id, { crop: planned.crop ?? [...whole] });
+    this.document.patch(job.id, { crop: planned.crop ?? [...whole], size: planned.size });
   }
 
   /**
@@ -194,7 +196,8 @@ export class Jobs {
     const results = (told.pictures ?? [])
       .filter((/** @type {any} */ each) => ["picture", "grid"].includes(each.kind))
       .map((/** @type {any} */ { kind, number, seed, infotext, width, height, seam = null }) => ({ number, seed, infotext, width, height, seam, isSheet: kind === "grid", file: null }));
-    this.document.patch(id, { state, step, steps, position, eta, error, warnings, results });
+    const seconds = state === "finished" ? this.clock.secondsOf(id, steps) : null;
+    this.document.patch(id, { state, step, steps, position, eta, error, warnings, results, seconds });
     if (state === "finished" || state === "cancelled") void this.#fetchResults(id);
     if (!OPEN.includes(state)) this.#forgetPreview(id);
   }
@@ -241,6 +244,7 @@ export class Jobs {
     const { document } = this;
     const job = document.job(data.job);
     if (!job) return;
+    this.clock.heard(job.id, name, data);
     if (name === "started") document.patch(job.id, { after, state: "running", position: 0, steps: data.steps ?? job.steps, warnings: data.warnings ?? [], crop: data.crop ?? job.crop });
     else if (name === "progress") document.patch(job.id, { after, state: "running", step: data.step, steps: data.steps, eta: data.eta ?? null });
     else if (name === "preview" && data.image) void this.#preview(job, data.image);
@@ -314,7 +318,7 @@ export class Jobs {
     const job = {
       ...before,
       ...{ id: api.randomName(20), state: "sending", request: { ...before.request, ...changes }, created: Date.now(), after: 0 },
-      ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
+      ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [], seconds: null },
     };
     this.sentWith.set(job.id, this.sentWith.get(id) ?? -1);
     document.jobs.value = [...document.jobs.peek(), job];

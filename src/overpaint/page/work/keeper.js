@@ -11,6 +11,7 @@ import { effect, signal } from "../state/signal.js";
 
 const TAB = "overpaint-document";
 const RELOAD = 1500; // milliseconds in which a page that is left gives its document back
+const AGREED = 400; // milliseconds in which another tab says that it has the document
 const AGAIN = 3000; // milliseconds after which it is tried again to write
 const LATER = 300; // milliseconds, for what changes with every key
 
@@ -285,13 +286,13 @@ function remembered(id) {
 }
 
 /**
- * Held for as long as the tab is open. Where browsers have no locks (plain http from elsewhere), it is always granted.
+ * Held for as long as the tab is open.
  * @param {string} id
  * @param {number} [patience] milliseconds to wait for it
  * @returns {Promise<boolean>}
  */
 function locked(id, patience = 0) {
-  if (!navigator.locks) return Promise.resolve(true);
+  if (!navigator.locks) return agreed(id);
   const how = patience ? { signal: AbortSignal.timeout(patience) } : { ifAvailable: true };
   return new Promise((resolve) => {
     const held = navigator.locks.request(`overpaint ${id}`, how, (lock) => {
@@ -299,5 +300,25 @@ function locked(id, patience = 0) {
       return lock && new Promise(() => {});
     });
     held.catch(() => resolve(!patience));
+  });
+}
+
+/**
+ * Where browsers have no locks (plain http from elsewhere) the tabs ask each other; of two that ask at once one goes first.
+ * @param {string} id
+ * @returns {Promise<boolean>} whether no other tab has it
+ */
+function agreed(id) {
+  const channel = new BroadcastChannel(`overpaint ${id}`), own = Math.random();
+  return new Promise((resolve) => {
+    let isHeld = false;
+    channel.onmessage = ({ data }) => {
+      if (data.asks !== undefined && (isHeld || own > data.asks)) channel.postMessage({ holds: true });
+      if (!data.holds || isHeld) return;
+      channel.close();
+      resolve(false);
+    };
+    channel.postMessage({ asks: own });
+    setTimeout(() => resolve((isHeld = true)), AGREED);
   });
 }

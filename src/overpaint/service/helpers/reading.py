@@ -29,7 +29,7 @@ from overpaint.upright import NOTES, SOURCE_MODE
 # Under these names, and whatever is inside of them, doors take pictures; under any other a text stays what it is.
 HOLDERS = frozenset(
     {
-        *("images", "image", "mask", "latent_mask", "strength_map", "picture", "pictures", "image_url"),
+        *("images", "image", "mask", "latent_mask", "strength_map", "references", "picture", "pictures", "image_url"),
         *("init_images", "imageList", "data", "input_image", "mask_image", "effective_region_mask"),
         *("controlnet_input_images", "controlnet_images", "controlnet_masks"),
     }

@@ -191,7 +191,7 @@ def _outputs(processed: Processed, batch: FinishedBatch) -> Iterator[Output]:
     plan, texts = processed.plan, processed.infotexts[-len(batch.batch) :]
     for image, finished, text in zip(batch.batch, batch.pictures, texts, strict=True):
         # An infotext does not hold what a ControlNet followed.
-        recipe = recipe_of(processed, image.index).to_json() if plan.controls else None
+        recipe = recipe_of(processed, image.index).to_json() if plan.controls or plan.references else None
         extras, seam = source_extras(finished.image), finished.seam
         yield Output(finished.image, text, seed=image.seed, extras=extras, recipe=recipe, seam=seam)
         found = (getattr(finished, name) for name in returned_masks(plan))

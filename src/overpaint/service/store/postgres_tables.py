@@ -66,6 +66,7 @@ class PgConnection:
     def __init__(self, raw: Any) -> None:
         self.raw = raw
         self.used = time.monotonic()
+        self.is_flushed_apart = False  # this transaction's end is
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         return self.raw.execute(translated(sql), parameters)
@@ -76,10 +77,27 @@ class PgConnection:
         return cursor
 
     def one_at_a_time(self) -> None:
+        self._flush_apart()
         self.execute("SELECT pg_advisory_xact_lock(?)", (_ACCEPTING,))
 
     def announce(self, what: str, job_id: str) -> None:
+        self._flush_apart()
         self.execute("SELECT pg_notify(?, ?)", (CHANNEL, f"{what} {job_id}"))
+
+    def _flush_apart(self) -> None:
+        """Let go of the locks of all before the disk has it.
+
+        Whoever notifies holds a lock of the whole server until the commit is on the disk, as does whoever lets a job
+        in: one commit a flush, whatever the number of processes. So the commit does not wait, and a message of its own
+        does, which takes no lock: the server flushes those of many processes at once.
+        """
+        if not self.is_flushed_apart:
+            self.is_flushed_apart = True
+            self.execute("SET LOCAL synchronous_commit = off")
+
+    def flush(self) -> None:
+        """Wait until all that was committed is on the disk, and with whoever replicates it."""
+        self.execute("SELECT pg_logical_emit_message(true, ?, '')", (CHANNEL,))
 
 
 class PostgresTables:
@@ -112,8 +130,12 @@ class PostgresTables:
 
     @contextmanager
     def write(self) -> Iterator[PgConnection]:
-        with self._explained(), self._taken() as connection, connection.raw.transaction():
-            yield connection
+        with self._explained(), self._taken() as connection:
+            connection.is_flushed_apart = False
+            with connection.raw.transaction():
+                yield connection
+            if connection.is_flushed_apart:
+                connection.flush()
 
     @contextmanager
     def read(self) -> Iterator[PgConnection]:
