@@ -218,10 +218,10 @@ def test_a_failure_keeps_the_pictures_that_were_finished(engine: Engine, monkeyp
     calls = 0
     answer = type(stages_of(engine).backend).denoise
 
-    def once(self: Any, *args: Any) -> Any:
+    def once(self: Any, *args: Any, **said: Any) -> Any:
         nonlocal calls
         calls += 1
-        return answer(self, *args) * (1 if calls == 1 else float("nan"))
+        return answer(self, *args, **said) * (1 if calls == 1 else float("nan"))
 
     monkeypatch.setattr(type(stages_of(engine).backend), "denoise", once)
     with pytest.raises(SamplingError) as caught:

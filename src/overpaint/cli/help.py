@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-_PICTURE = "picture prompt negative style size resize color_correction tiling clip_skip"
+_PICTURE = "picture prompt look_at negative style size resize color_correction tiling clip_skip"
 _SEEDS = "seed variation_seed variation_strength seed_resize"
 _STEPS = (
     "strength sampler scheduler steps cfg guidance image_cfg eta s_churn s_tmin s_tmax s_noise s_min_uncond"
