@@ -178,9 +178,9 @@ def test_a_sheet_of_what_was_painted_before_a_stop() -> None:
 def test_a_sheet_with_titles_beside_its_rows_has_room_on_every_side(legend: str) -> None:
     red = [Image.new("RGB", (80, 60), "red")] * 4
     sheet = labelled_sheet(red, ["1", "2"], ["a", "b"], titles=("steps", ""), legend=legend)
-    left, top, right, bottom = (
-        ImageChops.difference(sheet, Image.new("RGB", sheet.size, "white")).getbbox() or sheet.size
-    )
+    box = ImageChops.difference(sheet, Image.new("RGB", sheet.size, "white")).getbbox()
+    assert box is not None
+    left, top, right, bottom = box
     assert min(left, top, sheet.width - right, sheet.height - bottom) >= 4
     assert labelled_sheet(red, ["", ""], ["", ""]).size == (160, 120)
 
