@@ -5,6 +5,7 @@ python docs/pictures.py
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -54,19 +55,25 @@ def _file_of(shown: str) -> str:
     return f"{shown.removesuffix('-shown.png')}.png --show" if shown.endswith("-shown.png") else shown
 
 
-PAGES = ("outpainting", "enlarging", "loopback", "grids", "looking")
+PAGES = ("outpainting", "enlarging", "loopback", "grids", "looking", "seams", "scripts")
+SHEETS = ("looking", "seams")  # pages with commands whose pictures others of them made
 PAINTED = {"wide-lake.png": "wide-lake.png", "large-lake.png": "large-lake.png", "lake-grid/grid.png": "grid.png"}
+PAINTED |= {each: each for each in ("lake-blends.png", "lake-matrix.png")}
 PAINTED |= {"car-compared.png": "car-compared.png", "lakes-sheet.png": "lakes-sheet.png"}
 
 
 def _paint_commands_of(page: Path, folder: Path) -> None:
-    """The commands of a guide that name a picture of the examples; what they write is what the guide shows."""
+    """The commands and code of a guide that name a picture of the examples; what they write is what it shows."""
     shutil.copytree(ROOT / "examples", folder / "examples", dirs_exist_ok=True)
-    for line in page.read_text(encoding="utf-8").splitlines():
-        paints = "examples/" in line or page.stem == "looking"  # whose sheet is of new pictures
+    text = page.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        paints = "examples/" in line or page.stem in SHEETS
         words = shlex.split(line) if line.startswith("    overpaint ") and paints else []
         if words:
             subprocess.run([sys.executable, "-m", *words], cwd=folder, check=True)
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if any(f'.save("{made}")' in block for made in PAINTED):
+            subprocess.run([sys.executable, "-c", block], cwd=folder, check=True)
     for made, shown in PAINTED.items():
         if (folder / made).exists():
             shutil.move(folder / made, IMAGES / shown)

@@ -52,11 +52,15 @@ class RequestTypeError(RequestError, TypeError):
 class MaskTextError(RequestError):
     """A mask written as text has a mistake, at `text[start:end]`; `pointer` shows where."""
 
-    def __init__(self, text: str, start: int, end: int, remedy: str) -> None:
-        super().__init__("mask", text[start:end] or "the end", f"{remedy} (at character {start + 1})")
-        self.text, self.start, self.end = text, start, end
+    def __init__(self, text: str, start: int, end: int, remedy: str, *, field: str = "mask") -> None:
+        super().__init__(field, text[start:end] or "the end", f"{remedy} (at character {start + 1})")
+        self.text, self.start, self.end, self._told = text, start, end, remedy
         if hasattr(self, "add_note"):  # Python 3.11 shows it below the message
             self.add_note(self.pointer)
+
+    def of(self, field: str) -> MaskTextError:
+        """The same complaint about a mask that was given under another name."""
+        return MaskTextError(self.text, self.start, self.end, self._told, field=field)
 
     @property
     def pointer(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ from overpaint.cli.arguments import AsJson, Open, Overwrite
 from overpaint.cli.output import say, say_json, table
 from overpaint.cli.results import choose_target
 from overpaint.cli.terminal_pictures import show_pictures
-from overpaint.errors import RequestError
+from overpaint.errors import MaskTextError, RequestError
 
 if TYPE_CHECKING:
     from overpaint.files.keeping import Target
@@ -54,11 +56,13 @@ def mask(
     from overpaint.cli.told import is_stdin
     from overpaint.settings import Settings
 
-    understood = masks.parse(expression)
+    with _named_as_here():
+        understood = masks.parse(expression)
     stem = "stdin" if is_stdin(picture) else picture.stem
     target = choose_target(output, f"{stem}-mask", overwrite)
     source = opened(picture, Settings())
-    drawn = masks.draw(understood, source)
+    with _named_as_here():
+        drawn = masks.draw(understood, source)
     written = _written(drawn, target)
     overlay = masks.overlay(source, drawn) if show else None
     shown = _written(overlay, _beside(written, overwrite)) if overlay is not None else None
@@ -74,6 +78,15 @@ def mask(
     if open_it:
         typer.launch(str(shown or written))
     return 0
+
+
+@contextmanager
+def _named_as_here() -> Iterator[None]:
+    """What other commands take as --mask is the EXPRESSION of this one."""
+    try:
+        yield
+    except MaskTextError as error:
+        raise error.of("EXPRESSION") from error
 
 
 def _beside(mask: Path, overwrite: bool) -> Target:

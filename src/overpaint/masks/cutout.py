@@ -38,6 +38,7 @@ _STEPS = 200  # of the cut
 _SURROUNDINGS = 0.3  # of the box, on each side: what the background is learnt from
 _CERTAIN = 1e3
 _NOISE = 1e-4  # added to variances of colours from 0 to 1
+_NOTHING = Image.new("L", (1, 1))  # black of any size
 _NEIGHBOURS = ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**-0.5), (1, -1, 2**-0.5))  # down, across, 1 / distance
 
 
@@ -84,11 +85,12 @@ def cut_out(
         raise RequestError("cut-out", None, "give a box round the thing, or points inside it")
     size = picture.size
     allowed = rectangle(size, box) if box is not None else Image.new("L", size, 255)
-    yes = stroke(size, inside, radius) if inside else nothing(size)
-    no = stroke(size, outside, radius) if outside else nothing(size)
     area = _looked_at(allowed, size)
-    parts = [each.crop(area) for each in (as_mode(picture, "RGB"), allowed, yes, no)]
+    parts = [_part(each, area) for each in (as_mode(picture, "RGB"), allowed)]
+    parts += [_part(stroke(size, each, radius), area) if each else _NOTHING for each in (inside, outside)]
     found = _cut(parts, has_box=box is not None)
+    if found.size == size:
+        return found
     result = nothing(size)
     result.paste(found, area[:2])
     return result
@@ -99,6 +101,10 @@ def _looked_at(allowed: Image.Image, size: tuple[int, int]) -> Box:
     left, top, right, bottom = allowed.getbbox() or (0, 0, *size)
     margin = max(8, int(_SURROUNDINGS * max(right - left, bottom - top)))
     return widened((left, top, right, bottom), margin, margin, size)
+
+
+def _part(picture: Image.Image, area: Box) -> Image.Image:
+    return picture if area == (0, 0, *picture.size) else picture.crop(area)
 
 
 def _cut(parts: Sequence[Image.Image], *, has_box: bool) -> Image.Image:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from overpaint.errors import RequestError
 from overpaint.masks.shapes import LARGEST_RADIUS
 from overpaint.pixels.mask import Box, blur_mask, ground_of, widened
+from overpaint.pixels.tiles import gray_pixels
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -29,7 +31,7 @@ def grow(mask: Image.Image, pixels: float) -> Image.Image:
 def shrink(mask: Image.Image, pixels: float) -> Image.Image:
     """The black grows instead. The picture's edge is none of the mask's."""
     _check("shrink", pixels)
-    return ImageOps.invert(grow(ImageOps.invert(mask), pixels))
+    return _near(mask, pixels, lambda values: ~_grown(~values, pixels))
 
 
 def feather(mask: Image.Image, pixels: float) -> Image.Image:
@@ -62,31 +64,40 @@ def _near(mask: Image.Image, reach: float, change: Callable[[Bytes], Bytes]) -> 
         return mask.copy()
     margin = int(reach) + 1
     area = widened(box, margin, margin, mask.size)
-    values = np.asarray(mask.crop(area))
+    values = gray_pixels(mask, area)
     result = values.copy()
     for part in _busy(values, margin):
         left, top, right, bottom = part
         outer = widened(part, margin, margin, (values.shape[1], values.shape[0]))
         made = change(values[outer[1] : outer[3], outer[0] : outer[2]])
         result[top:bottom, left:right] = made[top - outer[1] : bottom - outer[1], left - outer[0] : right - outer[0]]
+    drawn = Image.fromarray(result)
+    if drawn.size == mask.size:
+        return drawn
     changed = Image.new("L", mask.size, ground)
-    changed.paste(Image.fromarray(result), area[:2])
+    changed.paste(drawn, area[:2])
     return changed
 
 
 def _busy(values: Bytes, margin: int) -> Iterator[Box]:
-    """The cells of a coarse grid, joined along its rows, that are not of one gray together with their neighbours."""
+    """The cells of a coarse grid that are not of one gray together with their neighbours.
+
+    They are joined along rows, and down where row follows row alike: each part costs its margin, too.
+    """
     side = max(_CELL, 4 * margin)
     across = np.arange(0, values.shape[1], side)
     bands = [values[top : top + side] for top in range(0, len(values), side)]
     low = np.stack([np.minimum.reduceat(band.min(axis=0), across) for band in bands])
     high = np.stack([np.maximum.reduceat(band.max(axis=0), across) for band in bands])
     busy = _of_neighbours(low, np.minimum) != _of_neighbours(high, np.maximum)
-    for row, cells in enumerate(busy):
-        turns = np.flatnonzero(np.diff(cells.astype(np.int8), prepend=0, append=0))
-        for first, last in zip(turns[0::2], turns[1::2], strict=True):
-            corners = (first * side, row * side, last * side, (row + 1) * side)
-            yield widened((int(corners[0]), corners[1], int(corners[2]), corners[3]), 0, 0, values.shape[::-1])
+    first = 0
+    for _, alike in groupby(busy, key=np.ndarray.tobytes):
+        rows = list(alike)
+        turns = np.flatnonzero(np.diff(rows[0].astype(np.int8), prepend=0, append=0)).tolist()
+        for left, right in zip(turns[0::2], turns[1::2], strict=True):
+            corners = (left * side, first * side, right * side, (first + len(rows)) * side)
+            yield widened(corners, 0, 0, values.shape[::-1])
+        first += len(rows)
 
 
 def _of_neighbours(cells: Bytes, which: np.ufunc) -> Bytes:

@@ -29,7 +29,8 @@ def labelled_sheet(
 ) -> Picture:
     """Pictures in reading order, as many as columns times rows; a missing one leaves its place empty.
 
-    `titles` are the names of the axes, across and down.
+    `titles` are the names of the axes, across and down. With titles beside its rows a sheet has room on its other
+    sides, too; one of bare pictures has none.
     """
     size = _cell(pictures)
     font = sheet_font(size, "".join((*columns, *rows, *titles, legend)))
@@ -37,10 +38,11 @@ def labelled_sheet(
     top = _strip(columns, size[0], margin, font, background) if any(columns) else None
     left = _side(rows, size[1], margin, font, background, limit=max(2 * size[0], 96)) if any(rows) else None
     head = _heading(titles, font, background)
-    wide = (left.width if left else 0) + table.width
+    room = line_height(font) // 2 if left else 0
+    wide = (left.width if left else 0) + table.width + room
     foot = _paragraph(legend, font, wide, background) if legend else None
     parts = [each for each in (head, top) if each is not None]
-    high = sum(each.height for each in parts) + table.height + (foot.height if foot else 0)
+    high = sum(each.height for each in parts) + table.height + (foot.height if foot else room)
     sheet = Image.new("RGB", (max([wide, *([head.width] if head else [])]), high), background)
     y = 0
     if head is not None:

@@ -36,14 +36,26 @@ def test_nothing_is_overwritten_unasked(painter: FakePainter, capsys: Capture) -
 
 
 @pytest.mark.parametrize(
-    "command", [["mask", "cat.png"], ["paint", "cat.png", "moon", "--mask"], ["plan", "cat.png", "--mask"]]
+    ("command", "named"),
+    [
+        (["mask", "cat.png"], "EXPRESSION"),
+        (["paint", "cat.png", "moon", "--mask"], "--mask"),
+        (["plan", "cat.png", "--mask"], "--mask"),
+    ],
 )
-def test_a_typo_is_shown_with_its_place(painter: FakePainter, capsys: Capture, command: list[str]) -> None:
+def test_a_typo_is_shown_with_its_place(painter: FakePainter, capsys: Capture, command: list[str], named: str) -> None:
     assert main([*command, "ellipse 1,2,20,20 | grw 8"]) == 2
     complaint, shown, marks = capsys.readouterr().err.splitlines()
-    assert complaint == "overpaint: --mask 'grw': did you mean 'grow'? (at character 21)"
+    assert complaint == f"overpaint: {named} 'grw': did you mean 'grow'? (at character 21)"
     assert shown == "  ellipse 1,2,20,20 | grw 8" and marks == " " * (2 + 20) + "^^^"
     assert not painter.requests and not list(Path().glob("*-mask*"))
+
+
+def test_a_shape_outside_the_picture_is_named_as_the_command_has_it(painter: FakePainter, capsys: Capture) -> None:
+    assert main(["mask", "cat.png", "rectangle 90,90,99,99"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("overpaint: EXPRESSION 'rectangle 90,90,99,99': it lies outside the picture of 32x24")
+    assert "  ^^^" in told
 
 
 def test_the_words_are_listed(painter: FakePainter, capsys: Capture) -> None:

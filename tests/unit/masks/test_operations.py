@@ -136,26 +136,42 @@ def test_growing_and_shrinking_have_an_order(mask: Mask, radius: float) -> None:
     assert (opened <= values).all() and (values <= closed).all()
 
 
-@needs_oracles
-def test_large_masks_change_only_where_something_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same as all at once, and the plain parts are not looked at."""
-    size = (2400, 1800)
-    mask = masks.union(masks.ellipse(size, (200, 190, 2260, 1650)), masks.rectangle(size, (0, 1600, 160, 1800)))
-    soft, seen = masks.feather(mask, 9), list[int]()
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pixels each part has that is worked on."""
+    found, inner = list[int](), edges._near
 
     def spied(change: Callable[[Array], Array]) -> Callable[[Array], Array]:
         def changed(values: Array) -> Array:
-            seen.append(values.size)
+            found.append(values.size)
             return change(values)
 
         return changed
 
-    inner = edges._near
     monkeypatch.setattr(edges, "_near", lambda mask, reach, change: inner(mask, reach, spied(change)))
+    return found
+
+
+@needs_oracles
+def test_large_masks_change_only_where_something_is(seen: list[int]) -> None:
+    """The same as all at once, and the plain parts are not looked at."""
+    size = (2400, 1800)
+    mask = masks.union(masks.ellipse(size, (200, 190, 2260, 1650)), masks.rectangle(size, (0, 1600, 160, 1800)))
+    soft = masks.feather(mask, 9)
     for each in (mask, soft):
         assert (np.asarray(masks.grow(each, 7)) == cv2.dilate(np.asarray(each), disc(7).astype(np.uint8))).all()
         assert (np.asarray(masks.shrink(each, 7)) == cv2.erode(np.asarray(each), disc(7).astype(np.uint8))).all()
     assert sum(seen) < 0.7 * 4 * size[0] * size[1]
+
+
+@pytest.mark.parametrize("change", [masks.grow, masks.shrink])
+def test_no_pixel_is_worked_on_twice_where_the_whole_picture_changes(
+    change: Callable[[Mask, float], Mask], seen: list[int]
+) -> None:
+    """Neighbouring parts would each work on the other's margin."""
+    size = (600, 560)
+    change(masks.ellipse(size, (10, 10, 590, 550)), 60)
+    assert seen == [size[0] * size[1]]
 
 
 @needs_oracles

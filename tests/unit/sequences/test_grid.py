@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from PIL import Image, ImageChops
 
 from overpaint.errors import RequestError
 from overpaint.parts import Hires, Lora
@@ -12,6 +13,7 @@ from overpaint.request import Txt2ImgRequest
 from overpaint.sequences.axes import GridAxis, axis_of
 from overpaint.sequences.grid import PictureGrid
 from overpaint.sequences.scripts import script_sequence
+from overpaint.sequences.sheets import labelled_sheet
 from overpaint.sequences.story import StepResult
 from overpaint.settings import Settings
 from tests.unit.toy_job import asked, noisy_picture
@@ -170,6 +172,17 @@ def test_a_sheet_of_what_was_painted_before_a_stop() -> None:
     grid = plot("Steps", "1-3", [])
     assert len(grid.assembled(painted(grid, 2), Settings()).images) == 1
     assert grid.assembled([], Settings()).images == ()
+
+
+@pytest.mark.parametrize("legend", ["", "Steps: 3"])
+def test_a_sheet_with_titles_beside_its_rows_has_room_on_every_side(legend: str) -> None:
+    red = [Image.new("RGB", (80, 60), "red")] * 4
+    sheet = labelled_sheet(red, ["1", "2"], ["a", "b"], titles=("steps", ""), legend=legend)
+    box = ImageChops.difference(sheet, Image.new("RGB", sheet.size, "white")).getbbox()
+    assert box is not None
+    left, top, right, bottom = box
+    assert min(left, top, sheet.width - right, sheet.height - bottom) >= 4
+    assert labelled_sheet(red, ["", ""], ["", ""]).size == (160, 120)
 
 
 def test_the_legend_says_what_cells_have_in_common() -> None:
