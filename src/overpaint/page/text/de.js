@@ -156,6 +156,7 @@ export const de = {
   secondsLeft: "{seconds} s",
   failed: "Fehlgeschlagen",
   cancelled: "Abgebrochen",
+  cancelledElsewhere: "Dieser Auftrag wurde anderswo abgebrochen. Das Bild und die Maske sind noch da: noch einmal malen.",
   finished: "Fertig",
   finishEarly: "Mit dem Jetzigen abschließen",
   cancelJob: "Diesen Auftrag abbrechen",

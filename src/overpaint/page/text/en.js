@@ -166,6 +166,7 @@ export const en = {
   secondsLeft: "{seconds} s",
   failed: "Failed",
   cancelled: "Cancelled",
+  cancelledElsewhere: "This job was cancelled elsewhere. Its picture and your mask are still here: paint again.",
   finished: "Done",
   finishEarly: "Finish with what there is",
   cancelJob: "Cancel this job",
