@@ -120,6 +120,30 @@ def test_a_mask_of_another_size_is_stretched_and_can_be_taken_back(
     assert (mask_of(page) == mask).all()
 
 
+def test_a_mask_is_saved_loaded_and_found_in_the_transparency(open_page: OpenPage, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (240, 320, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[40:90, 30:130, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    page, mask = painted_on(open_page, tmp_path / "clear.png")
+    intercept_file_choosers(page)
+    page.click("button.mask-menu")
+    with page.expect_download() as saved:
+        page.click("dialog .row:has-text('Save the mask')")
+    saved.value.save_as(tmp_path / "mask.png")
+    assert (np.asarray(Image.open(tmp_path / "mask.png").convert("L")) == mask).all()
+    page.click("button.mask-menu")
+    page.click("dialog .row:has-text('From transparency')")
+    page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 3")
+    assert (mask_of(page) == np.where(pixels[..., 3] == 0, 255, 0)).all()
+    page.click("button.mask-menu")
+    with page.expect_file_chooser() as choosing:
+        page.click("dialog .row:has-text('Load a mask')")
+    choosing.value.set_files(tmp_path / "mask.png")
+    page.wait_for_function(f"() => {PAGE}.session.document.history.at.peek() === 4")
+    assert (mask_of(page) == mask).all()
+
+
 def test_without_a_mask_the_whole_picture_is_painted_and_the_button_says_so(open_page: OpenPage, picture: Path) -> None:
     page = open_page()
     drop(page, picture)

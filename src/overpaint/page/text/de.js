@@ -106,7 +106,7 @@ export const de = {
   noModels: "So heißt kein Modell.",
   addNetwork: "In den Prompt",
   noPresets: "Noch sind keine Einstellungen aufgehoben.",
-  presetName: "Name für die jetzigen Einstellungen",
+  presetName: "Name dieser Einstellungen",
   keepPreset: "Aufheben",
   deletePreset: "Löschen",
   presetTaken: "Die Einstellungen von „{name}“ stehen im Formular.",

@@ -113,7 +113,7 @@ export const en = {
   noModels: "No model is called that.",
   addNetwork: "Into the prompt",
   noPresets: "No settings are kept yet.",
-  presetName: "Name for the settings of now",
+  presetName: "Name for these settings",
   keepPreset: "Keep",
   deletePreset: "Delete",
   presetTaken: "The settings of “{name}” are in the form.",
