@@ -454,6 +454,11 @@ def test_no_serious_barrier(open_page: OpenPage, picture: Path, theme: str, size
         if page.locator("dialog").count():
             page.keyboard.press("Escape")
         page.wait_for_selector("dialog", state="detached")
+    page.evaluate(f"() => void {PAGE}.jobs.confirm('deepMerge')")
+    page.wait_for_selector("dialog.ask[open]")
+    check(page, axe)
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="detached")
     page.evaluate(f"() => {PAGE}.dialog('showSheet', {PAGE}.jobs.document.jobs.peek()[0].results[0].file)")
     page.wait_for_function("() => document.querySelector('dialog.sheet img')?.naturalWidth")
     check(page, axe)

@@ -197,7 +197,10 @@ export function forgetError(name) {
 /** What went wrong and is about no field. @param {Jobs} jobs */
 function generalError(jobs) {
   const last = jobs.document.jobs.value[jobs.document.jobs.value.length - 1];
-  return last?.state === "failed" && last.error && !last.error.field ? last.error.message : "";
+  if (!last?.error || last.error.field) return "";
+  // What is tried again without asking is told, too: only a person can free a disk. The rest has words elsewhere.
+  const isTold = last.state === "sending" && ["offline", "error", "unauthorized"].includes(last.error.code);
+  return isTold ? "" : last.error.message;
 }
 
 /** Sliders for the brush, for the bar of tools. */

@@ -4,6 +4,7 @@ import * as api from "../api/client.js";
 import { JobClock } from "../state/document.js";
 import { graysAreStrength } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
+import { t } from "../text/text.js";
 import { bitmapOf, decoded } from "./session.js";
 
 /** @typedef {import("../state/document.js").Job} Job */
@@ -27,6 +28,8 @@ export class Jobs {
     this.stencils = new Map();
     /** @type {Map<string, number>} job -> the mask it was sent with, by its count of changes */
     this.sentWith = new Map();
+    /** Those that were called off in this tab. @type {Set<string>} */
+    this.cancelledHere = new Set();
     this.clock = new JobClock();
     this.tries = 0;
     this.following = "";
@@ -197,7 +200,9 @@ export class Jobs {
       .filter((/** @type {any} */ each) => ["picture", "grid"].includes(each.kind))
       .map((/** @type {any} */ { kind, number, seed, infotext, width, height, seam = null }) => ({ number, seed, infotext, width, height, seam, isSheet: kind === "grid", file: null }));
     const seconds = state === "finished" ? this.clock.secondsOf(id, steps) : null;
-    this.document.patch(id, { state, step, steps, position, eta, error, warnings, results, seconds });
+    const isElsewhere = state === "cancelled" && !this.cancelledHere.has(id);
+    const said = isElsewhere ? { code: "cancelled", message: t("cancelledElsewhere"), field: null } : error;
+    this.document.patch(id, { state, step, steps, position, eta, error: said, warnings, results, seconds });
     if (state === "finished" || state === "cancelled") void this.#fetchResults(id);
     if (!OPEN.includes(state)) this.#forgetPreview(id);
   }
@@ -330,6 +335,7 @@ export class Jobs {
     const job = this.document.job(id);
     if (!job) return;
     if (job.state === "sending") return void this.document.patch(id, { state: "cancelled" });
+    this.cancelledHere.add(id);
     await api.cancel(id).then((told) => this.#told(id, told), () => this.#ask(id));
   }
 
