@@ -8,7 +8,7 @@ stream, words first. A cell's place is its row and its column; all words are at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,10 @@ BlockSpec: TypeAlias = FluxSpec | ChromaSpec  # of blocks that both have
 class Embedder(nn.Module):
     """Two layers that make a vector of what the network is told."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.in_layer = Linear(inputs, width)
-        self.out_layer = Linear(width, width)
+        self.in_layer = Linear(inputs, width, bias=bias)
+        self.out_layer = Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.out_layer(F.silu(self.in_layer(x)))
@@ -51,10 +51,10 @@ class Embedder(nn.Module):
 class Modulation(nn.Module):
     """Shift, scale and gate of so many layers, from the time."""
 
-    def __init__(self, width: int, count: int) -> None:
+    def __init__(self, width: int, count: int, *, bias: bool = True) -> None:
         super().__init__()
         self.count = count
-        self.lin = Linear(width, count * width)
+        self.lin = Linear(width, count * width, bias=bias)
 
     def forward(self, time: Tensor) -> tuple[Tensor, ...]:
         found: Tensor = self.lin(F.silu(time))[:, None]
@@ -73,28 +73,30 @@ class ScaledNorm(nn.Module):
         return (x.float() * inverse).to(x.dtype) * self.scale
 
 
-class _QueryAndKeyNorm(nn.Module):
+class QueryAndKeyNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.query_norm = ScaledNorm(width)
         self.key_norm = ScaledNorm(width)
 
 
-def _queries_keys_values(qkv: Tensor, norm: _QueryAndKeyNorm, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+def queries_keys_values(qkv: Tensor, norm: QueryAndKeyNorm, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = (in_heads(each, heads) for each in qkv.chunk(3, dim=-1))
     return norm.query_norm(q), norm.key_norm(k), v
 
 
-class _StreamAttention(nn.Module):
-    def __init__(self, spec: BlockSpec) -> None:
+class StreamAttention(nn.Module):
+    """What one stream brings to attention, and what it takes from it."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.heads = spec.heads
-        self.qkv = Linear(spec.width, 3 * spec.width)
-        self.norm = _QueryAndKeyNorm(spec.width // spec.heads)
-        self.proj = Linear(spec.width, spec.width)
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width, bias=bias)
+        self.norm = QueryAndKeyNorm(width // heads)
+        self.proj = Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _queries_keys_values(self.qkv(x), self.norm, self.heads)
+        return queries_keys_values(self.qkv(x), self.norm, self.heads)
 
 
 def _mlp(spec: BlockSpec) -> nn.Sequential:
@@ -107,18 +109,33 @@ class FluxDoubleBlock(nn.Module):
     def __init__(self, spec: BlockSpec, img_mod: nn.Module, txt_mod: nn.Module) -> None:
         super().__init__()
         self.img_mod, self.txt_mod = img_mod, txt_mod
-        self.img_attn, self.txt_attn = _StreamAttention(spec), _StreamAttention(spec)
+        self.img_attn, self.txt_attn = (StreamAttention(spec.width, spec.heads) for _ in range(2))
         self.img_mlp, self.txt_mlp = _mlp(spec), _mlp(spec)
 
     def forward(self, img: Tensor, txt: Tensor, time: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        of_img, of_txt = self.img_mod(time), self.txt_mod(time)
-        theirs = self.txt_attn(modulated(txt, *of_txt[:2]))
-        own = self.img_attn(modulated(img, *of_img[:2]))
-        q, k, v = (torch.cat(pair, dim=1) for pair in zip(theirs, own, strict=True))
-        out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
-        words, cells = out[:, : txt.shape[1]], out[:, txt.shape[1] :]
-        img = _through(img, self.img_attn.proj(cells), of_img, self.img_mlp)
-        return img, _through(txt, self.txt_attn.proj(words), of_txt, self.txt_mlp)
+        return through_double_block(self, img, txt, self.img_mod(time), self.txt_mod(time), angles)
+
+
+class TwoStreams(Protocol):
+    """A double block: the layers of either stream."""
+
+    img_attn: StreamAttention
+    txt_attn: StreamAttention
+    img_mlp: nn.Sequential
+    txt_mlp: nn.Sequential
+
+
+def through_double_block(
+    block: TwoStreams, img: Tensor, txt: Tensor, of_img: tuple[Tensor, ...], of_txt: tuple[Tensor, ...], angles: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both streams behind a block in which they attend to each other."""
+    theirs = block.txt_attn(modulated(txt, *of_txt[:2]))
+    own = block.img_attn(modulated(img, *of_img[:2]))
+    q, k, v = (torch.cat(pair, dim=1) for pair in zip(theirs, own, strict=True))
+    out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
+    words, cells = out[:, : txt.shape[1]], out[:, txt.shape[1] :]
+    img = _through(img, block.img_attn.proj(cells), of_img, block.img_mlp)
+    return img, _through(txt, block.txt_attn.proj(words), of_txt, block.txt_mlp)
 
 
 def _through(x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...], mlp: nn.Module) -> Tensor:
@@ -137,24 +154,26 @@ class FluxSingleBlock(nn.Module):
         self.spec = spec
         self.linear1 = Linear(spec.width, 3 * spec.width + spec.inner)
         self.linear2 = Linear(spec.width + spec.inner, spec.width)
-        self.norm = _QueryAndKeyNorm(spec.width // spec.heads)
+        self.norm = QueryAndKeyNorm(spec.width // spec.heads)
         self.modulation = modulation
 
     def forward(self, x: Tensor, time: Tensor, angles: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(time)
         both = self.linear1(modulated(x, shift, scale))
         qkv, hidden = both.split([3 * self.spec.width, self.spec.inner], dim=-1)
-        q, k, v = _queries_keys_values(qkv, self.norm, self.spec.heads)
+        q, k, v = queries_keys_values(qkv, self.norm, self.spec.heads)
         out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
         result: Tensor = x + gate * self.linear2(torch.cat([out, F.gelu(hidden, approximate="tanh")], dim=-1))
         return result
 
 
-class _LastOfFlux(nn.Module):
-    def __init__(self, spec: FluxSpec) -> None:
+class LastOfFlux(nn.Module):
+    """From tokens to the numbers of their cells."""
+
+    def __init__(self, width: int, numbers: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.linear = Linear(spec.width, spec.patch**2 * spec.out_channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(spec.width, 2 * spec.width))
+        self.linear = Linear(width, numbers, bias=bias)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(width, 2 * width, bias=bias))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(time)[:, None].chunk(2, dim=-1)
@@ -181,7 +200,7 @@ class Flux(nn.Module):
         self.single_blocks = nn.ModuleList(
             FluxSingleBlock(spec, Modulation(spec.width, 3)) for _ in range(spec.single_blocks)
         )
-        self.final_layer = _LastOfFlux(spec)
+        self.final_layer = LastOfFlux(spec.width, spec.patch**2 * spec.out_channels)
 
     def forward(
         self, x: Tensor, s: Tensor, context: Tensor, vector: Tensor, *, references: Sequence[Tensor] = ()

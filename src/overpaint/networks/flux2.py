@@ -15,7 +15,16 @@ from torch.nn import functional as F
 
 from overpaint.models.specs import Flux2Spec
 from overpaint.networks.attention import attend
-from overpaint.networks.layers import Linear, in_heads, sinusoid
+from overpaint.networks.flux import (
+    Embedder,
+    LastOfFlux,
+    Modulation,
+    QueryAndKeyNorm,
+    StreamAttention,
+    queries_keys_values,
+    through_double_block,
+)
+from overpaint.networks.layers import Linear, sinusoid
 from overpaint.networks.transformer_layers import (
     angles_of,
     cells_of,
@@ -27,71 +36,10 @@ from overpaint.networks.transformer_layers import (
     whole_patches,
 )
 
-_EPS = 1e-6
 _THETA = 2000.0
 _TIMES = 1000.0  # what the time is multiplied by before it is embedded
 _SINUSOID = 256
 _APART = 10  # between the numbers of two pictures
-
-
-class _TimeMlp(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.in_layer = Linear(_SINUSOID, width, bias=False)
-        self.out_layer = Linear(width, width, bias=False)
-
-    def forward(self, s: Tensor, dtype: torch.dtype) -> Tensor:
-        result: Tensor = self.out_layer(F.silu(self.in_layer(sinusoid(s * _TIMES, _SINUSOID).to(dtype))))
-        return result
-
-
-class _SharedModulation(nn.Module):
-    """Shift, scale and gate of so many layers, for all blocks of a kind."""
-
-    def __init__(self, width: int, count: int) -> None:
-        super().__init__()
-        self.count = count
-        self.lin = Linear(width, count * width, bias=False)
-
-    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
-        found: Tensor = self.lin(F.silu(time))[:, None]
-        return found.chunk(self.count, dim=-1)
-
-
-class _HeadNorm(nn.Module):
-    """x by its root mean square, in float32."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.empty(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inverse = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + _EPS)
-        return (x.float() * inverse).to(x.dtype) * self.scale
-
-
-class _HeadNorms(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query_norm = _HeadNorm(width)
-        self.key_norm = _HeadNorm(width)
-
-
-def _split(qkv: Tensor, norm: _HeadNorms, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (in_heads(each, heads) for each in qkv.chunk(3, dim=-1))
-    return norm.query_norm(q), norm.key_norm(k), v
-
-
-class _PlainStream(nn.Module):
-    def __init__(self, spec: Flux2Spec) -> None:
-        super().__init__()
-        self.heads = spec.heads
-        self.qkv = Linear(spec.width, 3 * spec.width, bias=False)
-        self.norm = _HeadNorms(spec.width // spec.heads)
-        self.proj = Linear(spec.width, spec.width, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _split(self.qkv(x), self.norm, self.heads)
 
 
 class _HalvesGated(nn.Module):
@@ -112,27 +60,13 @@ class Flux2DoubleBlock(nn.Module):
 
     def __init__(self, spec: Flux2Spec) -> None:
         super().__init__()
-        self.img_attn, self.txt_attn = _PlainStream(spec), _PlainStream(spec)
+        self.img_attn, self.txt_attn = (StreamAttention(spec.width, spec.heads, bias=False) for _ in range(2))
         self.img_mlp, self.txt_mlp = _mlp(spec), _mlp(spec)
 
     def forward(
         self, img: Tensor, txt: Tensor, of_img: tuple[Tensor, ...], of_txt: tuple[Tensor, ...], angles: Tensor
     ) -> tuple[Tensor, Tensor]:
-        theirs = self.txt_attn(modulated(txt, *of_txt[:2]))
-        own = self.img_attn(modulated(img, *of_img[:2]))
-        q, k, v = (torch.cat(pair, dim=1) for pair in zip(theirs, own, strict=True))
-        out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
-        words, cells = out[:, : txt.shape[1]], out[:, txt.shape[1] :]
-        img = _through(img, self.img_attn.proj(cells), of_img, self.img_mlp)
-        return img, _through(txt, self.txt_attn.proj(words), of_txt, self.txt_mlp)
-
-
-def _through(x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...], mlp: nn.Module) -> Tensor:
-    """What comes behind the attention, in one stream."""
-    _, _, gate, shift, scale, gate_mlp = modulation
-    x = x + gate * attended
-    result: Tensor = x + gate_mlp * mlp(modulated(x, shift, scale))
-    return result
+        return through_double_block(self, img, txt, of_img, of_txt, angles)
 
 
 class Flux2SingleBlock(nn.Module):
@@ -143,28 +77,16 @@ class Flux2SingleBlock(nn.Module):
         self.spec = spec
         self.linear1 = Linear(spec.width, 3 * spec.width + 2 * spec.inner, bias=False)
         self.linear2 = Linear(spec.width + spec.inner, spec.width, bias=False)
-        self.norm = _HeadNorms(spec.width // spec.heads)
+        self.norm = QueryAndKeyNorm(spec.width // spec.heads)
         self.gated = _HalvesGated()
 
     def forward(self, x: Tensor, modulation: tuple[Tensor, ...], angles: Tensor) -> Tensor:
         shift, scale, gate = modulation
         both = self.linear1(modulated(x, shift, scale))
         qkv, hidden = both.split([3 * self.spec.width, 2 * self.spec.inner], dim=-1)
-        q, k, v = _split(qkv, self.norm, self.spec.heads)
+        q, k, v = queries_keys_values(qkv, self.norm, self.spec.heads)
         out = attend(turned_pairs(q, angles), turned_pairs(k, angles), v)
         result: Tensor = x + gate * self.linear2(torch.cat([out, self.gated(hidden)], dim=-1))
-        return result
-
-
-class _LastOfFlux2(nn.Module):
-    def __init__(self, spec: Flux2Spec) -> None:
-        super().__init__()
-        self.linear = Linear(spec.width, spec.patch**2 * spec.in_channels, bias=False)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(spec.width, 2 * spec.width, bias=False))
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(time)[:, None].chunk(2, dim=-1)
-        result: Tensor = self.linear(modulated(x, shift, scale))
         return result
 
 
@@ -175,14 +97,14 @@ class Flux2(nn.Module):
         super().__init__()
         self.spec = spec
         self.img_in = Linear(spec.patch**2 * spec.in_channels, spec.width, bias=False)
-        self.time_in = _TimeMlp(spec.width)
+        self.time_in = Embedder(_SINUSOID, spec.width, bias=False)
         self.txt_in = Linear(spec.context_dim, spec.width, bias=False)
-        self.double_stream_modulation_img = _SharedModulation(spec.width, 6)
-        self.double_stream_modulation_txt = _SharedModulation(spec.width, 6)
-        self.single_stream_modulation = _SharedModulation(spec.width, 3)
+        self.double_stream_modulation_img = Modulation(spec.width, 6, bias=False)
+        self.double_stream_modulation_txt = Modulation(spec.width, 6, bias=False)
+        self.single_stream_modulation = Modulation(spec.width, 3, bias=False)
         self.double_blocks = nn.ModuleList(Flux2DoubleBlock(spec) for _ in range(spec.double_blocks))
         self.single_blocks = nn.ModuleList(Flux2SingleBlock(spec) for _ in range(spec.single_blocks))
-        self.final_layer = _LastOfFlux2(spec)
+        self.final_layer = LastOfFlux(spec.width, spec.patch**2 * spec.in_channels, bias=False)
 
     def forward(
         self,
@@ -199,7 +121,7 @@ class Flux2(nn.Module):
         """
         high, wide = x.shape[-2:]
         maps = [whole_patches(each, self.spec.patch) for each in seen_pictures(x, self.spec.in_channels, references)]
-        time = self.time_in(s, x.dtype)
+        time = self.time_in(sinusoid(s * _TIMES, _SINUSOID).to(x.dtype))
         img = self.img_in(torch.cat([patches_of(each, self.spec.patch) for each in maps], dim=1))
         txt = self.txt_in(context)
         of_img, of_txt = self.double_stream_modulation_img(time), self.double_stream_modulation_txt(time)
