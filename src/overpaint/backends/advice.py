@@ -79,8 +79,8 @@ def faster(machine: MachineFacts, device: str, dtype: str, has_openvino: bool) -
         if not can_pack():
             yield "this build of torch has no oneDNN kernels, which are faster; install the one of PyPI"
         how = "" if has_openvino else "pip install 'overpaint[openvino]' and "
-        price = "after compiling for as long as two, and with the weights in memory twice"
-        yield f"{how}--backend openvino: a step took 0.7 of torch's time where it was measured, {price}"
+        price = "and holds the weights twice; it compiles first, for as long as a step or two"
+        yield f"{how}--backend openvino: decoding took 0.7 of torch's time where it was measured, {price}"
     free = free_memory(torch.device("cpu"))
     if free is not None and free < _TIGHT:
         yield f"only {free / GIB:.1f} GiB of memory are free; close other programs before a large model swaps"
@@ -112,4 +112,4 @@ def _why_dtype(kind: str, chosen: str) -> str:
 def _why_backend(kind: str) -> str:
     if kind != "cpu":
         return "it alone computes there"
-    return "it begins at once and holds the weights once; openvino compiles first, and then takes shorter steps"
+    return "it begins at once and holds the weights once; openvino compiles first"
