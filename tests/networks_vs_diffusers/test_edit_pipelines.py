@@ -16,14 +16,14 @@ from torch import Tensor
 
 from overpaint.engine import Engine
 from overpaint.networks.transformer_layers import map_of
-from tests.engine.conftest import scene
+from tests.engine.conftest import box, scene
 from tests.networks_vs_diffusers.edit_sources import PAD, SIDE, edit_parts
 from tests.networks_vs_diffusers.flow_files import ENDS
 from tests.networks_vs_diffusers.newer_sources import NewerParts
 from tests.networks_vs_diffusers.pipelines import noise_like, sampled
 from tests.networks_vs_diffusers.test_flow_pipelines import close, request, shares
 from tests.networks_vs_diffusers.test_flux_networks import packed
-from tests.networks_vs_diffusers.test_newer_pipelines import DYNAMIC
+from tests.networks_vs_diffusers.test_newer_pipelines import DYNAMIC, qwen_latents
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -77,16 +77,21 @@ def tell_pictures(module: Any, args: Any, said: dict[str, Any]) -> tuple[Any, di
     return args, {**said, "mm_token_type_ids": (said["input_ids"] == PAD).int()}
 
 
-def edited(parts: NewerParts, name: str, images: Any, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Any:
-    """A pipeline's latents, and the pipeline; its pictures are of a narrow model's size."""
+def pipeline(parts: NewerParts, name: str, monkeypatch: pytest.MonkeyPatch, **scheduler: Any) -> Any:
+    """Its pictures are of a narrow model's size."""
     import diffusers
-    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+    from diffusers.pipelines.qwenimage import (
+        pipeline_qwenimage_edit,
+        pipeline_qwenimage_edit_inpaint,
+        pipeline_qwenimage_edit_plus,
+    )
 
     sized = pipeline_qwenimage_edit.calculate_dimensions
-    monkeypatch.setattr(pipeline_qwenimage_edit, "calculate_dimensions", lambda area, ratio: sized(SIDE**2, ratio))
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_inpaint):
+        monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: sized(SIDE**2, ratio))
     monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", SIDE**2)
     pipe = getattr(diffusers, f"QwenImageEdit{name}Pipeline")(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**DYNAMIC, shift_terminal=0.02),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**scheduler),
         vae=parts.vae,
         text_encoder=parts.text,
         tokenizer=None,
@@ -95,22 +100,24 @@ def edited(parts: NewerParts, name: str, images: Any, monkeypatch: pytest.Monkey
     )
     pipe.processor = processor(parts.vocabulary)
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def told(parts: NewerParts, pipe: Any, **said: Any) -> Tensor:
+    """A pipeline's latents."""
     hook = parts.text.register_forward_pre_hook(tell_pictures, with_kwargs=True)
     try:
-        theirs = pipe(
-            image=images,
-            prompt=PROMPT,
-            width=WIDTH,
-            height=HEIGHT,
-            num_inference_steps=4,
-            latents=packed(noise_like(torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8))),
-            output_type="latent",
-            **said,
-        ).images
+        theirs = pipe(prompt=PROMPT, width=WIDTH, height=HEIGHT, output_type="latent", **said).images
     finally:
         hook.remove()
-    latents: Tensor = map_of(theirs, HEIGHT // 16, WIDTH // 16, 2)
-    return latents, pipe
+    return map_of(theirs, HEIGHT // 16, WIDTH // 16, 2)
+
+
+def edited(parts: NewerParts, name: str, images: Any, monkeypatch: pytest.MonkeyPatch, **said: Any) -> Any:
+    """A pipeline's latents after 4 of its own steps, and the pipeline."""
+    pipe = pipeline(parts, name, monkeypatch, **DYNAMIC, shift_terminal=0.02)
+    noise = packed(noise_like(torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)))
+    return told(parts, pipe, image=images, num_inference_steps=4, latents=noise, **said), pipe
 
 
 @pytest.mark.parametrize("cfg_scale", [1.0, 3.0])
@@ -153,3 +160,18 @@ def test_a_new_picture_of_a_reference(
     _, ours = sampled(engines["2509"], asked)
     theirs, _ = edited(models["2509"], "Plus", [seen], monkeypatch, true_cfg_scale=1.0)
     close(ours, theirs)
+
+
+def test_an_edit_under_a_mask(
+    models: dict[str, NewerParts], engines: dict[str, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, mask = scene(WIDTH, HEIGHT), box(WIDTH, HEIGHT, (48, 0, WIDTH, HEIGHT))
+    plan, ours = sampled(engines["first"], request(prompt=PROMPT, images=(source,), mask=mask, strength=0.8))
+    parts, s = models["first"], shares(plan)[0]
+    init = qwen_latents(parts, source)
+    noise = noise_like(init)
+    start, drawn, kept = map(packed, ((1 - s) * init + s * noise, noise, init))
+    pipe = pipeline(parts, "Inpaint", monkeypatch)
+    pipe.prepare_latents = lambda *args, **kwargs: (start, drawn, kept)
+    said: dict[str, Any] = {"image": source, "mask_image": mask.convert("L"), "sigmas": shares(plan)}
+    close(ours, told(parts, pipe, **said, strength=1.0, true_cfg_scale=1.0))
