@@ -5,6 +5,7 @@ Adding a family is adding a row. Rows are tried from top to bottom; the first wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from overpaint.errors import CheckpointError
@@ -308,7 +309,7 @@ def family_of(header: Mapping[str, tuple[int, ...]]) -> Family:
 def family_called(family: Family, name: str) -> Family:
     """Of families whose files have the same tensors, the one that a model's name tells."""
     alike = (each for each in FAMILIES if each.called and each.marks == family.marks)
-    return next((each for each in alike if each.called in name.lower()), family)
+    return next((each for each in alike if re.search(each.called, name.lower())), family)
 
 
 # What a network sees beside the latent: a mask and the masked picture, the picture, its depth.
