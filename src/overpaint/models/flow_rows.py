@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from overpaint.models.shifts import StepShift, TokenShift
 from overpaint.models.specs import UNET_PREFIX, AutoencoderSpec, Family, LatentSpec, Mark, TextRow
 
@@ -27,6 +29,32 @@ _QWEN_IMAGE_TEXTS = (
     ),
 )
 _READ = (9, 18, 27)  # layers of klein's text encoder
+
+_KLEIN = Family(
+    name="flux2-klein",
+    title="Flux.2 klein",
+    marks=(_FLUX2,),
+    texts=(
+        TextRow(
+            kind="qwen3_stacked",
+            prefix="text_encoders.qwen3_4b.transformer.model.",
+            layer=-1,
+            final_norm=False,
+            states=_READ,
+        ),
+    ),
+    prediction="flow",
+    latent=LatentSpec(channels=128, factor=16, scale=1.0),
+    conditioning="edit",
+    strength=1.0,
+    steps=4,
+    native_size=1024,
+    network="flux2",
+    shift=StepShift(),
+    cfg_scale=1.0,
+    vae=_FLUX2_VAE,
+    vae_names=("flux2", "flux.2", "ae"),
+)
 
 NEWER_FAMILIES: tuple[Family, ...] = (
     Family(
@@ -63,27 +91,6 @@ NEWER_FAMILIES: tuple[Family, ...] = (
         network="flux2",
         supported=False,  # its text encoder is a Mistral of 24 billion parameters
     ),
-    Family(
-        name="flux2-klein",
-        title="Flux.2 klein",
-        marks=(_FLUX2,),
-        texts=(
-            TextRow(
-                kind="qwen3_stacked",
-                prefix="text_encoders.qwen3_4b.transformer.model.",
-                layer=-1,
-                final_norm=False,
-                states=_READ,
-            ),
-        ),
-        prediction="flow",
-        latent=LatentSpec(channels=128, factor=16, scale=1.0),
-        conditioning="edit",
-        native_size=1024,
-        network="flux2",
-        shift=StepShift(),
-        cfg_scale=1.0,
-        vae=_FLUX2_VAE,
-        vae_names=("flux2", "flux.2", "ae"),
-    ),
+    _KLEIN,
+    replace(_KLEIN, name="flux2-klein-base", title="Flux.2 klein base", called="base", cfg_scale=4.0, steps=50),
 )
