@@ -89,13 +89,14 @@ def test_space_and_a_drag_move_the_picture_and_the_wheel_zooms_at_the_cursor(
         page.wait_for_function(f"(scale) => {PAGE}.view.stage.view.scale === scale", arg=scale)
 
 
-@pytest.mark.parametrize("suffix", ["webp", "avif"])
-def test_pictures_of_phones_and_of_the_web_are_opened(open_page: OpenPage, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "options"), [("webp", {"lossless": True}), ("avif", {"quality": 95})])
+def test_pictures_of_phones_and_of_the_web_are_opened(
+    open_page: OpenPage, tmp_path: Path, suffix: str, options: dict[str, Any]
+) -> None:
     if not features.check(suffix):
         pytest.skip(f"this Pillow writes no {suffix}")
     pixels = np.zeros((120, 200, 3), np.uint8)
     pixels[:, 100:] = (200, 40, 90)
-    options: dict[str, Any] = {"webp": {"lossless": True}, "avif": {"quality": 95}}[suffix]
     Image.fromarray(pixels).save(tmp_path / f"two.{suffix}", **options)
     page = open_page()
     page.set_input_files("input[type=file]", tmp_path / f"two.{suffix}")

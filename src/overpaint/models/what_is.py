@@ -9,7 +9,7 @@ from typing import Any
 
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
-from overpaint.models.companions import needs_of, text_encoders_for, vae_for
+from overpaint.models.companions import Needs, needs_of, text_encoders_for, vae_for
 from overpaint.models.detect import detect
 from overpaint.models.families import UNET_PREFIX, ModelSpec
 from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
@@ -52,10 +52,21 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
 
 def family_title(path: Path, *, header_only: bool = False) -> str:
     """What family a checkpoint is of, whether or not what it needs is there, too."""
-    needs = (
-        None if header_only and not _is_safetensors(path) else needs_of(path)
-    )  # NOTE: GGUF files are read with torch
+    needs = _needs(path, header_only)
     return needs.family.title if needs is not None else spec_of(path, header_only=header_only).title
+
+
+def sees_pictures(path: Path, *, header_only: bool = False) -> bool:
+    """Whether it looks at a request's `references`, whether or not what it needs is there, too."""
+    needs = _needs(path, header_only)
+    if needs is not None:
+        return needs.family.conditioning == "edit"
+    return spec_of(path, header_only=header_only).sees_pictures
+
+
+def _needs(path: Path, header_only: bool) -> Needs | None:
+    """NOTE: GGUF files are read with torch."""
+    return None if header_only and not _is_safetensors(path) else needs_of(path)
 
 
 def what_is(path: Path) -> dict[str, Any]:
