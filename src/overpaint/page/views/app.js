@@ -329,6 +329,7 @@ function theRest() {
     import("./networks.js"),
     import("./presets.js"),
     import("./prompting.js"),
+    import("../work/previewing.js"),
     import("./shortcuts.js"),
     import("./slider.js"),
   ]);
