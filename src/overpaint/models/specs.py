@@ -387,3 +387,7 @@ class Family:
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
     called: str = ""  # a pattern in its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families
+
+    @property
+    def sees_pictures(self) -> bool:
+        return self.conditioning == "edit" and self.prediction == "flow"
