@@ -202,7 +202,19 @@ def _open(path: Path, text_encoders: tuple[Path, ...]) -> _Opened:
         spec = detect(weights.shapes, weights.metadata, read_sidecar(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
-    return _Opened(spec, weights, normalised_keys(weights.shapes))
+    keys = normalised_keys(weights.shapes)
+    return _Opened(replace(spec, in_files=_in_files(spec, weights, keys)) if spec.is_flow else spec, weights, keys)
+
+
+def _in_files(spec: ModelSpec, weights: Weights, keys: Mapping[str, str]) -> dict[str, int]:
+    """Bytes of each part as it is stored, by the names that `parameters_of` gives."""
+    prefixes = {"transformer": (UNET_PREFIX,), "text_encoders": tuple(each.prefix for each in spec.texts)}
+    prefixes["vae"] = (VAE_PREFIX,)
+    found = {
+        part: sum(weights.sizes.get(key, 0) for new, key in keys.items() if new.startswith(starts))
+        for part, starts in prefixes.items()
+    }
+    return {part: size for part, size in found.items() if size}
 
 
 @contextmanager
