@@ -17,7 +17,8 @@ from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.companions import needs_of, text_encoders_for, vae_for
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, TokenShift
-from overpaint.models.specs import FluxSpec, MmditSpec, spec_from_json
+from overpaint.models.spec_json import spec_from_json
+from overpaint.models.specs import FluxSpec, MmditSpec
 from overpaint.models.what_is import spec_of, what_is
 from overpaint.service.store.forms import plain
 from tests.networks_vs_diffusers.flow_files import save

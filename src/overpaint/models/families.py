@@ -5,11 +5,12 @@ Adding a family is adding a row. Rows are tried from top to bottom; the first wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from overpaint.errors import CheckpointError
-from overpaint.models.flow_rows import NEWER_FAMILIES
+from overpaint.models.flow_rows import BASE, NEWER_FAMILIES
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
@@ -177,7 +178,7 @@ _Z_IMAGE = Family(
 
 FAMILIES: tuple[Family, ...] = (
     _Z_IMAGE,
-    replace(_Z_IMAGE, name="zimage-base", title="Z-Image base", called="base", cfg_scale=5.0, steps=28),
+    replace(_Z_IMAGE, name="zimage-base", title="Z-Image base", called=BASE, cfg_scale=5.0, steps=28),
     replace(
         _flux("flux-fill", "Flux.1 Fill dev", (_GUIDED, Mark(UNET_PREFIX + "img_in.weight", 1, 384)), guidance=30.0),
         conditioning="inpaint",
@@ -312,7 +313,7 @@ def family_of(header: Mapping[str, tuple[int, ...]]) -> Family:
 def family_called(family: Family, name: str) -> Family:
     """Of families whose files have the same tensors, the one that a model's name tells."""
     alike = (each for each in FAMILIES if each.called and each.marks == family.marks)
-    return next((each for each in alike if each.called in name.lower()), family)
+    return next((each for each in alike if re.search(each.called, name.lower())), family)
 
 
 # What a network sees beside the latent: a mask and the masked picture, the picture, its depth.

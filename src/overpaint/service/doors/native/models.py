@@ -17,7 +17,7 @@ from overpaint.models.hashes import CheckpointFile
 from overpaint.models.notes import picture_beside, words_beside
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.models.usual import usual_of
-from overpaint.models.what_is import told_family
+from overpaint.models.what_is import family_of_file
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
@@ -98,7 +98,7 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
-        family = told_family(file.path, header_only=True)
+        family = family_of_file(file.path, header_only=True)
     except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
         family = None
     told = {} if family is None else {"family": family.title, "usual": usual_of(family)}
