@@ -32,38 +32,6 @@ _SEVERAL = Eyes(side=384, several=True)
 BASE = r"(?<![a-z])base(?![a-z])"  # what was not distilled yet
 _READ = (9, 18, 27)  # layers of klein's text encoder
 
-
-def _qwen_image(
-    name: str,
-    title: str,
-    text: TextRow,
-    *,
-    native_size: int = 1024,
-    called: str = "",
-    clean_pictures: bool = False,
-) -> Family:
-    """The rows of Qwen-Image differ in what they are shown, and how."""
-    return Family(
-        name=name,
-        title=title,
-        marks=_QWEN_IMAGE,
-        texts=(text,),
-        prediction="flow",
-        latent=LatentSpec(channels=16, scale=1.0),
-        conditioning="text" if text.eyes is None else "edit",
-        native_size=native_size,
-        network="qwen_image",
-        shift=TokenShift(most=(8192, 0.9), terminal=0.02),
-        cfg_scale=4.0,
-        strength=None if text.eyes is None else 1.0,
-        keeps_length=True,
-        clean_pictures=clean_pictures,
-        vae=_WAN_VAE,
-        called=called,
-        vae_names=("qwen", "wan"),
-    )
-
-
 _KLEIN = Family(
     name="flux2-klein",
     title="Flux.2 klein",
@@ -89,6 +57,39 @@ _KLEIN = Family(
     vae=_FLUX2_VAE,
     vae_names=("flux2", "flux.2", "ae"),
 )
+
+
+def _qwen_image(
+    name: str,
+    title: str,
+    text: TextRow,
+    *,
+    native_size: int = 1024,
+    called: str = "",
+    clean_pictures: bool = False,
+) -> Family:
+    """The rows of Qwen-Image differ in what they are shown, and how."""
+    return Family(
+        name=name,
+        title=title,
+        marks=_QWEN_IMAGE,
+        texts=(text,),
+        prediction="flow",
+        latent=LatentSpec(channels=16, scale=1.0),
+        conditioning="text" if text.eyes is None else "edit",
+        strength=None if text.eyes is None else 1.0,
+        steps=None if text.eyes is None else 40,
+        native_size=native_size,
+        network="qwen_image",
+        shift=TokenShift(most=(8192, 0.9), terminal=0.02),
+        cfg_scale=4.0,
+        keeps_length=True,
+        clean_pictures=clean_pictures,
+        vae=_WAN_VAE,
+        called=called,
+        vae_names=("qwen", "wan"),
+    )
+
 
 NEWER_FAMILIES: tuple[Family, ...] = (
     _qwen_image("qwen-image", "Qwen-Image", _QWEN_TEXT, native_size=1328),

@@ -52,27 +52,19 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
     return recognise(path, texts)
 
 
-def family_of_file(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
+def row_of(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
     """What family a checkpoint is of, whether or not what it needs is there, too."""
-    needs = (
-        None if header_only and not _is_safetensors(path) else needs_of(path)
-    )  # NOTE: GGUF files are read with torch
+    needs = None if header_only and not _is_safetensors(path) else needs_of(path)  # NOTE: GGUF is read with torch
     return needs.family if needs is not None else spec_of(path, header_only=header_only)
 
 
-def sees_pictures(path: Path, *, header_only: bool = False) -> bool:
-    """Whether it looks at a request's `references`, whether or not what it needs is there, too."""
-    found = family_of_file(path, header_only=header_only)
-    return found.conditioning == "edit" and found.prediction == "flow"
-
-
-def may_see_pictures(path: Path) -> bool:
-    """The same as far as a header tells it, or else a name."""
+def sees_pictures(path: Path) -> bool:
+    """Whether a checkpoint looks at a request's `references`, as its header tells, or else its name."""
     try:
-        return sees_pictures(path, header_only=True)
-    except Exception:  # a GGUF, for one; no file keeps a request from being judged
-        named = (each for each in FAMILIES if each.called and re.search(each.called, path.name.lower()))
-        return any(each.conditioning == "edit" and each.prediction == "flow" for each in named)
+        rows: Iterable[Family | ModelSpec] = (row_of(path, header_only=True),)
+    except Exception:  # of a GGUF, for one; no file keeps a request from being judged
+        rows = (each for each in FAMILIES if each.called and re.search(each.called, path.name.lower()))
+    return any(each.sees_pictures for each in rows)
 
 
 def what_is(path: Path) -> dict[str, Any]:

@@ -26,9 +26,9 @@ OWN: dict[str, dict[str, Any]] = {  # that differ from Stable Diffusion's
     "sd35": {"cfg_scale": 4.5},
     "sd35-turbo": {"cfg_scale": 1.0, "steps": 4},
     "qwen-image": {"cfg_scale": 4.0},
-    "qwen-image-edit": {"cfg_scale": 4.0, "strength": 1.0},
-    "qwen-image-edit-2509": {"cfg_scale": 4.0, "strength": 1.0},
-    "qwen-image-edit-2511": {"cfg_scale": 4.0, "strength": 1.0},
+    "qwen-image-edit": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
+    "qwen-image-edit-2509": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
+    "qwen-image-edit-2511": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
     "flux2-klein": {"cfg_scale": 1.0, "strength": 1.0, "steps": 4},
     "flux2-klein-base": {"cfg_scale": 4.0, "strength": 1.0, "steps": 50},
 }

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import OverpaintError, RequestError
-from overpaint.models.what_is import may_see_pictures
+from overpaint.models.what_is import sees_pictures
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import answer_of
 from overpaint.service.doors.openai.answers import (
@@ -182,9 +182,9 @@ class _ImagesApi:
         """Whether the model that is asked for looks at several pictures to paint one."""
         models = KnownModels.of(self._config)
         if name is None:
-            return may_see_pictures(models.served)
+            return sees_pictures(models.served)
         known = models.checkpoint(name)  # one that is not known is refused later
-        return known is not None and may_see_pictures(known.path)
+        return known is not None and sees_pictures(known.path)
 
     def _checkpoint(self, name: str | None) -> dict[str, str]:
         if name is None:
