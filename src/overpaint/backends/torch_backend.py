@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from overpaint.adapters.worn import WornAdapters
 from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
+from overpaint.backends.residence import ALL_STAY
 from overpaint.errors import RequestError, SamplingError
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import LessWork
 
@@ -89,6 +90,7 @@ class TorchBackend:
         )
         self.networks = Networks(settled(denoiser), self.codec.network, tuple(settled(each) for each in texts))
         self._dtypes = dtypes
+        self.residence = ALL_STAY
         # One for all codecs: adapters are no business of theirs.
         self._worn = WornAdapters(denoiser, self.networks.texts)
 
@@ -129,6 +131,7 @@ class TorchBackend:
 
         `control` is what `adapters.control` adds to the U-Net's maps, in its dtype.
         """
+        self.residence.for_denoiser()
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
@@ -168,10 +171,15 @@ class TorchBackend:
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
+        self.residence.for_text(encoder)
         network = self.networks.texts[encoder]
-        encoding = network.encode(ids.to(self.device), layer=layer, final_norm=final_norm, overrides=overrides)
+        said: dict[str, Any] = {"layer": layer, "final_norm": final_norm, "overrides": overrides}
+        if pictures:
+            said["pictures"] = pictures
+        encoding: TextEncoding = network.encode(ids.to(self.device), **said)
         pooled = encoding.pooled.float() if encoding.pooled is not None else None
         return TextEncoding(encoding.tokens.float(), pooled)
 

@@ -20,9 +20,11 @@ from overpaint.models.specs import (
     QwenImageSpec,
     TextKind,
     TextSpec,
+    TransformerSpec,
     UNetSpec,
     ZImageSpec,
 )
+from overpaint.models.vision_specs import VisionSpec
 
 _SINUSOID = 256
 
@@ -36,6 +38,29 @@ def parameters_of(spec: ModelSpec) -> dict[str, int]:
         "text_encoders": sum(_TEXTS[each.kind](each) for each in spec.texts),
         "vae": _autoencoder(spec.vae),
     }
+
+
+# The fields of a specification that say how often a block is there, in the order in which blocks compute, and how many
+# blocks one more of it brings.
+_BLOCKS: Mapping[NetworkKind, tuple[tuple[str, int], ...]] = {
+    "zimage": (("refiner_layers", 2), ("layers", 1)),
+    "flux": (("double_blocks", 1), ("single_blocks", 1)),
+    "chroma": (("double_blocks", 1), ("single_blocks", 1)),
+    "mmdit": (("blocks", 1),),
+    "qwen_image": (("blocks", 1),),
+    "flux2": (("double_blocks", 1), ("single_blocks", 1)),
+}
+
+
+def block_parameters(spec: TransformerSpec) -> tuple[int, ...]:
+    """Of the blocks that compute one after the other; those of a kind are taken to be alike."""
+    count, found = _TRANSFORMERS[spec.network], list[int]()
+    for name, at_once in _BLOCKS[spec.network]:
+        times = getattr(spec, name)
+        changed: dict[str, Any] = {name: times - 1}
+        one = (count(spec) - count(replace(spec, **changed))) // at_once
+        found += [one] * (times * at_once)
+    return tuple(found)
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> int:
@@ -122,9 +147,17 @@ def _qwen(spec: TextSpec) -> int:
     """As many layers as are read."""
     width, queries, keys = spec.width, spec.heads * spec.head_dim, spec.key_heads * spec.head_dim
     layer = 2 * width * queries + 2 * width * keys + 3 * width * spec.inner + 2 * width
-    layer += queries + 2 * keys if spec.kind == "qwen25" else 2 * spec.head_dim
+    layer += queries + 2 * keys if spec.kind.startswith("qwen25") else 2 * spec.head_dim
     layers = max(spec.states, default=spec.layers + 1 + spec.layer)
-    return spec.vocabulary * width + layers * layer + (width if spec.final_norm else 0)
+    seen = 0 if spec.vision is None else _vision(spec.vision)
+    return seen + spec.vocabulary * width + layers * layer + (width if spec.final_norm else 0)
+
+
+def _vision(spec: VisionSpec) -> int:
+    width, joined = spec.width, spec.joined**2 * spec.width
+    layer = _linear(width, 3 * width) + _linear(width, width) + 2 * width
+    layer += 2 * _linear(width, spec.inner) + _linear(spec.inner, width)
+    return 3 * spec.patch**2 * width + spec.layers * layer + width + _two(joined, joined, spec.out)
 
 
 def _t5(spec: TextSpec) -> int:
@@ -219,5 +252,6 @@ _TEXTS: Mapping[TextKind, Callable[[TextSpec], int]] = {
     "qwen3": _qwen,
     "qwen3_stacked": _qwen,
     "qwen25": _qwen,
+    "qwen25_edit": _qwen,
     "t5": _t5,
 }

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.models.specs import spec_from_json
+from overpaint.models.spec_json import spec_from_json
 from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, stand_in_upscalers, surroundings_of
@@ -61,6 +61,12 @@ class PlanView(BaseModel):
     start: float | None = Field(description="The noise, as a sigma, that painting starts from.")
     network_calls: int | None
     memory: dict[str, int] | None = Field(description="Bytes of a flow model's weights in 16 bits, by network.")
+    placement: dict[str, Any] | None = Field(
+        default=None,
+        description="What is done with a flow model's weights on a device of the size that the option `device_memory` "
+        "says: bytes in their files, of the work beside them and in all; whether weights stay as stored, text encoders "
+        "leave and blocks are streamed; and why.",
+    )
     hires: dict[str, Any] | None
     refiner: dict[str, Any] | None
     networks: list[dict[str, Any]]
