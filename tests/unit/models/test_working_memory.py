@@ -26,11 +26,11 @@ from tests.unit.models.test_parameters import CHROMA_HD, FLUX_DEV, KLEIN_4B, QWE
 SIDE, WORDS = 32, 128  # tokens
 
 
-class _Living(TorchDispatchMode):  # type: ignore[misc]
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are not a network's parameters, as long as they live."""
 
     def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._sizes = {each.untyped_storage()._cdata: 0 for each in network.parameters()}
 
