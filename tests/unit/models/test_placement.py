@@ -14,8 +14,8 @@ GB = 10**9
 def needs(texts: tuple[float, float] = (10, 10), denoiser: tuple[float, float] = (24, 12)) -> MemoryNeeds:
     """Of a model of 12 billion numbers in 8 bits, whose text encoders are in 16."""
     block = Size(*(int(each * GB * 0.9 / 57) for each in denoiser))
-    read, painted = (Size(*(int(each * GB) for each in part)) for part in (texts, denoiser))
-    return MemoryNeeds(read, painted, (block,) * 57, codec=GB // 4, working=GB, unpacking=GB // 2)
+    text, all_blocks = (Size(*(int(each * GB) for each in part)) for part in (texts, denoiser))
+    return MemoryNeeds(text, all_blocks, (block,) * 57, codec=GB // 4, working=GB, unpacking=GB // 2)
 
 
 TABLE: tuple[tuple[float, WeightsForm, bool, dict[str, object]], ...] = (

@@ -16,7 +16,8 @@ from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC
 from overpaint.models.parameters import block_parameters
 from overpaint.models.placing import blocks_of
-from overpaint.models.specs import ModelSpec, spec_from_json
+from overpaint.models.spec_json import spec_from_json
+from overpaint.models.specs import ModelSpec
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.layers import laid_out
 from overpaint.planning.weights import account_of_spec
