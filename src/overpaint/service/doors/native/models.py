@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -17,7 +16,8 @@ from pydantic import BaseModel, Field
 from overpaint.models.hashes import CheckpointFile
 from overpaint.models.notes import picture_beside, words_beside
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.models.what_is import family_title, sees_pictures
+from overpaint.models.usual import usual_of
+from overpaint.models.what_is import sees_pictures, told_family
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
@@ -39,9 +39,8 @@ class ModelView(BaseModel):
     title: str
     hash: str | None = None
     family: str | None = None
-    sees_pictures: bool | None = Field(
-        default=None, description="Whether it looks at a request's `references`; null where its header does not tell."
-    )
+    sees_pictures: bool = Field(default=False, description="Whether it looks at a request's `references`.")
+    usual: dict[str, float] = Field(default={}, description="What a request means that leaves these fields open.")
     served: bool = Field(default=False, description="What a request gets that names no checkpoint.")
     words: list[str] = Field(default=[], description="What calls it up in a prompt, as notes beside its file say.")
     picture: str | None = Field(default=None, description="URL of a picture that lies beside its file.")
@@ -99,13 +98,14 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
-    family = sees = None
-    with suppress(
-        Exception
-    ):  # its header alone does not tell, painting with it does; the others are listed all the same
-        family, sees = family_title(file.path, header_only=True), sees_pictures(file.path, header_only=True)
+    try:
+        family = told_family(file.path, header_only=True)
+    except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
+        family = None
+    told = {} if family is None else {"family": family.title, "usual": usual_of(family)}
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
-    changes = {"hash": file.shorthash, "family": family, "sees_pictures": sees, "served": file.path == models.served}
+    sees = sees_pictures(file.path)
+    changes = {"hash": file.shorthash, **told, "sees_pictures": sees, "served": file.path == models.served}
     return view.model_copy(update=changes)
 
 
