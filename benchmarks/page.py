@@ -3,8 +3,8 @@
 python -m benchmarks.page [--megapixels 24] [--strokes 30] [--softness 0]
 
 It needs chromium and the package playwright. Without a screen the browser draws with the processor alone, as it does
-on a machine without a graphics card; every frame of a stroke counts, from one picture on the screen to the next. A stroke
-has 60 frames, so it takes a second where the screen is drawn 60 times in one: 200 strokes take some four minutes.
+on a machine without a graphics card; every frame of a stroke counts, from one picture on the screen to the next. A
+stroke has 60 frames, so it takes a second where the screen is drawn 60 times in one: 200 strokes take four minutes.
 """
 
 from __future__ import annotations
