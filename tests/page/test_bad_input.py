@@ -154,6 +154,9 @@ def test_without_a_mask_the_whole_picture_is_painted_and_the_button_says_so(open
     staged(page)
     job = page.evaluate(f"() => {PAGE}.jobs.document.jobs.peek()[0]")
     assert job["mask"] is None and job["crop"] == [0, 0, 320, 240]
+    page.wait_for_function("() => / s last time$/.test(document.querySelector('button.paint small').textContent)")
+    fill(page, {"steps": 3})  # which nobody has waited for yet
+    page.wait_for_function("() => document.querySelector('button.paint small').textContent === ''")
 
 
 def test_a_model_that_the_server_does_not_have_is_said_beside_its_field(open_page: OpenPage, picture: Path) -> None:

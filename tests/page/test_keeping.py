@@ -133,7 +133,7 @@ def test_who_starts_over_is_asked_and_then_has_nothing(open_page: OpenPage, pict
     kept(other)
     kept(page)
     page.bring_to_front()  # or it is drawn once a second
-    mask = mask_of(page)
+    mask, mine = mask_of(page), page.evaluate(f"() => {PAGE}.session.document.id")
     for answer in (".quiet", ".primary"):
         page.click("header [aria-label='Settings']")
         page.click("dialog .row.danger")
@@ -148,17 +148,18 @@ def test_who_starts_over_is_asked_and_then_has_nothing(open_page: OpenPage, pict
     page.wait_for_selector(".empty")
     assert page.evaluate(f"() => {PAGE}.session.document.picture.peek()") is None
     assert page.input_value("textarea[name=prompt]") == ""
-    stored = page.evaluate(
-        """() => import('/page/state/database.js').then(async ({readAll}) => {
-            const documents = await readAll("documents");
-            return [documents.length, (await Promise.all(["tiles", "commands", "jobs", "blobs"].map((name) =>
-                Promise.all(documents.map(({key}) => readAll(name, key)))))).flat(2).length];
-        })"""
+    left = page.evaluate(
+        """(gone) => import('/page/state/database.js').then(async ({readAll}) => {
+            const named = (await readAll("documents")).filter(({key}) => key === gone);
+            const tables = ["tiles", "commands", "jobs", "blobs"].map((name) => readAll(name, gone));
+            return [named, ...await Promise.all(tables)].flat().length;
+        })""",
+        mine,
     )
+    assert left == 0
     reload(other)
     has_picture(other)
     assert other.evaluate(f"() => {PAGE}.view.stage.source.width") == 200
-    assert stored[0] == 1 and stored[1] > 0
 
 
 def test_a_model_whose_file_is_gone_is_said_until_it_is_back(

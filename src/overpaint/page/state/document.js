@@ -39,7 +39,7 @@ import { History } from "./history.js";
  * @property {string | null} [map] key of the file that says how strong it paints where
  * @property {string[]} [references] keys of further pictures that the model looks at
  * @property {[number, number, number, number] | null} crop
- * @property {[number, number] | null} [size] at which the networks see it, where only a part is painted
+ * @property {[number, number] | null} [size] at which the networks see it where only a part is painted; else that of the picture
  * @property {number | null} [seconds] that it was painted for
  * @property {number} created
  * @property {number} after the last event that was heard of
@@ -64,7 +64,7 @@ export const FIRST_FORM = {
 };
 
 /** What decides, beside its size, how long a job takes. */
-const COSTS = ["steps", "strength", "cfg_scale", "sampler", "batch_size", "iterations", "checkpoint", "enable_hr"];
+const COSTS = ["width", "height", "steps", "strength", "cfg_scale", "sampler", "batch_size", "iterations", "checkpoint", "enable_hr"];
 
 export class Document {
   /** @param {string} id */
@@ -99,7 +99,8 @@ export class Document {
    */
   secondsOf({ width, height }) {
     const form = this.form.value;
-    const isAlike = (/** @type {Job} */ { request, size }) => size?.[0] === width && size[1] === height && COSTS.every((name) => request[name] === form[name]);
+    // A sheet is painted many times over.
+    const isAlike = (/** @type {Job} */ { request, size, tool }) => !tool?.fields.kind && size?.[0] === width && size[1] === height && COSTS.every((name) => request[name] === form[name]);
     return [...this.jobs.value].reverse().find((each) => each.seconds && isAlike(each))?.seconds ?? null;
   }
 

@@ -123,6 +123,7 @@ export const de = {
   paintNew: "Ein Bild malen",
   paintBox: "{width} × {height}",
   paintBoxSeconds: "{width} × {height}, zuletzt {seconds} s",
+  paintSeconds: "zuletzt {seconds} s",
   more: "Mehr",
   search: "Einstellung suchen",
   noSetting: "So heißt keine Einstellung.",

@@ -130,6 +130,7 @@ export const en = {
   paintNew: "Paint a picture",
   paintBox: "{width} × {height}",
   paintBoxSeconds: "{width} × {height}, {seconds} s last time",
+  paintSeconds: "{seconds} s last time",
   more: "More",
   search: "Find a setting",
   noSetting: "No setting is called that.",

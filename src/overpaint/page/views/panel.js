@@ -80,10 +80,19 @@ export class PaintPanel extends HTMLElement {
   }
 
   #where() {
-    const size = planned.value;
-    if (!size) return "";
-    const seconds = this.session?.document.secondsOf(size);
-    return seconds ? t("paintBoxSeconds", { ...size, seconds: Math.max(1, Math.round(seconds)) }) : t("paintBox", size);
+    const { document, mask } = /** @type {Session} */ (this.session);
+    const size = planned.value, seconds = document.secondsOf(size ?? this.#wholeSize());
+    void document.maskChanges.value;
+    if (size) return seconds ? t("paintBoxSeconds", { ...size, seconds: atLeastOne(seconds) }) : t("paintBox", size);
+    const isWhole = !mask || mask.isEmpty() || !document.form.value.only_masked; // else the server has not told the size yet
+    return seconds && isWhole ? t("paintSeconds", { seconds: atLeastOne(seconds) }) : "";
+  }
+
+  /** By which jobs on the whole picture, or without one, are known again. */
+  #wholeSize() {
+    const { picture, form } = /** @type {Session} */ (this.session).document;
+    const { width = 0, height = 0 } = picture.value ?? form.value;
+    return { width: Number(width), height: Number(height) };
   }
 
   #strength() {
@@ -185,6 +194,9 @@ export function weighed(text, start, end, step) {
 export function wants(from, dialog, ...given) {
   from.dispatchEvent(new CustomEvent("wants", { detail: [dialog, ...given], bubbles: true }));
 }
+
+/** @param {number} seconds */
+const atLeastOne = (seconds) => Math.max(1, Math.round(seconds));
 
 /** @param {string} name */
 export function fieldError(name) {

@@ -115,10 +115,11 @@ export class Jobs {
    */
   async #plan(job) {
     const picture = this.document.pictures.peek().find((each) => each.key === job.picture);
-    if (!picture) return;
-    const whole = /** @type {const} */ ([0, 0, picture.width, picture.height]);
-    if (!job.request.only_masked || !job.crop || job.tool?.fields.kind === "outpaint") return void this.document.patch(job.id, { crop: [...whole] });
-    const asked = { source: [picture.width, picture.height], box: job.crop, ...sizes(job.request) };
+    if (!picture) return void this.document.patch(job.id, { size: [job.request.width ?? 0, job.request.height ?? 0] });
+    const { width, height } = picture;
+    const whole = /** @type {const} */ ([0, 0, width, height]);
+    if (!job.request.only_masked || !job.crop || job.tool?.fields.kind === "outpaint") return void this.document.patch(job.id, { crop: [...whole], size: [width, height] });
+    const asked = { source: [width, height], box: job.crop, ...sizes(job.request) };
     const planned = await api.planBox(asked, this.stop.signal);
     this.document.patch(job.id, { crop: planned.crop ?? [...whole], size: planned.size });
   }

@@ -577,4 +577,4 @@ def test_a_list_tells_which_models_look_at_further_pictures(page: Page, tiny_che
     settings = page.config.settings.with_changes({"models_dir": str(tmp_path)})
     found = Page(page.desk, replace(page.config, settings=settings))("GET", "/v1/models").json()["data"]
     told = {each["id"]: each["sees_pictures"] for each in found}
-    assert (told["sketch"], told["klein"], told["broken"]) == (False, True, None)
+    assert (told["sketch"], told["klein"], told["broken"]) == (False, True, False)
