@@ -21,9 +21,9 @@ from overpaint.networks.text import TokenPicture
 from overpaint.service.store.forms import plain
 from tests.networks_vs_diffusers.edit_sources import MARKS, PAD, edit_parts, picture
 from tests.networks_vs_diffusers.flow_files import save, small_vocabulary
-from tests.networks_vs_diffusers.newer_sources import NewerParts, wan_tensors
+from tests.networks_vs_diffusers.newer_sources import NewerParts, language_half, wan_tensors
 from tests.networks_vs_diffusers.test_flux_files import same
-from tests.networks_vs_diffusers.test_newer_files import near
+from tests.networks_vs_diffusers.test_newer_files import eight_bits, near
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -104,6 +104,13 @@ def test_whole_files(edit: NewerParts, of_parts: list[Tensor], tmp_path: Path) -
         save(named, path)
         small_vocabulary(tmp_path / "tokenizer.json", *MARKS)
         assert same(answers(loaded(path)), of_parts)
+
+
+def test_eight_bits(edit: NewerParts, of_parts: list[Tensor], tmp_path: Path) -> None:
+    """Text encoder and vision tower beside their scales, within the rounding of the type."""
+    text = eight_bits(language_half(edit.text), tmp_path / "qwen_2.5_vl_7b_fp8_scaled.safetensors")
+    small_vocabulary(tmp_path / "tokenizer.json", *MARKS)
+    assert near(answers(loaded(edit.path, text, vae=edit.vae_path))[0], of_parts[0], 0.4)
 
 
 def test_half_precision(edit: NewerParts, of_parts: list[Tensor]) -> None:

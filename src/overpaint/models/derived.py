@@ -57,13 +57,11 @@ def last_frame(part: Part) -> Derived:
 
 
 def frames_added(part: Part) -> Derived:
-    """What a kernel over frames that are all the same does, as a matrix."""
+    """What a kernel over frames that are all the same does, as a matrix; in float32, for sums want more digits."""
     if len(part.shape) != _OVER_FRAMES:
         return same(part)
     outputs, inputs, _, high, wide = part.shape
-    return Derived(
-        (outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1).to(tensor.dtype)
-    )
+    return Derived((outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1))
 
 
 def turned(part: Part) -> Derived:
