@@ -64,6 +64,14 @@ def frames_added(part: Part) -> Derived:
     return Derived((outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1))
 
 
+def kernels_added(first: Part, second: Part) -> Derived:
+    """The same of two kernels, each of one frame."""
+    if len(first.shape) != _OVER_FRAMES - 1 or first.shape != second.shape:
+        raise CheckpointError(f"{first.weights.path.name}: {first.key} does not fit {second.key}; use another file")
+    shape = (first.shape[0], math.prod(first.shape[1:]))
+    return Derived(shape, (first, second), lambda a, b: (a.float() + b.float()).flatten(1))
+
+
 def turned(part: Part) -> Derived:
     """A matrix with rows and columns exchanged."""
     return Derived(part.shape[::-1], (part,), lambda tensor: tensor.t().contiguous())

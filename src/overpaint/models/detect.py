@@ -112,6 +112,8 @@ def detect(
         facts=facts,
         shift=_shift(family, said, facts),
         cfg_scale=family.cfg_scale,
+        strength=family.strength,
+        steps=family.steps,
         guidance=family.guidance,
         keeps_length=family.keeps_length,
         blank_words=sum(row.length for row in family.texts if row.optional and not is_there(row, shapes)),

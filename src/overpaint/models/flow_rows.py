@@ -31,6 +31,32 @@ _EDIT_TEXT = replace(_QWEN_TEXT, kind="qwen25_edit", unread=64, eyes=Eyes(side=0
 _SEVERAL = Eyes(side=384, several=True)
 _READ = (9, 18, 27)  # layers of klein's text encoder
 
+_KLEIN = Family(
+    name="flux2-klein",
+    title="Flux.2 klein",
+    marks=(_FLUX2,),
+    texts=(
+        TextRow(
+            kind="qwen3_stacked",
+            prefix="text_encoders.qwen3_4b.transformer.model.",
+            layer=-1,
+            final_norm=False,
+            states=_READ,
+        ),
+    ),
+    prediction="flow",
+    latent=LatentSpec(channels=128, factor=16, scale=1.0),
+    conditioning="edit",
+    strength=1.0,
+    steps=4,
+    native_size=1024,
+    network="flux2",
+    shift=StepShift(),
+    cfg_scale=1.0,
+    vae=_FLUX2_VAE,
+    vae_names=("flux2", "flux.2", "ae"),
+)
+
 
 def _qwen_image(
     name: str,
@@ -50,6 +76,8 @@ def _qwen_image(
         prediction="flow",
         latent=LatentSpec(channels=16, scale=1.0),
         conditioning="text" if text.eyes is None else "edit",
+        strength=None if text.eyes is None else 1.0,
+        steps=None if text.eyes is None else 40,
         native_size=native_size,
         network="qwen_image",
         shift=TokenShift(most=(8192, 0.9), terminal=0.02),
@@ -87,27 +115,6 @@ NEWER_FAMILIES: tuple[Family, ...] = (
         network="flux2",
         supported=False,  # its text encoder is a Mistral of 24 billion parameters
     ),
-    Family(
-        name="flux2-klein",
-        title="Flux.2 klein",
-        marks=(_FLUX2,),
-        texts=(
-            TextRow(
-                kind="qwen3_stacked",
-                prefix="text_encoders.qwen3_4b.transformer.model.",
-                layer=-1,
-                final_norm=False,
-                states=_READ,
-            ),
-        ),
-        prediction="flow",
-        latent=LatentSpec(channels=128, factor=16, scale=1.0),
-        conditioning="edit",
-        native_size=1024,
-        network="flux2",
-        shift=StepShift(),
-        cfg_scale=1.0,
-        vae=_FLUX2_VAE,
-        vae_names=("flux2", "flux.2", "ae"),
-    ),
+    _KLEIN,
+    replace(_KLEIN, name="flux2-klein-base", title="Flux.2 klein base", called="base", cfg_scale=4.0, steps=50),
 )

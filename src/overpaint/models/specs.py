@@ -268,7 +268,9 @@ class ModelSpec:
     native_size: int = 512  # the side of the pictures it was trained on
     facts: Mapping[str, Source] = field(default_factory=dict)
     shift: Shift = NO_SHIFT  # of a flow model's levels of noise
-    cfg_scale: float | None = None  # of a family that is painted with another one than Stable Diffusion
+    cfg_scale: float | None = None  # this and the next two: where nothing is asked; None: as Stable Diffusion
+    strength: float | None = None
+    steps: int | None = None
     guidance: float | None = None  # of a model that is told how closely to follow the text; None: it is not
     blank_words: int = 0  # zeros in the place of a text encoder that may be missing, and is
     keeps_length: bool = False  # guidance turns what each token predicts, and does not lengthen it
@@ -376,7 +378,9 @@ class Family:
     supported: bool = True
     network: NetworkKind = "unet"
     shift: Shift = NO_SHIFT
-    cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
+    cfg_scale: float | None = None  # this and the next two: where nothing is asked; None: as Stable Diffusion
+    strength: float | None = None
+    steps: int | None = None
     guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
     keeps_length: bool = False
     clean_pictures: bool = False
