@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def sees_pictures(path: Path) -> bool:
     try:
         families: Iterable[Family | ModelSpec] = (told_family(path, header_only=True),)
     except Exception:  # of a GGUF, for one; no file keeps a request from being judged
-        families = (each for each in FAMILIES if each.called and each.called in path.name.lower())
+        families = (each for each in FAMILIES if each.called and re.search(each.called, path.name.lower()))
     return any(each.conditioning == "edit" and each.prediction == "flow" for each in families)
 
 
