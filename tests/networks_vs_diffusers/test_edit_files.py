@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.companions import text_encoders_for, vae_for
 from overpaint.models.spec_json import spec_from_json
@@ -21,9 +22,9 @@ from overpaint.networks.text import TokenPicture
 from overpaint.service.store.forms import plain
 from tests.networks_vs_diffusers.edit_sources import MARKS, PAD, edit_parts, picture
 from tests.networks_vs_diffusers.flow_files import save, small_vocabulary
-from tests.networks_vs_diffusers.newer_sources import NewerParts, wan_tensors
-from tests.networks_vs_diffusers.test_flux_files import same
-from tests.networks_vs_diffusers.test_newer_files import near
+from tests.networks_vs_diffusers.newer_sources import NewerParts, language_half, wan_tensors
+from tests.networks_vs_diffusers.test_flux_files import packed, same
+from tests.networks_vs_diffusers.test_newer_files import _LLAMA, eight_bits, near
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -104,6 +105,68 @@ def test_whole_files(edit: NewerParts, of_parts: list[Tensor], tmp_path: Path) -
         save(named, path)
         small_vocabulary(tmp_path / "tokenizer.json", *MARKS)
         assert same(answers(loaded(path)), of_parts)
+
+
+def test_eight_bits(edit: NewerParts, of_parts: list[Tensor], tmp_path: Path) -> None:
+    """Text encoder and vision tower beside their scales, within the rounding of the type."""
+    text = eight_bits(language_half(edit.text), tmp_path / "qwen_2.5_vl_7b_fp8_scaled.safetensors")
+    small_vocabulary(tmp_path / "tokenizer.json", *MARKS)
+    assert near(answers(loaded(edit.path, text, vae=edit.vae_path))[0], of_parts[0], 0.4)
+
+
+_TOWER = (
+    ("blocks.", "v.blk."),
+    ("merger.ln_q.", "v.post_ln."),
+    ("merger.mlp.", "mm."),
+    (".norm1.", ".ln1."),
+    (".norm2.", ".ln2."),
+    (".attn.proj.", ".attn_out."),
+    (".mlp.gate_proj.", ".ffn_gate."),
+    (".mlp.up_proj.", ".ffn_up."),
+    (".mlp.down_proj.", ".ffn_down."),
+)
+
+
+def tower(text: Any) -> dict[str, Tensor]:
+    """In the names of language models: queries, keys and values apart, and so the kernels of the two frames."""
+    named: dict[str, Tensor] = {}
+    for key, each in text.model.visual.state_dict().items():
+        for old, new in _TOWER:
+            key = key.replace(old, new)
+        if key == "patch_embed.proj.weight":
+            named["v.patch_embd.weight"], named["v.patch_embd.weight.1"] = each.unbind(2)
+        elif ".attn.qkv." in key:
+            for part, rows in zip("qkv", each.chunk(3), strict=True):
+                named[key.replace(".attn.qkv.", f".attn_{part}.")] = rows
+        else:
+            named[key] = each
+    return named
+
+
+def language_model(text: Any) -> dict[str, Tensor]:
+    """Its tensors in the names of language models."""
+    named = {}
+    for name, each in text.model.language_model.state_dict().items():
+        name = "output_norm.weight" if name == "norm.weight" else name
+        for theirs, new in _LLAMA:
+            name = name.replace(theirs, new)
+        named[name] = each
+    return named
+
+
+def test_gguf(edit: NewerParts, of_parts: list[Tensor], tmp_path: Path) -> None:
+    """The vision tower is a file of its own there, which is found beside the other or named."""
+    folder = tmp_path / "text_encoders"
+    folder.mkdir()
+    words = packed(folder / "Qwen2.5-VL-7B-Instruct-Q8_0.gguf", language_model(edit.text), "qwen2vl")
+    path = packed(tmp_path / "Qwen-Image-Edit-2511-Q8_0.gguf", edit.transformer.state_dict(), "qwen_image")
+    small_vocabulary(words.with_name("tokenizer.json"), *MARKS)
+    with pytest.raises(CheckpointError, match="with its vision tower; looked for"):
+        text_encoders_for(path)
+    eyes = packed(folder / "Qwen2.5-VL-7B-Instruct-mmproj-F16.gguf", tower(edit.text), "clip")
+    assert text_encoders_for(path) == (str(words), str(eyes))
+    found = answers(loaded(path, words, eyes, vae=edit.vae_path))
+    assert near(found[0], of_parts[0], 0.05) and near(found[1], of_parts[1], 0.1)
 
 
 def test_half_precision(edit: NewerParts, of_parts: list[Tensor]) -> None:

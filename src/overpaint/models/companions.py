@@ -20,6 +20,7 @@ from overpaint.models.header import Said, safetensors_shapes
 from overpaint.models.specs import TextKind
 from overpaint.models.transformer_shapes import (
     all_text_parts,
+    is_tower,
     suits,
     text_title,
     transformer_part,
@@ -67,20 +68,29 @@ def text_encoders_for(path: Path, named: Sequence[str] = ()) -> tuple[str, ...]:
     if needs is None or not needs.texts:
         return ()
     there = list(_text_files(path))
-    chosen = {each: _first(there, each) for each in needs.texts}
-    if any(file is None and not each.optional for each, file in chosen.items()):
+    chosen = {each: _first(there, each) or _with_tower(path, there, each) for each in needs.texts}
+    if any(not files and not each.optional for each, files in chosen.items()):
         told = " and ".join(each.title for each in needs.texts)
-        lacks = " and ".join(each.title for each, file in chosen.items() if file is None)
+        lacks = " and ".join(each.title for each, files in chosen.items() if not files)
         raise CheckpointError(
             f"{path.name}: it holds a {needs.family.title} transformer and no text encoder: give --text-encoder FILE "
             f"(the option text_encoder_files), this needs {told}; looked for {lacks} in {_told(path, _TEXT_FOLDERS)}"
         )
-    return tuple(dict.fromkeys(str(each) for each in chosen.values() if each is not None))
+    return tuple(dict.fromkeys(str(each) for files in chosen.values() for each in files))
 
 
-def _first(there: Sequence[tuple[Path, TextKind, int]], needed: NeededText) -> Path | None:
-    fitting = (file for file, kind, width in there if suits(kind, needed.kind) and width == needed.width)
-    return next(fitting, None)
+def _first(there: Sequence[tuple[Path, TextKind, int]], needed: NeededText) -> tuple[Path, ...]:
+    fitting = ((file,) for file, kind, width in there if suits(kind, needed.kind) and width == needed.width)
+    return next(fitting, ())
+
+
+def _with_tower(path: Path, there: Sequence[tuple[Path, TextKind, int]], needed: NeededText) -> tuple[Path, ...]:
+    """A text encoder and its vision tower in a file of its own, as GGUF files are made; none where one is missing."""
+    blind = _first(there, NeededText("qwen25", needed.width)) if needed.kind == "qwen25_edit" else ()
+    files = (file for folder in _folders(path, _TEXT_FOLDERS) for file in _files(folder)) if blind else iter(())
+    towers = ((file,) for file in files if is_tower(_shapes_of(file), needed.width))
+    found = next(towers, ())
+    return (*blind, *found) if found else ()
 
 
 def vae_for(path: Path) -> Path | None:

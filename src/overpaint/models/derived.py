@@ -64,13 +64,19 @@ def last_frame(part: Part) -> Derived:
 
 
 def frames_added(part: Part) -> Derived:
-    """What a kernel over frames that are all the same does, as a matrix."""
+    """What a kernel over frames that are all the same does, as a matrix; in float32, for sums want more digits."""
     if len(part.shape) != _OVER_FRAMES:
         return same(part)
     outputs, inputs, _, high, wide = part.shape
-    return Derived(
-        (outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1).to(tensor.dtype)
-    )
+    return Derived((outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1))
+
+
+def kernels_added(first: Part, second: Part) -> Derived:
+    """The same of two kernels, each of one frame."""
+    if len(first.shape) != _OVER_FRAMES - 1 or first.shape != second.shape:
+        raise CheckpointError(f"{first.weights.path.name}: {first.key} does not fit {second.key}; use another file")
+    shape = (first.shape[0], math.prod(first.shape[1:]))
+    return Derived(shape, (first, second), lambda a, b: (a.float() + b.float()).flatten(1))
 
 
 def turned(part: Part) -> Derived:

@@ -30,8 +30,10 @@ from overpaint.models.transformer_files import (
     TransformerPart,
     all_text_parts_of,
     lacking,
+    seeing,
     text_parts_of,
     told,
+    tower_of,
     transformer_of,
     whole_model,
 )
@@ -110,10 +112,13 @@ def _with_others(transformer: TransformerPart, own: list[TextPart], paths: Seque
         return own
     files = [Path(each) for each in paths]
     vocabulary = next((str(each) for each in files if each.suffix.lower() == ".json"), "")
-    found = list(own)
+    found, towers = list(own), []
     for path in (each for each in files if each.suffix.lower() != ".json"):
-        parts = all_text_parts_of(open_tensors(path))
-        if not parts:
+        opened = open_tensors(path)
+        parts, tower = all_text_parts_of(opened), tower_of(opened)
+        if tower is not None:
+            towers.append(tower)
+        elif not parts:
             wanted = " and ".join(
                 text_title(row.kind, width)
                 for row, width in zip(transformer.family.texts, transformer.text_widths(), strict=True)
@@ -123,6 +128,7 @@ def _with_others(transformer: TransformerPart, own: list[TextPart], paths: Seque
                 f"give {wanted}"
             )
         found += parts
+    found = [seeing(each, towers) for each in found]
     return [replace(each, tokenizer=vocabulary) if vocabulary else each for each in found]
 
 

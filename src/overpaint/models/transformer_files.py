@@ -13,18 +13,20 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.components import VAE_PREFIXES, clip_tensors, text_encoders_of, vae_of
-from overpaint.models.derived import Derived, Part, derived_weights, frames_added, joined, same, swapped
+from overpaint.models.derived import Derived, Part, derived_weights, frames_added, joined, kernels_added, same, swapped
 from overpaint.models.detect import told_family
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
 from overpaint.models.files import Weights
 from overpaint.models.header import Said
 from overpaint.models.specs import TextKind, TextRow
 from overpaint.models.transformer_layouts import (
+    LAST_OF_VISION,
     TABLES_OF_WORDS,
     VISION,
     Names,
     text_names,
     transformer_names,
+    vision_names,
     vision_prefix,
 )
 from overpaint.models.transformer_shapes import suits, text_title, transformer_family, transformer_spec
@@ -100,6 +102,36 @@ def text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
     return list(found.values())
 
 
+def tower_of(weights: Weights) -> tuple[int, Tensors] | None:
+    """A vision tower that came without its text encoder, and how wide that is; None where there is none."""
+    names = vision_names(weights.shapes)
+    if names is None:
+        return None
+    kernel = names.pop(_KERNEL)
+    tensors = _tensors(weights, names, {key: key for key in weights.shapes})
+    tensors[_KERNEL] = kernels_added(*(Part(weights, key) for key in kernel.keys))
+    return weights.shapes[LAST_OF_VISION][0], {VISION + name: each for name, each in tensors.items()}
+
+
+_KERNEL = "patch_embed.proj.weight"
+
+
+def seeing(part: TextPart, towers: Sequence[tuple[int, Tensors]]) -> TextPart:
+    """A text encoder that came without its vision tower with the one that fits, if there is one."""
+    found = next((tensors for width, tensors in towers if (part.kind, part.width) == ("qwen25", width)), None)
+    return part if found is None else _with_tower(part, found)
+
+
+def _with_tower(part: TextPart, tower: Tensors) -> TextPart:
+    """For families that show it pictures; for others it stays what it is."""
+    alone = part.named
+
+    def named(row: TextRow) -> Mapping[str, Derived]:
+        return alone(row) if row.eyes is None else {**alone(row), **tower}
+
+    return replace(part, kind="qwen25_edit", named=named)
+
+
 def all_text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
     """The same with CLIPs."""
     clips = text_encoders_of(weights)
@@ -109,15 +141,13 @@ def all_text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
 
 def _text_part(weights: Weights, kind: TextKind, width: int, tensors: Tensors, prefix: str, tokenizer: str) -> TextPart:
     """With its vision tower, for a family that shows it pictures."""
+    part = TextPart(weights.path.name, kind, width, lambda row: tensors, tokenizer)
     start = vision_prefix(weights.shapes, prefix) if kind == "qwen25" else None
     if start is None:
-        return TextPart(weights.path.name, kind, width, lambda row: tensors, tokenizer)
+        return part
     keys = (key for key in weights.shapes if key.startswith(start))
     vision = {VISION + key[len(start) :]: frames_added(Part(weights, key)) for key in keys}
-    with_vision = {**tensors, **vision}
-    return TextPart(
-        weights.path.name, "qwen25_edit", width, lambda row: tensors if row.eyes is None else with_vision, tokenizer
-    )
+    return _with_tower(part, vision)
 
 
 _STEMS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("t5",), "qwen3": ("qwen",), "qwen25": ("qwen",)}

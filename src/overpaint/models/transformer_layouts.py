@@ -87,6 +87,38 @@ def vision_prefix(keys: Mapping[str, object], prefix: str) -> str | None:
     return next((each for each in starts if f"{each}patch_embed.proj.weight" in keys), None)
 
 
+_VISION_GGUF: _Replacements = (
+    ("v.blk.", "blocks."),
+    ("v.post_ln.", "merger.ln_q."),
+    ("mm.", "merger.mlp."),
+    (".ln1.", ".norm1."),
+    (".ln2.", ".norm2."),
+    (".attn_out.", ".attn.proj."),
+    (".ffn_gate.", ".mlp.gate_proj."),
+    (".ffn_up.", ".mlp.up_proj."),
+    (".ffn_down.", ".mlp.down_proj."),
+)
+_KERNELS = ("v.patch_embd.weight", "v.patch_embd.weight.1")  # of two frames
+_QKV_GGUF = tuple(f".attn_{each}." for each in "qkv")
+LAST_OF_VISION = "mm.2.weight"  # which is as high as the text encoder is wide
+
+
+def vision_names(keys: Iterable[str]) -> Names | None:
+    """A vision tower of Qwen2.5-VL alone, as GGUF files (`mmproj`) have it; None for anything else."""
+    keys = set(keys)
+    if not keys.issuperset({*_KERNELS, LAST_OF_VISION, "v.blk.0.ffn_gate.weight", "v.blk.0.attn_q.weight"}):
+        return None
+    names = {"patch_embed.proj.weight": Origin(_KERNELS)}
+    for key in sorted(keys.difference(_KERNELS)):
+        first, *others = _QKV_GGUF
+        if first in key:
+            parts = (key, *(key.replace(first, each) for each in others))
+            names[_replaced(key.replace(first, ".attn.qkv."), _VISION_GGUF)] = Origin(parts)
+        elif not any(each in key for each in others):
+            names[_replaced(key, _VISION_GGUF)] = Origin((key,))
+    return names
+
+
 # The table of words that a text encoder's keys have somewhere, and what of its name is not its prefix.
 TABLES_OF_WORDS = ("encoder.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight", "shared.weight")
 

@@ -24,9 +24,11 @@ from overpaint.models.specs import (
 )
 from overpaint.models.text_shapes import size_of
 from overpaint.models.transformer_layouts import (
+    LAST_OF_VISION,
     TABLES_OF_WORDS,
     text_names,
     transformer_names,
+    vision_names,
     vision_prefix,
 )
 from overpaint.models.unet_shapes import Header, count
@@ -132,6 +134,11 @@ _STAND_INS: tuple[tuple[TextKind, TextKind], ...] = (
 def sees(kind: TextKind, shapes: Header, prefix: str) -> bool:
     """Whether a text encoder comes with a vision tower."""
     return kind == "qwen25" and vision_prefix(shapes, prefix) is not None
+
+
+def is_tower(shapes: Header, width: int) -> bool:
+    """Whether a file holds the vision tower alone of a text encoder so wide."""
+    return vision_names(shapes) is not None and shapes[LAST_OF_VISION][:1] == (width,)
 
 
 def text_title(kind: TextKind, width: int) -> str:
