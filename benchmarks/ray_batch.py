@@ -74,6 +74,11 @@ class Driver:
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
 
+    def kill(self) -> None:
+        """Nothing is tidied up there; its pipes are, here."""
+        kill_process(self.process.pid)
+        self.process.communicate(timeout=PATIENCE)
+
 
 def span(told: Mapping[str, Any]) -> float:
     """Seconds from the first row that was told of to the last one."""
@@ -137,8 +142,7 @@ def kills(folder: Path, rows: int, count: int, seed: int = 1) -> bool:
                 nodes.kill(len(nodes.nodes) - 1)
                 nodes.add()
             else:
-                kill_process(driver.process.pid)
-                driver.process.wait(PATIENCE)
+                driver.kill()
                 driver = Driver(nodes, source, folder / "out", *options)
             done[kind] = done.get(kind, 0) + 1
             print(f"killed {done}, {len(list(seen.iterdir()))} painted", flush=True)

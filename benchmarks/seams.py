@@ -106,7 +106,8 @@ def area(rng: np.random.Generator, side: int = SIDE) -> Image.Image:
 
 
 def _shift(values: Array, rng: np.random.Generator) -> Array:
-    return values + rng.uniform(6, 18, 3) * rng.choice([-1, 1], 3)
+    shifted: Array = values + rng.uniform(6, 18, 3) * rng.choice([-1, 1], 3)
+    return shifted
 
 
 def _gain(values: Array, rng: np.random.Generator) -> Array:
@@ -114,13 +115,15 @@ def _gain(values: Array, rng: np.random.Generator) -> Array:
 
 
 def _warmth(values: Array, rng: np.random.Generator) -> Array:
-    return values * (1 + rng.uniform(0.05, 0.12) * np.array([1, 0, -1]) * rng.choice([-1, 1]))
+    warmer: Array = values * (1 + rng.uniform(0.05, 0.12) * np.array([1, 0, -1]) * rng.choice([-1, 1]))
+    return warmer
 
 
 def _field(values: Array, rng: np.random.Generator) -> Array:
     small = Image.fromarray(rng.integers(98, 159, (3, 3, 3), dtype=np.uint8))
     smooth = np.asarray(small.resize(values.shape[1::-1], Image.Resampling.BICUBIC)).astype(float) - 128
-    return values + smooth
+    changed: Array = values + smooth
+    return changed
 
 
 def _another(values: Array, rng: np.random.Generator) -> Array:

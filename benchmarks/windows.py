@@ -192,7 +192,8 @@ def seconds(args: argparse.Namespace) -> dict[str, Any]:
                 request = Img2ImgRequest(
                     images=(source,),
                     mask=mask,
-                    mask_blur=0,
+                    mask_blur_x=0,
+                    mask_blur_y=0,
                     width=args.size,
                     height=args.size,
                     prompt=f"a lake, number {number} {option}",  # nothing is known from before

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from overpaint.models.specs import AutoencoderSpec, Flux2Spec, QwenImageSpec
+from overpaint.models.vision_specs import Eyes, VisionSpec
 from overpaint.networks.codecs import codec_network
 from overpaint.networks.decoder_text import QwenText
 from overpaint.networks.flux2 import Flux2
@@ -40,6 +42,9 @@ KLEIN = Flux2Spec(
 QWEN25 = replace(
     QWEN, kind="qwen25", width=QWEN_WORDS, layers=2, heads=2, key_heads=1, head_dim=128, layer=-1, final_norm=True
 )
+EYES = VisionSpec(width=160, layers=9, heads=2, inner=24, out=QWEN_WORDS, eyes=Eyes(side=384, several=True))
+SEEING = replace(QWEN25, kind="qwen25_edit", vision=EYES)
+MARKS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 QWEN3 = replace(QWEN, kind="qwen3_stacked", width=KLEIN_WORDS, layers=28, heads=2, key_heads=1, states=(9, 18, 27))
 WAN_VAE = AutoencoderSpec(kind="wan", channels=8, channel_mult=(1, 2, 2, 2), num_res_blocks=1, latent_channels=16)
 FLUX2_VAE = AutoencoderSpec(
@@ -65,6 +70,24 @@ def toy_qwen_image(folder: Path) -> NewerToy:
     }
     _beside(folder, text, "qwen_2.5_vl_7b", over_frames, "qwen_image_vae")
     path = save(transformer, folder / "diffusion_models" / "qwen_image_bf16.safetensors")
+    return NewerToy(folder, path, transformer)
+
+
+def toy_qwen_edit(folder: Path, name: str = "qwen_image_edit_2511_bf16", side: int = 64) -> NewerToy:
+    """Its text encoder sees; `side` is that of the pictures it paints."""
+    with torch.device("meta"):
+        networks = QwenImage(QWEN_IMAGE), QwenText(SEEING), codec_network(WAN_VAE)
+    transformer, text, vae = (tensors_of(each, i) for i, each in enumerate(networks))
+    vae = {name: each[:, :, None] if each.dim() == 4 and "to_" not in name else each for name, each in vae.items()}
+    named = {f"model.{key}".replace("model.visual.", "visual."): each for key, each in text.items()}
+    kernel = named["visual.patch_embed.proj.weight"].reshape(-1, 3, 1, 14, 14)
+    named["visual.patch_embed.proj.weight"] = kernel.repeat(1, 1, 2, 1, 1) / 2
+    save(named, folder / "text_encoders" / "qwen_2.5_vl_7b.safetensors")
+    save(vae, folder / "vae" / "qwen_image_vae.safetensors")
+    small_vocabulary(folder / "text_encoders" / "tokenizer.json", *MARKS)
+    path = folder / "diffusion_models" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(transformer, path, {"overpaint.native_size": str(side)})
     return NewerToy(folder, path, transformer)
 
 

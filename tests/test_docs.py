@@ -26,7 +26,7 @@ from overpaint import cli, errors
 from overpaint.demo import SIDE, SOURCES
 from overpaint.planning import hires
 from overpaint.planning import plan as planning
-from overpaint.request import Img2ImgRequest
+from overpaint.request import Img2ImgRequest, decided
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -76,7 +76,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = module.plan_sampler
 
         def short(request: Img2ImgRequest, *rest: Any, _whole: Any = whole) -> Any:
-            return _whole(request.with_changes(steps=min(request.steps, MOST_STEPS)), *rest)
+            return _whole(request.with_changes(steps=min(decided(request.steps), MOST_STEPS)), *rest)
 
         monkeypatch.setattr(module, "plan_sampler", short)
 

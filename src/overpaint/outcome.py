@@ -15,7 +15,7 @@ from overpaint.painted import save
 from overpaint.pixels.grid import grid_shape, image_grid
 from overpaint.pixels.seams import Seam
 from overpaint.planning.plans import ImagePlan, Plan
-from overpaint.request import Picture
+from overpaint.request import Picture, decided
 from overpaint.text.infotext import fields_of_image, format_infotext, ordered_fields
 from overpaint.version import __version__
 
@@ -162,11 +162,11 @@ class Processed:
 
     @property
     def steps(self) -> int:
-        return self.plan.request.steps
+        return decided(self.plan.request.steps)
 
     @property
     def cfg_scale(self) -> float:
-        return self.plan.request.cfg_scale
+        return decided(self.plan.request.cfg_scale)
 
     @property
     def batch_size(self) -> int:

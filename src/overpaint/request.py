@@ -91,7 +91,7 @@ class PaintRequest:
     negative_prompt: str | tuple[str, ...] = ""
     styles: tuple[str, ...] = ()
 
-    strength: float = 0.75
+    strength: float | None = None  # None: the model's own, which often is 0.75
     width: int | None = None  # None: the source's own size
     height: int | None = None
     resize_mode: ResizeMode = ResizeMode.STRETCH
@@ -119,8 +119,8 @@ class PaintRequest:
 
     sampler: str = "DPM++ 2M"
     scheduler: str = "Automatic"
-    steps: int = 20
-    cfg_scale: float = 7.0
+    steps: int | None = None  # None: the model's own, which often is 20
+    cfg_scale: float | None = None  # None: the model's own, which often is 7
     image_cfg_scale: float | None = None
     guidance: float | None = None  # told to networks that are made for it, such as Flux.1 dev; None: the family's own
     eta: float | None = None
@@ -256,13 +256,13 @@ class Img2ImgRequest(PaintRequest):
 class Txt2ImgRequest(PaintRequest):
     """A `PaintRequest` without a source. It leaves the fields about one alone; `hires` adds a second pass."""
 
-    strength: float = 1.0
-
     if TYPE_CHECKING:
 
         def __init__(self, **fields: Unpack[Txt2ImgFields]) -> None: ...
 
     def _check_kind(self) -> None:
+        if self.strength == 1:  # how older recipes and jobs say that there is none
+            object.__setattr__(self, "strength", None)
         for each in fields(self):
             if each.name in SOURCE_FIELDS - _KEPT_OF_OLD and getattr(self, each.name) != each.default:
                 remedy = "leave it out, since txt2img has no source, or give a source picture"
@@ -288,6 +288,12 @@ SOURCE_FIELDS = (
 )
 _KEPT_OF_OLD = frozenset({"blend"})  # means nothing without a mask, and recipes have it with another default
 _NEEDS_SOURCE = "give at least one source picture"
+
+
+def decided(value: _P | None) -> _P:
+    """A field of a request that planning has filled in where nothing was said."""
+    assert value is not None
+    return value
 
 
 def _has_any(images: Any) -> bool:

@@ -15,7 +15,7 @@ SEED_LIMIT = 2**63
 
 # name: (least, greatest, integers only, None allowed)
 NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
-    "strength": (0, 1, False, False),
+    "strength": (0, 1, False, True),
     "width": (1, LARGEST_SIDE, True, True),
     "height": (1, LARGEST_SIDE, True, True),
     "mask_blur_x": (0, 256, True, False),
@@ -24,8 +24,8 @@ NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "variation_strength": (0, 1, False, False),
     "batch_size": (1, 1_000, True, False),
     "iterations": (1, 100_000, True, False),
-    "steps": (1, 10_000, True, False),
-    "cfg_scale": (-100, 1_000, False, False),
+    "steps": (1, 10_000, True, True),
+    "cfg_scale": (-100, 1_000, False, True),
     "image_cfg_scale": (-100, 1_000, False, True),
     "guidance": (0, 100, False, True),
     "eta": (0, 100, False, True),

@@ -56,11 +56,11 @@ class _BothOptions(TypedDict, total=False):
     scheduler: str
     """The noise schedule, by name or alias; see samplers.md."""
 
-    steps: int
-    """Steps at full strength; img2img runs `strength` of them."""
+    steps: int | None
+    """Steps at full strength; img2img runs `strength` of them. None: the model's own, which often is 20."""
 
-    cfg_scale: float
-    """How closely to follow the prompt."""
+    cfg_scale: float | None
+    """How closely to follow the prompt. None: the model's own, which often is 7."""
 
     guidance: float | None
     """How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to networks
@@ -119,8 +119,10 @@ class _BothOptions(TypedDict, total=False):
 class Img2ImgOptions(_BothOptions, total=False):
     """What img2img takes beside its own parameters."""
 
-    strength: float
-    """How much may change; 0 gives the source back, 1 keeps only a hint of it."""
+    strength: float | None
+    """How much may change; 0 gives the source back, 1 keeps only a hint of it. None: the model's own, which often is
+    0.75.
+    """
 
     resize_mode: ResizeMode | Literal["stretch", "crop", "fill", "latent"]
     """How a source of another shape becomes that size."""

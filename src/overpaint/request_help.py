@@ -10,8 +10,9 @@ Fields:
         What not to paint. A list has one text per picture.
     styles: tuple[str, ...] = ()
         Names of styles, applied in order.
-    strength: float = 0.75
-        How much may change; 0 gives the source back, 1 keeps only a hint of it.
+    strength: float | None = None
+        How much may change; 0 gives the source back, 1 keeps only a hint of it. None: the model's own, which
+        often is 0.75.
     width: int | None = None
         Width of the result. Left out, it is the source's, or for sources far above the model's native size
         less; without a source it is that native size. None: the source's own size.
@@ -65,10 +66,10 @@ Fields:
         The sampler, by name or alias; see samplers.md.
     scheduler: str = "Automatic"
         The noise schedule, by name or alias; see samplers.md.
-    steps: int = 20
-        Steps at full strength; img2img runs `strength` of them.
-    cfg_scale: float = 7.0
-        How closely to follow the prompt.
+    steps: int | None = None
+        Steps at full strength; img2img runs `strength` of them. None: the model's own, which often is 20.
+    cfg_scale: float | None = None
+        How closely to follow the prompt. None: the model's own, which often is 7.
     image_cfg_scale: float | None = None
         How closely an edit model follows the picture.
     guidance: float | None = None
@@ -124,8 +125,9 @@ Fields:
         What not to paint. A list has one text per picture.
     styles: tuple[str, ...] = ()
         Names of styles, applied in order.
-    strength: float = 0.75
-        How much may change; 0 gives the source back, 1 keeps only a hint of it.
+    strength: float | None = None
+        How much may change; 0 gives the source back, 1 keeps only a hint of it. None: the model's own, which
+        often is 0.75.
     width: int | None = None
         Width of the result. Left out, it is the source's, or for sources far above the model's native size
         less; without a source it is that native size. None: the source's own size.
@@ -179,10 +181,10 @@ Fields:
         The sampler, by name or alias; see samplers.md.
     scheduler: str = "Automatic"
         The noise schedule, by name or alias; see samplers.md.
-    steps: int = 20
-        Steps at full strength; img2img runs `strength` of them.
-    cfg_scale: float = 7.0
-        How closely to follow the prompt.
+    steps: int | None = None
+        Steps at full strength; img2img runs `strength` of them. None: the model's own, which often is 20.
+    cfg_scale: float | None = None
+        How closely to follow the prompt. None: the model's own, which often is 7.
     image_cfg_scale: float | None = None
         How closely an edit model follows the picture.
     guidance: float | None = None
@@ -258,10 +260,10 @@ Fields:
         The sampler, by name or alias; see samplers.md.
     scheduler: str = "Automatic"
         The noise schedule, by name or alias; see samplers.md.
-    steps: int = 20
-        Steps at full strength; img2img runs `strength` of them.
-    cfg_scale: float = 7.0
-        How closely to follow the prompt.
+    steps: int | None = None
+        Steps at full strength; img2img runs `strength` of them. None: the model's own, which often is 20.
+    cfg_scale: float | None = None
+        How closely to follow the prompt. None: the model's own, which often is 7.
     guidance: float | None = None
         How closely to follow the prompt, as a network is told that was made for it (Flux.1 dev). Told to
         networks that are made for it, such as Flux.1 dev; None: the family's own.

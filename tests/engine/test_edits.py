@@ -102,6 +102,31 @@ def test_neighbours_look_at_their_own(kontext_engine: Engine) -> None:
         assert [pixels(each) for each in event.result.images] == alone[number]
 
 
+def test_rows_count_the_pictures_that_they_look_at(
+    kontext_engine: Engine, fill_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source, which Kontext sees as tokens and Fill as channels, and each reference at its own size."""
+    counted: list[int] = []
+
+    def rows_per_call(device: object, cells: int) -> int:
+        counted.append(cells)
+        return 4
+
+    monkeypatch.setattr("overpaint.painting.together.rows_per_call", rows_per_call)
+    said: dict[str, Any] = {"images": (scene(32, 32),), "steps": 1}
+    mask = box(32, 32, (0, 0, 16, 16))
+    cases: list[tuple[Engine, dict[str, Any], int]] = [
+        (kontext_engine, {}, 2 * 4 * 4),
+        (kontext_engine, {"references": (scene(48, 32), scene(16, 16))}, 2 * 4 * 4 + 6 * 4 + 2 * 2),
+        (fill_engine, {"mask": mask}, 4 * 4),
+    ]
+    for engine, fields, cells in cases:
+        counted.clear()
+        jobs = {i: asked(seed=i, **said, **fields) for i in range(2)}
+        assert all(isinstance(each, Finished) for each in dict(engine.run_together(jobs)).values())
+        assert set(counted) == {cells}
+
+
 def test_a_batch_shares_its_references(kontext_engine: Engine) -> None:
     said: dict[str, Any] = {"steps": 1, "exact": True, "references": (scene(48, 32),)}
     both = painted(kontext_engine, asked(seed=(4, 5), batch_size=2, **said))

@@ -225,10 +225,3 @@ def test_a_lora_of_klein_is_not_for_qwen_image(qwen_engine: Engine, tmp_path: Pa
     save(STYLES["klein-kohya"][1](), tmp_path / "loras" / "ink.safetensors")
     with pytest.raises(CheckpointError, match=r"no layer of it belongs to a Qwen-Image"):
         worn_with(qwen_engine, tmp_path, "ink")
-
-
-def test_qwen_image_edit_is_refused_by_its_name(qwen: NewerToy, tmp_path: Path) -> None:
-    """Its text encoder looks at pictures, which ours does not yet; painted as Qwen-Image it would make nonsense."""
-    path = save(qwen.transformer, tmp_path / "qwen_image_edit_2511_bf16.safetensors")
-    with pytest.raises(CheckpointError, match=r"this file is a Qwen-Image-Edit model, which is not supported"):
-        Engine(path, device="cpu", dtype="float32").plan(asked())

@@ -65,13 +65,13 @@ def small_vae(still: bool = False) -> Any:
     return vae
 
 
-def small_vocabulary(path: Path) -> Path:
-    """A `tokenizer.json` of Qwen's kind that knows letters and a few merges."""
+def small_vocabulary(path: Path, *marks: str) -> Path:
+    """A `tokenizer.json` of Qwen's kind that knows letters, a few merges, and what else is wanted."""
     merges = [("c", "a"), ("ca", "t"), ("Ġ", "a"), ("r", "e"), ("re", "d")]
-    entries = [*_LETTERS, *map("".join, merges), *ENDS]
+    entries = [*_LETTERS, *map("".join, merges), *ENDS, *marks]
     made = tokenizers.Tokenizer(models.BPE(vocab={each: i for i, each in enumerate(entries)}, merges=merges))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.add_special_tokens(list(ENDS))
+    made.add_special_tokens([*ENDS, *marks])
     made.save(str(path))
     return path
 

@@ -17,7 +17,8 @@ from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.companions import needs_of, text_encoders_for, vae_for
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, TokenShift
-from overpaint.models.specs import FluxSpec, MmditSpec, spec_from_json
+from overpaint.models.spec_json import spec_from_json
+from overpaint.models.specs import FluxSpec, MmditSpec
 from overpaint.models.what_is import spec_of, what_is
 from overpaint.service.store.forms import plain
 from tests.networks_vs_diffusers.flow_files import save
@@ -149,7 +150,8 @@ def as_folder(parts: FlowParts, folder: Path, **scheduler: Any) -> Path:
     parts.vae.save_pretrained(folder / "vae")
     for i, text in enumerate(parts.texts):
         text.save_pretrained(folder / ("text_encoder" if i == 0 else f"text_encoder_{i + 1}"))
-    t5_vocabulary(folder / f"tokenizer_{len(parts.texts)}" / "tokenizer.json")
+    last = f"_{len(parts.texts)}" if len(parts.texts) > 1 else ""
+    t5_vocabulary(folder / f"tokenizer{last}" / "tokenizer.json")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler), encoding="utf-8")
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")

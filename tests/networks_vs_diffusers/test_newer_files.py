@@ -19,7 +19,8 @@ from overpaint.models.detect import autoencoder_spec
 from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.models.layouts import vae_names, wan_names
 from overpaint.models.shifts import StepShift, TokenShift
-from overpaint.models.specs import Flux2Spec, QwenImageSpec, spec_from_json
+from overpaint.models.spec_json import spec_from_json
+from overpaint.models.specs import Flux2Spec, QwenImageSpec
 from overpaint.models.transformer_shapes import transformer_part, transformer_spec
 from overpaint.models.what_is import spec_of, what_is
 from overpaint.service.store.forms import plain
@@ -98,7 +99,7 @@ def test_info(qwen: NewerParts, klein: NewerParts) -> None:
     assert [each["problems"] for each in told] == [[], []]
     assert told[0]["beside"] == ["qwen_2.5_vl_7b.safetensors", "qwen_image_vae.safetensors"]
     assert told[1]["beside"] == ["qwen_3_4b.safetensors", "flux2-vae.safetensors"]
-    assert what_is(qwen.text_path)["encoder"] == f"Qwen2.5-VL {QWEN_WORDS} wide"
+    assert what_is(qwen.text_path)["encoder"] == f"Qwen2.5-VL {QWEN_WORDS} wide with its vision tower"
 
 
 def as_folder(parts: NewerParts, folder: Path, **scheduler: Any) -> Path:

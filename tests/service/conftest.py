@@ -18,9 +18,9 @@ import pytest
 
 from overpaint.service.config import ServeConfig
 from tests.service.fake_desk import FakeDesk
-from tests.service.store.stores import cluster, postgres_stores, stores
+from tests.service.store.stores import cluster, object_stores, postgres_stores, stores
 
-__all__ = ["cluster", "postgres_stores", "stores"]  # fixtures
+__all__ = ["cluster", "object_stores", "postgres_stores", "stores"]  # fixtures
 
 START_SECONDS = 90.0  # the worker loads torch; on a busy machine that takes its time
 STOP_SECONDS = 45.0

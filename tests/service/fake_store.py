@@ -28,6 +28,7 @@ from overpaint.service.jobs import (
 )
 from overpaint.service.ports import ClaimLost, Conflict, Full
 from overpaint.service.store.job_rows import end_data, painted_data
+from overpaint.service.store.room import size_of
 
 
 @dataclass
@@ -202,6 +203,21 @@ class FakeStore:
         if len(digest) != 64 or not path.is_file():
             raise RequestError("picture", reference, "upload it first")
         return path.read_bytes()
+
+    def has_result(self, job_id: str, name: str) -> bool:
+        return self.result_file(job_id, name).is_file()
+
+    def results_size(self) -> int:
+        return size_of(self.data / "results")
+
+    def takes_pictures(self) -> bool:
+        return True
+
+    def lay_out(self, job: Job) -> Path:
+        return self.result_file(job.id, "0.png").parent
+
+    def clear_away(self, job_id: str) -> None:
+        """Everything stays where it is."""
 
     def result_file(self, job_id: str, name: str) -> Path:
         if not (_is_plain(job_id) and _is_plain(name)):

@@ -158,13 +158,13 @@ def test_jobs_of_the_true_store_are_counted(desk: FakeDesk, tmp_path: Path) -> N
         store.accept(Job(id=name, kind="paint", request={}, settings={}, client=name))
     store.claim("a", "w", 60.0, at=1.0)
     found = Metrics()
-    found.measure(desk, tmp_path)
+    found.measure(desk)
     values = {each: found.registry.get_sample_value("overpaint_jobs", {"state": each.value}) for each in JobState}
     assert values == {each: float(each in (JobState.QUEUED, JobState.RUNNING)) for each in JobState}
     assert found.registry.get_sample_value("overpaint_queue_length") == 1
     store.end("a", JobState.FINISHED, 2.0)
     store.end("b", JobState.CANCELLED, 2.0)
-    found.measure(desk, tmp_path)
+    found.measure(desk)
     assert found.registry.get_sample_value("overpaint_jobs", {"state": "running"}) == 0
     assert found.registry.get_sample_value("overpaint_queue_length") == 0
     store.close()

@@ -135,7 +135,8 @@ def test_every_field_of_a_request_is_documented() -> None:
     assert set(img2img["properties"]) == Img2ImgRequest.field_names() | beside
     assert set(txt2img["properties"]) == (Txt2ImgRequest.field_names() - SOURCE_FIELDS) | beside
     assert set(extras["properties"]) == set(ExtrasRequest.__dataclass_fields__) | beside
-    assert img2img["properties"]["steps"] == {"type": "integer", "minimum": 1, "maximum": 150, "default": 20}
+    whole = {"type": "integer", "minimum": 1, "maximum": 150, "default": 20}  # what forms show; null is the model's own
+    assert img2img["properties"]["steps"] == {"anyOf": [whole, {"type": "null"}], "default": None}
     assert img2img["properties"]["resize_mode"]["enum"] == ["stretch", "crop", "fill", "latent"]
     assert img2img["required"] == ["images"] and txt2img["required"] == []
 

@@ -29,6 +29,10 @@ def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
         (["serve", "--store", ADDRESS, "--data", "x", "--workers", "2"], "give it to `overpaint worker`"),
         (["serve", "--store", ADDRESS, "--data", "x", "--jobs-per-worker", "2"], "give it to `overpaint worker`"),
         (["serve", "--store", "jobs.db", "--data", "x"], "give postgresql://USER@HOST/DATABASE"),
+        (["serve", "--blobs", "s3://bucket/x"], "give --store, too"),
+        (["serve", "--store", ADDRESS, "--blobs", "memory://x"], "it is in the memory of one process"),
+        (["worker", "--store", ADDRESS, "--blobs", "/srv/x"], "a folder is given as --data"),
+        (["worker", "--store", ADDRESS, "--blobs", "s3://ann:geheim@x/y"], "give keys and tokens in the environment"),
         (["worker", "--store", "postgresql://ann:geheim@db/x", "--data", "x"], "lists of processes show the password"),
     ],
 )

@@ -355,6 +355,9 @@ class TestPlan:
         assert json.loads(capsys.readouterr().out)["model"] == "InstructPix2Pix"
 
 
+USED: Any = {"steps": 20, "cfg_scale": 7.0}  # where nothing was asked
+
+
 class TestAgain:
     def test_the_same_and_otherwise(self, painter: FakePainter, capsys: Capture) -> None:
         line = "paint cat.png moon --mask mask.png --seed 9 --resize crop --strength 0.5 --reference -o x.png"
@@ -363,7 +366,7 @@ class TestAgain:
         Path("mask.png").unlink()  # it is in the recipe
         assert main(["again", "x.png"]) == 0
         assert painter.settings[-1] == settings
-        assert asked_for(painter) == first.with_changes(mask=asked_for(painter).mask, noise_multiplier=1.0)
+        assert asked_for(painter) == first.with_changes(mask=asked_for(painter).mask, noise_multiplier=1.0, **USED)
         assert asked_for(painter).mask is not None
         assert Path("x-again.png").read_bytes() == Path("x.png").read_bytes()
         assert main(["again", "x.png", "--strength", "0.3", "--prompt", "sun", "--no-reference", "-o", "y.png"]) == 0

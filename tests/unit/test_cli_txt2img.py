@@ -135,7 +135,7 @@ class TestAgain:
         assert main(["txt2img", "moon", *SMALL, *line, "-o", "x.png"]) == 0
         first, settings = asked_for(painter), painter.settings[-1]
         assert main(["again", "x.png"]) == 0
-        assert asked_for(painter) == first.with_changes(noise_multiplier=1.0)
+        assert asked_for(painter) == first.with_changes(noise_multiplier=1.0, steps=20, cfg_scale=7.0)
         assert painter.settings[-1] == settings
         assert Path("x-again.png").read_bytes() == Path("x.png").read_bytes()
 

@@ -16,7 +16,7 @@ from overpaint.models.built_in import default_path
 from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan
 from overpaint.planning.preflight import network_calls
-from overpaint.request import MaskedContent, PaintRequest, Txt2ImgRequest
+from overpaint.request import MaskedContent, PaintRequest, Txt2ImgRequest, decided
 from overpaint.settings import Settings
 from tests.unit.command import Capture, painter
 from tests.unit.fake_painter import FakePainter
@@ -28,7 +28,7 @@ MOST_CALLS = 200  # of the network: what keeps it below a minute
 
 def test_the_plan_shows_every_way_of_painting() -> None:
     autumn, winter, inpainted, outpainted, varied, styled = gallery()
-    strengths = [each.strength for each in autumn.requests]
+    strengths = [decided(each.strength) for each in autumn.requests]
     assert len(strengths) >= 3 and strengths == sorted(strengths)
     for row, season in ((autumn, "autumn"), (winter, "winter")):  # a grid: one axis across, one down
         assert [each.strength for each in row.requests] == strengths

@@ -161,7 +161,7 @@ def test_a_request_keeps_its_kind_however_it_is_copied(made: PaintRequest) -> No
 
 def test_json_of_earlier_versions_is_read() -> None:
     """They wrote every field of the kind: a txt2img job its unused ones, an img2img job no `hires`."""
-    old = Txt2ImgRequest(prompt="x").to_json()
+    old = {**Txt2ImgRequest(prompt="x").to_json(), "strength": 1.0}
     assert {name: old[name] for name in ("images", "mask", "strength", "hires")} == {
         "images": [],
         "mask": None,

@@ -34,7 +34,7 @@ from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import set_packed
-from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, depth_and_norm
+from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, TokenPicture, depth_and_norm
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, LessWork, UNet
 
@@ -181,6 +181,7 @@ class OpenVinoBackend(TorchBackend):
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
         network = self.networks.texts[encoder]
@@ -196,7 +197,8 @@ class OpenVinoBackend(TorchBackend):
                     return TextEncoding(tokens)
                 last = torch.cat([each[1:] for each in found]).to(self.dtypes.text)
                 return TextEncoding(tokens, network.pooled(last, ids).float())
-        return super().text(encoder, ids, layer=layer, final_norm=final_norm, overrides=overrides)
+        said: dict[str, Any] = {"layer": layer, "final_norm": final_norm, "overrides": overrides}
+        return super().text(encoder, ids, **said, pictures=pictures)
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels in -1..1 (b, 3, 8h, 8w) to the posterior's mean and log-variance, float32 (b, 4, h, w) (ENC-2)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from overpaint.errors import CheckpointError
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import LessWork, UNet
 
@@ -115,8 +115,12 @@ class Backend(Protocol):
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
-        """Token ids (b, n) through one of the text encoders; the family's layer and norm unless given."""
+        """Token ids (b, n) through one of the text encoders; the family's layer and norm unless given.
+
+        `pictures` are what an encoder with a vision tower reads between the tokens, in the order of their slots.
+        """
         ...
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from overpaint.errors import RequestError, SamplingError
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
 from overpaint.networks.layers import can_pack, set_packed, set_tiling
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import LessWork
 
@@ -168,10 +168,14 @@ class TorchBackend:
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
         network = self.networks.texts[encoder]
-        encoding = network.encode(ids.to(self.device), layer=layer, final_norm=final_norm, overrides=overrides)
+        said: dict[str, Any] = {"layer": layer, "final_norm": final_norm, "overrides": overrides}
+        if pictures:
+            said["pictures"] = pictures
+        encoding: TextEncoding = network.encode(ids.to(self.device), **said)
         pooled = encoding.pooled.float() if encoding.pooled is not None else None
         return TextEncoding(encoding.tokens.float(), pooled)
 

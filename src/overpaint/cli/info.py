@@ -122,6 +122,8 @@ def _say_model(account: Mapping[str, Any]) -> None:
         if account.get(name) is not None:
             origin = f"({known[name]})" if name in known else ""
             rows.append((name.replace("_", " "), account[name], origin))
+    if account.get("usual"):
+        rows.append(("usual", ", ".join(f"{name} {value:g}" for name, value in account["usual"].items()), ""))
     rows += [(name, ", ".join(account[name]), "") for name in ("needs", "beside") if account.get(name)]
     rows += [(name, f"{count / 1e6:.1f} M parameters", "") for name, count in account.get("parameters", {}).items()]
     say(table(rows))

@@ -37,10 +37,10 @@ def _built_in() -> list[Entry]:
 
 
 def _checkpoint(file: Any) -> Entry:
-    from overpaint.models.what_is import family_title
+    from overpaint.models.what_is import told_family
 
     try:
-        family, problem = family_title(file.path), None
+        family, problem = told_family(file.path).title, None
     except CheckpointError as error:
         family, problem = None, str(error)
     known = {"path": str(file.path), "name": file.name, "title": file.title, "hash": file.shorthash}

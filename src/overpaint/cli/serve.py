@@ -15,6 +15,7 @@ from overpaint.cli.webui_told import tell_webui
 
 if TYPE_CHECKING:
     from overpaint.settings import Settings
+    from overpaint.stores import StoreFile
 
 TOKEN_VARIABLE = "OVERPAINT_TOKEN"
 
@@ -79,7 +80,16 @@ SharedStoreOption = Annotated[
         "--store",
         metavar="postgresql://...",
         help="Keep jobs in PostgreSQL, for any number of servers and of `overpaint worker`s on any machines, which "
-        "share --data (environment: OVERPAINT_STORE).",
+        "share --data or --blobs (environment: OVERPAINT_STORE).",
+    ),
+]
+Blobs = Annotated[
+    str | None,
+    typer.Option(
+        "--blobs",
+        metavar="URL",
+        help="With --store: keep pictures in an object store (s3://BUCKET/PREFIX, gs://, az://) instead of a shared "
+        "folder; --data then is this machine's alone.",
     ),
 ]
 Migrate = Annotated[
@@ -109,6 +119,7 @@ def serve(
     device: Device = None,
     workers: Workers = None,
     store: SharedStoreOption = None,
+    blobs: Blobs = None,
     migrate: Migrate = False,
     check: Check = False,
     mend: Mend = False,
@@ -124,8 +135,10 @@ def serve(
     if check or mend:
         return _checked((data or default_data()).expanduser(), mend)
     address, is_open = store_address(store)
+    place = blobs_place(blobs, address)
     if address is not None:
-        _check_alone(data, device=device, workers=workers, jobs_per_worker=jobs_per_worker)
+        check_shared(data, place)
+        _check_alone(device=device, workers=workers, jobs_per_worker=jobs_per_worker)
     return started(
         asked,
         None,
@@ -141,6 +154,7 @@ def serve(
         devices=device,
         workers=workers,
         store=address,
+        blobs=place,
         is_store_open=is_open,
         migrate=migrate,
     )
@@ -154,11 +168,33 @@ def store_address(said: str | None) -> tuple[str | None, bool]:
     return (said, True) if said is not None else (variable or None, False)
 
 
-def _check_alone(data: Path | None, **of_workers: Any) -> None:
+def blobs_place(said: str | None, address: str | None) -> StoreFile | None:
+    """The object store that was named for pictures."""
     from overpaint.errors import RequestError
 
-    if data is None:
-        raise RequestError("--data", None, "give the folder that all processes of the store share, for their pictures")
+    if said is None:
+        return None
+    from overpaint.service.store.objects import blobs_named
+
+    place = blobs_named(said)
+    if address is None:
+        remedy = "without --store there is one process, which keeps pictures in --data; give --store, too"
+        raise RequestError("--blobs", place.url, remedy)
+    return place
+
+
+def check_shared(data: Path | None, place: StoreFile | None) -> None:
+    """Whether it was said where the pictures of a shared store lie."""
+    from overpaint.errors import RequestError
+
+    if data is None and place is None:
+        remedy = "give the folder that all processes of the store share, for their pictures, or --blobs"
+        raise RequestError("--data", None, remedy)
+
+
+def _check_alone(**of_workers: Any) -> None:
+    from overpaint.errors import RequestError
+
     for name, value in of_workers.items():
         if value is not None:
             remedy = "workers are processes of their own with --store; give it to `overpaint worker`"

@@ -10,11 +10,15 @@ import typer
 from overpaint.cli.options import JOB_OPTIONS, GivenOptions, takes
 from overpaint.cli.output import say
 from overpaint.cli.serve import (
+    Blobs,
     Device,
     JobsPerWorker,
     Limit,
     SharedStoreOption,
     Workers,
+    blobs_place,
+    check_shared,
+    default_data,
     served_model,
     site_settings,
     store_address,
@@ -31,6 +35,7 @@ def worker(
     *,
     store: SharedStoreOption = None,
     data: SharedData = None,
+    blobs: Blobs = None,
     device: Device = None,
     workers: Workers = None,
     jobs_per_worker: JobsPerWorker = None,
@@ -56,11 +61,11 @@ def worker(
         raise RequestError(
             "--store", None, "give the address that the servers have, such as postgresql://HOST/DATABASE"
         )
-    if data is None:
-        raise RequestError("--data", None, "give the folder that all processes of the store share, for their pictures")
+    place = blobs_place(blobs, address)
+    check_shared(data, place)
     settings = site_settings(asked)
     config = ServeConfig(
-        data=data.expanduser(),
+        data=(data or default_data()).expanduser(),
         checkpoint=served_model(asked, settings),
         devices=chosen_devices(device or [asked.text("device", "auto")], workers),
         dtype=asked.text("dtype", "auto"),
@@ -68,7 +73,9 @@ def worker(
         limits=limits_from(limit or ()),
         jobs_per_worker=jobs_per_worker,
         store=address,
+        blobs=place,
         is_store_open=is_open,
     )
     check_started(config)
-    return work(config, lambda name: say(f"overpaint works as {name} (pictures in {config.data})"))
+    kept_in = config.data if place is None else place
+    return work(config, lambda name: say(f"overpaint works as {name} (pictures in {kept_in})"))

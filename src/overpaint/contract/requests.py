@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from overpaint.errors import RequestError
+from overpaint.models.usual import USUAL
 from overpaint.other_names import REFERENCE
 from overpaint.parts import Hires, SoftInpainting
 from overpaint.request import MASK_FIELDS, PICTURE_FIELDS, SOURCE_FIELDS, MaskedContent, PaintRequest, ResizeMode
@@ -114,6 +115,14 @@ def _unless_same(name: str | None) -> str | None:
     return None if name in _AS_BEFORE else name
 
 
+def _unless_unchosen(scale: Any) -> Any:
+    """NOTE: jobs there always have a scale, so its default cannot be told from a choice; flow models know another.
+
+    Of Stable Diffusion it comes out as the same float. A whole 7 was written by somebody, and infotexts show it so.
+    """
+    return None if isinstance(scale, float) and scale == USUAL["cfg_scale"] else scale
+
+
 def _chosen(name: str, number: Any, kind: type[_E]) -> _E:
     """The reference counts these choices from 0."""
     options = list(kind)
@@ -137,6 +146,7 @@ _FORMS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "sampler": lambda name: name or "",
         "scheduler": lambda name: name or "",
         "steps": lambda count: whole(count) or 0,
+        "cfg_scale": _unless_unchosen,
         "refiner": lambda name: None if name in _NO_REFINER else name,
         "overrides": lambda options: options or {},
         "invert_mask": bool,

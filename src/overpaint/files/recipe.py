@@ -19,6 +19,7 @@ from overpaint.adapters.wanted import LoraUse
 from overpaint.errors import RequestError
 from overpaint.files.kept_files import FileRecord, embedded_controls, find_file, kept_mask
 from overpaint.models.hashes import network_hash
+from overpaint.models.usual import USUAL
 from overpaint.request import PICTURE_FIELDS, PaintRequest, Picture, RequestKind
 from overpaint.settings import OPTION_NAMES, Quirks, Settings
 from overpaint.version import __version__
@@ -223,6 +224,7 @@ def _own_fields(processed: Processed, index: int, told: Mapping[str, Any]) -> di
         "refiner": _shared_name(request.refiner),
         "controls": [{**each, "model": _shared_name(each["model"])} for each in told["controls"]],
     }
+    own |= {name: getattr(plan.request, name) for name in USUAL if told[name] is None}
     if plan.hires is not None and request.hires is not None:
         second = plan.hires.plan.images[index]
         texts = {name: getattr(second, name) for name in ("prompt", "negative_prompt")}

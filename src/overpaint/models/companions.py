@@ -13,9 +13,10 @@ from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.catalog import natural_key
-from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family, family_called
+from overpaint.models.detect import told_family
+from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
 from overpaint.models.hashes import Stamp, stamp_of
-from overpaint.models.header import safetensors_shapes
+from overpaint.models.header import Said, safetensors_shapes
 from overpaint.models.specs import TextKind
 from overpaint.models.transformer_shapes import (
     all_text_parts,
@@ -109,11 +110,11 @@ def needs_of(path: Path) -> Needs | None:
 
 @lru_cache(maxsize=64)
 def _needs(path: Path, stamp: Stamp) -> Needs | None:
-    shapes = _shapes_of(path)
+    shapes, metadata = _kept_header(path, stamp)
     found = transformer_part(shapes)
     if found is None:
         return None
-    family, ours = family_called(found[0], path.name), found[1]
+    family, ours = told_family(found[0], Said(metadata, {}), path.name)[0], found[1]
     if not family.supported:
         return None
     network = transformer_spec(ours, family)
@@ -169,16 +170,17 @@ def _files(folder: Path) -> list[Path]:
 
 def _shapes_of(path: Path) -> Shapes:
     """Of a file that cannot be read there are none; whoever opens it tells."""
-    return _kept_shapes(path, stamp_of(path))
+    return _kept_header(path, stamp_of(path))[0]
 
 
 @lru_cache(maxsize=16)
-def _kept_shapes(path: Path, stamp: Stamp) -> Shapes:
+def _kept_header(path: Path, stamp: Stamp) -> tuple[Shapes, Mapping[str, str]]:
     try:
         if path.suffix.lower() == ".safetensors":
-            return safetensors_shapes(path)[0]
+            return safetensors_shapes(path)
         from overpaint.models.gguf_files import open_gguf
 
-        return open_gguf(path).shapes
+        opened = open_gguf(path)
+        return opened.shapes, opened.metadata
     except (CheckpointError, OSError):
-        return {}
+        return {}, {}

@@ -56,6 +56,16 @@ def last_frame(part: Part) -> Derived:
     return Derived((*part.shape[:2], *part.shape[3:]), (part,), lambda tensor: tensor[:, :, -1].contiguous())
 
 
+def frames_added(part: Part) -> Derived:
+    """What a kernel over frames that are all the same does, as a matrix."""
+    if len(part.shape) != _OVER_FRAMES:
+        return same(part)
+    outputs, inputs, _, high, wide = part.shape
+    return Derived(
+        (outputs, inputs * high * wide), (part,), lambda tensor: tensor.float().sum(dim=2).flatten(1).to(tensor.dtype)
+    )
+
+
 def turned(part: Part) -> Derived:
     """A matrix with rows and columns exchanged."""
     return Derived(part.shape[::-1], (part,), lambda tensor: tensor.t().contiguous())

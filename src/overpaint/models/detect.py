@@ -31,7 +31,8 @@ from overpaint.models.families import (
 )
 from overpaint.models.header import Said
 from overpaint.models.shifts import ConstantShift, Shift
-from overpaint.models.transformer_shapes import is_there, require_parts, text_spec, transformer_spec
+from overpaint.models.text_shapes import text_spec
+from overpaint.models.transformer_shapes import is_there, require_parts, transformer_spec
 from overpaint.models.unet_shapes import Header, context_dim, count, is_linear, kernel, size_of_input, unet_spec
 
 _OLD_CLIP = "cond_stage_model.transformer."
@@ -88,7 +89,7 @@ def detect(
     """
     shapes = {new: header[old] for new, old in normalised_keys(header).items()}
     said = Said(metadata or {}, sidecar or {})
-    family, facts = _told_family(_family(shapes), said, name)
+    family, facts = told_family(_family(shapes), said, name)
     if not family.supported:
         raise CheckpointError(
             f"this file is a {family.title} model, which is not supported; use one of: {supported_titles()}"
@@ -115,6 +116,8 @@ def detect(
         facts=facts,
         shift=_shift(family, prediction, said, facts),
         cfg_scale=family.cfg_scale,
+        strength=family.strength,
+        steps=family.steps,
         guidance=family.guidance,
         keeps_length=family.keeps_length,
         blank_words=sum(row.length for row in family.texts if row.optional and not is_there(row, shapes)),
@@ -139,7 +142,7 @@ def _family(shapes: Header) -> Family:
     return families_of_unet(unet)[0]
 
 
-def _told_family(family: Family, said: Said, name: str) -> tuple[Family, dict[str, Source]]:
+def told_family(family: Family, said: Said, name: str) -> tuple[Family, dict[str, Source]]:
     """Where shapes leave several, the one that a name tells: one written into the file, or else the file's own."""
     facts: dict[str, Source] = {"family": "weights", "conditioning": "weights", "shapes": "weights"}
     names: tuple[tuple[str, Source], ...] = (said.find("called") or ("", "metadata"), (name, "file name"))

@@ -5,11 +5,13 @@ Adding a family is adding a row. Rows are tried from top to bottom; the first wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from overpaint.errors import CheckpointError
 from overpaint.models.flow_rows import NEWER_FAMILIES
-from overpaint.models.shifts import NO_SHIFT, ConstantShift, Shift, TokenShift
+from overpaint.models.shifts import NO_SHIFT, ConstantShift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
     VAE_PREFIX,
@@ -92,7 +94,7 @@ _FLUX_SHIFT = TokenShift()
 _TEXTS_OF_FLUX = "text_encoders.clip_l.transformer.text_model.", "text_encoders.t5xxl.transformer."
 
 
-_GUIDED = UNET_PREFIX + "guidance_in.in_layer.weight"
+_GUIDED = Mark(UNET_PREFIX + "guidance_in.in_layer.weight")
 
 
 def _flux(
@@ -102,9 +104,6 @@ def _flux(
     *,
     guidance: float | None,
     words: int = 512,
-    shift: Shift = _FLUX_SHIFT,
-    conditioning: Conditioning = "text",
-    called: str = "",
 ) -> Family:
     """The rows of Flux.1 differ in little."""
     clip, t5 = _TEXTS_OF_FLUX
@@ -112,8 +111,6 @@ def _flux(
         name=name,
         title=title,
         marks=(Mark(_FLUX), Mark(UNET_PREFIX + "vector_in.in_layer.weight"), *marks),
-        conditioning=conditioning,
-        called=called,
         texts=(
             TextRow(kind="clip", prefix=clip, layer=-1, final_norm=True, pooled=True, as_tokens=False),
             TextRow(kind="t5", prefix=t5, layer=-1, final_norm=True, length=words),
@@ -122,7 +119,7 @@ def _flux(
         latent=_FLUX_LATENT,
         native_size=1024,
         network="flux",
-        shift=shift,
+        shift=_FLUX_SHIFT,
         cfg_scale=1.0,
         guidance=guidance,
         vae=_FLUX_VAE,
@@ -143,7 +140,7 @@ _SD3_TEXTS = (
     TextRow(kind="t5", prefix="text_encoders.t5xxl.transformer.", layer=-1, final_norm=True, length=256, optional=True),
 )
 
-_NORMED = UNET_PREFIX + "joint_blocks.0.x_block.attn.ln_q.weight"
+_NORMED = Mark(UNET_PREFIX + "joint_blocks.0.x_block.attn.ln_q.weight")
 
 
 def _sd3(name: str, title: str, marks: tuple[Mark, ...]) -> Family:
@@ -163,32 +160,39 @@ def _sd3(name: str, title: str, marks: tuple[Mark, ...]) -> Family:
     )
 
 
+_Z_IMAGE = Family(
+    name="zimage",
+    title="Z-Image",
+    marks=(Mark(_ZIMAGE), Mark(UNET_PREFIX + "cap_embedder.1.weight")),
+    texts=(TextRow(kind="qwen3", prefix="text_encoders.qwen3_4b.transformer.model.", layer=-2, final_norm=False),),
+    prediction="flow",
+    latent=_FLUX_LATENT,
+    native_size=1024,
+    network="zimage",
+    shift=ConstantShift(3.0),
+    cfg_scale=1.0,
+    steps=9,
+    vae=_FLUX_VAE,
+    vae_names=("ae", "flux"),
+)
+
 FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="zimage",
-        title="Z-Image",
-        marks=(Mark(_ZIMAGE), Mark(UNET_PREFIX + "cap_embedder.1.weight")),
-        texts=(TextRow(kind="qwen3", prefix="text_encoders.qwen3_4b.transformer.model.", layer=-2, final_norm=False),),
-        prediction="flow",
-        latent=_FLUX_LATENT,
-        native_size=1024,
-        network="zimage",
-        shift=ConstantShift(3.0),
-        cfg_scale=1.0,
-        vae=_FLUX_VAE,
-        vae_names=("ae", "flux"),
-    ),
-    _flux(
-        "flux-fill",
-        "Flux.1 Fill dev",
-        (Mark(_GUIDED), Mark(UNET_PREFIX + "img_in.weight", 1, 384)),
-        guidance=30.0,
+    _Z_IMAGE,
+    replace(_Z_IMAGE, name="zimage-base", title="Z-Image base", called="base", cfg_scale=5.0, steps=28),
+    replace(
+        _flux("flux-fill", "Flux.1 Fill dev", (_GUIDED, Mark(UNET_PREFIX + "img_in.weight", 1, 384)), guidance=30.0),
         conditioning="inpaint",
+        strength=1.0,
     ),
-    _flux("flux-dev", "Flux.1 dev", (Mark(_GUIDED),), guidance=3.5),
-    _flux("flux-kontext", "Flux.1 Kontext dev", (Mark(_GUIDED),), guidance=2.5, conditioning="edit", called="kontext"),
-    _flux("flux-krea", "Flux.1 Krea dev", (Mark(_GUIDED),), guidance=4.5, called="krea"),
-    _flux("flux-schnell", "Flux.1 schnell", (), guidance=None, words=256, shift=NO_SHIFT),
+    _flux("flux-dev", "Flux.1 dev", (_GUIDED,), guidance=3.5),
+    replace(
+        _flux("flux-kontext", "Flux.1 Kontext dev", (_GUIDED,), guidance=2.5),
+        conditioning="edit",
+        called="kontext",
+        strength=1.0,
+    ),
+    replace(_flux("flux-krea", "Flux.1 Krea dev", (_GUIDED,), guidance=4.5), called="krea"),
+    replace(_flux("flux-schnell", "Flux.1 schnell", (), guidance=None, words=256), shift=NO_SHIFT, steps=4),
     Family(
         name="chroma",
         title="Chroma",
@@ -203,7 +207,8 @@ FAMILIES: tuple[Family, ...] = (
         vae=_FLUX_VAE,
         vae_names=("ae", "flux"),
     ),
-    _sd3("sd35", "Stable Diffusion 3.5", (Mark(_NORMED),)),
+    replace(_sd3("sd35", "Stable Diffusion 3.5", (_NORMED,)), cfg_scale=4.5),
+    replace(_sd3("sd35-turbo", "Stable Diffusion 3.5 Turbo", (_NORMED,)), called="turbo", cfg_scale=1.0, steps=4),
     _sd3("sd3", "Stable Diffusion 3", ()),
     *NEWER_FAMILIES,
     Family(
@@ -308,7 +313,7 @@ def family_of(header: Mapping[str, tuple[int, ...]]) -> Family:
 def family_called(family: Family, name: str) -> Family:
     """Of families whose files have the same tensors, the one that a model's name tells."""
     alike = (each for each in FAMILIES if each.called and each.marks == family.marks)
-    return next((each for each in alike if each.called in name.lower()), family)
+    return next((each for each in alike if re.search(each.called, name.lower())), family)
 
 
 # What a network sees beside the latent: a mask and the masked picture, the picture, its depth.

@@ -20,6 +20,7 @@ from overpaint.models.transformer_files import (
     TextPart,
     TransformerPart,
     all_text_parts_of,
+    told,
     transformer_of,
 )
 
@@ -124,10 +125,12 @@ def open_flow_folder(path: Path) -> FlowFolder | None:
     _config(path / "vae" / "config.json", _FLOW_VAE_MUST)
     facts = _shift_facts(path / "scheduler" / "scheduler_config.json")
     kind = _json(path / _INDEX_OF_MODEL).get("_class_name")
-    facts |= {"called": kind} if isinstance(kind, str) else {}
+    if isinstance(kind, str):
+        marks = [name for name, value in _json(path / "transformer" / "config.json").items() if value is True]
+        facts["called"] = " ".join([kind, *marks])
     texts = [part for name in _FLOW_TEXT_FOLDERS for part in _flow_texts(path, name)]
     metadata = {f"overpaint.{name}": json.dumps(value) for name, value in facts.items()}
-    return FlowFolder(transformer, texts, component_weights(path / "vae"), metadata)
+    return FlowFolder(told(transformer, metadata, path.name), texts, component_weights(path / "vae"), metadata)
 
 
 def _flow_texts(path: Path, name: str) -> list[TextPart]:

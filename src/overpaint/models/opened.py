@@ -31,6 +31,7 @@ from overpaint.models.transformer_files import (
     all_text_parts_of,
     lacking,
     text_parts_of,
+    told,
     transformer_of,
     whole_model,
 )
@@ -47,6 +48,7 @@ def open_model(path: Path, *, text_encoders: Sequence[Path] = ()) -> Weights:
     weights = open_tensors(path)
     transformer = transformer_of(weights)
     if transformer is not None:
+        transformer = told(transformer, weights.metadata, path.name)
         texts = _with_others(transformer, all_text_parts_of(weights), text_encoders)
         return whole_model(path, transformer, texts, None, weights.metadata)
     unet = unet_of(weights)

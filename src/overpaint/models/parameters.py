@@ -23,6 +23,7 @@ from overpaint.models.specs import (
     UNetSpec,
     ZImageSpec,
 )
+from overpaint.models.vision_specs import VisionSpec
 
 _SINUSOID = 256
 
@@ -122,9 +123,17 @@ def _qwen(spec: TextSpec) -> int:
     """As many layers as are read."""
     width, queries, keys = spec.width, spec.heads * spec.head_dim, spec.key_heads * spec.head_dim
     layer = 2 * width * queries + 2 * width * keys + 3 * width * spec.inner + 2 * width
-    layer += queries + 2 * keys if spec.kind == "qwen25" else 2 * spec.head_dim
+    layer += queries + 2 * keys if spec.kind.startswith("qwen25") else 2 * spec.head_dim
     layers = max(spec.states, default=spec.layers + 1 + spec.layer)
-    return spec.vocabulary * width + layers * layer + (width if spec.final_norm else 0)
+    seen = 0 if spec.vision is None else _vision(spec.vision)
+    return seen + spec.vocabulary * width + layers * layer + (width if spec.final_norm else 0)
+
+
+def _vision(spec: VisionSpec) -> int:
+    width, joined = spec.width, spec.joined**2 * spec.width
+    layer = _linear(width, 3 * width) + _linear(width, width) + 2 * width
+    layer += 2 * _linear(width, spec.inner) + _linear(spec.inner, width)
+    return 3 * spec.patch**2 * width + spec.layers * layer + width + _two(joined, joined, spec.out)
 
 
 def _t5(spec: TextSpec) -> int:
@@ -219,5 +228,6 @@ _TEXTS: Mapping[TextKind, Callable[[TextSpec], int]] = {
     "qwen3": _qwen,
     "qwen3_stacked": _qwen,
     "qwen25": _qwen,
+    "qwen25_edit": _qwen,
     "t5": _t5,
 }

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from overpaint.errors import CheckpointError
 from overpaint.models.shifts import NO_SHIFT, Shift
+from overpaint.models.vision_specs import Eyes, VisionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Prediction = Literal["eps", "v", "flow"]
 Conditioning = Literal["text", "inpaint", "edit", "depth", "unclip"]
-TextKind = Literal["clip", "openclip", "qwen3", "qwen3_stacked", "qwen25", "t5"]
+TextKind = Literal["clip", "openclip", "qwen3", "qwen3_stacked", "qwen25", "qwen25_edit", "t5"]
 Activation = Literal["quick_gelu", "gelu"]
 NetworkKind = Literal["unet", "zimage", "flux", "chroma", "mmdit", "qwen_image", "flux2"]
 CodecKind = Literal["kl", "wan"]
@@ -250,6 +251,7 @@ class TextSpec:
     tokenizer: str = ""  # the file of its vocabulary, where that is not part of this package
     unread: int = 0  # tokens at the start that only tell the encoder what to do; nothing else reads them
     states: tuple[int, ...] = ()  # layers that are read side by side, instead of one
+    vision: VisionSpec | None = None  # with which it looks at pictures, where the family shows it any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +269,9 @@ class ModelSpec:
     native_size: int = 512  # the side of the pictures it was trained on
     facts: Mapping[str, Source] = field(default_factory=dict)
     shift: Shift = NO_SHIFT  # of a flow model's levels of noise
-    cfg_scale: float | None = None  # of a family that is painted with another one than Stable Diffusion
+    cfg_scale: float | None = None  # this and the next two: where nothing is asked; None: as Stable Diffusion
+    strength: float | None = None
+    steps: int | None = None
     guidance: float | None = None  # of a model that is told how closely to follow the text; None: it is not
     blank_words: int = 0  # zeros in the place of a text encoder that may be missing, and is
     keeps_length: bool = False  # guidance turns what each token predicts, and does not lengthen it
@@ -290,6 +294,11 @@ class ModelSpec:
         """Whether it is built as Stable Diffusion 1, 2 and XL are, whatever it predicts."""
         return isinstance(self.denoiser, UNetSpec)
 
+    @property
+    def vision(self) -> VisionSpec | None:
+        """With which its text encoder looks at the same pictures."""
+        return next((each.vision for each in self.texts if each.vision is not None), None)
+
     def tokens(self, latent_size: tuple[int, int]) -> int:
         """How many tokens a transformer makes of a latent; a U-Net makes none."""
         if isinstance(self.denoiser, UNetSpec):
@@ -309,24 +318,6 @@ class ModelSpec:
         if not isinstance(self.denoiser, UNetSpec):
             raise CheckpointError(f"a {self.title} model has no U-Net; choose a Stable Diffusion 1, 2 or XL checkpoint")
         return self.denoiser
-
-
-def spec_from_json(values: Mapping[str, Any]) -> ModelSpec:
-    """A `ModelSpec` that travelled as JSON; which class a part has, its fields tell."""
-    parts = {
-        "denoiser": _part(values["denoiser"], DenoiserSpec),
-        "vae": _part(values["vae"], AutoencoderSpec),
-        "latent": _part(values["latent"], LatentSpec),
-        "texts": tuple(_part(each, TextSpec) for each in values["texts"]),
-        "shift": _part(values["shift"], Shift),
-    }
-    return ModelSpec(**{**values, **parts})
-
-
-def _part(values: Mapping[str, Any], kinds: Any) -> Any:
-    told = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
-    classes = get_args(kinds) or (kinds,)
-    return next(each for each in classes if {own.name for own in fields(each)} == told.keys())(**told)
 
 
 class Origin(NamedTuple):
@@ -369,6 +360,7 @@ class TextRow:
     unread: int = 0
     states: tuple[int, ...] = ()
     head_dim: int = 64
+    eyes: Eyes | None = None
 
     @property
     def activation(self) -> Activation:
@@ -392,9 +384,12 @@ class Family:
     supported: bool = True
     network: NetworkKind = "unet"
     shift: Shift = NO_SHIFT
-    cfg_scale: float | None = None  # what the family is painted with where nothing is asked; None: the request's own
+    cfg_scale: float | None = None  # this and the next two: where nothing is asked; None: as Stable Diffusion
+    strength: float | None = None
+    steps: int | None = None
     guidance: float | None = None  # the same of a scale that the network is told; None: it is told none
     keeps_length: bool = False
+    clean_pictures: bool = False
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
-    called: str = ""  # a word of its files' names that tells it from the family before it, whose shapes it has
+    called: str = ""  # a pattern in its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families

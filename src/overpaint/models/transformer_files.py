@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from overpaint.errors import CheckpointError
 from overpaint.models.components import VAE_PREFIXES, clip_tensors, text_encoders_of, vae_of
-from overpaint.models.derived import Derived, Part, derived_weights, joined, same, swapped
+from overpaint.models.derived import Derived, Part, derived_weights, frames_added, joined, same, swapped
+from overpaint.models.detect import told_family
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, Family
 from overpaint.models.files import Weights
+from overpaint.models.header import Said
 from overpaint.models.specs import TextKind, TextRow
-from overpaint.models.transformer_layouts import TABLES_OF_WORDS, Names, text_names, transformer_names
+from overpaint.models.transformer_layouts import (
+    TABLES_OF_WORDS,
+    VISION,
+    Names,
+    text_names,
+    transformer_names,
+    vision_prefix,
+)
 from overpaint.models.transformer_shapes import suits, text_title, transformer_family, transformer_spec
 
 Tensors = dict[str, Derived]
@@ -68,6 +77,11 @@ def transformer_of(weights: Weights) -> TransformerPart | None:
     return None
 
 
+def told(part: TransformerPart, metadata: Mapping[str, str], name: str) -> TransformerPart:
+    """The same as of the family that metadata or a name tell, where its tensors do not."""
+    return replace(part, family=told_family(part.family, Said(metadata, {}), name)[0])
+
+
 def text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
     """Every text encoder of a file that is no CLIP, under whatever prefix."""
     found: dict[str, TextPart] = {}  # by prefix: an encoder may have its table of words twice
@@ -82,7 +96,7 @@ def text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
             kind, names = named
             tensors = _tensors(weights, names, inner)
             beside = tokenizer or vocabulary_beside(weights.path, kind)
-            found[prefix] = TextPart(weights.path.name, kind, shape[1], _always(tensors), beside)
+            found[prefix] = _text_part(weights, kind, shape[1], tensors, prefix, beside)
     return list(found.values())
 
 
@@ -93,8 +107,17 @@ def all_text_parts_of(weights: Weights, tokenizer: str = "") -> list[TextPart]:
     return [*text_parts_of(weights, tokenizer), *parts]
 
 
-def _always(tensors: Tensors) -> Callable[[TextRow], Tensors]:
-    return lambda row: tensors
+def _text_part(weights: Weights, kind: TextKind, width: int, tensors: Tensors, prefix: str, tokenizer: str) -> TextPart:
+    """With its vision tower, for a family that shows it pictures."""
+    start = vision_prefix(weights.shapes, prefix) if kind == "qwen25" else None
+    if start is None:
+        return TextPart(weights.path.name, kind, width, lambda row: tensors, tokenizer)
+    keys = (key for key in weights.shapes if key.startswith(start))
+    vision = {VISION + key[len(start) :]: frames_added(Part(weights, key)) for key in keys}
+    with_vision = {**tensors, **vision}
+    return TextPart(
+        weights.path.name, "qwen25_edit", width, lambda row: tensors if row.eyes is None else with_vision, tokenizer
+    )
 
 
 _STEMS: Mapping[TextKind, tuple[str, ...]] = {"t5": ("t5",), "qwen3": ("qwen",), "qwen25": ("qwen",)}

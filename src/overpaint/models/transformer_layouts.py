@@ -78,6 +78,15 @@ def text_names(keys: Iterable[str]) -> tuple[TextKind, Names] | None:
     return None
 
 
+VISION = "visual."  # of the vision tower, in the names of our networks and in others'
+
+
+def vision_prefix(keys: Mapping[str, object], prefix: str) -> str | None:
+    """Where the vision tower of the text encoder with such a prefix is: beside it; None where there is none."""
+    starts = (f"{prefix.removesuffix(end)}{VISION}" for end in ("model.", "language_model.", ""))
+    return next((each for each in starts if f"{each}patch_embed.proj.weight" in keys), None)
+
+
 # The table of words that a text encoder's keys have somewhere, and what of its name is not its prefix.
 TABLES_OF_WORDS = ("encoder.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight", "shared.weight")
 

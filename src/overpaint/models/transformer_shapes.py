@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from overpaint.errors import CheckpointError
 from overpaint.models.families import FAMILIES
@@ -18,11 +19,16 @@ from overpaint.models.specs import (
     QwenImageSpec,
     TextKind,
     TextRow,
-    TextSpec,
     TransformerSpec,
     ZImageSpec,
 )
-from overpaint.models.transformer_layouts import TABLES_OF_WORDS, text_names, transformer_names
+from overpaint.models.text_shapes import size_of
+from overpaint.models.transformer_layouts import (
+    TABLES_OF_WORDS,
+    text_names,
+    transformer_names,
+    vision_prefix,
+)
 from overpaint.models.unet_shapes import Header, count
 
 TEXT_TITLES: Mapping[TextKind, str] = {
@@ -31,6 +37,7 @@ TEXT_TITLES: Mapping[TextKind, str] = {
     "qwen3": "Qwen3",
     "qwen3_stacked": "Qwen3",
     "qwen25": "Qwen2.5-VL",
+    "qwen25_edit": "Qwen2.5-VL",
     "t5": "T5",
 }
 _SIZES: Mapping[tuple[TextKind, int], str] = {
@@ -39,6 +46,7 @@ _SIZES: Mapping[tuple[TextKind, int], str] = {
     ("qwen3_stacked", 2560): "Qwen3 4B",
     ("qwen3_stacked", 4096): "Qwen3 8B",
     ("qwen25", 3584): "Qwen2.5-VL 7B",
+    ("qwen25_edit", 3584): "Qwen2.5-VL 7B",
     ("t5", 4096): "T5 XXL",
     ("clip", 768): "CLIP-L",
     ("clip", 1280): "CLIP-G",
@@ -52,7 +60,10 @@ def transformer_spec(shapes: Header, family: Family) -> TransformerSpec | None:
     if measure is None:
         return None
     inner = {key.removeprefix(UNET_PREFIX): shape for key, shape in shapes.items() if key.startswith(UNET_PREFIX)}
-    return measure(inner)
+    measured = measure(inner)
+    if isinstance(measured, QwenImageSpec):
+        return replace(measured, clean_pictures=family.clean_pictures)
+    return measured
 
 
 def transformer_part(shapes: Header) -> tuple[Family, Header] | None:
@@ -92,7 +103,7 @@ def text_parts(shapes: Header) -> Iterator[tuple[TextKind, int]]:
             named = text_names(name[len(prefix) :] for name in shapes if name.startswith(prefix))
             if named is not None:
                 seen.add(prefix)
-                yield named[0], shape[1]
+                yield ("qwen25_edit" if sees(named[0], shapes, prefix) else named[0]), shape[1]
 
 
 def all_text_parts(shapes: Header) -> Iterator[tuple[TextKind, int]]:
@@ -108,12 +119,25 @@ _CLIP_WORDS = ("embeddings.token_embedding.weight", "token_embedding.weight")
 
 def suits(there: TextKind, wanted: TextKind) -> bool:
     """Whether an encoder with such names can be one of such a kind: OpenCLIP also goes by Hugging Face's."""
-    return there == wanted or (there, wanted) in (("clip", "openclip"), ("qwen3", "qwen3_stacked"))
+    return there == wanted or (there, wanted) in _STAND_INS
+
+
+_STAND_INS: tuple[tuple[TextKind, TextKind], ...] = (
+    ("clip", "openclip"),
+    ("qwen3", "qwen3_stacked"),
+    ("qwen25_edit", "qwen25"),
+)
+
+
+def sees(kind: TextKind, shapes: Header, prefix: str) -> bool:
+    """Whether a text encoder comes with a vision tower."""
+    return kind == "qwen25" and vision_prefix(shapes, prefix) is not None
 
 
 def text_title(kind: TextKind, width: int) -> str:
     """What people call such a text encoder."""
-    return _SIZES.get((kind, width), f"{TEXT_TITLES[kind]} {width} wide")
+    title = _SIZES.get((kind, width), f"{TEXT_TITLES[kind]} {width} wide")
+    return f"{title} with its vision tower" if kind == "qwen25_edit" else title
 
 
 def require_parts(shapes: Header, family: Family) -> None:
@@ -135,19 +159,6 @@ def require_parts(shapes: Header, family: Family) -> None:
 def is_there(row: TextRow, shapes: Header) -> bool:
     """Whether a checkpoint holds the text encoder of a row."""
     return any(key.startswith(row.prefix) for key in shapes)
-
-
-def text_spec(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
-    """A text encoder that is no CLIP."""
-    return _TEXT_MEASURES[row.kind](shapes, row, tokenizer)
-
-
-def size_of(shapes: Header, key: str, *, axes: int) -> tuple[int, ...]:
-    """The shape of a tensor without which nothing can be measured."""
-    shape = shapes.get(key, ())
-    if len(shape) != axes or 0 in shape:
-        raise CheckpointError(f"tensor {key} is missing or of an impossible shape; use a complete file")
-    return shape
 
 
 def _zimage(shapes: Header) -> ZImageSpec:
@@ -298,68 +309,6 @@ def _flux2(shapes: Header) -> Flux2Spec:
     )
 
 
-def _t5(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
-    first = f"{row.prefix}encoder.block.0.layer."
-    vocabulary, width = size_of(shapes, f"{row.prefix}shared.weight", axes=2)
-    queries, _ = size_of(shapes, f"{first}0.SelfAttention.q.weight", axes=2)
-    kinds, heads = size_of(shapes, f"{first}0.SelfAttention.relative_attention_bias.weight", axes=2)
-    if f"{first}1.DenseReluDense.wi_0.weight" not in shapes:
-        raise CheckpointError("its T5 has no gated layers, so it is not version 1.1; use the T5 XXL of Flux and SD 3")
-    inner, _ = size_of(shapes, f"{first}1.DenseReluDense.wi_0.weight", axes=2)
-    if queries % heads or kinds % 4:
-        raise CheckpointError(f"{heads} heads and {kinds} kinds of distance do not fit a T5 layer; use another file")
-    return TextSpec(
-        kind="t5",
-        prefix=row.prefix,
-        width=width,
-        layers=count(shapes, f"{row.prefix}encoder.block."),
-        heads=heads,
-        head_dim=queries // heads,
-        inner=inner,
-        vocabulary=vocabulary,
-        positions=kinds,
-        layer=row.layer,
-        final_norm=row.final_norm,
-        length=row.length,
-        masked=row.masked,
-        tokenizer=tokenizer,
-    )
-
-
-def _qwen(shapes: Header, row: TextRow, tokenizer: str) -> TextSpec:
-    first = f"{row.prefix}layers.0."
-    vocabulary, width = size_of(shapes, f"{row.prefix}embed_tokens.weight", axes=2)
-    head = row.head_dim
-    if row.kind != "qwen25":  # its width stands nowhere in a Qwen2.5
-        (head,) = size_of(shapes, f"{first}self_attn.q_norm.weight", axes=1)
-    queries, _ = size_of(shapes, f"{first}self_attn.q_proj.weight", axes=2)
-    keys, _ = size_of(shapes, f"{first}self_attn.k_proj.weight", axes=2)
-    inner, _ = size_of(shapes, f"{first}mlp.gate_proj.weight", axes=2)
-    if queries % head or keys % head or (queries // head) % (keys // head):
-        raise CheckpointError(f"heads {head} wide do not fit a Qwen layer of {queries} and {keys}; use another file")
-    layers = count(shapes, f"{row.prefix}layers.")
-    if max(row.states, default=0) > layers:
-        raise CheckpointError(
-            f"its Qwen3 has {layers} layers, and layer {max(row.states)} is read; use a complete file"
-        )
-    return TextSpec(
-        kind=row.kind,
-        prefix=row.prefix,
-        width=width,
-        layers=layers,
-        heads=queries // head,
-        key_heads=keys // head,
-        head_dim=head,
-        inner=inner,
-        vocabulary=vocabulary,
-        layer=row.layer,
-        final_norm=row.final_norm,
-        tokenizer=tokenizer,
-        unread=row.unread,
-        states=row.states,
-    )
-
-
 _MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {
     "zimage": _zimage,
     "flux": _flux,
@@ -367,10 +316,4 @@ _MEASURES: Mapping[NetworkKind, Callable[[Header], TransformerSpec]] = {
     "mmdit": _mmdit,
     "qwen_image": _qwen_image,
     "flux2": _flux2,
-}
-_TEXT_MEASURES: Mapping[TextKind, Callable[[Header, TextRow, str], TextSpec]] = {
-    "qwen3": _qwen,
-    "qwen3_stacked": _qwen,
-    "qwen25": _qwen,
-    "t5": _t5,
 }

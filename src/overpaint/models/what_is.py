@@ -11,11 +11,12 @@ from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
 from overpaint.models.companions import needs_of, text_encoders_for, vae_for
 from overpaint.models.detect import detect
-from overpaint.models.families import UNET_PREFIX, ModelSpec
+from overpaint.models.families import FAMILIES, UNET_PREFIX, Family, ModelSpec
 from overpaint.models.hashes import checkpoint_file, sha256_of, user_hash_cache
 from overpaint.models.header import read_sidecar, safetensors_shapes
 from overpaint.models.other_kinds import account_of_other, account_of_pickle, account_of_upscaler
 from overpaint.models.transformer_shapes import transformer_part
+from overpaint.models.usual import usual_of
 
 Header = tuple[Mapping[str, tuple[int, ...]], Mapping[str, str]]
 
@@ -50,12 +51,21 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
     return recognise(path, texts)
 
 
-def family_title(path: Path, *, header_only: bool = False) -> str:
+def told_family(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
     """What family a checkpoint is of, whether or not what it needs is there, too."""
     needs = (
         None if header_only and not _is_safetensors(path) else needs_of(path)
     )  # NOTE: GGUF files are read with torch
-    return needs.family.title if needs is not None else spec_of(path, header_only=header_only).title
+    return needs.family if needs is not None else spec_of(path, header_only=header_only)
+
+
+def sees_pictures(path: Path) -> bool:
+    """Whether a checkpoint looks at further pictures beside its source, as its header tells, or else its name."""
+    try:
+        families: Iterable[Family | ModelSpec] = (told_family(path, header_only=True),)
+    except Exception:  # of a GGUF, for one; no file keeps a request from being judged
+        families = (each for each in FAMILIES if each.called and each.called in path.name.lower())
+    return any(each.conditioning == "edit" and each.prediction == "flow" for each in families)
 
 
 def what_is(path: Path) -> dict[str, Any]:
@@ -130,6 +140,7 @@ def _spec_account(spec: ModelSpec) -> dict[str, Any]:
         "input_channels": spec.denoiser.in_channels,
         **({"shift": round(spec.shift.of(4096, 20), 4)} if spec.is_flow else {}),
         **({"guidance": spec.guidance} if spec.guidance is not None else {}),
+        "usual": usual_of(spec),
         "known_from": dict(spec.facts),
     }
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from overpaint.models.families import AutoencoderSpec
 from overpaint.networks.attention import attend
-from overpaint.networks.layers import Conv2d, SiLU, group_norm, to_map, to_tokens
+from overpaint.networks.layers import Conv2d, SiLU, added, group_norm, to_map, to_tokens
 
 _EPS = 1e-6
 _EPS_OF_STATISTICS = 1e-4
@@ -34,8 +34,7 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(self.silu(self.norm1(x)))
         h = self.conv2(self.silu(self.norm2(h)))
-        result: Tensor = (self.nin_shortcut(x) if self.widens else x) + h
-        return result
+        return added(self.nin_shortcut(x) if self.widens else x, h)
 
 
 class AttnBlock(nn.Module):
@@ -54,8 +53,7 @@ class AttnBlock(nn.Module):
         h = self.norm(x)
         q, k, v = (to_tokens(conv(h))[:, :, None] for conv in (self.q, self.k, self.v))
         h = to_map(attend(q, k, v), height, width)
-        result: Tensor = x + self.proj_out(h)
-        return result
+        return added(x, self.proj_out(h))
 
 
 class Middle(nn.Module):

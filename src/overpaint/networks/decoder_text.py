@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from overpaint.models.specs import TextSpec
 from overpaint.networks.layers import Linear, in_heads
-from overpaint.networks.text import EmbeddingLayer, TextEncoding, TokenOverride
-from overpaint.networks.transformer_layers import RMSNorm, angles_of, turned_halves
+from overpaint.networks.text import EmbeddingLayer, TextEncoding, TokenOverride, TokenPicture
+from overpaint.networks.transformer_layers import RMSNorm, angles_of, cells_of, turned_halves
 
 _EPS = 1e-6
 _THETA = 1_000_000.0
@@ -26,7 +26,7 @@ class _GroupedAttention(nn.Module):
     def __init__(self, spec: TextSpec) -> None:
         super().__init__()
         self.heads, self.key_heads = spec.heads, spec.key_heads
-        self.is_normed = spec.kind != "qwen25"
+        self.is_normed = spec.kind.startswith("qwen3")
         self.q_proj = Linear(spec.width, spec.heads * spec.head_dim, bias=not self.is_normed)
         self.k_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=not self.is_normed)
         self.v_proj = Linear(spec.width, spec.key_heads * spec.head_dim, bias=not self.is_normed)
@@ -84,6 +84,10 @@ class QwenText(nn.Module):
         self.layers = nn.ModuleList(_DecoderLayer(spec) for _ in range(count))
         if spec.final_norm:
             self.norm = RMSNorm(spec.width, _EPS)
+        if spec.vision is not None:
+            from overpaint.networks.vision import VisionTower
+
+            self.visual = VisionTower(spec.vision)
 
     def encode(
         self,
@@ -92,13 +96,18 @@ class QwenText(nn.Module):
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (b, n) to the vectors of the family's layer, or of its layers side by side.
 
-        What fills a text up to a length has ids -1 - id: it is read, but no token attends to it.
+        What fills a text up to a length has ids -1 - id: it is read, but no token attends to it. `pictures` are read in
+        the order of their slots, as tokens of their own.
         """
         x = self.embed_tokens(torch.where(ids < 0, -1 - ids, ids))
-        angles = angles_of(torch.arange(ids.shape[1], device=ids.device)[:, None], (self.spec.head_dim,), _THETA)
+        if pictures:
+            x, angles = self._with_pictures(x, pictures)
+        else:
+            angles = angles_of(torch.arange(ids.shape[1], device=ids.device)[:, None], (self.spec.head_dim,), _THETA)
         seen = _seen(ids) if bool((ids < 0).any()) else None
         states = []
         for number, each in enumerate(self.layers, 1):
@@ -108,6 +117,35 @@ class QwenText(nn.Module):
         if self.spec.final_norm:
             x = self.norm(x)
         return TextEncoding((torch.cat(states, dim=-1) if states else x)[:, self.spec.unread :])
+
+    def _with_pictures(self, x: Tensor, pictures: Sequence[TokenPicture]) -> tuple[Tensor, Tensor]:
+        """The tokens of a text with those of pictures between them, and by how much each is turned.
+
+        A word's place is one number, a picture's token has a row and a column; what follows goes on behind its longer
+        side.
+        """
+        parts, places, start, place = [], [], 0, 0
+        unit = self.visual.spec.unit
+        for each in (*pictures, None):
+            words = (x.shape[1] if each is None else each.slot) - start
+            parts.append(x[:, start : start + words])
+            places.append((place + torch.arange(words, device=x.device))[:, None].expand(-1, 3))
+            start, place = start + words, place + words
+            if each is not None:
+                rows, columns = (side // unit for side in each.pixels.shape[-2:])
+                parts.append(self.visual(each.pixels.to(x.device))[None].expand(len(x), -1, -1).to(x.dtype))
+                places.append(place + F.pad(cells_of(rows, columns, x.device), (1, 0)))
+                place += max(rows, columns)
+        return torch.cat(parts, dim=1), _angles_of_three(torch.cat(places), self.spec.head_dim)
+
+
+def _angles_of_three(places: Tensor, head: int) -> Tensor:
+    """The first quarter of a head's pairs turns with time, the next three eighths with rows, the last with columns."""
+    axes = torch.tensor([0, 1, 2], device=places.device).repeat_interleave(
+        torch.tensor([head // 8, head * 3 // 16, head * 3 // 16], device=places.device)
+    )
+    ladder = torch.arange(0, head, 2, dtype=torch.float64, device=places.device) / head
+    return places[:, axes].double() / _THETA**ladder
 
 
 def _seen(ids: Tensor) -> Tensor:

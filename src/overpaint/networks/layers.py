@@ -189,6 +189,11 @@ class SiLU(nn.Module):
         return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def added(x: Tensor, fresh: Tensor) -> Tensor:
+    """x + fresh, over `fresh` when nobody differentiates: it must be what a layer has just made, and nobody's else."""
+    return x + fresh if torch.is_grad_enabled() else fresh.add_(x)
+
+
 def blank(build: Callable[[], _Network], device: str | torch.device, dtype: torch.dtype) -> _Network:
     """A network with unset weights, in a moment: it is laid out without memory first. Fill all of it before use."""
     with torch.device("meta"):

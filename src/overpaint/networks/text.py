@@ -30,6 +30,14 @@ class TokenOverride:
 
 
 @dataclass(frozen=True)
+class TokenPicture:
+    """A picture that is read before the token at a slot, in an encoder that sees."""
+
+    slot: int
+    pixels: Tensor  # (1, 3, height, width) in -1..1, both of whole tokens
+
+
+@dataclass(frozen=True)
 class TextEncoding:
     """A vector per token, and for families that use it one vector for the whole text."""
 

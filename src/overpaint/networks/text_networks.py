@@ -38,5 +38,6 @@ _NETWORKS: Mapping[TextKind, Callable[[TextSpec], TextNetwork]] = {
     "qwen3": _qwen,
     "qwen3_stacked": _qwen,
     "qwen25": _qwen,
+    "qwen25_edit": _qwen,
     "t5": _t5,
 }

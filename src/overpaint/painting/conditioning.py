@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from overpaint.adapters.embeddings import NO_EMBEDDINGS, Embedding, EmbeddingTable
 from overpaint.models.families import ModelSpec, TextSpec
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.painting.guidance import is_led_alone
+from overpaint.painting.latents import pixels_of
 from overpaint.painting.texts import ImageCond, ScheduledCond, TextCond
 from overpaint.planning.plans import ImagePlan, Plan
+from overpaint.planning.references import shown_to_text
 from overpaint.settings import Settings
 from overpaint.text.prompt import (
     ScheduleEntry,
@@ -30,7 +32,7 @@ from overpaint.text.prompt import (
     uses_emphasis,
 )
 from overpaint.text.readings import reading_of
-from overpaint.text.tokens import Chunk, TextReading
+from overpaint.text.tokens import Chunk, TextReading, Tokenizer
 
 SINUSOID_WIDTH = 256
 
@@ -49,6 +51,7 @@ class TextEncoders(Protocol):
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (n, tokens) to one layer's vectors (n, tokens, width), and pooled ones (n, width) if any."""
         ...
@@ -69,6 +72,7 @@ class Conditioner:
     encoders: TextEncoders
     plan: Plan
     table: EmbeddingTable = NO_EMBEDDINGS
+    shown: tuple[Tensor, ...] = ()  # pictures (1, 3, h, w) that texts are read with
 
     @property
     def settings(self) -> Settings:
@@ -76,11 +80,29 @@ class Conditioner:
 
     def images(self, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
         """What each picture of a batch is guided by; a text that several have is read once."""
+        if self.spec.vision is None:
+            return self._images(batch)
+        canvases = len(self.plan.canvases) or 1
+        conds: dict[int, ImageCond] = {}
+        for number in range(canvases):  # those of one source together
+            own = [i for i, each in enumerate(batch) if each.place % canvases == number]
+            if own:
+                seeing = replace(self, shown=self._shown(number))
+                conds.update(zip(own, seeing._images([batch[i] for i in own]), strict=True))
+        return tuple(conds[i] for i in range(len(batch)))
+
+    def _images(self, batch: Sequence[ImagePlan]) -> tuple[ImageCond, ...]:
         positives = {text: self.positive(text) for text in dict.fromkeys(each.prompt for each in batch)}
         if is_led_alone(self.spec, self.plan.sampler):  # nobody asks about a negative text, so it is not read either
             return tuple(ImageCond(positives[each.prompt], positives[each.prompt][0][0]) for each in batch)
         negatives = {text: self.negative(text) for text in dict.fromkeys(each.negative_prompt for each in batch)}
         return tuple(ImageCond(positives[each.prompt], negatives[each.negative_prompt]) for each in batch)
+
+    def _shown(self, place: int) -> tuple[Tensor, ...]:
+        """What the text encoder looks at: the source, if there is one, and the references."""
+        pictures = [self.plan.canvas_of(place).encoded] if self.plan.canvases else []
+        pictures += [each.flattened for each in self.plan.references]
+        return tuple(pixels_of(shown_to_text(each, self.spec), self.encoders.device) for each in pictures)
 
     def positive(self, prompt: str) -> tuple[tuple[ScheduledCond, float], ...]:
         """The sub-prompts of a prompt, with their weights (AND-1)."""
@@ -216,9 +238,14 @@ class Conditioner:
         parts: list[Tensor] = []
         pooled: Tensor | None = None
         for column in self._columns(texts, spec):
-            ids = [reading.ids(each) for each in column]
+            ids: list[Sequence[int]] = [reading.ids(each) for each in column]
             overrides = tuple(_overrides(column, which))
-            encoding = self.encoders.text(which, torch.tensor(ids), layer=layer, final_norm=norm, overrides=overrides)
+            said: dict[str, Any] = {"layer": layer, "final_norm": norm, "overrides": overrides}
+            if self.shown and reading.show is not None and spec.vision is not None:
+                tokenizer, several = self._tokenizer(reading, spec), spec.vision.eyes.several
+                ids[0], slots = reading.show(ids[0], tokenizer, len(self.shown), numbered=several)
+                said["pictures"] = tuple(map(TokenPicture, slots, self.shown))
+            encoding = self.encoders.text(which, torch.tensor(ids), **said)
             parts.append(self._emphasized(encoding.tokens, column))
             pooled = encoding.pooled if pooled is None else pooled
         return torch.cat(parts, dim=1), pooled
@@ -239,9 +266,12 @@ class Conditioner:
         segments = (Segment(text, 1.0),) if plain else parse_attention(text, self.settings.quirks)
         find = self.table.find if self.table.embeddings else None
         backtrack = self.settings.comma_padding_backtrack
-        tokenizer = reading.tokenizer(spec.tokenizer, spec.vocabulary, spec.length)
+        tokenizer = self._tokenizer(reading, spec)
         quirks = self.settings.quirks
         return reading.cut(segments, tokenizer, backtrack=backtrack, find_embedding=find, quirks=quirks)
+
+    def _tokenizer(self, reading: TextReading, spec: TextSpec) -> Tokenizer:
+        return reading.tokenizer(spec.tokenizer, spec.vocabulary, spec.length)
 
     def _layer(self, spec: TextSpec) -> tuple[int, bool]:
         """Which layer is read (ENCODE-4): CLIP skip counts from the last."""

@@ -14,7 +14,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from weakref import ref
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 from overpaint.adapters.wear import in_weights
 from overpaint.backends.port import Backend, VaeFallback
 from overpaint.models.taesd_files import Taesd
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.pixels.resize import Upscaler
 
 _Answer: TypeAlias = "tuple[Tensor | None, ...] | Image.Image"
@@ -204,17 +204,22 @@ class RememberingTexts:
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         network = self.backend.networks.texts[encoder]
-        embeddings = [part for each in overrides for part in ((each.row, each.slot), each.vectors)]
+        given: list[object] = [part for each in overrides for part in ((each.row, each.slot), each.vectors)]
+        given += [part for each in pictures for part in (("picture", each.slot), each.pixels)]
 
         def ask() -> tuple[Tensor, Tensor | None]:
-            made = self.backend.text(encoder, ids, layer=layer, final_norm=final_norm, overrides=overrides)
+            said: dict[str, Any] = {"layer": layer, "final_norm": final_norm, "overrides": overrides}
+            if pictures:
+                said["pictures"] = pictures
+            made = self.backend.text(encoder, ids, **said)
             return made.tokens, made.pooled
 
         tokens, pooled = self.kept.answer(
             self.count,
-            lambda: identity("text", network, (in_weights(network), layer, final_norm), ids, *embeddings),
+            lambda: identity("text", network, (in_weights(network), layer, final_norm), ids, *given),
             ask,
         )
         return TextEncoding(tokens.to(self.device), None if pooled is None else pooled.to(self.device))

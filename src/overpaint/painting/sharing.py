@@ -20,22 +20,34 @@ from collections.abc import Hashable
 
 import torch
 
+from overpaint.flow_levels import FlowTable
+from overpaint.painting.drive import Run
 from overpaint.planning.plans import Plan
 
 MOST_ROWS = 32
-BYTES_PER_CELL = 64 * 1024  # of a row's latent: what the widest maps of a U-Net take at a time in half precision
+BYTES_PER_CELL = 64 * 1024  # of a row: what the widest maps of a U-Net take at a time in half precision
 PART_OF_FREE = 0.5
 MOST_JOBS = 8
 ROWS_OF_A_JOB = 2  # a picture with a negative text
 
 
 def rows_per_call(device: torch.device, cells: int) -> int:
-    """How many rows jobs may put into one call; 1: each job has its own. `cells` are a latent's height x width."""
+    """How many rows jobs may put into one call; 1: each job has its own. `cells` are those of a row."""
     if device.type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return rows_in(free + unused, cells)
+
+
+def cells_of(run: Run) -> int:
+    """Of a row: the latent's, and those of all pictures that an edit model looks at, which it holds as tokens, too."""
+    denoiser, (_, channels, high, wide) = run.denoiser, run.start.shape
+    beside = denoiser.image_conditioning
+    is_flow = isinstance(denoiser.meaning.table, FlowTable)
+    sees_source = is_flow and beside is not None and beside.shape[1] == channels
+    seen = sum(each.shape[-2] * each.shape[-1] for each in denoiser.references)
+    return high * wide * (2 if sees_source else 1) + seen
 
 
 def rows_in(free: int, cells: int) -> int:

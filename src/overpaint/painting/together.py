@@ -23,7 +23,7 @@ from overpaint.models.memory import is_out_of_memory
 from overpaint.outcome import FinishedBatch
 from overpaint.painting.drive import RunRows, answer, call, questions
 from overpaint.painting.pass_networks import Call, Pending
-from overpaint.painting.sharing import rows_per_call
+from overpaint.painting.sharing import cells_of, rows_per_call
 from overpaint.planning.plans import Plan
 from overpaint.request import PaintRequest
 from overpaint.settings import Settings
@@ -134,8 +134,8 @@ class Together(Generic[Name]):
                     self._share(part)
 
     def _most_rows(self, member: _Member) -> int:
-        start = member.call.runs[0].start
-        most = self._rows if self._rows is not None else rows_per_call(start.device, start[0, 0].numel())
+        run = member.call.runs[0]
+        most = self._rows if self._rows is not None else rows_per_call(run.start.device, cells_of(run))
         return most if self._most is None else min(most, self._most)
 
     def _share(self, members: Sequence[_Member]) -> None:

@@ -12,7 +12,7 @@ from overpaint.models.families import ModelSpec
 from overpaint.planning.canvas import Canvases
 from overpaint.planning.plans import ImagePlan
 from overpaint.planning.sampler_plan import CHURN, ETA, SamplerPlan
-from overpaint.request import MASK_FIELDS, PaintRequest
+from overpaint.request import MASK_FIELDS, PaintRequest, decided
 from overpaint.settings import Quirks, Settings, inert_options
 from overpaint.text.control_notes import control_notes
 from overpaint.text.prompt import schedule, take_network_tags, uses_emphasis
@@ -54,9 +54,10 @@ def _soft_notes(request: PaintRequest) -> dict[str, object]:
 
 def _editing_differs(request: PaintRequest, images: tuple[ImagePlan, ...], quirks: Quirks) -> bool:
     """SCHED-5: written only where the old reading of the numbers changes a text."""
+    steps = decided(request.steps)
     texts = {text for each in images for text in (each.prompt, each.negative_prompt)}
     return any(
-        schedule(text, request.steps, quirks=quirks) != schedule(text, request.steps, old_timelines=True, quirks=quirks)
+        schedule(text, steps, quirks=quirks) != schedule(text, steps, old_timelines=True, quirks=quirks)
         for text in texts
     )
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from overpaint.errors import RequestError, SettingError
 from overpaint.models.families import SD1_SPEC, ModelSpec
+from overpaint.models.usual import as_usual
 from overpaint.pixels.resize import find_upscaler
 from overpaint.planning.canvas import Canvases, plan_canvases, plan_empty
 from overpaint.planning.canvas_pixels import CanvasInputs
@@ -22,7 +23,7 @@ from overpaint.planning.shortcuts import Shortcuts, shortcuts_of
 from overpaint.planning.sizes import check_side
 from overpaint.planning.strength_levels import ceiling, start_of, strength_levels, with_mask
 from overpaint.planning.window import LatentWindow, plan_window
-from overpaint.request import PaintRequest
+from overpaint.request import PaintRequest, decided
 from overpaint.settings import Settings, inert_options
 
 __all__ = ["ImagePlan", "Plan", "Surroundings", "effective_settings", "plan"]
@@ -39,7 +40,7 @@ def plan(
     """Decide everything about a job for a model; `known` is what the request may name beside it."""
     known = known or Surroundings()
     settings = effective_settings(request, settings or Settings())
-    request = _guided_as_usual(request, spec)
+    request = as_usual(request, spec, settings.max_steps)
     _check(request, settings, spec, known)
     upscaler = find_upscaler(settings.upscaler_for_img2img, settings.quirks, known.upscalers)
     job = CanvasInputs(with_mask(request), settings, upscaler, spec.latent.factor)
@@ -106,13 +107,6 @@ def _left_out(request: PaintRequest, settings: Settings, spec: ModelSpec, prepar
     return _LeftOut(shortcuts, window, {**shortcuts.notes(), **seen}, (*prepared.warnings, *in_vain, *unseen))
 
 
-def _guided_as_usual(request: PaintRequest, spec: ModelSpec) -> PaintRequest:
-    """A request that says nothing of guidance, with the family's own in place of Stable Diffusion's."""
-    if spec.cfg_scale is None or request.cfg_scale != PaintRequest.cfg_scale:
-        return request
-    return request.with_changes(cfg_scale=spec.cfg_scale)
-
-
 def effective_settings(request: PaintRequest, settings: Settings) -> Settings:
     """The site's options with this job's overrides and the request's own values on top."""
     settings = settings.with_changes({k: v for k, v in request.overrides.items() if k not in inert_options()})
@@ -161,7 +155,7 @@ def _check_skip(request: PaintRequest, settings: Settings, spec: ModelSpec) -> N
 
 
 def _check_limits(request: PaintRequest, settings: Settings) -> None:
-    if request.steps > settings.max_steps:
+    if decided(request.steps) > settings.max_steps:
         raise RequestError("steps", request.steps, f"give at most {settings.max_steps} (the option max_steps)")
     pictures = [(f"images[{i}]", each) for i, each in enumerate(request.images)]
     masks = {name: getattr(request, name) for name in ("mask", "strength_map")}

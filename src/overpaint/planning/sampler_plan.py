@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from overpaint.errors import RequestError
 from overpaint.models.families import ModelSpec
 from overpaint.parameterization import Parameterization, PassLength, parameterization_of
-from overpaint.request import PaintRequest
+from overpaint.request import PaintRequest, decided
 from overpaint.sampler_table import SamplerSpec, normalise
 from overpaint.schedules import NoiseTable, img2img_steps
 from overpaint.settings import Settings
@@ -32,7 +32,7 @@ class Start:
     @classmethod
     def of(cls, request: PaintRequest, settings: Settings) -> Start:
         """Of a job's first pass."""
-        strength = request.strength if request.has_source else None
+        strength = decided(request.strength) if request.has_source else None
         return cls(strength=strength, every_step=settings.img2img_fix_steps)
 
     @property
@@ -127,10 +127,10 @@ def plan_sampler(
         schedule=walk.schedule,
         used=walk.used,
         start=walk.start,
-        steps_asked=request.steps,
+        steps_asked=decided(request.steps),
         steps=steps,
         t_enc=t_enc if walk.t_enc is None else walk.t_enc,
-        cfg_scale=float(request.cfg_scale) * sampler.cfg_factor,
+        cfg_scale=float(decided(request.cfg_scale)) * sampler.cfg_factor,
         image_cfg_scale=request.image_cfg_scale if weighs_picture else None,
         guidance=spec.guidance if spec.guidance is None or request.guidance is None else float(request.guidance),
         eta=_eta(request, settings, sampler),
@@ -143,9 +143,10 @@ def plan_sampler(
 
 def _steps(request: PaintRequest, start: Start) -> tuple[int, int]:
     """STEP-3; with fixed steps a small strength asks for a long schedule, and strength 0 for none at all (STEP-10)."""
+    asked = decided(request.steps)
     if start.strength is None:
-        return request.steps, request.steps - 1
-    steps, t_enc = img2img_steps(request.steps, start.strength, start.every_step)
+        return asked, asked - 1
+    steps, t_enc = img2img_steps(asked, start.strength, start.every_step)
     if steps > LONGEST_SCHEDULE:
         remedy = f"with fixed steps, steps / strength may be {LONGEST_SCHEDULE} at most; raise it"
         raise RequestError("strength", start.strength, remedy)

@@ -19,7 +19,7 @@ from overpaint.pixels.resize import resize_image
 from overpaint.planning.canvas import Canvases
 from overpaint.planning.canvas_pixels import RESIZE_FILL, STRETCH
 from overpaint.planning.sampler_plan import SamplerPlan, Start
-from overpaint.request import PaintRequest, Picture, ResizeMode
+from overpaint.request import PaintRequest, Picture, ResizeMode, decided
 from overpaint.schedules import img2img_steps
 from overpaint.settings import Quirks, Settings
 
@@ -48,9 +48,9 @@ def gray_of(strength_map: Picture) -> Picture:
 def ceiling(request: PaintRequest) -> float:
     """The strength of the strongest place."""
     if request.strength_map is None:
-        return request.strength
+        return decided(request.strength)
     lightest = max(value for value, count in enumerate(gray_of(request.strength_map).histogram()) if count)
-    return request.strength * lightest / 255
+    return decided(request.strength) * lightest / 255
 
 
 def start_of(request: PaintRequest, settings: Settings) -> Start:
@@ -83,11 +83,10 @@ def strength_levels(
     """
     if request.strength_map is None or not own.takes_steps or ceiling(request) == 0:
         return ()
+    strongest = decided(request.strength)
     shares = _shares(gray_of(request.strength_map), request, prepared, quirks)
-    strengths = np.where(shares > 0, request.strength * shares.astype(np.float64) / 255, 0)
-    before = np.array(
-        [-1 if value == 0 else _steps_before(request.strength * value / 255, own) for value in range(256)]
-    )
+    strengths = np.where(shares > 0, strongest * shares.astype(np.float64) / 255, 0)
+    before = np.array([-1 if value == 0 else _steps_before(strongest * value / 255, own) for value in range(256)])
     first = np.minimum(before[shares], own.t_enc)
     plain = request.with_changes(steps=own.steps)
     found = []

@@ -60,8 +60,8 @@ def split_fields(kind: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], 
     for name in rest:
         if name not in PaintRequest.field_names():
             raise RequestTypeError(name, rest[name], nearest(name, PaintRequest.field_names() | own))
-    if kind in _STRENGTHS:
-        rest.setdefault("strength", _STRENGTHS[kind])
+    if kind in _STRENGTHS and rest.get("strength") is None:
+        rest["strength"] = _STRENGTHS[kind]
     return tool, rest
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from overpaint.errors import RequestError
+from overpaint.models.usual import USUAL
 from overpaint.parts import check_number
 from overpaint.pixels.grid import image_grid
 from overpaint.request import MaskedContent
@@ -59,7 +60,7 @@ class Loopback(PaintingSequence):
 
     def strength(self, loop: int) -> float:
         """Of a loop, counted from 0."""
-        first = self.request.strength
+        first = USUAL["strength"] if self.request.strength is None else self.request.strength
         if self.loops == 1:
             return first
         return first + (self.final_strength - first) * CURVES[self.curve.lower()](loop / (self.loops - 1))

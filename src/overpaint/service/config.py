@@ -9,6 +9,7 @@ from pathlib import Path
 from overpaint.errors import RequestError
 from overpaint.service.limits import Limits
 from overpaint.settings import Settings
+from overpaint.stores import StoreFile
 
 MOST_JOBS_PER_WORKER = 64
 
@@ -32,6 +33,7 @@ class ServeConfig:
     url_inputs: bool = False  # fetch pictures that are named by URL
     jobs_per_worker: int | None = None  # that go on at once; None: as many as pay on its device
     store: str | None = field(default=None, repr=False)  # an address of PostgreSQL; None: SQLite, in `data`
+    blobs: StoreFile | None = None  # where its pictures lie, if not in `data`, which then is this machine's alone
     is_store_open: bool = False  # whether others can read that address, since it stood on the command line
     migrate: bool = False  # tables of an older version there may be brought to this one
     announces_page: bool = False  # tell the URL when the page loads there, which is before the APIs answer

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -111,7 +109,7 @@ class Metrics:
         )
         self.jobs = Gauge("overpaint_jobs", "Jobs that are known, by state.", ("state",), registry=own)
         self.waiting = Gauge("overpaint_queue_length", "Jobs that wait.", registry=own)
-        self.results = Gauge("overpaint_results_bytes", "What the results take on disk.", registry=own)
+        self.results = Gauge("overpaint_results_bytes", "What the results take where they are kept.", registry=own)
         self.state = Gauge("overpaint_state", "1 for the word of /readyz.", ("state",), registry=own)
         self._of_workers = {
             name: Gauge(f"overpaint_worker_{name}", said, ("worker", "device"), registry=own)
@@ -133,7 +131,7 @@ class Metrics:
         self.requests.labels(route, method, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
-    def measure(self, desk: Desk, data: Path) -> None:
+    def measure(self, desk: Desk) -> None:
         """What is looked up when somebody asks. Reads the store, so it belongs in a thread."""
         counts = desk.store.counts()
         for state in JobState:
@@ -145,7 +143,7 @@ class Metrics:
         self._measure_workers(desk.workers())
         if time.monotonic() - self._measured > _FOLDER_AGE:
             self._measured = time.monotonic()
-            self.results.set(_size_of(data / "results"))
+            self.results.set(desk.store.results_size())
 
     def _measure_workers(self, workers: Sequence[WorkerStatus]) -> None:
         self.worker_state.clear()  # a device may have another name when its worker is ready
@@ -224,7 +222,7 @@ def router(desk: Desk, config: ServeConfig, metrics: Metrics) -> APIRouter:
     )
     async def numbers() -> Response:
         """Everything that is counted and measured."""
-        await asyncio.to_thread(metrics.measure, desk, config.data)
+        await asyncio.to_thread(metrics.measure, desk)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
@@ -253,15 +251,3 @@ def _model_of(told: Json) -> WorkerModel:
 def _memory_of(told: Json) -> WorkerMemory:
     active = (told.get("cuda") or {}).get("active") or {}
     return WorkerMemory(ram=(told.get("ram") or {}).get("used"), device=active.get("current"))
-
-
-def _size_of(folder: Path) -> int:
-    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sum(map(_bytes_of, files))
-
-
-def _bytes_of(file: Path) -> int:
-    try:
-        return file.lstat().st_size
-    except OSError:  # it was just deleted
-        return 0

@@ -140,6 +140,7 @@ class Claim:
     worker: str
     fence: int
     deaths: int = 0  # of workers that had begun with it
+    refusals: int = 0  # how often what they made could not be kept
     stop: str | None = None  # what somebody wants of it
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from pathlib import Path
 from typing import Any, Protocol
 
-from overpaint.errors import OverpaintError, PictureError
+from overpaint.errors import OverpaintError, PictureError, SaveError
 from overpaint.service.jobs import (
     Claim,
     DoneBatch,
@@ -150,7 +150,28 @@ class Store(Protocol):
 
     def picture(self, reference: str) -> bytes: ...
     def result_file(self, job_id: str, name: str) -> Path:
-        """Where a result's file lies (or is to lie); a name that would lead elsewhere is refused."""
+        """Where a worker of this machine is to write a result's file; a name that would lead elsewhere is refused."""
+        ...
+
+    def has_result(self, job_id: str, name: str) -> bool:
+        """Whether there is such a file, one that lies beside a result included."""
+        ...
+
+    def results_size(self) -> int:
+        """The bytes of all results."""
+        ...
+
+    def takes_pictures(self) -> bool:
+        """Whether results can be written and kept now; it is tried. Blocks: call it in a thread."""
+        ...
+
+    def lay_out(self, job: Job) -> Path:
+        """Have on the disk of this machine what a worker needs for a job: its sources, and what is finished of it. The
+        folder where it writes its results. Blocks: call it in a thread."""
+        ...
+
+    def clear_away(self, job_id: str) -> None:
+        """What was laid out is not needed here any more; what is kept stays kept."""
         ...
 
     def result_bytes(self, job_id: str, name: str) -> bytes:
@@ -228,6 +249,10 @@ class ClaimLost(OverpaintError):  # noqa: N818 (what has happened to the claim)
 
 class Damaged(OverpaintError):  # noqa: N818 (answered with 410)
     """What was kept is not what it was."""
+
+
+class PicturesRefused(SaveError):  # noqa: N818 (as a disk does)
+    """The object store of the pictures did not do what it was asked to. May be told to clients."""
 
 
 class TooLarge(PictureError):  # noqa: N818 (answered with 413)

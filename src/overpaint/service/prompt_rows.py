@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from overpaint.errors import RequestError
+from overpaint.models.usual import USUAL
 from overpaint.planning.plan import effective_settings
 from overpaint.planning.prompt_weights import check_weights
 from overpaint.request import PaintRequest
@@ -52,11 +53,11 @@ def check_prompt_rows(request: PaintRequest, limits: Limits, settings: Settings)
 
 def _passes(request: PaintRequest, settings: Settings) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...], int]]:
     """Each pass's prompts and negative prompts, every text once, and its steps as prompt editing counts them."""
-    hires = request.hires
-    yield "", *_texts(request.prompt, request.negative_prompt), _counted(request.steps, request.sampler, settings)
+    hires, asked = request.hires, request.steps or USUAL["steps"]
+    yield "", *_texts(request.prompt, request.negative_prompt), _counted(asked, request.sampler, settings)
     if hires is not None:
         texts = _texts(hires.prompt or request.prompt, hires.negative_prompt or request.negative_prompt)
-        yield "hires.", *texts, _counted(hires.steps or request.steps, hires.sampler or request.sampler, settings)
+        yield "hires.", *texts, _counted(hires.steps or asked, hires.sampler or request.sampler, settings)
 
 
 def _texts(prompt: str | tuple[str, ...], negative: str | tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

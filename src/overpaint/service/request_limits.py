@@ -49,7 +49,7 @@ def check_together(name: str, pixels: int, total: int, limits: Limits) -> None:
 def check_request(request: PaintRequest, limits: Limits, settings: Settings = _DEFAULT_SETTINGS) -> None:
     """A painting job against this server's bounds, and its names as far as no file is needed to judge them."""
     hires = request.hires
-    _at_most("steps", request.steps, limits.steps)
+    _at_most("steps", request.steps or 0, limits.steps)
     _at_most("batch_size x iterations", request.batch_size * request.iterations, limits.images)
     for name in ("cfg_scale", "image_cfg_scale"):
         if (value := getattr(request, name)) is not None and not 0 <= value <= limits.cfg_scale:

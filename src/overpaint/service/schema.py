@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from overpaint.extras import ExtrasRequest
 from overpaint.masks.language import MOST_CHARACTERS
+from overpaint.models.usual import USUAL
 from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, SOURCE_FIELDS, Img2ImgRequest, Picture, Txt2ImgRequest
 from overpaint.request_checks import NUMBERS, SEED_LIMIT
 from overpaint.sequences.forms import KINDS, SCRIPT, tool_fields
@@ -168,6 +169,8 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 def _field(field: dataclasses.Field[Any], hint: Any, bounds: Bounds) -> Schema:
     schema = _of_hint(hint, bounds.get(field.name, {}))
+    if field.name in USUAL and field.default is None:
+        schema["anyOf"][0]["default"] = USUAL[field.name]  # what most models mean by null
     if field.name in PICTURE_FIELDS - PICTURE_LISTS:
         schema["anyOf"].insert(1, MASK_IN_WORDS)
     if field.name == "images":

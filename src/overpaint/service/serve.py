@@ -91,7 +91,12 @@ def shared_store(config: ServeConfig) -> SharedStore:
     from overpaint.service.store.postgres_store import PostgresStore
 
     assert config.store is not None
-    return PostgresStore(config.store, config.data, config.limits, is_open=config.is_store_open, migrate=config.migrate)
+    opened = {"is_open": config.is_store_open, "migrate": config.migrate}
+    if config.blobs is None:
+        return PostgresStore(config.store, config.data, config.limits, **opened)
+    from overpaint.service.store.postgres_objects import PostgresObjectStore
+
+    return PostgresObjectStore(config.store, config.data, config.blobs, config.limits, **opened)
 
 
 def _store(config: ServeConfig) -> JobStore:

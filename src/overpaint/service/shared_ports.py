@@ -65,8 +65,8 @@ class SharedStore(Store, Protocol):
         """Have whoever runs it told; False if it does not run."""
         ...
 
-    def put_back(self, job_id: str, *, fence: int, deaths: int) -> Record:
-        """`requeue`, with how many workers died of it so far."""
+    def put_back(self, job_id: str, *, fence: int, deaths: int, refusals: int = 0) -> Record:
+        """`requeue`, with how many workers died of it so far, and how often what they made could not be kept."""
         ...
 
     def beat(self, host: HostNow, claims: Mapping[str, int], lease_seconds: float) -> Heartbeat:

@@ -65,7 +65,8 @@ class WorkerHost:
         self._store, self._config = store, config
         self._thread = StoreThread(store)
         self._known = KnownHere(config)
-        pool = WorkerPool(local_workers(config, tuple(command)), str(served_checkpoint(config)))
+        on_disk = replace(config, data=store.data)  # where workers find the sources
+        pool = WorkerPool(local_workers(on_disk, tuple(command)), str(served_checkpoint(config)))
         self.runner = SharedRunner(
             self._thread,
             store,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -27,6 +27,7 @@ LONGEST_TEXT = 512  # tokens, as the families' authors cut them
 _MAX_VOCABULARY_BYTES = 64 * 2**20
 _START, _END = "<|im_start|>", "<|im_end|>"
 _ENDS = ("<|endoftext|>", _START, _END)
+_SHOWN = ("<|vision_start|>", "<|vision_end|>")
 _MARKS = (
     *(f"<|{each}_{end}|>" for each in ("object_ref", "box", "quad", "vision") for end in ("start", "end")),
     *(f"<|{each}_pad|>" for each in ("vision", "image", "video")),
@@ -40,6 +41,15 @@ _TASK = (
     "objects and background:"
 )
 TASK_TOKENS = 34
+# The same for Qwen-Image-Edit.
+_EDIT_TASK = (
+    "Describe the key features of the input image (color, shape, size, texture, objects, background), then explain how "
+    "the user's text instruction should alter or modify the image. Generate a new image that meets the user's "
+    "requirements while maintaining consistency with the original input where appropriate."
+)
+_EDIT_HEAD = f"{_START}system\n{_EDIT_TASK}{_END}\n{_START}user\n"
+EDIT_TASK_TOKENS = 64
+LONGEST_EDIT = 1024
 _T5_ENDS = ("<pad>", "</s>")
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -156,6 +166,34 @@ def read_described(
     return _chunk(ids[: TASK_TOKENS + LONGEST_TEXT]), len(ids)
 
 
+def read_edit(
+    segments: Iterable[Segment],
+    tokenizer: Tokenizer,
+    *,
+    backtrack: int = 0,
+    find_embedding: FindEmbedding | None = None,
+    quirks: Quirks,
+) -> tuple[tuple[Chunk, ...], int]:
+    """The same of an instruction, whose pictures come between the task and the text."""
+    task = tokenizer.encode(_EDIT_HEAD)
+    text = tokenizer.encode(f"{_text_of(segments)}{_END}\n{_START}assistant\n")
+    return _chunk([*task, *text[:LONGEST_EDIT]]), len(task) + len(text)
+
+
+def show_before_the_text(
+    ids: Sequence[int], tokenizer: Tokenizer, count: int, *, numbered: bool
+) -> tuple[list[int], list[int]]:
+    """Pictures of an instruction, each between marks, and behind its number where there may be several."""
+    task = len(tokenizer.encode(_EDIT_HEAD))
+    around: list[int] = []
+    slots = []
+    for number in range(1, count + 1):
+        around += tokenizer.encode(f"Picture {number}: " if numbered else "") + tokenizer.encode(_SHOWN[0])
+        slots.append(task + len(around))
+        around += tokenizer.encode(_SHOWN[1])
+    return [*ids[:task], *around, *ids[task:]], slots
+
+
 def read_unthinking(
     segments: Iterable[Segment],
     tokenizer: Tokenizer,
@@ -173,8 +211,11 @@ def read_unthinking(
 
 def _asked(segments: Iterable[Segment]) -> str:
     """A text as what somebody says to the model."""
-    text = "".join("\n" if each == BREAK else each.text for each in segments)
-    return f"{_START}user\n{text}{_END}\n{_START}assistant\n"
+    return f"{_START}user\n{_text_of(segments)}{_END}\n{_START}assistant\n"
+
+
+def _text_of(segments: Iterable[Segment]) -> str:
+    return "".join("\n" if each == BREAK else each.text for each in segments)
 
 
 def _chunk(ids: list[int]) -> tuple[Chunk, ...]:
@@ -193,8 +234,7 @@ def read_filled(
 
     Where no length is wanted, one token fills a text up: it stands for all that would.
     """
-    text = "".join("\n" if each == BREAK else each.text for each in segments)
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(_text_of(segments))
     wanted = tokenizer.length if isinstance(tokenizer, LongTokenizer) else LONGEST_TEXT
     kept = [*ids[: (wanted or LONGEST_TEXT) - 1], tokenizer.end]
     length = wanted or min(len(kept) + 1, LONGEST_TEXT)
@@ -207,4 +247,5 @@ LONG_READINGS: Mapping[TextKind, TextReading] = {
     "qwen3": TextReading(qwen_tokenizer, read_whole, lambda read: read.ids, whole=True),
     "qwen3_stacked": TextReading(qwen_tokenizer, read_unthinking, lambda read: read.ids, whole=True),
     "qwen25": TextReading(qwen_tokenizer, read_described, lambda read: read.ids, whole=True),
+    "qwen25_edit": TextReading(qwen_tokenizer, read_edit, lambda read: read.ids, whole=True, show=show_before_the_text),
 }

@@ -204,6 +204,14 @@ def pad_after_end(ids: Sequence[int]) -> tuple[int, ...]:
 Cut = Callable[..., tuple[tuple[Chunk, ...], int]]
 
 
+class Show(Protocol):
+    def __call__(
+        self, ids: Sequence[int], tokenizer: Tokenizer, count: int, *, numbered: bool
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of a text with those that stand round its pictures, and the slots before which these are read."""
+        ...
+
+
 @dataclass(frozen=True)
 class TextReading:
     """How a kind of text encoder is fed: its tokenizer, how texts are cut, and the ids that it reads of a chunk.
@@ -216,6 +224,7 @@ class TextReading:
     cut: Cut
     ids: Callable[[Chunk], tuple[int, ...]]
     whole: bool = False  # a text is read whole, as long as it is, and without weights
+    show: Show | None = None  # where pictures stand in it, for an encoder that looks at some
 
 
 @dataclass

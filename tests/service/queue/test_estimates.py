@@ -97,6 +97,14 @@ def test_work_is_steps_pictures_pixels_and_passes() -> None:
     assert work_of(job(1024, 1024)) / plain < FARTHEST
 
 
+def test_pictures_that_are_looked_at_cost_as_much_as_the_canvas() -> None:
+    """At every step of either pass; what is around the steps is no longer."""
+    plain, seen = (work_of(job(references=["sha256:a"] * count)) for count in (0, 2))
+    assert 2.7 * plain < seen < 3 * plain
+    double = {"scale": 2.0, "steps": 20}
+    assert work_of(job(references=["sha256:a"], hires=double)) > 1.8 * work_of(job(hires=double))
+
+
 def test_a_running_job_is_foretold_by_its_own_steps() -> None:
     found, of = Experience(), job()
     waiting = Live(job="a", begun_at=NOW - 60.0)  # its model is being read

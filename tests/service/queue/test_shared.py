@@ -18,10 +18,17 @@ from overpaint.service.worker_host import WorkerHost
 from overpaint.service.workers.port import WorkerGone, WorkerRefused
 from tests.service.queue.desk_tools import FAKE_WORKER, config_for, run, wanted
 from tests.service.store.store_tools import Clock
-from tests.service.store.stores import PostgresStores
+from tests.service.store.stores import ObjectStores, PostgresStores
 
 if TYPE_CHECKING:
     from overpaint.service.store.postgres_store import PostgresStore
+
+
+@pytest.fixture(params=["postgres_stores", "object_stores"])
+def shared_stores(request: pytest.FixtureRequest) -> PostgresStores:
+    """With pictures in a folder that all share, and in an object store."""
+    made: PostgresStores = request.getfixturevalue(request.param)
+    return made
 
 
 @dataclass
@@ -140,7 +147,7 @@ def test_a_running_job_is_stopped_from_anywhere(postgres_stores: PostgresStores)
     in_offices(postgres_stores, test)
 
 
-def test_a_host_that_leaves_hands_its_job_on(postgres_stores: PostgresStores) -> None:
+def test_a_host_that_leaves_hands_its_job_on(shared_stores: PostgresStores) -> None:
     async def test(offices: Offices) -> None:
         desk = offices.desks[0]
         first = await offices.host()
@@ -158,10 +165,10 @@ def test_a_host_that_leaves_hands_its_job_on(postgres_stores: PostgresStores) ->
         assert (record.state, record.attempts) == (JobState.FINISHED, 2)
         assert not any(each.id.startswith(first.name) for each in desk.workers())
 
-    in_offices(postgres_stores, test)
+    in_offices(shared_stores, test)
 
 
-def test_a_host_that_stalls_loses_its_job_and_writes_nothing_more(postgres_stores: PostgresStores) -> None:
+def test_a_host_that_stalls_loses_its_job_and_writes_nothing_more(shared_stores: PostgresStores) -> None:
     """Its heart stops for longer than the lease, and its worker goes on."""
 
     async def test(offices: Offices) -> None:
@@ -187,7 +194,7 @@ def test_a_host_that_stalls_loses_its_job_and_writes_nothing_more(postgres_store
         record = await ended(desk, "a")
         assert (record.state, record.attempts, fence) == (JobState.FINISHED, 2, 2)
 
-    in_offices(postgres_stores, test, Clock(1000.0))
+    in_offices(shared_stores, test, Clock(1000.0))
 
 
 def test_deaths_are_counted_wherever_they_happen(postgres_stores: PostgresStores) -> None:
@@ -204,18 +211,20 @@ def test_deaths_are_counted_wherever_they_happen(postgres_stores: PostgresStores
     in_offices(postgres_stores, test)
 
 
-def test_many_jobs_by_two_hosts(postgres_stores: PostgresStores) -> None:
+def test_many_jobs_by_two_hosts(shared_stores: PostgresStores) -> None:
     async def test(offices: Offices) -> None:
         for _ in range(2):
             await offices.host()
         jobs = [f"j{number}" for number in range(12)]
         for number, job_id in enumerate(jobs):
-            await offices.desks[number % 2].submit(wanted(job_id, "batch=0", client=f"c{number % 3}"))
+            await offices.desks[number % 2].submit(wanted(job_id, "picture=0", client=f"c{number % 3}"))
         records = [await ended(offices.desks[1], each) for each in jobs]
         assert {each.state for each in records} == {JobState.FINISHED}
         assert {each.attempts for each in records} == {1}
+        for each in records:
+            assert offices.desks[0].store.result_bytes(each.id, "0.png") == b"picture 0"
 
-    in_offices(postgres_stores, test)
+    in_offices(shared_stores, test)
 
 
 def test_questions_are_answered_from_afar(postgres_stores: PostgresStores) -> None:
@@ -266,3 +275,46 @@ def test_a_killed_host_is_survived_by_its_jobs(postgres_stores: PostgresStores) 
         assert (record.state, record.attempts) == (JobState.CANCELLED, 2)
 
     in_offices(postgres_stores, test, Clock(1000.0))
+
+
+def test_a_store_of_pictures_that_comes_back_has_lost_nothing(
+    object_stores: ObjectStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun while it is away; what could not be kept is painted again."""
+
+    async def test(offices: Offices) -> None:
+        desk = offices.desks[0]
+        host = await offices.host()
+        await until(lambda: desk.state() == "READY")
+        object_stores.is_away = True
+        await desk.submit(wanted("a", "picture=0"))
+        await until(lambda: object_stores.refused and not host.runner._running)
+        assert not host.runner.can_write and host.runner.state == "UNHEALTHY"
+        object_stores.is_away = False
+        record = await ended(desk, "a")
+        assert record.state is JobState.FINISHED and record.attempts >= 2
+        assert desk.store.result_bytes("a", "0.png") == b"picture 0"
+
+    monkeypatch.setattr("overpaint.service.store.objects._PAUSES", (0.0,))
+    in_offices(object_stores, test)
+
+
+def test_a_job_whose_pictures_are_never_taken_says_why(
+    object_stores: ObjectStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes what is tried, and nothing of this job."""
+
+    async def test(offices: Offices) -> None:
+        desk = offices.desks[0]
+        await offices.host()
+        object_stores.refuses = "results/"
+        await desk.submit(wanted("a", "picture=0"))
+        record = await ended(desk, "a")
+        assert record.error is not None and record.error.code == "save"
+        assert "the store of pictures does not answer as it should (OSError)" in record.error.message
+        assert "memory://" not in record.error.message
+        assert record.attempts == 3
+
+    monkeypatch.setattr("overpaint.service.store.objects._PAUSES", (0.0,))
+    monkeypatch.setattr("overpaint.service.queue.attempts.REFUSALS_TAKEN", 3)
+    in_offices(object_stores, test)

@@ -1,4 +1,5 @@
-"""Every store, for the tests of what every store promises: one on SQLite, and one on a PostgreSQL of the tests' own."""
+"""Every store, for the tests of what every store promises: one on SQLite, one on a PostgreSQL of the tests' own, and
+one there whose pictures are objects."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 
 from overpaint.service.limits import Limits
 from overpaint.service.store.sqlite_store import JobStore
+from overpaint.stores import StoreFile
 from tests.service.store import postgres_cluster
 from tests.service.store.postgres_cluster import Cluster
 from tests.service.store.store_tools import Clock, Stores
@@ -69,7 +71,7 @@ class PostgresStores(Stores):
     def open(self, limits: Limits | None = None, *, clock: Clock | None = None, migrate: bool = False) -> PostgresStore:
         from overpaint.service.store import postgres_store
 
-        store = postgres_store.PostgresStore(self.address, self.data, limits or Limits(), migrate=migrate)
+        store = self._made(limits or Limits(), migrate=migrate)
         if clock is not None:
             self._monkeypatch.setattr(postgres_store, "TICK", "SELECT 1")
             moved = ServerClock(self.cluster, self.address, clock.now)
@@ -82,6 +84,72 @@ class PostgresStores(Stores):
         for each in self._opened:
             each.close()
 
+    def _made(self, limits: Limits, *, migrate: bool) -> PostgresStore:
+        from overpaint.service.store.postgres_store import PostgresStore
+
+        return PostgresStore(self.address, self.data, limits, migrate=migrate)
+
+
+class ObjectStores(PostgresStores):
+    """The same with pictures in an object store, which here is memory; it is empty before and afterwards."""
+
+    top = StoreFile("memory://bucket/overpaint")
+
+    def __init__(self, cluster: Cluster, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(cluster, data, monkeypatch)
+        self.is_away, self.refuses = False, "nothing"  # whether nothing is taken, or which names are not
+        self.fails, self.refused = 0, 0  # how often still, and how often it was so
+        self.error: OSError = OSError("the line is cut at http://bucket.example")
+        memory, pipe_file = type(self._memory()), type(self._memory()).pipe_file
+
+        def piped(fs: Any, path: str, value: bytes, *more: Any, **options: Any) -> Any:
+            if self.is_away or self.refuses in path or self.fails > 0:
+                self.refused, self.fails = self.refused + 1, self.fails - 1
+                raise self.error
+            return pipe_file(fs, path, value, *more, **options)
+
+        monkeypatch.setattr(memory, "pipe_file", piped)
+        self._forget()
+
+    def objects(self) -> dict[str, bytes]:
+        """All pictures that there are, by name."""
+        start = len("/bucket/overpaint/")
+        found = {path[start:]: self._memory().cat_file(path) for path in self._memory().find("/bucket")}
+        return {name: data for name, data in found.items() if "/" in name}
+
+    def put(self, name: str, data: bytes) -> None:
+        self._memory().pipe_file(f"/bucket/overpaint/{name}", data)
+
+    def remove(self, name: str) -> None:
+        self._memory().rm_file(f"/bucket/overpaint/{name}")
+
+    def close(self) -> None:
+        super().close()
+        self._forget()
+
+    def _made(self, limits: Limits, *, migrate: bool) -> PostgresStore:
+        from overpaint.service.store.postgres_objects import PostgresObjectStore
+
+        return PostgresObjectStore(self.address, self.data, self.top, limits, migrate=migrate)
+
+    def _forget(self) -> None:
+        self._memory().store.clear()
+        self._memory().pseudo_dirs[:] = [""]
+
+    @staticmethod
+    def _memory() -> Any:
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        return MemoryFileSystem(use_listings_cache=False)
+
+
+@pytest.fixture
+def object_stores(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStores]:
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    made = ObjectStores(cluster, tmp_path / "data", monkeypatch)
+    yield made
+    made.close()
+
 
 @pytest.fixture
 def postgres_stores(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresStores]:
@@ -90,11 +158,11 @@ def postgres_stores(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.Monkey
     made.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "objects"])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     """A place where stores are opened, closed and opened again, of each kind."""
-    if request.param == "postgres":
-        yield request.getfixturevalue("postgres_stores")
+    if request.param != "sqlite":
+        yield request.getfixturevalue("postgres_stores" if request.param == "postgres" else "object_stores")
         return
     made = SqliteStores(tmp_path / "data")
     yield made

@@ -19,6 +19,7 @@ from overpaint.service.store.sqlite_store import JobStore
 from overpaint.service.store.store_on_tables import StoreOnTables
 from overpaint.settings import Settings
 from tests.service.store.store_tools import Clock, Stores, finished, job, painted
+from tests.service.store.stores import SqliteStores
 
 DAY = 86_400.0
 
@@ -39,6 +40,16 @@ def clock() -> Clock:
 def store(stores: Stores, clock: Clock) -> StoreOnTables:
     """Of each kind."""
     return stores.open(clock=clock)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def folder_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[StoreOnTables]:
+    """Of each kind whose pictures lie in a folder."""
+    made = (
+        request.getfixturevalue("postgres_stores") if request.param == "postgres" else SqliteStores(tmp_path / "data")
+    )
+    yield made.open(clock=clock)
+    made.close()
 
 
 @pytest.fixture
@@ -203,16 +214,16 @@ def test_leftovers_are_taken_away(sqlite_store: JobStore, clock: Clock) -> None:
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
-def test_sources_are_kept_by_their_hash(store: StoreOnTables) -> None:
-    reference = store.put_picture(b"source")
+def test_sources_are_kept_by_their_hash(folder_store: StoreOnTables) -> None:
+    reference = folder_store.put_picture(b"source")
     digest = hashlib.sha256(b"source").hexdigest()
-    path = store.data / "inputs" / digest[:2] / digest
+    path = folder_store.data / "inputs" / digest[:2] / digest
     assert (reference, path.read_bytes()) == (PICTURE_REFERENCE + digest, b"source")
     path.write_bytes(b"torn")
     with pytest.raises(RequestError, match="damaged"):
-        store.picture(reference)
-    assert store.put_picture(b"source") == reference
-    assert store.picture(reference) == b"source"
+        folder_store.picture(reference)
+    assert folder_store.put_picture(b"source") == reference
+    assert folder_store.picture(reference) == b"source"
     assert [each.name for each in path.parent.iterdir()] == [digest]
 
 
@@ -287,17 +298,17 @@ def test_a_killed_server_leaves_no_file_without_a_name(sqlite_store: JobStore) -
     assert not path.exists()
 
 
-def test_a_source_given_again_is_young_again(store: StoreOnTables, clock: Clock) -> None:
-    reference = store.put_picture(b"source")
-    path = next((store.data / "inputs").glob("*/*"))
+def test_a_source_given_again_is_young_again(folder_store: StoreOnTables, clock: Clock) -> None:
+    reference = folder_store.put_picture(b"source")
+    path = next((folder_store.data / "inputs").glob("*/*"))
     os.utime(path, (1.0, 1.0))
-    store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    folder_store.expire(keep_seconds=3_600.0, keep_bytes=100)
     clock.now = 3_000.0
-    store.expire(keep_seconds=3_600.0, keep_bytes=100)
-    store.put_picture(b"source")
+    folder_store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    folder_store.put_picture(b"source")
     clock.now = 4_000.0
-    store.expire(keep_seconds=3_600.0, keep_bytes=100)
-    assert store.picture(reference) == b"source"
+    folder_store.expire(keep_seconds=3_600.0, keep_bytes=100)
+    assert folder_store.picture(reference) == b"source"
 
 
 # -- how results are packed --------------------------------------------------------------------------------------------

@@ -102,6 +102,11 @@ def _do(sender: Sender, job: str, folder: Path, word: str, done: int) -> None:
     elif what == "batch" and int(value) >= done:
         notes = {"number": int(value), "notes": {}, "complete": True, "comments": [], "warnings": []}
         sender.send("painted", job=job, batch={**notes, "pictures": []})
+    elif what == "picture" and int(value) >= done:
+        (folder / f"{value}.png").write_bytes(f"picture {value}".encode())
+        picture = {"number": int(value), "file": f"{value}.png", "infotext": "", "width": 8, "height": 8}
+        notes = {"number": int(value), "notes": {}, "complete": True, "comments": [], "warnings": []}
+        sender.send("painted", job=job, batch={**notes, "pictures": [picture]})
     elif what == "flood":
         for step in range(int(value)):
             sender.send("progress", job=job, step=step, steps=int(value), batch=0)

@@ -14,7 +14,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.checkpoint import LoadedModel, load_checkpoint
 from overpaint.models.companions import text_encoders_for, vae_for
 from overpaint.models.shifts import ConstantShift
-from overpaint.models.specs import spec_from_json
+from overpaint.models.spec_json import spec_from_json
 from overpaint.models.what_is import spec_of, what_is
 from overpaint.service.store.forms import plain
 from tests.flow_toys import QWEN, VAE, ZIMAGE, ToyFiles, as_folder, save, toy_zimage, whole

@@ -21,6 +21,7 @@ from overpaint.models.specs import (
     TextSpec,
     ZImageSpec,
 )
+from overpaint.models.vision_specs import Eyes, VisionSpec
 from overpaint.networks.codecs import codec_network
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.text_networks import text_network
@@ -111,7 +112,14 @@ QWEN25 = replace(
     layer=-1,
     final_norm=True,
 )
-WAN_VAE, FLUX2_VAE = (each.vae for each in NEWER_FAMILIES if each.vae is not None)
+# Of the published file, with the shapes that transformers' own configuration has.
+SEEING = replace(
+    QWEN25,
+    kind="qwen25_edit",
+    vision=VisionSpec(width=1280, layers=32, heads=16, inner=3420, out=3584, eyes=Eyes(side=384, several=True)),
+)
+_VAES = {each.name: each.vae for each in NEWER_FAMILIES if each.vae is not None}
+WAN_VAE, FLUX2_VAE = _VAES["qwen-image"], _VAES["flux2-klein"]
 T5_XXL = replace(T5_SPEC, width=4096, layers=24, heads=64, head_dim=64, inner=10240, vocabulary=32128)
 PUBLISHED_VAE = AutoencoderSpec(channels=128, channel_mult=(1, 2, 4, 4), num_res_blocks=2, latent_channels=16)
 
@@ -139,11 +147,12 @@ def spec(denoiser: DenoiserSpec, vae: AutoencoderSpec, *texts: TextSpec) -> Mode
         spec(SD35_LARGE, VAE),
         spec(Z_IMAGE_TURBO, VAE),
         spec(QWEN_IMAGE, WAN_VAE, QWEN25),
+        spec(QWEN_IMAGE, WAN_VAE, SEEING),
         spec(KLEIN_9B, FLUX2_VAE, replace(QWEN, layers=28, layer=-1, states=(9, 18, 27))),
     ],
     ids=[
         *("zimage", "flux", "schnell", "dev", "chroma", "chroma-hd", "fill"),
-        *("sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "klein"),
+        *("sd35", "sd3", "sd35-large", "zimage-turbo", "qwen-image", "edit", "klein"),
     ],
 )
 def test_as_many_as_the_networks_have(model: ModelSpec) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import overpaint.networks
 
-_FLOW = ("flux", "flux2", "chroma", "mmdit", "qwen_image", "zimage", "t5_text", "decoder_text")
+_FLOW = ("flux", "flux2", "chroma", "mmdit", "qwen_image", "zimage", "t5_text", "decoder_text", "vision")
 _OF_FEW = {f"overpaint.networks.{each}" for each in _FLOW}
 _TABLES = {"overpaint.models.layout_tables"}
 

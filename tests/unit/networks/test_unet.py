@@ -12,7 +12,7 @@ from torch import Tensor
 
 from overpaint.models.families import SD1_SPEC, UNetSpec
 from overpaint.networks.layers import blank, set_packed
-from overpaint.networks.unet import SHALLOW, DeepMap, LessWork, TransformerBlock, UNet
+from overpaint.networks.unet import SHALLOW, DeepMap, FeedForward, LessWork, TransformerBlock, UNet
 from overpaint.planning.shortcuts import TokenMerging
 
 SD1 = UNetSpec(
@@ -202,3 +202,17 @@ def test_tokens_merge_at_one_level(spec: UNetSpec, level: int, blocks: int) -> N
     assert torch.equal(merged, plain) == (blocks == 0)
     if blocks:
         assert float((merged - plain).abs().mean() / plain.abs().mean()) < 0.5
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_long_sequence_is_fed_forward_in_parts(rows: int) -> None:  # ARCH-4
+    """What is packed takes some rows at a time; the numbers are those of the whole."""
+    torch.manual_seed(0)
+    network = FeedForward(16).requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape) / 4
+    x = torch.randn(rows, 1500, 16)
+    with torch.no_grad():
+        whole = network(x)
+        set_packed(network, True)
+        torch.testing.assert_close(network(x), whole, atol=1e-4, rtol=1e-5)

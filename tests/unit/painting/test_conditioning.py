@@ -13,7 +13,7 @@ from torch import Tensor
 from overpaint.adapters.embedding_files import ALONE, CLIP_G, CLIP_L, EmbeddingData, bundled_embeddings
 from overpaint.adapters.embeddings import EmbeddingTable, table_of
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.painting.conditioning import Conditioner
 from overpaint.planning.plan import Plan, plan
 from overpaint.settings import Quirks, Settings
@@ -43,6 +43,7 @@ class Encoders:
         layer: int | None = None,
         final_norm: bool | None = None,
         overrides: Sequence[TokenOverride] = (),
+        pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         self.asked.append((encoder, ids, tuple(overrides)))
         text = self.spec.texts[encoder]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from overpaint.networks.text import TextEncoding, TokenOverride
+from overpaint.networks.text import TextEncoding, TokenOverride, TokenPicture
 from overpaint.painting.encodings import EncodingsCount, Identity, KeptEncodings, RememberingTexts, identity
 
 NETWORK, OTHER = nn.Identity(), nn.Identity()
@@ -158,7 +158,7 @@ class Reader:
         return TextEncoding(torch.full((1, 2), float(self.asked)))
 
 
-def test_embeddings_count_with_their_numbers_and_their_places() -> None:
+def test_embeddings_and_pictures_count_with_their_numbers_and_their_places() -> None:
     reader = Reader()
     texts = RememberingTexts(reader, KeptEncodings(1000), EncodingsCount())  # type: ignore[arg-type]
     ids, vectors = torch.tensor([[1, 2, 3]]), torch.ones(1, 4)
@@ -170,8 +170,11 @@ def test_embeddings_count_with_their_numbers_and_their_places() -> None:
         {"overrides": (TokenOverride(0, 2, vectors),)},
         {"overrides": (TokenOverride(0, 1, vectors * 2),)},
         {"overrides": (TokenOverride(0, 1, vectors), TokenOverride(0, 2, vectors))},
+        {"pictures": (TokenPicture(1, vectors),)},
+        {"pictures": (TokenPicture(2, vectors),)},
+        {"pictures": (TokenPicture(1, vectors * 2),)},
     ]
     for _ in range(2):
         found = [texts.text(0, ids, **said).tokens[0, 0].item() for said in questions]
-        assert found == [1, 2, 3, 4, 5, 6, 7]
+        assert found == list(range(1, 11))
     assert reader.asked == len(questions)

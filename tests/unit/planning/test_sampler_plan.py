@@ -9,6 +9,7 @@ import pytest
 
 from overpaint.errors import RequestError
 from overpaint.models.families import SD1_SPEC
+from overpaint.models.usual import as_usual
 from overpaint.planning.sampler_plan import LONGEST_SCHEDULE, SamplerPlan, Start, plan_sampler
 from overpaint.request import PaintRequest, Txt2ImgRequest
 from overpaint.settings import Settings
@@ -16,7 +17,8 @@ from tests.unit.toy_job import REFERENCE, SANE, asked
 
 
 def of(settings: Settings = SANE, request: PaintRequest | None = None, **fields: Any) -> SamplerPlan:
-    made, _ = plan_sampler(request or asked(**fields), settings, SD1_SPEC, settings)
+    whole = as_usual(request or asked(**fields), SD1_SPEC, settings.max_steps)
+    made, _ = plan_sampler(whole, settings, SD1_SPEC, settings)
     return made
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from overpaint.models.flow_rows import NEWER_FAMILIES
 from overpaint.settings import Quirks
-from overpaint.text.long_texts import TASK_TOKENS, qwen_tokenizer, read_described, read_unthinking, read_whole
+from overpaint.text.long_texts import (
+    EDIT_TASK_TOKENS,
+    TASK_TOKENS,
+    qwen_tokenizer,
+    read_described,
+    read_edit,
+    read_unthinking,
+    read_whole,
+    show_before_the_text,
+)
 from overpaint.text.prompt import Segment
 
 SIZE = 151_936
 ASKED = [Segment("a red cat", 1.0)]
 START, END, PAD = 151_644, 151_645, 151_643
+SHOWN, HIDDEN = 151_652, 151_653
 
 
 def test_a_task_before_the_text_of_which_nothing_is_read() -> None:
@@ -26,6 +36,25 @@ def test_a_task_before_the_text_of_which_nothing_is_read() -> None:
 def test_a_long_text_keeps_as_much_as_another_family_reads() -> None:
     (told,), count = read_described([Segment("cat " * 900, 1.0)], qwen_tokenizer("", SIZE), quirks=Quirks())
     assert len(told.ids) == TASK_TOKENS + 512 < count
+
+
+def test_pictures_of_an_edit_stand_behind_its_task() -> None:
+    """What is left out ends where the first picture begins, as the rows of the families say."""
+    own = qwen_tokenizer("", SIZE)
+    (told,), count = read_edit(ASKED, own, quirks=Quirks())
+    (plain,), _ = read_whole(ASKED, own, quirks=Quirks())
+    assert count == len(told.ids) and told.ids[EDIT_TASK_TOKENS:] == plain.ids[3:]
+    rows = [each for each in NEWER_FAMILIES if each.name.startswith("qwen-image-edit")]
+    assert [[text.unread for text in each.texts] for each in rows] == [[EDIT_TASK_TOKENS]] * 3
+    ids, slots = show_before_the_text(told.ids, own, 1, numbered=False)
+    assert ids == [*told.ids[:EDIT_TASK_TOKENS], SHOWN, HIDDEN, *told.ids[EDIT_TASK_TOKENS:]]
+    assert slots == [EDIT_TASK_TOKENS + 1]
+    ids, slots = show_before_the_text(told.ids, own, 2, numbered=True)
+    names = [own.encode(f"Picture {each}: ") for each in (1, 2)]
+    around = [*names[0], SHOWN, HIDDEN, *names[1], SHOWN, HIDDEN]
+    assert ids[EDIT_TASK_TOKENS : EDIT_TASK_TOKENS + len(around)] == around
+    assert [ids[each - 1 : each + 1] for each in slots] == [[SHOWN, HIDDEN]] * 2
+    assert ids[-len(plain.ids) + 3 :] == list(plain.ids[3:])
 
 
 def test_an_answer_without_thoughts_and_what_fills_it_up() -> None:

@@ -26,7 +26,7 @@ from overpaint.service.jobs import (
 )
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
-from overpaint.service.ports import ClaimLost, Store
+from overpaint.service.ports import ClaimLost, PicturesRefused, Store
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread
 from overpaint.service.store.forms import batch_of, error_of, plain, result_of
 from overpaint.service.wire import Message
@@ -50,6 +50,13 @@ class Outcome:
     state: JobState
     result: JobResult = field(default_factory=JobResult)
     error: JobError | None = None
+
+
+def unkept(error: Exception) -> JobError:
+    """What is said of a job whose pictures cannot be kept: of this machine's disk, only the log tells more."""
+    if isinstance(error, PicturesRefused):
+        return JobError(code="save", message=f"its pictures could not be read or kept: {error}")
+    return UNWRITTEN
 
 
 def ended(store: Store, job_id: str, outcome: Outcome, live: Live, fence: int | None) -> JobChange:
@@ -90,13 +97,15 @@ class Attempt:
         self.overdue = False
         self.interrupted = False  # the server ends; the job is for its next start
         self.was_refused = False  # by the disk, which so broke it off
-        self._refusals: int = 0 if before is None else before._refusals  # of that kind, with this one
+        self.refusals: int = 0 if before is None else before.refusals  # of that kind, with this one
         self._called_off = asyncio.Event()  # for one of these reasons
         self._early: bool = before is not None and before._early  # it is to end with what it has
         self.deaths: int = 0 if before is None else before.deaths  # of workers that had begun with this job
         self._taken_at = 0.0
         self._kept: set[int] = set()
         self._was_taken = False  # the worker has begun with it, and may die of it
+        self._is_laid_out = False
+        self._unkept: PicturesRefused | None = None  # why what was painted is not in the store
         self._told = False  # its "started" is out
         self._next_step = 0.0  # when progress is kept again
         self._timers: tuple[asyncio.TimerHandle, ...] = ()
@@ -132,18 +141,24 @@ class Attempt:
         self._called_off.set()
         self.worker.stop(self.job.id, Stop.CANCEL)
 
+    def clear_away(self) -> None:
+        """It does not go on here: what was laid out for it is not needed any more."""
+        if self._is_laid_out:
+            self._is_laid_out = False
+            self._thread.store.clear_away(self.job.id)
+
     def interrupt(self) -> None:
         """The server ends, and the worker with it."""
         self.interrupted = True
         self._called_off.set()
 
-    def refused(self) -> Outcome:
+    def refused(self, error: JobError = UNWRITTEN) -> Outcome:
         """The disk took nothing of it: it goes on when there is room, unless that was so too often."""
         self.was_refused = True
-        self._refusals += 1
-        if self._refusals < REFUSALS_TAKEN:
+        self.refusals += 1
+        if self.refusals < REFUSALS_TAKEN:
             return Outcome(JobState.QUEUED)
-        return Outcome(JobState.FAILED, error=UNWRITTEN)
+        return Outcome(JobState.FAILED, error=error)
 
     @property
     def seconds(self) -> float:
@@ -171,14 +186,17 @@ class Attempt:
             await _first_of(self.worker.prepared(), self._called_off.wait())
         if self._called_off.is_set() or not self.worker.is_prepared:
             return await self._without_word(None)
-        folder = self._thread.store.result_file(self.job.id, "0.png").parent
+        self._is_laid_out = True
+        folder = await asyncio.to_thread(self._thread.store.lay_out, self.job)
+        if self._called_off.is_set() or not self.worker.is_prepared:
+            return await self._without_word(None)
         message = {"job": plain(self.sent), "done": plain(batches), "folder": str(folder)}
         try:
             async with aclosing(self.worker.work(message)) as heard:
                 async for each in heard:
                     if each["type"] == "ended":
                         return self._outcome_of(each)
-                    if not self.is_lost:
+                    if not self.is_lost and self._unkept is None:
                         await self._hear_under_claim(each, attempt)
         except WorkerGone as gone:
             return await self._without_word(gone)
@@ -186,6 +204,8 @@ class Attempt:
 
     def _outcome_of(self, last: Message) -> Outcome:
         """By the worker's last word."""
+        if self._unkept is not None and not (self.cancelled or self.overdue):
+            return self.refused(unkept(self._unkept))
         if last.get("refused") and not (self.cancelled or self.overdue):
             again = self.refused()
             if again.state is JobState.QUEUED:
@@ -200,6 +220,10 @@ class Attempt:
             await self._hear(message, attempt)
         except ClaimLost:
             self.lose()
+        except PicturesRefused as error:  # its worker is not to blame, and keeps its models in memory
+            log.warning(line("put-off", job=self.job.id, error=error))
+            self._unkept = error
+            self.worker.stop(self.job.id, Stop.CANCEL)
 
     async def _hear(self, message: Message, attempt: int) -> None:
         thread, job_id, kind = self._thread, self.job.id, message["type"]

@@ -92,6 +92,7 @@ def work_of(job: Job) -> float:
     hires = request.get("hires")
     if isinstance(hires, Mapping):
         named = {name: hires.get(name) or request.get(name) for name in ("steps", "sampler", "cfg_scale")}
+        named["references"] = request.get("references")
         work += _work_of_pass(named, _enlarged(hires, width, height, pixels), hires.get("strength"))
     return work * (request.get("batch_size") or 1) * (request.get("iterations") or 1)
 
@@ -100,7 +101,8 @@ def _work_of_pass(request: Mapping[str, Any], pixels: float, strength: float | N
     steps = (request.get("steps") or 20) * (1.0 if strength is None else float(strength))
     calls = 2 if str(request.get("sampler")).lower() in _TWO_CALLS else 1
     rows = 1 if request.get("cfg_scale") == 1 else 2
-    return (max(1.0, steps) * calls * rows / 2 + _AROUND) * (pixels + _OVERHEAD) / _UNIT
+    seen = 1 + len(request.get("references") or ())  # each costs about as much at every step as the canvas does
+    return (max(1.0, steps) * calls * rows * seen / 2 + _AROUND) * (pixels + _OVERHEAD) / _UNIT
 
 
 def _enlarged(hires: Mapping[str, Any], width: int | None, height: int | None, pixels: float) -> float:

@@ -18,11 +18,10 @@ from overpaint.service.jobs import JobChange, JobError, JobState, Json, Live, Re
 from overpaint.service.limits import Limits
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import ClaimLost
-from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Outcome, ended
+from overpaint.service.queue.attempts import UNWRITTEN, Attempt, Outcome, ended, unkept
 from overpaint.service.queue.store_thread import REFUSALS, StoreThread
 from overpaint.service.queue.unsaved_endings import UnsavedEndings
 from overpaint.service.queue.waiting_jobs import WaitingJobs, WorkerNow
-from overpaint.service.store.room import takes_files
 from overpaint.service.workers.pool import WorkerPool
 
 LEASE = 30.0  # seconds for which a job is claimed; renewed three times as often
@@ -212,7 +211,7 @@ class Runner:
     def _of_error(self, running: Attempt, error: Exception) -> Outcome:
         if isinstance(error, REFUSALS):
             log.warning(line("put-off", job=running.job.id, error=error))
-            return running.refused() if running.is_begun else Outcome(JobState.QUEUED)
+            return running.refused(unkept(error)) if running.is_begun else Outcome(JobState.QUEUED)
         log.error(line("desk-failed", job=running.job.id), exc_info=error)
         return Outcome(JobState.FAILED, error=UNWRITTEN)
 
@@ -229,13 +228,14 @@ class Runner:
             self._is_short = not await self._has_room()
 
     async def _has_room(self) -> bool:
-        return await asyncio.to_thread(takes_files, self._thread.store.data)
+        return await asyncio.to_thread(self._thread.store.takes_pictures)
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
     async def _conclude(self, running: Attempt, outcome: Outcome) -> None:
         job_id = running.job.id
         if running.is_lost:
+            running.clear_away()
             log.warning(line("claim-lost", job=job_id))
         elif outcome.state is JobState.QUEUED:
             await self._put_back(running)
@@ -243,6 +243,7 @@ class Runner:
             try:
                 await self._end(job_id, outcome, running.live, running.fence)
             except ClaimLost:
+                running.clear_away()
                 log.warning(line("claim-lost", job=job_id))
             except Exception as error:
                 log.exception(line("not-ended", job=job_id))
@@ -250,6 +251,7 @@ class Runner:
 
     async def _put_back(self, running: Attempt) -> None:
         job = running.job
+        running.clear_away()
         self._is_short = self._is_short or running.was_refused
         if running.is_begun:
             reason = "drain" if running.interrupted else "disk" if running.was_refused else "worker-ended"
@@ -276,6 +278,7 @@ class Runner:
 
     async def _end(self, job_id: str, outcome: Outcome, live: Live, fence: int | None) -> None:
         change = await self._thread.change(ended, self._thread.store, job_id, outcome, live, fence)
+        self._thread.store.clear_away(job_id)  # not before: what is kept now may have lain there alone
         self._running.pop(job_id, None)
         self._over(change)
 

@@ -119,7 +119,7 @@ class SharedRunner(Runner):
         loads = self.pool.give(worker, record.job)
         running = Attempt(record, self._thread, worker, self._limits, None, loads=loads, is_patient=False)
         running.sent = self._localised(record.job)
-        running.claim, running.deaths = claim, claim.deaths
+        running.claim, running.deaths, running.refusals = claim, claim.deaths, claim.refusals
         if claim.stop is not None:
             running.stop(Stop(claim.stop))
         self._running[record.id] = running
@@ -130,13 +130,15 @@ class SharedRunner(Runner):
         task.add_done_callback(self._tasks_of_jobs.discard)
 
     async def _put_back(self, running: Attempt) -> None:
+        running.clear_away()
         self._is_short = self._is_short or running.was_refused
-        job_id, fence, deaths = running.job.id, running.fence, running.deaths
+        job_id, fence = running.job.id, running.fence
+        counts = {"deaths": running.deaths, "refusals": running.refusals}
         assert fence is not None
         reason = "drain" if running.interrupted else "disk" if running.was_refused else "worker-ended"
         log.warning(line("requeued", job=job_id, reason=reason))
         try:
-            await self._thread.change(lambda: self._shared.put_back(job_id, fence=fence, deaths=deaths))
+            await self._thread.change(lambda: self._shared.put_back(job_id, fence=fence, **counts))
         except ClaimLost:
             log.warning(line("claim-lost", job=job_id))
             return

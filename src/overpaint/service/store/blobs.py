@@ -1,12 +1,14 @@
-"""What a store asks of the place where pictures lie. A folder is one: `SourceFiles` and `ResultFiles`."""
+"""What a store asks of the place where pictures lie: a folder (`SourceFiles`, `ResultFiles`), or an object store
+(`ObjectSources`, `ObjectResults`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 from typing import Protocol
 
 from overpaint.service.store.result_files import KeptFile
+from overpaint.service.store.tables import Connection
 
 
 class SourceBlobs(Protocol):
@@ -23,10 +25,15 @@ class SourceBlobs(Protocol):
         ...
 
     def read(self, reference: str) -> bytes: ...
-    def has(self, reference: str) -> bool: ...
-    def collect(self, wanted: Set[str], uptime: float, *, keep_seconds: float, keep_bytes: int) -> None:
-        """Delete what no job needs: what was not given again for so long, and the oldest of what is too much."""
+    def has(self, reference: str, connection: Connection) -> bool: ...
+    def collect(
+        self, wanted: Set[str], connection: Connection, uptime: float, *, keep_seconds: float, keep_bytes: int
+    ) -> Collection[str]:
+        """Let go of what no job needs: what was not given again for so long, and the oldest of what is too much. What
+        of it is still to be deleted once the transaction counts."""
         ...
+
+    def delete(self, places: Collection[str]) -> None: ...
 
 
 class ResultBlobs(Protocol):

@@ -113,7 +113,7 @@ def _sources(database: Database, data: Path) -> Iterator[str]:
 
 
 def _wrong_with(sources: SourceFiles | None, reference: str) -> str | None:
-    if sources is None or not sources.has(reference):
+    if sources is None or not sources.is_there(reference):
         return "not there"
     try:
         sources.read(reference)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from overpaint.errors import RequestError
 
+LOCK_FILE = "server.lock"
 _FAR = 1 << 20  # where Windows locks a byte, so that others can read what stands at the beginning
 
 if sys.platform == "win32":
@@ -32,7 +33,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "server.lock"
+        path = folder / LOCK_FILE
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _try_lock(handle)
@@ -55,7 +56,7 @@ class FolderLock:
 def check_nobody_works(folder: Path) -> None:
     """Refuse a folder that a server works in; nothing is made or changed there."""
     try:
-        handle = os.open(folder / "server.lock", os.O_RDWR)
+        handle = os.open(folder / LOCK_FILE, os.O_RDWR)
     except OSError:  # no server has been there, or none could be
         return
     try:

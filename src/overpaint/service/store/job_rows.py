@@ -130,9 +130,11 @@ def number_of(connection: Connection, job_id: str) -> int:
 
 
 def keep_files(connection: Connection, number: int, files: Iterable[KeptFile]) -> None:
-    rows = [(number, each.name, each.bytes, each.sha256) for each in files]
-    change = "ON CONFLICT (job, name) DO UPDATE SET bytes = excluded.bytes, sha256 = excluded.sha256"
-    connection.executemany(f"INSERT INTO files VALUES (?, ?, ?, ?) {change}", rows)
+    for each in files:
+        values = {"job": number, **{name: value for name, value in vars(each).items() if value != ""}}
+        changed = ", ".join(f"{name} = excluded.{name}" for name in values if name not in ("job", "name"))
+        added = f"INSERT INTO files ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})"
+        connection.execute(f"{added} ON CONFLICT (job, name) DO UPDATE SET {changed}", values)
 
 
 def keep_batch(connection: Connection, number: int, batch: DoneBatch) -> None:

@@ -67,7 +67,7 @@ candidate AS MATERIALIZED (
 UPDATE jobs SET state = 'running', started = :at, started_at = now.at, attempts = attempts + 1, worker = :host,
     lease = now.at + CAST(:lease_seconds AS float8), fence = fence + 1, live = NULL
 FROM candidate, now WHERE jobs.number = candidate.number
-RETURNING id, fence, deaths, stop
+RETURNING id, fence, deaths, refusals, stop
 """
 
 STOP = """

@@ -110,6 +110,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             version INTEGER NOT NULL, id TEXT NOT NULL, has_folder BOOLEAN NOT NULL DEFAULT false
         )""",
     ),
+    (
+        "ALTER TABLE files ADD COLUMN place TEXT NOT NULL DEFAULT ''",  # of the object, where results are objects
+        "ALTER TABLE jobs ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",  # attempts of which nothing could be kept
+        """CREATE TABLE uploads (  -- the sources, where they are objects
+            reference TEXT PRIMARY KEY,
+            place TEXT NOT NULL UNIQUE,
+            bytes BIGINT NOT NULL,
+            given_at DOUBLE PRECISION NOT NULL,  -- moments in the uptime
+            idle_since DOUBLE PRECISION  -- that no job has needed it
+        )""",
+    ),
 )
 TICK = (
     "UPDATE clock SET looked = clock_timestamp(), "

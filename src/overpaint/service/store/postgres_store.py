@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from overpaint.errors import RequestError, SaveError
 from overpaint.events import Stop
@@ -41,6 +41,7 @@ class PostgresStore(StoreOnTables):
     """`is_open`: the address stood where others can read it. `migrate`: older tables may be brought to this version."""
 
     _database: PostgresTables
+    _kind_of_place = "folder"  # where the pictures lie
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class PostgresStore(StoreOnTables):
         self.data, self._limits = data, limits
         self._database = PostgresTables(address, is_open=is_open, migrate=migrate)
         try:
-            self._stamp_folder()
+            self._stamp()
             self._shelf = Shelf(data)
-            self._results, self._sources = ResultFiles(data / "results"), SourceFiles(data / "inputs")
+            self._open_pictures()
             self._looked, self._seconds = 0.0, 0.0
             self.tick()
         except OSError as error:
@@ -94,12 +95,14 @@ class PostgresStore(StoreOnTables):
                 return None
             record = rows.found(connection, row["id"])
             connection.announce("claimed", row["id"])
-        return Claim(record=record, worker=wanted.host, fence=row["fence"], deaths=row["deaths"], stop=row["stop"])
+        told = {name: row[name] for name in ("fence", "deaths", "refusals", "stop")}
+        return Claim(record=record, worker=wanted.host, **told)
 
-    def put_back(self, job_id: str, *, fence: int, deaths: int) -> Record:
+    def put_back(self, job_id: str, *, fence: int, deaths: int, refusals: int = 0) -> Record:
         with self._database.write() as connection:
             rows.check_fence(connection, job_id, fence)
-            connection.execute("UPDATE jobs SET deaths = ?, live = NULL WHERE id = ?", (deaths, job_id))
+            change = "UPDATE jobs SET deaths = ?, refusals = ?, live = NULL WHERE id = ?"
+            connection.execute(change, (deaths, refusals, job_id))
             rows.requeue(connection, [job_id])
             connection.announce(JobState.QUEUED.value, job_id)
             return rows.found(connection, job_id)
@@ -227,26 +230,39 @@ class PostgresStore(StoreOnTables):
     def _more_of_live(self, live: Live) -> Mapping[str, Any]:
         return {"live": json.dumps(plain(replace(live, preview=None)))}
 
-    def _stamp_folder(self) -> None:
-        """Whoever comes first marks the folder; who comes later and does not find the mark has another folder."""
-        if (self.data / "jobs.db").exists():
-            remedy = "jobs of a server without --store lie there; give another folder"
-            raise RequestError("--data", str(self.data), remedy)
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # -- the place of the pictures -------------------------------------------------------------------------------
+
+    def _open_pictures(self) -> None:
+        self._results, self._sources = ResultFiles(self.data / "results"), SourceFiles(self.data / "inputs")
+
+    def _stamp(self) -> None:
+        """Whoever comes first marks the place; who comes later and does not find the mark has another one."""
         with self._database.write() as connection:
             own, is_marked = connection.execute("SELECT id, has_folder FROM overpaint FOR UPDATE").fetchone()
-            if not is_marked and not (self.data / STAMP).exists():
-                save_first_free([self.data / STAMP], own.encode(), mode=OWNER)
+            there = self._mark()
+            if not is_marked and there is None:
+                self._set_mark(own)
+                there = own
             connection.execute("UPDATE overpaint SET has_folder = true")
-            there = None
-            with suppress(FileNotFoundError):
-                there = (self.data / STAMP).read_bytes().decode(errors="replace").strip()
             if there != own:
-                whose = (
-                    "it is not the folder" if there is None else "the pictures of another store lie there, not those"
-                )
-                remedy = f"{whose} of {self._database.address}; give all processes the same one, which they share"
-                raise RequestError("--data", str(self.data), remedy)
+                own_is = f"it is not the {self._kind_of_place}"
+                whose = own_is if there is None else "the pictures of another store lie there, not those"
+                self._refuse_place(f"{whose} of {self._database.address}; give all processes the same one")
+
+    def _mark(self) -> str | None:
+        """Whose pictures lie there."""
+        if (self.data / "jobs.db").exists():
+            self._refuse_place("jobs of a server without --store lie there; give another folder")
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            return (self.data / STAMP).read_bytes().decode(errors="replace").strip()
+        return None
+
+    def _set_mark(self, own: str) -> None:
+        save_first_free([self.data / STAMP], own.encode(), mode=OWNER)
+
+    def _refuse_place(self, remedy: str) -> NoReturn:
+        raise RequestError("--data", str(self.data), remedy)
 
 
 def _running(row: Any) -> tuple[str, str, Live]:

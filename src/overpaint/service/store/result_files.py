@@ -26,6 +26,7 @@ class KeptFile:
     name: str
     bytes: int
     sha256: str
+    place: str = ""  # of the object that it is, where results are in an object store
 
 
 class ResultFiles:

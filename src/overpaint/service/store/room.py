@@ -32,3 +32,16 @@ def takes_files(data: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def size_of(folder: Path) -> int:
+    """Of all files below it."""
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sum(map(_bytes_of, files))
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:  # it was just deleted
+        return 0

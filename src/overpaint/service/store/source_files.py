@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from overpaint.errors import RequestError, SaveError
 from overpaint.files.saving import OWNER, save_bytes, sync_folder
 from overpaint.service.jobs import PICTURE_REFERENCE
+from overpaint.service.store.tables import Connection
 
 GRACE = 60.0  # seconds in which an upload is safe until a job names it, however full the disk
 _REFERENCE = re.compile(re.escape(PICTURE_REFERENCE) + "([0-9a-f]{64})")
@@ -56,23 +57,28 @@ class SourceFiles:
         return PICTURE_REFERENCE + digest
 
     def read(self, reference: str) -> bytes:
-        found = _REFERENCE.fullmatch(reference)
-        if not found:
-            raise RequestError(
-                "picture", reference, f"a picture is named {PICTURE_REFERENCE} and 64 digits of its hash"
-            )
+        digest = digest_in(reference)
         try:
-            data = self._path(found[1]).read_bytes()
+            data = self._path(digest).read_bytes()
         except OSError:
             raise RequestError("picture", reference, "it is not kept here (any more); upload it again") from None
-        if hashlib.sha256(data).hexdigest() != found[1]:
+        if hashlib.sha256(data).hexdigest() != digest:
             raise RequestError("picture", reference, "its file was damaged; upload it again")
         return data
 
-    def has(self, reference: str) -> bool:
+    def has(self, reference: str, connection: Connection) -> bool:
+        return self.is_there(reference)
+
+    def is_there(self, reference: str) -> bool:
         return self._path(reference.removeprefix(PICTURE_REFERENCE)).is_file()
 
-    def collect(self, wanted: Set[str], uptime: float, *, keep_seconds: float, keep_bytes: int) -> None:
+    def remove(self, reference: str) -> None:
+        with suppress(OSError):
+            self._path(digest_in(reference)).unlink()
+
+    def collect(
+        self, wanted: Set[str], connection: Connection, uptime: float, *, keep_seconds: float, keep_bytes: int
+    ) -> Collection[str]:
         """Delete what no job needs: what was not given again for so long, and the oldest of what is too much."""
         with self._lock:
             files = sorted(self._unwanted(wanted), key=lambda each: each[1].st_mtime)
@@ -85,6 +91,10 @@ class SourceFiles:
                     with suppress(OSError):
                         path.unlink()
                     excess -= stat.st_size
+        return ()
+
+    def delete(self, places: Collection[str]) -> None:
+        """Nothing is left to be deleted."""
 
     def clean(self) -> None:
         """Take away what a killed process had begun to write."""
@@ -112,6 +122,14 @@ class SourceFiles:
 
     def _path(self, digest: str) -> Path:
         return self._root / digest[:2] / digest
+
+
+def digest_in(reference: str) -> str:
+    """The SHA-256 that a picture is named by."""
+    found = _REFERENCE.fullmatch(reference)
+    if not found:
+        raise RequestError("picture", reference, f"a picture is named {PICTURE_REFERENCE} and 64 digits of its hash")
+    return found[1]
 
 
 def references_in(value: Any) -> Iterator[str]:

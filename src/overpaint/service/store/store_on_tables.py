@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from overpaint.service.store.blobs import ResultBlobs, SourceBlobs
 from overpaint.service.store.forms import plain
 from overpaint.service.store.job_rows import ENDS
 from overpaint.service.store.result_files import KeptFile, check_name, is_kept
+from overpaint.service.store.room import size_of, takes_files
 from overpaint.service.store.shelf import Shelf
 from overpaint.service.store.source_files import references_in
 from overpaint.service.store.tables import Connection, Row, Tables
@@ -91,7 +92,7 @@ class StoreOnTables:
                 return JobChange(record=known)
             self._check_room(connection, job)
             for each in references:
-                if not self._sources.has(each):
+                if not self._sources.has(each, connection):
                     raise RequestError("picture", each, "it is not kept here (any more); upload it again")
             record = rows.add_job(connection, job, references, self._now(connection), self._more_of(job))
             return JobChange(record=record, event=self._told(connection, job.id, "queued", {"kind": job.kind}))
@@ -137,8 +138,8 @@ class StoreOnTables:
         return None
 
     def keep_batch(self, job_id: str, batch: DoneBatch, *, fence: int | None = None) -> JobEvent:
-        files = self._results.kept(job_id, {each.file for each in batch.pictures})
-        with self._database.write() as connection:
+        names = {each.file for each in batch.pictures}
+        with self._kept(job_id, names) as files, self._database.write() as connection:
             rows.check_fence(connection, job_id, fence)
             number = rows.number_of(connection, job_id)
             rows.keep_batch(connection, number, batch)
@@ -165,11 +166,11 @@ class StoreOnTables:
     ) -> JobChange:
         if not state.is_end:
             raise RequestError("state", state.value, "a job ends finished, failed or cancelled")
-        files = self._results.kept(job_id, {each.file for each in result.pictures} if result else ())
+        names = {each.file for each in result.pictures} if result else set[str]()
         is_whole = state is JobState.FINISHED and not (result and result.stopped)
         step = "steps" if is_whole else "step"  # the last steps may not have been told
         change = f"SET state = ?, ended = ?, ended_at = ?, step = {step}, result = ?, error = ?"
-        with self._database.write() as connection:
+        with self._kept(job_id, names) as files, self._database.write() as connection:
             before = rows.state_of(connection, job_id)
             if before.is_end or before in unless:
                 return JobChange(record=rows.found(connection, job_id))
@@ -224,7 +225,8 @@ class StoreOnTables:
             connection.one_at_a_time()
             needed = "SELECT reference FROM sources JOIN jobs ON jobs.number = sources.job WHERE ended IS NULL"
             wanted = {each["reference"] for each in connection.execute(needed)}
-            self._sources.collect(wanted, uptime, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+            places = self._sources.collect(wanted, connection, uptime, keep_seconds=keep_seconds, keep_bytes=keep_bytes)
+        self._sources.delete(places)
         return [job_id for _, job_id in old]
 
     def pin(self, job_id: str, pinned: bool) -> Record:
@@ -277,6 +279,21 @@ class StoreOnTables:
     def result_file(self, job_id: str, name: str) -> Path:
         return self._results.path(job_id, name)
 
+    def has_result(self, job_id: str, name: str) -> bool:
+        return self.result_file(job_id, name).is_file()
+
+    def results_size(self) -> int:
+        return size_of(self.data / "results")
+
+    def takes_pictures(self) -> bool:
+        return takes_files(self.data)
+
+    def lay_out(self, job: Job) -> Path:
+        return self.result_file(job.id, "0.png").parent
+
+    def clear_away(self, job_id: str) -> None:
+        """Everything stays where it is."""
+
     def result_bytes(self, job_id: str, name: str) -> bytes:
         path = self.result_file(job_id, name)
         query = "SELECT name, bytes, sha256 FROM files JOIN jobs ON jobs.number = files.job WHERE id = ? AND name = ?"
@@ -295,6 +312,11 @@ class StoreOnTables:
         return data
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _kept(self, job_id: str, names: Collection[str]) -> Iterator[Sequence[KeptFile]]:
+        """Files of a job that are durable, while a row is written that names them."""
+        yield self._results.kept(job_id, names)
 
     def _told(self, connection: Connection, job_id: str, name: str, data: Json, at: float | None = None) -> JobEvent:
         """An event, added within the transaction of the change that it tells of."""

@@ -28,7 +28,12 @@ UNHEALTHY_AFTER = 3  # deaths in a row before it was ready
 _BACKOFF = (0.0, 0.5, 2.0, 5.0, 15.0, 30.0)  # seconds before the next start, by deaths in a row
 _LOSSY = ("progress", "preview")
 _UNREAD = 100  # messages of a job, beyond which steps and previews are dropped
-SECRETS = ("OVERPAINT_TOKEN", "OVERPAINT_STORE", "PGPASSWORD")  # of the environment, which the worker has no use for
+# Of the environment, which the worker has no use for: it finds what it needs on this machine's disk.
+SECRETS = (
+    *("OVERPAINT_TOKEN", "OVERPAINT_STORE", "PGPASSWORD"),
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FSSPEC_S3_SECRET"),
+    *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
+)
 _FAREWELL = 2.0  # seconds a worker has to end by itself
 
 log = logging.getLogger(LOGGER)

@@ -75,7 +75,7 @@ def test_an_infotext_fills_little_of_img2img(client: TestClient, desk: FakeDesk)
     told = answered(client, init_images=[PICTURE], width=64, height=64, steps=4, infotext=OF_A_JOB)
     request = request_of(desk)
     assert (request.sampler, request.scheduler, request.seed) == ("Euler a", "Karras", 77)
-    assert (request.steps, request.prompt, request.cfg_scale, request.strength) == (4, "", 7.0, 0.75)
+    assert (request.steps, request.prompt, request.cfg_scale, request.strength) == (4, "", None, 0.75)
     assert (request.variation_seed, request.variation_strength) == (9, 0.25)
     assert request.seed_resize == (256, 192)  # the accident: width and height swapped
     assert request.overrides == {"CLIP_stop_at_last_layers": 2, "eta_noise_seed_delta": 31337}
@@ -102,4 +102,4 @@ def test_soft_inpainting_is_found_in_an_infotext(client: TestClient, desk: FakeD
 def test_an_infotext_full_of_nonsense_says_nothing(client: TestClient, desk: FakeDesk) -> None:
     text = "Steps: many, Sampler: , Seed: 1e9, Size: 0x0x0, CFG scale: inf, Hires upscale: nan"
     answered(client, "txt2img", **SMALL, infotext=text)
-    assert (request_of(desk).steps, request_of(desk).cfg_scale) == (4, 7.0)
+    assert (request_of(desk).steps, request_of(desk).cfg_scale) == (4, None)

@@ -237,8 +237,11 @@ def test_killed_at_any_moment_every_picture_is_saved_once(
 
 def test_a_name_that_was_taken_meanwhile_is_left_alone(desk: FakeDesk, config: ServeConfig) -> None:
     """Chosen, written down, and then somebody else's before the picture came."""
+    write_picture(desk.store.result_file("a", "0.png"))
     item = saved_files.Item(
-        source=write_picture(config.data / "0.png"),
+        store=desk.store,
+        job_id="a",
+        key="0.png",
         root=config.data / "out",
         facts=NameFacts(seed=5),
         infotext="",

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field
 from overpaint.models.hashes import CheckpointFile
 from overpaint.models.notes import picture_beside, words_beside
 from overpaint.models.upscaler_names import list_upscalers
-from overpaint.models.what_is import family_title
+from overpaint.models.usual import usual_of
+from overpaint.models.what_is import told_family
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
@@ -38,6 +39,7 @@ class ModelView(BaseModel):
     title: str
     hash: str | None = None
     family: str | None = None
+    usual: dict[str, float] = Field(default={}, description="What a request means that leaves these fields open.")
     served: bool = Field(default=False, description="What a request gets that names no checkpoint.")
     words: list[str] = Field(default=[], description="What calls it up in a prompt, as notes beside its file say.")
     picture: str | None = Field(default=None, description="URL of a picture that lies beside its file.")
@@ -96,11 +98,12 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
-        family = family_title(file.path, header_only=True)
+        family = told_family(file.path, header_only=True)
     except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
         family = None
+    told = {} if family is None else {"family": family.title, "usual": usual_of(family)}
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
-    changes = {"hash": file.shorthash, "family": family, "served": file.path == models.served}
+    changes = {"hash": file.shorthash, **told, "served": file.path == models.served}
     return view.model_copy(update=changes)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from overpaint.errors import CheckpointError
 from overpaint.models.built_in import words_of
 from overpaint.models.families import SD1_SPEC, ModelSpec
-from overpaint.models.specs import spec_from_json
+from overpaint.models.spec_json import spec_from_json
 from overpaint.models.what_is import spec_of
 from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.preflight import account_of, stand_in_upscalers, surroundings_of

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from overpaint.errors import OverpaintError, RequestError
+from overpaint.models.what_is import sees_pictures
 from overpaint.service.config import ServeConfig
 from overpaint.service.document import answer_of
 from overpaint.service.doors.openai.answers import (
@@ -29,7 +30,7 @@ from overpaint.service.doors.openai.answers import (
     stream_event,
     stream_failure,
 )
-from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, read_images_request
+from overpaint.service.doors.openai.requests import ImagesRequest, body_schema, model_name, read_images_request
 from overpaint.service.doors.openai.sources import ImagesBody, is_json, json_schema, pixels_of, read_json
 from overpaint.service.guard.budgets import at_work, file_apart
 from overpaint.service.guard.signed_urls import signed
@@ -128,7 +129,7 @@ class _ImagesApi:
 
     async def edit(self, request: Request) -> ImagesRequest:
         found = await self._asked(request)
-        return await at_work(found.wanted)
+        return await at_work(lambda: found.wanted(as_one=self._sees_pictures(model_name(found.fields.get("model")))))
 
     async def variation(self, request: Request) -> ImagesRequest:
         """Of the whole picture, whatever is transparent in it."""
@@ -176,6 +177,14 @@ class _ImagesApi:
             key=idempotency_key(request),
         )
         return self._intake.judged(new)
+
+    def _sees_pictures(self, name: str | None) -> bool:
+        """Whether the model that is asked for looks at several pictures to paint one."""
+        models = KnownModels.of(self._config)
+        if name is None:
+            return sees_pictures(models.served)
+        known = models.checkpoint(name)  # one that is not known is refused later
+        return known is not None and sees_pictures(known.path)
 
     def _checkpoint(self, name: str | None) -> dict[str, str]:
         if name is None:

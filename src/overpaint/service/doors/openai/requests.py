@@ -66,17 +66,22 @@ class ImagesRequest:
 
 
 def read_images_request(
-    given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: bytes | None = None
+    given: Mapping[str, Any], pictures: Sequence[bytes] = (), mask: bytes | None = None, *, as_one: bool = False
 ) -> ImagesRequest:
-    """A form or JSON object with its files. Pictures are repainted; without any a new one is made."""
+    """A form or JSON object with its files. Pictures are repainted; without any a new one is made.
+
+    `as_one`: the first of them is repainted, and the others are looked at.
+    """
     given = {name: value for name, value in given.items() if value is not None and value != ""}
     values = _own_fields(given)
     values["iterations"] = _whole("n", given.get("n"), 1, 1, MOST_PICTURES)
     values.update(_size(given.get("size")))
     size: tuple[int, int] | None = None
     if pictures:
-        found = masked(pictures, mask)
-        values = {**found.values, **values, "images": list(found.pictures), "batch_size": len(pictures)}
+        painted, seen = (pictures[:1], pictures[1:]) if as_one else (pictures, ())
+        found = masked(painted, mask)
+        values = {**found.values, **values, "images": list(found.pictures), "batch_size": len(painted)}
+        values.update({"references": list(seen)} if seen else {})
         size = found.size
     if "width" in values and "height" in values:
         size = (values["width"], values["height"])
@@ -84,7 +89,7 @@ def read_images_request(
     wanted = _one_of("response_format", given.get("response_format"), ("b64_json", "url"), usual)
     return ImagesRequest(
         values,
-        model=_model(given.get("model")),
+        model=model_name(given.get("model")),
         as_url=wanted == "url",
         stream=_switch("stream", given.get("stream")),
         partials=_whole("partial_images", given.get("partial_images"), 0, 0, MOST_PARTIALS),
@@ -119,7 +124,7 @@ def _typed(name: str, value: Any) -> Any:
     raise RequestError(name, value, "write it as in JSON, for example 0.6, true or [1, 2]")
 
 
-def _model(value: Any) -> str | None:
+def model_name(value: Any) -> str | None:
     name = str(value or "")
     return None if _FOREIGN_MODEL.fullmatch(name) else name
 

@@ -29,12 +29,12 @@ class ImagesBody:
     mask: bytes | None = None
     pixels: int = 0
 
-    def wanted(self) -> ImagesRequest:
+    def wanted(self, *, as_one: bool = False) -> ImagesRequest:
         """Decodes, so it belongs in a thread."""
         if not self.pictures:
             raise RequestError("image", None, "give the picture to paint over, as a file of a form or by its URL")
         with room_for(self.pixels):
-            return read_images_request(self.fields, self.pictures, self.mask)
+            return read_images_request(self.fields, self.pictures, self.mask, as_one=as_one)
 
 
 def is_json(content_type: str) -> bool:

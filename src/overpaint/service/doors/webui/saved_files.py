@@ -30,7 +30,9 @@ from overpaint.text.infotext import split_infotext
 class Item:
     """One file that is to be saved."""
 
-    source: Path  # in the job's folder
+    store: Store
+    job_id: str
+    key: str  # its name among the job's files
     root: Path
     facts: NameFacts
     infotext: str
@@ -39,16 +41,11 @@ class Item:
     is_byproduct: bool = False
 
     @property
-    def key(self) -> str:
-        """Its name among the job's files."""
-        return self.source.name
-
-    @property
     def basename(self) -> str:
         return "grid" if self.is_grid else ""
 
     def opened(self) -> Picture:
-        with Image.open(io.BytesIO(self.source.read_bytes())) as image:
+        with Image.open(io.BytesIO(self.store.result_bytes(self.job_id, self.key))) as image:
             image.load()
             return image
 
@@ -66,19 +63,18 @@ def items_of(store: Store, record: Record, settings: Settings, kind: OutputKind)
     for picture in record.result.pictures:
         if picture.kind == "grid" and settings.grid_save:
             root = Path(grids_folder(settings, kind))
-            source = store.result_file(record.id, _name(picture))
-            yield Item(source, root, facts.of(0, picture), picture.infotext, is_grid=True)
+            yield Item(store, record.id, _name(picture), root, facts.of(0, picture), picture.infotext, is_grid=True)
 
 
 def _picture_items(
     store: Store, job_id: str, picture: ResultPicture, root: Path, facts: NameFacts, settings: Settings
 ) -> Iterator[Item]:
-    own = Item(store.result_file(job_id, _name(picture)), root, facts, picture.infotext)
+    own = Item(store, job_id, _name(picture), root, facts, picture.infotext)
     beside: dict[bool, list[Item]] = {True: [], False: []}
     for each in wanted_byproducts(settings):
-        source = store.result_file(job_id, byproduct_file(_name(picture), each))
-        if source.is_file():
-            item = replace(own, source=source, suffix=each.suffix, is_byproduct=True)
+        name = byproduct_file(_name(picture), each)
+        if store.has_result(job_id, name):
+            item = replace(own, key=name, suffix=each.suffix, is_byproduct=True)
             beside[each.comes_first].append(item)
     yield from (*beside[True], own, *beside[False])
 
