@@ -1,4 +1,4 @@
-"""A flow model behind the three doors: listed, chosen by its name, and kept to its mask. The built-in one is at hand."""
+"""A flow model behind the three doors: listed, chosen by its name, and kept to its mask. It is the built-in one."""
 
 from __future__ import annotations
 

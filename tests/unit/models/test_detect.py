@@ -26,7 +26,7 @@ from overpaint.models.families import (
     family_of,
 )
 from overpaint.models.shifts import NO_SHIFT, ConstantShift
-from overpaint.models.specs import spec_from_json
+from overpaint.models.spec_json import spec_from_json
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
