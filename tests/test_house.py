@@ -43,6 +43,8 @@ NEEDS_TORCH = {
     "contract.run_script",
     "engine",
     "models.checkpoint",
+    "models.gguf_numbers",
+    "models.placing",
     "models.components",
     "models.control_files",
     "models.derived",

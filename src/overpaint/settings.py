@@ -153,6 +153,8 @@ class Settings:
     backend: Literal["auto", "torch", "openvino"] = "auto"  # who computes; an engine keeps the one it began with
     text_encoder_files: tuple[str, ...] = ()  # for checkpoints that bring none; not an option of the reference
     model_memory: float = 0.0  # GiB that models which are not in use may keep; 0: a third of the device's memory
+    device_memory: float = 0.0  # GiB of the device that a model may take; 0: what is free. Not of the reference either
+    weights_kept: Literal["auto", "whole", "stored"] = "auto"  # an engine keeps a model as it was loaded
     encodings_memory: float = 0.25  # GiB that an engine may keep of encoded texts and pictures; 0: nothing is kept
     refiner_switch_by_sample_steps: bool = False
 

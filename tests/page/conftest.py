@@ -110,17 +110,18 @@ def reload(page: Page) -> None:
     is_ready(page)
 
 
-def drop(page: Page, path: Path) -> None:
+def drop(page: Page, path: Path, place: str = "body") -> None:
     """Let a file fall on the page, as a file manager does."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")  # lists of numbers take Playwright seconds
     page.evaluate(
-        """([data, name]) => {
+        """([data, name, place]) => {
             const given = new DataTransfer();
             const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
             given.items.add(new File([bytes], name, {type: "image/png"}));
-            window.dispatchEvent(new DragEvent("drop", {dataTransfer: given, bubbles: true, cancelable: true}));
+            const event = new DragEvent("drop", {dataTransfer: given, bubbles: true, cancelable: true});
+            document.querySelector(place).dispatchEvent(event);
         }""",
-        [data, path.name],
+        [data, path.name, place],
     )
 
 

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.service.page_files import FOLDER
+from overpaint.service.schema import plan_schema
 from tests.service.fake_desk import FakeDesk
 
 ADDRESS = "http://127.0.0.1:7860"
@@ -193,6 +194,22 @@ def test_all_text_is_in_one_table() -> None:
     for path in SCRIPTS:
         for key in re.findall(r"\bt\(\"(\w+)\"", path.read_text(encoding="utf-8")):
             assert key in english, f"{name_of(path)}: {key}"
+
+
+def test_every_setting_has_a_name_and_a_sentence_in_each_language() -> None:
+    schema = plan_schema(ServeConfig(data=Path()).limits)["oneOf"][0]["properties"]
+    shown = schema.keys() - {"kind", "images", "mask", "latent_mask", "strength_map", "references"}
+    table = (FOLDER / "text" / "de.js").read_text(encoding="utf-8")
+    fields = dict(re.findall(r'^  (\w+): \["(?:[^"]+)", "([^"]+)"\],$', table, re.MULTILINE))
+    assert fields.keys() == shown
+    chosen = {name: _values_of(each) for name, each in schema.items() if name in shown and _values_of(each)}
+    (lines,) = re.findall(r"export const choices = \{\n(.*?)\n\};", table, re.DOTALL)
+    spoken = dict(re.findall(r"^  (\w+): \{ (.*) \},$", lines, re.MULTILINE))
+    assert {name: set(re.findall(r'(\w+): "', each)) for name, each in spoken.items()} == chosen
+
+
+def _values_of(schema: dict[str, Any]) -> set[str]:
+    return {value for each in (schema, *schema.get("anyOf", ())) for value in each.get("enum", ())}
 
 
 def test_colours_can_be_read() -> None:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from overpaint.errors import CheckpointError, brief
 from overpaint.models.unpickle import load_pickle
+from overpaint.networks.layers import device_of
 from overpaint.networks.unet import CrossAttention
 
 Activation = Callable[[Tensor], Tensor]
@@ -117,7 +118,7 @@ def read_hypernet(path: Path) -> Hypernet:
 def wear_hypernets(unet: nn.Module, worn: Sequence[tuple[Hypernet, float]]) -> None:
     """Have these, with their multipliers and in this order, change the contexts of a U-Net; none takes all off."""
     first = next(unet.parameters())
-    moved = [(_moved(hypernet, first.device, first.dtype), multiplier) for hypernet, multiplier in worn]
+    moved = [(_moved(hypernet, device_of(unet), first.dtype), multiplier) for hypernet, multiplier in worn]
     for module in unet.modules():
         if isinstance(module, CrossAttention):
             width = module.context_width

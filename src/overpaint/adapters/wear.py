@@ -6,8 +6,10 @@ copy; nothing is ever subtracted. To wear a LoRA means to have it in the weights
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 from weakref import ref
 
@@ -18,7 +20,7 @@ from overpaint.adapters.kinds import Patch, change_of
 from overpaint.adapters.lora import LoraFile
 from overpaint.adapters.names import FUSED, UNET
 from overpaint.errors import CheckpointError
-from overpaint.networks.layers import Packable
+from overpaint.networks.layers import Packable, device_of
 from overpaint.settings import Quirks
 
 _THIRDS = ("q", "k", "v")  # the first parts of a layer that makes queries, keys and values at once, each as wide
@@ -168,10 +170,14 @@ class AdaptedNetwork:
     @torch.no_grad()
     def wear(self, changes: _Changes) -> tuple[_Misfit, ...]:
         """Have exactly these changes in the weights. If they are there already, nothing happens."""
+        if self.is_bare and not changes.pieces:
+            return ()
         if changes != self._changes:
-            self._changes = None  # if this fails half-way, the next call starts from the copies
-            self._misfits = tuple(self._apply(changes))
-            self._changes = changes
+            mover = getattr(self._network, "mover", None)  # of weights that come and go
+            with mover.changing() if mover is not None else nullcontext():
+                self._changes = None  # if this fails half-way, the next call starts from the copies
+                self._misfits = tuple(self._apply(changes))
+                self._changes = changes
         return self._misfits
 
     def _apply(self, changes: _Changes) -> list[_Misfit]:
@@ -184,11 +190,31 @@ class AdaptedNetwork:
                 if reason:
                     misfits.append(_Misfit(place, path, reason))
             for name, value in state.items():
-                _write(self._network, name, value)
+                if (layer := _with_stored(self._network, name)) is not None:
+                    layer.change = partial(self.remade, name, members, changes)
+                else:
+                    _write(self._network, name, value)
             worn.update(state)
         for name in self._own.keys() - worn:
-            _write(self._network, name, self._own.pop(name))
+            own = self._own.pop(name)
+            if (layer := _with_stored(self._network, name)) is not None:
+                layer.change = None
+            else:
+                _write(self._network, name, own)
         return misfits
+
+    def put_in_again(self) -> None:
+        """After the network's own weights were read from its file once more."""
+        changes, self._changes = self._changes, None
+        self._own.clear()
+        self.wear(changes or _Changes())
+
+    def remade(self, name: str, members: Mapping[int, Sequence[_Placed]], changes: _Changes, own: Tensor) -> Tensor:
+        """A stored weight with everything that is added to it, as `_apply` would have made it once for all."""
+        state: State = {name: own if changes.rules.file_precision else own.float()}
+        for place, patches in members.items():
+            self._add_or_say_why(state, patches, changes.pieces[place], changes.rules)
+        return state[name].to(own.dtype)
 
     def _add_or_say_why(self, state: State, patches: Sequence[_Placed], piece: _Piece, rules: _Rules) -> str:
         try:
@@ -229,10 +255,14 @@ class AdaptedNetwork:
         """A parameter with the changes so far, or the network's own, in the type that sums are made in."""
         if name in state:
             return state[name]
+        if (layer := _with_stored(self._network, name)) is not None:
+            self._own[name] = None  # the bytes of its file are copy enough
+            weight = layer.own_weight()
+            return weight if rules.file_precision else weight.float()
         if name not in self._own:
             self._own[name] = _kept(self._network, name)
         own = self._own[name]
-        device = next(self._network.parameters()).device
+        device = device_of(self._network)
         return None if own is None else own.to(device, None if rules.file_precision else torch.float32)
 
 
@@ -308,6 +338,13 @@ def _kept(network: nn.Module, name: str) -> Tensor | None:
         return layer.dense_weight()
     value = getattr(layer, parameter)
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else None
+
+
+def _with_stored(network: nn.Module, name: str) -> Packable | None:
+    """The layer of a weight that is held as its file stores it."""
+    path, _, parameter = name.rpartition(".")
+    layer = network.get_submodule(path)
+    return layer if parameter == "weight" and isinstance(layer, Packable) and layer.stored is not None else None
 
 
 def _write(network: nn.Module, name: str, value: Tensor | None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from overpaint.adapters.worn import WornAdapters
 from overpaint.backends.port import Abilities, Dtypes, Networks, VaeFallback
+from overpaint.backends.residence import ALL_STAY
 from overpaint.errors import RequestError, SamplingError
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
@@ -89,6 +90,7 @@ class TorchBackend:
         )
         self.networks = Networks(settled(denoiser), self.codec.network, tuple(settled(each) for each in texts))
         self._dtypes = dtypes
+        self.residence = ALL_STAY
         # One for all codecs: adapters are no business of theirs.
         self._worn = WornAdapters(denoiser, self.networks.texts)
 
@@ -129,6 +131,7 @@ class TorchBackend:
 
         `control` is what `adapters.control` adds to the U-Net's maps, in its dtype.
         """
+        self.residence.for_denoiser()
         dtype = self.dtypes.unet
         x, context = self._ready(x, dtype), self._ready(context, dtype)
         vector = self._ready(vector, dtype) if vector is not None else None
@@ -171,6 +174,7 @@ class TorchBackend:
         pictures: Sequence[TokenPicture] = (),
     ) -> TextEncoding:
         """Token ids (b, 77) through one of the text encoders, float32; the family's layer and norm unless given."""
+        self.residence.for_text(encoder)
         network = self.networks.texts[encoder]
         said: dict[str, Any] = {"layer": layer, "final_norm": final_norm, "overrides": overrides}
         if pictures:

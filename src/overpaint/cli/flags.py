@@ -20,6 +20,7 @@ _OF_JOB = {
     "device": "--device",
     "dtype": "--dtype",
     "backend": "--backend",
+    "device_memory": "--device-memory",
     "masks": "--masks",
     "format": "--format",
     "prompt": "PROMPT",

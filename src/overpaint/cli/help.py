@@ -19,7 +19,10 @@ _TOOL = (
 )
 _MASK = "mask masks strength_map blend invert_mask mask_blur round_mask only_masked padding fill soft"
 _HIRES = "hires hires_scale hires_size hires_upscaler hires_steps hires_strength hires_sampler hires_scheduler"
-_FOLDERS = "model models webui any_model vae text_encoder lora networks control refiner refiner_at device dtype backend"
+_FOLDERS = (
+    "model models webui any_model vae text_encoder lora networks control refiner refiner_at device dtype backend"
+    " device_memory"
+)
 _OUTPUT = "output overwrite show here as_json quiet only_plan format quality recursive shard"
 GROUPS: Mapping[str, frozenset[str]] = {
     "Picture": frozenset(_PICTURE.split()),

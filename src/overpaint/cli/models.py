@@ -37,10 +37,10 @@ def _built_in() -> list[Entry]:
 
 
 def _checkpoint(file: Any) -> Entry:
-    from overpaint.models.what_is import told_family
+    from overpaint.models.what_is import row_of
 
     try:
-        family, problem = told_family(file.path).title, None
+        family, problem = row_of(file.path).title, None
     except CheckpointError as error:
         family, problem = None, str(error)
     known = {"path": str(file.path), "name": file.name, "title": file.title, "hash": file.shorthash}

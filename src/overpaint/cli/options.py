@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint.cli.option_values import read_option
+from overpaint.cli.sizes import gibibytes
 from overpaint.errors import RequestError
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ JOB_OPTIONS = (
     PaintOption("--device", _TEXT, "auto, cpu, cuda, cuda:1, mps ..."),
     PaintOption("--dtype", _TEXT, "auto, float32, float16 or bfloat16."),
     PaintOption("--backend", _TEXT, "Who computes on a CPU: auto, torch or openvino."),
+    PaintOption("--device-memory", _TEXT, "What a model may take of the device, such as 16GB (default: what is free)."),
 )
 
 
@@ -287,14 +289,15 @@ class GivenOptions:
         if "reference" in said:
             settings = replace(settings, quirks=Quirks.reference() if said["reference"] else Quirks.none())
         options = self._of_folders(settings, repeats=repeats)
-        options |= {
-            name: value for name, value in self.standing.get("set", {}).items() if not (repeats and _paints(name))
-        }
+        standing = self.standing.get("set", {}).items()
+        options |= {name: value for name, value in standing if not (repeats and _paints(name))}
         options |= dict(read_option(each) for each in self.given.get("set", ()))
         if "quality" in self.given:
             options["jpeg_quality"] = _quality(self.given["quality"])
         if "backend" in said:
             options["backend"] = str(said["backend"])
+        if "device_memory" in said:
+            options["device_memory"] = gibibytes(str(said["device_memory"]))
         if "vae" in said:
             options["sd_vae"] = str(said["vae"])
         if said.get("text_encoder"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from overpaint.cli.options import HIRES_OPTIONS, JOB_OPTIONS, REQUEST_OPTIONS, G
 from overpaint.cli.output import say, say_json, table, warn
 from overpaint.cli.webui_told import tell_webui
 from overpaint.errors import RequestError
+
+if TYPE_CHECKING:
+    from overpaint.planning.plans import Plan
 
 New = Annotated[bool, typer.Option("--txt2img", help="Plan a new picture: give a PROMPT and no PICTURE.")]
 
@@ -51,7 +54,7 @@ def plan(
     decided = make_plan(
         job.request, job.settings, spec_of(path, text_encoders_for(path, job.settings.text_encoder_files)), known
     )
-    account = account_of(decided)
+    account = account_of(decided, _room(decided, asked))
     if as_json:
         say_json(account)
         return 0
@@ -81,6 +84,7 @@ _TOLD_OTHERWISE = (
     "refiner",
     "strengths",
     "memory",
+    "placement",
 )
 
 
@@ -98,7 +102,31 @@ def _rows(account: dict[str, Any]) -> list[tuple[str, object]]:
     named = [(name.replace("_", " "), value) for name, value in rows.items()]
     if account["memory"]:
         named.append(("weights in 16 bits", _sizes(account["memory"])))
+        named += _placement_rows(account["placement"])
     return [*named, *_strength_rows(account["strengths"]), *_hires_rows(account["hires"]), *_file_rows(account)]
+
+
+def _room(decided: Plan, asked: GivenOptions) -> int | None:
+    """What is free on the device that would paint; for a flow model alone, which had torch loaded already."""
+    if not decided.spec.is_flow or decided.settings.device_memory:
+        return None
+    import torch
+
+    from overpaint.models.find import choose_device
+    from overpaint.models.memory import room_on
+
+    return room_on(torch.device(choose_device(asked.text("device") or "auto")))
+
+
+def _placement_rows(placement: dict[str, Any] | None) -> Iterator[tuple[str, object]]:
+    if placement is None:
+        return
+    if placement["in_files"]:
+        yield "weights in files", _sizes({**placement["in_files"], "total": sum(placement["in_files"].values())})
+    yield "work beside them", f"{placement['working'] / 1e9:.3g} GB"
+    yield "device", f"{placement['device_memory'] / 1e9:.3g} GB, of which {placement['needed'] / 1e9:.3g} GB are needed"
+    for reason in placement["reasons"]:
+        yield "", reason
 
 
 _MOST_STRENGTHS = 12

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 RECIPE_VERSION = 1
 
 _NAMES = tuple(each.name for each in fields(Settings))
-_OF_THE_SITE = {"text_encoder_files", "model_memory", "encodings_memory", "backend"}
+_OF_THE_SITE = {
+    "text_encoder_files",
+    "model_memory",
+    "device_memory",
+    "weights_kept",
+    "encodings_memory",
+    "backend",
+}
 # The sections of `Settings` from the autoencoder to the prompts; folders, limits and saving belong to the site.
 PAINTING_OPTIONS = frozenset(_NAMES[_NAMES.index("sd_vae") : _NAMES.index("outdir_samples")]) - _OF_THE_SITE
 _SINCE: Mapping[str, Any] = {"blend": "plain"}  # fields that the first recipes do not have, as it was then

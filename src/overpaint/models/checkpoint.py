@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from overpaint.backends.choice import BackendKind, backend_for, dtypes_for
 from overpaint.backends.port import Backend, Dtypes
-from overpaint.backends.torch_backend import SharedAutoencoder
+from overpaint.backends.residence import Residence
+from overpaint.backends.torch_backend import SharedAutoencoder, TorchBackend
 from overpaint.errors import CheckpointError
 from overpaint.models.detect import detect, normalised_keys
 from overpaint.models.families import UNET_PREFIX, VAE_PREFIX, AutoencoderSpec, ModelSpec
@@ -21,12 +23,15 @@ from overpaint.models.files import Progress, Weights
 from overpaint.models.filling import Source, check, fill, holds, source_of
 from overpaint.models.hashes import CheckpointFile, checkpoint_file, sha256_of, stamp_of, user_hash_cache
 from overpaint.models.header import read_sidecar
-from overpaint.models.memory import size_of
+from overpaint.models.memory import room_on
 from overpaint.models.opened import open_model
+from overpaint.models.placement import WHOLE, Placement, WeightsForm, place
+from overpaint.models.placing import Parts, make_room, needs_of
 from overpaint.models.vaes import open_vae
+from overpaint.models.working_memory import unpacking_bytes, working_bytes
 from overpaint.networks.codecs import CodecNetwork, codec_network
 from overpaint.networks.denoisers import DenoiserNetwork, denoiser_network
-from overpaint.networks.layers import blank
+from overpaint.networks.layers import laid_out, take_room
 from overpaint.networks.text_networks import TextNetwork, text_network
 
 _PROBE_THRESHOLD = -1.0
@@ -58,6 +63,7 @@ class LoadedModel:
     file: CheckpointFile
     vae: LoadedVae | None = None
     ignored: tuple[str, ...] = ()
+    placement: Placement = WHOLE
 
     @property
     def name(self) -> str:
@@ -94,6 +100,17 @@ _NOTHING_AT_HAND = AtHand()
 
 
 @dataclass(frozen=True)
+class MemoryWanted:
+    """How a user wants the memory of the device to be used."""
+
+    weights: WeightsForm = "auto"
+    device_memory: float = 0.0  # GiB that a model may take of it; 0: what is free
+
+
+_AS_IT_IS, _WHOLE = MemoryWanted(), MemoryWanted("whole")
+
+
+@dataclass(frozen=True)
 class _Opened:
     """A checkpoint whose header was read."""
 
@@ -115,6 +132,7 @@ def load_checkpoint(
     hash_cache: Path | None = None,
     text_encoders: tuple[Path, ...] = (),
     at_hand: AtHand = _NOTHING_AT_HAND,
+    memory: MemoryWanted = _AS_IT_IS,
 ) -> LoadedModel:
     """Load a checkpoint. Everything is checked before the first tensor is read, and weights are copied, never mapped.
 
@@ -124,23 +142,26 @@ def load_checkpoint(
     path, vae_path = Path(path), Path(vae_path) if vae_path is not None else None
     kind = backend or backend_for(device)
     cache = (hash_cache or user_hash_cache()) if hashing else None
-    with _steady(path, *text_encoders, *([vae_path] if vae_path is not None else [])):
+    files = (path, *text_encoders, *([vae_path] if vae_path is not None else []))
+    with _steady(*files):
         opened = _open(path, text_encoders)
         dtypes = dtypes_for(opened.spec, kind, device, dtype)
-        made = _lay_out(opened, vae_path, at_hand.codec, device, dtypes)
+        made = _lay_out(opened, vae_path, at_hand.codec, dtypes)
         check(made.sources, opened.spec.title)
-        made = made.sharing(at_hand.texts)
-        at_hand.make_room(size_of(source.network for source in made.sources))
+        made = made.sharing(at_hand.texts, torch.device(device))
+        placed = _placed(made, opened, at_hand, memory if kind.name == "torch" else _WHOLE, device, files)
         with ThreadPoolExecutor(1) as hasher:  # reading the file once more, beside the loading
             digest = hasher.submit(sha256_of, path, cache) if cache is not None and path.is_file() else None
-            fill(made.sources, progress)
+            fill(placed.now, progress)
             file = checkpoint_file(path, folders, digest.result() if digest is not None else None)
     built = kind.build(made.denoiser, made.autoencoder, made.texts, device=device, dtypes=dtypes)
+    if isinstance(built, TorchBackend):
+        built.residence = placed.residence()
     spec = replace(opened.spec, vae=made.vae)
     if spec.family == "sd2" and spec.facts["prediction"] == "family default":
         spec = _probed(spec, built)
     vae = at_hand.codec.file if at_hand.codec is not None else _named(vae_path, cache)
-    return LoadedModel(spec, built, file, vae, made.ignored)
+    return LoadedModel(spec, built, file, vae, made.ignored, placed.placement)
 
 
 def load_codec(
@@ -157,10 +178,11 @@ def load_codec(
     device, dtype = model.backend.device, model.backend.dtypes.vae
     with _steady(model.file.path if vae_path is None else vae_path):
         if vae_path is None:
-            blank_one = _own_codec(_open(model.file.path, text_encoders), device, dtype)
+            blank_one = _own_codec(_open(model.file.path, text_encoders), dtype)
         else:
-            blank_one = _codec_of_file(vae_path, model.spec.vae, device, dtype)
+            blank_one = _codec_of_file(vae_path, model.spec.vae, dtype)
         check([blank_one.source], model.spec.title)
+        take_room(blank_one.network.modules(), device)
         fill([blank_one.source], progress)
     named = _named(vae_path, (hash_cache or user_hash_cache()) if hashing else None)
     return LoadedCodec((backend or backend_for(device)).codec(blank_one.network, dtype), blank_one.spec, named)
@@ -180,7 +202,19 @@ def _open(path: Path, text_encoders: tuple[Path, ...]) -> _Opened:
         spec = detect(weights.shapes, weights.metadata, read_sidecar(path), path.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
-    return _Opened(spec, weights, normalised_keys(weights.shapes))
+    keys = normalised_keys(weights.shapes)
+    return _Opened(replace(spec, in_files=_in_files(spec, weights, keys)) if spec.is_flow else spec, weights, keys)
+
+
+def _in_files(spec: ModelSpec, weights: Weights, keys: Mapping[str, str]) -> dict[str, int]:
+    """Bytes of each part as it is stored, by the names that `parameters_of` gives."""
+    prefixes = {"transformer": (UNET_PREFIX,), "text_encoders": tuple(each.prefix for each in spec.texts)}
+    prefixes["vae"] = (VAE_PREFIX,)
+    found = {
+        part: sum(weights.sizes.get(key, 0) for new, key in keys.items() if new.startswith(starts))
+        for part, starts in prefixes.items()
+    }
+    return {part: size for part, size in found.items() if size}
 
 
 @contextmanager
@@ -215,20 +249,27 @@ class _Made:
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
 
-    def sharing(self, at_hand: tuple[TextNetwork, ...]) -> _Made:
+    def sharing(self, at_hand: tuple[TextNetwork, ...], device: torch.device) -> _Made:
         """Text encoders at hand take the places of blank ones that would become the same."""
         sources = {id(source.network): source for source in self.sources}
-        texts = tuple(_twin(text, sources[id(text)], at_hand) or text for text in self.texts)
+        texts = tuple(_twin(text, sources[id(text)], at_hand, device) or text for text in self.texts)
         replaced = {id(text) for text in self.texts} - {id(text) for text in texts}
         return replace(self, texts=texts, sources=tuple(sources[each] for each in sources if each not in replaced))
 
 
-def _twin(text: TextNetwork, source: Source, at_hand: tuple[TextNetwork, ...]) -> TextNetwork | None:
+def _twin(
+    text: TextNetwork, source: Source, at_hand: tuple[TextNetwork, ...], device: torch.device
+) -> TextNetwork | None:
     """The network at hand that a blank one would become."""
     wanted = next(text.parameters())
     for each in at_hand:
         there = next(each.parameters())
-        alike = each.spec == text.spec and there.dtype is wanted.dtype and there.device == wanted.device
+        alike = (
+            each.spec == text.spec
+            and there.dtype is wanted.dtype
+            and there.device == device
+            and not hasattr(each, "mover")
+        )
         if alike and holds(each, source):
             return each
     return None
@@ -241,11 +282,11 @@ class _BlankCodec:
     source: Source
 
 
-def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, device: str, dtypes: Dtypes) -> _Made:
-    """Blank networks for a checkpoint; an autoencoder that is there already is taken as it is."""
+def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, dtypes: Dtypes) -> _Made:
+    """Networks for a checkpoint, without memory; an autoencoder that is there already is taken as it is."""
     spec, weights, keys = opened.spec, opened.weights, opened.keys
-    denoiser = blank(partial(denoiser_network, spec.denoiser), device, dtypes.unet)
-    texts = [blank(partial(text_network, text), device, dtypes.text) for text in spec.texts]
+    denoiser = laid_out(partial(denoiser_network, spec.denoiser), dtypes.unet)
+    texts = [laid_out(partial(text_network, text), dtypes.text) for text in spec.texts]
     sources = [source_of(UNET_PREFIX, denoiser, weights, keys)]
     sources += [source_of(text.prefix, tower, weights, keys) for text, tower in zip(spec.texts, texts, strict=True)]
     autoencoder: CodecNetwork | SharedAutoencoder
@@ -253,27 +294,62 @@ def _lay_out(opened: _Opened, vae_path: Path | None, codec: LoadedCodec | None, 
         autoencoder, vae = codec.codec, codec.spec
     else:
         if vae_path is None:
-            blank_one = _own_codec(opened, device, dtypes.vae)
+            blank_one = _own_codec(opened, dtypes.vae)
         else:
-            blank_one = _codec_of_file(vae_path, spec.vae, device, dtypes.vae)
+            blank_one = _codec_of_file(vae_path, spec.vae, dtypes.vae)
         autoencoder, vae = blank_one.network, blank_one.spec
         sources.insert(1, blank_one.source)
     return _Made(denoiser, autoencoder, vae, tuple(texts), tuple(sources), _ignored(opened, sources))
 
 
-def _own_codec(opened: _Opened, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
-    network = blank(partial(codec_network, opened.spec.vae), device, dtype)
+@dataclass(frozen=True)
+class _PlacedModel:
+    """What is filled now, where everything is, and what makes it come and go."""
+
+    now: list[Source]
+    residence: Callable[[], Residence]
+    placement: Placement
+
+
+def _placed(
+    made: _Made, opened: _Opened, at_hand: AtHand, memory: MemoryWanted, device: str, files: tuple[Path, ...]
+) -> _PlacedModel:
+    """Decide where the weights are to live, and take the memory."""
+    stamps = {path: stamp_of(path) for path in files}
+
+    @contextmanager
+    def steady() -> Iterator[None]:
+        changed = next((path for path, stamp in stamps.items() if stamp_of(path) != stamp), None)
+        if changed is not None:
+            raise CheckpointError(f"{changed.name}: it is not the file any more that was loaded; start the job again")
+        with _steady(*files):
+            yield
+
+    codec = made.autoencoder if isinstance(made.autoencoder, nn.Module) else None
+    parts = Parts(made.denoiser, made.texts, {each.network: each for each in made.sources}, codec, steady)
+    needs = needs_of(parts, working_bytes(opened.spec), unpacking_bytes(opened.spec))
+    at_hand.make_room(needs.denoiser.whole + needs.texts.whole + needs.codec)
+    where = torch.device(device)
+    room = room_on(where, memory.device_memory)
+    streams = where.type not in ("cpu", "mps") or memory.device_memory > 0
+    placement = place(needs, room, memory.weights, streams=streams)
+    now, residence = make_room(parts, placement, where, copies=streams)
+    return _PlacedModel(now, residence, placement)
+
+
+def _own_codec(opened: _Opened, dtype: torch.dtype) -> _BlankCodec:
+    network = laid_out(partial(codec_network, opened.spec.vae), dtype)
     return _BlankCodec(network, opened.spec.vae, source_of(VAE_PREFIX, network, opened.weights, opened.keys))
 
 
-def _codec_of_file(path: Path, wanted: AutoencoderSpec, device: torch.device | str, dtype: torch.dtype) -> _BlankCodec:
+def _codec_of_file(path: Path, wanted: AutoencoderSpec, dtype: torch.dtype) -> _BlankCodec:
     try:
         vae = open_vae(path, wanted)
     except CheckpointError as error:
         if path.name in str(error):
             raise
         raise CheckpointError(f"vae={path.name}: {error}") from error
-    network = blank(partial(codec_network, vae.spec), device, dtype)
+    network = laid_out(partial(codec_network, vae.spec), dtype)
     names = {name for name, _ in network.named_parameters()}
     extra = sorted(set(vae.keys) - names)
     if extra:

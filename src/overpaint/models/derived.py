@@ -6,18 +6,20 @@ A file in another layout is thereby a `Weights` like any other: names and shapes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from overpaint.errors import CheckpointError
 from overpaint.models.files import Weights
+from overpaint.networks.stored_weights import StoredWeight, made_of
 
 Shape = tuple[int, ...]
+_Read = TypeVar("_Read")
 _OVER_FRAMES = 5  # axes of a kernel
 
 
@@ -30,6 +32,11 @@ class Part(NamedTuple):
     @property
     def shape(self) -> Shape:
         return self.weights.shapes[self.key]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self.weights.sizes.get(self.key, 0)
 
 
 @dataclass(frozen=True)
@@ -102,15 +109,28 @@ def derived_weights(path: Path, tensors: Mapping[str, Derived], metadata: Mappin
 
     def read(keys: list[str]) -> Iterator[Tensor]:
         wanted = [tensors[key] for key in keys]
-        # One pass through each file: what is asked of it first is also needed first.
-        files: dict[int, tuple[Weights, list[str]]] = {}
-        for part in (part for each in wanted for part in each.sources):
-            files.setdefault(id(part.weights), (part.weights, []))[1].append(part.key)
-        streams = {number: weights.read(demanded) for number, (weights, demanded) in files.items()}
-        for each in wanted:
-            yield each.make(*[next(streams[id(part.weights)])[1] for part in each.sources])
+        for each, given in zip(wanted, _in_one_pass(wanted, Weights.read), strict=True):
+            yield each.make(*given)
 
-    return Weights(path, {key: each.shape for key, each in tensors.items()}, metadata, read)
+    def stored(keys: list[str]) -> Iterator[StoredWeight]:
+        wanted = [tensors[key] for key in keys]
+        for each, given in zip(wanted, _in_one_pass(wanted, Weights.stored), strict=True):
+            yield made_of(given, each.make)
+
+    sizes = {key: sum(part.size for part in each.sources) for key, each in tensors.items()}
+    return Weights(path, {key: each.shape for key, each in tensors.items()}, metadata, read, sizes, stored)
+
+
+def _in_one_pass(
+    wanted: Sequence[Derived], read: Callable[[Weights, list[str]], Iterator[tuple[str, _Read]]]
+) -> Iterator[list[_Read]]:
+    """What each is made of. Files are read once, from front to back: what is asked of one first is needed first."""
+    files: dict[int, tuple[Weights, list[str]]] = {}
+    for part in (part for each in wanted for part in each.sources):
+        files.setdefault(id(part.weights), (part.weights, []))[1].append(part.key)
+    streams = {number: read(weights, demanded) for number, (weights, demanded) in files.items()}
+    for each in wanted:
+        yield [next(streams[id(part.weights)])[1] for part in each.sources]
 
 
 # Beside a weight in 8 bits: what to multiply it with. The scale of a layer's input serves arithmetic in 8 bits only.

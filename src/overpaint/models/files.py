@@ -22,6 +22,7 @@ from overpaint.models.header import broken, safetensors_bytes, safetensors_heade
 from overpaint.models.pickled_values import TensorRef
 from overpaint.models.unpickle import open_pickle, read_values
 from overpaint.named_files import check_regular
+from overpaint.networks.stored_weights import StoredWeight, plain
 
 Progress = Callable[[int, int], None]
 
@@ -63,6 +64,8 @@ class Weights:
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
     _read: Callable[[list[str]], Iterator[Tensor]] = field(repr=False)
+    sizes: Mapping[str, int] = field(default_factory=dict, repr=False)  # bytes of each tensor in the file
+    _stored: Callable[[list[str]], Iterator[StoredWeight]] | None = field(default=None, repr=False)
 
     def read(self, keys: Iterable[str], progress: Progress | None = None) -> Iterator[tuple[str, Tensor]]:
         """The named tensors one after another, each in memory of its own; progress hears (done, of)."""
@@ -71,6 +74,12 @@ class Weights:
             yield key, tensor
             if progress is not None:
                 progress(i + 1, len(wanted))
+
+    def stored(self, keys: Iterable[str]) -> Iterator[tuple[str, StoredWeight]]:
+        """The same as the file stores them: what `read` makes of their bytes is left for later."""
+        wanted = list(keys)
+        found = self._stored(wanted) if self._stored is not None else map(plain, self._read(wanted))
+        yield from zip(wanted, found, strict=True)
 
 
 def read_checkpoint(path: Path) -> Weights:
@@ -112,7 +121,8 @@ def _open_safetensors(path: Path) -> Weights:
                 values = read_values(file, start + place.start, math.prod(place.shape), place.dtype, path.name)
                 yield values.view(place.shape)
 
-    return Weights(path, {name: place.shape for name, place in places.items()}, metadata, read)
+    sizes = {name: place.end - place.start for name, place in places.items()}
+    return Weights(path, {name: place.shape for name, place in places.items()}, metadata, read, sizes)
 
 
 def _place(path: Path, name: str, entry: Any) -> _Place:
@@ -158,4 +168,5 @@ def _open_pickled(path: Path) -> Weights:
     if not tensors:
         raise CheckpointError(f"{path.name}: it holds no tensors by name; use a checkpoint file")
     shapes = {key: value.shape for key, value in tensors.items()}
-    return Weights(path, shapes, _EMPTY, lambda keys: opened.read([tensors[key] for key in keys]))
+    sizes = {key: value.bytes for key, value in tensors.items()}
+    return Weights(path, shapes, _EMPTY, lambda keys: opened.read([tensors[key] for key in keys]), sizes)

@@ -17,6 +17,7 @@ from overpaint.errors import CheckpointError
 from overpaint.models.detect import missing_message
 from overpaint.models.files import Progress, Weights
 from overpaint.networks.layers import Packable, blank
+from overpaint.networks.stored_weights import StoredWeight
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -100,9 +101,8 @@ def fill(sources: Sequence[Source], progress: Progress | None) -> None:
     done = 0
     with ThreadPoolExecutor(_PLACERS) as pool:
         for source in sources:
-            names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
-            for key, tensor in source.weights.read(names):
-                waiting.append(pool.submit(_place, source.network, names[key], tensor, scratch, inference))
+            for name, found in _tensors_of(source):
+                waiting.append(pool.submit(_place, source.network, name, found, scratch, inference))
                 if len(waiting) > _READ_AHEAD:
                     waiting.popleft().result()
                 done += 1
@@ -110,6 +110,16 @@ def fill(sources: Sequence[Source], progress: Progress | None) -> None:
                     progress(done, total)
         for each in waiting:
             each.result()
+
+
+def _tensors_of(source: Source) -> Iterator[tuple[str, Tensor | StoredWeight]]:
+    """What each parameter is given: numbers, or for layers that hold them the bytes of the file."""
+    held = {name for name, parameter in source.network.named_parameters() if parameter.is_meta}
+    names = {source.keys[name]: name for name, _ in source.network.named_parameters()}
+    for key, tensor in source.weights.read(key for key, name in names.items() if name not in held):
+        yield names[key], tensor
+    for key, stored in source.weights.stored(key for key, name in names.items() if name in held):
+        yield names[key], stored
 
 
 @torch.no_grad()
@@ -142,12 +152,15 @@ class _Scratch(threading.local):
         return self.buffers[dtype][:count].view(tensor.shape).copy_(tensor)
 
 
-def _place(network: nn.Module, name: str, tensor: Tensor, scratch: _Scratch, inference: bool) -> None:
+def _place(network: nn.Module, name: str, tensor: Tensor | StoredWeight, scratch: _Scratch, inference: bool) -> None:
     """One tensor into its layer."""
     path, _, parameter = name.rpartition(".")
     layer = network.get_submodule(path)
     with torch.inference_mode(inference), torch.no_grad():
-        if isinstance(layer, Packable) and parameter == "weight":
+        if isinstance(tensor, StoredWeight):
+            assert isinstance(layer, Packable)
+            layer.hold(tensor)
+        elif isinstance(layer, Packable) and parameter == "weight":
             wanted = layer.weight
             converts = wanted.device.type == "cpu" and wanted.dtype is not tensor.dtype
             layer.fill(scratch.converted(tensor, wanted.dtype) if converts else tensor)

@@ -13,6 +13,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from overpaint.errors import CheckpointError, brief
 from overpaint.models.files import Weights
+from overpaint.models.gguf_numbers import unpacked, unpacks
 from overpaint.models.header import broken
 from overpaint.models.unpickle import read_values
+from overpaint.networks.stored_weights import StoredWeight
 
 MAGIC = b"GGUF"
 ARCHITECTURE = "general.architecture"
@@ -89,20 +92,21 @@ def open_gguf(path: Path) -> Weights:
         if start + each.offset + each.size > path.stat().st_size:
             raise broken(path, f"tensor {name[:80]!r} lies behind the end of the file")
 
-    def read(keys: list[str]) -> Iterator[Tensor]:
+    def stored(keys: list[str]) -> Iterator[StoredWeight]:
         with path.open("rb") as file:
             for key in keys:
                 each = tensors[key]
-                if each.kind in _PLAIN:
-                    count = math.prod(each.stored)
-                    values = read_values(file, start + each.offset, count, _PLAIN[each.kind], path.name)
-                else:
-                    values = read_values(file, start + each.offset, each.size, torch.uint8, path.name)
-                    values = packing.unpacked(values, each)
-                yield values.view(each.shape)
+                is_plain = each.kind in _PLAIN
+                count, dtype = (math.prod(each.stored), _PLAIN[each.kind]) if is_plain else (each.size, torch.uint8)
+                values = read_values(file, start + each.offset, count, dtype, path.name)
+                yield StoredWeight((values,), partial(packing.numbers, tensor=each))
+
+    def read(keys: list[str]) -> Iterator[Tensor]:
+        return (each.numbers() for each in stored(keys))
 
     metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
-    return Weights(path, {name: each.shape for name, each in tensors.items()}, metadata, read)
+    sizes = {name: each.size for name, each in tensors.items()}
+    return Weights(path, {name: each.shape for name, each in tensors.items()}, metadata, read, sizes, stored)
 
 
 class _Cursor:
@@ -222,8 +226,17 @@ class _Packing:
             ) from error
         return int(numbers), int(size)
 
-    def unpacked(self, values: Tensor, tensor: _Packed) -> Tensor:
+    def numbers(self, values: Tensor, tensor: _Packed) -> Tensor:
+        """A tensor's numbers in its own shape; `values` are its bytes, on any device."""
+        if tensor.kind in _PLAIN:
+            return values.view(tensor.shape)
+        found = unpacked(values, tensor.kind) if unpacks(tensor.kind) else self._unpacked(values, tensor)
+        return found.view(tensor.shape)
+
+    def _unpacked(self, values: Tensor, tensor: _Packed) -> Tensor:
+        """In one of the rarer ways, which the package knows."""
         assert self._library is not None
+        device, values = values.device, values.cpu()
         rows = values.numpy().reshape(-1, tensor.stored[-1] // tensor.block * tensor.block_bytes)
         try:
             with np.errstate(all="ignore"):
@@ -232,7 +245,7 @@ class _Packing:
             raise CheckpointError(
                 f"{self._name}: its weights cannot be unpacked ({error}); use another file"
             ) from error
-        return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32))
+        return torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.float32)).to(device)
 
 
 def _gguf(path: Path) -> Any:

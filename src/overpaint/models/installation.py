@@ -48,7 +48,15 @@ _PLACES: Mapping[str, tuple[tuple[str, ...], str, bool]] = {
     "dat_dir": (("models/DAT",), "--dat-models-path", False),
 }
 _OURS_ALONE = frozenset(
-    {"text_encoder_files", "model_memory", "unoffered_features", "recipe_whole_paths", "styles_file"}
+    {
+        "text_encoder_files",
+        "model_memory",
+        "device_memory",
+        "weights_kept",
+        "unoffered_features",
+        "recipe_whole_paths",
+        "styles_file",
+    }
 ) | {name for name in OPTION_NAMES if name.endswith("_dir") or name.startswith("max_")}
 _OUTPUTS = frozenset(name for name in OPTION_NAMES if name.startswith("outdir_"))
 _READ_BACK = frozenset({"sd_checkpoint_hash"})  # follows from another one

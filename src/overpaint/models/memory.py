@@ -39,6 +39,16 @@ def free_memory(device: torch.device) -> int | None:
     return inside if free is None else min(free, inside)
 
 
+def room_on(device: torch.device, stated: float = 0.0) -> int | None:
+    """Bytes that a model may take: those of a device that is `stated` (in GiB), else what is free; None: unknown."""
+    if stated:
+        return int(stated * GIB)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free_memory(device)
+
+
 def size_of(networks: Iterable[nn.Module]) -> int:
     """Bytes of their parameters, packed or not; a network that occurs twice counts once."""
     unique = {id(each): each for each in networks}
@@ -65,6 +75,7 @@ def _bytes_of(network: nn.Module) -> int:
     for module in network.modules():
         if isinstance(module, Packable):
             tensors += module.packed
+            tensors += module.stored.parts if module.stored is not None else ()
     return sum(each.numel() * each.dtype.itemsize for each in tensors)
 
 

@@ -20,6 +20,7 @@ from overpaint.models.specs import (
     QwenImageSpec,
     TextKind,
     TextSpec,
+    TransformerSpec,
     UNetSpec,
     ZImageSpec,
 )
@@ -37,6 +38,29 @@ def parameters_of(spec: ModelSpec) -> dict[str, int]:
         "text_encoders": sum(_TEXTS[each.kind](each) for each in spec.texts),
         "vae": _autoencoder(spec.vae),
     }
+
+
+# The fields of a specification that say how often a block is there, in the order in which blocks compute, and how many
+# blocks one more of it brings.
+_BLOCKS: Mapping[NetworkKind, tuple[tuple[str, int], ...]] = {
+    "zimage": (("refiner_layers", 2), ("layers", 1)),
+    "flux": (("double_blocks", 1), ("single_blocks", 1)),
+    "chroma": (("double_blocks", 1), ("single_blocks", 1)),
+    "mmdit": (("blocks", 1),),
+    "qwen_image": (("blocks", 1),),
+    "flux2": (("double_blocks", 1), ("single_blocks", 1)),
+}
+
+
+def block_parameters(spec: TransformerSpec) -> tuple[int, ...]:
+    """Of the blocks that compute one after the other; those of a kind are taken to be alike."""
+    count, found = _TRANSFORMERS[spec.network], list[int]()
+    for name, at_once in _BLOCKS[spec.network]:
+        times = getattr(spec, name)
+        changed: dict[str, Any] = {name: times - 1}
+        one = (count(spec) - count(replace(spec, **changed))) // at_once
+        found += [one] * (times * at_once)
+    return tuple(found)
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> int:

@@ -24,6 +24,7 @@ from overpaint.models.checkpoint import (
     AtHand,
     LoadedCodec,
     LoadedModel,
+    MemoryWanted,
     load_checkpoint,
     load_codec,
 )
@@ -223,6 +224,7 @@ class Residents:
             hashing=self._hashing,
             hash_cache=self._hash_cache,
             text_encoders=wanted.files[1:],
+            memory=MemoryWanted(wanted.settings.weights_kept, wanted.settings.device_memory),
             at_hand=AtHand(vae.loaded if vae is not None else None, texts, partial(self._make_room, vae)),
         )
         codec = LoadedCodec(loaded.backend.codec, loaded.spec.vae, loaded.vae)

@@ -275,6 +275,7 @@ class ModelSpec:
     guidance: float | None = None  # of a model that is told how closely to follow the text; None: it is not
     blank_words: int = 0  # zeros in the place of a text encoder that may be missing, and is
     keeps_length: bool = False  # guidance turns what each token predicts, and does not lengthen it
+    in_files: Mapping[str, int] = field(default_factory=dict, compare=False)  # of a flow model: bytes of each part
 
     @property
     def is_sdxl(self) -> bool:
@@ -393,3 +394,7 @@ class Family:
     vae: AutoencoderSpec | None = None  # of published files, for those that bring none; None: Stable Diffusion's
     called: str = ""  # a pattern in its files' names that tells it from the family before it, whose shapes it has
     vae_names: tuple[str, ...] = ()  # what its VAE's file is called; others of its shape are of other families
+
+    @property
+    def sees_pictures(self) -> bool:
+        return self.conditioning == "edit" and self.prediction == "flow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,19 @@ def spec_of(path: Path, text_encoders: Iterable[str | Path] = (), *, header_only
     return recognise(path, texts)
 
 
-def told_family(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
+def row_of(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
     """What family a checkpoint is of, whether or not what it needs is there, too."""
-    needs = (
-        None if header_only and not _is_safetensors(path) else needs_of(path)
-    )  # NOTE: GGUF files are read with torch
+    needs = None if header_only and not _is_safetensors(path) else needs_of(path)  # NOTE: GGUF is read with torch
     return needs.family if needs is not None else spec_of(path, header_only=header_only)
 
 
 def sees_pictures(path: Path) -> bool:
-    """Whether a checkpoint looks at further pictures beside its source, as its header tells, or else its name."""
+    """Whether a checkpoint looks at a request's `references`, as its header tells, or else its name."""
     try:
-        families: Iterable[Family | ModelSpec] = (told_family(path, header_only=True),)
+        rows: Iterable[Family | ModelSpec] = (row_of(path, header_only=True),)
     except Exception:  # of a GGUF, for one; no file keeps a request from being judged
-        families = (each for each in FAMILIES if each.called and each.called in path.name.lower())
-    return any(each.conditioning == "edit" and each.prediction == "flow" for each in families)
+        rows = (each for each in FAMILIES if each.called and re.search(each.called, path.name.lower()))
+    return any(each.sees_pictures for each in rows)
 
 
 def what_is(path: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from overpaint.models.companions import text_encoders_for
 from overpaint.models.families import SD1_SPEC, ModelSpec
 from overpaint.models.find import check_backend, check_machine, find_checkpoint, find_refiner, find_vae, model_folders
 from overpaint.models.hashes import checkpoint_file
-from overpaint.models.parameters import parameters_of
 from overpaint.models.upscaler_names import upscaler_files
 from overpaint.models.what_is import UntoldError, spec_of
 from overpaint.pixels.resize import UPSCALERS, Upscaler
@@ -29,6 +28,7 @@ from overpaint.planning.plan import plan as make_plan
 from overpaint.planning.plans import OtherModel, Plan, Surroundings
 from overpaint.planning.sampler_plan import SamplerPlan
 from overpaint.planning.strength_levels import told
+from overpaint.planning.weights import placement_account, weights_of
 from overpaint.request import PICTURE_FIELDS, PICTURE_LISTS, PaintRequest, Picture
 from overpaint.sampler_table import normalise
 from overpaint.settings import Settings
@@ -140,8 +140,8 @@ def _other(name: str, settings: Settings, argument: str, read: SpecReader) -> Ot
     return OtherModel(path, checkpoint_file(path, model_folders(settings)).short_title, read(path))
 
 
-def account_of(plan: Plan) -> dict[str, Any]:
-    """A plan as plain JSON values."""
+def account_of(plan: Plan, room: int | None = None) -> dict[str, Any]:
+    """A plan as plain JSON values; `room` are the bytes that the device has free, where they are known."""
     geometry, mask, images = plan.geometry, plan.mask, plan.request.images
     return {
         "model": plan.spec.title,
@@ -153,7 +153,8 @@ def account_of(plan: Plan) -> dict[str, Any]:
         "strengths": list(told(plan.levels)),
         **_walk(plan),
         "network_calls": network_calls(plan),
-        "memory": _memory(plan),
+        "memory": weights_of(plan.spec),
+        "placement": placement_account(plan, room),
         "hires": _hires(plan),
         "refiner": _refiner(plan),
         "networks": _networks(plan),
@@ -182,15 +183,6 @@ def _walk(plan: Plan) -> dict[str, Any]:
         "steps": 0 if plan.unchanged else sampler.evaluations,
         "start": sampler.start,
     }
-
-
-_BYTES = 2  # of a parameter in the 16 bits that GPUs compute in
-
-
-def _memory(plan: Plan) -> dict[str, int] | None:
-    """Bytes of the weights of a flow model on a GPU; on a CPU that computes in float32 it is twice that."""
-    sizes = {name: _BYTES * count for name, count in parameters_of(plan.spec).items()}
-    return {**sizes, "total": sum(sizes.values())} if sizes else None
 
 
 def _hires(plan: Plan) -> dict[str, Any] | None:

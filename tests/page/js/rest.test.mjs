@@ -148,12 +148,20 @@ test("events are read as the standard says", () => {
 });
 
 test("what is copied keeps its quotes", () => {
-  const form = { prompt: "it's a \"cat\"", strength: 0.5, only_masked: true, seed: -1, negative_prompt: "" };
-  assert.match(written("command", form, null, ""), /^overpaint paint picture.png 'it'\\''s a "cat"' .*--strength 0.5 --only-masked\n$/);
-  const known = { image: "sha256:abc", mask: "sha256:def" };
-  assert.match(written("curl", form, known, "http://127.0.0.1:7860/"), /"images":\["sha256:abc"\],"mask":"sha256:def"/);
-  assert.match(written("python", form, null, ""), /only_masked=True,\n/);
-  assert.deepEqual(JSON.parse(written("json", form, known, "")).prompt, form.prompt);
+  const fields = { prompt: "it's a \"cat\"", strength: 0.5, only_masked: true, seed: -1, negative_prompt: "" };
+  const named = { kind: "paint", ...fields, images: ["picture.png"], mask: "mask.png" };
+  const sent = { ...named, images: ["sha256:abc"], mask: "sha256:def" };
+  assert.equal(written("command", named, ""), `overpaint paint picture.png '--prompt=it'\\''s a "cat"' --mask mask.png --strength 0.5 --only-masked\n`);
+  assert.match(written("curl", sent, "http://127.0.0.1:7860/"), /^curl http.*"images":\["sha256:abc"\],"mask":"sha256:def"/);
+  assert.match(written("curl", named, "http://127.0.0.1:7860/"), /^# .*\ncurl -T picture.png http/);
+  assert.match(written("python", named, ""), /only_masked=True,\n/);
+  assert.deepEqual(JSON.parse(written("json", sent, "")).prompt, fields.prompt);
+});
+
+test("what no option says is said beside the command", () => {
+  const fields = { prompt: "-x", width: 64, height: 48, mask_blur_x: 2, mask_blur_y: 2, styles: ["oil", "a b"], overrides: { eta_noise_seed_delta: 3 } };
+  const wanted = `# has no option: overrides={"eta_noise_seed_delta":3}\noverpaint txt2img --prompt=-x --size 64x48 --mask-blur 2 --style oil --style 'a b'\n`;
+  assert.equal(written("command", { kind: "paint", ...fields }, ""), wanted);
 });
 
 test("sizes and times are told as people tell them", () => {

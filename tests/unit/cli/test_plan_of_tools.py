@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from overpaint.cli import main
+from tests.hollow_files import hollow_flux
 from tests.unit.command import Capture, painter
 from tests.unit.fake_painter import FakePainter
 
@@ -59,3 +60,15 @@ def test_a_picture_of_that_name_is_a_picture(painter: FakePainter, capsys: Captu
 def test_what_is_wrong_is_told_by_the_plan(capsys: Capture) -> None:
     assert main(["plan", "grid", "cat.png", "--x", "seed=1-100", "--y", "steps=1-100"]) == 2
     assert "10000 cells (100 x 100 x 1)" in capsys.readouterr().err
+
+
+def test_memory_of_a_device_that_is_named(tmp_path: Path, capsys: Capture) -> None:
+    """For another machine than this one; of files whose headers alone are read, for they hold nothing else."""
+    path = str(hollow_flux(tmp_path))
+    assert main(["plan", "cat.png", "moon", "--model", path, "--device-memory", "16GB"]) == 0
+    told = capsys.readouterr().out
+    assert "device 17.2 GB, of which" in " ".join(told.split())
+    assert "the text encoders leave after encoding: 9.77 GB" in told
+    assert main(["plan", "cat.png", "moon", "--model", path, "--device-memory", "8GB", "--json"]) == 0
+    placement = json.loads(capsys.readouterr().out)["placement"]
+    assert (placement["weights"], placement["fits"]) == ("stored", True) and placement["streamed_blocks"] > 10

@@ -37,6 +37,7 @@ import { History } from "./history.js";
  * @property {boolean} isMasked
  * @property {string | null} mask key of its mask's file, once that is written
  * @property {string | null} [map] key of the file that says how strong it paints where
+ * @property {string[]} [references] keys of further pictures that the model looks at
  * @property {[number, number, number, number] | null} crop
  * @property {[number, number] | null} [size] at which the networks see it, where only a part is painted
  * @property {number | null} [seconds] that it was painted for
@@ -76,6 +77,10 @@ export class Document {
     this.jobs = signal(/** @type {Job[]} */ ([]));
     /** Fields that mean nothing without a picture; the server's list takes the place of this one. */
     this.sourceFields = ["strength", "masked_content", "only_masked", "padding"];
+    /** Further pictures that an edit model looks at. */
+    this.references = signal(/** @type {{key: string, name: string}[]} */ ([]));
+    /** Whether the model of the form looks at them; null until the server has said so. */
+    this.seesPictures = signal(/** @type {boolean | null} */ (null));
     /** Counts changes of the mask. */
     this.maskChanges = signal(0);
   }

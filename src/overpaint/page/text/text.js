@@ -4,14 +4,21 @@ import { signal } from "../state/signal.js";
 import { en } from "./en.js";
 
 /** @typedef {keyof typeof en} Key */
-/** @type {Record<string, {name: string, load: () => Promise<Record<string, string>>}>} */
+/**
+ * @typedef {object} Table what a language has words for
+ * @property {Record<string, string>} words
+ * @property {Record<string, [string, string]>} fields of requests: their names, and what they are for
+ * @property {Record<string, Record<string, string>>} choices by field: the values that are chosen
+ */
+const ENGLISH = { words: en, fields: {}, choices: {} }; // the server tells its fields in English
+/** @type {Record<string, {name: string, load: () => Promise<Table>}>} */
 export const LANGUAGES = {
-  en: { name: "English", load: async () => en },
-  de: { name: "Deutsch", load: async () => (await import("./de.js")).de },
+  en: { name: "English", load: async () => ENGLISH },
+  de: { name: "Deutsch", load: async () => { const { de, fields, choices } = await import("./de.js"); return { words: de, fields, choices }; } },
 };
 
 const KEPT = "overpaint-language";
-const words = signal(/** @type {Record<string, string>} */ (en));
+const table = signal(/** @type {Table} */ (ENGLISH));
 export const language = signal("en");
 
 /**
@@ -20,8 +27,26 @@ export const language = signal("en");
  * @returns {string}
  */
 export function t(key, values = {}) {
-  const text = words.value[key] ?? en[key] ?? key;
+  const text = table.value.words[key] ?? en[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+}
+
+/** @param {string} name of a field @returns {string} */
+export function labelOf(name) {
+  const key = /** @type {any} */ (`field_${name}`);
+  const found = t(key);
+  if (found !== key) return found;
+  return table.value.fields[name]?.[0] ?? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
+}
+
+/** @param {{name: string, about: string}} field @returns {string} */
+export function aboutOf({ name, about }) {
+  return table.value.fields[name]?.[1] ?? about;
+}
+
+/** @param {string} name of a field @param {string} value that is chosen @returns {string} */
+export function choiceOf(name, value) {
+  return table.value.choices[name]?.[value] ?? value;
 }
 
 /** So many bytes, as people say it: "2.1 GB". @param {number} bytes @returns {string} */
@@ -47,8 +72,7 @@ const LENGTHS = /** @type {[string, number][]} */ ([["week", 604800], ["day", 86
 /** @param {string} code */
 export async function speak(code) {
   const known = code in LANGUAGES ? code : "en";
-  const loaded = await LANGUAGES[known].load();
-  words.value = loaded;
+  table.value = await LANGUAGES[known].load();
   language.value = known;
   document.documentElement.lang = known;
   localStorage.setItem(KEPT, known);

@@ -289,6 +289,7 @@ export class OverPaint extends HTMLElement {
     });
     for (const name of ["dragleave", "drop", "dragend"]) addEventListener(name, () => this.classList.remove("takes"));
     addEventListener("drop", (event) => {
+      if (event.defaultPrevented) return; // a field took it
       event.preventDefault();
       const file = event.dataTransfer?.files[0];
       if (file) void this.open(file, file.name);
@@ -314,6 +315,8 @@ function theRest() {
     import("../canvas/grow.js"),
     import("../canvas/merge.js"),
     import("../canvas/refine.js"),
+    import("../canvas/colour.js"),
+    import("../work/asking.js"),
     import("../work/growing.js"),
     import("../work/opening.js"),
     import("../work/selecting.js"),
@@ -326,6 +329,7 @@ function theRest() {
     import("./networks.js"),
     import("./presets.js"),
     import("./prompting.js"),
+    import("../work/previewing.js"),
     import("./shortcuts.js"),
     import("./slider.js"),
   ]);

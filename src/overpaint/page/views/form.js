@@ -1,8 +1,8 @@
 /** The settings, made from the API's own schema: a field that the server learns of appears here by itself. */
 
-import { schema } from "../api/client.js";
-import { signal } from "../state/signal.js";
-import { t } from "../text/text.js";
+import { models, schema } from "../api/client.js";
+import { effect, signal } from "../state/signal.js";
+import { aboutOf, choiceOf, labelOf, t } from "../text/text.js";
 import { h, iconButton } from "./dom.js";
 import { fieldError, fieldErrors, forgetError, wants } from "./panel.js";
 
@@ -44,7 +44,9 @@ export class SettingsForm extends HTMLElement {
     const known = new Map(fields.map((each) => [each.name, each]));
     const common = COMMON.flatMap((name) => known.get(name) ?? []);
     const others = fields.filter((each) => !ABOVE.includes(each.name) && !COMMON.includes(each.name) && !isPicture(each.schema));
+    const references = h("div", { class: "slot", hidden: () => !document.seesPictures.value });
     this.replaceChildren(
+      references,
       ...common.map((each) => this.#field(each)),
       h("details", { class: "everything" },
         h("summary", {}, () => t("everything")),
@@ -55,12 +57,43 @@ export class SettingsForm extends HTMLElement {
       this.#copies(),
       h("div", { class: "helpers" }, h("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", onclick: () => wants(this, "showGrid") }, () => t("compareSettings"))),
     );
+    this.#references(references);
+  }
+
+  /** Which models look at further pictures is asked once somebody begins. @param {HTMLElement} place for them */
+  #references(place) {
+    const { document } = /** @type {import("../work/session.js").Session} */ (this.session);
+    const begin = () => {
+      if (this.hasBegun) return;
+      this.hasBegun = true;
+      void this.#askModels(place);
+    };
+    this.closest("paint-panel")?.addEventListener("focusin", begin, { once: true });
+    effect(() => {
+      if (document.history.length.value || document.references.value.length) begin();
+    });
+  }
+
+  hasBegun = false;
+
+  /** @param {HTMLElement} place */
+  async #askModels(place) {
+    const session = /** @type {import("../work/session.js").Session} */ (this.session);
+    const { document } = session;
+    const known = await models("checkpoint").catch(() => []);
+    effect(() => {
+      const chosen = document.form.value.checkpoint;
+      const found = known.find((/** @type {any} */ each) => (chosen ? [each.id, each.title, each.hash].includes(chosen) : each.served));
+      document.seesPictures.value = known.length ? Boolean(found?.sees_pictures) : null;
+      if (!document.seesPictures.value || place.hasChildNodes()) return;
+      void import("./references.js").then(({ referenceRow }) => place.hasChildNodes() || place.append(referenceRow(session)));
+    });
   }
 
   /** @param {Field} field */
-  #matches({ name, about }) {
-    const words = this.sought.value.split(/\s+/);
-    return words.every((each) => name.includes(each) || about.toLowerCase().includes(each) || labelOf(name).toLowerCase().includes(each));
+  #matches(field) {
+    const text = [field.name, labelOf(field.name), aboutOf(field)].join(" ").toLowerCase();
+    return this.sought.value.split(/\s+/).every((each) => text.includes(each));
   }
 
   /**
@@ -69,8 +102,8 @@ export class SettingsForm extends HTMLElement {
    */
   #field(field, isFolded = false) {
     const { name } = field;
-    const given = { title: field.about, hidden: () => isFolded && !this.#matches(field) };
-    const about = isFolded ? h("small", { class: "about" }, field.about) : null;
+    const given = { title: () => aboutOf(field), hidden: () => isFolded && !this.#matches(field) };
+    const about = isFolded ? h("small", { class: "about" }, () => aboutOf(field)) : null;
     if (kindOf(field) === "boolean") {
       return h("label", { class: "field check", ...given }, this.#input(field), h("span", { class: "name" }, () => labelOf(name)), about, fieldError(name));
     }
@@ -127,7 +160,7 @@ export class SettingsForm extends HTMLElement {
     const isOpen = usual === "";
     return h("select", { ...given, onchange: (/** @type {any} */ event) => this.#set(field.name, event.target.value || undefined) },
       isOpen ? h("option", { value: "", selected: () => !this.#value(field) }, () => t("standard")) : null,
-      ...all.map((/** @type {string} */ each) => h("option", { value: each, selected: () => this.#value(field) === each }, each)),
+      ...all.map((/** @type {string} */ each) => h("option", { value: each, selected: () => this.#value(field) === each }, () => choiceOf(field.name, each))),
     );
   }
 
@@ -206,11 +239,4 @@ function isPicture(schema) {
 /** @param {any} value */
 function textOf(value) {
   return value === "" || value === null || (Array.isArray(value) && !value.length) ? "" : JSON.stringify(value);
-}
-
-/** @param {string} name */
-export function labelOf(name) {
-  const key = /** @type {any} */ (`field_${name}`);
-  const found = t(key);
-  return found === key ? (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ") : found;
 }

@@ -1,9 +1,8 @@
 /** What does this setting do? The job painted once for each value, or for each pair of two settings' values. */
 
-import { t } from "../text/text.js";
+import { labelOf, t } from "../text/text.js";
 import { show } from "./dialogs.js";
 import { h, saveFile } from "./dom.js";
-import { labelOf } from "./form.js";
 
 /** @typedef {import("./app.js").OverPaint} OverPaint */
 

@@ -40,10 +40,14 @@ export class PaintPanel extends HTMLElement {
         ),
       ),
     );
+    /** What was said once is not said again, when other jobs come and go. @type {Set<string>} */
+    const told = new Set();
     effect(() => {
       const failed = [...document.jobs.value].reverse().find((each) => each.state === "failed" || each.error);
       const { field = null, message = "" } = failed?.error ?? {};
-      if (field) fieldErrors.value = { [field.split(/[.[]/)[0]]: message };
+      if (!failed || !field || told.has(failed.id)) return;
+      told.add(failed.id);
+      fieldErrors.value = { [field.split(/[.[]/)[0]]: message };
     });
   }
 

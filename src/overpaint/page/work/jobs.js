@@ -2,7 +2,6 @@
 
 import * as api from "../api/client.js";
 import { JobClock } from "../state/document.js";
-import { graysAreStrength } from "../state/settings.js";
 import { effect, signal } from "../state/signal.js";
 import { t } from "../text/text.js";
 import { bitmapOf, decoded } from "./session.js";
@@ -10,8 +9,8 @@ import { bitmapOf, decoded } from "./session.js";
 /** @typedef {import("../state/document.js").Job} Job */
 /** @typedef {import("../state/document.js").Result} Result */
 /** @typedef {import("./session.js").Session} Session */
+/** @typedef {Pick<Job, "request" | "isMasked" | "picture" | "references">} Wish */
 
-const STENCIL = 512; // side of the small mask that previews are cut with
 const PATIENCE = [500, 1000, 2000, 5000, 10000]; // milliseconds between tries
 const OPEN = ["queued", "running"];
 
@@ -67,54 +66,25 @@ export class Jobs {
     const { document, session } = this;
     await session.ready;
     const id = api.randomName(20);
-    const { mask } = session;
-    const colour = session.colour?.isEmpty() ? null : session.colour;
-    const isMasked = Boolean(mask && (colour || !mask.isEmpty()));
-    const picture = document.picture.peek();
-    const { only_masked, padding, ...rest } = document.form.peek();
-    const fits = (/** @type {[string, any]} */ [name]) => picture || !document.sourceFields.includes(name);
-    const form = Object.fromEntries(Object.entries(rest).filter(fits));
+    const wish = wishOf(session);
     /** @type {Job} */
     const job = {
-      ...{ id, state: "sending", request: isMasked ? { only_masked, padding, ...form } : form },
-      tool: fields ? { source: null, fields } : null,
-      ...{ picture: picture?.key ?? null, isMasked, mask: null, crop: null, created: Date.now(), after: 0 },
+      ...wish,
+      ...{ id, state: "sending", tool: fields ? { source: null, fields } : null },
+      ...{ mask: null, crop: null, created: Date.now(), after: 0 },
       ...{ step: 0, steps: 0, position: null, eta: null, error: null, warnings: [], results: [] },
     };
     this.sentWith.set(id, document.maskChanges.peek());
     document.jobs.value = [...document.jobs.peek(), job];
     try {
-      if (mask && isMasked && picture?.grown && !colour && !fields) {
-        const { outpaintingOf } = await import("./growing.js");
-        document.patch(id, { tool: outpaintingOf(picture, mask) });
-      }
-      if (mask && isMasked) {
-        const { hardened, maskFile } = await import("../canvas/png.js");
-        const all = colour ? await this.#sketched(id, mask, colour) : mask;
-        const crop = all.box();
-        const keep = async (/** @type {import("../canvas/mask.js").Mask} */ each) => session.keeper.keepFile(await maskFile(each));
-        const isMap = graysAreStrength.peek();
-        document.patch(id, { mask: await keep(isMap ? hardened(all) : all), map: isMap ? await keep(all) : null, crop });
+      if (wish.isMasked) {
+        const { drawn } = await import("./asking.js");
+        document.patch(id, await drawn(session, fields, (file) => session.keeper.keepFile(file)));
       }
     } catch (error) {
       return this.#refused(id, new api.ApiError(0, "mask", String(error), null), true);
     }
     await this.#send(id);
-  }
-
-  /**
-   * The job begins from the picture with its colours, and paints where they are, too.
-   * @param {string} id
-   * @param {import("../canvas/mask.js").Mask} mask
-   * @param {import("../canvas/colour.js").Colour} colour
-   */
-  async #sketched(id, mask, colour) {
-    const { flattened, joined } = await import("../canvas/colour.js");
-    const source = /** @type {import("../canvas/pyramid.js").Pyramid} */ (this.session.source.peek());
-    const all = joined(mask, colour);
-    const key = await this.session.keeper.keepFile(await flattened(source.levels[0], colour));
-    this.document.patch(id, { tool: { source: key, fields: this.document.job(id)?.tool?.fields ?? {} } });
-    return all;
   }
 
   /** @param {string} id */
@@ -134,15 +104,9 @@ export class Jobs {
 
   /** @param {Job} job @returns {Promise<Record<string, any>>} */
   async #requestOf(job) {
-    const { tool } = job;
-    const request = { kind: "paint", ...job.request, ...tool?.fields };
-    const key = tool?.source ?? job.picture;
-    if (!key) return request;
-    const { referenceOf } = await import("./sources.js");
-    const images = [await referenceOf(this.session, key)];
-    const mask = job.mask && tool?.fields.kind !== "outpaint" && (await this.session.keeper.file(job.mask));
-    const map = mask && job.map && (await this.session.keeper.file(job.map));
-    return { ...request, images, ...(mask ? { mask: await api.upload(mask) } : {}), ...(map ? { strength_map: await api.upload(map) } : {}) };
+    const isOfWords = !(job.picture || job.tool?.source || job.references?.length);
+    if (isOfWords) return { kind: "paint", ...job.request, ...job.tool?.fields };
+    return (await import("./asking.js")).requestOf(this.session, job);
   }
 
   /**
@@ -261,29 +225,13 @@ export class Jobs {
 
   /** @param {Job} job @param {string} url a data URL */
   async #preview(job, url) {
-    const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (each) => each.charCodeAt(0));
-    const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
-    if (!this.stencils.has(job.id)) await this.#cutStencil(job);
+    const { cutStencil, imageOf } = await import("./previewing.js");
+    const image = await imageOf(url);
+    const crop = this.document.job(job.id)?.crop;
+    const mask = !this.stencils.has(job.id) && crop && job.mask && (await this.session.keeper.file(job.mask));
+    if (mask) this.stencils.set(job.id, await cutStencil(mask, crop));
     if (this.document.job(job.id)?.state !== "running") return image.close();
     this.previews.value = new Map(this.previews.peek()).set(job.id, image);
-  }
-
-  /** @param {Job} job */
-  async #cutStencil(job) {
-    const file = job.mask && (await this.session.keeper.file(job.mask));
-    const crop = this.document.job(job.id)?.crop;
-    if (!file || !crop) return;
-    const mask = await createImageBitmap(file);
-    const [left, top, right, bottom] = crop;
-    const k = Math.min(1, STENCIL / Math.max(right - left, bottom - top));
-    const sheet = new OffscreenCanvas(Math.max(1, (right - left) * k), Math.max(1, (bottom - top) * k));
-    const pen = /** @type {OffscreenCanvasRenderingContext2D} */ (sheet.getContext("2d"));
-    pen.drawImage(mask, left, top, right - left, bottom - top, 0, 0, sheet.width, sheet.height);
-    const pixels = pen.getImageData(0, 0, sheet.width, sheet.height);
-    for (let i = 0; i < pixels.data.length; i += 4) pixels.data[i + 3] = pixels.data[i];
-    pen.putImageData(pixels, 0, 0);
-    mask.close();
-    this.stencils.set(job.id, sheet.transferToImageBitmap());
   }
 
   /** @param {string} id */
@@ -395,4 +343,19 @@ export class Jobs {
 export function sizes({ width, height, padding, checkpoint }) {
   const given = { width, height, padding, checkpoint };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+}
+
+/**
+ * What the form says now, without what means nothing for this picture, mask and model.
+ * @param {Session} session
+ * @returns {Wish}
+ */
+export function wishOf({ document, mask, colour }) {
+  const picture = document.picture.peek();
+  const isMasked = Boolean(mask && ((colour && !colour.isEmpty()) || !mask.isEmpty()));
+  const { only_masked, padding, ...rest } = document.form.peek();
+  const fits = (/** @type {[string, any]} */ [name]) => picture || !document.sourceFields.includes(name);
+  const form = Object.fromEntries(Object.entries(rest).filter(fits));
+  const references = document.seesPictures.peek() === false ? [] : document.references.peek().map(({ key }) => key);
+  return { request: isMasked ? { only_masked, padding, ...form } : form, isMasked, picture: picture?.key ?? null, references };
 }

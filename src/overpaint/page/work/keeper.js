@@ -42,6 +42,7 @@ export class Keeper {
     let known = new Map(document.jobs.peek().map((each) => [each.id, each]));
     effect(() => {
       void document.form.value;
+      void document.references.value;
       clearTimeout(this.timer);
       this.timer = window.setTimeout(() => this.#do(() => this.#head()), LATER);
     });
@@ -142,7 +143,7 @@ export class Keeper {
   /** @returns {Promise<import("../state/database.js").Write[]>} */
   async #head() {
     const { document } = this.session;
-    const { history, form, picture, pictures } = document;
+    const { history, form, picture, pictures, references } = document;
     const put = {
       key: this.id,
       touched: Date.now(),
@@ -150,6 +151,7 @@ export class Keeper {
       form: form.peek(),
       picture: picture.peek()?.key ?? null,
       pictures: pictures.peek(),
+      references: references.peek(),
     };
     return [{ table: "documents", put }];
   }
@@ -231,6 +233,7 @@ export class Keeper {
     const typed = Object.entries(document.form.peek()).filter(([name, value]) => FIRST_FORM[name] !== value);
     document.form.value = { ...head.form, ...Object.fromEntries(typed) }; // somebody may have begun already
     document.pictures.value = head.pictures;
+    document.references.value = head.references ?? [];
     document.jobs.value = jobs.sort((a, b) => a.created - b.created).map(({ key, document: _, ...job }) => job);
     const picture = head.pictures.find((/** @type {Picture} */ each) => each.key === head.picture);
     const file = picture && (await this.file(picture.key));

@@ -8,13 +8,15 @@ import { ApiError, upload } from "../api/client.js";
  * What names a version of the picture on the server.
  * @param {Session} session
  * @param {string} key of the picture's file
+ * @param {(key: string) => Promise<Blob | null>} [fileOf]
+ * @param {string} [field] that it is for
  * @returns {Promise<string>}
  */
-export async function referenceOf({ keeper, document }, key) {
+export async function referenceOf({ keeper, document }, key, fileOf = (name) => keeper.file(name), field = "images") {
   const known = document.pictures.peek().find((each) => each.key === key)?.reference;
   if (known) return known;
-  const file = await keeper.file(key);
-  if (!file) throw new ApiError(422, "picture", "the picture is not in the browser's store any more", "images");
+  const file = await fileOf(key);
+  if (!file) throw new ApiError(422, "picture", "the picture is not in the browser's store any more", field);
   const reference = await upload(file);
   keeper.named(key, reference);
   return reference;

@@ -566,3 +566,15 @@ def test_lists(page: Page) -> None:
     assert "Euler a" in [each["name"] for each in found["samplers"]]
     assert "Karras" in [each["name"] for each in found["schedulers"]]
     assert page("GET", "/v1/limits").json()["waiting_per_client"] == 64
+
+
+def test_a_list_tells_which_models_look_at_further_pictures(page: Page, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from tests.newer_toys import toy_klein
+
+    shutil.copy(tiny_checkpoint, tmp_path / "sketch.safetensors")
+    shutil.copy(toy_klein(tmp_path / "toy").path, tmp_path / "klein.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no model")
+    settings = page.config.settings.with_changes({"models_dir": str(tmp_path)})
+    found = Page(page.desk, replace(page.config, settings=settings))("GET", "/v1/models").json()["data"]
+    told = {each["id"]: each["sees_pictures"] for each in found}
+    assert (told["sketch"], told["klein"], told["broken"]) == (False, True, None)

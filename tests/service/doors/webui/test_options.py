@@ -262,6 +262,7 @@ def test_no_option_of_the_settings_is_forgotten(client: TestClient) -> None:
         name for name in hidden if name.endswith(("_dir", "_file", "_files")) or name.startswith(("max_", "model_"))
     } | {
         *("unoffered_features", "recipe_whole_paths", "encodings_memory", "backend", "flow_shift"),
+        *("device_memory", "weights_kept"),
         *("skip_late_cond", "deepcache_interval", "inpaint_window"),
     }
 

@@ -17,7 +17,7 @@ from overpaint.models.hashes import CheckpointFile
 from overpaint.models.notes import picture_beside, words_beside
 from overpaint.models.upscaler_names import list_upscalers
 from overpaint.models.usual import usual_of
-from overpaint.models.what_is import told_family
+from overpaint.models.what_is import row_of
 from overpaint.pictures import open_picture
 from overpaint.service.config import ServeConfig
 from overpaint.service.doors.native.answers import NativeRoute, errors
@@ -40,6 +40,9 @@ class ModelView(BaseModel):
     hash: str | None = None
     family: str | None = None
     usual: dict[str, float] = Field(default={}, description="What a request means that leaves these fields open.")
+    sees_pictures: bool | None = Field(
+        default=None, description="Whether it looks at a request's `references`; null where its header does not tell."
+    )
     served: bool = Field(default=False, description="What a request gets that names no checkpoint.")
     words: list[str] = Field(default=[], description="What calls it up in a prompt, as notes beside its file say.")
     picture: str | None = Field(default=None, description="URL of a picture that lies beside its file.")
@@ -98,10 +101,10 @@ def _checkpoints(models: KnownModels) -> list[ModelView]:
 
 def _checkpoint(models: KnownModels, file: CheckpointFile) -> ModelView:
     try:
-        family = told_family(file.path, header_only=True)
+        row = row_of(file.path, header_only=True)
     except Exception:  # its header alone does not tell, painting with it does; no file keeps the others from the list
-        family = None
-    told = {} if family is None else {"family": family.title, "usual": usual_of(family)}
+        row = None
+    told = {} if row is None else {"family": row.title, "usual": usual_of(row), "sees_pictures": row.sees_pictures}
     view = _view("checkpoint", file.name_for_extra, file.path, title=file.title)
     changes = {"hash": file.shorthash, **told, "served": file.path == models.served}
     return view.model_copy(update=changes)

@@ -61,6 +61,12 @@ class PlanView(BaseModel):
     start: float | None = Field(description="The noise, as a sigma, that painting starts from.")
     network_calls: int | None
     memory: dict[str, int] | None = Field(description="Bytes of a flow model's weights in 16 bits, by network.")
+    placement: dict[str, Any] | None = Field(
+        default=None,
+        description="What is done with a flow model's weights on a device of the size that the option `device_memory` "
+        "says: bytes in their files, of the work beside them and in all; whether weights stay as stored, text encoders "
+        "leave and blocks are streamed; and why.",
+    )
     hires: dict[str, Any] | None
     refiner: dict[str, Any] | None
     networks: list[dict[str, Any]]

@@ -34,6 +34,8 @@ _OF_THE_SITE = frozenset(
         "styles_file",
         "text_encoder_files",
         "model_memory",
+        "device_memory",
+        "weights_kept",
         "encodings_memory",
         "backend",
         "flow_shift",
