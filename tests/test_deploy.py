@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from overpaint.service.store.objects import blobs_named
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -130,3 +134,25 @@ def test_images_are_of_what_is_here_and_run_as_nobody(name: str) -> None:
     copied = [part for line in lines if line.startswith("COPY") for part in line.split()[1:-1]]
     assert (copied or "FROM overpaint:cuda" in lines) and all((DEPLOY.parent / each).exists() for each in copied)
     assert any(line.startswith("USER overpaint") for line in lines)
+
+
+def test_pods_that_keep_pictures_in_a_bucket_share_no_volume_for_them() -> None:
+    """As `kubectl apply -k` makes them; it needs no cluster for that."""
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("kubectl is not installed")
+    made = subprocess.run(
+        [program, "kustomize", str(DEPLOY / "kubernetes")], capture_output=True, timeout=120, check=True
+    )
+    found = list(yaml.safe_load_all(made.stdout))
+    names = [each["metadata"]["name"] for each in found if each["kind"] == "PersistentVolumeClaim"]
+    assert names == ["overpaint-models"]
+    pods = [each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment"]
+    assert len(pods) == 2
+    for pod in pods:
+        assert {each["name"]: set(each) - {"name"} for each in pod["volumes"]}["pictures"] == {"emptyDir"}
+        args = pod["containers"][0]["args"]
+        assert blobs_named(args[args.index("--blobs") + 1]).url == "s3://BUCKET/overpaint"
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for each in found:
+        validate.validate(each, "1.29", strict=True)

@@ -34,6 +34,7 @@ STORES = {
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+)://")
 _SECRET = re.compile(r"(?i)\b(sig|signature|token|secret|password|[a-z-]*key(?:id)?)=[^&\s'\"]+")
 _NO_RIGHTS = ("NoCredentialsError", "PermissionError", "ClientAuthenticationError", "DefaultCredentialsError")
+_MISSING = ("ResourceNotFoundError", "NoSuchBucket")  # whatever its package makes of that
 _MARKS = ("ETag", "etag", "md5Hash")  # by which stores tell contents apart
 _LONGEST_REASON = 200
 
@@ -208,14 +209,19 @@ def telling(place: StoreFile, kind: Callable[[str], OverpaintError] = PictureErr
         yield
     except (OverpaintError, FileExistsError):
         raise
-    except FileNotFoundError as error:
-        raise kind(f"{place}: there is no such bucket or file ({_words(error)})") from error
     except Exception as error:
+        if is_missing(error):
+            raise kind(f"{place}: there is no such bucket or file ({_words(error)})") from error
         package = STORES[place.url.partition("://")[0]]
         if type(error).__name__ in _NO_RIGHTS:
             remedy = f"give rights to it, by the variables of the environment that {package} reads"
             raise kind(f"{place}: no rights there ({_words(error)}); {remedy}") from error
         raise kind(f"{place}: the store did not do it ({type(error).__name__}: {_words(error)})") from error
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Whether a store said by it that something is not there."""
+    return isinstance(error, FileNotFoundError) or type(error).__name__ in _MISSING
 
 
 def _words(error: Exception) -> str:

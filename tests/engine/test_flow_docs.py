@@ -12,7 +12,7 @@ from overpaint.cli import main
 from tests.engine.conftest import box, scene
 from tests.flow_toys import toy_zimage
 from tests.flux_toys import toy_chroma, toy_flux, toy_sd35
-from tests.newer_toys import toy_klein, toy_qwen_image
+from tests.newer_toys import toy_klein, toy_qwen_edit, toy_qwen_image
 from tests.test_docs import ROOT, commands
 
 GUIDES = ("flow-models.md", "qwen-image-and-flux2.md")
@@ -22,6 +22,7 @@ TOYS: dict[str, Callable[..., object]] = {  # by how the file's name begins
     "Chroma": toy_chroma,
     "sd3": toy_sd35,
     "qwen_image_fp8": toy_qwen_image,
+    "qwen_image_edit": toy_qwen_edit,
     "flux-2": toy_klein,
 }
 SHOWN = [

@@ -19,7 +19,7 @@ from overpaint.request import Txt2ImgRequest
 from overpaint.settings import Settings
 from tests.flow_toys import save, toy_zimage
 from tests.flux_toys import toy_chroma, toy_flux, toy_sd35
-from tests.newer_toys import toy_klein, toy_qwen_image
+from tests.newer_toys import toy_klein, toy_qwen_edit, toy_qwen_image
 
 WEIGHT = 0.5
 Parts = tuple[tuple[str, int], ...]  # what diffusers calls the parts of a layer, and how many rows each has
@@ -71,6 +71,7 @@ KINDS: Mapping[str, Kind] = {
     "chroma": Kind(lambda folder: toy_chroma(folder).path, FLUX),
     "klein": Kind(lambda folder: toy_klein(folder).path, KLEIN),
     "qwen-image": Kind(lambda folder: toy_qwen_image(folder).path, QWEN),
+    "qwen-image-edit": Kind(lambda folder: toy_qwen_edit(folder).path, QWEN),
     "sd35": Kind(lambda folder: toy_sd35(folder).path, SD3),
 }
 _XLABS = {  # names processors

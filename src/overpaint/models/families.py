@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from overpaint.errors import CheckpointError
-from overpaint.models.flow_rows import NEWER_FAMILIES
+from overpaint.models.flow_rows import BASE, NEWER_FAMILIES
 from overpaint.models.shifts import NO_SHIFT, ConstantShift, TokenShift
 from overpaint.models.specs import (
     UNET_PREFIX,
@@ -178,7 +178,7 @@ _Z_IMAGE = Family(
 
 FAMILIES: tuple[Family, ...] = (
     _Z_IMAGE,
-    replace(_Z_IMAGE, name="zimage-base", title="Z-Image base", called="base", cfg_scale=5.0, steps=28),
+    replace(_Z_IMAGE, name="zimage-base", title="Z-Image base", called=BASE, cfg_scale=5.0, steps=28),
     replace(
         _flux("flux-fill", "Flux.1 Fill dev", (_GUIDED, Mark(UNET_PREFIX + "img_in.weight", 1, 384)), guidance=30.0),
         conditioning="inpaint",

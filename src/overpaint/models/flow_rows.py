@@ -29,6 +29,7 @@ _QWEN_TEXT = TextRow(
 )
 _EDIT_TEXT = replace(_QWEN_TEXT, kind="qwen25_edit", unread=64, eyes=Eyes(side=0, several=False))
 _SEVERAL = Eyes(side=384, several=True)
+BASE = r"(?<![a-z])base(?![a-z])"  # what was not distilled yet
 _READ = (9, 18, 27)  # layers of klein's text encoder
 
 _KLEIN = Family(
@@ -116,5 +117,5 @@ NEWER_FAMILIES: tuple[Family, ...] = (
         supported=False,  # its text encoder is a Mistral of 24 billion parameters
     ),
     _KLEIN,
-    replace(_KLEIN, name="flux2-klein-base", title="Flux.2 klein base", called="base", cfg_scale=4.0, steps=50),
+    replace(_KLEIN, name="flux2-klein-base", title="Flux.2 klein base", called=BASE, cfg_scale=4.0, steps=50),
 )

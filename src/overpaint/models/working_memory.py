@@ -19,7 +19,7 @@ NUMBERS_OF_TOKEN: Mapping[NetworkKind, float] = {
     "qwen_image": 13,
     "flux2": 24,
 }
-NUMBERS_OF_PIXEL = 6.0  # in a decoder, for each pixel, as multiples of its first width
+NUMBERS_OF_PIXEL = 6.1  # in a decoder, for each pixel, as multiples of its first width
 _NUMBERS_OF_CELL = 40.0  # in a U-Net, for each cell of its latents, the same
 _WORDS = 512
 _UNPACKING = 10  # bytes for each number of the largest layer while it is unpacked

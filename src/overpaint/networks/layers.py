@@ -255,7 +255,9 @@ def added(x: Tensor, fresh: Tensor) -> Tensor:
 
 def blank(build: Callable[[], _Network], device: str | torch.device, dtype: torch.dtype) -> _Network:
     """A network with unset weights, in a moment: it is laid out without memory first. Fill all of it before use."""
-    return laid_out(build, dtype).to_empty(device=device)
+    network = laid_out(build, dtype)
+    take_room(network.modules(), device)
+    return network
 
 
 def laid_out(build: Callable[[], _Network], dtype: torch.dtype) -> _Network:
@@ -272,7 +274,8 @@ def take_room(modules: Iterable[nn.Module], device: str | torch.device, held: Co
             if isinstance(module, Packable) and name == "weight" and module in held:
                 module.home = torch.device(device)
             elif parameter.is_meta:
-                there = torch.empty_like(parameter, device=device)
+                # NOTE: empty_like of one without memory imports torch's symbolic shapes, half a CPU second
+                there = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
                 setattr(module, name, nn.Parameter(there, requires_grad=False))
 
 

@@ -14,13 +14,14 @@ from overpaint.service.app import create_app
 from overpaint.service.config import ServeConfig
 from overpaint.settings import Settings
 from tests.flux_toys import toy_flux
-from tests.newer_toys import toy_klein
+from tests.newer_toys import toy_klein, toy_qwen_edit
 from tests.service.doors.openai.openai_tools import Served, file_of, hole, opened, scene, served
 from tests.service.fake_desk import FakeDesk
 
 openai = pytest.importorskip("openai")
 
 KONTEXT, KLEIN, SCHNELL = "flux1-kontext-dev", "flux-2-klein-4b", "flux1-schnell"
+QWEN_EDIT = "qwen_image_edit_2511_bf16"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for each in ("kontext-dev", "schnell"):
         toy_flux(made, each)
     toy_klein(made)
+    toy_qwen_edit(made)
     return made / "diffusion_models"
 
 
@@ -61,7 +63,7 @@ def edited(page: Served, model: str, **fields: Any) -> dict[str, Any]:
     return request
 
 
-@pytest.mark.parametrize("model", [KONTEXT, KLEIN])
+@pytest.mark.parametrize("model", [KONTEXT, KLEIN, QWEN_EDIT])
 def test_an_edit_model_looks_at_the_further_pictures(model: str, page: Served) -> None:
     """Of one request, whose strength is the model's own; the mask is for the first, whatever shape the others have."""
     mask = ("mask.png", io.BytesIO(file_of(hole(scene()))), "image/png")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from overpaint.models.families import FAMILIES, SD1_SPEC, ModelSpec
+from overpaint.models.families import FAMILIES, SD1_SPEC, ModelSpec, family_called
 from overpaint.models.usual import USUAL, usual_of
 from overpaint.planning.plan import plan
 from overpaint.request import Img2ImgRequest, PaintRequest, Txt2ImgRequest
@@ -26,6 +26,9 @@ OWN: dict[str, dict[str, Any]] = {  # that differ from Stable Diffusion's
     "sd35": {"cfg_scale": 4.5},
     "sd35-turbo": {"cfg_scale": 1.0, "steps": 4},
     "qwen-image": {"cfg_scale": 4.0},
+    "qwen-image-edit": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
+    "qwen-image-edit-2509": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
+    "qwen-image-edit-2511": {"cfg_scale": 4.0, "strength": 1.0, "steps": 40},
     "flux2-klein": {"cfg_scale": 1.0, "strength": 1.0, "steps": 4},
     "flux2-klein-base": {"cfg_scale": 4.0, "strength": 1.0, "steps": 50},
 }
@@ -81,3 +84,19 @@ def test_from_text_alone_there_is_no_strength() -> None:
 def test_no_more_steps_than_are_allowed_here() -> None:
     """Nobody asked for 50."""
     assert plan(asked(), Settings(max_steps=30), like("flux2-klein-base")).request.steps == 30
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "told"),
+    [
+        ("zimage", "z_image_turbo_bf16.safetensors", "zimage"),
+        ("zimage", "Z-Image-Base-Q8_0.gguf", "zimage-base"),
+        ("zimage", "z_image_basemix.safetensors", "zimage"),
+        ("flux2-klein", "flux-2-klein-base-9b.safetensors", "flux2-klein-base"),
+        ("sd35", "sd3.5_large_turbo.safetensors", "sd35-turbo"),
+        ("sd35", "sd3.5_large.safetensors", "sd35"),
+    ],
+)
+def test_what_only_a_name_tells(family: str, name: str, told: str) -> None:
+    row = next(each for each in FAMILIES if each.name == family)
+    assert family_called(row, name).name == told

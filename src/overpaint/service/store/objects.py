@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import PicturesRefused
-from overpaint.stores import StoreFile, check_packages, file_named, listed_below, opened_store, telling
+from overpaint.stores import StoreFile, check_packages, file_named, is_missing, listed_below, opened_store, telling
 
 SECONDS = 60.0  # for one request
 PROBED = 5.0  # seconds for which the latest look at the store is believed
@@ -88,7 +88,7 @@ class Objects:
             for each in listed_below(folder, recursive=True):
                 yield f"{below}/{each.url[len(folder.url) + 1 :]}"
         except PictureError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if not is_missing(error.__cause__):
                 raise self._told(error) from error
 
     def trouble(self, mark: str) -> str | None:
@@ -133,7 +133,8 @@ class Objects:
             try:
                 return self._once(name, ask)
             except SaveError as error:  # noqa: PERF203 (it comes of trying again)
-                if isinstance(_cause(error), FileNotFoundError | PermissionError):
+                cause = _cause(error)
+                if is_missing(cause) or isinstance(cause, PermissionError):
                     raise
                 time.sleep(pause)
         return self._once(name, ask)
@@ -150,7 +151,7 @@ class Objects:
     def _told(self, error: OverpaintError) -> PicturesRefused:
         """For whoever asked a server: whose bucket it is, and what its store says, is no client's business."""
         cause = error.__cause__
-        if isinstance(cause, FileNotFoundError):
+        if is_missing(cause):
             return PicturesRefused("the store of pictures has no such bucket or picture")
         log.warning(line("blobs-refused", place=self.top.url, error=error))
         if isinstance(cause, PermissionError) or "no rights there" in str(error):
@@ -216,4 +217,4 @@ def _cause(error: SaveError) -> BaseException | None:
 
 
 def _is_missing(error: SaveError) -> bool:
-    return isinstance(_cause(error), FileNotFoundError)
+    return is_missing(_cause(error))
