@@ -13,8 +13,6 @@ from overpaint.networks.autoencoder import (
     AutoencoderKL,
     CodecDownsample,
     CodecUpsample,
-    Decoder,
-    Encoder,
     ResnetBlock,
 )
 from overpaint.networks.layers import Packable
@@ -120,14 +118,15 @@ def start_autoencoder(network: AutoencoderKL, pictures: Tensor, seed: int) -> No
         lanes = torch.arange(len(exact.weight))
         exact.weight[lanes, lanes, 0, 0] = 1
     latents = _block_means(pictures)
-    features = _features(network.encoder, pictures)
+    seen = features(network.encoder, network.encoder.conv_out, pictures)
     spread = network.encoder.conv_out
     _silence(spread, 0.1)
     assert spread.bias is not None
     spread.bias[latents.shape[1] :] = -5.0  # a posterior far narrower than the latents
-    _fit(spread, features, latents)
+    fit(spread, seen, latents)
     mean, _ = network.encode(pictures)
-    _fit(network.decoder.conv_out, _features(network.decoder, network.post_quant_conv(mean)), pictures)
+    last = network.decoder.conv_out
+    fit(last, features(network.decoder, last, network.post_quant_conv(mean)), pictures)
 
 
 def _silence(layer: nn.Module, gain: float) -> None:
@@ -178,23 +177,23 @@ def _block_means(pictures: Tensor) -> Tensor:
     return (found - found.mean((0, 2, 3), keepdim=True)) / found.std((0, 2, 3), keepdim=True)
 
 
-def _features(half: Encoder | Decoder, x: Tensor) -> Tensor:
-    """What the last convolution of an encoder or decoder sees."""
+def features(network: nn.Module, layer: nn.Module, *inputs: Tensor) -> Tensor:
+    """What a layer of a network sees."""
     kept: list[Tensor] = []
-    hook = half.conv_out.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
-    half(x)
+    hook = layer.register_forward_pre_hook(lambda _, seen: kept.append(seen[0]))
+    network(*inputs)
     hook.remove()
     return kept[0]
 
 
-def _fit(layer: nn.Module, features: Tensor, targets: Tensor) -> None:
+def fit(layer: nn.Module, seen: Tensor, targets: Tensor) -> None:
     """Ridge regression of the first rows of a 3x3 convolution."""
     assert isinstance(layer, Packable) and layer.bias is not None
     rows = targets.shape[1]
     size = layer.weight[0].numel() + 1
     gram = torch.zeros(size, size, dtype=torch.float64)
     moment = torch.zeros(size, rows, dtype=torch.float64)
-    for feature, target in zip(features, targets, strict=True):
+    for feature, target in zip(seen, targets, strict=True):
         columns = F.unfold(feature[None], 3, padding=1)[0].T
         columns = torch.cat([columns, torch.ones(len(columns), 1)], dim=1).double()
         gram += columns.T @ columns

@@ -91,7 +91,20 @@ def _scene_shards(shards: int) -> int:
     return -(-shards // _VERSIONS)
 
 
-MAKERS: dict[str, Callable[[Source, int], Rows]] = {"inpainting": hidden_parts, "edit": changes}
+def whole_pictures(source: Source, index: int) -> Rows:
+    """A shard of pictures, and nothing beside them."""
+    folder = source.folder.pictures(source.size, SCENES)
+    pictures, records = Shelf(folder, index + 1), read_records(folder, index + 1)
+    numbers = range(index * SHARD, (index + 1) * SHARD)
+    latents = source.encode(to_tensor([pictures[i] for i in numbers], source.hardware))
+    return latents * specs.MODEL.latent.scale, [records[i]["captions"] for i in numbers]
+
+
+MAKERS: dict[str, Callable[[Source, int], Rows]] = {
+    "inpainting": hidden_parts,
+    "edit": changes,
+    "flow": whole_pictures,
+}
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,9 @@ def prepare(kind: str, source: Source, shards: int, workers: int) -> Lessons:
     """The lessons of a kind; shards that are there already are kept."""
     target = source.folder.lessons(kind, source.size)
     missing = [i for i in range(shards) if not (target / f"{i:05d}.npy").exists()]
-    if missing and kind == "inpainting":
-        render_shards(source.folder, source.size, SCENES, _scene_shards(shards), workers)
+    if missing and kind != "edit":
+        scenes = _scene_shards(shards) if kind == "inpainting" else shards
+        render_shards(source.folder, source.size, SCENES, scenes, workers)
     for index in missing:
         rows, texts = MAKERS[kind](source, index)
         _write(target, index, rows, texts)

@@ -5,7 +5,7 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,11 @@ class LowRank(nn.Module):
         return weight + (self.up @ self.down).view_as(weight)
 
 
-def adapt(network: nn.Module, seed: int, rank: int = RANK, without: nn.Module | None = None) -> None:
-    """Freeze the network and put factors beside the weight of every linear and convolution but one."""
+def adapt(network: nn.Module, seed: int, rank: int = RANK, without: Collection[nn.Module] = ()) -> None:
+    """Freeze the network and put factors beside the weight of every linear and convolution but a few."""
     network.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for layer in [each for each in network.modules() if isinstance(each, Packable) and each is not without]:
+    for layer in [each for each in network.modules() if isinstance(each, Packable) and each not in without]:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, generator))
 
 

@@ -78,8 +78,11 @@ class Painter:
         """The mean squared error of pictures' latents as guessed from pure noise and their prompts."""
         known, share = self._encoded(pictures), float(signal_shares()[-1])
         noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(seed)).to(known.device)
-        noisy = known * share**0.5 + noise * (1 - share) ** 0.5
         context = self._backend.text(0, torch.from_numpy(tokens(prompts)).to(known.device)).tokens
+        if self.spec.is_flow:
+            velocity = self._backend.denoise(noise, torch.ones(len(known), device=known.device), context)
+            return float((noise - velocity - known).pow(2).mean())
+        noisy = known * share**0.5 + noise * (1 - share) ** 0.5
         eps = self._backend.denoise(noisy, torch.full((len(known),), LEVELS - 1.0, device=known.device), context)
         guess = (noisy - eps * (1 - share) ** 0.5) / share**0.5
         return float((guess - known).pow(2).mean())

@@ -1,15 +1,16 @@
-"""The siblings: an inpainting and an edit network, small changes to the finished U-Net.
+"""The siblings: an inpainting, an edit and a flow network, small changes to the finished U-Net.
 
 A first convolution that sees more (Rombach et al., 2022, for inpainting; Brooks et al., "InstructPix2Pix", 2023) and
-low-rank factors are all that is learnt, so that each sibling is a small file beside the base.
+low-rank factors are all that is learnt, so that each sibling is a small file beside the base; `flow` tells what the
+third one learns.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from overpaint.networks.layers import Packable
 from overpaint.networks.text import ClipText
 from overpaint.networks.unet import UNet
 from training.denoiser import by_level, even_levels, level_weights, signal_shares
+from training.flow import Teacher, fit_answer, flow_unet, mixed, shares_of_noise, some_swapped
 from training.hardware import Hardware
-from training.lessons import LATENTS, Source, prepare
+from training.lessons import LATENTS, Lessons, Source, prepare
 from training.lowrank import adapt, factors, shapes_of
 from training.store import Folder, replacing
 from training.trainee import Budget, Course, Losses, Trainee, step_generator, step_rng, train
@@ -34,6 +36,7 @@ from training.words import tokens
 
 COURSE = Course(rate=1e-3, warm_up=60, decay=0.0, averaging=0.995)
 SEED = 41
+_FITTED = 256  # rows that the flow sibling's last layer is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,13 @@ class Kind:
     no_text: float
     no_picture: float = 0.0
     neither: float = 0.0
+    tells: Mapping[str, str] = field(default_factory=dict)  # metadata of its own
 
 
 KINDS: dict[str, Kind] = {
     "inpainting": Kind(channels=1 + LATENTS, no_text=0.1),
     "edit": Kind(channels=LATENTS, no_text=0.05, no_picture=0.05, neither=0.05),
+    "flow": Kind(channels=0, no_text=0.1, tells={"overpaint.prediction": '"flow"', "overpaint.shift": "1.5"}),
 }
 
 
@@ -82,7 +87,7 @@ def widened(unet: UNet, channels: int) -> UNet:
     wide.load_state_dict(weights)
     entrance = wide.get_submodule(_ENTRANCE.removesuffix(".weight"))
     assert isinstance(entrance, Packable)
-    adapt(wide, SEED, without=entrance)
+    adapt(wide, SEED, without=(entrance,))
     entrance.requires_grad_(True)
     return wide
 
@@ -90,10 +95,14 @@ def widened(unet: UNet, channels: int) -> UNet:
 _ENTRANCE = "input_blocks.0.0.weight"
 
 
-def sibling(folder: Folder, kind: str, base: Base, hardware: Hardware) -> Trainee:
-    """As it was left, or at its start."""
-    trainee = Trainee(hardware.placed(widened(base.unet, KINDS[kind].channels)), COURSE)
-    path = folder.trainee(kind)
+def sibling(folder: Folder, kind: str, base: Base, hardware: Hardware, lessons: Lessons | None = None) -> Trainee:
+    """As it was left, or at its start, which for the flow sibling is fitted to some lessons."""
+    path, is_flow = folder.trainee(kind), kind == "flow"
+    network = flow_unet(base.unet, SEED) if is_flow else widened(base.unet, KINDS[kind].channels)
+    if is_flow and lessons is not None and not path.exists():
+        latents, _, ids = lessons.batch(step_rng(SEED, 0), _FITTED, Hardware.cpu())
+        fit_answer(network, Teacher.of(base.unet, latents.device), latents, base.text.encode(ids).tokens, SEED)
+    trainee = Trainee(hardware.placed(network), COURSE)
     if path.exists():
         trainee.load(path)
         if trainee.notes["base"] != base.digest:
@@ -117,9 +126,9 @@ def train_sibling(
     """Learn, and write what was learnt as a delta."""
     codec = hardware.placed(base.codec).eval()
     lessons = prepare(kind, Source(folder, size, codec, hardware), shards, workers)
-    trainee = sibling(folder, kind, base, hardware)
+    trainee = sibling(folder, kind, base, hardware, lessons)
     text = hardware.placed(base.text)
-    shares, weights = signal_shares().to(hardware.device), level_weights().to(hardware.device)
+    errors_of = errors_of_velocity(base, hardware) if kind == "flow" else errors_of_noise(hardware)
     nothing = torch.from_numpy(tokens([""])).to(hardware.device)
 
     def loss_of(step: int) -> tuple[Tensor, Losses]:
@@ -132,17 +141,58 @@ def train_sibling(
         noise = torch.randn(
             latents.shape, generator=step_generator(SEED, step, hardware.device), device=hardware.device
         )
-        share = shares[levels].view(-1, 1, 1, 1)
-        noisy = torch.cat([share.sqrt() * latents + (1 - share).sqrt() * noise, shown], dim=1)
-        with hardware.fast():
-            with torch.no_grad():
-                context = text.encode(ids).tokens
-            found = trainee.network(noisy.contiguous(memory_format=torch.channels_last), levels, context)
-        errors = (found.float() - noise).pow(2).mean(dim=(1, 2, 3)) * weights[levels]
+        with hardware.fast(), torch.no_grad():
+            context = text.encode(ids).tokens
+        errors = errors_of(trainee.network, Draw(latents, shown, noise, levels, context))
         return errors.mean(), by_level(errors.detach(), levels)
 
     train(trainee, folder.trainee(kind), budget, loss_of)
     return export_delta(trainee, kind, folder.root / delta_name(kind))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one step is about."""
+
+    latents: Tensor
+    shown: Tensor  # beside the latents
+    noise: Tensor
+    levels: Tensor
+    context: Tensor
+
+
+ErrorsOf = Callable[[nn.Module, Draw], Tensor]  # of each row
+
+
+def errors_of_noise(hardware: Hardware) -> ErrorsOf:
+    """How far a network is from naming the noise, weighed by the level."""
+    shares, weights = signal_shares().to(hardware.device), level_weights().to(hardware.device)
+
+    def errors(network: nn.Module, draw: Draw) -> Tensor:
+        share = shares[draw.levels].view(-1, 1, 1, 1)
+        noisy = torch.cat([share.sqrt() * draw.latents + (1 - share).sqrt() * draw.noise, draw.shown], dim=1)
+        with hardware.fast():
+            found = network(noisy.contiguous(memory_format=torch.channels_last), draw.levels, draw.context)
+        missed: Tensor = (found.float() - draw.noise).pow(2).mean(dim=(1, 2, 3))
+        return missed * weights[draw.levels]
+
+    return errors
+
+
+def errors_of_velocity(base: Base, hardware: Hardware) -> ErrorsOf:
+    """How far a network is from what the base knows of the velocity."""
+    teacher = Teacher.of(hardware.placed(base.unet), hardware.device)
+
+    def errors(network: nn.Module, draw: Draw) -> Tensor:
+        s, context = shares_of_noise(draw.levels), some_swapped(draw.context)
+        wanted = teacher.velocity(draw.latents, draw.noise, s, context, hardware)
+        seen = mixed(draw.latents, draw.noise, s).contiguous(memory_format=torch.channels_last)
+        with hardware.fast():
+            found = network(seen, s, context)
+        missed: Tensor = (found.float() - wanted).pow(2).mean(dim=(1, 2, 3))
+        return missed
+
+    return errors
 
 
 def left_out(kind: Kind, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +220,7 @@ def export_delta(trainee: Trainee, kind: str, target: Path) -> Path:
         "format": "pt",
         "modelspec.title": f"overpaint mini, {kind}",
         "modelspec.license": "Apache-2.0",
+        **KINDS[kind].tells,
         "overpaint.kind": kind,
         "overpaint.base": trainee.notes["base"],
         "overpaint.training_steps": str(trainee.step),

@@ -137,12 +137,13 @@ class Harness:
         jobs_per_point: int = 2,
         moments: Sequence[Moment] = (),
         workers: int = 1,
+        checkpoint: Path | None = None,
     ) -> None:
         self._workers = workers
         self._folder, self._rng, self._jobs_per_point = folder, rng, jobs_per_point
         self._moments = moments  # instead of chosen ones
         self._data, self._log = folder / "data", folder / "server.log"
-        self._checkpoint = make_tiny_checkpoint(folder / "tiny.safetensors")
+        self._checkpoint = checkpoint or make_tiny_checkpoint(folder / "tiny.safetensors")
         self._templates: dict[str, int] = {}  # of the jobs that were handed in
         self._waiting: list[str] = []  # handed in, and not known to be accepted
         self.findings = Findings()

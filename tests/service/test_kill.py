@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from overpaint.models.built_in import built_in_path
 from tests.service.kill_harness import Findings, Harness, Moment
 
 EACH_KIND: tuple[Moment, ...] = (
@@ -33,6 +34,17 @@ def test_each_kind_of_moment(tmp_path: Path) -> None:
     findings = Harness(tmp_path, random.Random(3), jobs_per_point=1, moments=EACH_KIND).run(len(EACH_KIND))
     check(findings, len(EACH_KIND))
     assert len(findings.points) == len(EACH_KIND), findings.points
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_jobs_of_a_flow_model(tmp_path: Path) -> None:
+    """Its worker is killed in a step, and the server as a picture is written."""
+    moments: tuple[Moment, ...] = (("step", "after", 3, "worker"), ("write", "middle", 1, "server"))
+    model = built_in_path("overpaint-mini-flow")
+    findings = Harness(tmp_path, random.Random(5), jobs_per_point=1, moments=moments, checkpoint=model).run(2)
+    check(findings, 2)
+    assert len(findings.points) == 2, findings.points
 
 
 @pytest.mark.slow

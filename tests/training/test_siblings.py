@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from overpaint.models.built_in import default_path
 from overpaint.models.detect import detect
 from overpaint.models.files import read_all, read_checkpoint, write_safetensors
+from overpaint.models.shifts import ConstantShift
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.unet import UNet
 from training import lessons, specs
-from training.denoiser import Denoiser
+from training.denoiser import Denoiser, signal_shares
 from training.export import _METADATA, checkpoint
+from training.flow import Teacher, flow_unet, mixed, some_swapped
 from training.hardware import Hardware
 from training.initialise import fill, start_unet
 from training.latents import Scale
@@ -57,6 +60,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Shards of four."""
     for module in ("training.store", "training.lessons"):
         monkeypatch.setattr(f"{module}.SHARD", 4)
+    monkeypatch.setattr("training.siblings._FITTED", 8)
     monkeypatch.setattr(lessons, "EmojiArt", lambda folder: DrawnArt())
     monkeypatch.setattr("training.store.EmojiArt", lambda folder: DrawnArt())
     yield
@@ -145,6 +149,53 @@ def test_lessons_hold_what_the_product_shows(base_file: Path, tmp_path: Path) ->
     found = torch.from_numpy(edits.rows[1][LATENTS:].astype(np.float32))
     torch.testing.assert_close(found, source.encode(before)[0], atol=2e-2, rtol=2e-2)
     assert edits.ids.shape == (4, 4, 77)
+
+
+def test_the_teacher_tells_the_base_s_answer_as_a_velocity(base_file: Path) -> None:
+    """From (1 - s) x0 + s n, the picture and the noise that it tells are those that the base names there."""
+    base = read_base(base_file)
+    teacher, generator = Teacher.of(base.unet, torch.device("cpu")), torch.Generator().manual_seed(1)
+    latents, noise = (torch.randn(3, 4, 4, 4, generator=generator) for _ in range(2))
+    s, context = torch.tensor([0.1, 0.5, 0.9]), torch.randn(3, 77, 128, generator=generator)
+    velocity = teacher.velocity(latents, noise, s, context, Hardware(CPU.device, half=False))
+    x, share = mixed(latents, noise, s), s.view(-1, 1, 1, 1)
+    clean, named = x - share * velocity, x + (1 - share) * velocity
+    width = ((1 - share) ** 2 + share**2).sqrt()
+    with torch.no_grad():
+        wanted = base.unet(x / width, teacher.level(s), context)
+    torch.testing.assert_close(named, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed(clean, named, s), x, atol=1e-5, rtol=1e-5)
+
+
+def test_the_teacher_s_levels() -> None:
+    """sqrt((1 - a) / a) = s / (1 - s) at every level that the base was trained at, and its ends beyond them."""
+    levels = torch.tensor([0.0, 1.0, 400.0, 998.0, 999.0])
+    a = signal_shares()[levels.long()]
+    k = ((1 - a) / a).sqrt()
+    teacher = Teacher.of(UNet(specs.UNET), torch.device("cpu"))
+    torch.testing.assert_close(teacher.level(k / (1 + k)), levels, atol=2e-2, rtol=1e-3)
+    assert teacher.level(torch.tensor([0.0, 1.0])).tolist() == [0.0, 999.0]
+
+
+def test_the_flow_sibling_starts_as_the_base(base_file: Path) -> None:
+    """Told of 1000 s it embeds nearly what the base does at its level, and what is frozen is the base's."""
+    base = read_base(default_path())
+    network, teacher = flow_unet(base.unet, 1), Teacher.of(base.unet, torch.device("cpu"))
+    s = torch.linspace(0.05, 0.95, 40)
+    with torch.no_grad():
+        told, wanted = network.embed(s, None, torch.float32), base.unet.embed(teacher.level(s), None, torch.float32)
+    assert float((told - wanted).pow(2).mean() / wanted.var()) < 0.05
+    learnt = {name: each.detach() for name, each in network.named_parameters() if each.requires_grad}
+    assert {"out.2.weight", "time_embed.0.weight", "middle_block.0.in_layers.2.bias"} <= learnt.keys()
+    header = read_checkpoint(base_file)
+    assert all(name in header.shapes or name.endswith((UP, DOWN)) for name in delta(network, learnt))
+    spec = detect(header.shapes, {**header.metadata, **KINDS["flow"].tells})
+    assert (spec.prediction, spec.shift) == ("flow", ConstantShift(1.5))
+
+
+def test_texts_are_swapped_with_neighbours() -> None:
+    context = torch.arange(8.0).view(8, 1, 1).expand(8, 77, 2)
+    assert some_swapped(context)[:, 0, 0].tolist() == [7, 1, 2, 3, 3, 5, 6, 7]
 
 
 def test_what_is_left_out() -> None:

@@ -311,7 +311,7 @@ MISTAKES: list[tuple[str, Callable[[], object], str, str]] = [
         lambda: Engine("gone.safetensors"),
         "CheckpointError",
         "checkpoint='gone.safetensors': there is no such file or name; built in: overpaint-mini, "
-        "overpaint-mini-inpainting, overpaint-mini-edit; set the option models_dir for others",
+        "overpaint-mini-inpainting, overpaint-mini-edit, overpaint-mini-flow; set the option models_dir for others",
     ),
     (
         "an engine's progress as a word",

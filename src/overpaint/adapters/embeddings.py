@@ -146,7 +146,7 @@ class EmbeddingShelf:
 
     def table(self, folder: str | Path, spec: ModelSpec) -> EmbeddingTable:
         """The table of a folder for a model; no folder is an empty one. A file that cannot be used is skipped."""
-        if spec.is_flow:  # their encoders read words, not vectors that somebody made for CLIP
+        if not spec.has_unet:  # their encoders read words, not vectors that somebody made for CLIP
             return NO_EMBEDDINGS
         stamps = tuple(_stamps(Path(folder))) if folder else ()
         if self._made is not None and self._made[:2] == (stamps, spec.texts):

@@ -67,11 +67,11 @@ BACKENDS: tuple[BackendKind, ...] = (
 def dtypes_for(spec: ModelSpec, backend: BackendKind, device: str | torch.device, name: str) -> Dtypes:
     """What a model's networks compute in.
 
-    Flow models were trained in bfloat16, and their numbers leave the range of float16. Their text encoders are as large
-    as other families' denoisers, and so are not kept in more bits than these.
+    Transformers were trained in bfloat16, and their numbers leave the range of float16. Their text encoders are as
+    large as other families' denoisers, and so are not kept in more bits than these.
     """
     found = backend.dtypes(device, name)
-    if not spec.is_flow:
+    if spec.has_unet:
         return found
     if name == "auto" and found.unet is torch.float16:
         return Dtypes(torch.bfloat16, torch.bfloat16, torch.bfloat16)

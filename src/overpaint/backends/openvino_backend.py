@@ -33,7 +33,7 @@ from overpaint.models.memory import size_of, total_memory
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.codecs import CodecNetwork
 from overpaint.networks.denoisers import DenoiserNetwork
-from overpaint.networks.layers import set_packed, sinusoid
+from overpaint.networks.layers import set_packed
 from overpaint.networks.text import ClipText, OpenClipText, TextEncoding, TokenOverride, TokenPicture, depth_and_norm
 from overpaint.networks.text_networks import TextNetwork
 from overpaint.networks.unet import CrossAttention, LessWork, UNet
@@ -165,7 +165,7 @@ class OpenVinoBackend(TorchBackend):
 
             return unet_model(network, circular=circular, controlled=controlled)
 
-        times = sinusoid(timesteps, network.spec.model_channels)
+        times = network.waves(timesteps)
         given = [x, times, context, *([] if vector is None else [vector]), *(control or ())]
         try:
             return self._graphs.answer((circular, controlled), build, self.dtypes.unet, given)

@@ -26,7 +26,11 @@ Tensors = Mapping[str, NDArray[Any]]
 
 DEFAULT_MODEL = "overpaint-mini"
 DATA = Path(__file__).parents[1] / "data"
-_GROWN = ("overpaint-mini-inpainting", "overpaint-mini-edit")  # offered where their deltas are shipped
+_GROWN = (
+    "overpaint-mini-inpainting",
+    "overpaint-mini-edit",
+    "overpaint-mini-flow",
+)  # offered where their deltas are shipped
 _UP, _DOWN = ".lora_up.weight", ".lora_down.weight"
 
 

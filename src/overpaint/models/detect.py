@@ -24,6 +24,7 @@ from overpaint.models.families import (
     Source,
     TextRow,
     TextSpec,
+    UNetSpec,
     family_called,
     family_of,
     fitting,
@@ -69,6 +70,7 @@ _STRANGERS = (
 )
 
 
+FLOW_TIMES = 1000.0  # what a U-Net that predicts n - x0 is told of noise alone
 _PATCH = 2  # cells a side that make one latent of a codec with statistics
 _OLD_LATENTS = 4  # channels of the codecs that always have convolutions beside the latents
 
@@ -94,14 +96,16 @@ def detect(
         )
     _require(shapes, family)
     prediction = _prediction(shapes, family, said, facts)
+    title, denoiser = family.title, transformer_spec(shapes, family) or unet_spec(shapes, family, said, facts)
+    if prediction == "flow" and isinstance(denoiser, UNetSpec):
+        denoiser, title = replace(denoiser, time_factor=FLOW_TIMES), f"{family.title} (flow)"
     size = 768 if family.name == "sd2" and prediction == "v" else family.native_size
-    denoiser = transformer_spec(shapes, family) or unet_spec(shapes, family, said, facts)
     vae = _vae(shapes, family, facts)
     texts = _texts(shapes, family, said, facts)
     scale = float(said.fact("scale_factor", family.latent.scale, facts))
     spec = ModelSpec(
         family=family.name,
-        title=family.title,
+        title=title,
         denoiser=denoiser,
         vae=vae,
         texts=texts,
@@ -110,7 +114,7 @@ def detect(
         conditioning=family.conditioning,
         native_size=int(said.fact("native_size", size, facts)),
         facts=facts,
-        shift=_shift(family, said, facts),
+        shift=_shift(family, prediction, said, facts),
         cfg_scale=family.cfg_scale,
         strength=family.strength,
         steps=family.steps,
@@ -262,9 +266,9 @@ def _vae(shapes: Header, family: Family, facts: dict[str, Source]) -> Autoencode
     return autoencoder_spec(shapes, VAE_PREFIX) if _has_vae(shapes) else family.vae or SD1_SPEC.vae
 
 
-def _shift(family: Family, said: Said, facts: dict[str, Source]) -> Shift:
-    """The family's, or what the scheduler of a folder says."""
-    if family.prediction != "flow":
+def _shift(family: Family, prediction: Prediction, said: Said, facts: dict[str, Source]) -> Shift:
+    """The family's, or what the file or the scheduler of a folder says."""
+    if prediction != "flow":
         return family.shift
     told = said.fact("shift", None, facts)
     return family.shift if told is None else ConstantShift(float(told))

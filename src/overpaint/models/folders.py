@@ -143,7 +143,7 @@ def _flow_texts(path: Path, name: str) -> list[TextPart]:
 def _shift_facts(path: Path) -> dict[str, Any]:
     """A constant shift; the families whose shift follows the size know it themselves."""
     config = _json(path)
-    shift = config.get("shift")
+    shift = config.get("shift", config.get("flow_shift"))
     follows = config.get("use_dynamic_shifting", False)
     return {"shift": shift} if type(shift) in (int, float) and not follows else {}
 
@@ -279,7 +279,10 @@ def _vae_facts(path: Path) -> dict[str, Any]:
 
 
 def _scheduler_facts(path: Path) -> dict[str, Any]:
-    kind = _json(path).get("prediction_type")
+    config = _json(path)
+    kind = config.get("prediction_type")
+    if kind == "flow_prediction" or str(config.get("_class_name", "")).startswith("FlowMatch"):
+        return {"prediction": "flow", **_shift_facts(path)}
     if kind is None:
         return {}
     if kind not in _PREDICTIONS:

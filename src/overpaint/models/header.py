@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from overpaint.errors import CheckpointError, brief
-from overpaint.models.families import Source
+from overpaint.models.families import Prediction, Source
 from overpaint.named_files import check_regular
 
 # Those of real models have some 300 kB and 2,000 tensors; a trainer's notes may be larger.
@@ -180,7 +180,7 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "text_heads": _list_of(_is_count),
     "text_layers": _list_of(lambda value: type(value) is int and -4096 <= value < 0),
     "text_activations": _list_of(lambda value: value in ("quick_gelu", "gelu")),
-    "prediction": lambda value: value in ("eps", "v"),
+    "prediction": lambda value: value in ("eps", "v", "flow"),
     "scale_factor": lambda value: isinstance(value, (int, float)) and 0 < value < 1e6,
     "native_size": _is_count,
     "shift": lambda value: type(value) in (int, float) and 0 < value <= 100,
@@ -194,7 +194,7 @@ def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     kind = metadata.get("modelspec.prediction_type", "").lower()
     if kind:
-        said["prediction"] = "v" if kind.startswith("v") else "eps"
+        said["prediction"] = _prediction_of(kind)
     called = [metadata[name] for name in ("modelspec.title", "modelspec.architecture") if name in metadata]
     if called:
         said["called"] = " ".join(called)
@@ -202,6 +202,13 @@ def _facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
         if f"overpaint.{name}" in metadata:
             said[name] = _checked(name, _from_json(metadata[f"overpaint.{name}"]), "metadata")
     return said
+
+
+def _prediction_of(kind: str) -> Prediction:
+    """Of the words that trainers use: epsilon, v, v_prediction, flow, rectified_flow, ..."""
+    if "flow" in kind:
+        return "flow"
+    return "v" if kind.startswith("v") else "eps"
 
 
 def _from_json(text: str) -> Any:
@@ -221,8 +228,8 @@ def _facts_of_sidecar(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(unet.get(theirs), int) and unet[theirs] > 0:
             said[ours] = _checked(ours, unet[theirs], "sidecar")
     if params:
-        is_v = params.get("parameterization") == "v" or scaling.endswith("VScaling")
-        said["prediction"] = "v" if is_v else "eps"
+        told = str(params.get("parameterization", "")).lower()
+        said["prediction"] = "v" if scaling.endswith("VScaling") else _prediction_of(told)
     if "scale_factor" in params:
         said["scale_factor"] = _checked("scale_factor", params["scale_factor"], "sidecar")
     return said

@@ -42,6 +42,7 @@ class UNetSpec:
     context_dim: int
     linear_projections: bool
     adm_channels: int | None = None
+    time_factor: float = 1.0  # on the time it is told
 
     def heads_at(self, channels: int) -> int:
         """The number of attention heads of a layer this wide."""
@@ -287,7 +288,12 @@ class ModelSpec:
     @property
     def sees_pictures(self) -> bool:
         """Whether it edits what it is shown: the source, if there is one, and any number of references."""
-        return self.conditioning == "edit" and self.is_flow
+        return self.conditioning == "edit" and not self.has_unet
+
+    @property
+    def has_unet(self) -> bool:
+        """Whether it is built as Stable Diffusion 1, 2 and XL are, whatever it predicts."""
+        return isinstance(self.denoiser, UNetSpec)
 
     @property
     def vision(self) -> VisionSpec | None:

@@ -218,8 +218,12 @@ class UNetEncoder(nn.Module):
 
     def embed(self, timesteps: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
         """What every residual block is told: (b, 4 * model_channels)"""
-        embedding: Tensor = self.time_embed(sinusoid(timesteps, self.spec.model_channels).to(dtype))
+        embedding: Tensor = self.time_embed(self.waves(timesteps).to(dtype))
         return embedding if vector is None else embedding + self.label_emb(vector)
+
+    def waves(self, timesteps: Tensor) -> Tensor:
+        """The times as they are embedded: (b,) -> (b, model_channels), float32"""
+        return sinusoid(timesteps * self.spec.time_factor, self.spec.model_channels)
 
     def _going_down(self, widths: list[int], skips: list[int]) -> Iterator[Stage]:
         width, depths = self.spec.model_channels, iter(self.spec.input_depths)
@@ -248,7 +252,7 @@ class UNetEncoder(nn.Module):
 
 
 class UNet(UNetEncoder):
-    """eps or v of a noisy latent, given the timestep, the text and, for SDXL, the size vector."""
+    """eps, v or n - x0 of a noisy latent, given the timestep, the text and, for SDXL, the size vector."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__(spec)

@@ -195,7 +195,7 @@ class Conditioner:
         if len(texts) > 1 and any(reading_of(each.kind).whole for each in self.spec.texts):  # of different lengths
             return EncodedText(tuple(self.encode((text,), negative=negative).stages[0] for text in texts))
         read = [self._run_encoder(which, spec, texts) for which, spec in enumerate(self.spec.texts)]
-        if self.spec.is_flow:
+        if not self.spec.has_unet:
             return self._for_transformer(read)
         contexts = [context for context, _ in read]
         pooled = next((vector for _, vector in reversed(read) if vector is not None), None)

@@ -150,7 +150,7 @@ def _image_conditioning(plan: Plan, codec: Codec, batch: int, generator: torch.G
     if plan.spec.conditioning == "edit" and plan.canvases:
         means = [codec.encode(pixels_of(each.encoded, codec.device))[0].float() for each in plan.canvases]
         means = [_to_latent_size(plan, each, "bilinear") for each in means]
-        if plan.spec.is_flow:  # InstructPix2Pix was trained with what the codec says, as it says it
+        if plan.spec.sees_pictures:  # InstructPix2Pix was trained with what the codec says, as it says it
             means = [plan.spec.latent.scaled(each) for each in means]
         return torch.cat([means[i % len(means)] for i in range(batch)])
     if plan.spec.conditioning == "inpaint":
@@ -184,7 +184,7 @@ def hidden_source(
     mean, logvar = (torch.cat(each) for each in zip(*places, strict=True))
     latents = sampled(mean, logvar, generator) if plan.settings.quirks.sample_posterior else mean.float()
     latents = _to_latent_size(plan, plan.spec.latent.scaled(latents), "bilinear")
-    if plan.spec.is_flow:
+    if not plan.spec.has_unet:
         return torch.cat([latents, _mask_in_cells(plan, mask, latents).expand(batch, -1, -1, -1)], dim=1)
     small = F.interpolate(mask, size=latents.shape[2:], mode="nearest").expand(batch, -1, -1, -1)
     return torch.cat([small, latents], dim=1)

@@ -128,6 +128,8 @@ def _unread(spec: ModelSpec, settings: Settings, sampler: SamplerPlan, images: t
         yield f"text_encoder_files: this {spec.title} model works without T5, which reads long prompts and letters best"
     if sampler.cfg_scale == 1 and any(each.negative_prompt for each in images):
         yield "negative_prompt: it does nothing at cfg_scale 1; give a cfg_scale above 1, or leave it out"
+    if spec.has_unet:
+        return
     if settings.emphasis != "None" and any(map(uses_emphasis, _stages(images, settings, sampler))):
         yield _weights_unread(spec)
 

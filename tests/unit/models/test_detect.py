@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from overpaint.models.families import (
     UNetSpec,
     family_of,
 )
+from overpaint.models.shifts import NO_SHIFT, ConstantShift
+from overpaint.models.spec_json import spec_from_json
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.text_networks import text_network
 from overpaint.networks.unet import UNet
@@ -215,6 +218,24 @@ def test_metadata_speaks_before_the_sidecar(headers: dict[str, Shapes]) -> None:
 def test_v_prediction_marked_by_an_empty_tensor(headers: dict[str, Shapes]) -> None:  # FAM-3
     spec = detect({**headers["sdxl"], "v_pred": (0,)})
     assert (spec.prediction, spec.facts["prediction"]) == ("v", "weights")
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("told", ["flow", "Rectified_Flow", "flow_matching"])
+def test_a_unet_that_says_it_predicts_flow(told: str, family: str, headers: dict[str, Shapes]) -> None:
+    """It is told of shares of noise as thousandths; its size, latents and texts are its family's."""
+    plain = detect(headers[family])
+    spec = detect(headers[family], {"modelspec.prediction_type": told, "overpaint.shift": "3"})
+    assert (spec.family, spec.prediction, spec.facts["prediction"]) == (family, "flow", "metadata")
+    assert spec.shift == ConstantShift(3.0) and spec.is_flow and not spec.sees_pictures
+    assert spec.denoiser == replace(plain.unet, time_factor=1000.0) and plain.unet.time_factor == 1
+    assert spec.title == f"{plain.title} (flow)" and spec.native_size == plain.native_size
+    assert spec_from_json(json.loads(json.dumps(asdict(spec)))) == spec
+
+
+def test_a_sidecar_says_flow(headers: dict[str, Shapes]) -> None:
+    spec = detect(headers["sdxl"], {}, {"model": {"params": {"parameterization": "flow"}}})
+    assert (spec.prediction, spec.facts["prediction"], spec.shift) == ("flow", "sidecar", NO_SHIFT)
 
 
 def test_sd2_in_v_prediction_was_trained_on_larger_pictures(headers: dict[str, Shapes]) -> None:

@@ -17,6 +17,7 @@ from overpaint.models.detect import detect
 from overpaint.models.families import ModelSpec
 from overpaint.models.files import Weights, read_all
 from overpaint.models.opened import open_model
+from overpaint.models.shifts import ConstantShift
 from overpaint.models.vaes import open_vae
 from tests.unit.models.other_layouts import TEXT, UNET, VAE, Tensors, diffusers_unet, diffusers_vae, saved, tensors_of
 
@@ -93,6 +94,20 @@ def test_a_folder_is_loaded(folder: Path, tiny: Path) -> None:
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([400.0]), torch.randn(1, 77, 64)
     assert torch.equal(there.backend.denoise(x, t, context), wanted.backend.denoise(x, t, context))
     assert torch.equal(there.backend.decode(x), wanted.backend.decode(x))
+
+
+@pytest.mark.parametrize(
+    ("said", "shift"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, 3.0),
+        ({"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction", "flow_shift": 2}, 2.0),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, 1.0),
+    ],
+)
+def test_a_flow_scheduler_beside_a_unet(said: dict[str, object], shift: float, folder: Path) -> None:
+    written(folder / "scheduler" / "scheduler_config.json", said)
+    spec = spec_of(open_model(folder))
+    assert (spec.prediction, spec.shift, spec.unet.time_factor) == ("flow", ConstantShift(shift), 1000.0)
 
 
 def half(tensors: Tensors) -> Tensors:
