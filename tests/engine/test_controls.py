@@ -278,11 +278,14 @@ def test_a_unit_can_be_for_one_pass(site_engine: Engine) -> None:
 
 
 def test_a_mask_keeps_it_to_a_part(site_engine: Engine) -> None:
-    plain, whole = painted(site_engine), painted(site_engine, controls=(unit(),))
-    everywhere, nowhere = (Image.new("L", (32, 32), level) for level in (255, 0))
-    assert painted(site_engine, controls=(unit(mask=everywhere),)) == whole
-    assert painted(site_engine, controls=(unit(mask=nowhere),)) == plain
-    part = painted(site_engine, controls=(unit(mask=box(32, 32, (0, 0, 16, 32))),))
+    large: dict[str, Any] = {
+        "images": (scene(64, 64),)
+    }  # NOTE: in maps of one pixel, a norm of one number magnifies any rounding
+    plain, whole = painted(site_engine, **large), painted(site_engine, controls=(unit(),), **large)
+    everywhere, nowhere = (Image.new("L", (64, 64), level) for level in (255, 0))
+    assert painted(site_engine, controls=(unit(mask=everywhere),), **large) == whole
+    assert painted(site_engine, controls=(unit(mask=nowhere),), **large) == plain
+    part = painted(site_engine, controls=(unit(mask=box(64, 64, (0, 0, 32, 64))),), **large)
     assert part not in (plain, whole)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -503,3 +504,26 @@ def test_german_is_spoken_where_it_is_wanted(open_page: OpenPage) -> None:
     page = open_page(locale="de-DE")
     assert page.inner_text("button.paint").startswith("Ein Bild malen")
     assert page.evaluate("() => document.documentElement.lang") == "de"
+
+
+def test_a_job_has_the_mask_of_the_moment_in_which_it_was_asked_for(open_page: OpenPage, picture: Path) -> None:
+    page = open_page()
+    drop(page, picture)
+    has_picture(page)
+    brush(page, (0.2, 0.2), (0.4, 0.3))
+    drawn = mask_of(page)
+    assert drawn.any()
+    data = page.evaluate(
+        f"""async () => {{
+            const {{session, jobs}} = {PAGE};
+            await session.ready;
+            const asked = jobs.paint();
+            await null; // it has begun, and waits for a module
+            session.mask.remake(() => null);
+            await asked;
+            const [job] = jobs.document.jobs.peek().slice(-1);
+            return Array.from(new Uint8Array(await (await session.keeper.file(job.mask)).arrayBuffer()));
+        }}"""
+    )
+    sent = np.asarray(Image.open(io.BytesIO(bytes(data))).convert("L"))
+    assert np.array_equal(sent, drawn)

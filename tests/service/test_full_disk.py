@@ -19,6 +19,7 @@ from overpaint.service.limits import Limits
 from overpaint.service.ports import Full
 from overpaint.service.queue import runner as runner_module
 from overpaint.service.queue.event_feed import ENDS
+from overpaint.service.store import store_on_tables as tables_module
 from overpaint.service.store.sqlite_store import JobStore
 from tests.service.queue.desk_tools import (
     FAKE_WORKER,
@@ -182,7 +183,7 @@ def test_a_job_whose_pictures_the_disk_did_not_take_goes_on_when_there_is_room(
     tmp_path: Path, store: Refusing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_room = False
-    monkeypatch.setattr(runner_module, "takes_files", lambda data: has_room)
+    monkeypatch.setattr(tables_module, "takes_files", lambda data: has_room)
 
     async def story() -> None:
         nonlocal has_room
@@ -224,7 +225,7 @@ def test_an_end_that_a_nearly_full_disk_does_not_take_waits_for_room(
 ) -> None:
     """A failure is shorter than a result, and may still find a place; the job has not failed all the same."""
     has_room = False
-    monkeypatch.setattr(runner_module, "takes_files", lambda data: has_room)
+    monkeypatch.setattr(tables_module, "takes_files", lambda data: has_room)
     monkeypatch.setattr(runner_module, "_TENDING", 0.02)
     end, asked = store._store.end, 0
 

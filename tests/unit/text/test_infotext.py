@@ -330,7 +330,7 @@ def test_a_second_pass(written: str, expected: Hires) -> None:  # PARSE-6, PARSE
     fields = request_fields(parsed)
     assert fields["hires"] == expected
     request = Txt2ImgRequest(**fields)  # nothing about a source is among them
-    assert (request.width, request.clip_skip, request.strength) == (96, 2, 1)
+    assert (request.width, request.clip_skip, request.strength) == (96, 2, None)
 
 
 def test_what_a_picture_without_source_says() -> None:

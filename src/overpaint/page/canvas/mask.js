@@ -35,6 +35,13 @@ export class Tiles {
     this.boxes = new Map();
   }
 
+  /** The same as it is now, which later changes leave alone. @returns {this} */
+  copied() {
+    const full = FULL.get(this.depth);
+    const tiles = this.tiles.map((tile) => (tile && tile !== full ? tile.slice() : tile));
+    return Object.assign(Object.create(Object.getPrototypeOf(this)), this, { tiles, before: null, boxes: new Map(this.boxes) });
+  }
+
   /** A change begins. */
   begin() {
     this.before = new Map();

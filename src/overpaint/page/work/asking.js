@@ -12,23 +12,22 @@ import { referenceOf } from "./sources.js";
 /** @typedef {Pick<Job, "tool" | "mask" | "map" | "crop">} Drawn */
 
 /**
- * Mask and colours as they are now, and the tool that paints them.
- * @param {Session} session in which something is masked
+ * Mask and colours as files, and the tool that paints them.
+ * @param {ReturnType<Session["layers"]>} layers in which something is masked
  * @param {Record<string, any> | undefined} fields of the tool that paints it, if it is no plain job
  * @param {Keep} keep
  * @returns {Promise<Drawn>}
  */
-export async function drawn(session, fields, keep) {
-  const mask = /** @type {import("../canvas/mask.js").Mask} */ (session.mask);
-  const colour = session.colour?.isEmpty() ? null : session.colour;
-  const picture = session.document.picture.peek();
+export async function drawn(layers, fields, keep) {
+  const { colour, picture } = layers;
+  const mask = /** @type {import("../canvas/mask.js").Mask} */ (layers.mask);
   let tool = fields ? { source: /** @type {string | null} */ (null), fields } : null;
   let all = mask;
   if (picture?.grown && !colour && !fields) tool = (await import("./growing.js")).outpaintingOf(picture, mask);
   if (colour) {
     // The job begins from the picture with its colours, and paints where they are, too.
     const { flattened, joined } = await import("../canvas/colour.js");
-    const source = /** @type {import("../canvas/pyramid.js").Pyramid} */ (session.source.peek());
+    const source = /** @type {import("../canvas/pyramid.js").Pyramid} */ (layers.source);
     all = joined(mask, colour);
     tool = { source: await keep(await flattened(source.levels[0], colour)), fields: fields ?? {} };
   }

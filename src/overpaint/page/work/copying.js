@@ -72,7 +72,7 @@ async function sent(session, wish) {
     return key;
   };
   const none = { tool: null, mask: null, map: null, crop: null };
-  const own = wish.isMasked ? await drawn(session, undefined, keep) : none;
+  const own = wish.isMasked ? await drawn(session.layers(), undefined, keep) : none;
   return requestOf(session, { ...wish, ...own }, async (key) => files.get(key) ?? session.keeper.file(key));
 }
 

@@ -66,7 +66,7 @@ export class Jobs {
     const { document, session } = this;
     await session.ready;
     const id = api.randomName(20);
-    const wish = wishOf(session);
+    const [wish, layers] = [wishOf(session), session.layers()]; // NOTE: before anything is waited for, for painting goes on
     /** @type {Job} */
     const job = {
       ...wish,
@@ -79,7 +79,7 @@ export class Jobs {
     try {
       if (wish.isMasked) {
         const { drawn } = await import("./asking.js");
-        document.patch(id, await drawn(session, fields, (file) => session.keeper.keepFile(file)));
+        document.patch(id, await drawn(layers, fields, (file) => session.keeper.keepFile(file)));
       }
     } catch (error) {
       return this.#refused(id, new api.ApiError(0, "mask", String(error), null), true);

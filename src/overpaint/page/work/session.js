@@ -175,6 +175,13 @@ export class Session {
     this.document.maskChanges.value++;
   }
 
+  /** What is drawn now, and on what. The next strokes leave it alone. */
+  layers() {
+    const colour = this.colour?.isEmpty() ? null : this.colour;
+    const [mask, over] = [this.mask?.copied() ?? null, colour?.copied() ?? null];
+    return { mask, colour: over, picture: this.document.picture.peek(), source: this.source.peek() };
+  }
+
   /** Mask and colours are emptied. @returns {Change} */
   #cleared() {
     return both(this.mask?.remake(() => null), this.colour?.remake(() => null));
