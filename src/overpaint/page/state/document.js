@@ -56,7 +56,6 @@ import { History } from "./history.js";
 export const FIRST_FORM = {
   prompt: "",
   negative_prompt: "",
-  strength: 0.75,
   masked_content: "original",
   only_masked: true,
   padding: 32,
@@ -81,8 +80,15 @@ export class Document {
     this.references = signal(/** @type {{key: string, name: string}[]} */ ([]));
     /** Whether the model of the form looks at them; null until the server has said so. */
     this.seesPictures = signal(/** @type {boolean | null} */ (null));
+    /** What the model of the form is painted with where the form says nothing, as far as the server has told. */
+    this.usual = signal(/** @type {Record<string, number>} */ ({}));
     /** Counts changes of the mask. */
     this.maskChanges = signal(0);
+  }
+
+  /** How much may become something else: as the form says, or else as the model wants it. */
+  get strength() {
+    return this.form.value.strength ?? this.usual.value.strength ?? 0.75;
   }
 
   /** @param {Record<string, any>} changes */

@@ -84,6 +84,7 @@ export class SettingsForm extends HTMLElement {
     effect(() => {
       const chosen = document.form.value.checkpoint;
       const found = known.find((/** @type {any} */ each) => (chosen ? [each.id, each.title, each.hash].includes(chosen) : each.served));
+      document.usual.value = found?.usual ?? {};
       document.seesPictures.value = known.length ? Boolean(found?.sees_pictures) : null;
       if (!document.seesPictures.value || place.hasChildNodes()) return;
       void import("./references.js").then(({ referenceRow }) => place.hasChildNodes() || place.append(referenceRow(session)));
@@ -118,7 +119,8 @@ export class SettingsForm extends HTMLElement {
 
   /** @param {Field} field */
   #value(field) {
-    return /** @type {Document} */ (this.document).form.value[field.name] ?? plainSchema(field.schema).default ?? field.schema.default ?? "";
+    const { form, usual } = /** @type {Document} */ (this.document);
+    return form.value[field.name] ?? usual.value[field.name] ?? plainSchema(field.schema).default ?? field.schema.default ?? "";
   }
 
   /** @param {string} name @param {any} value undefined is what the server does by itself */

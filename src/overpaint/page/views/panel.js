@@ -97,7 +97,7 @@ export class PaintPanel extends HTMLElement {
 
   #strength() {
     const { document } = /** @type {Session} */ (this.session);
-    const value = () => document.form.value.strength ?? 0.75;
+    const value = () => document.strength;
     return h("label", { class: "field slider" },
       h("span", { class: "name" }, () => t("strength"), h("output", {}, () => `${Math.round(value() * 100)} %`)),
       h("input", {

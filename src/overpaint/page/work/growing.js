@@ -24,7 +24,7 @@ export async function grow(session, margins) {
   const pyramid = await decoded(file);
   const grown = { from: known.from, margins: known.margins ? added(known.margins, margins) : margins };
   const picture = await keeper.addPicture(file, before.name, pyramid, before.key, null, { grown });
-  if (Number(document.form.peek().strength) < STRONG) document.fill({ strength: STRONG });
+  if (document.strength < STRONG) document.fill({ strength: STRONG });
   const masked = mask.isEmpty() ? null : mask.flat([0, 0, mask.width, mask.height]);
   const { colour } = session;
   const colours = colour && !colour.isEmpty() ? shifted(colour, picture.width, picture.height, margins.left, margins.top) : null;
