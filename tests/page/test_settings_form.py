@@ -118,9 +118,7 @@ def test_an_edit_model_is_shown_further_pictures(open_page: OpenPage, editing_se
     drop(page, tmp_path / "scarf.png")
     has_picture(page)
     page.wait_for_selector(".references")
-    page.wait_for_selector(
-        "paint-panel output x-slot:text-is('100 %')"
-    )  # its own strength, for nobody has said another
+    page.wait_for_selector("paint-panel output x-slot:text-is('100 %')")  # its own strength
     page.set_input_files(".references input", [tmp_path / "hat.png", tmp_path / "text.png"])
     page.wait_for_selector(".references .error:has-text('no picture')")
     page.set_input_files(".references input", tmp_path / "scarf.png")
