@@ -123,13 +123,6 @@ def _unless_unchosen(scale: Any) -> Any:
     return None if isinstance(scale, float) and scale == USUAL["cfg_scale"] else scale
 
 
-def _a_strength(value: Any) -> Any:
-    """Jobs there have one of their own; nothing in its place is a mistake, not a wish for the model's."""
-    if value is None:
-        raise RequestError("denoising_strength", value, "give a number from 0 to 1")
-    return value
-
-
 def _chosen(name: str, number: Any, kind: type[_E]) -> _E:
     """The reference counts these choices from 0."""
     options = list(kind)
@@ -152,7 +145,6 @@ _FORMS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "variation_seed": _seeds,
         "sampler": lambda name: name or "",
         "scheduler": lambda name: name or "",
-        "strength": _a_strength,
         "steps": lambda count: whole(count) or 0,
         "cfg_scale": _unless_unchosen,
         "refiner": lambda name: None if name in _NO_REFINER else name,
