@@ -114,9 +114,7 @@ def source(size: int, number: int) -> Any:
 def overpaint(work: Work, dtype: str, backend: str) -> Stopwatch:
     watch = Stopwatch()
     from overpaint import Engine, Img2ImgRequest, Progress, Settings
-    from overpaint.backends import freed_memory
 
-    freed_memory.keep()  # as the command and the service do
     settings = Settings().with_changes({"backend": backend})
     file = Path(work.folder) / "sd15.safetensors"
     with Engine(file, device="cpu", dtype=dtype, settings=settings) as engine:

@@ -70,7 +70,7 @@ def test_advice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert f"uses {torch.get_num_threads()} of 10000 cores" in said()
     assert "cores" not in said(replace(MACHINE, cores=1))
-    assert "--backend openvino: decoding took 0.7" in said() and "holds the weights twice" in said()
+    assert "--backend openvino: a step took 0.9" in said() and "holds the weights twice" in said()
     assert "pip install 'overpaint[openvino]'" in said(openvino=False) and "pip" not in said()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "NVIDIA" in said(replace(MACHINE, has_nvidia=True)) and "NVIDIA" not in said()

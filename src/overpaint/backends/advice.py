@@ -80,7 +80,7 @@ def faster(machine: MachineFacts, device: str, dtype: str, has_openvino: bool) -
             yield "this build of torch has no oneDNN kernels, which are faster; install the one of PyPI"
         how = "" if has_openvino else "pip install 'overpaint[openvino]' and "
         price = "it compiles first, for as long as a step or two, and holds the weights twice"
-        yield f"{how}--backend openvino: decoding took 0.7 of torch's time where it was measured; {price}"
+        yield f"{how}--backend openvino: a step took 0.9 of torch's time where it was measured; {price}"
     free = free_memory(torch.device("cpu"))
     if free is not None and free < _TIGHT:
         yield f"only {free / GIB:.1f} GiB of memory are free; close other programs before a large model swaps"

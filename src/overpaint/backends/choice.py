@@ -45,10 +45,9 @@ class BackendKind:
     is_automatic: bool = True  # "auto" may choose it
 
 
-# NOTE: "auto" stays with torch on CPUs, though OpenVINO is the faster one once it goes: on an Intel processor with AMX
-# it took 0.7 of torch's time in bfloat16, for the U-Net's upper levels as for a decode. But it compiles a graph for
-# each size of picture and each set of LoRAs, for as long as one or two calls take, and holds the weights twice or more.
-# Who paints many steps in one size gains; who tries things out, or is short of memory, loses. Only the user knows.
+# NOTE: "auto" stays with torch on CPUs. On an Intel processor with AMX OpenVINO took 0.9 of torch's time for a step, and
+# twice the memory. It compiles a graph for each size of picture and each set of LoRAs, for as long as a call or two.
+# Who paints many steps in one size may gain; who tries things out, or is short of memory, loses: only the user knows.
 BACKENDS: tuple[BackendKind, ...] = (
     BackendKind(
         "openvino",

@@ -35,10 +35,8 @@ def open_engine(
     asked: GivenOptions, settings: Settings, progress: Callable[[int, int], None]
 ) -> AbstractContextManager[CommandEngine]:
     """The engine that was asked for. Tests put a painter without weights here."""
-    from overpaint.backends import freed_memory
     from overpaint.engine import Engine
 
-    freed_memory.keep()
     device, dtype = asked.text("device", "auto"), asked.text("dtype", "auto")
     return Engine(asked.text("model") or None, device, dtype, settings, progress=progress)
 

@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from overpaint.backends import freed_memory
 from overpaint.errors import OverpaintError
 from overpaint.events import Control, Stop
 from overpaint.service.children import deaf, let_the_server_go_first, own_pipes
@@ -67,10 +66,7 @@ class Worker:
         self._open(bench, jobs)
         self._bench = bench
         while not self._is_over or jobs.are_there:
-            is_idle = not (self._is_over or jobs.are_there)
-            if is_idle:
-                freed_memory.give_back()
-            self._look(bench, jobs, wait=is_idle)
+            self._look(bench, jobs, wait=not (self._is_over or jobs.are_there))
             for each in () if self._asked else jobs.due():
                 jobs.begin(each)
             jobs.go_on()
@@ -184,7 +180,6 @@ class Worker:
 def main() -> int:
     commands, reports = own_pipes()
     let_the_server_go_first(_BEHIND)
-    freed_memory.keep()
     deaf()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter())
