@@ -45,7 +45,7 @@ class BackendKind:
     is_automatic: bool = True  # "auto" may choose it
 
 
-# NOTE: "auto" stays with torch on CPUs. On an Intel processor with AMX OpenVINO took 0.9 of torch's time for a step, and
+# NOTE: "auto" stays with torch on CPUs. On an Intel processor with AMX OpenVINO took 0.9 of torch's time for a step and
 # twice the memory. It compiles a graph for each size of picture and each set of LoRAs, for as long as a call or two.
 # Who paints many steps in one size may gain; who tries things out, or is short of memory, loses: only the user knows.
 BACKENDS: tuple[BackendKind, ...] = (
