@@ -26,11 +26,8 @@ Tensors = Mapping[str, NDArray[Any]]
 
 DEFAULT_MODEL = "overpaint-mini"
 DATA = Path(__file__).parents[1] / "data"
-_GROWN = (
-    "overpaint-mini-inpainting",
-    "overpaint-mini-edit",
-    "overpaint-mini-flow",
-)  # offered where their deltas are shipped
+# Offered where their deltas are shipped.
+_GROWN = ("overpaint-mini-inpainting", "overpaint-mini-edit", "overpaint-mini-flow")
 _UP, _DOWN = ".lora_up.weight", ".lora_down.weight"
 
 

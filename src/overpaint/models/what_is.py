@@ -61,10 +61,16 @@ def row_of(path: Path, *, header_only: bool = False) -> Family | ModelSpec:
 def sees_pictures(path: Path) -> bool:
     """Whether a checkpoint looks at a request's `references`, as its header tells, or else its name."""
     try:
-        rows: Iterable[Family | ModelSpec] = (row_of(path, header_only=True),)
+        return row_of(path, header_only=True).sees_pictures
     except Exception:  # of a GGUF, for one; no file keeps a request from being judged
-        rows = (each for each in FAMILIES if each.called and re.search(each.called, path.name.lower()))
-    return any(each.sees_pictures for each in rows)
+        return _named_as_seeing(path.name.lower())
+
+
+def _named_as_seeing(name: str) -> bool:
+    """Whether a name makes it one of those that look: a family of the same shapes with another name does not."""
+    blind = {each.marks for each in FAMILIES if not (each.called or each.sees_pictures)}
+    seeing = (each for each in FAMILIES if each.sees_pictures and each.called and each.marks in blind)
+    return any(re.search(each.called, name) for each in seeing)
 
 
 def what_is(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from overpaint.models.built_in import default_path
 from overpaint.models.checkpoint import recognise
 from overpaint.models.files import write_safetensors
-from overpaint.models.what_is import UntoldError, spec_of, what_is
+from overpaint.models.what_is import UntoldError, sees_pictures, spec_of, what_is
 
 
 def test_the_header_tells_what_opening_the_file_tells() -> None:
@@ -36,3 +36,19 @@ def test_every_kind_is_told_apart(tmp_path: Path) -> None:
     assert other["kind"] == "model"
     assert "missing" in other["problems"][0]
     assert what_is(default_path())["family"] == spec_of(default_path()).title
+
+
+@pytest.mark.parametrize(
+    ("name", "sees"),
+    [
+        ("flux1-kontext-dev-Q4_K_S.gguf", True),
+        ("qwen-image-edit-2511-Q4_K_S.gguf", True),
+        ("flux1-dev-Q4_K_S.gguf", False),
+        ("sd_xl_base_1.0.ckpt", False),  # "base" also tells one klein from another, but not that it is one
+    ],
+)
+def test_of_a_file_whose_header_tells_nothing_the_name_says_whether_it_sees(
+    tmp_path: Path, name: str, sees: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"a file that nobody opens here")
+    assert sees_pictures(tmp_path / name) is sees
