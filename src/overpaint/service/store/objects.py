@@ -52,10 +52,9 @@ class Objects:
 
     def __init__(self, top: StoreFile) -> None:
         self.top = top
-        self._probed, self._trouble = -PROBED, None
+        self._probed = -PROBED
+        self._trouble: str | None = None
         self._probing = threading.Lock()
-
-    _trouble: str | None
 
     def put(self, name: str, data: bytes) -> None:
         """It is durable when this returns."""
@@ -155,13 +154,9 @@ class Objects:
             return PicturesRefused("the store of pictures has no such bucket or picture")
         log.warning(line("blobs-refused", place=self.top.url, error=error))
         if isinstance(cause, PermissionError) or "no rights there" in str(error):
-            return PicturesRefused(
-                "the store of pictures gives no rights to what is kept there; the server's log says more"
-            )
+            return PicturesRefused(f"the store of pictures gives no rights to what is kept there; {_MORE}")
         kind = type(cause or error).__name__
-        return PicturesRefused(
-            f"the store of pictures does not answer as it should ({kind}); the server's log says more"
-        )
+        return PicturesRefused(f"the store of pictures does not answer as it should ({kind}); {_MORE}")
 
 
 class Removals:
