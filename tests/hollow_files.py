@@ -14,33 +14,19 @@ import torch
 from torch import nn
 
 from overpaint.models.families import SD1_SPEC
-from overpaint.models.specs import FluxSpec
 from overpaint.networks.autoencoder import AutoencoderKL
 from overpaint.networks.flux import Flux
 from overpaint.networks.layers import laid_out
 from overpaint.networks.t5_text import T5Text
 from overpaint.networks.text import ClipText
-from tests.flux_toys import T5_SPEC
 from tests.networks_vs_diffusers.flow_sources import t5_vocabulary
+from tests.published_specs import FLUX_DEV, PUBLISHED_VAE, T5_XXL
 
 Shapes = Mapping[str, tuple[int, ...]]
 _SIZES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 _Q4_K, _F32 = 12, 0
 
-FLUX_DEV = FluxSpec(
-    in_channels=16,
-    width=3072,
-    double_blocks=19,
-    single_blocks=38,
-    heads=24,
-    inner=12288,
-    context_dim=4096,
-    pooled_dim=768,
-    guided=True,
-    axes=(16, 56, 56),
-)
-_T5_XXL = replace(T5_SPEC, width=4096, layers=24, heads=64, head_dim=64, inner=10240, vocabulary=32128)
-_VAE = replace(SD1_SPEC.vae, latent_channels=16, quant_convs=False)
+_VAE = replace(PUBLISHED_VAE, quant_convs=False)
 
 
 def hollow_flux(folder: Path, *, kind: str = "F8_E4M3") -> Path:
@@ -51,7 +37,7 @@ def hollow_flux(folder: Path, *, kind: str = "F8_E4M3") -> Path:
     hollow_safetensors(
         texts / "clip_l.safetensors", {f"text_model.{name}": each for name, each in clip.items()}, "BF16"
     )
-    hollow_safetensors(texts / "t5xxl.safetensors", _shapes(laid_out(partial(T5Text, _T5_XXL), torch.bfloat16)), "BF16")
+    hollow_safetensors(texts / "t5xxl.safetensors", _shapes(laid_out(partial(T5Text, T5_XXL), torch.bfloat16)), "BF16")
     t5_vocabulary(texts / "t5.tokenizer.json")
     codec = _shapes(laid_out(partial(AutoencoderKL, _VAE), torch.bfloat16))
     hollow_safetensors(folder / "vae" / "ae.safetensors", codec, "F32")

@@ -21,7 +21,7 @@ from overpaint.networks import chroma, flux, flux2, mmdit, qwen_image, zimage
 from overpaint.networks.codecs import codec_network
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.layers import laid_out
-from tests.unit.models.test_parameters import CHROMA_HD, FLUX_DEV, KLEIN_4B, QWEN_IMAGE, SD35_LARGE, Z_IMAGE_TURBO
+from tests.published_specs import CHROMA_HD, FLUX_DEV, KLEIN_4B, QWEN_IMAGE, SD35_LARGE, Z_IMAGE_TURBO
 
 SIDE, WORDS = 32, 128  # tokens
 

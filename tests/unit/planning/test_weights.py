@@ -21,8 +21,8 @@ from overpaint.models.specs import ModelSpec
 from overpaint.networks.denoisers import denoiser_network
 from overpaint.networks.layers import laid_out
 from overpaint.planning.weights import account_of_spec
-from tests.hollow_files import FLUX_DEV, hollow_flux
-from tests.unit.models.test_parameters import CHROMA_HD, KLEIN_4B, QWEN_IMAGE, SD35_LARGE, Z_IMAGE_TURBO
+from tests.hollow_files import hollow_flux
+from tests.published_specs import CHROMA_HD, FLUX_DEV, KLEIN_4B, QWEN_IMAGE, SD35_LARGE, Z_IMAGE_TURBO
 
 GB = 10**9
 
