@@ -175,11 +175,13 @@ def blobs_place(said: str | None, address: str | None) -> StoreFile | None:
     if said is None:
         return None
     from overpaint.service.store.objects import blobs_named
+    from overpaint.stores import check_packages
 
     place = blobs_named(said)
     if address is None:
         remedy = "without --store there is one process, which keeps pictures in --data; give --store, too"
         raise RequestError("--blobs", place.url, remedy)
+    check_packages(place, "--blobs")
     return place
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from overpaint.errors import OverpaintError, PictureError, RequestError, SaveError
 from overpaint.service.logs import LOGGER, line
 from overpaint.service.ports import PicturesRefused
-from overpaint.stores import StoreFile, check_packages, file_named, is_missing, listed_below, opened_store, telling
+from overpaint.stores import StoreFile, file_named, is_missing, listed_below, opened_store, telling
 
 SECONDS = 60.0  # for one request
 PROBED = 5.0  # seconds for which the latest look at the store is believed
@@ -42,7 +42,6 @@ def blobs_named(text: str, argument: str = "--blobs") -> StoreFile:
     if place.url.startswith("memory://"):
         remedy = "it is in the memory of one process, and several work on a store; give s3://, gs:// or az://"
         raise RequestError(argument, text, remedy)
-    check_packages(place, argument)
     return place
 
 
